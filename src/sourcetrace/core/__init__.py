@@ -1,0 +1,1 @@
+"""The numerics: torch and the standard library only; no paths, no Kedro."""

@@ -1,0 +1,157 @@
+"""Fitting the curvature and scoring, block by block, over a plan.
+
+Memory holds the filtered queries, [segments, Q, P], and one block of training gradients; it
+does not grow with the number of training examples.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.covariance import LayerCovariances, mean_covariances
+from sourcetrace.core.curvature import CurvatureBlock, SegmentCurvature, eigen_basis
+from sourcetrace.core.examples import Block
+from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradients import LayerGradient
+from sourcetrace.core.plan import AttributionPlan, PlannedSegment
+from sourcetrace.core.scoring import paired_segment_scores, segment_scores, walk
+
+_SELF_INFLUENCE_BYTES = 64 * 2**20
+"""Bound on one dense gradient tensor while self-influence is scored."""
+
+
+def fit_segment(
+    source: GradientSource,
+    planned: PlannedSegment,
+    covariances: Mapping[str, LayerCovariances],
+    *,
+    dtype: torch.dtype,
+    progress: Iterable[tuple[EvaluationPoint, Block]] | None = None,
+) -> SegmentCurvature:
+    """Fit the EK-FAC curvature of one segment.
+
+    Args:
+        source: Gives the gradients with sampled labels.
+        planned: The segment.
+        covariances: Point id -> layer -> sums of A and G.
+        dtype: Of the bases and eigenvalues.
+        progress: The segment's (point, block) pairs, wrapped to show progress.
+    """
+    layers = source.coverage.layers
+    bases = {
+        layer.name: eigen_basis(
+            *mean_covariances([covariances[point.id][layer.name] for point in planned.points]),
+            dtype=dtype,
+        )
+        for layer in layers
+    }
+    sums = {
+        layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=source.device)
+        for layer in layers
+    }
+    for point, block in progress if progress is not None else visits(source, planned):
+        for name, gradient in source.sampled_gradients(point, block).items():
+            basis = bases[name]
+            sums[name] += gradient.rotated_squares(basis.inputs, basis.outputs).double()
+    terms = len(planned.points) * len(planned.examples)
+    return {
+        layer.name: CurvatureBlock(bases[layer.name], (sums[layer.name] / terms).to(dtype))
+        for layer in layers
+    }
+
+
+def visits(source: GradientSource, planned: PlannedSegment) -> list[tuple[EvaluationPoint, Block]]:
+    """Return every (point, block) of a segment that holds an example of its stage."""
+    return [
+        (point, block)
+        for point in planned.points
+        for block in source.blocks()
+        if len(point.rows(block))
+    ]
+
+
+def query_responses(
+    queries: Mapping[str, Tensor],
+    plan: AttributionPlan,
+    curvatures: Sequence[SegmentCurvature | None],
+) -> list[dict[str, Tensor]]:
+    """Return the filtered queries of every segment, by layer, [Q, groups, D_out, D_in].
+
+    Args:
+        queries: Query gradients by layer, [Q, groups, D_out, D_in].
+        plan: Segments and filters.
+        curvatures: One a segment; None where the filter needs none.
+    """
+    filters = [segment.filter for segment in plan.segments]
+    counts = [len(segment.examples) for segment in plan.segments]
+    responses: list[dict[str, Tensor]] = [{} for _ in plan.segments]
+    for name, gradients in queries.items():
+        blocks = [None if fitted is None else fitted[name] for fitted in curvatures]
+        for segment, response in zip(
+            responses, walk(gradients, filters, blocks, counts), strict=True
+        ):
+            segment[name] = response
+    return responses
+
+
+def score_block(
+    source: GradientSource,
+    plan: AttributionPlan,
+    responses: Sequence[Mapping[str, Tensor]],
+    block: Block,
+) -> Tensor:
+    """Return every segment's share of the scores of a block, [segments, Q, n].
+
+    An example outside a segment's stage has 0 there.
+    """
+    first = next(iter(responses[0].values()))
+    scores = first.new_zeros(len(plan.segments), first.shape[0], len(block))
+    for index, planned in enumerate(plan.segments):
+        columns, gradients = _stage_gradients(source, planned, block)
+        if len(columns):
+            scores[index][:, columns] = segment_scores(responses[index], gradients)
+    return scores
+
+
+def self_influence_block(
+    source: GradientSource,
+    plan: AttributionPlan,
+    curvatures: Sequence[SegmentCurvature | None],
+    block: Block,
+) -> Tensor:
+    """Return every segment's share of the self-influence of a block, [segments, n].
+
+    The measurement is the example's own training loss at the final weights.
+    """
+    own = source.gradients(plan.final, block)
+    staged = [_stage_gradients(source, planned, block) for planned in plan.segments]
+    any_layer = next(iter(own.values()))
+    reference = next(iter(any_layer.tensors().values()))
+    scores = reference.new_zeros(len(plan.segments), len(block))
+    widest = max(layer.size for layer in source.coverage.layers)
+    rows = max(1, _SELF_INFLUENCE_BYTES // (widest * reference.element_size()))
+    for part in torch.split(torch.arange(len(block)), rows):
+        # Layer by layer: a dense gradient of all layers together would be the whole model.
+        for name, layer in own.items():
+            responses = query_responses({name: layer.rows(part).dense()}, plan, curvatures)
+            for index, (columns, gradients) in enumerate(staged):
+                inside = torch.isin(columns, part)
+                targets = columns[inside]
+                if len(targets) == 0:
+                    continue
+                paired = {name: responses[index][name][targets - part[0]]}
+                mine = [{name: gradient[name].rows(inside)} for gradient in gradients]
+                scores[index, targets] += paired_segment_scores(paired, mine)
+    return scores
+
+
+def _stage_gradients(
+    source: GradientSource, planned: PlannedSegment, block: Block
+) -> tuple[Tensor, list[dict[str, LayerGradient]]]:
+    """Return the columns of a block in a segment's stage, and their gradients at its points."""
+    inside = planned.examples[(planned.examples >= block.start) & (planned.examples < block.stop)]
+    if len(inside) == 0:
+        return inside, []
+    gradients = [source.stage_gradients(point, block) for point in planned.points]
+    return inside - block.start, gradients

@@ -1,0 +1,64 @@
+"""EK-FAC curvature of a segment: shared eigenbases and corrected eigenvalues.
+
+H ≈ (Q_G ⊗ Q_A) diag(Λ) (Q_G ⊗ Q_A)ᵀ for each layer, where A and G are averaged over the
+segment's checkpoints and eigendecomposed once, in float64, and
+Λ = E[(Q_Gᵀ ∇W Q_A)²] is a per-example mean of gradients with sampled labels, averaged over
+the checkpoints.
+
+Source: George et al. 2018 (EK-FAC); Bae et al. 2024, arXiv 2405.12186 (averages over a segment).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EigenBasis:
+    """Q_A [groups, D_in, D_in] and Q_G [groups, D_out, D_out], eigenvectors in columns."""
+
+    inputs: Tensor
+    outputs: Tensor
+
+    def rotate(self, gradients: Tensor) -> Tensor:
+        """Return Q_Gᵀ V Q_A of every V in [*, groups, D_out, D_in]."""
+        return self.outputs.mT @ gradients @ self.inputs
+
+    def rotate_back(self, rotated: Tensor) -> Tensor:
+        """Return Q_G V Q_Aᵀ, the inverse of `rotate`."""
+        return self.outputs @ rotated @ self.inputs.mT
+
+
+@dataclass(frozen=True)
+class CurvatureBlock:
+    """One layer's EK-FAC matrix: its eigenbasis and corrected eigenvalues [groups, D_out, D_in]."""
+
+    basis: EigenBasis
+    eigenvalues: Tensor
+
+    def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
+        """Return f(H) V for every V in [*, groups, D_out, D_in]."""
+        return self.basis.rotate_back(function(self.eigenvalues) * self.basis.rotate(gradients))
+
+
+SegmentCurvature = Mapping[str, CurvatureBlock]
+"""The blocks of every attributed layer, by layer name."""
+
+
+def eigen_basis(activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dtype) -> EigenBasis:
+    """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
+
+    Decomposed in float64, because float32 loses the small eigenvalues' directions; returned
+    in `dtype`.
+    """
+    _, inputs = torch.linalg.eigh(activation.double())
+    _, outputs = torch.linalg.eigh(pseudo_gradient.double())
+    return EigenBasis(_fix_signs(inputs).to(dtype), _fix_signs(outputs).to(dtype))
+
+
+def _fix_signs(vectors: Tensor) -> Tensor:
+    """Make each eigenvector's largest entry positive, so that stored bases can be compared."""
+    largest = vectors.abs().argmax(dim=-2, keepdim=True)
+    return vectors * vectors.gather(-2, largest).sign()

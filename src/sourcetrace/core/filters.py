@@ -1,0 +1,93 @@
+"""The functions of the curvature that turn a query into a score, one pair a method.
+
+Every method scores ⟨F_r(H) v, ḡ(m)⟩ / N per segment and hands v' = F_S(H) v to the segment
+before: Source, influence functions, TracIn and gradient similarity differ in F_r and F_S
+alone.
+
+Source: Bae et al. 2024, arXiv 2405.12186 (segment response and propagation); weight decay
+enters as σ + w (derived; tests hold it against unrolled training).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Method = Literal["source", "fast_source", "influence", "tracin", "gradient_similarity"]
+
+INFLUENCE_DAMPING = 0.1
+"""λ of the influence function, as a share of the mean corrected eigenvalue."""
+
+
+def segment_response(eigenvalues: Tensor, *, step_mass: float) -> Tensor:
+    """Return (1 - exp(-τσ)) / σ for every eigenvalue σ, and τ where σ = 0.
+
+    Args:
+        eigenvalues: Corrected eigenvalues, [groups, D_out, D_in], ≥ 0.
+        step_mass: τ, the summed learning rates of the segment, > 0.
+
+    Source: Bae et al. 2024, segment response.
+    """
+    x = step_mass * eigenvalues
+    flat = x == 0
+    # expm1: 1 - exp(-x) rounds to 0 for tiny x.
+    ratio = -torch.expm1(-x) / x.masked_fill(flat, 1.0)
+    return step_mass * ratio.masked_fill(flat, 1.0)
+
+
+def propagation(eigenvalues: Tensor, *, step_mass: float) -> Tensor:
+    """Return exp(-τσ), what a segment leaves of a change made before it.
+
+    Source: Bae et al. 2024, propagation.
+    """
+    return torch.exp(-step_mass * eigenvalues)
+
+
+@dataclass(frozen=True)
+class SegmentFilter:
+    """F_r and F_S of one segment, functions of its corrected eigenvalues.
+
+    Attributes:
+        response: F_r; the segment's own share of the score.
+        propagation: F_S; what is handed to the segment before.
+        uses_curvature: False where both are constants, so that no eigenbasis is needed.
+    """
+
+    response: Callable[[Tensor], Tensor]
+    propagation: Callable[[Tensor], Tensor]
+    uses_curvature: bool
+
+
+def segment_filter(
+    method: Method, *, step_mass: float, weight_decay: float, damping: float | None = None
+) -> SegmentFilter:
+    """Return the filter of one segment.
+
+    Args:
+        method: Name of the method.
+        step_mass: τ of the segment.
+        weight_decay: w of coupled weight decay; it shifts the curvature of `source`.
+        damping: λ of `influence`; by default `INFLUENCE_DAMPING` of the mean eigenvalue.
+    """
+    if method in ("source", "fast_source"):
+        return SegmentFilter(
+            lambda sigma: segment_response(sigma + weight_decay, step_mass=step_mass),
+            lambda sigma: propagation(sigma + weight_decay, step_mass=step_mass),
+            uses_curvature=True,
+        )
+    if method == "influence":
+        return SegmentFilter(
+            lambda sigma: 1 / (sigma + _damping(sigma, damping)),
+            torch.ones_like,
+            uses_curvature=True,
+        )
+    mass = step_mass if method == "tracin" else 1.0
+    return SegmentFilter(
+        lambda sigma: torch.full_like(sigma, mass), torch.ones_like, uses_curvature=False
+    )
+
+
+def _damping(eigenvalues: Tensor, damping: float | None) -> float | Tensor:
+    return INFLUENCE_DAMPING * eigenvalues.mean() if damping is None else damping

@@ -1,0 +1,299 @@
+"""Per-example gradients on demand: from a cache where they fit, recomputed where they do not.
+
+The unit is one block of examples at one evaluation point. One forward pass of it serves the
+backward pass with sampled labels (curvature) and the one with given labels (scores), and its
+example signals. The cache is only a memo: what it does not hold is computed again, with the
+same numbers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.core.capture import capture_forward, per_example_loss
+from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.examples import Block, Examples
+from sourcetrace.core.gradients import LayerGradient, from_tensors, squared_norms
+from sourcetrace.core.layers import Coverage
+from sourcetrace.core.objective import ExampleGenerator, Objective
+
+
+class Cache(Protocol):
+    """Where blocks of gradients may be kept between the stages."""
+
+    def get(self, key: str) -> Mapping[str, Tensor] | None:
+        """Return the tensors under `key`, or None if they are not kept."""
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the tensors, or not, as the budget says."""
+
+
+@dataclass(frozen=True)
+class EvaluationPoint:
+    """Weights at which gradients are taken: a checkpoint, or the mean of several.
+
+    Attributes:
+        id: Unique name.
+        checkpoints: Ids whose weights are averaged.
+        examples: Training examples whose gradients are needed here, increasing, [n].
+        curvature_examples: Those whose stage it is; they make up the curvature, [n'].
+    """
+
+    id: str
+    checkpoints: tuple[str, ...]
+    examples: Tensor
+    curvature_examples: Tensor
+
+    def rows(self, block: Block) -> Tensor:
+        """Return the numbers of the needed examples that lie in `block`."""
+        return _within(self.examples, block)
+
+
+@dataclass(frozen=True)
+class BlockSignals:
+    """What one forward and backward pass tells of each of its n examples.
+
+    Attributes:
+        examples: Their numbers, [n].
+        loss, measurement, gradient_norm: One value each, [n].
+        described: What the task adds, such as the predicted label; name -> n values.
+    """
+
+    examples: Tensor
+    loss: Tensor
+    measurement: Tensor
+    gradient_norm: Tensor
+    described: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The result of one block's passes.
+
+    Attributes:
+        signals: A row an example.
+        gradients: Of the given labels' loss (for queries: of the measurement), by layer.
+        sampled: Of the sampled labels' loss, by layer; only the stage's own examples.
+        covariances: Sums over the stage's own examples, by layer.
+    """
+
+    signals: BlockSignals
+    gradients: Mapping[str, LayerGradient]
+    sampled: Mapping[str, LayerGradient]
+    covariances: Mapping[str, CovarianceSums]
+
+
+class GradientSource:
+    """Gradients of a task's examples at evaluation points.
+
+    Args:
+        model: The model; its weights are replaced as points are visited.
+        objective: Forward pass and losses.
+        coverage: The attributed layers.
+        training: The training examples.
+        load_weights: Checkpoint id -> state dict.
+        cache: Where blocks may be kept.
+        batch_size: Examples a block.
+        seed: Of the sampled labels.
+        device: Where the model runs.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        objective: Objective,
+        coverage: Coverage,
+        training: Examples,
+        load_weights: Callable[[str], Mapping[str, Tensor]],
+        cache: Cache,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.objective = objective
+        self.coverage = coverage
+        self.training = training
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self._model = model.to(device).eval()
+        self._load_weights = load_weights
+        self._cache = cache
+        self._loaded: str | None = None
+
+    def blocks(self) -> list[Block]:
+        """Return the blocks of the training examples."""
+        return list(self.training.blocks(self.batch_size))
+
+    def model_at(self, point: EvaluationPoint) -> nn.Module:
+        """Return the model with the weights of `point`, in evaluation mode."""
+        if self._loaded != point.id:
+            self._model.load_state_dict(self._weights(point))
+            self._loaded = point.id
+        return self._model
+
+    def _weights(self, point: EvaluationPoint) -> Mapping[str, Tensor]:
+        states = [self._load_weights(checkpoint) for checkpoint in point.checkpoints]
+        if len(states) == 1:
+            return states[0]
+        return {
+            # Counters such as BatchNorm's are whole numbers; the last one stands.
+            key: torch.stack([state[key] for state in states]).mean(0)
+            if value.is_floating_point()
+            else value
+            for key, value in states[-1].items()
+        }
+
+    def extract(self, point: EvaluationPoint, block: Block) -> Extraction:
+        """Run a block's forward pass and both backward passes, and keep what the cache takes."""
+        rows = point.rows(block)
+        own = torch.isin(rows, point.curvature_examples)
+        batch = self.training.batch(rows.tolist(), self.device)
+        model = self.model_at(point)
+        objective = self.objective
+        captured = capture_forward(
+            model, self.coverage.layers, lambda: objective.forward(model, batch)
+        )
+        count = len(rows)
+        generator = ExampleGenerator.for_examples(
+            self.training.seeds(rows.tolist(), seed=self.seed, purpose=point.id)
+        )
+        inputs = captured.inputs()
+        sampled_loss = objective.sampled_loss(captured.outputs, generator)
+        sampled_outputs = captured.output_gradients(
+            per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
+        )
+        loss = objective.train_loss(captured.outputs, batch)
+        outputs = captured.output_gradients(
+            per_example_loss(loss, name="train_loss", examples=count), last=True
+        )
+        gradients = captured.gradients(inputs, outputs)
+        sampled = captured.gradients(inputs, sampled_outputs)
+        self._keep(point, block, gradients, sampled)
+        covariances = {
+            layer.name: CovarianceSums.zeros(layer, self.device).update(
+                inputs[layer.name][own], sampled_outputs[layer.name][own]
+            )
+            for layer in self.coverage.layers
+        }
+        signals = self._signals(rows, captured.outputs, batch, loss, gradients)
+        return Extraction(signals, gradients, _rows(sampled, own), covariances)
+
+    def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return the gradients of the given labels' loss of `point.rows(block)`."""
+        kept = self._cache.get(_key(point, block))
+        if kept is None:
+            return dict(self.extract(point, block).gradients)
+        return _split(kept, "given", self.device)
+
+    def stage_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return the gradients of the given labels' loss of the stage's own examples."""
+        own = torch.isin(point.rows(block), point.curvature_examples)
+        return _rows(self.gradients(point, block), own)
+
+    def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return the gradients with sampled labels of the stage's own examples in `block`."""
+        kept = self._cache.get(_key(point, block))
+        if kept is None:
+            return dict(self.extract(point, block).sampled)
+        own = torch.isin(point.rows(block), point.curvature_examples)
+        return _rows(_split(kept, "sampled", self.device), own)
+
+    def query_gradients(
+        self, queries: Examples, point: EvaluationPoint, block: Block
+    ) -> tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]:
+        """Return signals, measurement gradients and training-loss gradients of query examples."""
+        index = list(range(block.start, block.stop))
+        batch = queries.batch(index, self.device)
+        model = self.model_at(point)
+        objective = self.objective
+        captured = capture_forward(
+            model, self.coverage.layers, lambda: objective.forward(model, batch)
+        )
+        inputs = captured.inputs()
+        measurement = per_example_loss(
+            objective.measurement(captured.outputs, batch), name="measurement", examples=len(index)
+        )
+        loss = per_example_loss(
+            objective.train_loss(captured.outputs, batch), name="train_loss", examples=len(index)
+        )
+        gradients = captured.gradients(inputs, captured.output_gradients(measurement, last=False))
+        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+        signals = self._signals(torch.tensor(index), captured.outputs, batch, loss, gradients)
+        return signals, gradients, losses
+
+    def _signals(
+        self,
+        rows: Tensor,
+        outputs: Any,
+        batch: Any,
+        loss: Tensor,
+        gradients: Mapping[str, LayerGradient],
+    ) -> BlockSignals:
+        with torch.no_grad():
+            measurement = per_example_loss(
+                self.objective.measurement(outputs, batch), name="measurement", examples=len(rows)
+            )
+            describe = getattr(self.objective, "describe", None)
+            described = describe(outputs, batch) if describe else {}
+        return BlockSignals(
+            rows, loss.detach(), measurement, squared_norms(gradients).sqrt(), described
+        )
+
+    def _keep(
+        self,
+        point: EvaluationPoint,
+        block: Block,
+        gradients: Mapping[str, LayerGradient],
+        sampled: Mapping[str, LayerGradient],
+    ) -> None:
+        tensors: dict[str, Tensor] = {}
+        for kind, layers in (("given", gradients), ("sampled", sampled)):
+            for name, layer in layers.items():
+                for part, tensor in layer.tensors().items():
+                    # Both kinds share the layer inputs; they are kept once.
+                    owner = "both" if part == "inputs" else kind
+                    tensors[f"{owner}/{name}/{part}"] = tensor
+        self._cache.put(_key(point, block), tensors)
+
+
+def bytes_per_example(coverage: Coverage, gradients: Mapping[str, LayerGradient]) -> int:
+    """Return what the cache holds of one example at one point, from a block's gradients."""
+    total = 0
+    for layer in coverage.layers:
+        for part, tensor in gradients[layer.name].tensors().items():
+            copies = 1 if part == "inputs" else 2
+            total += copies * tensor[0].numel() * tensor.element_size()
+    return total
+
+
+def _within(examples: Tensor, block: Block) -> Tensor:
+    bounds = torch.searchsorted(examples, torch.tensor([block.start, block.stop]))
+    return examples[int(bounds[0]) : int(bounds[1])]
+
+
+def _key(point: EvaluationPoint, block: Block) -> str:
+    return f"{point.id}/{block.start}-{block.stop}"
+
+
+def _split(
+    tensors: Mapping[str, Tensor], kind: str, device: torch.device
+) -> dict[str, LayerGradient]:
+    """Pick one kind of gradient out of what `_keep` wrote."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        owner, rest = key.split("/", 1)
+        if owner in (kind, "both"):
+            name, part = rest.rsplit("/", 1)
+            parts.setdefault(name, {})[part] = tensor.to(device)
+    return {name: from_tensors(layer) for name, layer in parts.items()}
+
+
+def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:
+    if bool(own.all()):  # the usual case; indexing would copy
+        return dict(gradients)
+    return {name: layer.rows(own) for name, layer in gradients.items()}

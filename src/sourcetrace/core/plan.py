@@ -1,0 +1,118 @@
+"""What a method evaluates: which weights, on which examples, filtered how.
+
+Source takes gradients and curvature at every checkpoint of a segment and averages them;
+Fast-Source takes them once, at the mean of the segment's weights; an influence function and
+gradient similarity know the final checkpoint alone and treat all data as one stage.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.core.filters import Method, SegmentFilter, segment_filter
+from sourcetrace.core.gradient_source import EvaluationPoint
+from sourcetrace.core.segments import Segment
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A segment with the points that stand for it.
+
+    Attributes:
+        segment: Step mass, stage and checkpoints.
+        points: Where gradients and curvature are taken; their means count.
+        filter: F_r and F_S.
+        examples: Training examples of the stage, increasing, [N_stage].
+    """
+
+    segment: Segment
+    points: tuple[EvaluationPoint, ...]
+    filter: SegmentFilter
+    examples: Tensor
+
+
+@dataclass(frozen=True)
+class AttributionPlan:
+    """Segments in the order of training, and the final weights, where queries are measured."""
+
+    segments: tuple[PlannedSegment, ...]
+    final: EvaluationPoint
+
+    @property
+    def points(self) -> tuple[EvaluationPoint, ...]:
+        """Every point whose training gradients are needed, each once."""
+        points = {p.id: p for segment in self.segments for p in segment.points}
+        points.setdefault(self.final.id, self.final)
+        return tuple(points.values())
+
+    @property
+    def uses_curvature(self) -> bool:
+        """Whether any filter asks for eigenvalues."""
+        return any(segment.filter.uses_curvature for segment in self.segments)
+
+
+def make_plan(
+    method: Method,
+    segments: Sequence[Segment],
+    stage_examples: Mapping[str, Tensor],
+    *,
+    examples: int,
+    damping: float | None = None,
+) -> AttributionPlan:
+    """Plan a method.
+
+    Args:
+        method: Name of the method.
+        segments: As `partition` returned them.
+        stage_examples: Stage -> numbers of its training examples, increasing.
+        examples: Training examples in all.
+        damping: λ of the influence function.
+
+    Raises:
+        InputError: If a stage of the checkpoints has no training example.
+    """
+    everything = torch.arange(examples)
+    for segment in segments:
+        if len(stage_examples.get(segment.stage, ())) == 0:
+            raise InputError(
+                f"Checkpoints {', '.join(segment.checkpoints)} belong to stage "
+                f"{segment.stage!r}, but no training example does. The training table's 'stage' "
+                f"column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
+            )
+    last = segments[-1]
+    final_id = last.checkpoints[-1]
+    pooled = method in ("influence", "gradient_similarity")
+    final_stage = everything if pooled else stage_examples[last.stage]
+    final = EvaluationPoint(final_id, (final_id,), everything, final_stage)
+
+    def point(checkpoints: tuple[str, ...], own: Tensor) -> EvaluationPoint:
+        if checkpoints == (final_id,):
+            return final
+        return EvaluationPoint("+".join(checkpoints), checkpoints, own, own)
+
+    planned = []
+    for segment in [last] if pooled else segments:
+        own = everything if pooled else stage_examples[segment.stage]
+        if pooled:
+            groups: list[tuple[str, ...]] = [(final_id,)]
+        elif method == "fast_source":
+            groups = [segment.checkpoints]
+        else:
+            groups = [(checkpoint,) for checkpoint in segment.checkpoints]
+        planned.append(
+            PlannedSegment(
+                segment,
+                tuple(point(group, own) for group in groups),
+                segment_filter(
+                    method,
+                    step_mass=segment.step_mass,
+                    weight_decay=segment.weight_decay,
+                    damping=damping,
+                ),
+                own,
+            )
+        )
+    return AttributionPlan(tuple(planned), final)

@@ -1,0 +1,29 @@
+"""One pandera model a table; the catalog's `validator:` holds every table against its own."""
+
+from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
+from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
+from sourcetrace.schemas.examples import QueryTable, TrainTable
+from sourcetrace.schemas.review import ReviewList
+from sourcetrace.schemas.scores import (
+    AttributionScores,
+    QueryInfluence,
+    SegmentContributions,
+    SelfInfluence,
+)
+from sourcetrace.schemas.signals import ExampleSignals, QuerySignals
+
+__all__ = [
+    "AttributionScores",
+    "CheckpointManifest",
+    "DigitsTrainingSet",
+    "ExampleSignals",
+    "PlantedLabelErrors",
+    "QueryInfluence",
+    "QuerySignals",
+    "QueryTable",
+    "ReviewList",
+    "SegmentContributions",
+    "SelfInfluence",
+    "TrainTable",
+    "UnattributedParameters",
+]

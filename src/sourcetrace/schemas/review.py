@@ -1,0 +1,37 @@
+"""The list a person works through."""
+
+import pandera.polars as pa
+
+ACTIONS = ("relabel", "check", "keep")
+
+
+class ReviewList(pa.DataFrameModel):
+    """One row a training example, the most suspect first.
+
+    Attributes:
+        rank: From 1.
+        self_influence_rank: Within the given label (within all, where there is none), from 1
+            for the largest.
+        total_query_loss_influence: Predicted change of the queries' summed loss on removal;
+            below 0 the queries would gain.
+        suggested_action: One of `ACTIONS`.
+        reason: Why, in plain words.
+    """
+
+    rank: int = pa.Field(ge=1, unique=True)
+    example_id: str = pa.Field(unique=True)
+    given_label: str | None = pa.Field(nullable=True)
+    predicted_label: str | None = pa.Field(nullable=True)
+    given_label_probability: float | None = pa.Field(nullable=True, ge=0, le=1)
+    loss: float
+    self_influence: float
+    self_influence_rank: int = pa.Field(ge=1)
+    total_query_loss_influence: float
+    queries_harmed: int = pa.Field(ge=0)
+    suggested_action: str = pa.Field(isin=ACTIONS)
+    reason: str
+
+    class Config:
+        """No other columns, none missing."""
+
+        strict = True

@@ -1,0 +1,75 @@
+"""Tables of the scoring; every score is the predicted change when the example is removed."""
+
+import pandera.polars as pa
+import polars as pl
+
+
+class AttributionScores(pa.DataFrameModel):
+    """One row a training example; `scores` has one value a query, in their order."""
+
+    example_id: str = pa.Field(unique=True)
+    scores: pl.Array
+
+    class Config:
+        """No other columns, none missing."""
+
+        strict = True
+
+    @pa.dataframe_check(error="scores must be a Float32 array of finite numbers")
+    @classmethod
+    def finite(cls, data: pa.PolarsData) -> bool:
+        """Refuse NaN and infinite scores: they come from a diverged model or a bad loss."""
+        if not isinstance(data.lazyframe.collect_schema()["scores"], pl.Array):
+            return False
+        values = data.lazyframe.select(pl.col("scores").explode())
+        return bool(values.select(pl.col("scores").is_finite().all()).collect().item())
+
+
+class QueryInfluence(pa.DataFrameModel):
+    """One row a training example: what its removal would do to all queries together.
+
+    Attributes:
+        mean_query_loss_influence: Predicted change of the queries' mean training loss; below 0
+            the queries would gain.
+        queries_harmed: Queries whose measurement would get better.
+        most_harmed_query: The query that would gain most.
+        most_harmed_score: Its score.
+    """
+
+    example_id: str = pa.Field(unique=True)
+    mean_query_loss_influence: float
+    queries_harmed: int = pa.Field(ge=0)
+    most_harmed_query: str
+    most_harmed_score: float
+
+    class Config:
+        """No other columns, none missing."""
+
+        strict = True
+
+
+class SelfInfluence(pa.DataFrameModel):
+    """One row a training example: predicted change of its own loss when it is removed."""
+
+    example_id: str = pa.Field(unique=True)
+    self_influence: float
+
+    class Config:
+        """No other columns, none missing."""
+
+        strict = True
+
+
+class SegmentContributions(pa.DataFrameModel):
+    """One row a training example and segment; the segments' values add up to the scores'."""
+
+    example_id: str
+    segment: int = pa.Field(ge=1)
+    mean_query_loss_influence: float
+    mean_absolute_score: float = pa.Field(ge=0)
+    self_influence: float
+
+    class Config:
+        """No other columns, none missing."""
+
+        strict = True

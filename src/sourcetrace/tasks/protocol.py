@@ -1,0 +1,71 @@
+"""The task: the one thing a user writes.
+
+A task says how to build the model, which examples trained it, which examples are explained,
+and the losses. It never says where checkpoints are or how scores are computed.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A model, its data and its losses.
+
+    Batches are what `collate` makes of items; losses return one value an example, [B].
+    A task may also have `train(indices, *, seed) -> nn.Module`, which retrains the model on a
+    subset, `describe(outputs, batch)`, whose values the reports show (see
+    `ClassificationTask`), and `picture(index) -> array`, a picture of a training example
+    ([height, width] or [height, width, 3], values 0 to 1).
+    """
+
+    measurement_higher_is_better: bool
+
+    def build_model(self) -> nn.Module:
+        """Return the untrained model; checkpoints are loaded into it."""
+
+    def train_examples(self) -> Dataset[Any]:
+        """Return the training data, map-style."""
+
+    def query_examples(self) -> Dataset[Any]:
+        """Return the examples whose behaviour is explained, map-style."""
+
+    def train_table(self) -> pl.DataFrame:
+        """Return one row a training example, same order: example_id, label?, stage?, any more."""
+
+    def query_table(self) -> pl.DataFrame:
+        """Return one row a query example, same order: example_id, label?, any more."""
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Join items of either data set to a batch."""
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Return the model's outputs for a batch."""
+
+    def train_loss(self, outputs: Any, batch: Any) -> Tensor:
+        """Return the loss whose batch mean the optimiser minimised, [B]."""
+
+    def sampled_loss(self, outputs: Any, generator: torch.Generator) -> Tensor:
+        """Return the training loss against labels drawn from the model, [B]."""
+
+    def measurement(self, outputs: Any, batch: Any) -> Tensor:
+        """Return the scalar of each example that is explained, [B]."""
+
+
+class TaskBase:
+    """Defaults for batches of `(inputs, targets)` and a model called with the inputs."""
+
+    measurement_higher_is_better = True
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Join items with torch's default."""
+        return default_collate(list(items))
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Return `model(inputs)`."""
+        return model(batch[0])

@@ -1,0 +1,48 @@
+"""Regression: one output an example, [B] or [B, 1], and squared error."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.core.objective import uniform
+from sourcetrace.tasks.protocol import TaskBase
+
+
+class RegressionTask(TaskBase):
+    """0.5 · squared error, as training loss and as measurement."""
+
+    measurement_higher_is_better = False
+
+    def train_loss(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return 0.5 · (output - target)², [B]."""
+        predictions, targets = _flat(outputs), _flat(batch[1])
+        if predictions.shape != targets.shape:
+            raise InputError(
+                f"The outputs have shape {list(outputs.shape)} and the targets "
+                f"{list(batch[1].shape)}; expected [B] or [B, 1] of both."
+            )
+        return 0.5 * (predictions - targets).square()
+
+    def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the loss against targets drawn with unit variance around the output, [B]."""
+        predictions = _flat(outputs)
+        draws = uniform(generator, [len(predictions)], like=predictions.detach())
+        # The inverse normal distribution; a draw of 0 would be minus infinity.
+        tiny = torch.finfo(draws.dtype).eps
+        residual = math.sqrt(2) * torch.erfinv(2 * draws.clamp(min=tiny) - 1)
+        return 0.5 * (predictions - (predictions.detach() + residual)).square()
+
+    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return 0.5 · (output - target)², [B]."""
+        return self.train_loss(outputs, batch)
+
+    def describe(self, outputs: Tensor, batch: Any) -> dict[str, list[Any]]:
+        """Return the prediction as text, B values."""
+        return {"predicted_label": [f"{value:.4g}" for value in _flat(outputs).tolist()]}
+
+
+def _flat(values: Tensor) -> Tensor:
+    return values.squeeze(-1) if values.ndim == 2 and values.shape[1] == 1 else values  # noqa: PLR2004
