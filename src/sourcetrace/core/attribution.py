@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcetrace.core.covariance import LayerCovariances, mean_covariances
 from sourcetrace.core.curvature import CurvatureBlock, SegmentCurvature, eigen_basis
-from sourcetrace.core.examples import Block
+from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import LayerGradient
 from sourcetrace.core.plan import AttributionPlan, PlannedSegment
@@ -26,7 +26,6 @@ def fit_segment(
     planned: PlannedSegment,
     covariances: Mapping[str, LayerCovariances],
     *,
-    dtype: torch.dtype,
     progress: Iterable[tuple[EvaluationPoint, Block]] | None = None,
 ) -> SegmentCurvature:
     """Fit the EK-FAC curvature of one segment.
@@ -35,13 +34,14 @@ def fit_segment(
         source: Gives the gradients with sampled labels.
         planned: The segment.
         covariances: Point id -> layer -> sums of A and G.
-        dtype: Of the bases and eigenvalues.
         progress: The segment's (point, block) pairs, wrapped to show progress.
     """
-    layers = source.coverage.layers
+    layers, dtype = source.coverage.layers, source.dtype
     bases = {
         layer.name: eigen_basis(
-            *mean_covariances([covariances[point.id][layer.name] for point in planned.points]),
+            *mean_covariances(
+                [covariances[point.id][layer.name].to(source.device) for point in planned.points]
+            ),
             dtype=dtype,
         )
         for layer in layers
@@ -69,6 +69,26 @@ def visits(source: GradientSource, planned: PlannedSegment) -> list[tuple[Evalua
         for block in source.blocks()
         if len(point.rows(block))
     ]
+
+
+def stack_queries(
+    source: GradientSource, plan: AttributionPlan, queries: Examples
+) -> dict[str, Tensor]:
+    """Return the queries' measurement gradients by layer, [Q + 1, groups, D_out, D_in].
+
+    The last row is the gradient of the queries' mean training loss: one more query, whose
+    score is what removing an example does to all of them together.
+    """
+    rows: dict[str, list[Tensor]] = {}
+    totals: dict[str, Tensor] = {}
+    for block in queries.blocks(source.batch_size):
+        _, measured, losses = source.query_gradients(queries, plan.final, block)
+        for name, layer in measured.items():
+            rows.setdefault(name, []).append(layer.dense())
+        for name, layer in losses.items():
+            total = layer.dense().sum(0, keepdim=True)
+            totals[name] = totals[name] + total if name in totals else total
+    return {name: torch.cat([*rows[name], totals[name] / len(queries)]) for name in rows}
 
 
 def query_responses(

@@ -47,6 +47,14 @@ class CovarianceSums:
             examples=self.examples + inputs.shape[0],
         )
 
+    def to(self, device: torch.device) -> "CovarianceSums":
+        """Return the sums on another device."""
+        return replace(
+            self,
+            activation=self.activation.to(device),
+            pseudo_gradient=self.pseudo_gradient.to(device),
+        )
+
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return A and G, divided once by the number of examples."""
         return self.activation / self.examples, self.pseudo_gradient / self.examples
@@ -68,3 +76,17 @@ def mean_covariances(sums: Sequence[CovarianceSums]) -> tuple[Tensor, Tensor]:
 
 LayerCovariances = Mapping[str, CovarianceSums]
 """The sums of every attributed layer, by layer name."""
+
+
+def merge(total: LayerCovariances | None, more: LayerCovariances) -> LayerCovariances:
+    """Add two sets of sums; `total` may be None for nothing yet."""
+    if total is None:
+        return more
+    return {
+        name: CovarianceSums(
+            total[name].activation + sums.activation,
+            total[name].pseudo_gradient + sums.pseudo_gradient,
+            total[name].examples + sums.examples,
+        )
+        for name, sums in more.items()
+    }

@@ -38,6 +38,11 @@ class CurvatureBlock:
     basis: EigenBasis
     eigenvalues: Tensor
 
+    def to(self, device: torch.device) -> "CurvatureBlock":
+        """Return the block on another device."""
+        basis = EigenBasis(self.basis.inputs.to(device), self.basis.outputs.to(device))
+        return CurvatureBlock(basis, self.eigenvalues.to(device))
+
     def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
         """Return f(H) V for every V in [*, groups, D_out, D_in]."""
         return self.basis.rotate_back(function(self.eigenvalues) * self.basis.rotate(gradients))

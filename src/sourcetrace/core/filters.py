@@ -10,12 +10,11 @@ enters as σ + w (derived; tests hold it against unrolled training).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Method = Literal["source", "fast_source", "influence", "tracin", "gradient_similarity"]
+from sourcetrace.core.methods import Method
 
 INFLUENCE_DAMPING = 0.1
 """λ of the influence function, as a share of the mean corrected eigenvalue."""

@@ -120,6 +120,7 @@ class GradientSource:
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
+        self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         self._model = model.to(device).eval()
         self._load_weights = load_weights
         self._cache = cache

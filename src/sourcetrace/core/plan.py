@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.core.filters import Method, SegmentFilter, segment_filter
+from sourcetrace.core.filters import SegmentFilter, segment_filter
 from sourcetrace.core.gradient_source import EvaluationPoint
+from sourcetrace.core.methods import Method
 from sourcetrace.core.segments import Segment
 
 

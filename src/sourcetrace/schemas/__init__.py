@@ -1,7 +1,12 @@
 """One pandera model a table; the catalog's `validator:` holds every table against its own."""
 
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
-from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
+from sourcetrace.schemas.demo import (
+    DemoRankings,
+    DemoRecallCurve,
+    DigitsTrainingSet,
+    PlantedLabelErrors,
+)
 from sourcetrace.schemas.examples import QueryTable, TrainTable
 from sourcetrace.schemas.review import ReviewList
 from sourcetrace.schemas.scores import (
@@ -9,12 +14,15 @@ from sourcetrace.schemas.scores import (
     QueryInfluence,
     SegmentContributions,
     SelfInfluence,
+    SuspectPictures,
 )
 from sourcetrace.schemas.signals import ExampleSignals, QuerySignals
 
 __all__ = [
     "AttributionScores",
     "CheckpointManifest",
+    "DemoRankings",
+    "DemoRecallCurve",
     "DigitsTrainingSet",
     "ExampleSignals",
     "PlantedLabelErrors",
@@ -24,6 +32,7 @@ __all__ = [
     "ReviewList",
     "SegmentContributions",
     "SelfInfluence",
+    "SuspectPictures",
     "TrainTable",
     "UnattributedParameters",
 ]

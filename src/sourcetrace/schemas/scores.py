@@ -73,3 +73,18 @@ class SegmentContributions(pa.DataFrameModel):
         """No other columns, none missing."""
 
         strict = True
+
+
+class SuspectPictures(pa.DataFrameModel):
+    """Pictures of the examples that harm the queries most; none where the task has none."""
+
+    example_id: str = pa.Field(unique=True)
+    height: int = pa.Field(ge=1)
+    width: int = pa.Field(ge=1)
+    channels: int = pa.Field(isin=(1, 3))
+    pixels: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float32()})
+
+    class Config:
+        """No other columns, none missing."""
+
+        strict = True

@@ -1,0 +1,21 @@
+"""Catalog entries may use parameters: `${parameter:checkpoints.path}`.
+
+What a user sets is in the parameters alone, `--params` included; the catalog only says where
+it goes.
+"""
+
+from typing import Any
+
+from kedro.config import OmegaConfigLoader
+from omegaconf import OmegaConf
+
+
+class ParameterAwareConfigLoader(OmegaConfigLoader):
+    """Kedro's loader with one more resolver, `parameter`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
+
+    def _parameter(self, key: str) -> Any:
+        return OmegaConf.select(OmegaConf.create(self["parameters"]), key)

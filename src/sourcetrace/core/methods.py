@@ -1,0 +1,5 @@
+"""Names of the attribution methods; apart from the filters so that reading them needs no torch."""
+
+from typing import Literal
+
+Method = Literal["source", "fast_source", "influence", "tracin", "gradient_similarity"]

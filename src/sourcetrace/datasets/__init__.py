@@ -1,0 +1,23 @@
+"""Kedro data sets of ours.
+
+None imports torch before it loads or saves: Kedro makes every data set of the catalog
+whenever it runs anything, a report from existing tables too.
+"""
+
+from sourcetrace.datasets.checkpoints import CheckpointsDataset
+from sourcetrace.datasets.covariances import CovariancesDataset
+from sourcetrace.datasets.curvature import CurvatureDataset
+from sourcetrace.datasets.gradient_cache import GradientCacheDataset
+from sourcetrace.datasets.registered_model import RegisteredModelDataset
+from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
+from sourcetrace.datasets.task import TaskDataset
+
+__all__ = [
+    "CheckpointsDataset",
+    "CovariancesDataset",
+    "CurvatureDataset",
+    "GradientCacheDataset",
+    "RegisteredModelDataset",
+    "ShardedParquetDataset",
+    "TaskDataset",
+]

@@ -1,0 +1,224 @@
+"""A folder of ordinary PyTorch checkpoints, read without executing anything in them."""
+
+import hashlib
+import io
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.core.segments import CheckpointRecord
+from sourcetrace.datasets.optimizer_state import describe_training, read_sidecar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WEIGHTS_KEPT = 8
+"""State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One loaded checkpoint.
+
+    Attributes:
+        record: Id, step, stage and optimiser settings.
+        file: Its file's name in the folder.
+        sha256: Of the bytes that were loaded.
+        bytes: Size of the file.
+        state_dict: The model's.
+    """
+
+    record: CheckpointRecord
+    file: str
+    sha256: str
+    bytes: int
+    state_dict: "Mapping[str, Tensor]"
+
+
+class CheckpointFolder:
+    """The checkpoints of a folder, in the natural order of their names."""
+
+    def __init__(self, folder: Path, stages: Mapping[str, int] | None = None) -> None:
+        self._folder = folder
+        self._stages = dict(stages or {})
+        self._weights: OrderedDict[str, Mapping[str, Tensor]] = OrderedDict()
+
+    def files(self) -> list[Path]:
+        """Return the checkpoint files.
+
+        Raises:
+            InputError: If the folder is missing or holds none.
+        """
+        if not self._folder.is_dir():
+            raise InputError(
+                f"checkpoints.path: there is no folder {str(self._folder)!r}. Set "
+                "checkpoints.path to the folder your training saved its checkpoints to."
+            )
+        files = [
+            file
+            for file in self._folder.iterdir()
+            if file.suffix in (".pt", ".safetensors") and file.is_file()
+        ]
+        if not files:
+            raise InputError(
+                f"checkpoints.path: the folder {str(self._folder)!r} holds no .pt and no "
+                ".safetensors file. Save a few checkpoints during training "
+                "(model_state_dict, optimizer_state_dict, step)."
+            )
+        return sorted(files, key=lambda file: _natural_order(file.name))
+
+    def load(self, file: Path) -> Checkpoint:
+        """Read one checkpoint.
+
+        Raises:
+            InputError: If it cannot be read safely, or does not say how it was trained.
+        """
+        data = file.read_bytes()
+        if file.suffix == ".safetensors":
+            state_dict, training = _read_safetensors(file, data), read_sidecar(file)
+        else:
+            content = _read_pt(file, data)
+            state_dict, training = content["model_state_dict"], describe_training(file, content)
+        record = CheckpointRecord(
+            id=file.stem,
+            step=training.step,
+            stage=training.stage or self._stage_of(training.step, file),
+            learning_rate=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+        return Checkpoint(
+            record, file.name, hashlib.sha256(data).hexdigest(), len(data), state_dict
+        )
+
+    def weights(self, file_name: str, sha256: str) -> "Mapping[str, Tensor]":
+        """Return the state dict of a file that the manifest describes.
+
+        Raises:
+            InputError: If the file has changed since the manifest was written.
+        """
+        kept = self._weights.get(sha256)
+        if kept is None:
+            checkpoint = self.load(self._folder / Path(file_name).name)
+            if checkpoint.sha256 != sha256:
+                raise InputError(
+                    f"{file_name} has changed since checkpoint_ingest described it. "
+                    "Run the audit from its first stage again."
+                )
+            kept = checkpoint.state_dict
+            if len(self._weights) >= _WEIGHTS_KEPT:
+                self._weights.popitem(last=False)
+        self._weights[sha256] = kept
+        self._weights.move_to_end(sha256)
+        return kept
+
+    def _stage_of(self, step: int, file: Path) -> str:
+        if not self._stages:
+            return "training"
+        for stage, last_step in sorted(self._stages.items(), key=lambda item: item[1]):
+            if step <= last_step:
+                return stage
+        raise InputError(
+            f"{file.name}: step {step} lies behind the last step of every stage in "
+            f"checkpoints.stages ({self._stages}). Correct the last steps."
+        )
+
+
+def _read_pt(file: Path, data: bytes) -> Mapping[str, Any]:
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{file.name} holds pickled Python objects besides tensors, numbers and text; it was "
+            "refused, nothing in it was executed. Save model_state_dict, optimizer_state_dict "
+            "and step alone, not a whole model."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise InputError(
+            f"{file.name} cannot be read as a checkpoint of torch.save: it is damaged or "
+            f"cut short ({len(data):,} bytes). Copy it again, or remove it from the folder."
+        ) from error
+    needed = ("model_state_dict", "optimizer_state_dict", "step")
+    missing = [key for key in needed if not isinstance(content, Mapping) or key not in content]
+    if missing:
+        found = ", ".join(map(str, content)) if isinstance(content, Mapping) else "no mapping"
+        raise InputError(
+            f"{file.name} lacks {', '.join(missing)}; found: {found[:200]}. Expected a mapping "
+            "with model_state_dict, optimizer_state_dict and step."
+        )
+    return dict(content)
+
+
+def _read_safetensors(file: Path, data: bytes) -> "Mapping[str, Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise InputError(
+            f"{file.name} cannot be read as safetensors: it is damaged or cut short "
+            f"({len(data):,} bytes). Copy it again, or remove it from the folder."
+        ) from error
+
+
+def _natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """Order step_9 before step_10."""
+    return [
+        (part.isdigit(), int(part) if part.isdigit() else 0, part)
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
+
+
+class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], CheckpointFolder]):
+    """Reads a folder of `.pt` files, or `.safetensors` with a JSON sidecar; writes `.pt`.
+
+    Saving replaces the `.pt` files that are there: they belong to another training run.
+
+    YAML:
+        checkpoints:
+          type: sourcetrace.datasets.CheckpointsDataset
+          path: data/01_raw/checkpoints
+          stages: {pretraining: 2000, finetuning: 2600}   # only where the files do not say
+
+    Python:
+        CheckpointsDataset(path="checkpoints").load().files()
+    """
+
+    def __init__(self, path: str, stages: Mapping[str, int] | None = None) -> None:
+        self._path = Path(path)
+        self._stages = stages
+
+    def _load(self) -> CheckpointFolder:
+        return CheckpointFolder(self._path, self._stages)
+
+    def _save(self, data: Sequence[Mapping[str, Any]]) -> None:
+        import torch
+
+        self._path.mkdir(parents=True, exist_ok=True)
+        written = set()
+        for checkpoint in data:
+            target = self._path / f"step_{checkpoint['step']:06d}.pt"
+            torch.save(dict(checkpoint), target.with_suffix(".partial"))
+            os.replace(target.with_suffix(".partial"), target)
+            written.add(target)
+        for old in set(self._path.glob("*.pt")) - written:
+            old.unlink()
+
+    def _exists(self) -> bool:
+        return self._path.is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path)}

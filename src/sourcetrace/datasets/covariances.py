@@ -1,0 +1,62 @@
+"""The covariance sums of every evaluation point, in one safetensors file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from sourcetrace.core.covariance import CovarianceSums
+
+    Covariances = Mapping[str, Mapping[str, CovarianceSums]]
+
+
+class CovariancesDataset(AbstractDataset[Any, Any]):
+    """Point id -> layer name -> `CovarianceSums`.
+
+    YAML:
+        covariances:
+          type: sourcetrace.datasets.CovariancesDataset
+          filepath: data/04_feature/covariances.safetensors
+
+    Python:
+        CovariancesDataset(filepath="covariances.safetensors").save(covariances)
+    """
+
+    def __init__(self, filepath: str) -> None:
+        self._filepath = Path(filepath)
+
+    def _save(self, data: "Covariances") -> None:
+        import torch
+
+        tensors = {}
+        for point, layers in data.items():
+            for layer, sums in layers.items():
+                key = f"{point}/{layer}"
+                tensors[f"{key}/activation"] = sums.activation
+                tensors[f"{key}/pseudo_gradient"] = sums.pseudo_gradient
+                tensors[f"{key}/examples"] = torch.tensor(sums.examples)
+        write_tensors(self._filepath, tensors)
+
+    def _load(self) -> "Covariances":
+        from sourcetrace.core.covariance import CovarianceSums
+
+        tensors = read_tensors(self._filepath)
+        result: dict[str, dict[str, CovarianceSums]] = {}
+        for key in (key.removesuffix("/examples") for key in tensors if key.endswith("/examples")):
+            point, layer = key.split("/", 1)
+            result.setdefault(point, {})[layer] = CovarianceSums(
+                tensors[f"{key}/activation"],
+                tensors[f"{key}/pseudo_gradient"],
+                int(tensors[f"{key}/examples"]),
+            )
+        return result
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

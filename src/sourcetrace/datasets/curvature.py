@@ -1,0 +1,57 @@
+"""The EK-FAC curvature of every segment, in one safetensors file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from sourcetrace.core.curvature import SegmentCurvature
+
+
+class CurvatureDataset(AbstractDataset[Any, Any]):
+    """A list of segments, each layer name -> `CurvatureBlock`.
+
+    YAML:
+        curvature:
+          type: sourcetrace.datasets.CurvatureDataset
+          filepath: data/06_models/curvature.safetensors
+
+    Python:
+        CurvatureDataset(filepath="curvature.safetensors").save(segments)
+    """
+
+    def __init__(self, filepath: str) -> None:
+        self._filepath = Path(filepath)
+
+    def _save(self, data: "Sequence[SegmentCurvature]") -> None:
+        tensors = {}
+        for number, segment in enumerate(data):
+            for layer, block in segment.items():
+                key = f"{number}/{layer}"
+                tensors[f"{key}/input_basis"] = block.basis.inputs
+                tensors[f"{key}/output_basis"] = block.basis.outputs
+                tensors[f"{key}/eigenvalues"] = block.eigenvalues
+        write_tensors(self._filepath, tensors, {"segments": str(len(data))})
+
+    def _load(self) -> "list[SegmentCurvature]":
+        from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
+
+        tensors = read_tensors(self._filepath)
+        segments: dict[int, dict[str, CurvatureBlock]] = {}
+        suffix = "/eigenvalues"
+        for key in (key.removesuffix(suffix) for key in tensors if key.endswith(suffix)):
+            number, layer = key.split("/", 1)
+            basis = EigenBasis(tensors[f"{key}/input_basis"], tensors[f"{key}/output_basis"])
+            block = CurvatureBlock(basis, tensors[f"{key}/eigenvalues"])
+            segments.setdefault(int(number), {})[layer] = block
+        return [segments[number] for number in sorted(segments)]
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

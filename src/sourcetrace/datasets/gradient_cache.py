@@ -1,0 +1,92 @@
+"""Where gradients are kept between the stages: in memory, on disk, or nowhere."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from kedro.io import AbstractDataset
+
+from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Policy = Literal["memory", "disk", "recompute"]
+
+
+class GradientCache:
+    """A memo of blocks of gradients; what it does not hold is computed again.
+
+    Attributes:
+        policy: Where `put` keeps blocks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.policy: Policy = "recompute"
+        self._root = folder
+        self._folder = folder
+        self._memory: dict[str, Mapping[str, Tensor]] = {}
+        self._identity = ""
+
+    def open(self, identity: str) -> None:
+        """Use the blocks computed from the inputs that `identity` stands for, and no others."""
+        if identity != self._identity:
+            self._memory.clear()
+        self._identity = identity
+        self._folder = self._root / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def restart(self, policy: Policy) -> None:
+        """Forget every block, of earlier inputs too, and keep new ones as `policy` says."""
+        self.policy = policy
+        self._memory.clear()
+        if self._root.exists():
+            for folder in self._root.iterdir():
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+
+    def get(self, key: str) -> "Mapping[str, Tensor] | None":
+        """Return the tensors under `key`, or None if they are not kept."""
+        kept = self._memory.get(key)
+        if kept is not None:
+            return kept
+        file = self._file(key)
+        return read_tensors(file) if file.exists() else None
+
+    def put(self, key: str, tensors: "Mapping[str, Tensor]") -> None:
+        """Keep the tensors as the policy says."""
+        if self.policy == "memory":
+            self._memory[key] = dict(tensors)
+        elif self.policy == "disk":
+            write_tensors(self._file(key), tensors)
+
+    def _file(self, key: str) -> Path:
+        # Hashed: a checkpoint's name may hold what a file's name may not.
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+class GradientCacheDataset(AbstractDataset[NoReturn, GradientCache]):
+    """Hands the same cache to every stage of a run; on disk it outlives the run.
+
+    YAML:
+        gradient_cache:
+          type: sourcetrace.datasets.GradientCacheDataset
+          path: data/04_feature/gradients
+
+    Python:
+        GradientCacheDataset(path="gradients").load()
+    """
+
+    def __init__(self, path: str) -> None:
+        self._cache = GradientCache(Path(path))
+        self._path = path
+
+    def _load(self) -> GradientCache:
+        return self._cache
+
+    def _save(self, data: NoReturn) -> None:
+        raise NotImplementedError("The stages fill the cache themselves.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self._path}

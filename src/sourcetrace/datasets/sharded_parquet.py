@@ -1,0 +1,52 @@
+"""A table written and read as numbered parquet files, one a block of rows."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from kedro.io import AbstractDataset, DatasetError
+
+
+class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
+    """Appends one file a save, for nodes that yield a table block by block.
+
+    The first save of a run removes the files of the run before, so a table is never a mixture
+    of two. Read by name, the files are in the order in which they were saved.
+
+    YAML:
+        attribution_scores:
+          type: sourcetrace.datasets.ShardedParquetDataset
+          path: data/07_model_output/attribution_scores
+
+    Python:
+        dataset = ShardedParquetDataset(path="scores")
+        dataset.save(pl.DataFrame({"example_id": ["a"]}))
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._saved = 0
+
+    def _load(self) -> pl.DataFrame:
+        files = sorted(self._path.glob("part-*.parquet"))
+        if not files:
+            raise DatasetError(f"{self._path} holds no part-*.parquet file.")
+        return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
+
+    def _save(self, data: pl.DataFrame) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        if self._saved == 0:
+            for old in self._path.glob("part-*.parquet"):
+                old.unlink()
+        target = self._path / f"part-{self._saved:06d}.parquet"
+        partial = target.with_suffix(".partial")
+        data.write_parquet(partial)
+        os.replace(partial, target)
+        self._saved += 1
+
+    def _exists(self) -> bool:
+        return any(self._path.glob("part-*.parquet"))
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": str(self._path)}

@@ -1,0 +1,93 @@
+"""The task that is audited, made from its import path."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset
+from pydantic import ValidationError
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.parameters import TaskParameters
+
+
+class TaskDataset(AbstractDataset[NoReturn, Any]):
+    """Makes the task once and hands the same object to every stage.
+
+    The module is found as any import is, and in the project's folder.
+
+    YAML:
+        task:
+          type: sourcetrace.datasets.TaskDataset
+          specification: {class: my_team.tasks.Churn, arguments: {year: 2026}}
+
+    Python:
+        TaskDataset(specification={"class": "my_team.tasks.Churn"}).load()
+    """
+
+    def __init__(self, specification: Mapping[str, Any]) -> None:
+        self._specification = dict(specification)
+        self._task: Any = None
+
+    def _load(self) -> Any:
+        if self._task is None:
+            self._task = load_task(self._specification)
+        return self._task
+
+    def _save(self, data: NoReturn) -> None:
+        raise NotImplementedError("A task is written by a person, not saved.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"class": self._specification.get("class")}
+
+
+def load_task(specification: Mapping[str, Any]) -> Any:
+    """Return the task named by `specification`.
+
+    Raises:
+        InputError: If it cannot be imported, made, or lacks a part of the task protocol.
+    """
+    from sourcetrace.tasks import Task
+
+    try:
+        parameters = TaskParameters.model_validate(dict(specification))
+    except ValidationError as error:
+        raise InputError(
+            f"task: expected {{class: package.module.Class, arguments: {{…}}}}, "
+            f"got {dict(specification)}. {error.errors()[0]['msg']}."
+        ) from error
+    module_name, class_name = parameters.class_path.rsplit(".", 1)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"task.class: cannot import {parameters.class_path!r}: there is no module "
+            f"{error.name!r}. Put it into the project's folder or install it, and correct "
+            "task.class in the parameters."
+        ) from error
+    task_class = getattr(module, class_name, None)
+    if task_class is None:
+        raise InputError(
+            f"task.class: module {module_name!r} has no class {class_name!r}. "
+            "Correct task.class in the parameters."
+        )
+    try:
+        task = task_class(**parameters.arguments)
+    except TypeError as error:
+        raise InputError(
+            f"task.arguments do not fit {parameters.class_path}: {error}. Given: "
+            f"{', '.join(parameters.arguments) or 'none'}."
+        ) from error
+    if not isinstance(task, Task):
+        missing = sorted(name for name in _parts(Task) if not hasattr(task, name))
+        raise InputError(
+            f"{parameters.class_path} is not a task: it lacks {', '.join(missing)}. Derive it "
+            "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
+        )
+    return task
+
+
+def _parts(protocol: Any) -> set[str]:
+    return {name for name in vars(protocol) if not name.startswith("_")} | set(
+        protocol.__annotations__
+    )

@@ -1,0 +1,32 @@
+"""Tensors in one safetensors file, replaced as a whole."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def write_tensors(
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors under `path`; a reader sees the old file or the new one, never a part."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(
+        {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
+        partial,
+        metadata=dict(metadata or {}),
+    )
+    os.replace(partial, path)
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read what `write_tensors` wrote."""
+    from safetensors.torch import load_file
+
+    return load_file(path)

@@ -1,0 +1,102 @@
+"""One frozen pydantic model a group of parameters; Kedro checks them before any node runs."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sourcetrace.core.methods import Method
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskParameters(_Parameters):
+    """Which task is audited.
+
+    Attributes:
+        class_path: Import path, `package.module.Class`; written `class` in YAML.
+        arguments: Keyword arguments of the class.
+    """
+
+    class_path: str = Field(alias="class", pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+$")
+    arguments: dict[str, Any] = {}
+
+
+class SegmentParameters(_Parameters):
+    """How checkpoints are grouped.
+
+    Attributes:
+        count: Segments over the whole run; at least one a stage.
+    """
+
+    count: int = Field(default=3, ge=1)
+
+
+class GradientParameters(_Parameters):
+    """How gradients are computed and kept between the stages.
+
+    Attributes:
+        batch_size: Examples a forward pass.
+        cache: Where gradients are kept; `auto` takes the first that its budget allows.
+        memory_budget_gib: What `auto` may keep in memory.
+        disk_budget_gib: What `auto` may keep on disk.
+    """
+
+    batch_size: int = Field(default=256, ge=1)
+    cache: Literal["auto", "memory", "disk", "recompute"] = "auto"
+    memory_budget_gib: float = Field(default=1.0, ge=0)
+    disk_budget_gib: float = Field(default=20.0, ge=0)
+
+
+class AttributionParameters(_Parameters):
+    """Which method scores, and where it runs.
+
+    Attributes:
+        method: `source`, or one of the methods to compare it with.
+        device: `auto` takes a GPU where there is one; else a torch device.
+        seed: Of the labels drawn from the model.
+        damping: λ of `influence`; null means 0.1 of the mean eigenvalue.
+    """
+
+    method: Method = "source"
+    device: str = "auto"
+    seed: int = Field(default=0, ge=0)
+    damping: float | None = Field(default=None, gt=0)
+
+
+class ReportParameters(_Parameters):
+    """What the review list suggests.
+
+    Attributes:
+        relabel_probability: An example that harms the queries is suggested for relabelling
+            where the model gives its label less than this.
+        check_share: Share of the examples, the most harmful first, that are worth a look.
+        pictures: Suspects whose pictures are kept for the page.
+    """
+
+    relabel_probability: float = Field(default=0.5, ge=0, le=1)
+    check_share: float = Field(default=0.08, gt=0, le=1)
+    pictures: int = Field(default=48, ge=0)
+
+
+class DemoParameters(_Parameters):
+    """The demo's training run.
+
+    Attributes:
+        error_share: Share of the training labels that are exchanged for a wrong one.
+        query_share: Share of the scans that are held out as queries.
+        epochs, batch_size, learning_rate, momentum, weight_decay: Of the training.
+        checkpoints: Checkpoints saved, evenly over the training.
+        seed: Of the split, the planted errors, the weights and the order of batches.
+    """
+
+    error_share: float = Field(default=0.08, ge=0, lt=1)
+    query_share: float = Field(default=0.2, gt=0, lt=1)
+    epochs: int = Field(default=15, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=0.02, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    checkpoints: int = Field(default=6, ge=1)
+    seed: int = Field(default=0, ge=0)

@@ -1,0 +1,34 @@
+"""The stages, in the order in which they run."""
+
+from kedro.pipeline import Pipeline
+
+from sourcetrace.pipelines import (
+    checkpoint_ingest,
+    cleaning_report,
+    demo_evaluation,
+    demo_training,
+    ekfac_fitting,
+    gradient_extraction,
+    source_scoring,
+)
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Return every pipeline by name."""
+    stages = {
+        "checkpoint_ingest": checkpoint_ingest.create_pipeline(),
+        "gradient_extraction": gradient_extraction.create_pipeline(),
+        "ekfac_fitting": ekfac_fitting.create_pipeline(),
+        "source_scoring": source_scoring.create_pipeline(),
+        "cleaning_report": cleaning_report.create_pipeline(),
+    }
+    audit = sum(stages.values(), start=Pipeline([]))
+    training = demo_training.create_pipeline()
+    evaluation = demo_evaluation.create_pipeline()
+    return {
+        **stages,
+        "audit": audit,
+        "demo_training": training,
+        "demo_evaluation": evaluation,
+        "__default__": training + audit + evaluation,
+    }

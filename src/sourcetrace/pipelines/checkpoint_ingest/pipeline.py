@@ -1,0 +1,31 @@
+"""The ingest is one node, so that a wrong input leaves every earlier output as it was."""
+
+from kedro.pipeline import Pipeline, node
+
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage."""
+    return Pipeline(
+        [
+            node(
+                ingest_checkpoints,
+                # The checkpoints first: in a run that also trains, the task's data are
+                # written by then.
+                inputs={
+                    "checkpoints": "checkpoints",
+                    "task": "task",
+                    "segments": "params:segments",
+                    "attribution": "params:attribution",
+                },
+                outputs=[
+                    "checkpoint_manifest",
+                    "unattributed_parameters",
+                    "train_table",
+                    "query_table",
+                ],
+                name="ingest_checkpoints",
+            )
+        ]
+    )

@@ -1,0 +1,118 @@
+"""The review list, the page and the summary, from tables."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.parameters import AttributionParameters, ReportParameters, TaskParameters
+from sourcetrace.reporting.review import build_review_list
+
+_SUSPECTS_NAMED = 5
+
+
+def list_for_review(
+    train_table: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    example_signals: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    self_influence: pl.DataFrame,
+    report: ReportParameters,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the review list, twice: for programs and for spreadsheets."""
+    for name, table in (("query_influence", query_influence), ("self_influence", self_influence)):
+        if table.height != train_table.height:
+            raise InputError(
+                f"{name} has {table.height} rows for {train_table.height} training examples: "
+                "an earlier run stopped in the middle. Run source_scoring again."
+            )
+    final = checkpoint_manifest["checkpoint_id"][-1]
+    review_list = build_review_list(
+        train_table=train_table,
+        final_signals=example_signals.filter(pl.col("checkpoint_id") == final),
+        query_influence=query_influence,
+        self_influence=self_influence,
+        queries=query_signals.height,
+        report=report,
+    )
+    return review_list, review_list
+
+
+def write_page(
+    task: TaskParameters,
+    attribution: AttributionParameters,
+    review_list: pl.DataFrame,
+    train_table: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    unattributed_parameters: pl.DataFrame,
+    segment_contributions: pl.DataFrame,
+    example_signals: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    suspect_pictures: pl.DataFrame,
+) -> str:
+    """Return the self-contained HTML page."""
+    from sourcetrace.reporting.page import PageContent, render_page
+
+    details = train_table.drop("label", "stage")
+    return render_page(
+        PageContent(
+            task_name=task.class_path,
+            method=attribution.method,
+            review_list=review_list,
+            checkpoint_manifest=checkpoint_manifest,
+            unattributed_parameters=unattributed_parameters,
+            segment_contributions=segment_contributions,
+            example_signals=example_signals,
+            query_signals=query_signals,
+            pictures=_pictures(suspect_pictures),
+            details=details if details.width > 1 else None,
+        )
+    )
+
+
+def summarise_audit(
+    attribution: AttributionParameters,
+    review_list: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    segment_contributions: pl.DataFrame,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a person reads at the end of the run, and the metrics for MLflow."""
+    actions = dict(review_list["suggested_action"].value_counts().iter_rows())
+    suspects = review_list.filter(pl.col("suggested_action") != "keep").head(_SUSPECTS_NAMED)
+    summary = {
+        "method": attribution.method,
+        "training_examples": review_list.height,
+        "queries": query_signals.height,
+        "checkpoints": checkpoint_manifest.height,
+        "segments": checkpoint_manifest["segment"].n_unique(),
+        "attributed_share": checkpoint_manifest["attributed_share"][-1],
+        "actions": {name: actions.get(name, 0) for name in ("relabel", "check", "keep")},
+        "suspects": suspects.select(
+            "rank", "example_id", "given_label", "predicted_label", "reason"
+        ).to_dicts(),
+    }
+    metrics = {
+        "suspect_share": (actions.get("relabel", 0) + actions.get("check", 0)) / review_list.height,
+        "relabel_suggestions": actions.get("relabel", 0),
+        "attributed_share": summary["attributed_share"],
+        "mean_query_loss": query_signals["loss"].mean(),
+    }
+    shares = segment_contributions.group_by("segment", maintain_order=True).agg(
+        pl.col("mean_absolute_score").sum()
+    )
+    total = shares["mean_absolute_score"].sum()
+    for segment, value in shares.iter_rows():
+        metrics[f"segment_{segment}_share"] = value / total if total else 0.0
+    return summary, {name: {"value": float(v), "step": 0} for name, v in metrics.items()}
+
+
+def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
+    pictures = {}
+    for row in table.iter_rows(named=True):
+        channels = [row["channels"]] if row["channels"] > 1 else []
+        shape = [row["height"], row["width"], *channels]
+        pictures[row["example_id"]] = np.asarray(row["pixels"], dtype=np.float32).reshape(shape)
+    return pictures

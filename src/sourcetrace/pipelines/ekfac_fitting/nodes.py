@@ -1,0 +1,56 @@
+"""Fit every segment's curvature."""
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.reporting.progress import track
+
+if TYPE_CHECKING:
+    from sourcetrace.tasks import Task
+else:  # Kedro reads annotations; torch is imported when the node runs.
+    Task = Any
+
+
+def fit_curvature(
+    task: Task,
+    checkpoints: CheckpointFolder,
+    checkpoint_manifest: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    covariances: dict[str, Any],
+    gradient_cache: GradientCache,
+    gradients: GradientParameters,
+    attribution: AttributionParameters,
+) -> list[Any]:
+    """Return the curvature of every segment; none where the method needs none."""
+    from sourcetrace.core.attribution import fit_segment, visits
+    from sourcetrace.pipelines.audit_setup import set_up_audit
+
+    setup = set_up_audit(
+        task=task,
+        checkpoints=checkpoints,
+        checkpoint_manifest=checkpoint_manifest,
+        train_table=train_table,
+        query_table=query_table,
+        gradient_cache=gradient_cache,
+        gradients=gradients,
+        attribution=attribution,
+    )
+    if not setup.plan.uses_curvature:
+        return []
+    return [
+        fit_segment(
+            setup.source,
+            planned,
+            covariances,
+            progress=track(
+                visits(setup.source, planned),
+                f"Fitting segment {planned.segment.number} of {len(setup.plan.segments)}",
+            ),
+        )
+        for planned in setup.plan.segments
+    ]

@@ -1,0 +1,140 @@
+"""Visit every training example at every evaluation point once, and the queries at the last."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.datasets.gradient_cache import GradientCache, Policy
+from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.reporting.progress import track
+
+if TYPE_CHECKING:
+    from sourcetrace.core.gradient_source import BlockSignals
+    from sourcetrace.pipelines.audit_setup import AuditSetup
+    from sourcetrace.tasks import Task
+else:  # Kedro reads annotations; torch is imported when the node runs.
+    BlockSignals = AuditSetup = Task = Any
+
+logger = logging.getLogger(__name__)
+
+_GIB = 2**30
+
+
+def extract_gradients(
+    task: Task,
+    checkpoints: CheckpointFolder,
+    checkpoint_manifest: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    gradient_cache: GradientCache,
+    gradients: GradientParameters,
+    attribution: AttributionParameters,
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
+    """Run one forward and two backward passes an example and checkpoint.
+
+    Returns:
+        example_signals, query_signals, and the covariance sums by point and layer.
+    """
+    from sourcetrace.core.covariance import merge
+    from sourcetrace.pipelines.audit_setup import set_up_audit
+
+    setup = set_up_audit(
+        task=task,
+        checkpoints=checkpoints,
+        checkpoint_manifest=checkpoint_manifest,
+        train_table=train_table,
+        query_table=query_table,
+        gradient_cache=gradient_cache,
+        gradients=gradients,
+        attribution=attribution,
+    )
+    source, plan = setup.source, setup.plan
+    gradient_cache.restart(_choose_policy(setup, gradients))
+    tables: list[pl.DataFrame] = []
+    covariances: dict[str, Any] = {}
+    visits = [
+        (point, block)
+        for point in plan.points
+        for block in source.blocks()
+        if len(point.rows(block))
+    ]
+    for point, block in track(visits, "Extracting gradients"):
+        extraction = source.extract(point, block)
+        tables.append(
+            _signal_rows(extraction.signals, train_table).with_columns(
+                checkpoint_id=pl.lit(point.id)
+            )
+        )
+        covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+    columns = [
+        "example_id",
+        "checkpoint_id",
+        "loss",
+        "measurement",
+        "predicted_label",
+        "given_label_probability",
+        "gradient_norm",
+    ]
+    query_blocks = list(setup.queries.blocks(source.batch_size))
+    query_rows = [
+        _signal_rows(source.query_gradients(setup.queries, plan.final, block)[0], query_table)
+        for block in track(query_blocks, "Measuring queries")
+    ]
+    query_columns = [name for name in columns if name not in ("checkpoint_id", "gradient_norm")]
+    return (
+        pl.concat(tables).select(columns),
+        pl.concat(query_rows).select(query_columns),
+        covariances,
+    )
+
+
+def _choose_policy(setup: AuditSetup, gradients: GradientParameters) -> Policy:
+    """Choose where gradients are kept, and say what the run will cost."""
+    from sourcetrace.core.examples import Block
+    from sourcetrace.core.gradient_source import bytes_per_example
+
+    source, plan = setup.source, setup.plan
+    probe = source.extract(plan.final, Block(0, 1))
+    visits = sum(len(point.examples) for point in plan.points)
+    size = visits * bytes_per_example(source.coverage, probe.gradients) / _GIB
+    if gradients.cache != "auto":
+        policy: Policy = gradients.cache
+    elif size <= gradients.memory_budget_gib:
+        policy = "memory"
+    else:
+        policy = "disk" if size <= gradients.disk_budget_gib else "recompute"
+    logger.info(
+        "%d examples × %d points: %d forward and %d backward passes of an example; "
+        "their gradients take %.2f GiB (%s)",
+        len(source.training),
+        len(plan.points),
+        visits,
+        2 * visits,
+        size,
+        {"memory": "kept in memory", "disk": "kept on disk"}.get(
+            policy, "computed again by each later stage"
+        ),
+    )
+    return policy
+
+
+def _signal_rows(signals: BlockSignals, table: pl.DataFrame) -> pl.DataFrame:
+    index = signals.examples.tolist()
+    described = signals.described
+    nothing = [None] * len(index)
+    return pl.DataFrame(
+        {
+            "example_id": table["example_id"][index],
+            "loss": signals.loss.double().tolist(),
+            "measurement": signals.measurement.double().tolist(),
+            "predicted_label": described.get("predicted_label", nothing),
+            "given_label_probability": described.get("given_label_probability", nothing),
+            "gradient_norm": signals.gradient_norm.double().tolist(),
+        },
+        schema_overrides={
+            "predicted_label": pl.String,
+            "given_label_probability": pl.Float64,
+        },
+    )

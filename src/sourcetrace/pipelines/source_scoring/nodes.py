@@ -1,0 +1,149 @@
+"""Score the training examples block by block; a block's rows are saved as they come."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.parameters import AttributionParameters, GradientParameters, ReportParameters
+from sourcetrace.reporting.progress import track
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sourcetrace.tasks import Task
+else:  # Kedro reads annotations; torch is imported when the node runs.
+    Task = Tensor = Any
+
+
+def score_examples(
+    task: Task,
+    checkpoints: CheckpointFolder,
+    checkpoint_manifest: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    curvature: list[Any],
+    gradient_cache: GradientCache,
+    gradients: GradientParameters,
+    attribution: AttributionParameters,
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+    """Score a block of training examples at a time.
+
+    Yields:
+        attribution_scores, query_influence, self_influence, segment_contributions of a block.
+    """
+    from sourcetrace.core.attribution import (
+        query_responses,
+        score_block,
+        self_influence_block,
+        stack_queries,
+    )
+    from sourcetrace.pipelines.audit_setup import set_up_audit
+
+    setup = set_up_audit(
+        task=task,
+        checkpoints=checkpoints,
+        checkpoint_manifest=checkpoint_manifest,
+        train_table=train_table,
+        query_table=query_table,
+        gradient_cache=gradient_cache,
+        gradients=gradients,
+        attribution=attribution,
+    )
+    source, plan = setup.source, setup.plan
+    curvatures: list[Any] = [
+        {name: block.to(source.device) for name, block in segment.items()} for segment in curvature
+    ]
+    curvatures = curvatures or [None] * len(plan.segments)
+    queries = stack_queries(source, plan, setup.queries)
+    responses = query_responses(queries, plan, curvatures)
+    query_ids = query_table["example_id"]
+    for block in track(source.blocks(), "Scoring"):
+        segments = score_block(source, plan, responses, block)
+        own = self_influence_block(source, plan, curvatures, block)
+        examples = train_table["example_id"][block.start : block.stop]
+        numbers = [planned.segment.number for planned in plan.segments]
+        # The row behind the queries is the mean of their training losses.
+        scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
+        yield (
+            _score_rows(examples, scores),
+            _influence_rows(
+                examples, scores, mean_loss.sum(0), query_ids, task.measurement_higher_is_better
+            ),
+            pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
+            pl.concat(
+                pl.DataFrame(
+                    {
+                        "example_id": examples,
+                        "segment": pl.Series([number] * len(block), dtype=pl.Int64),
+                        "mean_query_loss_influence": _floats(mean_loss[index]),
+                        "mean_absolute_score": _floats(segments[index, :-1].abs().mean(0)),
+                        "self_influence": _floats(own[index]),
+                    }
+                )
+                for index, number in enumerate(numbers)
+            ),
+        )
+
+
+def draw_suspects(
+    task: Task,
+    train_table: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    report: ReportParameters,
+) -> pl.DataFrame:
+    """Return pictures of the examples that harm the queries most, if the task has any."""
+    schema: dict[str, Any] = {
+        "example_id": pl.String,
+        "height": pl.Int64,
+        "width": pl.Int64,
+        "channels": pl.Int64,
+        "pixels": pl.List(pl.Float32),
+    }
+    draw = getattr(task, "picture", None)
+    if draw is None or report.pictures == 0:
+        return pl.DataFrame(schema=schema)
+    import numpy as np
+
+    suspects = query_influence.bottom_k(report.pictures, by="mean_query_loss_influence")
+    position = {name: index for index, name in enumerate(train_table["example_id"])}
+    rows = []
+    for example in suspects["example_id"]:
+        picture = np.asarray(draw(position[example]), dtype=np.float32)
+        height, width, *channels = picture.shape
+        rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:
+    values = scores.T.float().cpu().contiguous().numpy()
+    column = pl.Series("scores", values, dtype=pl.Array(pl.Float32, values.shape[1]))
+    return pl.DataFrame({"example_id": examples, "scores": column})
+
+
+def _influence_rows(
+    examples: pl.Series,
+    scores: Tensor,
+    mean_loss: Tensor,
+    query_ids: pl.Series,
+    higher_is_better: bool,
+) -> pl.DataFrame:
+    """Summarise what removing each example would do to the queries together."""
+    # Removal makes a query better by this much.
+    gain = scores if higher_is_better else -scores
+    best = gain.max(0)
+    return pl.DataFrame(
+        {
+            "example_id": examples,
+            "mean_query_loss_influence": _floats(mean_loss),
+            "queries_harmed": (gain > 0).sum(0).tolist(),
+            "most_harmed_query": query_ids[best.indices.tolist()],
+            "most_harmed_score": _floats(scores.gather(0, best.indices.unsqueeze(0))[0]),
+        }
+    )
+
+
+def _floats(values: Tensor) -> pl.Series:
+    return pl.Series(values.double().cpu().numpy())

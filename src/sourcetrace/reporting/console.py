@@ -1,0 +1,84 @@
+"""The last lines of the command."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_error(message: str) -> None:
+    """Print what is wrong with an input, on standard error."""
+    Console(stderr=True, highlight=False).print(f"\n[bold red]Error:[/] {escape(message)}")
+
+
+def print_summary(
+    summary: Mapping[str, Any],
+    *,
+    rankings: pl.DataFrame | None,
+    page: str,
+    review_list: str,
+    console: Console | None = None,
+) -> None:
+    """Print what an audit found and where to look.
+
+    Args:
+        summary: What `summarise_audit` returned.
+        rankings: The demo's answer key, a row a ranking; None outside the demo.
+        page: Path of the page.
+        review_list: Path of the list as CSV.
+        console: Where to print; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    actions = summary["actions"]
+    console.print()
+    console.print(
+        f"[bold]Audited {summary['training_examples']:,} training examples[/] with "
+        f"{summary['queries']:,} queries: {summary['checkpoints']} checkpoints in "
+        f"{summary['segments']} segments, method {summary['method']}, "
+        f"{summary['attributed_share']:.1%} of the parameters attributed."
+    )
+    console.print(
+        f"{actions['relabel']} examples to relabel, {actions['check']} more to check. "
+        "Not verified: no retraining has tested these scores."
+    )
+    if summary["suspects"]:
+        console.print(_suspect_table(summary["suspects"]))
+    if rankings is not None:
+        for row in rankings.iter_rows(named=True):
+            total = round(row["found_in_top"] / row["recall_in_top"]) if row["recall_in_top"] else 0
+            share = total / summary["training_examples"]
+            console.print(
+                f"Planted errors in the top {share:.0%}: {row['found_in_top']} of {total} "
+                f"({row['recall_in_top']:.1%}) by {row['ranking'][0].lower()}{row['ranking'][1:]}"
+            )
+    # soft_wrap: a path broken over two lines cannot be clicked or copied.
+    console.print(f"Page:        {escape(_shown(page))}", soft_wrap=True)
+    console.print(f"Review list: {escape(_shown(review_list))}", soft_wrap=True)
+    console.print("MLflow:      kedro mlflow ui   (then http://127.0.0.1:5000)", soft_wrap=True)
+
+
+def _suspect_table(suspects: list[dict[str, Any]]) -> Table:
+    table = Table(title="Top suspects", title_justify="left", box=None, pad_edge=False)
+    for heading in ("#", "example", "label", "model says", "why"):
+        table.add_column(heading, overflow="fold")
+    for row in suspects:
+        table.add_row(
+            str(row["rank"]),
+            escape(row["example_id"]),
+            escape(row["given_label"] or "–"),
+            escape(row["predicted_label"] or "–"),
+            escape(row["reason"]),
+        )
+    return table
+
+
+def _shown(path: str) -> str:
+    """Return a path relative to the working directory where it lies below it."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

@@ -1,0 +1,63 @@
+"""Numbers as a reader wants them: separators, units, and no false 0 % or 100 %."""
+
+import math
+
+MISSING = "—"
+_NO_BREAK_SPACE = "\u00a0"
+_MINUS = "−"
+_SMALLEST_SHARE = 0.001
+
+
+def format_count(count: int) -> str:
+    """Return 1437 as '1,437'."""
+    return f"{count:,}"
+
+
+def format_noun(count: int, noun: str, plural: str | None = None) -> str:
+    """Return '1 query' or '3 queries'."""
+    return f"{format_count(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
+def format_number(value: float | None, *, signed: bool = False) -> str:
+    """Return three significant digits, with a real minus sign and, if asked, a plus sign."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else _MINUS + "∞"
+    if value == 0:
+        return "0"
+    # 999.6 would read 1e+03 with three significant digits.
+    grouped = 999.5 <= abs(value) < 1e9  # noqa: PLR2004
+    magnitude = f"{abs(value):,.0f}" if grouped else f"{abs(value):.3g}"
+    magnitude = magnitude.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    if value < 0:
+        return _MINUS + magnitude
+    return "+" + magnitude if signed else magnitude
+
+
+def format_share(share: float | None) -> str:
+    """Return a share as per cent; only an exact 0 or 1 reads 0 % or 100 %."""
+    if share is None or math.isnan(share):
+        return MISSING
+    if 0 < share < _SMALLEST_SHARE:
+        text = "< 0.1"
+    elif 1 - _SMALLEST_SHARE < share < 1:
+        text = "> 99.9"
+    else:
+        text = f"{100 * share:.1f}".removesuffix(".0")
+    return (text + " %").replace(" ", _NO_BREAK_SPACE)
+
+
+def format_bytes(size: int) -> str:
+    """Return 2 300 000 as '2.3 MB'."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:  # noqa: PLR2004
+            return f"{value:.3g}{_NO_BREAK_SPACE}{unit}"
+        value /= 1000
+    return f"{value:,.1f}{_NO_BREAK_SPACE}TB"
+
+
+def shorten(text: str, limit: int = 80) -> str:
+    """Cut a long text, and say so with an ellipsis."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"

@@ -1,0 +1,282 @@
+"""The report page: one HTML document that needs no network, no script and no other file.
+
+Its readers are an engineer with a minute (heading, figures, gallery) and somebody who works
+through the list for an hour (everything below). What comes from data is escaped by the templates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+
+from sourcetrace.reporting import findings, palette, tables
+from sourcetrace.reporting.formats import (
+    MISSING,
+    format_count,
+    format_noun,
+    format_number,
+    format_share,
+    shorten,
+)
+from sourcetrace.reporting.pictures import picture_uri
+
+if TYPE_CHECKING:
+    from sourcetrace.reporting.charts import Figure
+
+GROUND_TRUTH_SLOT = "<!-- ground-truth -->"
+
+GALLERY_CARDS = 48
+# The rest waits behind one click, so that the charts stay within reach.
+GALLERY_OPEN = 12
+DETAIL_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """What the page is made of.
+
+    Attributes:
+        task_name: Import path of the task's class.
+        method: `attribution.method`.
+        review_list: `schemas.ReviewList`, one row a training example.
+        checkpoint_manifest: `schemas.CheckpointManifest`.
+        unattributed_parameters: `schemas.UnattributedParameters`; may be empty.
+        segment_contributions: `schemas.SegmentContributions`.
+        example_signals: `schemas.ExampleSignals`.
+        query_signals: `schemas.QuerySignals`.
+        pictures: Example id -> [H, W] or [H, W, 3] in 0..1, for the top suspects; may be empty.
+        details: Columns of the training table to show with the top suspects, with `example_id`.
+    """
+
+    task_name: str
+    method: str
+    review_list: pl.DataFrame
+    checkpoint_manifest: pl.DataFrame
+    unattributed_parameters: pl.DataFrame
+    segment_contributions: pl.DataFrame
+    example_signals: pl.DataFrame
+    query_signals: pl.DataFrame
+    pictures: Mapping[str, np.ndarray]
+    details: pl.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class GroundTruthEvaluation:
+    """How well rankings find label errors that were planted on purpose.
+
+    Attributes:
+        planted: Planted errors.
+        top_count: Examples that count as inspected, 8 % of all.
+        rankings: Columns ranking, found_in_top, recall_in_top, average_precision.
+        curve: Columns ranking, inspected_share, found_share.
+    """
+
+    planted: int
+    top_count: int
+    rankings: pl.DataFrame
+    curve: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Card:
+    """A suspect in the gallery, as shown."""
+
+    rank: str
+    example_id: str
+    action: str
+    reason: str
+    given: str | None
+    predicted: str | None
+    facts: list[tuple[str, str]]
+    details: list[tuple[str, str]]
+    more_details: int
+    picture: str | None
+    alternative: str
+
+
+def render_page(content: PageContent) -> str:
+    """Return the page; the same content gives the same bytes.
+
+    Raises:
+        ValueError: If the review list is empty, or a picture has a wrong shape.
+    """
+    if content.review_list.is_empty():
+        raise ValueError(
+            "The review list is empty: expected one row a training example. Was the scoring run?"
+        )
+    review_list = content.review_list.sort("rank")
+    suspects = review_list.filter(findings.is_suspect())
+    cards = [_card(row, content) for row in suspects.head(GALLERY_CARDS).iter_rows(named=True)]
+    method, method_does = findings.method_label(content.method)
+    page = _environment().get_template("page.html.j2")
+    return page.render(
+        task=findings.task_label(content.task_name),
+        task_name=content.task_name,
+        result=findings.result_sentence(review_list),
+        key_figures=findings.key_figures(
+            content.method, review_list, content.checkpoint_manifest, content.query_signals
+        ),
+        cards=cards,
+        open_cards=GALLERY_OPEN,
+        suspects=suspects.height,
+        examples=review_list.height,
+        full_list=tables.FULL_LIST,
+        overlap=findings.overlap_sentences(findings.loss_overlap(review_list)),
+        figures=_figures(content, review_list),
+        review_table=tables.review_table(review_list),
+        segment_table=tables.segment_table(
+            content.checkpoint_manifest, content.segment_contributions, suspects["example_id"]
+        ),
+        checkpoint_table=tables.checkpoint_table(content.checkpoint_manifest),
+        parameter_table=tables.parameter_table(content.unattributed_parameters),
+        unattributed=findings.unattributed_sentence(
+            content.unattributed_parameters, content.checkpoint_manifest
+        ),
+        method=method,
+        method_does=method_does,
+        ground_truth_slot=Markup(GROUND_TRUTH_SLOT),
+        variables=Markup(palette.page_variables(dark=False)),  # noqa: S704, our own constants
+        dark_variables=Markup(palette.page_variables(dark=True)),  # noqa: S704
+        dark_chart_rules=Markup(palette.dark_chart_rules()),  # noqa: S704
+    )
+
+
+def insert_ground_truth(page: str, evaluation: GroundTruthEvaluation) -> str:
+    """Return the page with the section on planted errors in its slot.
+
+    The audit never sees which labels were planted; whoever planted them calls this afterwards.
+
+    Raises:
+        ValueError: If the page has no slot, or more than one.
+    """
+    from sourcetrace.reporting import charts  # noqa: PLC0415, altair takes 0.3 s to import
+
+    slots = page.count(GROUND_TRUTH_SLOT)
+    if slots != 1:
+        raise ValueError(
+            f"The page has {slots} slots {GROUND_TRUTH_SLOT!r}, expected 1. Pass what render_page "
+            "returned; a page takes one ground-truth section."
+        )
+    section = (
+        _environment()
+        .get_template("ground_truth.html.j2")
+        .render(
+            summary=_ground_truth_sentence(evaluation),
+            table=tables.ranking_table(
+                evaluation.rankings, planted=evaluation.planted, top_count=evaluation.top_count
+            ),
+            figure=charts.recall_curve(evaluation.curve),
+        )
+    )
+    return page.replace(GROUND_TRUTH_SLOT, section)
+
+
+def _figures(content: PageContent, review_list: pl.DataFrame) -> "list[Figure]":
+    from sourcetrace.reporting import charts  # noqa: PLC0415, altair takes 0.3 s to import
+
+    manifest = content.checkpoint_manifest
+    figures = [
+        charts.loss_and_influence(review_list),
+        charts.loss_over_training(content.example_signals, review_list, manifest),
+        charts.given_and_predicted(review_list),
+        charts.suspects_per_label(review_list),
+        charts.segment_contributions(content.segment_contributions, review_list, manifest),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def _card(row: Mapping[str, object], content: PageContent) -> Card:
+    example_id = str(row["example_id"])
+    given, predicted = row["given_label"], row["predicted_label"]
+    values = content.pictures.get(example_id)
+    details, more = _details(example_id, content.details)
+    facts = [
+        ("Influence", format_number(_float(row["total_query_loss_influence"]), signed=True)),
+        ("Loss", format_number(_float(row["loss"]))),
+    ]
+    if row["given_label_probability"] is not None:
+        share = format_share(_float(row["given_label_probability"]))
+        facts.insert(0, ("Probability of given", share))
+    alternative = f"Training example {example_id}"
+    if given is not None:
+        alternative += f", given label {given}"
+    if predicted is not None:
+        alternative += f", predicted label {predicted}"
+    return Card(
+        rank=format_count(int(str(row["rank"]))),
+        example_id=example_id,
+        action=str(row["suggested_action"]),
+        reason=str(row["reason"]),
+        given=None if given is None else str(given),
+        predicted=None if predicted is None else str(predicted),
+        facts=facts,
+        details=details,
+        more_details=more,
+        picture=None if values is None else picture_uri(np.asarray(values)),
+        alternative=alternative,
+    )
+
+
+def _details(example_id: str, details: pl.DataFrame | None) -> tuple[list[tuple[str, str]], int]:
+    """Return the columns that a card can show, and how many it cannot."""
+    if details is None:
+        return [], 0
+    row = details.filter(pl.col("example_id") == example_id).head(1)
+    if row.is_empty():
+        return [], 0
+    # Vectors and structures are for machines; the label is on the card already.
+    names = [
+        name
+        for name, dtype in row.schema.items()
+        if not dtype.is_nested() and dtype != pl.Binary and name not in ("example_id", "label")
+    ]
+    values = row.row(0, named=True)
+    shown = [(name, _detail(values[name])) for name in names[:DETAIL_COLUMNS]]
+    return shown, max(0, len(names) - DETAIL_COLUMNS)
+
+
+def _detail(value: object) -> str:
+    if value is None:
+        return MISSING
+    return format_number(value) if isinstance(value, float) else shorten(str(value))
+
+
+def _float(value: object) -> float | None:
+    return None if value is None else float(str(value))
+
+
+def _ground_truth_sentence(evaluation: GroundTruthEvaluation) -> str:
+    planted = format_noun(evaluation.planted, "label error")
+    text = f"{planted} {'was' if evaluation.planted == 1 else 'were'} planted before training."
+    if evaluation.rankings.is_empty():
+        return text
+    best = evaluation.rankings.sort("found_in_top", descending=True, maintain_order=True).row(
+        0, named=True
+    )
+    return (
+        f"{text} “{best['ranking']}” finds {format_count(best['found_in_top'])} of them among its "
+        f"first {format_noun(evaluation.top_count, 'example')}"
+        f"{', more than any other ranking here' if _is_alone(evaluation.rankings) else ''}."
+    )
+
+
+def _is_alone(rankings: pl.DataFrame) -> bool:
+    """Whether one of several rankings finds more than every other."""
+    found = rankings.get_column("found_in_top")
+    return rankings.height > 1 and int((found == found.max()).sum()) == 1
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )

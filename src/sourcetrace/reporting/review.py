@@ -1,0 +1,108 @@
+"""The review list: every training example, the one that harms the queries most first.
+
+The order is the predicted change of the queries' summed loss on removal, from the most
+negative up. Self-influence and plain loss stand beside it; they do not decide.
+"""
+
+import polars as pl
+
+from sourcetrace.parameters import ReportParameters
+
+
+def build_review_list(
+    *,
+    train_table: pl.DataFrame,
+    final_signals: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    self_influence: pl.DataFrame,
+    queries: int,
+    report: ReportParameters,
+) -> pl.DataFrame:
+    """Join what is known of each example, rank it and suggest an action.
+
+    Args:
+        train_table: Ids and given labels.
+        final_signals: Signals at the final checkpoint, one row an example.
+        query_influence: Influence on all queries together.
+        self_influence: Influence on the example's own loss.
+        queries: Number of queries; influence on the mean loss times it is on the sum.
+        report: Thresholds.
+
+    Returns:
+        The table `schemas.ReviewList` describes.
+    """
+    table = (
+        train_table.select("example_id", given_label="label")
+        .join(final_signals.drop("checkpoint_id"), on="example_id", how="left", validate="1:1")
+        .join(query_influence, on="example_id", how="left", validate="1:1")
+        .join(self_influence, on="example_id", how="left", validate="1:1")
+        .with_columns(
+            total_query_loss_influence=pl.col("mean_query_loss_influence") * queries,
+            self_influence_rank=pl.col("self_influence")
+            .rank("ordinal", descending=True)
+            .over("given_label")
+            .cast(pl.Int64),
+        )
+        # Ids break ties, so that the same scores give the same list.
+        .sort("total_query_loss_influence", "example_id")
+        .with_row_index("rank", offset=1)
+        .with_columns(pl.col("rank").cast(pl.Int64))
+    )
+    return _suggest(table, queries, report).select(
+        "rank",
+        "example_id",
+        "given_label",
+        "predicted_label",
+        "given_label_probability",
+        "loss",
+        "self_influence",
+        "self_influence_rank",
+        "total_query_loss_influence",
+        "queries_harmed",
+        "suggested_action",
+        "reason",
+    )
+
+
+def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.DataFrame:
+    worth_a_look = pl.col("rank") <= round(report.check_share * table.height)
+    harmful = worth_a_look & (pl.col("total_query_loss_influence") < 0)
+    disbelieved = (
+        pl.col("given_label_probability").is_not_null()
+        & (pl.col("given_label_probability") < report.relabel_probability)
+        & (pl.col("predicted_label") != pl.col("given_label"))
+    )
+    harm = pl.format(
+        "It harms {} of {} queries: without it their summed loss would fall by {}.",
+        "queries_harmed",
+        pl.lit(queries),
+        _number(-pl.col("total_query_loss_influence")),
+    )
+    wrong = pl.format(
+        "The model says {}, and gives the label {} a probability of {} %.",
+        "predicted_label",
+        "given_label",
+        (pl.col("given_label_probability") * 100).round(1),
+    )
+    action = (
+        pl.when(harmful & disbelieved)
+        .then(pl.lit("relabel"))
+        .when(harmful)
+        .then(pl.lit("check"))
+        .otherwise(pl.lit("keep"))
+    )
+    reason = (
+        pl.when(harmful & disbelieved)
+        .then(pl.concat_str(wrong, harm, separator=" "))
+        .when(harmful)
+        .then(harm)
+        .when(pl.col("total_query_loss_influence") < 0)
+        .then(pl.lit("Its harm is small beside that of the first on the list."))
+        .otherwise(pl.lit("The queries would not gain from its removal."))
+    )
+    return table.with_columns(suggested_action=action, reason=reason)
+
+
+def _number(values: pl.Expr) -> pl.Expr:
+    """Write a number with three significant digits."""
+    return values.round_sig_figs(3).cast(pl.String)

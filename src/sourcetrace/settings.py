@@ -1,0 +1,19 @@
+"""Kedro's settings of the project."""
+
+import os
+
+# Before MLflow is imported: an audit's names and data are nobody's telemetry.
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+from sourcetrace.configuration import ParameterAwareConfigLoader
+from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook
+
+HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), SummaryHook())
+
+CONFIG_LOADER_CLASS = ParameterAwareConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # An environment states only what differs from the base.
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft"},
+}

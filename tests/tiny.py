@@ -1,0 +1,301 @@
+"""Tiny models, tasks, caches and a run over the whole core, small enough for dense answers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
+from torch import Tensor, nn
+
+from sourcetrace.core.attribution import (
+    fit_segment,
+    query_responses,
+    score_block,
+    self_influence_block,
+    stack_queries,
+)
+from sourcetrace.core.covariance import LayerCovariances, merge
+from sourcetrace.core.examples import Examples
+from sourcetrace.core.gradient_source import Cache, EvaluationPoint, GradientSource
+from sourcetrace.core.layers import find_layers
+from sourcetrace.core.plan import AttributionPlan, make_plan
+from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.tasks import ClassificationTask
+
+CPU = torch.device("cpu")
+
+
+def assert_close(actual: Tensor, expected: Tensor, *, tolerance: float = 1e-10) -> None:
+    """Fail unless the largest difference is within `tolerance` of the largest expected value."""
+    assert actual.shape == expected.shape, f"{actual.shape} is not {expected.shape}"
+    actual, expected = actual.detach(), expected.detach()
+    largest = float(expected.abs().max())
+    assert largest > 0, "an expected value of 0 everywhere would prove nothing"
+    difference = float((actual - expected).abs().max())
+    assert difference <= tolerance * largest, f"off by {difference / largest:.3g} of the largest"
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from a known seed inside, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+class TinyConvNet(nn.Module):
+    """Two convolutions, the second in groups, and a linear head: 87 parameters.
+
+    The activations work in place, as in many published models.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(2, 4, 2, groups=2, bias=False)
+        self.activation = nn.ReLU(inplace=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.activation(self.first(images))
+        return self.head(self.activation(self.second(hidden)).flatten(1))
+
+
+class LeastLikelyLabels(ClassificationTask):
+    """Takes the least likely label for the sampled one, so that an oracle knows it too."""
+
+    def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return F.cross_entropy(outputs, outputs.argmin(-1), reduction="none")
+
+
+class LossAsMeasurement(ClassificationTask):
+    """Measures the training loss."""
+
+    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
+        return self.train_loss(outputs, batch)
+
+
+class KeepsEverything:
+    """A cache without a bound."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Tensor]] = {}
+
+    def get(self, key: str) -> Mapping[str, Tensor] | None:
+        return self.kept.get(key)
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        # A copy, as one written to disk would be.
+        self.kept[key] = {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+class KeepsNothing:
+    """A cache whose budget is 0."""
+
+    def get(self, key: str) -> Mapping[str, Tensor] | None:
+        return None
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        pass
+
+
+class KeepsEverySecond(KeepsEverything):
+    """A cache that takes every second block it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offered: list[str] = []
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        if key not in self.offered:
+            self.offered.append(key)
+        if self.offered.index(key) % 2:
+            super().put(key, tensors)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training run to attribute.
+
+    Attributes:
+        model: Its architecture; weights come from `states`.
+        states: Checkpoint id -> state dict.
+        records: The checkpoints, in order.
+        images, labels, ids, stages: The training examples.
+        query_images, query_labels: The queries.
+    """
+
+    model: nn.Module
+    states: dict[str, dict[str, Tensor]]
+    records: list[CheckpointRecord]
+    images: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+    stages: tuple[str, ...]
+    query_images: Tensor
+    query_labels: Tensor
+
+    def stage_examples(self) -> dict[str, Tensor]:
+        """Return stage -> numbers of its examples."""
+        return {
+            name: torch.tensor([i for i, stage in enumerate(self.stages) if stage == name])
+            for name in sorted(set(self.stages))
+        }
+
+    def reordered(self, order: Sequence[int]) -> "Case":
+        """Return the same run with its training examples in another order."""
+        return replace(
+            self,
+            images=self.images[list(order)],
+            labels=self.labels[list(order)],
+            ids=tuple(self.ids[i] for i in order),
+            stages=tuple(self.stages[i] for i in order),
+        )
+
+    def queried_with_training(self) -> "Case":
+        """Return the same run with the training examples as its queries."""
+        return replace(self, query_images=self.images, query_labels=self.labels)
+
+
+def tiny_case(stages: str = "aaaabbbb") -> Case:
+    """Return four checkpoints of a tiny network, 8 training examples and 3 queries.
+
+    The step mass of every checkpoint is 1: 10 steps, rate 0.05, momentum 0.5.
+
+    Args:
+        stages: One letter an example. With two of them, the last two checkpoints are the
+            second stage's.
+    """
+    two = len(set(stages)) > 1
+    examples = len(stages)
+    with seeded(7):
+        model = TinyConvNet().double()
+        states = {}
+        for name in ("c1", "c2", "c3", "c4"):
+            states[name] = {
+                key: value + 0.3 * torch.randn_like(value)
+                for key, value in model.state_dict().items()
+            }
+        images = torch.randn(examples, 1, 5, 5, dtype=torch.float64)
+        labels = torch.randint(3, (examples,))
+        query_images = torch.randn(3, 1, 5, 5, dtype=torch.float64)
+        query_labels = torch.randint(3, (3,))
+    records = [
+        CheckpointRecord(
+            id=name,
+            step=10 * (index + 1),
+            stage="b" if two and index > 1 else "a",
+            learning_rate=0.05,
+            momentum=0.5,
+            weight_decay=0.03,
+        )
+        for index, name in enumerate(states)
+    ]
+    return Case(
+        model=model,
+        states=states,
+        records=records,
+        images=images,
+        labels=labels,
+        ids=tuple(f"example-{i}" for i in range(examples)),
+        stages=tuple(stages),
+        query_images=query_images,
+        query_labels=query_labels,
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run over the core gave.
+
+    Attributes:
+        scores: [segments, Q + 1, N], the last query being the mean of all.
+        self_influence: [segments, N].
+        plan: What was evaluated.
+    """
+
+    scores: Tensor
+    self_influence: Tensor
+    plan: AttributionPlan
+
+
+def gradient_source(
+    case: Case,
+    task: ClassificationTask,
+    *,
+    batch_size: int = 3,
+    cache: Cache | None = None,
+    seed: int = 5,
+) -> GradientSource:
+    """Return the gradients of a case."""
+    items = list(zip(case.images, case.labels, strict=True))
+    training = Examples(items, case.ids, task.collate)
+    batch = training.batch([0, 1], CPU)
+    return GradientSource(
+        model=case.model,
+        objective=task,
+        coverage=find_layers(case.model, lambda: task.forward(case.model, batch)),
+        training=training,
+        load_weights=case.states.__getitem__,
+        cache=KeepsEverything() if cache is None else cache,
+        batch_size=batch_size,
+        seed=seed,
+        device=CPU,
+    )
+
+
+def case_plan(case: Case, method: str, *, segments: int, damping: float | None = None
+) -> AttributionPlan:
+    """Return the plan of a method for a case."""
+    return make_plan(
+        method,
+        partition(case.records, segments),
+        case.stage_examples(),
+        examples=len(case.ids),
+        damping=damping,
+    )
+
+
+def attribute(
+    case: Case,
+    method: str = "source",
+    *,
+    task: ClassificationTask | None = None,
+    segments: int = 2,
+    batch_size: int = 3,
+    cache: Cache | None = None,
+    damping: float | None = None,
+) -> Outcome:
+    """Run the core over a case, from the covariances to the scores."""
+    task = ClassificationTask() if task is None else task
+    source = gradient_source(case, task, batch_size=batch_size, cache=cache)
+    plan = case_plan(case, method, segments=segments, damping=damping)
+    covariances = {point.id: covariances_at(source, point) for point in plan.points}
+    curvatures = [
+        fit_segment(source, planned, covariances)
+        if planned.filter.uses_curvature
+        else None
+        for planned in plan.segments
+    ]
+    items = list(zip(case.query_images, case.query_labels, strict=True))
+    queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
+    dense = stack_queries(source, plan, queries)
+    responses = query_responses(dense, plan, curvatures)
+    blocks = source.blocks()
+    return Outcome(
+        torch.cat([score_block(source, plan, responses, block) for block in blocks], dim=2),
+        torch.cat([self_influence_block(source, plan, curvatures, b) for b in blocks], dim=1),
+        plan,
+    )
+
+
+def covariances_at(source: GradientSource, point: EvaluationPoint) -> LayerCovariances:
+    """Return the sums of A and G over all blocks of a point."""
+    total: LayerCovariances | None = None
+    for block in source.blocks():
+        if len(point.rows(block)):
+            total = merge(total, source.extract(point, block).covariances)
+    assert total is not None
+    return total
