@@ -246,7 +246,8 @@ def gradient_source(
     )
 
 
-def case_plan(case: Case, method: str, *, segments: int, damping: float | None = None
+def case_plan(
+    case: Case, method: str, *, segments: int, damping: float | None = None
 ) -> AttributionPlan:
     """Return the plan of a method for a case."""
     return make_plan(
@@ -274,9 +275,7 @@ def attribute(
     plan = case_plan(case, method, segments=segments, damping=damping)
     covariances = {point.id: covariances_at(source, point) for point in plan.points}
     curvatures = [
-        fit_segment(source, planned, covariances)
-        if planned.filter.uses_curvature
-        else None
+        fit_segment(source, planned, covariances) if planned.filter.uses_curvature else None
         for planned in plan.segments
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))

@@ -259,7 +259,7 @@ def test_an_input_changed_in_place_after_the_layer_read_it_is_refused():
             return outputs
 
     passed = captured(Overwrites(), torch.zeros(2, 3))
-    with pytest.raises(InputError, match="^linear: its input was changed in place"):
+    with pytest.raises(InputError, match=r"^linear: its input was changed in place"):
         passed.inputs()
 
 
@@ -274,7 +274,7 @@ def test_an_output_the_loss_does_not_use_is_refused():
             return self.used(values)
 
     passed = captured(Aside(), torch.ones(2, 3))
-    with pytest.raises(InputError, match="^unused: the loss does not depend on"):
+    with pytest.raises(InputError, match=r"^unused: the loss does not depend on"):
         passed.output_gradients(passed.outputs.sum(1), last=True)
 
 

@@ -117,7 +117,7 @@ def test_the_trace_is_the_mean_squared_norm_of_the_gradients(fitted, name):
 
 
 def test_one_linear_layer_with_one_output_has_its_exact_gauss_newton_matrix():
-    """With D_out = 1 and a residual of ±1, E[g² a aᵀ] is A itself, which its basis makes diagonal."""
+    """With D_out = 1 and a residual of ±1, E[g² a aᵀ] is A, which its basis makes diagonal."""
     with seeded(13):
         inputs = torch.randn(20, 4, dtype=torch.float64)
     activation = (inputs.T @ inputs / 20).unsqueeze(0)

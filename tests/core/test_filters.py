@@ -72,8 +72,8 @@ def test_the_response_keeps_its_digits_at_tiny_eigenvalues():
 
 
 @pytest.mark.parametrize("method", ["source", "fast_source"])
-def test_source_solves_the_segment_exactly(method):
-    """dr/dt = -(σ + w) r + 1 over a time τ, from 0: the response; from 1 without input: what is left."""
+def test_source_filters_are_the_closed_forms_of_the_decayed_eigenvalue(method):
+    """Weight decay shifts the eigenvalue in both filters."""
     sigma = torch.tensor([0.0, 0.4, 3.0], dtype=torch.float64)
     chosen = segment_filter(method, step_mass=2.0, weight_decay=0.1)
     assert chosen.uses_curvature

@@ -186,7 +186,9 @@ def test_a_model_may_be_one_layer():
 
 def test_nothing_attributable_is_refused_with_what_was_found():
     model = nn.Sequential(nn.LayerNorm(3))
-    expected = r"at least one trainable nn\.Linear .* found 0\.weight \(LayerNorm is not supported\)"
+    expected = (
+        r"at least one trainable nn\.Linear .* found 0\.weight \(LayerNorm is not supported\)"
+    )
     with pytest.raises(InputError, match=expected):
         coverage_of(model, torch.zeros(1, 3))
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
-from sourcetrace.core.filters import segment_filter
+from sourcetrace.core.filters import SegmentFilter, segment_filter
 from sourcetrace.core.gradients import DenseGradient, FactoredGradient
 from sourcetrace.core.scoring import paired_segment_scores, segment_scores, walk
 from tests.oracles.scores import DenseSegment, source_scores
@@ -48,7 +48,8 @@ def walked_scores(
     return torch.stack(
         [
             segment_scores(
-                {"layer": response}, [{"layer": DenseGradient(one.gradients.reshape(-1, 1, 1, SIZE))}]
+                {"layer": response},
+                [{"layer": DenseGradient(one.gradients.reshape(-1, 1, 1, SIZE))}],
             )
             for response, one in zip(responses, segments, strict=True)
         ]
@@ -142,6 +143,33 @@ def relative_error(
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.4])
+def test_the_walk_equals_unrolled_gradient_descent_exactly_with_its_own_filters(weight_decay):
+    """K steps of rate η leave (1 - ησ)^K and respond with the sum of that series."""
+    rate = 0.05
+    phases = training(rate, step_masses=(1.0, 0.6))
+    with seeded(33):
+        center, measured = normal(SIZE), normal(SIZE)
+    unrolled = removal_effects(phases, center, measured, weight_decay=weight_decay)
+
+    def discrete(steps: int) -> SegmentFilter:
+        def left(sigma: Tensor) -> Tensor:
+            return (1 - rate * (sigma + weight_decay)) ** steps
+
+        return SegmentFilter(
+            lambda sigma: (1 - left(sigma)) / (sigma + weight_decay), left, uses_curvature=True
+        )
+
+    responses = walk(
+        measured.reshape(1, 1, 1, SIZE),
+        [discrete(one.steps) for one in phases],
+        [exact_block(one.curvatures.mean(0)) for one in phases],
+        [len(one.slopes) for one in phases],
+    )
+    for response, one, expected in zip(responses, phases, unrolled, strict=True):
+        assert_close(-one.slopes @ response.flatten(), expected)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.4])
 @pytest.mark.parametrize("step_masses", [(2.0,), (1.0, 0.6)], ids=["one phase", "two phases"])
 def test_equals_unrolled_gradient_descent_to_first_order_in_the_learning_rate(
     step_masses, weight_decay
@@ -162,9 +190,7 @@ def test_leaving_weight_decay_out_is_seen():
         one = phase(6, steps=1, learning_rate=0.1)
         measured = normal(1, SIZE)
     scores = [
-        walked_scores(
-            measured, [DenseSegment(2.0, decay, one.curvatures.mean(0), -one.slopes, 6)]
-        )
+        walked_scores(measured, [DenseSegment(2.0, decay, one.curvatures.mean(0), -one.slopes, 6)])
         for decay in (0.0, 0.4)
     ]
     assert (scores[0] - scores[1]).abs().max() > 0.1 * scores[0].abs().max()
@@ -186,7 +212,7 @@ def test_heavy_ball_momentum_multiplies_the_step_mass(momentum):
 
 
 def test_removal_raises_the_loss_of_the_example_removed():
-    """The sign: with its own loss as the measurement an example helps, and its score is positive."""
+    """The sign: with its own loss as the measurement, an example helps and scores above 0."""
     with seeded(34):
         one = phase(6, steps=40, learning_rate=0.02)
     gradients = -one.slopes
@@ -222,9 +248,7 @@ def test_segment_scores_average_the_checkpoints_and_add_the_layers():
 def test_a_segment_without_curvature_scales_the_query():
     with seeded(36):
         queries = normal(2, 1, 3, 4)
-    filters = [
-        segment_filter("tracin", step_mass=mass, weight_decay=0.0) for mass in (0.5, 2.0)
-    ]
+    filters = [segment_filter("tracin", step_mass=mass, weight_decay=0.0) for mass in (0.5, 2.0)]
     first, second = walk(queries, filters, [None, None], [10, 4])
     assert_close(first, queries * 0.5 / 10, tolerance=1e-15)
     assert_close(second, queries * 2.0 / 4, tolerance=1e-15)

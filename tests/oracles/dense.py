@@ -90,7 +90,7 @@ def layer_output_gradients(
 def kronecker_factors(
     module: nn.Module, loss_of: LossOfExample, examples: int
 ) -> tuple[Tensor, Tensor]:
-    """Return A [groups, D_in, D_in] and G [groups, D_out, D_out], outer product by outer product."""
+    """Return A [groups, D_in, D_in] and G [groups, D_out, D_out], one outer product at a time."""
     activation: Tensor | float = 0.0
     pseudo_gradient: Tensor | float = 0.0
     for example in range(examples):

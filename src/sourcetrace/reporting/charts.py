@@ -20,13 +20,18 @@ from sourcetrace.reporting import palette
 from sourcetrace.reporting.findings import TOP_SHARE, is_suspect
 from sourcetrace.reporting.formats import format_count, format_noun, format_number, format_share
 
-WIDTH = 440
+WIDTH = 410
+WIDE = 470
 POINTS = 300
 LABEL_BARS = 15
 CONFUSION_LABELS = 12
 CURVE_POINTS = 200
+# Nobody inspects more than half of the data to find errors in it.
+CURVE_END = 0.5
 _BINS = (44, 32)
-_NO_LABEL = "(no label)"
+
+# The page writes a space before the sign, and so do the axes.
+_PER_CENT = "format(100 * datum.value, '~g') + '\u00a0%'"
 
 _ACTIONS = ["relabel", "check", "keep"]
 _SHAPES = ["diamond", "triangle-up", "circle"]
@@ -52,6 +57,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
         "titlePadding": 8,
         "labelLimit": 120,
+        "labelPadding": 5,
     },
     "legend": {
         "orient": "top",
@@ -60,6 +66,7 @@ _CONFIG: dict[str, Any] = {
         "labelFontSize": 12,
         "labelLimit": 190,
         "symbolStrokeWidth": 2,
+        "symbolOpacity": 1,
         "offset": 6,
     },
     "title": {
@@ -181,8 +188,9 @@ def loss_and_influence(review_list: pl.DataFrame) -> Figure | None:
         f"Scatter plot of {format_noun(data.height, 'training example')}; "
         f"{format_count(left)} of {format_noun(marked.height, 'suspect')} lie left of the line.",
         alt.layer(*layers).properties(
-            height=330, title="predicted change of the queries' summed loss on removal"
+            height=350, title="predicted change of the queries' summed loss on removal"
         ),
+        width=WIDE,
     )
 
 
@@ -212,12 +220,13 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
     )
     overall = float(review_list.select(is_suspect().mean()).item())
     top = float(shown.get_column("share").max())  # type: ignore[arg-type]
+    # Beyond the longest bar is room for the bars' own numbers, in one column.
+    right = max(top, overall) * 1.6
     x = alt.X(
         "share:Q",
         title="share of the label's examples that are suspect",
-        # Room at the right for the bar's own numbers.
-        scale=alt.Scale(domain=[0, max(top, overall) * 1.55], nice=False),
-        axis=alt.Axis(format="~%", grid=False, tickCount=5),
+        scale=alt.Scale(domain=[0, right], nice=False),
+        axis=alt.Axis(labelExpr=_PER_CENT, grid=False, values=_round_ticks(max(top, overall))),
     )
     y = alt.Y(
         "given_label:N",
@@ -230,8 +239,8 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         bars.mark_bar(color=palette.RELABEL.light, opacity=0.8, height={"band": 0.66}).encode(
             x=x, y=y
         ),
-        bars.mark_text(align="left", dx=6, fontSize=12, color=palette.INK.light).encode(
-            x=x, y=y, text="note:N"
+        bars.mark_text(align="right", fontSize=12, color=palette.INK.light).encode(
+            x=alt.datum(right), y=y, text="note:N"
         ),
         alt.Chart(pl.DataFrame({"share": [overall]}))
         .mark_rule(color=palette.MUTED.light, strokeDash=[4, 3])
@@ -295,15 +304,14 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
             labelLimit=90,
             ticks=False,
             domain=False,
-            grid=True,
-            bandPosition=0.5,
+            grid=False,
         ),
     )
     y = alt.Y(
         "given:N",
         title=None,
         scale=alt.Scale(domain=labels),
-        axis=alt.Axis(ticks=False, domain=False, grid=True, bandPosition=0.5),
+        axis=alt.Axis(ticks=False, domain=False, grid=False),
     )
     base = alt.Chart(shown).encode(x=x, y=y)
     chart = alt.layer(
@@ -334,15 +342,22 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
 
 
 def segment_contributions(
-    contributions: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
+    contributions: pl.DataFrame,
+    review_list: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    *,
+    queries: int,
 ) -> Figure | None:
-    """Draw in which part of training the suspects' influence on the queries arose."""
+    """Draw in which part of training the suspects' influence on the queries arose.
+
+    Influence on the mean loss times `queries` is on the sum, as the review list has it.
+    """
     if contributions.is_empty():
         return None
     data = (
         contributions.join(_groups(review_list), on="example_id")
         .group_by("segment", "group")
-        .agg(mean=pl.col("mean_query_loss_influence").mean())
+        .agg(mean=pl.col("mean_query_loss_influence").mean() * queries)
         .sort("segment", "group")
     )
     steps = {
@@ -356,12 +371,14 @@ def segment_contributions(
         .iter_rows()
     }
 
+    several_stages = checkpoint_manifest.get_column("stage").n_unique() > 1
+
     def name(segment: int) -> str:
         if segment not in steps:
             return f"segment {segment}"
         stage, first, last = steps[segment]
         span = f"{first:,}" if first == last else f"{first:,}–{last:,}"
-        return f"{segment} · {stage} · {span}"
+        return f"{segment} · {stage} · {span}" if several_stages else f"{segment} · {span}"
 
     data = data.with_columns(
         name=pl.col("segment").map_elements(name, return_dtype=pl.String)
@@ -378,7 +395,7 @@ def segment_contributions(
     extent = data.get_column("mean").abs().max() or 1.0
     x = alt.X(
         "mean:Q",
-        title="mean per example: change of the queries' mean loss",
+        title="mean per example: change of the queries' summed loss",
         scale=alt.Scale(
             domain=[
                 min(float(data["mean"].min()), 0) - 0.06 * float(extent),  # type: ignore[arg-type]
@@ -386,7 +403,11 @@ def segment_contributions(
             ],
             nice=False,
         ),
-        axis=alt.Axis(format="~g", tickCount=5, domain=False),
+        axis=alt.Axis(
+            format="~g" if 0.01 <= float(extent) < 1e6 else "~e",  # type: ignore[arg-type] # noqa: PLR2004
+            tickCount=4,
+            domain=False,
+        ),
     )
     chart = alt.layer(
         alt.Chart(pl.DataFrame({"mean": [0.0]})).mark_rule(color=palette.MUTED.light).encode(x=x),
@@ -403,7 +424,10 @@ def segment_contributions(
                 "group:N", scale=alt.Scale(domain=_GROUPS, range=["diamond", "circle"])
             ),
         ),
-    ).properties(height=96 + 30 * len(order), title="segment · stage · steps")
+    ).properties(
+        height=96 + 30 * len(order),
+        title="segment · stage · steps" if several_stages else "segment · steps",
+    )
     return _figure(
         "segment-contributions",
         "When in training the influence arose",
@@ -461,13 +485,17 @@ def loss_over_training(
         else base.mark_rule(opacity=0.5, strokeWidth=6)
     ).encode(y=alt.Y("lower:Q", title=None, axis=y_axis), y2="upper:Q")
     shape = alt.Shape("group:N", scale=alt.Scale(domain=_GROUPS, range=["diamond", "circle"]))
-    dash = alt.StrokeDash("group:N", scale=alt.Scale(domain=_GROUPS, range=[[1, 0], [5, 3]]))
-    middle = [base.mark_point(size=44, filled=True, opacity=1).encode(y="median:Q", shape=shape)]
-    if several:
-        middle.insert(
-            0,
-            base.mark_line(strokeWidth=2).encode(y="median:Q", strokeDash=dash),
-        )
+    # Dashes as an encoding would draw the legend's symbols dashed.
+    lines = [
+        alt.Chart(data.filter(group=group))
+        .mark_line(strokeWidth=2, strokeDash=dash)
+        .encode(x=x, y="median:Q", color=_group_colour())
+        for group, dash in zip(_GROUPS, ([1, 0], [5, 3]), strict=True)
+        if several
+    ]
+    medians_drawn = base.mark_point(size=44, filled=True, opacity=1).encode(
+        y="median:Q", shape=shape
+    )
     last = data.filter(pl.col("position") == data.get_column("position").max())
     medians = ", ".join(
         f"{group} {format_number(median)}"
@@ -482,7 +510,7 @@ def loss_over_training(
         else "One evaluation point only, so there is no course to see: compare the two groups.",
         f"Median and quartiles of the loss at {format_noun(len(points), 'evaluation point')}; "
         f"medians at the last: {medians}.",
-        alt.layer(spread, *middle).properties(
+        alt.layer(spread, *lines, medians_drawn).properties(
             height=270, title="loss: median, 25 % to 75 % shaded"
         ),
     )
@@ -499,7 +527,11 @@ def recall_curve(curve: pl.DataFrame) -> Figure | None:
     rankings = curve.get_column("ranking").unique(maintain_order=True).to_list()
     data = pl.concat(
         [
-            _thin(curve.filter(pl.col("ranking") == name).sort("inspected_share"))
+            _thin(
+                curve.filter(
+                    pl.col("ranking") == name, pl.col("inspected_share") <= CURVE_END
+                ).sort("inspected_share")
+            )
             for name in rankings
         ]
     ).select("ranking", "inspected_share", "found_share")
@@ -509,27 +541,26 @@ def recall_curve(curve: pl.DataFrame) -> Figure | None:
         palette.DASHES[(i + i // len(palette.DASHES)) % len(palette.DASHES)]
         for i in range(len(rankings))
     ]
-    share = alt.Scale(domain=[0, 1], nice=False)
     x = alt.X(
         "inspected_share:Q",
         title="share of the training examples inspected",
-        scale=share,
-        axis=alt.Axis(format="~%", grid=False, tickCount=6),
+        scale=alt.Scale(domain=[0, CURVE_END], nice=False),
+        axis=alt.Axis(labelExpr=_PER_CENT, grid=False, tickCount=6),
     )
     y = alt.Y(
         "found_share:Q",
         title=None,
-        scale=share,
-        axis=alt.Axis(format="~%", tickCount=6, domain=False, ticks=False),
+        scale=alt.Scale(domain=[0, 1], nice=False),
+        axis=alt.Axis(labelExpr=_PER_CENT, tickCount=6, domain=False, ticks=False),
     )
-    chance = pl.DataFrame({"inspected_share": [0.0, 1.0], "found_share": [0.0, 1.0]})
+    chance = pl.DataFrame({"inspected_share": [0.0, CURVE_END], "found_share": [0.0, CURVE_END]})
     chart = alt.layer(
         alt.Chart(chance).mark_line(color=palette.RULE.light, strokeWidth=1.5).encode(x=x, y=y),
         alt.Chart(pl.DataFrame({"inspected_share": [TOP_SHARE]}))
         .mark_rule(color=palette.MUTED.light, strokeDash=[4, 3])
         .encode(x=x),
         alt.Chart(data)
-        .mark_line(strokeWidth=2)
+        .mark_line(strokeWidth=2, clip=True)
         .encode(
             x=x,
             y=y,
@@ -547,29 +578,37 @@ def recall_curve(curve: pl.DataFrame) -> Figure | None:
         "recall-curve",
         "How early each ranking finds the planted errors",
         f"Higher at the dashed line (the first {format_share(TOP_SHARE)}) is better: that is the "
-        "part a person will really look at. The pale diagonal is a random order.",
+        "part a person will really look at. The pale line is a random order; only the first "
+        f"{format_share(CURVE_END)} of the examples are drawn.",
         "Line chart of recall against the share inspected; the table has the numbers.",
         chart,
     )
 
 
-def _figure(name: str, title: str, caption: str, description: str, chart: alt.LayerChart) -> Figure:
-    return Figure(name, title, caption, description, _svg(chart, name))
+def _figure(
+    name: str,
+    title: str,
+    caption: str,
+    description: str,
+    chart: alt.LayerChart,
+    *,
+    width: int = WIDTH,
+) -> Figure:
+    return Figure(name, title, caption, description, _svg(chart, name, width))
 
 
-def _svg(chart: alt.LayerChart, name: str) -> str:
+def _svg(chart: alt.LayerChart, name: str, width: int) -> str:
     """Draw a chart; ids get the chart's name, since the renderer counts them over its lifetime."""
     spec = chart.properties(
-        width=WIDTH, autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=4
+        width=width, autosize=alt.AutoSizeParams(type="fit", contains="padding"), padding=4
     ).to_dict()
     spec["config"] = _CONFIG
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     ids = dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', svg))
     for number, old in enumerate(ids, start=1):
         svg = svg.replace(f'<clipPath id="{old}"', f'<clipPath id="{name}-{number}"')
-        svg = svg.replace(f"url(#{old})", f"url(#{name}-{number})")
-    # The page says what the drawing shows; its parts are noise to a screen reader.
-    svg = re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", svg)
+        svg = svg.replace(f'clip-path="url(#{old})"', f'clip-path="url(#{name}-{number})"')
+    # The page says what the drawing shows.
     return re.sub(r"<svg ", '<svg aria-hidden="true" focusable="false" ', svg, count=1)
 
 
@@ -620,6 +659,13 @@ def _decades(low: float, high: float, *, limit: int) -> list[float]:
     exponents = list(range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1))
     every = max(1, math.ceil(len(exponents) / limit))
     return [10.0**exponent for exponent in exponents[::-1][::every][::-1]]
+
+
+def _round_ticks(top: float) -> list[float]:
+    """Return 0 and at most five more multiples of 1, 2 or 5 times a power of ten, up to `top`."""
+    size = 10.0 ** math.floor(math.log10(top))
+    step = next(s for s in (size / 10, size / 5, size / 2, size, 2 * size) if top / s <= 5)  # noqa: PLR2004
+    return [round(step * i, 12) for i in range(math.floor(top / step) + 1)]
 
 
 def _signed_decades(values: np.ndarray, constant: float) -> list[float]:

@@ -19,29 +19,35 @@ TOP_SHARE = 0.08
 METHODS = {
     "source": (
         "Source",
+        "Bae et al. 2024",
         "follows an example's effect through the segments of training, each with its own "
         "curvature (Bae et al. 2024, arXiv 2405.12186)",
     ),
     "fast_source": (
         "Fast-Source",
+        "Bae et al. 2024",
         "is Source with gradients and curvature taken once a segment, at the mean of its weights "
         "(Bae et al. 2024, arXiv 2405.12186)",
     ),
     "astra_source": (
         "ASTRA-Source",
+        "arXiv 2507.14740",
         "is Source with the curvature's inverse refined by iteration (arXiv 2507.14740)",
     ),
     "influence": (
         "Influence function",
+        "final checkpoint, EK-FAC",
         "looks at the final checkpoint alone, with damped EK-FAC curvature",
     ),
     "tracin": (
         "TracIn",
+        "gradients alone",
         "adds products of gradients over the checkpoints, weighted by learning rate and without "
         "curvature",
     ),
     "gradient_similarity": (
         "Gradient similarity",
+        "final checkpoint",
         "compares gradients at the final checkpoint; its scores rank examples, but their size is "
         "not a predicted change",
     ),
@@ -86,9 +92,9 @@ def task_label(task_name: str) -> str:
     return task_name.rsplit(".", 1)[-1] or task_name
 
 
-def method_label(method: str) -> tuple[str, str]:
-    """Return a method's name and what it does; an unknown one keeps its name."""
-    return METHODS.get(method, (method, ""))
+def describe_method(method: str) -> tuple[str, str, str]:
+    """Return a method's name, a remark and what it does; an unknown one keeps its name."""
+    return METHODS.get(method, (method, "", ""))
 
 
 def result_sentence(review_list: pl.DataFrame) -> str:
@@ -150,7 +156,7 @@ def key_figures(
             format_share(attributed_share(checkpoint_manifest)),
             "of the model's values",
         ),
-        KeyFigure("Method", method_label(method)[0], f"attribution.method: {method}"),
+        KeyFigure("Method", *describe_method(method)[:2]),
     ]
 
 

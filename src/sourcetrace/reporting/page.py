@@ -112,7 +112,7 @@ def render_page(content: PageContent) -> str:
     review_list = content.review_list.sort("rank")
     suspects = review_list.filter(findings.is_suspect())
     cards = [_card(row, content) for row in suspects.head(GALLERY_CARDS).iter_rows(named=True)]
-    method, method_does = findings.method_label(content.method)
+    method, _, method_does = findings.describe_method(content.method)
     page = _environment().get_template("page.html.j2")
     return page.render(
         task=findings.task_label(content.task_name),
@@ -130,7 +130,10 @@ def render_page(content: PageContent) -> str:
         figures=_figures(content, review_list),
         review_table=tables.review_table(review_list),
         segment_table=tables.segment_table(
-            content.checkpoint_manifest, content.segment_contributions, suspects["example_id"]
+            content.checkpoint_manifest,
+            content.segment_contributions,
+            suspects["example_id"],
+            queries=content.query_signals.height,
         ),
         checkpoint_table=tables.checkpoint_table(content.checkpoint_manifest),
         parameter_table=tables.parameter_table(content.unattributed_parameters),
@@ -185,7 +188,12 @@ def _figures(content: PageContent, review_list: pl.DataFrame) -> "list[Figure]":
         charts.loss_over_training(content.example_signals, review_list, manifest),
         charts.given_and_predicted(review_list),
         charts.suspects_per_label(review_list),
-        charts.segment_contributions(content.segment_contributions, review_list, manifest),
+        charts.segment_contributions(
+            content.segment_contributions,
+            review_list,
+            manifest,
+            queries=content.query_signals.height,
+        ),
     ]
     return [figure for figure in figures if figure is not None]
 
@@ -200,8 +208,7 @@ def _card(row: Mapping[str, object], content: PageContent) -> Card:
         ("Loss", format_number(_float(row["loss"]))),
     ]
     if row["given_label_probability"] is not None:
-        share = format_share(_float(row["given_label_probability"]))
-        facts.insert(0, ("Probability of given", share))
+        facts.append(("P(given)", format_share(_float(row["given_label_probability"]))))
     alternative = f"Training example {example_id}"
     if given is not None:
         alternative += f", given label {given}"

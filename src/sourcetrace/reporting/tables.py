@@ -19,7 +19,7 @@ CHECKPOINT_ROWS = 60
 PARAMETER_ROWS = 100
 FULL_LIST = "data/08_reporting/review_list.csv"
 
-Kind = Literal["text", "number", "code", "action", "sentence"]
+Kind = Literal["text", "number", "code", "path", "action", "sentence"]
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,12 @@ def review_table(review_list: pl.DataFrame) -> Table:
             format_count(row["rank"]),
             row["example_id"],
             row["suggested_action"],
-            _text(row["given_label"]),
-            _text(row["predicted_label"]),
+            f"{_text(row['given_label'])} → {_text(row['predicted_label'])}",
             format_share(row["given_label_probability"]),
             format_number(row["loss"]),
             format_number(row["total_query_loss_influence"], signed=True),
             format_count(row["queries_harmed"]),
-            format_number(row["self_influence"], signed=True),
+            format_number(row["self_influence"]),
             format_count(row["self_influence_rank"]),
             row["reason"],
         ]
@@ -76,17 +75,16 @@ def review_table(review_list: pl.DataFrame) -> Table:
         Column("Rank", "number"),
         Column("Example", "code"),
         Column("Suggested", "action"),
-        Column("Given label"),
-        Column("Predicted"),
-        Column("Probability of given", "number"),
+        Column("Given → predicted"),
+        Column("P(given)", "number"),
         Column("Loss", "number"),
-        Column("Influence on queries’ loss", "number"),
+        Column("Influence", "number"),
         Column("Queries harmed", "number"),
         Column("Self-influence", "number"),
-        Column("… rank in label", "number"),
+        Column("Rank in label", "number"),
         Column("Reason", "sentence"),
     )
-    return Table("Review list, most suspect first", columns, rows, note)
+    return Table("Training examples, most suspect first", columns, rows, note)
 
 
 def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
@@ -130,13 +128,17 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
         Column("Attributed", "number"),
         Column("Size", "number"),
         Column("SHA-256 begins", "code"),
-        Column("File", "code"),
+        Column("File", "path"),
     )
     return Table("Checkpoints, in the order of training", columns, rows, note)
 
 
 def segment_table(
-    checkpoint_manifest: pl.DataFrame, contributions: pl.DataFrame, suspects: pl.Series
+    checkpoint_manifest: pl.DataFrame,
+    contributions: pl.DataFrame,
+    suspects: pl.Series,
+    *,
+    queries: int,
 ) -> Table:
     """Return what each segment consists of and how much of the scores arose in it.
 
@@ -144,6 +146,7 @@ def segment_table(
         checkpoint_manifest: As `schemas.CheckpointManifest`.
         contributions: As `schemas.SegmentContributions`; a segment may be missing from it.
         suspects: Ids of the suspects.
+        queries: Influence on the queries' mean loss times it is on their sum.
     """
     segments = (
         checkpoint_manifest.sort("step")
@@ -162,8 +165,8 @@ def segment_table(
         contributions.group_by("segment")
         .agg(
             absolute=pl.col("mean_absolute_score").sum(),
-            suspects=influence.filter(suspect).mean(),
-            others=influence.filter(~suspect).mean(),
+            suspects=influence.filter(suspect).mean() * queries,
+            others=influence.filter(~suspect).mean() * queries,
         )
         .with_columns(share=pl.col("absolute") / pl.col("absolute").sum())
     )

@@ -1,0 +1,198 @@
+"""Linear datamodeling score of every method on retrained ground truths.
+
+    python benchmarks/lds.py --ground-truth DIR [--sets mnist concrete] [--queries all]
+
+DIR holds a folder a training recipe: recipe.json, data.npz (train_inputs, train_targets, …),
+checkpoints/run0/step_*.pt and outcomes.npz (subsets [S, N], measurements [seeds, S, Q]).
+"""
+
+import argparse
+import json
+import logging
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import Subset, TensorDataset
+
+from sourcetrace.core.attribution import fit_segment, query_responses, score_block, stack_queries
+from sourcetrace.core.covariance import merge
+from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
+from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.parameters import (
+    AttributionParameters,
+    GradientParameters,
+    SegmentParameters,
+)
+from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.tasks import ClassificationTask, RegressionTask
+
+# Queries that the published reference figures use; the rest with --queries all.
+REFERENCE_QUERIES = {
+    "concrete": range(103),
+    "mnist": range(50),
+    "mnist_early": [*range(25), *range(200, 225)],
+    "mnist_two_stage": [*range(25), *range(200, 225)],
+}
+
+
+class _GroundTruth:
+    """A folder of ground truth as a task: data, model and stages."""
+
+    def __init__(self, folder: Path, queries: Sequence[int]) -> None:
+        self.recipe = json.loads((folder / "recipe.json").read_text())
+        data = np.load(folder / "data.npz")
+        self.stages = self.recipe["stages"]
+        self._train = TensorDataset(*_tensors(data, "train"))
+        self._queries = Subset(TensorDataset(*_tensors(data, "query")), list(queries))
+
+    def build_model(self) -> nn.Module:
+        widths = self.recipe["widths"]
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+    def train_examples(self) -> Any:
+        return self._train
+
+    def query_examples(self) -> Any:
+        return self._queries
+
+    def train_table(self) -> pl.DataFrame:
+        table = pl.DataFrame({"example_id": [str(i) for i in range(len(self._train))]})
+        if not self.stages:
+            return table
+        names = [f"stage{i}" for i, (a, b, *_) in enumerate(self.stages) for _ in range(a, b)]
+        return table.with_columns(stage=pl.Series(names))
+
+    def query_table(self) -> pl.DataFrame:
+        return pl.DataFrame({"example_id": [str(i) for i in range(len(self._queries))]})
+
+
+class ClassificationGroundTruth(_GroundTruth, ClassificationTask):
+    """Cross-entropy and margin."""
+
+
+class RegressionGroundTruth(_GroundTruth, RegressionTask):
+    """Squared error."""
+
+
+def main() -> None:
+    """Print a table a ground truth."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ground-truth", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", default=sorted(REFERENCE_QUERIES))
+    parser.add_argument("--queries", choices=("reference", "all"), default="reference")
+    parser.add_argument("--run", default="run0")
+    arguments = parser.parse_args()
+    # The ingest warns of every layer and rate; here its result is the table.
+    logging.disable(logging.WARNING)
+    console = Console(highlight=False, width=100)
+    console.print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    for name in arguments.sets:
+        console.print(_measure(arguments.ground_truth / name, name, arguments))
+
+
+def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
+    outcomes = np.load(folder / "outcomes.npz")
+    subsets = torch.from_numpy(outcomes["subsets"])
+    measured = torch.from_numpy(outcomes["measurements"].mean(0))
+    every = range(measured.shape[1])
+    queries = list(every if arguments.queries == "all" else REFERENCE_QUERIES[name])
+    recipe = json.loads((folder / "recipe.json").read_text())
+    kind = ClassificationGroundTruth if recipe["loss"] == "cross-entropy" else RegressionGroundTruth
+    task = kind(folder, queries)
+    folder_of_run = CheckpointFolder(folder / "checkpoints" / arguments.run)
+    stages = len(recipe["stages"] or [0])
+    variants = [("source", 3), ("source", 1), ("fast_source", 3)]
+    if stages > 1:
+        variants = [("source", stages), ("fast_source", stages)]
+    variants += [("influence", stages), ("tracin", stages), ("gradient_similarity", stages)]
+    table = Table(
+        title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
+    )
+    for heading in ("method", "segments", "LDS", "95 % interval", "± queries", "seconds"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for method, segments in variants:
+        started = time.perf_counter()
+        scores = _scores(task, folder_of_run, method, segments)
+        seconds = time.perf_counter() - started
+        measurements = measured[:, queries]
+        lds = linear_datamodeling_score(scores, subsets, measurements)
+        low, high = bootstrap_interval(scores, subsets, measurements)
+        table.add_row(
+            method,
+            str(segments),
+            f"{lds.mean():.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{lds.std() / len(lds) ** 0.5:.3f}",
+            f"{seconds:.0f}",
+        )
+    return table
+
+
+def _scores(task: Any, checkpoints: CheckpointFolder, method: Any, segments: int) -> Tensor:
+    """Return scores [Q, N] as the pipeline computes them, kept in memory."""
+    attribution = AttributionParameters(method=method)
+    manifest, _, train_table, query_table = ingest_checkpoints(
+        checkpoints, task, SegmentParameters(count=segments), attribution
+    )
+    cache = GradientCache(Path("unused"))
+    cache.policy = "memory"
+    setup = set_up_audit(
+        task=task,
+        checkpoints=checkpoints,
+        checkpoint_manifest=manifest,
+        train_table=train_table,
+        query_table=query_table,
+        gradient_cache=cache,
+        gradients=GradientParameters(batch_size=1000),
+        attribution=attribution,
+    )
+    source, plan = setup.source, setup.plan
+    curvatures = _curvatures(setup)
+    queries = {name: rows[:-1] for name, rows in stack_queries(source, plan, setup.queries).items()}
+    responses = query_responses(queries, plan, curvatures)
+    return torch.cat(
+        [score_block(source, plan, responses, block).sum(0) for block in source.blocks()], dim=1
+    )
+
+
+def _curvatures(setup: AuditSetup) -> list[Any]:
+    source, plan = setup.source, setup.plan
+    if not plan.uses_curvature:
+        return [None] * len(plan.segments)
+    covariances: dict[str, Any] = {}
+    for point in plan.points:
+        for block in source.blocks():
+            if len(point.rows(block)):
+                extraction = source.extract(point, block)
+                covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+    return [fit_segment(source, planned, covariances) for planned in plan.segments]
+
+
+def _tensors(data: Any, side: str) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets of one side, as the recipes' training saw them."""
+    if f"{side}_inputs" in data:
+        return torch.from_numpy(data[f"{side}_inputs"]), torch.from_numpy(data[f"{side}_targets"])
+    images = torch.from_numpy(data[f"{side}_images"])
+    if images.dtype == torch.uint8:  # otherwise the normalisation is already applied
+        images = (images.flatten(1).float() / 255 - 0.1307) / 0.3081
+    return images, torch.from_numpy(data[f"{side}_labels"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The linear datamodeling score: do the scores predict real retraining?
+
+For every query, the Spearman correlation over subsets of the training data between the sum
+of the subset's scores and the query's measurement after retraining on the subset. Scores are
+removal-signed, so the prediction is minus the sum.
+
+Source: Park et al. 2023 (TRAK), arXiv 2303.14186.
+"""
+
+import torch
+from torch import Tensor
+
+
+def linear_datamodeling_score(scores: Tensor, subsets: Tensor, measurements: Tensor) -> Tensor:
+    """Return the score of every query, [Q], each between -1 and 1.
+
+    Args:
+        scores: Attribution scores, [Q, N].
+        subsets: Which examples each retraining used, bool, [subsets, N].
+        measurements: Mean measurement after retraining, [subsets, Q].
+    """
+    predictions = -(subsets.double() @ scores.double().T)
+    return _spearman(predictions, measurements.double())
+
+
+def bootstrap_interval(
+    scores: Tensor,
+    subsets: Tensor,
+    measurements: Tensor,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean score over queries, resampling subsets."""
+    predictions = -(subsets.double() @ scores.double().T)
+    generator = torch.Generator().manual_seed(seed)
+    count = len(predictions)
+    means = []
+    for _ in range(resamples):
+        index = torch.randint(count, (count,), generator=generator)
+        means.append(_spearman(predictions[index], measurements[index].double()).mean())
+    tail = (1 - level) / 2
+    low, high = torch.stack(means).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    return float(low), float(high)
+
+
+def _spearman(first: Tensor, second: Tensor) -> Tensor:
+    """Return the rank correlation down the columns of two [subsets, Q] tensors, [Q]."""
+    a, b = _ranks(first), _ranks(second)
+    a, b = a - a.mean(0), b - b.mean(0)
+    norm = (a.square().sum(0) * b.square().sum(0)).sqrt()
+    # A column without any difference correlates with nothing.
+    return torch.where(norm > 0, (a * b).sum(0) / norm.clamp(min=1e-300), 0.0)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Return ranks down the columns; equal values share the mean of theirs, as in resamples."""
+    order = values.argsort(0)
+    ordered = values.gather(0, order).T.contiguous()
+    first = torch.searchsorted(ordered, ordered, side="left")
+    last = torch.searchsorted(ordered, ordered, side="right")
+    mean_ranks = ((first + last - 1).double() / 2).T
+    return torch.zeros_like(mean_ranks).scatter(0, order, mean_ranks)

@@ -1,0 +1,142 @@
+"""Example tables for the page, with made-up scores: small, of any size, and with gaps."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sourcetrace.reporting.page import GroundTruthEvaluation, PageContent
+
+CHECKPOINTS = ("step_10", "step_20", "step_30")
+QUERIES = 7
+
+
+def page_content(
+    examples: int = 40,
+    *,
+    suspects: int = 6,
+    labelled: bool = True,
+    predicted: bool = True,
+    pictured: bool = True,
+    prefix: str = "scan-",
+    label: str = "",
+    reason: str = "It harms 5 of 7 queries.",
+    **replaced: Any,
+) -> PageContent:
+    """Return content whose first `suspects` rows have a suggested action."""
+    rng = np.random.default_rng(7)
+    ids = [f"{prefix}{i:05d}" for i in range(examples)]
+    place = np.arange(examples)
+    given = [f"{label}{i % 3}" for i in range(examples)] if labelled else [None] * examples
+    other = [f"{label}{(i + 1) % 3}" for i in range(examples)] if predicted else [None] * examples
+    actions = np.where(place < suspects, np.where(place % 2 == 0, "relabel", "check"), "keep")
+    influence = np.sort(rng.standard_t(2, examples)) * 1e-2
+    loss = rng.exponential(0.3, examples)
+    probability = np.exp(-loss).tolist() if labelled else [None] * examples
+    review_list = pl.DataFrame(
+        {
+            "rank": place + 1,
+            "example_id": ids,
+            "given_label": pl.Series(given, dtype=pl.String),
+            "predicted_label": pl.Series(other, dtype=pl.String),
+            "given_label_probability": pl.Series(probability, dtype=pl.Float64),
+            "loss": loss,
+            "self_influence": rng.exponential(0.1, examples),
+            "self_influence_rank": place // 3 + 1,
+            "total_query_loss_influence": influence,
+            "queries_harmed": rng.integers(0, QUERIES, examples),
+            "suggested_action": actions,
+            "reason": [reason] * examples,
+        }
+    )
+    manifest = pl.DataFrame(
+        {
+            "checkpoint_id": CHECKPOINTS,
+            "file": [f"{name}.safetensors" for name in CHECKPOINTS],
+            "step": [10, 20, 30],
+            "stage": ["train"] * 3,
+            "segment": [1, 1, 2],
+            "learning_rate": [0.1] * 3,
+            "momentum": [0.9] * 3,
+            "weight_decay": [0.0] * 3,
+            "step_mass": [10.0] * 3,
+            "sha256": ["0123456789abcdef" * 4] * 3,
+            "bytes": [4096] * 3,
+            "attributed_share": [0.75] * 3,
+        }
+    )
+    values: dict[str, Any] = {
+        "task_name": "my_team.tasks.Scans",
+        "method": "source",
+        "review_list": review_list,
+        "checkpoint_manifest": manifest,
+        "unattributed_parameters": pl.DataFrame(
+            {"parameter": ["norm.weight"], "size": [16], "reason": ["no linear layer"]}
+        ),
+        "segment_contributions": pl.concat(
+            pl.DataFrame(
+                {
+                    "example_id": ids,
+                    "segment": [segment] * examples,
+                    "mean_query_loss_influence": influence / QUERIES / 2,
+                    "mean_absolute_score": np.abs(influence) * segment,
+                    "self_influence": np.abs(influence),
+                }
+            )
+            for segment in (1, 2)
+        ),
+        "example_signals": pl.concat(
+            pl.DataFrame(
+                {
+                    "example_id": ids,
+                    "checkpoint_id": [name] * examples,
+                    "loss": loss + 2 - place_in_time,
+                    "measurement": -loss,
+                    "predicted_label": pl.Series(other, dtype=pl.String),
+                    "given_label_probability": pl.Series(probability, dtype=pl.Float64),
+                    "gradient_norm": loss,
+                }
+            )
+            for place_in_time, name in enumerate(CHECKPOINTS)
+        ),
+        "query_signals": pl.DataFrame(
+            {
+                "example_id": [f"query-{i}" for i in range(QUERIES)],
+                "loss": rng.exponential(0.2, QUERIES),
+                "measurement": rng.normal(size=QUERIES),
+                "predicted_label": ["1"] * QUERIES,
+                "given_label_probability": [0.9] * QUERIES,
+            }
+        ),
+        "pictures": {name: rng.random((8, 8)) for name in ids[:60]} if pictured else {},
+        "details": None,
+    }
+    return PageContent(**(values | replaced))
+
+
+def ground_truth(*names: str) -> GroundTruthEvaluation:
+    """Return an evaluation in which the first ranking finds most."""
+    names = names or ("review list", "plain loss")
+    shares = np.linspace(0.01, 1, 100)
+    return GroundTruthEvaluation(
+        planted=10,
+        top_count=8,
+        rankings=pl.DataFrame(
+            {
+                "ranking": names,
+                "found_in_top": [8 - i for i in range(len(names))],
+                "recall_in_top": [(8 - i) / 10 for i in range(len(names))],
+                "average_precision": [0.9 - 0.1 * i for i in range(len(names))],
+            }
+        ),
+        curve=pl.concat(
+            pl.DataFrame(
+                {
+                    "ranking": [name] * 100,
+                    "inspected_share": shares,
+                    "found_share": shares ** (0.3 + 0.1 * i),
+                }
+            )
+            for i, name in enumerate(names)
+        ),
+    )
