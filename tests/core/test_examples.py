@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sourcetrace.core.examples import Block, Examples, example_seed, to_device
-from sourcetrace.core.objective import ExampleGenerator, uniform
+from sourcetrace.core.objective import ExampleGenerator, signs, uniform
 from tests.tiny import CPU
 
 
@@ -84,3 +84,21 @@ def test_an_ordinary_generator_draws_a_stream():
     first, second = (uniform(generator, [3], like=like) for _ in range(2))
     assert not torch.equal(first, second)
     assert torch.equal(uniform(generator.manual_seed(1), [3], like=like), first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_signs_are_as_often_plus_as_minus(dtype):
+    like = torch.zeros(1, dtype=dtype)
+    found = signs(torch.Generator().manual_seed(0), [10_000, 2], like=like)
+    assert found.dtype == dtype
+    assert set(found.unique().tolist()) == {-1.0, 1.0}
+    # Three standard errors; the last one of the two columns' product: they are independent.
+    assert found.double().mean(0).abs().max() < 0.03
+    assert found.double().prod(1).mean().abs() < 0.03
+
+
+def test_an_examples_signs_do_not_depend_on_its_batch():
+    like = torch.zeros(1, dtype=torch.float64)
+    whole = signs(ExampleGenerator.for_examples([11, 22, 33]), [3, 20], like=like)
+    some = signs(ExampleGenerator.for_examples([33, 11]), [2, 20], like=like)
+    assert torch.equal(some, whole[[2, 0]])

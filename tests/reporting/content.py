@@ -30,7 +30,7 @@ def page_content(
     given = [f"{label}{i % 3}" for i in range(examples)] if labelled else [None] * examples
     other = [f"{label}{(i + 1) % 3}" for i in range(examples)] if predicted else [None] * examples
     actions = np.where(place < suspects, np.where(place % 2 == 0, "relabel", "check"), "keep")
-    influence = np.sort(rng.standard_t(2, examples)) * 1e-2
+    harm = -np.sort(-rng.standard_t(2, examples)) * 1e-2
     loss = rng.exponential(0.3, examples)
     probability = np.exp(-loss).tolist() if labelled else [None] * examples
     review_list = pl.DataFrame(
@@ -43,7 +43,8 @@ def page_content(
             "loss": loss,
             "self_influence": rng.exponential(0.1, examples),
             "self_influence_rank": place // 3 + 1,
-            "total_query_loss_influence": influence,
+            "harm": harm,
+            "total_query_loss_influence": -harm / 3,
             "queries_harmed": rng.integers(0, QUERIES, examples),
             "suggested_action": actions,
             "reason": [reason] * examples,
@@ -78,9 +79,10 @@ def page_content(
                 {
                     "example_id": ids,
                     "segment": [segment] * examples,
-                    "mean_query_loss_influence": influence / QUERIES / 2,
-                    "mean_absolute_score": np.abs(influence) * segment,
-                    "self_influence": np.abs(influence),
+                    "harm": harm / 2,
+                    "mean_query_loss_influence": -harm / 3 / QUERIES / 2,
+                    "mean_absolute_score": np.abs(harm) * segment,
+                    "self_influence": np.abs(harm),
                 }
             )
             for segment in (1, 2)

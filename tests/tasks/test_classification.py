@@ -1,5 +1,6 @@
 """Losses of a classifier against probabilities computed the long way."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -60,90 +61,91 @@ def test_the_gradient_of_the_measurement_is_that_of_the_log_odds():
     assert_close(found[0], expected[0], tolerance=1e-12)
 
 
-def sampled_labels(logits: Tensor, seeds: list[int] | None = None) -> Tensor:
-    """Return the labels behind a sampled loss: its gradient is softmax minus the label's one."""
+def sampled_gradients(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the logit gradients of the sampled loss, [B, C]; nothing else of it counts."""
     logits = logits.clone().requires_grad_()
-    if seeds is None:
-        generator = torch.Generator().manual_seed(3)
-    else:
-        generator = ExampleGenerator.for_examples(seeds)
     loss = TASK.sampled_loss(logits, generator)
     assert loss.shape == (len(logits),)
-    (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    labels = (logits.detach().softmax(1) - gradient).argmax(1)
-    # The loss is that label's cross-entropy: no gradient leaks through the draw.
-    expected = F.cross_entropy(logits, labels, reduction="none")
-    torch.testing.assert_close(loss, expected)
-    assert_close(gradient, torch.autograd.grad(expected.sum(), logits)[0], tolerance=1e-12)
-    return labels
+    return torch.autograd.grad(loss.sum(), logits)[0]
+
+
+def fisher(logits: Tensor) -> Tensor:
+    """Return E[(p - e_y)(p - e_y)ᵀ] of one example, label by label, [C, C]."""
+    probabilities = logits.softmax(0)
+    total = torch.zeros(len(logits), len(logits), dtype=logits.dtype)
+    for label, probability in enumerate(probabilities):
+        gradient = probabilities.clone()
+        gradient[label] -= 1
+        total += probability * torch.outer(gradient, gradient)
+    return total
+
+
+@pytest.mark.parametrize("logits", [[0.0, 2.0, -1.0, 1.0], [9.0, 0.0, -30.0, 8.0], [0.0, 0.0]])
+def test_the_sampled_gradient_has_exactly_the_fisher_second_moment(monkeypatch, logits):
+    """Every combination of signs once is the expectation itself."""
+    combinations = torch.tensor(
+        list(itertools.product((-1.0, 1.0), repeat=len(logits))), dtype=torch.float64
+    )
+    monkeypatch.setattr(
+        "sourcetrace.tasks.classification.signs", lambda *_, like: combinations.to(like)
+    )
+    one = torch.tensor(logits, dtype=torch.float64)
+    gradients = sampled_gradients(one.expand(len(combinations), -1), torch.Generator())
+    second_moment = gradients.T @ gradients / len(combinations)
+    assert_close(second_moment, fisher(one), tolerance=1e-12)
+    assert gradients.mean(0).abs().max() < 1e-15
 
 
 @pytest.mark.parametrize("per_example", [True, False])
-def test_sampled_labels_follow_the_softmax(per_example):
+def test_drawn_gradients_have_the_fisher_second_moment(per_example):
     logits = torch.tensor([[0.0, 2.0, -1.0, 1.0]], dtype=torch.float64)
     draws = 4000
-    seeds = list(range(draws)) if per_example else None
-    labels = sampled_labels(logits.expand(draws, 4), seeds)
-    shares = labels.bincount(minlength=4) / draws
-    # Three standard errors of a share are at most 0.024.
-    assert (shares - logits[0].softmax(0)).abs().max() < 0.024
+    if per_example:
+        generator: torch.Generator = ExampleGenerator.for_examples(list(range(draws)))
+    else:
+        generator = torch.Generator().manual_seed(3)
+    gradients = sampled_gradients(logits.expand(draws, 4), generator)
+    # An entry is at most 1 in size, so three standard errors of a mean are at most 0.05.
+    assert (gradients.T @ gradients / draws - fisher(logits[0])).abs().max() < 0.03
+    assert gradients.mean(0).abs().max() < 0.03
 
 
-def test_a_sampled_label_depends_on_the_example_alone():
+def test_a_sampled_gradient_leaves_the_logits_sum_alone():
+    """The softmax does not see a constant added to all logits, nor may its Fisher matrix."""
+    logits, _ = logits_and_labels()
+    gradients = sampled_gradients(logits, torch.Generator().manual_seed(1))
+    assert gradients.sum(1).abs().max() < 1e-15
+    assert (gradients.abs().max(1).values > 0.01).all()
+
+
+def test_a_sampled_gradient_depends_on_the_example_alone():
     logits = torch.zeros(40, 10, dtype=torch.float64)
     seeds = list(range(100, 140))
-    labels = sampled_labels(logits, seeds)
-    assert len(labels.unique()) > 5
+    whole = sampled_gradients(logits, ExampleGenerator.for_examples(seeds))
+    assert len(whole.unique(dim=0)) > 35
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    reordered = sampled_labels(logits, [seeds[i] for i in order])
-    assert torch.equal(reordered, labels[order])
-    assert torch.equal(sampled_labels(logits[:7], seeds[:7]), labels[:7])
+    reordered = ExampleGenerator.for_examples([seeds[i] for i in order])
+    assert torch.equal(sampled_gradients(logits, reordered), whole[order])
+    some = ExampleGenerator.for_examples(seeds[:7])
+    assert torch.equal(sampled_gradients(logits[:7], some), whole[:7])
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_certain_model_samples_its_own_label(position, dtype):
-    logits = torch.zeros(500, 3, dtype=dtype)
-    logits[:, position] = 400.0
-    loss = TASK.sampled_loss(logits, torch.Generator().manual_seed(0))
-    assert torch.equal(loss, torch.zeros(500, dtype=dtype))
+def test_a_certain_model_has_no_curvature(position, dtype):
+    logits = torch.zeros(50, 3, dtype=dtype)
+    logits[:, position] = 800.0
+    gradients = sampled_gradients(logits, torch.Generator().manual_seed(0))
+    assert torch.equal(gradients, torch.zeros(50, 3, dtype=dtype))
 
 
-@pytest.fixture
-def largest_draws(monkeypatch) -> None:
-    """Replace every draw by the largest `uniform` may return."""
-
-    def largest(generator: torch.Generator, shape: list[int], *, like: Tensor) -> Tensor:
-        draw = 1 - torch.finfo(like.dtype).eps
-        return torch.full(tuple(shape), draw, dtype=torch.float64).to(like)
-
-    monkeypatch.setattr("sourcetrace.tasks.classification.uniform", largest)
-
-
-def short_of_1(classes: int) -> Tensor:
-    """Return float32 logits whose probabilities add up to less than the largest draw."""
-    with seeded(52):
-        logits = torch.randn(20_000, classes)
-    sums = logits.softmax(1).cumsum(1)[:, -1]
-    found = logits[sums < 1 - torch.finfo(torch.float32).eps]
-    assert len(found) > 0
-    return found
-
-
-@pytest.mark.usefixtures("largest_draws")
-def test_the_largest_draw_never_leaves_the_range_of_labels():
-    logits = short_of_1(50)
-    loss = TASK.sampled_loss(logits, torch.Generator())
-    assert torch.equal(
-        loss, F.cross_entropy(logits, torch.full((len(logits),), 49), reduction="none")
-    )
-
-
-@pytest.mark.usefixtures("largest_draws")
-def test_the_largest_draw_never_picks_an_impossible_label():
-    """Models mask classes by a logit of minus infinity; the last one may be masked."""
-    logits = F.pad(short_of_1(50), (0, 1), value=-torch.inf)
-    assert TASK.sampled_loss(logits, torch.Generator()).isfinite().all()
+def test_a_masked_class_has_no_gradient():
+    """Models mask classes by a logit of minus infinity."""
+    logits, _ = logits_and_labels()
+    masked = F.pad(logits, (0, 1), value=-torch.inf)
+    gradients = sampled_gradients(masked, torch.Generator().manual_seed(0))
+    assert gradients.isfinite().all()
+    assert not gradients[:, -1].any()
 
 
 def test_describes_the_prediction():

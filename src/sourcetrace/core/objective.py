@@ -22,7 +22,11 @@ class Objective(Protocol):
         """Return the loss whose batch mean the optimiser minimised, [B]."""
 
     def sampled_loss(self, outputs: Any, generator: torch.Generator) -> Tensor:
-        """Return the training loss against labels drawn from the model, [B]."""
+        """Return the training loss against labels drawn from the model, [B].
+
+        Only its gradient counts: its second moment over draws is the Fisher matrix. A loss
+        whose random gradient has the same second moment with less spread serves as well.
+        """
 
     def measurement(self, outputs: Any, batch: Any) -> Tensor:
         """Return the scalar of each example that is explained, [B]."""
@@ -66,3 +70,8 @@ def uniform(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -
         )
     # A draw just below 1 rounds to 1 in float32, where an inverse distribution is infinite.
     return draws.to(like).clamp(max=1 - torch.finfo(like.dtype).eps)
+
+
+def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> Tensor:
+    """Return -1 and +1 with equal chance, of `shape` = [B, …], as `uniform` draws."""
+    return torch.where(uniform(generator, shape, like=like) < 0.5, -1.0, 1.0).to(like)  # noqa: PLR2004

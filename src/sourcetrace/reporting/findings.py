@@ -194,10 +194,13 @@ def overlap_sentences(overlap: Overlap) -> str:
     """Return what plain loss, which costs nothing, would have said instead."""
     count = overlap.top_count
     top = "example" if count == 1 else f"{format_count(count)} examples"
+    losses = (
+        "the highest loss" if count == 1 else f"one of the {format_count(count)} highest losses"
+    )
     text = (
         f"Of the first {top} of this list (top {format_share(TOP_SHARE)}), "
         f"{format_count(overlap.shared)} ({format_share(overlap.shared / count)}) also "
-        f"{'has' if overlap.shared == 1 else 'have'} one of the {format_noun(count, 'highest loss', 'highest losses')}; "
+        f"{'has' if overlap.shared == 1 else 'have'} {losses}; "
         f"two unrelated rankings would share about {format_number(overlap.expected)}."
     )
     if overlap.suspects:

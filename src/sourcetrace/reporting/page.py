@@ -15,25 +15,13 @@ import polars as pl
 from markupsafe import Markup
 
 from sourcetrace.reporting import findings, palette, tables
-from sourcetrace.reporting.formats import (
-    MISSING,
-    format_count,
-    format_noun,
-    format_number,
-    format_share,
-    shorten,
-)
-from sourcetrace.reporting.pictures import picture_uri
+from sourcetrace.reporting.formats import format_count, format_noun
+from sourcetrace.reporting.gallery import GALLERY_CARDS, GALLERY_OPEN, gallery_card
 
 if TYPE_CHECKING:
-    from sourcetrace.reporting.charts import Figure
+    from sourcetrace.reporting.drawing import Figure
 
 GROUND_TRUTH_SLOT = "<!-- ground-truth -->"
-
-GALLERY_CARDS = 48
-# The rest waits behind one click, so that the charts stay within reach.
-GALLERY_OPEN = 12
-DETAIL_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -82,23 +70,6 @@ class GroundTruthEvaluation:
     curve: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class Card:
-    """A suspect in the gallery, as shown."""
-
-    rank: str
-    example_id: str
-    action: str
-    reason: str
-    given: str | None
-    predicted: str | None
-    facts: list[tuple[str, str]]
-    details: list[tuple[str, str]]
-    more_details: int
-    picture: str | None
-    alternative: str
-
-
 def render_page(content: PageContent) -> str:
     """Return the page; the same content gives the same bytes.
 
@@ -111,7 +82,10 @@ def render_page(content: PageContent) -> str:
         )
     review_list = content.review_list.sort("rank")
     suspects = review_list.filter(findings.is_suspect())
-    cards = [_card(row, content) for row in suspects.head(GALLERY_CARDS).iter_rows(named=True)]
+    cards = [
+        gallery_card(row, pictures=content.pictures, details=content.details)
+        for row in suspects.head(GALLERY_CARDS).iter_rows(named=True)
+    ]
     method, _, method_does = findings.describe_method(content.method)
     page = _environment().get_template("page.html.j2")
     return page.render(
@@ -122,6 +96,7 @@ def render_page(content: PageContent) -> str:
             content.method, review_list, content.checkpoint_manifest, content.query_signals
         ),
         cards=cards,
+        has_probabilities=review_list["given_label_probability"].is_not_null().any(),
         open_cards=GALLERY_OPEN,
         suspects=suspects.height,
         examples=review_list.height,
@@ -133,7 +108,6 @@ def render_page(content: PageContent) -> str:
             content.checkpoint_manifest,
             content.segment_contributions,
             suspects["example_id"],
-            queries=content.query_signals.height,
         ),
         checkpoint_table=tables.checkpoint_table(content.checkpoint_manifest),
         parameter_table=tables.parameter_table(content.unattributed_parameters),
@@ -142,8 +116,8 @@ def render_page(content: PageContent) -> str:
         ),
         method=method,
         method_does=method_does,
-        ground_truth_slot=Markup(GROUND_TRUTH_SLOT),
-        variables=Markup(palette.page_variables(dark=False)),  # noqa: S704, our own constants
+        ground_truth_slot=Markup(GROUND_TRUTH_SLOT),  # noqa: S704, our own constants
+        variables=Markup(palette.page_variables(dark=False)),  # noqa: S704
         dark_variables=Markup(palette.page_variables(dark=True)),  # noqa: S704
         dark_chart_rules=Markup(palette.dark_chart_rules()),  # noqa: S704
     )
@@ -157,7 +131,7 @@ def insert_ground_truth(page: str, evaluation: GroundTruthEvaluation) -> str:
     Raises:
         ValueError: If the page has no slot, or more than one.
     """
-    from sourcetrace.reporting import charts  # noqa: PLC0415, altair takes 0.3 s to import
+    from sourcetrace.reporting import ranking_chart  # noqa: PLC0415, altair takes 0.3 s
 
     slots = page.count(GROUND_TRUTH_SLOT)
     if slots != 1:
@@ -173,88 +147,28 @@ def insert_ground_truth(page: str, evaluation: GroundTruthEvaluation) -> str:
             table=tables.ranking_table(
                 evaluation.rankings, planted=evaluation.planted, top_count=evaluation.top_count
             ),
-            figure=charts.recall_curve(evaluation.curve),
+            figure=ranking_chart.recall_curve(evaluation.curve),
         )
     )
     return page.replace(GROUND_TRUTH_SLOT, section)
 
 
 def _figures(content: PageContent, review_list: pl.DataFrame) -> "list[Figure]":
-    from sourcetrace.reporting import charts  # noqa: PLC0415, altair takes 0.3 s to import
+    from sourcetrace.reporting import charts, training_charts  # noqa: PLC0415, altair takes 0.3 s
 
     manifest = content.checkpoint_manifest
     figures = [
-        charts.loss_and_influence(review_list),
-        charts.loss_over_training(content.example_signals, review_list, manifest),
+        charts.loss_and_harm(review_list),
+        training_charts.loss_over_training(content.example_signals, review_list, manifest),
         charts.given_and_predicted(review_list),
         charts.suspects_per_label(review_list),
-        charts.segment_contributions(
+        training_charts.segment_contributions(
             content.segment_contributions,
             review_list,
             manifest,
-            queries=content.query_signals.height,
         ),
     ]
     return [figure for figure in figures if figure is not None]
-
-
-def _card(row: Mapping[str, object], content: PageContent) -> Card:
-    example_id = str(row["example_id"])
-    given, predicted = row["given_label"], row["predicted_label"]
-    values = content.pictures.get(example_id)
-    details, more = _details(example_id, content.details)
-    facts = [
-        ("Influence", format_number(_float(row["total_query_loss_influence"]), signed=True)),
-        ("Loss", format_number(_float(row["loss"]))),
-    ]
-    if row["given_label_probability"] is not None:
-        facts.append(("P(given)", format_share(_float(row["given_label_probability"]))))
-    alternative = f"Training example {example_id}"
-    if given is not None:
-        alternative += f", given label {given}"
-    if predicted is not None:
-        alternative += f", predicted label {predicted}"
-    return Card(
-        rank=format_count(int(str(row["rank"]))),
-        example_id=example_id,
-        action=str(row["suggested_action"]),
-        reason=str(row["reason"]),
-        given=None if given is None else str(given),
-        predicted=None if predicted is None else str(predicted),
-        facts=facts,
-        details=details,
-        more_details=more,
-        picture=None if values is None else picture_uri(np.asarray(values)),
-        alternative=alternative,
-    )
-
-
-def _details(example_id: str, details: pl.DataFrame | None) -> tuple[list[tuple[str, str]], int]:
-    """Return the columns that a card can show, and how many it cannot."""
-    if details is None:
-        return [], 0
-    row = details.filter(pl.col("example_id") == example_id).head(1)
-    if row.is_empty():
-        return [], 0
-    # Vectors and structures are for machines; the label is on the card already.
-    names = [
-        name
-        for name, dtype in row.schema.items()
-        if not dtype.is_nested() and dtype != pl.Binary and name not in ("example_id", "label")
-    ]
-    values = row.row(0, named=True)
-    shown = [(name, _detail(values[name])) for name in names[:DETAIL_COLUMNS]]
-    return shown, max(0, len(names) - DETAIL_COLUMNS)
-
-
-def _detail(value: object) -> str:
-    if value is None:
-        return MISSING
-    return format_number(value) if isinstance(value, float) else shorten(str(value))
-
-
-def _float(value: object) -> float | None:
-    return None if value is None else float(str(value))
 
 
 def _ground_truth_sentence(evaluation: GroundTruthEvaluation) -> str:

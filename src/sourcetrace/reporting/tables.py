@@ -56,9 +56,10 @@ def review_table(review_list: pl.DataFrame) -> Table:
             row["suggested_action"],
             f"{_text(row['given_label'])} → {_text(row['predicted_label'])}",
             format_share(row["given_label_probability"]),
-            format_number(row["loss"]),
-            format_number(row["total_query_loss_influence"], signed=True),
+            format_number(row["harm"], signed=True),
             format_count(row["queries_harmed"]),
+            format_number(row["total_query_loss_influence"], signed=True),
+            format_number(row["loss"]),
             format_number(row["self_influence"]),
             format_count(row["self_influence_rank"]),
             row["reason"],
@@ -77,14 +78,15 @@ def review_table(review_list: pl.DataFrame) -> Table:
         Column("Suggested", "action"),
         Column("Given → predicted"),
         Column("P(given)", "number"),
-        Column("Loss", "number"),
-        Column("Influence", "number"),
+        Column("Harm", "number"),
         Column("Queries harmed", "number"),
+        Column("Loss influence", "number"),
+        Column("Loss", "number"),
         Column("Self-influence", "number"),
         Column("Rank in label", "number"),
         Column("Reason", "sentence"),
     )
-    return Table("Training examples, most suspect first", columns, rows, note)
+    return Table("Training examples, most harmful first", columns, rows, note)
 
 
 def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
@@ -137,8 +139,6 @@ def segment_table(
     checkpoint_manifest: pl.DataFrame,
     contributions: pl.DataFrame,
     suspects: pl.Series,
-    *,
-    queries: int,
 ) -> Table:
     """Return what each segment consists of and how much of the scores arose in it.
 
@@ -146,7 +146,6 @@ def segment_table(
         checkpoint_manifest: As `schemas.CheckpointManifest`.
         contributions: As `schemas.SegmentContributions`; a segment may be missing from it.
         suspects: Ids of the suspects.
-        queries: Influence on the queries' mean loss times it is on their sum.
     """
     segments = (
         checkpoint_manifest.sort("step")
@@ -160,15 +159,17 @@ def segment_table(
         )
     )
     suspect = pl.col("example_id").is_in(suspects.implode())
-    influence = pl.col("mean_query_loss_influence")
+    harm = pl.col("harm")
     sums = (
         contributions.group_by("segment")
         .agg(
             absolute=pl.col("mean_absolute_score").sum(),
-            suspects=influence.filter(suspect).mean() * queries,
-            others=influence.filter(~suspect).mean() * queries,
+            suspects=harm.filter(suspect).mean(),
+            others=harm.filter(~suspect).mean(),
         )
         .with_columns(share=pl.col("absolute") / pl.col("absolute").sum())
+        # Threads add in any order; rounding once more hides it from the last digit shown.
+        .with_columns(pl.col("suspects", "others", "share").round_sig_figs(6))
     )
     rows = [
         [
@@ -192,8 +193,8 @@ def segment_table(
         Column("Steps", "number"),
         Column("Step mass τ", "number"),
         Column("Share of absolute scores", "number"),
-        Column("Mean influence, suspects", "number"),
-        Column("Mean influence, others", "number"),
+        Column("Mean harm, suspects", "number"),
+        Column("Mean harm, others", "number"),
     )
     missing = any(row[5] == MISSING for row in rows)
     note = f"{MISSING}: the method takes nothing from this segment." if missing else ""

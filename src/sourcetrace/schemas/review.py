@@ -6,10 +6,12 @@ ACTIONS = ("relabel", "check", "keep")
 
 
 class ReviewList(pa.DataFrameModel):
-    """One row a training example, the most suspect first.
+    """One row a training example, the most harmful first.
 
     Attributes:
         rank: From 1.
+        harm: Σ over queries of how much better their measurement is predicted to get when the
+            example is removed, in the measurement's units; the list's order.
         self_influence_rank: Within the given label (within all, where there is none), from 1
             for the largest.
         total_query_loss_influence: Predicted change of the queries' summed loss on removal;
@@ -26,6 +28,7 @@ class ReviewList(pa.DataFrameModel):
     loss: float
     self_influence: float
     self_influence_rank: int = pa.Field(ge=1)
+    harm: float
     total_query_loss_influence: float
     queries_harmed: int = pa.Field(ge=0)
     suggested_action: str = pa.Field(isin=ACTIONS)

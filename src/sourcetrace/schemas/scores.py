@@ -29,6 +29,8 @@ class QueryInfluence(pa.DataFrameModel):
     """One row a training example: what its removal would do to all queries together.
 
     Attributes:
+        harm: Σ over queries of how much better the measurement is predicted to get; above 0
+            the queries would gain from the removal.
         mean_query_loss_influence: Predicted change of the queries' mean training loss; below 0
             the queries would gain.
         queries_harmed: Queries whose measurement would get better.
@@ -37,6 +39,7 @@ class QueryInfluence(pa.DataFrameModel):
     """
 
     example_id: str = pa.Field(unique=True)
+    harm: float
     mean_query_loss_influence: float
     queries_harmed: int = pa.Field(ge=0)
     most_harmed_query: str
@@ -65,6 +68,7 @@ class SegmentContributions(pa.DataFrameModel):
 
     example_id: str
     segment: int = pa.Field(ge=1)
+    harm: float
     mean_query_loss_influence: float
     mean_absolute_score: float = pa.Field(ge=0)
     self_influence: float

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.objective import uniform
+from sourcetrace.core.objective import signs
 from sourcetrace.tasks.protocol import TaskBase
 
 
@@ -26,12 +26,17 @@ class ClassificationTask(TaskBase):
         return F.cross_entropy(outputs, batch[1], reduction="none")
 
     def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the cross-entropy of labels drawn from the model's softmax, [B]."""
+        """Return a loss whose logit gradient has the Fisher matrix diag(p) - p pᵀ, [B].
+
+        A label y drawn from the softmax gives the gradient p - e_y: almost always nearly zero
+        where the model is sure, rarely large, so a data set's worth of draws estimates the
+        curvature badly. B ε with B Bᵀ = diag(p) - p pᵀ and random signs ε has the same second
+        moment and a steady length (*derived*: B = diag(√p) - p √pᵀ).
+        """
         probabilities = outputs.detach().softmax(-1)
-        draws = uniform(generator, [len(outputs), 1], like=probabilities)
-        # The inverse of the distribution function; rounding can leave its last value below 1.
-        labels = (probabilities.cumsum(-1) <= draws).sum(-1)
-        return F.cross_entropy(outputs, labels.clamp(max=outputs.shape[-1] - 1), reduction="none")
+        draws = probabilities.sqrt() * signs(generator, list(outputs.shape), like=probabilities)
+        gradient = draws - probabilities * draws.sum(-1, keepdim=True)
+        return (outputs * gradient).sum(-1)
 
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return log p - log(1 - p) of the given label, [B]."""

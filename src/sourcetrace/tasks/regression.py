@@ -1,13 +1,12 @@
 """Regression: one output an example, [B] or [B, 1], and squared error."""
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.core.objective import uniform
+from sourcetrace.core.objective import signs
 from sourcetrace.tasks.protocol import TaskBase
 
 
@@ -27,12 +26,13 @@ class RegressionTask(TaskBase):
         return 0.5 * (predictions - targets).square()
 
     def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss against targets drawn with unit variance around the output, [B]."""
+        """Return the loss against targets 1 above or below the output, [B].
+
+        The curvature asks of the residual that its mean square be 1. A normal one has that on
+        average; a sign has it in every draw, so the estimate has no sampling error at all.
+        """
         predictions = _flat(outputs)
-        draws = uniform(generator, [len(predictions)], like=predictions.detach())
-        # The inverse normal distribution; a draw of 0 would be minus infinity.
-        tiny = torch.finfo(draws.dtype).eps
-        residual = math.sqrt(2) * torch.erfinv(2 * draws.clamp(min=tiny) - 1)
+        residual = signs(generator, [len(predictions)], like=predictions.detach())
         return 0.5 * (predictions - (predictions.detach() + residual)).square()
 
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 _RANKINGS = {
-    "Influence on the queries (the review list)": ("total_query_loss_influence", False),
+    "Harm to the queries (the review list)": ("harm", True),
     "Self-influence": ("self_influence", True),
     "Plain loss": ("loss", True),
 }

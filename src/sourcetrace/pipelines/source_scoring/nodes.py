@@ -60,6 +60,8 @@ def score_examples(
     queries = stack_queries(source, plan, setup.queries)
     responses = query_responses(queries, plan, curvatures)
     query_ids = query_table["example_id"]
+    # The score is the change on removal; times this, how much better a query gets.
+    better = 1 if task.measurement_higher_is_better else -1
     for block in track(source.blocks(), "Scoring"):
         segments = score_block(source, plan, responses, block)
         own = self_influence_block(source, plan, curvatures, block)
@@ -69,15 +71,14 @@ def score_examples(
         scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
         yield (
             _score_rows(examples, scores),
-            _influence_rows(
-                examples, scores, mean_loss.sum(0), query_ids, task.measurement_higher_is_better
-            ),
+            _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better),
             pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
             pl.concat(
                 pl.DataFrame(
                     {
                         "example_id": examples,
                         "segment": pl.Series([number] * len(block), dtype=pl.Int64),
+                        "harm": _floats(better * segments[index, :-1].sum(0)),
                         "mean_query_loss_influence": _floats(mean_loss[index]),
                         "mean_absolute_score": _floats(segments[index, :-1].abs().mean(0)),
                         "self_influence": _floats(own[index]),
@@ -107,7 +108,7 @@ def draw_suspects(
         return pl.DataFrame(schema=schema)
     import numpy as np
 
-    suspects = query_influence.bottom_k(report.pictures, by="mean_query_loss_influence")
+    suspects = query_influence.top_k(report.pictures, by="harm")
     position = {name: index for index, name in enumerate(train_table["example_id"])}
     rows = []
     for example in suspects["example_id"]:
@@ -128,15 +129,15 @@ def _influence_rows(
     scores: Tensor,
     mean_loss: Tensor,
     query_ids: pl.Series,
-    higher_is_better: bool,
+    better: int,
 ) -> pl.DataFrame:
     """Summarise what removing each example would do to the queries together."""
-    # Removal makes a query better by this much.
-    gain = scores if higher_is_better else -scores
+    gain = better * scores
     best = gain.max(0)
     return pl.DataFrame(
         {
             "example_id": examples,
+            "harm": _floats(gain.double().sum(0)),
             "mean_query_loss_influence": _floats(mean_loss),
             "queries_harmed": (gain > 0).sum(0).tolist(),
             "most_harmed_query": query_ids[best.indices.tolist()],

@@ -1,0 +1,195 @@
+"""Charts over the course of training: where the harm arose, how the loss fell.
+
+Examples are drawn as two groups, suspects and all others, so that a chart does not grow with
+their number.
+"""
+
+import altair as alt
+import polars as pl
+
+from sourcetrace.reporting import palette
+from sourcetrace.reporting.drawing import (
+    DIGITS,
+    GROUPS,
+    Figure,
+    draw,
+    group_colour,
+    group_shape,
+    groups_of,
+)
+from sourcetrace.reporting.formats import format_noun, format_number
+
+
+def segment_contributions(
+    contributions: pl.DataFrame,
+    review_list: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+) -> Figure | None:
+    """Draw in which part of training the suspects' harm to the queries arose."""
+    if contributions.is_empty():
+        return None
+    data = (
+        contributions.join(groups_of(review_list), on="example_id")
+        .group_by("segment", "group")
+        # Threads add in any order; the digits beyond these would differ from run to run.
+        .agg(mean=pl.col("harm").mean().round_sig_figs(DIGITS))
+        .sort("segment", "group")
+    )
+    steps = {
+        segment: (stage, first, last)
+        for segment, stage, first, last in checkpoint_manifest.group_by("segment")
+        .agg(
+            pl.col("stage").first(),
+            first=pl.col("step").min(),
+            last=pl.col("step").max(),
+        )
+        .iter_rows()
+    }
+
+    several_stages = checkpoint_manifest.get_column("stage").n_unique() > 1
+
+    def name(segment: int) -> str:
+        if segment not in steps:
+            return f"segment {segment}"
+        stage, first, last = steps[segment]
+        span = f"{first:,}" if first == last else f"{first:,}–{last:,}"
+        return f"{segment} · {stage} · {span}" if several_stages else f"{segment} · {span}"
+
+    data = data.with_columns(
+        name=pl.col("segment").map_elements(name, return_dtype=pl.String)
+    ).filter(pl.col("mean").is_finite())
+    if data.is_empty():
+        return None
+    order = list(dict.fromkeys(data.get_column("name").to_list()))
+    y = alt.Y(
+        "name:N",
+        title=None,
+        sort=order,
+        axis=alt.Axis(ticks=False, domain=False, labelColor=palette.INK.light, labelLimit=160),
+    )
+    extent = data.get_column("mean").abs().max() or 1.0
+    x = alt.X(
+        "mean:Q",
+        title="mean harm of an example",
+        scale=alt.Scale(
+            domain=[
+                min(float(data["mean"].min()), 0) - 0.06 * float(extent),  # type: ignore[arg-type]
+                max(float(data["mean"].max()), 0) + 0.06 * float(extent),  # type: ignore[arg-type]
+            ],
+            nice=False,
+        ),
+        axis=alt.Axis(
+            format="~g" if 0.01 <= float(extent) < 1e6 else "~e",  # type: ignore[arg-type] # noqa: PLR2004
+            tickCount=4,
+            domain=False,
+        ),
+    )
+    layers = [
+        alt.Chart(pl.DataFrame({"mean": [0.0]})).mark_rule(color=palette.MUTED.light).encode(x=x),
+        alt.Chart(data)
+        .mark_rule(color=palette.MUTED.light, strokeWidth=2, opacity=0.5)
+        .encode(x=alt.X("min(mean):Q"), x2="max(mean):Q", y=y),
+        alt.Chart(data)
+        .mark_point(size=80, filled=True, opacity=1)
+        .encode(
+            x=x,
+            y=y,
+            color=group_colour(),
+            shape=group_shape(),
+        ),
+    ]
+    return draw(
+        "segment-contributions",
+        "When in training the harm arose",
+        "The further right of zero, the more of the harm to the queries was learnt in that "
+        "segment; an example's segments add up to its harm.",
+        f"Dot plot of {format_noun(len(order), 'segment')}, suspects against all others; the "
+        f"same numbers stand in the table of segments.",
+        layers,
+        height=96 + 30 * len(order),
+        above="segment · stage · steps" if several_stages else "segment · steps",
+    )
+
+
+def loss_over_training(
+    example_signals: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
+) -> Figure | None:
+    """Draw median and quartiles of the loss at every checkpoint, suspects against the rest."""
+    steps = dict(checkpoint_manifest.select("checkpoint_id", "step").iter_rows())
+    points = example_signals.get_column("checkpoint_id").unique(maintain_order=True).to_list()
+    # A point at the mean of several checkpoints' weights is named 'a+b' and lies between them.
+    places = {point: _mean_step(point, steps) for point in points}
+    known = all(place is not None for place in places.values())
+    positions = {
+        point: places[point] if known else float(index) for index, point in enumerate(points)
+    }
+    data = (
+        example_signals.lazy()
+        .select("example_id", "checkpoint_id", "loss")
+        .filter(pl.col("loss").is_finite())
+        .join(groups_of(review_list).lazy(), on="example_id")
+        .group_by("checkpoint_id", "group")
+        .agg(
+            median=pl.col("loss").median(),
+            lower=pl.col("loss").quantile(0.25, "linear"),
+            upper=pl.col("loss").quantile(0.75, "linear"),
+        )
+        .with_columns(pl.col("median", "lower", "upper").round_sig_figs(DIGITS))
+        .collect()
+        .with_columns(
+            position=pl.col("checkpoint_id").replace_strict(positions, return_dtype=pl.Float64)
+        )
+        .sort("position", "checkpoint_id", "group")
+    )
+    if data.is_empty():
+        return None
+    several = len(points) > 1
+    x = alt.X(
+        "position:Q",
+        title="optimiser step" if known else "evaluation point, in the table's order",
+        scale=alt.Scale(zero=False, nice=False, padding=10),
+        axis=alt.Axis(grid=False, tickCount=6, format="~s" if known else "d"),
+    )
+    y_axis = alt.Axis(tickCount=5, domain=False, ticks=False, format="~g")
+    base = alt.Chart(data).encode(x=x, color=group_colour())
+    spread = (
+        base.mark_area(opacity=0.18, line=False)
+        if several
+        else base.mark_rule(opacity=0.5, strokeWidth=6)
+    ).encode(y=alt.Y("lower:Q", title=None, axis=y_axis), y2="upper:Q")
+    # Dashes as an encoding would draw the legend's symbols dashed.
+    lines = [
+        alt.Chart(data.filter(group=group))
+        .mark_line(strokeWidth=2, strokeDash=dash)
+        .encode(x=x, y="median:Q", color=group_colour())
+        for group, dash in zip(GROUPS, ([1, 0], [5, 3]), strict=True)
+        if several
+    ]
+    medians_drawn = base.mark_point(size=44, filled=True, opacity=1).encode(
+        y="median:Q", shape=group_shape()
+    )
+    last = data.filter(pl.col("position") == data.get_column("position").max())
+    medians = ", ".join(
+        f"{group} {format_number(median)}"
+        for group, median in last.select("group", "median").iter_rows()
+    )
+    return draw(
+        "loss-over-training",
+        "Loss over training, suspects against the rest",
+        "Wrong labels are learnt late and by heart: their line stays high while the others' "
+        "falls. Lines that run together say the suspects are not simply hard to fit."
+        if several
+        else "One evaluation point only, so there is no course to see: compare the two groups.",
+        f"Median and quartiles of the loss at {format_noun(len(points), 'evaluation point')}; "
+        f"medians at the last: {medians}.",
+        [spread, *lines, medians_drawn],
+        height=270,
+        above="loss: median, 25 % to 75 % shaded",
+    )
+
+
+def _mean_step(point: str, steps: dict[str, int]) -> float | None:
+    parts = [point] if point in steps else point.split("+")
+    if not all(part in steps for part in parts):
+        return None
+    return sum(steps[part] for part in parts) / len(parts)

@@ -1,0 +1,216 @@
+"""The page: one file, nothing fetched, everything escaped, the same bytes every time."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from sourcetrace.reporting.page import (
+    GROUND_TRUTH_SLOT,
+    insert_ground_truth,
+    render_page,
+)
+from tests.reporting.content import ground_truth, page_content
+
+
+class Elements(HTMLParser):
+    """Collect start tags with their attributes, and the text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render_page(page_content(80, suspects=30))
+
+
+def assert_self_contained(page):
+    elements = Elements(page)
+    assert not elements.of("script")
+    assert {a["href"] for a in elements.of("link")} == {"data:,"}
+    assert all(a["href"].startswith("#") for a in elements.of("a"))
+    assert all(a["src"].startswith("data:image/png;base64,") for a in elements.of("img"))
+    for _, attributes in elements.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_it_needs_nothing_else(page):
+    assert_self_contained(page)
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in [
+        a.get("content") for a in Elements(page).of("meta")
+    ]
+
+
+def test_it_is_readable_without_seeing_it(page):
+    elements = Elements(page)
+    assert elements.of("html")[0]["lang"] == "en"
+    assert len(elements.of("h1")) == 1
+    assert all(a["scope"] in ("col", "row") for a in elements.of("th"))
+    assert all("given label" in a["alt"] for a in elements.of("img"))
+    assert all(a["aria-hidden"] == "true" for a in elements.of("svg"))
+    images = [a for _, a in elements.tags if a.get("role") == "img"]
+    assert len(images) == len(elements.of("svg"))
+    assert all(a["aria-label"] for a in images)
+    ids = [a["id"] for _, a in elements.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for a in elements.of("a")} <= set(ids)
+
+
+def test_it_says_the_result_and_that_nothing_is_verified(page):
+    text = Elements(page).text
+    assert "30 of 80 training examples should be looked at first" in text
+    assert "Not verified:" in text
+    assert "1 parameter with 16 values" in text
+    assert "Would plain loss have done?" in text
+
+
+def test_the_same_content_gives_the_same_bytes(page):
+    assert render_page(page_content(80, suspects=30)) == page
+
+
+def test_rows_need_no_order(page):
+    content = page_content(80, suspects=30)
+    shuffled = {
+        name: getattr(content, name).sample(fraction=1, shuffle=True, seed=3)
+        for name in ("review_list", "segment_contributions", "example_signals")
+    }
+    assert render_page(dataclasses.replace(content, **shuffled)) == page
+
+
+def test_everything_from_data_is_escaped():
+    bad = "<script>alert('x\"&')</script>" + GROUND_TRUTH_SLOT
+    content = page_content(prefix=bad, label=bad, reason=bad, task_name=bad, method=bad)
+    content = dataclasses.replace(
+        content,
+        checkpoint_manifest=content.checkpoint_manifest.with_columns(
+            file=pl.lit(bad), stage=pl.lit(bad)
+        ),
+        unattributed_parameters=content.unattributed_parameters.with_columns(
+            parameter=pl.lit(bad), reason=pl.lit(bad)
+        ),
+        details=content.review_list.select("example_id", **{bad: pl.lit(bad)}),
+    )
+    page = render_page(content)
+    assert page.count(GROUND_TRUTH_SLOT) == 1
+    assert_self_contained(page)
+    assert bad in Elements(page).text
+    assert_self_contained(insert_ground_truth(page, ground_truth(bad, "loss")))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"examples": 1, "suspects": 1},
+        {"examples": 1, "suspects": 0},
+        {"suspects": 40},
+        {"labelled": False, "predicted": False, "pictured": False},
+        {"predicted": False},
+        {
+            name: getattr(page_content(), name).clear()
+            for name in ("segment_contributions", "example_signals", "query_signals")
+        },
+        {"unattributed_parameters": page_content().unattributed_parameters.clear()},
+        {"method": "one of tomorrow"},
+    ],
+    ids=", ".join,
+)
+def test_gaps_leave_a_whole_page(options):
+    page = render_page(page_content(**options))
+    assert page.count(GROUND_TRUTH_SLOT) == 1
+    assert not re.search(r"\b(nan|NaN|undefined|null)\b", page)
+    assert page.rstrip().endswith("</html>")
+
+
+def test_without_suspects_it_says_so():
+    page = render_page(page_content(suspects=0))
+    assert "Nothing to look at first" in page
+    assert page.count(GROUND_TRUTH_SLOT) == 1
+    assert "<img" not in page
+
+
+def test_many_examples_keep_it_small():
+    page = render_page(page_content(60_000, suspects=4_800))
+    elements = Elements(page)
+    assert len(page.encode()) < 800_000
+    assert len(elements.of("img")) == 48
+    assert "The first 48 of 4,800 suspects" in elements.text
+    assert "The first 200 of 60,000 rows" in elements.text
+    assert "data/08_reporting/review_list.csv" in elements.text
+
+
+def test_details_stand_in_for_pictures():
+    content = page_content(pictured=False, labelled=False, predicted=False)
+    columns = {f"column_{i}": pl.lit(i) for i in range(6)}
+    details = content.review_list.select(
+        "example_id",
+        amount=pl.lit(1234.567),
+        note=pl.lit("long " * 100),
+        missing=pl.lit(None, dtype=pl.String),
+        vector=pl.concat_list("loss", "loss"),
+        **columns,
+    )
+    page = render_page(dataclasses.replace(content, details=details))
+    text = Elements(page).text
+    assert "1,235" in text
+    assert "long long…" in text
+    assert "vector" not in text
+    assert "and 1 more column\n" in text
+    assert "<img" not in page
+
+
+def test_an_empty_review_list_is_refused():
+    content = page_content()
+    with pytest.raises(ValueError, match="expected one row a training example"):
+        render_page(dataclasses.replace(content, review_list=content.review_list.clear()))
+
+
+def test_the_ground_truth_goes_into_the_slot_once(page):
+    full = insert_ground_truth(page, ground_truth())
+    before, after = page.split(GROUND_TRUTH_SLOT)
+    assert full.startswith(before)
+    assert full.endswith(after)
+    assert_self_contained(full)
+    text = Elements(full).text
+    assert "10 label errors were planted before training." in text
+    assert "“review list” finds 8 of them among its first 8 examples, more than any other" in text
+    ids = [a["id"] for _, a in Elements(full).tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    with pytest.raises(ValueError, match="has 0 slots"):
+        insert_ground_truth(full, ground_truth())
+
+
+def test_a_tie_names_no_single_best(page):
+    evaluation = ground_truth()
+    tied = dataclasses.replace(
+        evaluation, rankings=evaluation.rankings.with_columns(found_in_top=pl.lit(4))
+    )
+    assert "more than any other" not in insert_ground_truth(page, tied)
+
+
+def test_importing_the_page_is_cheap():
+    code = (
+        "import sys, sourcetrace.reporting.page\n"
+        "print([name for name in ('torch', 'altair', 'vl_convert') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,125 @@
+"""The page in headless Chromium: no console message, no request, no sideways scrolling."""
+
+import re
+import shutil
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from sourcetrace.reporting.page import insert_ground_truth, render_page
+from tests.reporting.content import ground_truth, page_content
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+
+# A window cannot be as narrow as a phone, a frame can. Closed parts are opened first.
+PHONE = """<!DOCTYPE html><link rel="icon" href="data:,"><body style="margin:0">
+<iframe src="/page" style="border:0;width:390px;height:800px"></iframe>
+<script>
+document.querySelector("iframe").onload = function () {
+  const page = this.contentDocument;
+  for (const closed of page.querySelectorAll("details")) closed.open = true;
+  document.body.dataset.width = page.documentElement.scrollWidth;
+  document.body.dataset.elements = page.querySelectorAll("*").length;
+};
+</script>"""
+
+
+@contextmanager
+def served(pages):
+    """Serve pages by path; yield the address and the list of paths asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            body = pages.get(self.path, "").encode()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def visit(address, profile):
+    """Return the document after loading and what the console said."""
+    run = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--no-proxy-server",
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            "--dump-dom",
+            address,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return run.stdout, re.findall(r"^.*CONSOLE.*$", run.stderr, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def page():
+    content = page_content(
+        120,
+        suspects=40,
+        prefix="a-very/long.identifier_without_any_space_in_it/" * 3,
+        label="a rather long class name, ",
+        reason="Unbroken" * 30,
+    )
+    return insert_ground_truth(render_page(content), ground_truth("review list", "loss" * 30))
+
+
+def test_it_asks_for_nothing_and_the_console_is_silent(page, tmp_path):
+    with served({"/page": page}) as (address, asked):
+        document, console = visit(address + "/page", tmp_path)
+    assert "Not verified:" in document
+    assert console == []
+    assert asked == ["/page"]
+
+
+def test_a_request_would_have_been_noticed(page, tmp_path):
+    spoiled = page.replace("</body>", '<img src="/picture.png" alt=""></body>')
+    with served({"/page": spoiled}) as (address, asked):
+        _, console = visit(address + "/page", tmp_path)
+    # The page's own policy stops it, and the console tells.
+    assert any("Content Security Policy" in line for line in console)
+    assert asked == ["/page"]
+
+
+def test_it_fits_a_phone(page, tmp_path):
+    with served({"/phone": PHONE, "/page": page}) as (address, _):
+        document, console = visit(address + "/phone", tmp_path)
+    assert console == []
+    measured = dict(re.findall(r'data-(width|elements)="(\d+)"', document))
+    assert int(measured["elements"]) > 1000
+    assert int(measured["width"]) <= 390

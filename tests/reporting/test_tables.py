@@ -1,0 +1,59 @@
+"""Tables show the first rows and say where the others are."""
+
+import polars as pl
+
+from sourcetrace.reporting import tables
+from tests.reporting.content import ground_truth, page_content
+
+
+def test_review_table_is_cut_and_names_the_file():
+    table = tables.review_table(page_content(500).review_list)
+    assert len(table.rows) == 200
+    assert table.note == (
+        "The first 200 of 500 rows; the whole list is data/08_reporting/review_list.csv."
+    )
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_missing_labels_are_dashes():
+    table = tables.review_table(page_content(3, labelled=False, predicted=False).review_list)
+    assert table.rows[0][3:5] == ["— → —", "—"]
+
+
+def test_segments_add_up_and_one_without_scores_says_so():
+    content = page_content()
+    suspects = content.review_list.head(6)["example_id"]
+    table = tables.segment_table(
+        content.checkpoint_manifest, content.segment_contributions, suspects
+    )
+    assert [row[5] for row in table.rows] == ["33.3\u00a0%", "66.7\u00a0%"]
+    assert [row[4] for row in table.rows] == ["20", "10"]
+    expected = content.review_list.head(6)["harm"].mean() / 2
+    assert table.rows[0][6] == tables.format_number(expected, signed=True)
+    last = content.segment_contributions.filter(pl.col("segment") == 2)
+    table = tables.segment_table(content.checkpoint_manifest, last, suspects)
+    assert table.rows[0][5] == "—"
+    assert "takes nothing from this segment" in table.note
+
+
+def test_many_checkpoints_and_parameters_are_cut():
+    manifest = page_content().checkpoint_manifest.head(1)
+    many = pl.concat(
+        manifest.with_columns(checkpoint_id=pl.lit(f"c{i}"), step=pl.lit(i)) for i in range(90)
+    )
+    table = tables.checkpoint_table(many)
+    assert len(table.rows) == 60
+    assert table.rows[-1][0] == "c89"
+    assert "last 60 of 90 checkpoints" in table.note
+    parameters = pl.DataFrame(
+        {"parameter": [f"p{i:03d}" for i in range(130)], "size": [4] * 130, "reason": ["-"] * 130}
+    )
+    table = tables.parameter_table(parameters)
+    assert len(table.rows) == 100
+    assert "30 more have 120 values together" in table.note
+
+
+def test_ranking_table_counts_planted_errors():
+    evaluation = ground_truth()
+    table = tables.ranking_table(evaluation.rankings, planted=10, top_count=8)
+    assert table.rows[0] == ["review list", "8 of 10", "80\u00a0%", "0.9"]
