@@ -15,6 +15,7 @@ class ParameterAwareConfigLoader(OmegaConfigLoader):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Kedro's own resolvers use the same call, which omegaconf 2.4 deprecates.
         OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
 
     def _parameter(self, key: str) -> Any:

@@ -7,8 +7,9 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook
+from sourcetrace.tracking.hooks import RunTagsHook
 
-HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), SummaryHook())
+HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), RunTagsHook(), SummaryHook())
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader
 CONFIG_LOADER_ARGS = {

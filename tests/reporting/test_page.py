@@ -84,11 +84,7 @@ def test_it_says_the_result_and_that_nothing_is_verified(page):
     assert "Would plain loss have done?" in text
 
 
-def test_the_same_content_gives_the_same_bytes(page):
-    assert render_page(page_content(80, suspects=30)) == page
-
-
-def test_rows_need_no_order(page):
+def test_the_same_rows_in_any_order_give_the_same_bytes(page):
     content = page_content(80, suspects=30)
     shuffled = {
         name: getattr(content, name).sample(fraction=1, shuffle=True, seed=3)
@@ -122,15 +118,16 @@ def test_everything_from_data_is_escaped():
     [
         {"examples": 1, "suspects": 1},
         {"examples": 1, "suspects": 0},
-        {"suspects": 40},
+        {"suspects": 40, "method": "one of tomorrow"},
         {"labelled": False, "predicted": False, "pictured": False},
-        {"predicted": False},
         {
             name: getattr(page_content(), name).clear()
             for name in ("segment_contributions", "example_signals", "query_signals")
         },
-        {"unattributed_parameters": page_content().unattributed_parameters.clear()},
-        {"method": "one of tomorrow"},
+        {
+            "predicted": False,
+            "unattributed_parameters": page_content().unattributed_parameters.clear(),
+        },
     ],
     ids=", ".join,
 )

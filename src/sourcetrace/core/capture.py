@@ -40,11 +40,21 @@ class ForwardPass:
         self._modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
         self._recording = recording
 
-    def inputs(self) -> dict[str, Tensor]:
-        """Return the layer inputs, name -> [N, groups, S, D_in]."""
+    def inputs(self, *, examples: int | None = None) -> dict[str, Tensor]:
+        """Return the layer inputs, name -> [N, groups, S, D_in].
+
+        Args:
+            examples: N, where it is known; a layer with another first dimension is refused.
+        """
         result = {}
         for layer in self._layers:
             values = self._recording.inputs[layer.name]
+            if examples is not None and values.shape[0] != examples:
+                raise InputError(
+                    f"{layer.name}: its input has shape {list(values.shape)} for a batch of "
+                    f"{examples} examples; the first dimension must be the example. Put the "
+                    "batch first in the model, or freeze this layer."
+                )
             if values._version != self._recording.versions[layer.name]:
                 raise InputError(
                     f"{layer.name}: its input was changed in place after the layer read it, "
@@ -88,10 +98,16 @@ def _recording_hooks(model: nn.Module, layers: Sequence[Layer]) -> Iterator[_Rec
     recording = _Recording()
     handles = []
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def record(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-            recording.inputs[name] = arguments[0].detach()
-            recording.versions[name] = arguments[0]._version
+    def hook_for(name: str) -> Callable[..., None]:
+        def record(
+            module: nn.Module,
+            arguments: tuple[Tensor, ...],
+            keywords: Mapping[str, Tensor],
+            output: Tensor,
+        ) -> None:
+            values = arguments[0] if arguments else keywords["input"]
+            recording.inputs[name] = values.detach()
+            recording.versions[name] = values._version
             # The edge, not the tensor: an in-place activation would change the tensor's own.
             recording.outputs[name] = get_gradient_edge(output)
 
@@ -100,7 +116,7 @@ def _recording_hooks(model: nn.Module, layers: Sequence[Layer]) -> Iterator[_Rec
     try:
         for layer in layers:
             module = model.get_submodule(layer.name)
-            handles.append(module.register_forward_hook(hook_for(layer.name)))
+            handles.append(module.register_forward_hook(hook_for(layer.name), with_kwargs=True))
         yield recording
     finally:
         for handle in handles:

@@ -163,7 +163,7 @@ class GradientSource:
         generator = ExampleGenerator.for_examples(
             self.training.seeds(rows.tolist(), seed=self.seed, purpose=point.id)
         )
-        inputs = captured.inputs()
+        inputs = captured.inputs(examples=count)
         sampled_loss = objective.sampled_loss(captured.outputs, generator)
         sampled_outputs = captured.output_gradients(
             per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
@@ -215,7 +215,7 @@ class GradientSource:
         captured = capture_forward(
             model, self.coverage.layers, lambda: objective.forward(model, batch)
         )
-        inputs = captured.inputs()
+        inputs = captured.inputs(examples=len(index))
         measurement = per_example_loss(
             objective.measurement(captured.outputs, batch), name="measurement", examples=len(index)
         )

@@ -60,8 +60,7 @@ def review_table(review_list: pl.DataFrame) -> Table:
             format_count(row["queries_harmed"]),
             format_number(row["total_query_loss_influence"], signed=True),
             format_number(row["loss"]),
-            format_number(row["self_influence"]),
-            format_count(row["self_influence_rank"]),
+            f"{format_number(row['self_influence'])} · {format_count(row['self_influence_rank'])}",
             row["reason"],
         ]
         for row in review_list.head(REVIEW_ROWS).iter_rows(named=True)
@@ -82,8 +81,7 @@ def review_table(review_list: pl.DataFrame) -> Table:
         Column("Queries harmed", "number"),
         Column("Loss influence", "number"),
         Column("Loss", "number"),
-        Column("Self-influence", "number"),
-        Column("Rank in label", "number"),
+        Column("Self-influence · rank", "number"),
         Column("Reason", "sentence"),
     )
     return Table("Training examples, most harmful first", columns, rows, note)

@@ -1,0 +1,36 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DO_NOT_TRACK := true
+# Pip leaves a stamp behind when it succeeded, so that a broken installation is made again.
+RUNTIME := $(VENV)/.runtime-installed
+DEVELOPMENT := $(VENV)/.development-installed
+
+.PHONY: demo test lint clean
+
+demo: $(RUNTIME)
+	$(BIN)/kedro run
+
+test: $(DEVELOPMENT)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(DEVELOPMENT)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(DEVELOPMENT): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@ $(RUNTIME)
+
+clean:
+	rm -rf $(VENV) mlflow.db mlruns

@@ -1,0 +1,157 @@
+"""Reading checkpoints: nothing executes, and every refusal names the file and the remedy."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.checkpoints import CheckpointFolder, CheckpointsDataset
+
+
+def checkpoint(step=10, **settings):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **settings})
+    return {
+        "step": step,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+
+
+def only(folder, stages=None):
+    reader = CheckpointFolder(folder, stages)
+    return reader.load(reader.files()[0])
+
+
+def test_the_training_state_comes_from_the_optimiser(tmp_path):
+    torch.save(checkpoint(weight_decay=0.01), tmp_path / "a.pt")
+    record = only(tmp_path).record
+    assert (record.step, record.learning_rate, record.momentum, record.weight_decay) == (
+        10,
+        0.1,
+        0.9,
+        0.01,
+    )
+
+
+def test_files_are_read_in_the_natural_order_of_their_names(tmp_path):
+    for name in ("step_10.pt", "step_9.pt", "step_100.pt"):
+        torch.save(checkpoint(), tmp_path / name)
+    names = [file.name for file in CheckpointFolder(tmp_path).files()]
+    assert names == ["step_9.pt", "step_10.pt", "step_100.pt"]
+
+
+def test_what_is_saved_is_what_is_loaded_and_replaces_the_run_before(tmp_path):
+    dataset = CheckpointsDataset(path=str(tmp_path))
+    dataset.save([checkpoint(5), checkpoint(6)])
+    dataset.save([checkpoint(7)])
+    folder = dataset.load()
+    assert [folder.load(file).record.step for file in folder.files()] == [7]
+
+
+def test_pickled_code_is_refused_and_not_executed(tmp_path):
+    trace = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(trace), "w"))
+
+    torch.save({**checkpoint(), "extra": Payload()}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt holds pickled Python objects.*nothing in it"):
+        only(tmp_path)
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(InputError, match=r"a\.pt"):
+        only(tmp_path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 500, -40])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    file = tmp_path / "a.pt"
+    torch.save(checkpoint(), file)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"a\.pt"):
+        only(tmp_path)
+
+
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        CheckpointFolder(tmp_path / "nowhere").files()
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    with pytest.raises(InputError, match=r"holds no \.pt"):
+        CheckpointFolder(tmp_path).files()
+
+
+def test_a_checkpoint_without_its_parts_is_refused(tmp_path):
+    content = checkpoint()
+    del content["step"]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="lacks step"):
+        only(tmp_path)
+
+
+@pytest.mark.parametrize("step", [-1, "ten", 1.5, None])
+def test_a_step_that_is_no_count_is_refused(tmp_path, step):
+    torch.save(checkpoint(step), tmp_path / "a.pt")
+    with pytest.raises(InputError, match="step"):
+        only(tmp_path)
+
+
+@pytest.mark.parametrize("setting", [{"nesterov": True}, {"dampening": 0.1}, {"maximize": True}])
+def test_settings_that_are_not_heavy_ball_are_refused(tmp_path, setting):
+    torch.save(checkpoint(**setting), tmp_path / "a.pt")
+    with pytest.raises(InputError, match=next(iter(setting))):
+        only(tmp_path)
+
+
+def test_other_optimisers_and_differing_groups_are_refused(tmp_path):
+    model = nn.Linear(2, 1)
+    adam = torch.optim.AdamW(model.parameters())
+    torch.save({**checkpoint(), "optimizer_state_dict": adam.state_dict()}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="Only SGD"):
+        only(tmp_path)
+    groups = [{"params": [model.weight], "lr": 0.1}, {"params": [model.bias], "lr": 0.2}]
+    sgd = torch.optim.SGD(groups)
+    torch.save({**checkpoint(), "optimizer_state_dict": sgd.state_dict()}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="differ in lr"):
+        only(tmp_path)
+
+
+def test_safetensors_with_a_sidecar_give_the_same_record(tmp_path):
+    state = checkpoint()["model_state_dict"]
+    save_file(state, tmp_path / "a.safetensors")
+    sidecar = tmp_path / "a.json"
+    with pytest.raises(InputError, match=r"no sidecar a\.json"):
+        only(tmp_path)
+    sidecar.write_text(json.dumps({"step": 4, "learning_rate": 0.1, "optimizer": "AdamW"}))
+    with pytest.raises(InputError, match="optimizer"):
+        only(tmp_path)
+    sidecar.write_text(json.dumps({"step": 4, "learning_rate": 0.1, "stage": "tuning"}))
+    loaded = only(tmp_path)
+    assert (loaded.record.step, loaded.record.stage) == (4, "tuning")
+    assert all(torch.equal(loaded.state_dict[key], state[key]) for key in state)
+    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(InputError, match="damaged"):
+        only(tmp_path)
+
+
+def test_stages_come_from_their_last_steps_where_the_file_is_silent(tmp_path):
+    torch.save(checkpoint(20), tmp_path / "a.pt")
+    assert only(tmp_path).record.stage == "training"
+    assert only(tmp_path, {"tuning": 30, "pretraining": 15}).record.stage == "tuning"
+    with pytest.raises(InputError, match="behind the last step"):
+        only(tmp_path, {"pretraining": 15})
+
+
+def test_weights_that_changed_since_the_manifest_are_refused(tmp_path):
+    torch.save(checkpoint(), tmp_path / "a.pt")
+    known = only(tmp_path)
+    folder = CheckpointFolder(tmp_path)
+    assert folder.weights("a.pt", known.sha256).keys() == known.state_dict.keys()
+    torch.save(checkpoint(11), tmp_path / "a.pt")
+    with pytest.raises(InputError, match="has changed since"):
+        CheckpointFolder(tmp_path).weights("a.pt", known.sha256)

@@ -1,0 +1,77 @@
+"""Tables, tensors and caches come back as they were saved."""
+
+import polars as pl
+import pytest
+import torch
+from kedro.io import DatasetError
+from polars.testing import assert_frame_equal
+
+from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
+from sourcetrace.datasets import (
+    CovariancesDataset,
+    CurvatureDataset,
+    GradientCacheDataset,
+    ShardedParquetDataset,
+)
+
+
+def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp_path):
+    parts = [pl.DataFrame({"example_id": [f"{i}-{j}" for j in range(3)]}) for i in range(12)]
+    before = ShardedParquetDataset(path=str(tmp_path))
+    for part in parts:
+        before.save(part)
+    assert_frame_equal(ShardedParquetDataset(path=str(tmp_path)).load(), pl.concat(parts))
+    after = ShardedParquetDataset(path=str(tmp_path))
+    after.save(parts[5])
+    assert_frame_equal(after.load(), parts[5])
+    assert [file.name for file in tmp_path.iterdir()] == ["part-000000.parquet"]
+
+
+def test_a_table_that_was_never_saved_is_an_error(tmp_path):
+    with pytest.raises(DatasetError):
+        ShardedParquetDataset(path=str(tmp_path)).load()
+
+
+def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
+    def block():
+        return CurvatureBlock(EigenBasis(torch.rand(1, 2, 2), torch.rand(1, 3, 3)), torch.rand(1))
+
+    segments = [{"": block(), "a.b/c": block()} for _ in range(11)]
+    dataset = CurvatureDataset(filepath=str(tmp_path / "curvature.safetensors"))
+    dataset.save(segments)
+    loaded = dataset.load()
+    for before, after in zip(segments, loaded, strict=True):
+        assert after.keys() == before.keys()
+        for name, expected in before.items():
+            assert torch.equal(after[name].eigenvalues, expected.eigenvalues)
+            assert torch.equal(after[name].basis.inputs, expected.basis.inputs)
+            assert torch.equal(after[name].basis.outputs, expected.basis.outputs)
+
+
+def test_covariances_come_back(tmp_path):
+    sums = {"step_1": {"a.b": CovarianceSums(torch.rand(1, 2, 2), torch.rand(1, 3, 3), 7)}}
+    dataset = CovariancesDataset(filepath=str(tmp_path / "covariances.safetensors"))
+    dataset.save(sums)
+    loaded = dataset.load()["step_1"]["a.b"]
+    assert loaded.examples == 7
+    assert torch.equal(loaded.activation, sums["step_1"]["a.b"].activation)
+
+
+@pytest.mark.parametrize(
+    ("policy", "same_run", "later_run"),
+    [("memory", True, False), ("disk", True, True), ("recompute", False, False)],
+)
+def test_the_cache_keeps_what_its_policy_says(tmp_path, policy, same_run, later_run):
+    cache = GradientCacheDataset(path=str(tmp_path)).load()
+    cache.open("these inputs")
+    cache.restart(policy)
+    cache.put("point/0-2", {"both/layer/inputs": torch.arange(3)})
+    assert (cache.get("point/0-2") is not None) == same_run
+    later = GradientCacheDataset(path=str(tmp_path)).load()
+    later.open("these inputs")
+    assert (later.get("point/0-2") is not None) == later_run
+    later.open("other inputs")
+    assert later.get("point/0-2") is None
+    cache.restart("recompute")
+    assert cache.get("point/0-2") is None

@@ -1,0 +1,136 @@
+"""The ingest refuses what would fail later, and describes what it accepts."""
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets import CheckpointsDataset
+from sourcetrace.parameters import AttributionParameters, SegmentParameters
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
+from sourcetrace.tasks import ClassificationTask
+
+
+class Tiny(ClassificationTask):
+    """Six training examples and two queries in three classes."""
+
+    def __init__(self):
+        self.ids = [f"e{i}" for i in range(6)]
+        self.more = {}
+
+    def build_model(self):
+        return nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))
+
+    def train_examples(self):
+        return TensorDataset(torch.rand(6, 2), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+    def query_examples(self):
+        return TensorDataset(torch.rand(2, 2), torch.tensor([0, 1]))
+
+    def train_table(self):
+        return pl.DataFrame({"example_id": self.ids, **self.more})
+
+    def query_table(self):
+        return pl.DataFrame({"example_id": ["q0", "q1"]})
+
+
+def save_run(folder, task, steps, **changes):
+    model = task.build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    CheckpointsDataset(path=str(folder)).save(
+        [
+            {
+                "step": step,
+                "model_state_dict": model.state_dict(),
+                "optimizer_state_dict": optimizer.state_dict(),
+                **changes,
+            }
+            for step in steps
+        ]
+    )
+
+
+def ingest(folder, task, count=2):
+    checkpoints = CheckpointsDataset(path=str(folder)).load()
+    return ingest_checkpoints(
+        checkpoints, task, SegmentParameters(count=count), AttributionParameters(device="cpu")
+    )
+
+
+def test_an_accepted_run_is_described(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20, 30])
+    manifest, left_out, train, queries = ingest(tmp_path, Tiny())
+    CheckpointManifest.validate(manifest)
+    UnattributedParameters.validate(left_out)
+    TrainTable.validate(train)
+    assert manifest["step_mass"].to_list() == pytest.approx([10.0] * 3)
+    assert manifest["segment"].to_list() == [1, 1, 2] or manifest["segment"].to_list() == [1, 2, 2]
+    assert manifest["attributed_share"][0] == pytest.approx(27 / 35)
+    assert left_out["reason"].to_list() == ["BatchNorm1d is not supported"] * 2
+    assert train["stage"].unique().to_list() == ["training"]
+    assert queries.height == 2
+
+
+def test_weights_that_do_not_fit_or_are_not_finite_are_refused(tmp_path):
+    class Wider(Tiny):
+        def build_model(self):
+            return nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    save_run(tmp_path, Tiny(), [10, 20])
+    with pytest.raises(InputError, match=r"does not fit.*missing: 2\.weight.*0\.weight \[4, 2\]"):
+        ingest(tmp_path, Wider())
+    state = Tiny().build_model().state_dict()
+    state["0.weight"][0, 0] = torch.nan
+    save_run(tmp_path, Tiny(), [10, 20], model_state_dict=state)
+    with pytest.raises(InputError, match=r"NaN or infinite weights \(0\.weight\)"):
+        ingest(tmp_path, Tiny())
+
+
+def test_steps_that_repeat_or_fall_are_refused(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20])
+    (tmp_path / "step_000005.pt").write_bytes((tmp_path / "step_000020.pt").read_bytes())
+    with pytest.raises(InputError, match="says step 10 but follows step_000005"):
+        ingest(tmp_path, Tiny())
+    (tmp_path / "step_000005.pt").unlink()
+    (tmp_path / "step_000030.pt").write_bytes((tmp_path / "step_000020.pt").read_bytes())
+    with pytest.raises(InputError, match="both say step 20"):
+        ingest(tmp_path, Tiny())
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["a", "b"], "has 2 rows, but train_examples"),
+        (["a", "b", "c", "d", "e", "a"], "1 values of example_id occur more than once, such as a"),
+        (["a", "b", "c", "d", "e", None], "example_id has empty values"),
+    ],
+)
+def test_a_training_table_that_does_not_fit_is_refused(tmp_path, ids, message):
+    save_run(tmp_path, Tiny(), [10, 20])
+    task = Tiny()
+    task.ids = ids
+    with pytest.raises(InputError, match=message):
+        ingest(tmp_path, task)
+
+
+@pytest.mark.parametrize("name", ["train_loss", "sampled_loss", "measurement"])
+def test_a_loss_averaged_over_the_batch_is_refused(tmp_path, name):
+    save_run(tmp_path, Tiny(), [10, 20])
+    task = Tiny()
+    original = getattr(task, name)
+    setattr(task, name, lambda *arguments: original(*arguments).mean())
+    with pytest.raises(InputError, match=rf"{name} returned shape \[\] for a batch of 2"):
+        ingest(tmp_path, task)
+
+
+def test_stages_of_table_and_checkpoints_must_agree(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20], stage="tuning")
+    task = Tiny()
+    task.more = {"stage": ["tuning"] * 5 + ["pretraining"]}
+    with pytest.raises(InputError, match="puts 1 examples into stage 'pretraining'"):
+        ingest(tmp_path, task)
+    task.more = {"stage": ["tuning"] * 6}
+    assert ingest(tmp_path, task)[0]["stage"].unique().to_list() == ["tuning"]

@@ -1,0 +1,213 @@
+"""The commands of the README, run as a user runs them, in a folder with a space in its name."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[1]
+KEDRO = Path(sys.executable).with_name("kedro")
+
+
+def make_project(folder):
+    folder.mkdir()
+    shutil.copytree(REPOSITORY / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+    (folder / "conf/local").mkdir()
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    (folder / "src").symlink_to(REPOSITORY / "src")
+    return folder
+
+
+def kedro(project, *arguments, **environment):
+    return subprocess.run(
+        [KEDRO, *arguments],
+        cwd=project,
+        env={**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def scores_of(project):
+    folder = project / "data/07_model_output/attribution_scores"
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A project in which plain `kedro run` has run."""
+    project = make_project(tmp_path_factory.mktemp("demo") / "a project")
+    run = kedro(project, "run")
+    assert run.returncode == 0, run.stderr[-3000:]
+    return project, run
+
+
+def test_the_demo_finds_the_planted_errors(demo):
+    project, run = demo
+    rankings = pl.read_parquet(project / "data/08_reporting/demo_rankings.parquet")
+    ours = rankings.row(0, named=True)
+    assert ours["recall_in_top"] >= 0.92
+    lines = run.stdout.splitlines()
+    assert any("1,437 training examples" in line and "6 checkpoints" in line for line in lines)
+    assert any(f"{ours['found_in_top']} of 115" in line for line in lines)
+    assert "data/08_reporting/cleaning_report.html" in run.stdout
+    assert "kedro mlflow ui" in run.stdout
+    assert "Traceback" not in run.stderr
+    assert "Warning" not in run.stderr + run.stdout
+
+
+def test_scores_are_in_the_order_of_the_training_table(demo):
+    project, _ = demo
+    scores = pl.concat(
+        [
+            pl.read_parquet(f)
+            for f in sorted((project / "data/07_model_output/attribution_scores").iterdir())
+        ]
+    )
+    table = pl.read_parquet(project / "data/03_primary/train_table.parquet")
+    assert scores["example_id"].to_list() == table["example_id"].to_list()
+    assert scores.schema["scores"] == pl.Array(pl.Float32, 360)
+    parts = pl.concat(
+        [
+            pl.read_parquet(f)
+            for f in sorted((project / "data/07_model_output/segment_contributions").iterdir())
+        ]
+    )
+    harm = parts.group_by("example_id", maintain_order=True).agg(pl.col("harm").sum())
+    total = scores["scores"].to_numpy().sum(1)
+    assert harm["harm"].to_numpy() == pytest.approx(total, rel=1e-3, abs=1e-3)
+
+
+def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
+    from mlflow.tracking import MlflowClient
+
+    project, _ = demo
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("sourcetrace")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["demo.harm_average_precision"] > 0.9
+    assert run.data.metrics["audit.attributed_share"] == 1.0
+    assert run.data.params["attribution.method"] == "source"
+    assert run.data.tags["sourcetrace.version"]
+    assert client.get_model_version("sourcetrace-digits", "1").run_id == run.info.run_id
+
+
+def test_the_same_seed_gives_the_same_bytes_and_the_audit_needs_no_answer_key(demo):
+    project, _ = demo
+    before = scores_of(project)
+    shutil.rmtree(project / "data/01_raw/digits_answer_key")
+    run = kedro(project, "run", "--pipelines", "audit")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert scores_of(project) == before
+
+
+@pytest.mark.parametrize("policy", ["disk", "recompute"])
+def test_the_memory_policy_does_not_change_the_scores(demo, policy):
+    project, _ = demo
+    before = scores_of(project)
+    run = kedro(
+        project,
+        "run",
+        "--from-nodes",
+        "extract_gradients",
+        "--to-nodes",
+        "score_examples",
+        "--params",
+        f"gradients.cache={policy}",
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert scores_of(project) == before
+    kept = list((project / "data/04_feature/gradients").rglob("*.safetensors"))
+    assert bool(kept) == (policy == "disk")
+
+
+def test_a_report_from_existing_tables_needs_no_torch(demo, tmp_path):
+    project, _ = demo
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    run = kedro(project, "run", "--pipelines", "cleaning_report", PYTHONPATH=str(tmp_path))
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert kedro(project, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
+    project, _ = demo
+    before = {file: file.read_bytes() for file in (project / "data").rglob("*") if file.is_file()}
+    (project / "empty").mkdir(exist_ok=True)
+    run = kedro(project, "run", "--pipelines", "audit", "--params", "checkpoints.path=empty")
+    assert run.returncode not in (0, None)
+    ending = " ".join(run.stderr.split("Error:")[-1].split())
+    assert "holds no .pt and no .safetensors file" in ending
+    assert "Traceback" not in run.stderr + run.stdout
+    unknown = kedro(project, "run", "--pipelines", "audit", "--params", "task.class=no.Task")
+    assert unknown.returncode not in (0, None)
+    assert "there is no module 'no'" in " ".join(unknown.stderr.split())
+    after = {file: file.read_bytes() for file in (project / "data").rglob("*") if file.is_file()}
+    assert after == before
+
+
+def test_the_documented_task_of_a_users_own_is_audited(tmp_path):
+    """Does what docs/your_own_task.md says, with the code that stands there."""
+    project = make_project(tmp_path / "their project")
+    page = (REPOSITORY / "docs/your_own_task.md").read_text(encoding="utf-8")
+    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
+    assert len(code.splitlines()) < 60
+    (project / "churn.py").write_text(code)
+    (project / "conf/mine").mkdir()
+    (parameters,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    (project / "conf/mine/parameters.yml").write_text(parameters)
+    wrong = train_churn_model(project / "data/01_raw")
+
+    run = kedro(project, "run", "--pipelines", "audit", "--env", "mine")
+
+    assert run.returncode == 0, run.stderr[-3000:]
+    review = pl.read_csv(project / "data/08_reporting/review_list.csv")
+    found = set(review["example_id"].head(2 * len(wrong))) & wrong
+    assert len(found) >= 0.7 * len(wrong)
+    assert (project / "data/08_reporting/cleaning_report.html").stat().st_size > 10_000
+
+
+def train_churn_model(folder):
+    """Write a table with 12 wrong labels of 240 and checkpoints of a model trained on it."""
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(300, 4, generator=generator)
+    labels = (inputs @ torch.tensor([1.5, -1.0, 0.5, 2.0]) > 0).long()
+    given = labels.clone()
+    given[:240:20] = 1 - given[:240:20]
+    table = pl.DataFrame(inputs.numpy(), schema=["months", "calls", "spend", "complaints"])
+    table = table.with_columns(
+        customer=pl.Series([f"customer {i}" for i in range(300)]),
+        left=pl.Series(given.tolist()),
+        split=pl.Series(["train"] * 240 + ["query"] * 60),
+    )
+    table.write_parquet(folder / "churn.parquet")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    (folder / "churn_checkpoints").mkdir()
+    for step in range(1, 181):
+        rows = torch.randint(240, (32,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs[rows]), given[rows]).backward()
+        optimizer.step()
+        if step % 60 == 0:
+            torch.save(
+                {
+                    "step": step,
+                    "model_state_dict": model.state_dict(),
+                    "optimizer_state_dict": optimizer.state_dict(),
+                },
+                folder / f"churn_checkpoints/step_{step}.pt",
+            )
+    return {f"customer {i}" for i in range(0, 240, 20)}
