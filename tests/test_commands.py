@@ -23,7 +23,11 @@ def make_project(folder):
     shutil.copytree(REPOSITORY / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     (folder / "conf/local").mkdir()
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
-    (folder / "src").symlink_to(REPOSITORY / "src")
+    shutil.copytree(
+        REPOSITORY / "src",
+        folder / "src",
+        ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+    )
     return folder
 
 

@@ -1,5 +1,6 @@
 """Kedro hooks for the person at the terminal."""
 
+import logging
 import sys
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,8 @@ class ProjectFolderHook:
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Make the project's folder importable, behind everything installed."""
+        # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.
+        logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
         folder = str(context.project_path)
         if folder not in sys.path:
             sys.path.append(folder)

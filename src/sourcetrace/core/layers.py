@@ -232,11 +232,13 @@ def _unsupported_reason(
     calls: int,
     owners: Counter[int],
 ) -> str:
-    if type(module) not in kinds:
+    # All of the module's, not only its `own`: a tied weight counts where it is seen first.
+    everything = dict(module.named_parameters(recurse=False))
+    if type(module) not in kinds or "weight" not in everything:
         return f"{type(module).__name__} is not supported"
-    if any(not p.requires_grad for _, p in own):
+    if any(not p.requires_grad for p in everything.values()):
         return "frozen (requires_grad is False)"
-    if any(owners[id(p)] > 1 for _, p in own):
+    if any(owners[id(p)] > 1 for p in everything.values()):
         return "tied: another module has the same parameter"
     if calls != 1:
         return f"called {calls} times in one forward pass"

@@ -55,6 +55,12 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
     """
     if not records:
         raise InputError("There are no checkpoints: expected at least one.")
+    for record in records:
+        if not 0 <= record.momentum < 1:
+            raise InputError(
+                f"Checkpoint {record.id} says momentum {record.momentum:g}; expected 0 up to, "
+                "without, 1."
+            )
     for before, after in zip(records, records[1:], strict=False):
         if after.step == before.step:
             raise InputError(

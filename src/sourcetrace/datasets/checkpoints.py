@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +138,10 @@ def _read_pt(file: Path, data: bytes) -> Mapping[str, Any]:
     import torch
 
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of foreign pickles before it refuses them; the refusal is ours to word.
+            warnings.simplefilter("ignore")
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{file.name} holds pickled Python objects besides tensors, numbers and text; it was "

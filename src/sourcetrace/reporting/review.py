@@ -82,10 +82,12 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         _number(pl.col("harm")),
     )
     wrong = pl.format(
-        "The model says {}, and gives the label {} a probability of {} %.",
+        "The model says {}, and gives the label {} a probability of {}.",
         "predicted_label",
         "given_label",
-        (pl.col("given_label_probability") * 100).round(1),
+        pl.when(pl.col("given_label_probability") < 0.001)  # noqa: PLR2004
+        .then(pl.lit("< 0.1 %"))
+        .otherwise(pl.format("{} %", (pl.col("given_label_probability") * 100).round(1))),
     )
     action = (
         pl.when(harmful & disbelieved)

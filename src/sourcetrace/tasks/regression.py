@@ -26,14 +26,15 @@ class RegressionTask(TaskBase):
         return 0.5 * (predictions - targets).square()
 
     def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the loss against targets 1 above or below the output, [B].
+        """Return a loss with the gradient of targets 1 above or below the output, [B].
 
         The curvature asks of the residual that its mean square be 1. A normal one has that on
         average; a sign has it in every draw, so the estimate has no sampling error at all.
         """
         predictions = _flat(outputs)
         residual = signs(generator, [len(predictions)], like=predictions.detach())
-        return 0.5 * (predictions - (predictions.detach() + residual)).square()
+        # The gradient of the loss, in a form where a residual beside a large output is not lost.
+        return -residual * predictions
 
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return 0.5 · (output - target)², [B]."""

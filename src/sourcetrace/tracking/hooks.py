@@ -42,7 +42,7 @@ def _git_tags(project: Path) -> dict[str, str]:
     """Return the revision and whether files differ from it; nothing outside a repository."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(project), *arguments]  # noqa: S607, the user's own git
+        command = ["git", "-C", str(project), *arguments]
         return subprocess.run(  # noqa: S603, no shell, our own arguments
             command, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
