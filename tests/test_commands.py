@@ -92,6 +92,8 @@ def test_scores_are_in_the_order_of_the_training_table(demo):
     assert harm["harm"].to_numpy() == pytest.approx(total, rel=1e-3, abs=1e-3)
 
 
+# MLflow's own use of SQLAlchemy.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
     from mlflow.tracking import MlflowClient
 

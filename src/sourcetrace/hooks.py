@@ -18,7 +18,7 @@ from sourcetrace.reporting.console import print_error, print_summary
 class ProjectFolderHook:
     """Lets a task live in a file in the project's folder."""
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Make the project's folder importable, behind everything installed."""
         # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.

@@ -153,7 +153,8 @@ def self_influence_block(
     rows = max(1, _SELF_INFLUENCE_BYTES // (widest * reference.element_size()))
     for part in torch.split(torch.arange(len(block)), rows):
         # Layer by layer: a dense gradient of all layers together would be the whole model.
-        for name, layer in own.items():
+        for name in (layer.name for layer in source.coverage.layers):
+            layer = own[name]
             responses = query_responses({name: layer.rows(part).dense()}, plan, curvatures)
             for index, (columns, gradients) in enumerate(staged):
                 inside = torch.isin(columns, part)

@@ -65,9 +65,11 @@ def segment_scores(responses: Mapping[str, Tensor], gradients: Sequence[Gradient
     return _mean(
         len(gradients),
         (
-            layer.products(responses[name])
+            checkpoint[name].products(response)
             for checkpoint in gradients
-            for name, layer in checkpoint.items()
+            # The responses' order: a cache may return the layers in another, and sums of
+            # floats in another order differ in their last bits.
+            for name, response in responses.items()
         ),
     )
 
@@ -84,9 +86,9 @@ def paired_segment_scores(
     return _mean(
         len(gradients),
         (
-            layer.paired_products(responses[name])
+            checkpoint[name].paired_products(response)
             for checkpoint in gradients
-            for name, layer in checkpoint.items()
+            for name, response in responses.items()
         ),
     )
 

@@ -57,7 +57,8 @@ class GradientCache:
     def put(self, key: str, tensors: "Mapping[str, Tensor]") -> None:
         """Keep the tensors as the policy says."""
         if self.policy == "memory":
-            self._memory[key] = dict(tensors)
+            # As they would come back from disk: contiguous, and no view into a larger batch.
+            self._memory[key] = {name: tensor.contiguous() for name, tensor in tensors.items()}
         elif self.policy == "disk":
             write_tensors(self._file(key), tensors)
 

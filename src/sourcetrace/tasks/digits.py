@@ -26,7 +26,11 @@ class DigitsTask(ClassificationTask):
         query_set: Parquet file of the scans that are explained.
     """
 
-    def __init__(self, training_set: str, query_set: str) -> None:
+    def __init__(
+        self,
+        training_set: str = "data/01_raw/digits/training_set.parquet",
+        query_set: str = "data/01_raw/digits/query_set.parquet",
+    ) -> None:
         self._training = _read(training_set)
         self._queries = _read(query_set)
 
