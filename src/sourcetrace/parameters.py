@@ -20,7 +20,8 @@ class TaskParameters(_Parameters):
     """
 
     class_path: str = Field(alias="class", pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+$")
-    arguments: dict[str, Any] = {}
+    # Not in the repr, which kedro-mlflow logs: an argument may be a secret.
+    arguments: dict[str, Any] = Field(default={}, repr=False)
 
 
 class SegmentParameters(_Parameters):

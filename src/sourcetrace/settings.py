@@ -8,9 +8,9 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook
-from sourcetrace.tracking.hooks import RunTagsHook
+from sourcetrace.tracking.hooks import RunRecordHook
 
-HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), RunTagsHook(), SummaryHook())
+HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), RunRecordHook(), SummaryHook())
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -1,19 +1,28 @@
-"""Tags a run with what kedro-mlflow leaves out: the code's revision and the versions used."""
+"""What kedro-mlflow leaves out: the code's revision, versions, and single parameters."""
 
 import platform
+import re
 import subprocess
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from pydantic import BaseModel
 
 from sourcetrace import __version__
 
+_SECRET = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
+"""Names of parameters whose values are not logged."""
 
-class RunTagsHook:
-    """Logs tags as soon as kedro-mlflow has started the run."""
+
+class RunRecordHook:
+    """Logs tags and parameters as soon as kedro-mlflow has started the run."""
 
     def __init__(self) -> None:
         self._project = Path()
@@ -24,10 +33,22 @@ class RunTagsHook:
         self._project = Path(context.project_path)
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self) -> None:
-        """Tag the active run; without one, tracking is off."""
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Tag the active run and log its parameters one by one; without one, tracking is off.
+
+        kedro-mlflow logs a parameter group that pydantic has checked as one line of text, which
+        nobody can filter runs by.
+        """
         if mlflow.active_run() is None:
             return
+        mlflow.log_params(
+            {
+                name: value
+                for source in sorted(pipeline.inputs())
+                if source.startswith("params:")
+                for name, value in _flat(source.removeprefix("params:"), catalog.load(source))
+            }
+        )
         mlflow.set_tags(
             {
                 "sourcetrace.version": __version__,
@@ -36,6 +57,17 @@ class RunTagsHook:
                 **_git_tags(self._project),
             }
         )
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a parameter group, `attribution.method` and so on."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}", inner)
+    else:
+        yield name, "***" if _SECRET.search(name.rsplit(".", 1)[-1]) else value
 
 
 def _git_tags(project: Path) -> dict[str, str]:

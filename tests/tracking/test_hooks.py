@@ -1,0 +1,36 @@
+"""What MLflow is told of a run."""
+
+import mlflow
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+
+from sourcetrace.parameters import AttributionParameters, TaskParameters
+from sourcetrace.tracking.hooks import RunRecordHook
+
+
+def run_hook(monkeypatch, parameters):
+    logged = {}
+    monkeypatch.setattr(mlflow, "active_run", lambda: object())
+    monkeypatch.setattr(mlflow, "log_params", logged.update)
+    monkeypatch.setattr(mlflow, "set_tags", lambda tags: None)
+    pipeline = Pipeline([node(lambda *_: 0, list(parameters), "out", name="node")])
+    catalog = DataCatalog({key: MemoryDataset(value) for key, value in parameters.items()})
+    RunRecordHook().before_pipeline_run(pipeline=pipeline, catalog=catalog)
+    return logged
+
+
+def test_parameters_are_logged_one_by_one(monkeypatch):
+    logged = run_hook(monkeypatch, {"params:attribution": AttributionParameters(seed=3)})
+    assert logged["attribution.seed"] == 3
+    assert logged["attribution.method"] == "source"
+
+
+@pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret"])
+def test_secrets_among_a_tasks_arguments_are_not_logged(monkeypatch, name):
+    arguments = {"table": "churn.parquet", "store": {name: "hunter2"}}
+    task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
+    logged = run_hook(monkeypatch, {"params:task": task})
+    assert logged["task.arguments.table"] == "churn.parquet"
+    assert "hunter2" not in str(logged)
+    assert "hunter2" not in repr(task)
