@@ -11,7 +11,7 @@ from sourcetrace.tracking.hooks import RunRecordHook
 
 def run_hook(monkeypatch, parameters):
     logged = {}
-    monkeypatch.setattr(mlflow, "active_run", lambda: object())
+    monkeypatch.setattr(mlflow, "active_run", object)
     monkeypatch.setattr(mlflow, "log_params", logged.update)
     monkeypatch.setattr(mlflow, "set_tags", lambda tags: None)
     pipeline = Pipeline([node(lambda *_: 0, list(parameters), "out", name="node")])
