@@ -157,6 +157,11 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
     unknown = kedro(project, "run", "--pipelines", "audit", "--params", "task.class=no.Task")
     assert unknown.returncode not in (0, None)
     assert "there is no module 'no'" in " ".join(unknown.stderr.split())
+    mixed = kedro(
+        project, "run", "--pipelines", "source_scoring", "--params", "attribution.method=influence"
+    )
+    assert mixed.returncode not in (0, None)
+    assert "ekfac_fitting left behind was computed with other" in " ".join(mixed.stderr.split())
     after = {file: file.read_bytes() for file in (project / "data").rglob("*") if file.is_file()}
     assert after == before
 

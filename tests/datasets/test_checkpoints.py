@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from kedro.io import DatasetError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -155,3 +156,31 @@ def test_weights_that_changed_since_the_manifest_are_refused(tmp_path):
     torch.save(checkpoint(11), tmp_path / "a.pt")
     with pytest.raises(InputError, match="has changed since"):
         CheckpointFolder(tmp_path).weights("a.pt", known.sha256)
+
+
+def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):
+    torch.save(checkpoint(), tmp_path / "theirs.pt")
+    with pytest.raises(DatasetError, match="they are left as they are"):
+        CheckpointsDataset(path=str(tmp_path)).save([checkpoint(7)])
+    assert [file.name for file in tmp_path.iterdir()] == ["theirs.pt"]
+
+
+def test_an_optimiser_that_only_looks_like_sgd_is_refused(tmp_path):
+    optimizer = torch.optim.RMSprop(nn.Linear(2, 1).parameters(), momentum=0.9)
+    content = {**checkpoint(), "optimizer_state_dict": optimizer.state_dict()}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="Only SGD"):
+        only(tmp_path)
+
+
+def test_the_prefix_of_data_parallel_training_is_taken_off(tmp_path):
+    content = checkpoint()
+    names = list(content["model_state_dict"])
+    content["model_state_dict"] = {
+        f"module.{key}": value for key, value in content["model_state_dict"].items()
+    }
+    torch.save(content, tmp_path / "a.pt")
+    assert list(only(tmp_path).state_dict) == names
+    torch.save({**content, "model_state_dict": None}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="is not a mapping of names to tensors"):
+        only(tmp_path)

@@ -8,12 +8,14 @@ from polars.testing import assert_frame_equal
 
 from sourcetrace.core.covariance import CovarianceSums
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
+from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import (
     CovariancesDataset,
     CurvatureDataset,
     GradientCacheDataset,
     ShardedParquetDataset,
 )
+from sourcetrace.datasets.stage_result import StageResult
 
 
 def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp_path):
@@ -39,8 +41,10 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
 
     segments = [{"": block(), "a.b/c": block()} for _ in range(11)]
     dataset = CurvatureDataset(filepath=str(tmp_path / "curvature.safetensors"))
-    dataset.save(segments)
-    loaded = dataset.load()
+    dataset.save(StageResult("this run", segments))
+    with pytest.raises(InputError, match="ekfac_fitting left behind was computed with other"):
+        dataset.load().of("another run", stage="ekfac_fitting")
+    loaded = dataset.load().of("this run", stage="ekfac_fitting")
     for before, after in zip(segments, loaded, strict=True):
         assert after.keys() == before.keys()
         for name, expected in before.items():
@@ -52,8 +56,8 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
 def test_covariances_come_back(tmp_path):
     sums = {"step_1": {"a.b": CovarianceSums(torch.rand(1, 2, 2), torch.rand(1, 3, 3), 7)}}
     dataset = CovariancesDataset(filepath=str(tmp_path / "covariances.safetensors"))
-    dataset.save(sums)
-    loaded = dataset.load()["step_1"]["a.b"]
+    dataset.save(StageResult("this run", sums))
+    loaded = dataset.load().of("this run", stage="gradient_extraction")["step_1"]["a.b"]
     assert loaded.examples == 7
     assert torch.equal(loaded.activation, sums["step_1"]["a.b"].activation)
 

@@ -134,3 +134,26 @@ def test_stages_of_table_and_checkpoints_must_agree(tmp_path):
         ingest(tmp_path, task)
     task.more = {"stage": ["tuning"] * 6}
     assert ingest(tmp_path, task)[0]["stage"].unique().to_list() == ["tuning"]
+
+
+def test_labels_are_written_as_the_models_are(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20])
+    task = Tiny()
+    task.more = {"label": [0.0, 1.0, 2.0, 0.0, 1.0, None]}
+    assert ingest(tmp_path, task)[2]["label"].to_list() == ["0", "1", "2", "0", "1", None]
+    task.more = {"label": ["cat", "dog", "cow"] * 2}
+    with pytest.raises(InputError, match=r"labels such as cat, cow, dog, .*Set label_names"):
+        ingest(tmp_path, task)
+    task.label_names = ("cat", "dog", "cow")
+    assert ingest(tmp_path, task)[2]["label"][0] == "cat"
+
+
+def test_an_error_in_the_users_code_says_where(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20])
+
+    class Doubles(Tiny):
+        def train_examples(self):
+            return TensorDataset(torch.rand(6, 2).double(), torch.tensor([0, 1, 2, 0, 1, 2]))
+
+    with pytest.raises(InputError, match=r"task\.forward failed on the first examples.*dtype"):
+        ingest(tmp_path, Doubles())

@@ -28,7 +28,7 @@ def test_parameters_are_logged_one_by_one(monkeypatch):
 
 @pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret"])
 def test_secrets_among_a_tasks_arguments_are_not_logged(monkeypatch, name):
-    arguments = {"table": "churn.parquet", "store": {name: "hunter2"}}
+    arguments = {"table": "churn.parquet", "store": {name: "hunter2"}, "at": "db://me:hunter2@host"}
     task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
     logged = run_hook(monkeypatch, {"params:task": task})
     assert logged["task.arguments.table"] == "churn.parquet"

@@ -89,4 +89,9 @@ def segment_filter(
 
 
 def _damping(eigenvalues: Tensor, damping: float | None) -> float | Tensor:
-    return INFLUENCE_DAMPING * eigenvalues.mean() if damping is None else damping
+    return (
+        # A dead layer's eigenvalues are all 0; its gradients too, so any damping will do.
+        (INFLUENCE_DAMPING * eigenvalues.mean()).clamp(min=torch.finfo(eigenvalues.dtype).tiny)
+        if damping is None
+        else damping
+    )

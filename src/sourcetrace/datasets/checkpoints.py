@@ -24,6 +24,10 @@ _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
 
 
+_MARKER = ".saved-by-sourcetrace"
+"""File in a folder whose checkpoints may be replaced."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One loaded checkpoint.
@@ -86,7 +90,8 @@ class CheckpointFolder:
             state_dict, training = _read_safetensors(file, data), read_sidecar(file)
         else:
             content = _read_pt(file, data)
-            state_dict, training = content["model_state_dict"], describe_training(file, content)
+            state_dict = _state_dict(file, content["model_state_dict"])
+            training = describe_training(file, content)
         record = CheckpointRecord(
             id=file.stem,
             step=training.step,
@@ -146,7 +151,7 @@ def _read_pt(file: Path, data: bytes) -> Mapping[str, Any]:
         raise InputError(
             f"{file.name} holds pickled Python objects besides tensors, numbers and text; it was "
             "refused, nothing in it was executed. Save model_state_dict, optimizer_state_dict "
-            "and step alone, not a whole model."
+            "and step alone, not a whole model, and step as a plain int, not a numpy number."
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise InputError(
@@ -162,6 +167,23 @@ def _read_pt(file: Path, data: bytes) -> Mapping[str, Any]:
             "with model_state_dict, optimizer_state_dict and step."
         )
     return dict(content)
+
+
+def _state_dict(file: Path, content: Any) -> "Mapping[str, Tensor]":
+    from torch import Tensor
+
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise InputError(
+            f"{file.name}: model_state_dict is not a mapping of names to tensors. Save "
+            "model.state_dict() as it is."
+        )
+    prefix = "module."
+    if content and all(key.startswith(prefix) for key in content):
+        # What DataParallel and DistributedDataParallel put before every name.
+        return {key.removeprefix(prefix): value for key, value in content.items()}
+    return content
 
 
 def _read_safetensors(file: Path, data: bytes) -> "Mapping[str, Tensor]":
@@ -189,7 +211,8 @@ def _natural_order(name: str) -> list[tuple[bool, int, str]]:
 class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], CheckpointFolder]):
     """Reads a folder of `.pt` files, or `.safetensors` with a JSON sidecar; writes `.pt`.
 
-    Saving replaces the `.pt` files that are there: they belong to another training run.
+    Saving replaces the `.pt` files of an earlier save. A folder with checkpoints from elsewhere
+    is left as it is, with an error.
 
     YAML:
         checkpoints:
@@ -211,7 +234,14 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], Checkpoint
     def _save(self, data: Sequence[Mapping[str, Any]]) -> None:
         import torch
 
+        marker = self._path / _MARKER
+        if any(self._path.glob("*.pt")) and not marker.exists():
+            raise InputError(
+                f"{str(self._path)!r} holds checkpoints of a training run that is not the "
+                "demo's; they are left as they are. To audit them: kedro run --pipelines audit."
+            )
         self._path.mkdir(parents=True, exist_ok=True)
+        marker.touch()
         written = set()
         for checkpoint in data:
             target = self._path / f"step_{checkpoint['step']:06d}.pt"

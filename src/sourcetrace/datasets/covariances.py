@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+from sourcetrace.datasets.stage_result import StageResult
+from sourcetrace.datasets.tensor_file import read_identity, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from sourcetrace.core.covariance import CovarianceSums
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CovariancesDataset(AbstractDataset[Any, Any]):
-    """Point id -> layer name -> `CovarianceSums`.
+    """A `StageResult` of point id -> layer name -> `CovarianceSums`.
 
     YAML:
         covariances:
@@ -29,19 +30,19 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str) -> None:
         self._filepath = Path(filepath)
 
-    def _save(self, data: "Covariances") -> None:
+    def _save(self, data: "StageResult[Covariances]") -> None:
         import torch
 
         tensors = {}
-        for point, layers in data.items():
+        for point, layers in data.value.items():
             for layer, sums in layers.items():
                 key = f"{point}/{layer}"
                 tensors[f"{key}/activation"] = sums.activation
                 tensors[f"{key}/pseudo_gradient"] = sums.pseudo_gradient
                 tensors[f"{key}/examples"] = torch.tensor(sums.examples)
-        write_tensors(self._filepath, tensors)
+        write_tensors(self._filepath, tensors, identity=data.identity)
 
-    def _load(self) -> "Covariances":
+    def _load(self) -> "StageResult[Covariances]":
         from sourcetrace.core.covariance import CovarianceSums
 
         tensors = read_tensors(self._filepath)
@@ -53,7 +54,7 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
                 tensors[f"{key}/pseudo_gradient"],
                 int(tensors[f"{key}/examples"]),
             )
-        return result
+        return StageResult(read_identity(self._filepath), result)
 
     def _exists(self) -> bool:
         return self._filepath.exists()

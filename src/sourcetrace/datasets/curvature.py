@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+from sourcetrace.datasets.stage_result import StageResult
+from sourcetrace.datasets.tensor_file import read_identity, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from sourcetrace.core.curvature import SegmentCurvature
 
 
 class CurvatureDataset(AbstractDataset[Any, Any]):
-    """A list of segments, each layer name -> `CurvatureBlock`.
+    """A `StageResult` of a list of segments, each layer name -> `CurvatureBlock`.
 
     YAML:
         curvature:
@@ -27,17 +28,17 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str) -> None:
         self._filepath = Path(filepath)
 
-    def _save(self, data: "Sequence[SegmentCurvature]") -> None:
+    def _save(self, data: "StageResult[Sequence[SegmentCurvature]]") -> None:
         tensors = {}
-        for number, segment in enumerate(data):
+        for number, segment in enumerate(data.value):
             for layer, block in segment.items():
                 key = f"{number}/{layer}"
                 tensors[f"{key}/input_basis"] = block.basis.inputs
                 tensors[f"{key}/output_basis"] = block.basis.outputs
                 tensors[f"{key}/eigenvalues"] = block.eigenvalues
-        write_tensors(self._filepath, tensors, {"segments": str(len(data))})
+        write_tensors(self._filepath, tensors, identity=data.identity)
 
-    def _load(self) -> "list[SegmentCurvature]":
+    def _load(self) -> "StageResult[Sequence[SegmentCurvature]]":
         from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
 
         tensors = read_tensors(self._filepath)
@@ -48,7 +49,8 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
             basis = EigenBasis(tensors[f"{key}/input_basis"], tensors[f"{key}/output_basis"])
             block = CurvatureBlock(basis, tensors[f"{key}/eigenvalues"])
             segments.setdefault(int(number), {})[layer] = block
-        return [segments[number] for number in sorted(segments)]
+        fitted = [segments[number] for number in sorted(segments)]
+        return StageResult(read_identity(self._filepath), fitted)
 
     def _exists(self) -> bool:
         return self._filepath.exists()

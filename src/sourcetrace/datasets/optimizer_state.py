@@ -40,14 +40,16 @@ def describe_training(file: Path, content: Mapping[str, Any]) -> TrainingState:
     """
     groups = _parameter_groups(file, content["optimizer_state_dict"])
     first = groups[0]
-    if "betas" in first or "momentum" not in first:
+    settings = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
+    # RMSprop and Muon have a momentum too; their own settings give them away.
+    if not settings <= first.keys() or first.keys() & {"betas", "alpha", "ns_steps"}:
         raise InputError(
             f"{file.name}: the optimiser state is not torch.optim.SGD's "
             f"(its settings: {', '.join(key for key in first if key != 'params')}). "
             "Only SGD with momentum and coupled weight decay is supported so far."
         )
     for key in ("lr", "momentum", "weight_decay", "dampening", "nesterov", "maximize"):
-        values = {float(group.get(key, 0)) for group in groups}
+        values = {float(group.get(key) or 0) for group in groups}
         if len(values) > 1:
             raise InputError(
                 f"{file.name}: the parameter groups differ in {key} ({sorted(values)}). "

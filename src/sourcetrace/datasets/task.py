@@ -1,6 +1,7 @@
 """The task that is audited, made from its import path."""
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -54,7 +55,7 @@ def load_task(specification: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         raise InputError(
             f"task: expected {{class: package.module.Class, arguments: {{…}}}}, "
-            f"got {dict(specification)}. {error.errors()[0]['msg']}."
+            f"got keys {', '.join(map(str, specification)) or 'none'}. {error.errors()[0]['msg']}."
         ) from error
     module_name, class_name = parameters.class_path.rsplit(".", 1)
     try:
@@ -72,12 +73,13 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             "Correct task.class in the parameters."
         )
     try:
-        task = task_class(**parameters.arguments)
+        inspect.signature(task_class).bind(**parameters.arguments)
     except TypeError as error:
         raise InputError(
             f"task.arguments do not fit {parameters.class_path}: {error}. Given: "
             f"{', '.join(parameters.arguments) or 'none'}."
         ) from error
+    task = task_class(**parameters.arguments)
     if not isinstance(task, Task):
         missing = sorted(name for name in _parts(Task) if not hasattr(task, name))
         raise InputError(

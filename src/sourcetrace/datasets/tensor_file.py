@@ -9,9 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_tensors(
-    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None
-) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", *, identity: str = "") -> None:
     """Write tensors under `path`; a reader sees the old file or the new one, never a part."""
     from safetensors.torch import save_file
 
@@ -20,9 +18,17 @@ def write_tensors(
     save_file(
         {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
         partial,
-        metadata=dict(metadata or {}),
+        metadata={"identity": identity},
     )
     os.replace(partial, path)
+
+
+def read_identity(path: Path) -> str:
+    """Return the `identity` that `write_tensors` was given."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return str((file.metadata() or {}).get("identity", ""))
 
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":

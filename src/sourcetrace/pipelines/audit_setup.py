@@ -1,5 +1,6 @@
 """What the three numerical stages have in common: the plan, and the gradients it needs."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -20,11 +21,19 @@ from sourcetrace.tasks import Task
 
 @dataclass(frozen=True)
 class AuditSetup:
-    """The plan of an audit, its gradients and its queries."""
+    """The plan of an audit, its gradients and its queries.
+
+    Attributes:
+        plan: What is evaluated.
+        source: The training gradients.
+        queries: The queries.
+        identity: Digest of all that a stage's result depends on.
+    """
 
     plan: AttributionPlan
     source: GradientSource
     queries: Examples
+    identity: str
 
 
 def set_up_audit(
@@ -51,19 +60,17 @@ def set_up_audit(
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
     files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
-    gradient_cache.open(
-        json.dumps(
-            [
-                f"{type(task).__module__}.{type(task).__qualname__}",
-                sorted((row["checkpoint_id"], row["sha256"]) for row in files.values()),
-                gradients.batch_size,
-                attribution.method,
-                attribution.seed,
-                device.type,
-                train_table.hash_rows(seed=0).to_list(),
-            ]
-        )
-    )
+    settings = [
+        f"{type(task).__module__}.{type(task).__qualname__}",
+        sorted((row["sha256"], row["segment"]) for row in files.values()),
+        gradients.batch_size,
+        attribution.method,
+        attribution.seed,
+        device.type,
+        train_table.hash_rows(seed=0).to_list(),
+    ]
+    identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+    gradient_cache.open(identity)
     source = GradientSource(
         model=model,
         objective=task,
@@ -75,7 +82,7 @@ def set_up_audit(
         seed=attribution.seed,
         device=device,
     )
-    return AuditSetup(plan, source, queries)
+    return AuditSetup(plan, source, queries, identity)
 
 
 def coverage_of(

@@ -36,13 +36,21 @@ def build_review_list(
     table = (
         train_table.select("example_id", given_label="label")
         .join(final_signals.drop("checkpoint_id"), on="example_id", how="left", validate="1:1")
-        .join(query_influence, on="example_id", how="left", validate="1:1")
+        .join(
+            query_influence.drop("method", strict=False),
+            on="example_id",
+            how="left",
+            validate="1:1",
+        )
         .join(self_influence, on="example_id", how="left", validate="1:1")
         .with_columns(
             total_query_loss_influence=pl.col("mean_query_loss_influence") * queries,
             self_influence_rank=pl.col("self_influence")
             .rank("ordinal", descending=True)
-            .over("given_label")
+            .over(
+                # A regression's target is no class.
+                pl.when(pl.col("given_label_probability").is_not_null()).then("given_label")
+            )
             .cast(pl.Int64),
         )
         # Ids break ties, so that the same scores give the same list.

@@ -36,6 +36,7 @@ class QueryInfluence(pa.DataFrameModel):
         queries_harmed: Queries whose measurement would get better.
         most_harmed_query: The query that would gain most.
         most_harmed_score: Its score.
+        method: The attribution method that scored.
     """
 
     example_id: str = pa.Field(unique=True)
@@ -44,6 +45,7 @@ class QueryInfluence(pa.DataFrameModel):
     queries_harmed: int = pa.Field(ge=0)
     most_harmed_query: str
     most_harmed_score: float
+    method: str
 
     class Config:
         """No other columns, none missing."""

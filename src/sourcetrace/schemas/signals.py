@@ -8,7 +8,7 @@ class ExampleSignals(pa.DataFrameModel):
 
     example_id: str
     checkpoint_id: str
-    loss: float = pa.Field(ge=0)
+    loss: float
     measurement: float
     predicted_label: str | None = pa.Field(nullable=True)
     given_label_probability: float | None = pa.Field(nullable=True, ge=0, le=1)

@@ -20,6 +20,9 @@ from sourcetrace import __version__
 _SECRET = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
 """Names of parameters whose values are not logged."""
 
+_CREDENTIALS = re.compile("://[^/@]+@")
+"""A user or password in an address."""
+
 
 class RunRecordHook:
     """Logs tags and parameters as soon as kedro-mlflow has started the run."""
@@ -67,7 +70,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, inner in value.items():
             yield from _flat(f"{name}.{key}", inner)
     else:
-        yield name, "***" if _SECRET.search(name.rsplit(".", 1)[-1]) else value
+        secret = _SECRET.search(name.rsplit(".", 1)[-1]) or _CREDENTIALS.search(str(value))
+        yield name, "***" if secret else value
 
 
 def _git_tags(project: Path) -> dict[str, str]:

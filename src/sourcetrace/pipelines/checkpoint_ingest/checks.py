@@ -1,5 +1,6 @@
 """The checks of the ingest; each refusal says what to change."""
 
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from sourcetrace.core.objective import ExampleGenerator
 from sourcetrace.datasets.checkpoints import Checkpoint
 from sourcetrace.pipelines.audit_setup import coverage_of
 from sourcetrace.pipelines.device import pick_device
-from sourcetrace.tasks import Task
+from sourcetrace.tasks import ClassificationTask, Task
 
 _NAMED = 5
 """Offending names listed in a message."""
@@ -113,8 +114,37 @@ def _example_table(given: object, items: Any, side: str) -> pl.DataFrame:
             f"{name}: {len(repeated)} values of example_id occur more than once, such as "
             f"{_some(repeated.to_list())}. Give every example its own."
         )
-    label = pl.col("label").cast(pl.String) if "label" in table.columns else pl.lit(None)
-    return table.with_columns(label=label.cast(pl.String))
+    if "label" not in table.columns:
+        return table.with_columns(label=pl.lit(None, dtype=pl.String))
+    return table.with_columns(label=_label_text(table["label"]))
+
+
+def _label_text(labels: pl.Series) -> pl.Series:
+    """Write labels as the model's are written: a class 1.0 or True is "1"."""
+    whole = labels.dtype.is_float() and bool((labels.drop_nulls() % 1 == 0).all())
+    if whole or labels.dtype == pl.Boolean:
+        labels = labels.cast(pl.Int64)
+    return labels.cast(pl.String)
+
+
+def check_labels(task: Task, table: pl.DataFrame, side: str) -> None:
+    """Refuse labels that are never what the model's predictions are called.
+
+    Raises:
+        InputError: If a classification task's table uses other names than the model.
+    """
+    if not isinstance(task, ClassificationTask):
+        return
+    names = task.label_names
+    known = table["label"].is_in(list(names)) if names else table["label"].str.contains(r"^\d+$")
+    strange = table["label"].filter(~known.fill_null(value=True)).unique().sort()
+    if len(strange):
+        expected = ", ".join(map(repr, names)) if names else "the classes' numbers"
+        raise InputError(
+            f"{side}_table() has labels such as {_some(strange.to_list())}, but the model's "
+            f"predictions are called {expected}. Set label_names on the task to the names in "
+            "the order of the logits."
+        )
 
 
 def try_losses(
@@ -136,17 +166,16 @@ def try_losses(
     for examples in sides:
         index = range(min(2, len(examples)))
         batch = examples.batch(index, device)
+        generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
         with torch.no_grad():
-            outputs = task.forward(model, batch)
-            generator = ExampleGenerator.for_examples(
-                examples.seeds(index, seed=0, purpose="check")
-            )
-            losses = {
-                "train_loss": task.train_loss(outputs, batch),
-                "sampled_loss": task.sampled_loss(outputs, generator),
-                "measurement": task.measurement(outputs, batch),
-            }
-        for name, loss in losses.items():
+            outputs = _call(task, "forward", model, batch)
+        for name, arguments in (
+            ("train_loss", (outputs, batch)),
+            ("sampled_loss", (outputs, generator)),
+            ("measurement", (outputs, batch)),
+        ):
+            with torch.no_grad():
+                loss = _call(task, name, *arguments)
             per_example_loss(loss, name=name, examples=len(index))
             if not bool(loss.isfinite().all()):
                 raise InputError(
@@ -154,6 +183,21 @@ def try_losses(
                     "Check the data for missing values and the loss for log(0)."
                 )
     return coverage_of(task, model, sides[0], device)
+
+
+def _call(task: Task, name: str, *arguments: Any) -> Any:
+    """Call a part of the task; say where in the user's code it failed."""
+    try:
+        return getattr(task, name)(*arguments)
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(
+            f"task.{name} failed on the first examples: {type(error).__name__}: {error} "
+            f"({at.filename}, line {at.lineno}). A usual cause: inputs of another dtype than the "
+            "model's weights, or a batch that is not (inputs, targets)."
+        ) from error
 
 
 def _some(names: Sequence[object]) -> str:

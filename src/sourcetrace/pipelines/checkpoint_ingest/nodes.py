@@ -35,6 +35,7 @@ def ingest_checkpoints(
     """
     from sourcetrace.core.segments import check_order, partition, step_masses
     from sourcetrace.pipelines.checkpoint_ingest.checks import (
+        check_labels,
         check_weights,
         query_table,
         train_table,
@@ -52,6 +53,8 @@ def ingest_checkpoints(
     partitioned = partition(records, segments.count)
     training = train_table(task, [segment.stage for segment in partitioned])
     queries = query_table(task)
+    check_labels(task, training, "train")
+    check_labels(task, queries, "query")
     coverage = try_losses(task, found[-1], training, queries, attribution.device)
 
     masses = step_masses(records)

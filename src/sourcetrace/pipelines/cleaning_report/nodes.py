@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.parameters import AttributionParameters, ReportParameters, TaskParameters
+from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.reporting.review import build_review_list
 
 _SUSPECTS_NAMED = 5
@@ -42,7 +42,7 @@ def list_for_review(
 
 def write_page(
     task: TaskParameters,
-    attribution: AttributionParameters,
+    query_influence: pl.DataFrame,
     review_list: pl.DataFrame,
     train_table: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
@@ -59,7 +59,8 @@ def write_page(
     return render_page(
         PageContent(
             task_name=task.class_path,
-            method=attribution.method,
+            # Of the scores that are there, whatever the parameters say by now.
+            method=query_influence["method"][0],
             review_list=review_list,
             checkpoint_manifest=checkpoint_manifest,
             unattributed_parameters=unattributed_parameters,
@@ -73,7 +74,7 @@ def write_page(
 
 
 def summarise_audit(
-    attribution: AttributionParameters,
+    query_influence: pl.DataFrame,
     review_list: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
@@ -83,7 +84,7 @@ def summarise_audit(
     actions = dict(review_list["suggested_action"].value_counts().iter_rows())
     suspects = review_list.filter(pl.col("suggested_action") != "keep").head(_SUSPECTS_NAMED)
     summary = {
-        "method": attribution.method,
+        "method": query_influence["method"][0],
         "training_examples": review_list.height,
         "queries": query_signals.height,
         "checkpoints": checkpoint_manifest.height,

@@ -31,7 +31,7 @@ def create_pipeline() -> Pipeline:
                 write_page,
                 inputs={
                     "task": "params:task",
-                    "attribution": "params:attribution",
+                    "query_influence": "query_influence",
                     "review_list": "review_list",
                     "train_table": "train_table",
                     "checkpoint_manifest": "checkpoint_manifest",
@@ -47,7 +47,7 @@ def create_pipeline() -> Pipeline:
             node(
                 summarise_audit,
                 inputs={
-                    "attribution": "params:attribution",
+                    "query_influence": "query_influence",
                     "review_list": "review_list",
                     "checkpoint_manifest": "checkpoint_manifest",
                     "query_signals": "query_signals",

@@ -6,6 +6,7 @@ import polars as pl
 
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.reporting.progress import track
 
@@ -21,11 +22,11 @@ def fit_curvature(
     checkpoint_manifest: pl.DataFrame,
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
-    covariances: dict[str, Any],
+    covariances: StageResult[dict[str, Any]],
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
-) -> list[Any]:
+) -> StageResult[list[Any]]:
     """Return the curvature of every segment; none where the method needs none."""
     from sourcetrace.core.attribution import fit_segment, visits
     from sourcetrace.pipelines.audit_setup import set_up_audit
@@ -41,12 +42,13 @@ def fit_curvature(
         attribution=attribution,
     )
     if not setup.plan.uses_curvature:
-        return []
-    return [
+        return StageResult(setup.identity, [])
+    sums = covariances.of(setup.identity, stage="gradient_extraction")
+    segments = [
         fit_segment(
             setup.source,
             planned,
-            covariances,
+            sums,
             progress=track(
                 visits(setup.source, planned),
                 f"Fitting segment {planned.segment.number} of {len(setup.plan.segments)}",
@@ -54,3 +56,4 @@ def fit_curvature(
         )
         for planned in setup.plan.segments
     ]
+    return StageResult(setup.identity, segments)

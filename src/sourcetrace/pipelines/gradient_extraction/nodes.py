@@ -7,6 +7,7 @@ import polars as pl
 
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
+from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.reporting.progress import track
 
@@ -31,7 +32,7 @@ def extract_gradients(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, StageResult[dict[str, Any]]]:
     """Run one forward and two backward passes an example and checkpoint.
 
     Returns:
@@ -62,6 +63,7 @@ def extract_gradients(
     ]
     for point, block in track(visits, "Extracting gradients"):
         extraction = source.extract(point, block)
+        _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
         tables.append(
             _signal_rows(extraction.signals, train_table).with_columns(
                 checkpoint_id=pl.lit(point.id)
@@ -78,15 +80,16 @@ def extract_gradients(
         "gradient_norm",
     ]
     query_blocks = list(setup.queries.blocks(source.batch_size))
-    query_rows = [
-        _signal_rows(source.query_gradients(setup.queries, plan.final, block)[0], query_table)
-        for block in track(query_blocks, "Measuring queries")
-    ]
+    query_rows = []
+    for block in track(query_blocks, "Measuring queries"):
+        signals, *_ = source.query_gradients(setup.queries, plan.final, block)
+        _refuse_infinite(signals, query_table, "as a query")
+        query_rows.append(_signal_rows(signals, query_table))
     query_columns = [name for name in columns if name not in ("checkpoint_id", "gradient_norm")]
     return (
         pl.concat(tables).select(columns),
         pl.concat(query_rows).select(query_columns),
-        covariances,
+        StageResult(setup.identity, covariances),
     )
 
 
@@ -118,6 +121,20 @@ def _choose_policy(setup: AuditSetup, gradients: GradientParameters) -> Policy:
         ),
     )
     return policy
+
+
+def _refuse_infinite(signals: BlockSignals, table: pl.DataFrame, where: str) -> None:
+    """Refuse an example whose loss, measurement or gradient is not finite, by its name."""
+    from sourcetrace.core.errors import InputError
+
+    values = (signals.loss, signals.measurement, signals.gradient_norm)
+    infinite = ~(values[0].isfinite() & values[1].isfinite() & values[2].isfinite()).cpu()
+    if bool(infinite.any()):
+        name = table["example_id"][int(signals.examples[infinite][0])]
+        raise InputError(
+            f"Example {name!r} has a NaN or infinite loss, measurement or gradient {where}. "
+            "Check its inputs and label for missing values, and the loss for log(0)."
+        )
 
 
 def _signal_rows(signals: BlockSignals, table: pl.DataFrame) -> pl.DataFrame:

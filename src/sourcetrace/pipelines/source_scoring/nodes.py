@@ -7,6 +7,7 @@ import polars as pl
 
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import AttributionParameters, GradientParameters, ReportParameters
 from sourcetrace.reporting.progress import track
 
@@ -24,7 +25,7 @@ def score_examples(
     checkpoint_manifest: pl.DataFrame,
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
-    curvature: list[Any],
+    curvature: StageResult[list[Any]],
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
@@ -54,7 +55,8 @@ def score_examples(
     )
     source, plan = setup.source, setup.plan
     curvatures: list[Any] = [
-        {name: block.to(source.device) for name, block in segment.items()} for segment in curvature
+        {name: block.to(source.device) for name, block in segment.items()}
+        for segment in curvature.of(setup.identity, stage="ekfac_fitting")
     ]
     curvatures = curvatures or [None] * len(plan.segments)
     queries = stack_queries(source, plan, setup.queries)
@@ -71,7 +73,9 @@ def score_examples(
         scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
         yield (
             _score_rows(examples, scores),
-            _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better),
+            _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better).with_columns(
+                method=pl.lit(attribution.method)
+            ),
             pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
             pl.concat(
                 pl.DataFrame(
