@@ -37,7 +37,12 @@ def list_for_review(
         queries=query_signals.height,
         report=report,
     )
-    return review_list, review_list
+    return review_list, review_list.with_columns(_harmless_text(pl.col(pl.String)))
+
+
+def _harmless_text(text: pl.Expr) -> pl.Expr:
+    """Put a quote before text that a spreadsheet would run as a formula."""
+    return text.str.replace(r"^([=+\-@\t\r])", "'${1}")
 
 
 def write_page(

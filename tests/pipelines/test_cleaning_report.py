@@ -1,0 +1,99 @@
+"""The review list: its order, its suggestions and its copy for spreadsheets."""
+
+import polars as pl
+import pytest
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.parameters import ReportParameters
+from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
+from sourcetrace.schemas import ReviewList
+
+
+def tables(ids, harm, *, labels, predicted, probability):
+    count = len(ids)
+    return {
+        "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": ["s"] * count}),
+        "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"]}),
+        "example_signals": pl.DataFrame(
+            {
+                "example_id": ids * 2,
+                "checkpoint_id": ["first"] * count + ["last"] * count,
+                "loss": [9.0] * count + [1.0] * count,
+                "measurement": [0.0] * 2 * count,
+                "predicted_label": predicted * 2,
+                "given_label_probability": probability * 2,
+                "gradient_norm": [1.0] * 2 * count,
+            },
+            schema_overrides={"given_label_probability": pl.Float64},
+        ),
+        "query_signals": pl.DataFrame({"loss": [0.1] * 10}),
+        "query_influence": pl.DataFrame(
+            {
+                "example_id": ids,
+                "harm": harm,
+                "mean_query_loss_influence": [-0.5] * count,
+                "queries_harmed": [3] * count,
+                "most_harmed_query": ["q"] * count,
+                "most_harmed_score": [1.0] * count,
+                "method": ["source"] * count,
+            }
+        ),
+        "self_influence": pl.DataFrame(
+            {"example_id": ids, "self_influence": [float(i) for i in range(count)]}
+        ),
+    }
+
+
+def review(report=None, **changes):
+    content = tables(
+        ["a", "b", "c", "=d"],
+        [1.0, 5.0, -2.0, 3.0],
+        labels=["x", "x", "y", "y"],
+        predicted=["y", "y", "y", "y"],
+        probability=[0.1, 0.2, 0.9, 0.8],
+    )
+    return list_for_review(
+        **{**content, **changes}, report=report or ReportParameters(check_share=0.75)
+    )
+
+
+def test_the_most_harmful_come_first_and_only_they_get_an_action():
+    table, _ = review()
+    ReviewList.validate(table)
+    assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
+    assert table["suggested_action"].to_list() == ["relabel", "check", "relabel", "keep"]
+    assert table["loss"].to_list() == [1.0] * 4
+    assert table["total_query_loss_influence"].to_list() == [-5.0] * 4
+    assert "would improve by 5.0 without it" in table["reason"][0]
+
+
+def test_an_example_that_harms_nobody_is_kept_however_short_the_list():
+    table, _ = review(report=ReportParameters(check_share=1.0))
+    assert table.filter(pl.col("example_id") == "c")["suggested_action"].item() == "keep"
+
+
+def test_self_influence_is_ranked_within_the_class_where_there_are_classes():
+    table, _ = review()
+    ranks = dict(table.select("example_id", "self_influence_rank").iter_rows())
+    assert ranks == {"a": 2, "b": 1, "c": 2, "=d": 1}
+    targets = tables(
+        ["a", "b", "c"],
+        [1.0, 2.0, 3.0],
+        labels=["0.5", "1.5", "2.5"],
+        predicted=["0", "1", "2"],
+        probability=[None] * 3,
+    )
+    regression, _ = list_for_review(**targets, report=ReportParameters())
+    assert sorted(regression["self_influence_rank"]) == [1, 2, 3]
+
+
+def test_the_copy_for_spreadsheets_holds_no_formula():
+    _, copy = review()
+    assert "'=d" in copy["example_id"].to_list()
+    assert "b" in copy["example_id"].to_list()
+
+
+def test_scores_of_a_run_that_stopped_in_the_middle_are_refused():
+    half = pl.DataFrame({"example_id": ["a"], "self_influence": [1.0]})
+    with pytest.raises(InputError, match="self_influence has 1 rows for 4 training examples"):
+        review(self_influence=half)
