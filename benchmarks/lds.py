@@ -95,6 +95,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=sorted(REFERENCE_QUERIES))
     parser.add_argument("--queries", choices=("reference", "all"), default="reference")
     parser.add_argument("--run", default="run0")
+    parser.add_argument(
+        "--damping", nargs="*", type=float, default=[], help="λ of further influence functions"
+    )
+    parser.add_argument(
+        "--segments", nargs="*", type=int, default=[], help="further segment counts of Source"
+    )
     arguments = parser.parse_args()
     # The ingest warns of every layer and rate; here its result is the table.
     logging.disable(logging.WARNING)
@@ -117,24 +123,25 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     task = kind(folder, queries)
     folder_of_run = CheckpointFolder(folder / "checkpoints" / arguments.run)
     stages = len(recipe["stages"] or [0])
-    variants = [("source", 3), ("source", 1), ("fast_source", 3)]
-    if stages > 1:
-        variants = [("source", stages), ("fast_source", stages)]
-    variants += [("influence", stages), ("tracin", stages), ("gradient_similarity", stages)]
+    counts = [*([stages] if stages > 1 else [3, 1]), *arguments.segments]
+    variants: list[tuple[str, int, float | None]] = [("source", count, None) for count in counts]
+    variants.append(("fast_source", stages if stages > 1 else 3, None))
+    variants += [("influence", stages, damping) for damping in [None, *arguments.damping]]
+    variants += [("tracin", stages, None), ("gradient_similarity", stages, None)]
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
     for heading in ("method", "segments", "LDS", "95 % interval", "± queries", "seconds"):
         table.add_column(heading, justify="left" if heading == "method" else "right")
-    for method, segments in variants:
+    for method, segments, damping in variants:
         started = time.perf_counter()
-        scores = _scores(task, folder_of_run, method, segments)
+        scores = _scores(task, folder_of_run, method, segments, damping)
         seconds = time.perf_counter() - started
         measurements = measured[:, queries]
         lds = linear_datamodeling_score(scores, subsets, measurements)
         low, high = bootstrap_interval(scores, subsets, measurements)
         table.add_row(
-            method,
+            method if damping is None else f"{method}, λ = {damping:g}",
             str(segments),
             f"{lds.mean():.3f}",
             f"{low:.3f} to {high:.3f}",
@@ -144,9 +151,15 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     return table
 
 
-def _scores(task: Any, checkpoints: CheckpointFolder, method: Any, segments: int) -> Tensor:
+def _scores(
+    task: Any,
+    checkpoints: CheckpointFolder,
+    method: Any,
+    segments: int,
+    damping: float | None = None,
+) -> Tensor:
     """Return scores [Q, N] as the pipeline computes them, kept in memory."""
-    attribution = AttributionParameters(method=method)
+    attribution = AttributionParameters(method=method, damping=damping)
     manifest, _, train_table, query_table = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=segments), attribution
     )
