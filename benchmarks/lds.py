@@ -23,7 +23,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from sourcetrace.core.attribution import fit_segment, query_responses, score_block, stack_queries
+from sourcetrace.core.attribution import (
+    fit_segment,
+    query_responses,
+    score_block,
+    stack_queries,
+    visits,
+)
 from sourcetrace.core.covariance import merge
 from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
 from sourcetrace.datasets.checkpoints import CheckpointFolder
@@ -189,11 +195,9 @@ def _curvatures(setup: AuditSetup) -> list[Any]:
     if not plan.uses_curvature:
         return [None] * len(plan.segments)
     covariances: dict[str, Any] = {}
-    for point in plan.points:
-        for block in source.blocks():
-            if len(point.rows(block)):
-                extraction = source.extract(point, block)
-                covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+    for point, block in visits(source, plan.points):
+        extraction = source.extract(point, block)
+        covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
     return [fit_segment(source, planned, covariances) for planned in plan.segments]
 
 

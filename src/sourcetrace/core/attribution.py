@@ -50,7 +50,7 @@ def fit_segment(
         layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=source.device)
         for layer in layers
     }
-    for point, block in progress if progress is not None else visits(source, planned):
+    for point, block in progress if progress is not None else visits(source, planned.points):
         for name, gradient in source.sampled_gradients(point, block).items():
             basis = bases[name]
             sums[name] += gradient.rotated_squares(basis.inputs, basis.outputs).double()
@@ -61,13 +61,12 @@ def fit_segment(
     }
 
 
-def visits(source: GradientSource, planned: PlannedSegment) -> list[tuple[EvaluationPoint, Block]]:
-    """Return every (point, block) of a segment that holds an example of its stage."""
+def visits(
+    source: GradientSource, points: Iterable[EvaluationPoint]
+) -> list[tuple[EvaluationPoint, Block]]:
+    """Return every (point, block) with an example whose gradient is needed there."""
     return [
-        (point, block)
-        for point in planned.points
-        for block in source.blocks()
-        if len(point.rows(block))
+        (point, block) for point in points for block in source.blocks() if len(point.rows(block))
     ]
 
 

@@ -6,6 +6,7 @@ import polars as pl
 
 _RANKINGS = {
     "Harm to the queries (the review list)": ("harm", True),
+    "Influence on the queries' summed loss": ("total_query_loss_influence", False),
     "Self-influence": ("self_influence", True),
     "Plain loss": ("loss", True),
 }

@@ -50,7 +50,7 @@ def fit_curvature(
             planned,
             sums,
             progress=track(
-                visits(setup.source, planned),
+                visits(setup.source, planned.points),
                 f"Fitting segment {planned.segment.number} of {len(setup.plan.segments)}",
             ),
         )

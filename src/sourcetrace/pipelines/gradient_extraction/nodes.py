@@ -38,6 +38,7 @@ def extract_gradients(
     Returns:
         example_signals, query_signals, and the covariance sums by point and layer.
     """
+    from sourcetrace.core.attribution import visits
     from sourcetrace.core.covariance import merge
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
@@ -55,13 +56,7 @@ def extract_gradients(
     gradient_cache.restart(_choose_policy(setup, gradients))
     tables: list[pl.DataFrame] = []
     covariances: dict[str, Any] = {}
-    visits = [
-        (point, block)
-        for point in plan.points
-        for block in source.blocks()
-        if len(point.rows(block))
-    ]
-    for point, block in track(visits, "Extracting gradients"):
+    for point, block in track(visits(source, plan.points), "Extracting gradients"):
         extraction = source.extract(point, block)
         _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
         tables.append(
