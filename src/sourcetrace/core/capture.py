@@ -1,141 +1,185 @@
 """One forward pass, then one backward pass a loss, and no weight gradient.
 
-Layer inputs come from forward hooks. Output gradients come from autograd, asked for the
-gradient at each layer's output alone: it then leaves every weight gradient out. Losses are
-summed over the batch, so the rows of an output gradient belong to single examples as long as
-the model treats examples independently (evaluation mode).
+Layer inputs come from the recorded forward pass. Output gradients come from autograd, asked
+for the gradient at each call's output alone: it then leaves every weight gradient out. Losses
+are summed over the batch, so the rows of an output gradient belong to single examples as long
+as the model treats examples independently (evaluation mode).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from sourcetrace.core.calls import Call, Recording
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.gradients import LayerGradient, per_example_gradient
-from sourcetrace.core.layers import Layer
-
-
-@dataclass
-class _Recording:
-    """What one forward pass left behind, by layer name."""
-
-    inputs: dict[str, Tensor] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-    outputs: dict[str, GradientEdge] = field(default_factory=dict)
+from sourcetrace.core.layers import Layer, Site
+from sourcetrace.core.positions import Positions, TiedPositions, join_positions
+from sourcetrace.core.recording import recording
 
 
 class ForwardPass:
     """The captured forward pass of a batch; each call of `output_gradients` is a backward pass."""
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], recording: _Recording, outputs: Any
+        self, model: nn.Module, layers: Sequence[Layer], calls: Recording, outputs: Any
     ) -> None:
         self.outputs = outputs
         self._layers = layers
-        self._modules = {layer.name: model.get_submodule(layer.name) for layer in layers}
-        self._recording = recording
+        self._modules = {
+            site.module: model.get_submodule(site.module)
+            for layer in layers
+            for site in layer.sites
+        }
+        self._calls = calls
+        reference = next(p for p in model.parameters() if p.is_floating_point())
+        self._dtype, self._device = reference.dtype, reference.device
 
-    def inputs(self, *, examples: int | None = None) -> dict[str, Tensor]:
+    def inputs(self, *, examples: int | None = None) -> dict[str, Positions]:
         """Return the layer inputs, name -> [N, groups, S, D_in].
 
         Args:
-            examples: N, where it is known; a layer with another first dimension is refused.
+            examples: N, where it is known; a layer that has another number is refused.
         """
-        result = {}
-        for layer in self._layers:
-            values = self._recording.inputs[layer.name]
-            if examples is not None and values.shape[0] != examples:
-                raise InputError(
-                    f"{layer.name}: its input has shape {list(values.shape)} for a batch of "
-                    f"{examples} examples; the first dimension must be the example. Put the "
-                    "batch first in the model, or freeze this layer."
-                )
-            if values._version != self._recording.versions[layer.name]:
-                raise InputError(
-                    f"{layer.name}: its input was changed in place after the layer read it, "
-                    "so the gradient cannot be rebuilt. Replace the in-place operation."
-                )
-            result[layer.name] = layer.inputs_of(self._modules[layer.name], values)
-        return result
 
-    def output_gradients(self, loss: Tensor, *, last: bool) -> dict[str, Tensor]:
+        def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
+            _check(layer, site, call, examples)
+            return layer.inputs_of(self._modules[site.module], call.inputs, site)
+
+        return {layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._layers}
+
+    def output_gradients(self, loss: Tensor, *, last: bool) -> dict[str, Positions]:
         """Return the gradients of Σ loss at the layer outputs, name -> [N, groups, S, D_out].
 
         Args:
             loss: One value an example, [N].
             last: Whether no further backward pass follows; the graph is freed then.
         """
-        edges = [self._recording.outputs[layer.name] for layer in self._layers]
+        calls = [call for key in self._calls for call in self._calls[key]]
+        edges = [call.output for call in calls]
         found = torch.autograd.grad(loss.sum(), edges, retain_graph=not last, allow_unused=True)
-        result = {}
-        for layer, gradient in zip(self._layers, found, strict=True):
-            if gradient is None:
+        gradients = {id(call): one for call, one in zip(calls, found, strict=True)}
+
+        def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
+            gradient = gradients[id(call)]
+            if gradient is None:  # one of several calls does not reach the loss
+                gradient = torch.zeros(call.output_shape, dtype=loss.dtype, device=loss.device)
+            laid_out = gradient.reshape(call.output_shape)
+            return layer.output_gradients_of(self._modules[site.module], laid_out, site)
+
+        for layer in self._layers:
+            if all(gradients[id(call)] is None for _, call in self._calls_of(layer)):
                 raise InputError(
                     f"{layer.name}: the loss does not depend on this layer's output. "
                     "Freeze its parameters (requires_grad_(False)) or use it in the loss."
                 )
-            module = self._modules[layer.name]
-            result[layer.name] = layer.output_gradients_of(module, gradient)
-        return result
+        return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._layers}
 
     def gradients(
-        self, inputs: Mapping[str, Tensor], output_gradients: Mapping[str, Tensor]
+        self, inputs: Mapping[str, Positions], output_gradients: Mapping[str, Positions]
     ) -> dict[str, LayerGradient]:
         """Join layer inputs and output gradients to per-example gradients."""
         return {
-            name: per_example_gradient(inputs[name], gradient)
-            for name, gradient in output_gradients.items()
+            layer.name: per_example_gradient(
+                inputs[layer.name], output_gradients[layer.name], width=layer.inputs
+            )
+            for layer in self._layers
         }
 
+    def _calls_of(self, layer: Layer) -> list[tuple[Site, Call]]:
+        return [(site, call) for site in layer.sites for call in self._calls.get(site.key, ())]
 
-@contextmanager
-def _recording_hooks(model: nn.Module, layers: Sequence[Layer]) -> Iterator[_Recording]:
-    recording = _Recording()
-    handles = []
+    def _joined(
+        self, layer: Layer, lay_out: Callable[[Layer, Site, Call], Tensor], *, inputs: bool
+    ) -> Positions:
+        """Lay out a layer's calls, and join them along their positions."""
+        parts: list[tuple[int, Tensor]] = []
+        indexed: list[Tensor] = []
+        for site, call in self._calls_of(layer):
+            values = lay_out(layer, site, call)
+            if site.kind.indexed:
+                indexed.append(values)
+                continue
+            first, stop = call.groups or (0, values.shape[1])
+            # Several projections of one input: it is recorded once.
+            values = values.expand(-1, stop - first, -1, -1)
+            parts.append((site.first_group + first, values))
+        if not layer.partly_indexed:
+            if indexed:
+                return torch.cat(indexed, dim=1 if inputs else 2)
+            return join_positions(parts, layer.groups)
+        return self._tied(layer, parts, indexed, inputs=inputs)
 
-    def hook_for(name: str) -> Callable[..., None]:
-        def record(
-            module: nn.Module,
-            arguments: tuple[Tensor, ...],
-            keywords: Mapping[str, Tensor],
-            output: Tensor,
-        ) -> None:
-            values = arguments[0] if arguments else keywords["input"]
-            recording.inputs[name] = values.detach()
-            recording.versions[name] = values._version
-            # The edge, not the tensor: an in-place activation would change the tensor's own.
-            recording.outputs[name] = get_gradient_edge(output)
+    def _tied(
+        self,
+        layer: Layer,
+        parts: Sequence[tuple[int, Tensor]],
+        indexed: Sequence[Tensor],
+        *,
+        inputs: bool,
+    ) -> TiedPositions:
+        """Join the calls of a weight that an embedding shares; one of the two may have none."""
+        examples = (indexed[0] if indexed else parts[0][1]).shape[0]
+        _, outputs, width = layer.shape
 
-        return record
+        def none(*shape: int, dtype: torch.dtype = self._dtype) -> Tensor:
+            return torch.zeros(examples, *shape, dtype=dtype, device=self._device)
 
-    try:
-        for layer in layers:
-            module = model.get_submodule(layer.name)
-            handles.append(module.register_forward_hook(hook_for(layer.name), with_kwargs=True))
-        yield recording
-    finally:
-        for handle in handles:
-            handle.remove()
+        linear = join_positions(parts, layer.groups) if parts else None
+        if linear is None:
+            linear = none(1, 0, width if inputs else outputs)
+        if indexed:
+            return TiedPositions(linear, torch.cat(list(indexed), dim=1 if inputs else 2))
+        return TiedPositions(linear, none(0, dtype=torch.long) if inputs else none(1, 0, width))
+
+
+def _check(layer: Layer, site: Site, call: Call, examples: int | None) -> None:
+    shape = call.inputs.shape
+    # Inside attention the sequence is first.
+    dimension = 1 if site.part else site.example_dimension
+    if examples is not None and shape[dimension] != examples:
+        raise InputError(
+            f"{layer.name}: its input has shape {list(shape)} for a batch of "
+            f"{examples} examples; dimension {dimension} must be the example. Put the "
+            "batch first in the model, or freeze this layer."
+        )
+    if call.inputs._version != call.version:
+        raise InputError(
+            f"{layer.name}: its input was changed in place after the layer read it, "
+            "so the gradient cannot be rebuilt. Replace the in-place operation."
+        )
 
 
 def capture_forward(
-    model: nn.Module, layers: Sequence[Layer], run_forward: Callable[[], Any]
+    model: nn.Module,
+    layers: Sequence[Layer],
+    run_forward: Callable[[], Any],
+    *,
+    examples: int | None = None,
 ) -> ForwardPass:
-    """Run one forward pass of `model` and keep what the backward passes need."""
-    with torch.enable_grad(), _recording_hooks(model, layers) as recording:
+    """Run one forward pass of `model` and keep what the backward passes need.
+
+    Args:
+        model: The model, in evaluation mode.
+        layers: The layers to capture.
+        run_forward: Runs the pass.
+        examples: N, where it is known; embeddings that serve all examples at once need it.
+    """
+    with torch.enable_grad(), recording(model, layers, examples=examples) as calls:
         outputs = run_forward()
-    missing = [layer.name for layer in layers if layer.name not in recording.outputs]
+    missing = [layer.name for layer in layers if not any(site.key in calls for site in layer.sites)]
     if missing:
-        raise InputError(
-            f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
-            "Models whose layers depend on the data are not supported."
-        )
-    return ForwardPass(model, layers, recording, outputs)
+        raise InputError(_not_called(", ".join(missing)))
+    return ForwardPass(model, layers, calls, outputs)
+
+
+def _not_called(names: str) -> str:
+    return (
+        f"The forward pass did not call {names}, which an earlier batch did. "
+        "Models whose layers depend on the data are not supported."
+    )
 
 
 def per_example_loss(loss: Tensor, *, name: str, examples: int) -> Tensor:

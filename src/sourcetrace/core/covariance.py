@@ -3,6 +3,15 @@
 A = E[Σ_s a_s a_sᵀ] and G = E[Σ_s g_s g_sᵀ], expectations over examples, g with labels drawn
 from the model. Sums are kept in float64: products of one batch are exact enough in the
 working precision, their running sum over a large data set is not.
+
+A side is kept as its diagonal alone where one-hot inputs make it diagonal (an embedding's A),
+and where it is wider than `MAXIMUM_FACTOR` (a language model's output layer). Its eigenbasis
+is then the identity: exact for one-hot inputs; for a wide side the covariance is never
+formed, and the curvature is approximated in that side's own coordinates.
+
+A weight that an embedding shares with a linear output layer meets tokens and activations on
+both sides. The sums are then those of its whole gradient, Σ ∇Wᵀ∇W and Σ ∇W∇Wᵀ with sampled
+labels, of which only the eigenvectors matter to EK-FAC (as in Shampoo, Gupta et al. 2018).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +20,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sourcetrace.core.gradients import tied_gradient
 from sourcetrace.core.layers import Layer
+from sourcetrace.core.positions import Positions, TiedPositions
+
+MAXIMUM_FACTOR = 16384
+"""The widest side whose covariance is formed: 2 GiB in float64."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +33,8 @@ class CovarianceSums:
     """Sums over examples, a block a group.
 
     Attributes:
-        activation: Σ a aᵀ, [groups, D_in, D_in].
-        pseudo_gradient: Σ g gᵀ, [groups, D_out, D_out].
+        activation: Σ a aᵀ, [groups, D_in, D_in], or its diagonal, [groups, D_in].
+        pseudo_gradient: Σ g gᵀ, [groups, D_out, D_out], or its diagonal, [groups, D_out].
         examples: How many were added.
     """
 
@@ -33,18 +47,31 @@ class CovarianceSums:
         """Return the sums over no example."""
         groups, outputs, inputs = layer.shape
 
-        def zeros(size: int) -> Tensor:
-            return torch.zeros(groups, size, size, dtype=torch.float64, device=device)
+        def zeros(size: int, *, diagonal: bool) -> Tensor:
+            shape = (groups, size) if diagonal else (groups, size, size)
+            return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        return cls(zeros(inputs), zeros(outputs), 0)
+        return cls(
+            zeros(inputs, diagonal=layer.indexed or inputs > MAXIMUM_FACTOR),
+            zeros(outputs, diagonal=outputs > MAXIMUM_FACTOR),
+            0,
+        )
 
-    def update(self, inputs: Tensor, sampled_output_gradients: Tensor) -> "CovarianceSums":
+    def update(self, inputs: Positions, sampled_output_gradients: Positions) -> "CovarianceSums":
         """Add a batch: inputs [N, groups, S, D_in], gradients [N, groups, S, D_out]."""
+        count = len(inputs)
+        if isinstance(inputs, TiedPositions) or isinstance(sampled_output_gradients, TiedPositions):
+            gradient = tied_gradient(inputs, sampled_output_gradients)
+            # The rows of ∇W lie in the space of the inputs, its columns in the outputs'.
+            inputs, sampled_output_gradients = gradient, gradient.mT
+        elif not inputs.is_floating_point():
+            without = (inputs < 0)[:, None, :, None]
+            sampled_output_gradients = sampled_output_gradients.masked_fill(without, 0)
         return replace(
             self,
-            activation=self.activation + _second_moment(inputs),
-            pseudo_gradient=self.pseudo_gradient + _second_moment(sampled_output_gradients),
-            examples=self.examples + inputs.shape[0],
+            activation=_added(self.activation, inputs),
+            pseudo_gradient=_added(self.pseudo_gradient, sampled_output_gradients),
+            examples=self.examples + count,
         )
 
     def to(self, device: torch.device) -> "CovarianceSums":
@@ -60,10 +87,25 @@ class CovarianceSums:
         return self.activation / self.examples, self.pseudo_gradient / self.examples
 
 
-def _second_moment(values: Tensor) -> Tensor:
-    """Return Σ over examples and positions of x xᵀ: [N, groups, S, D] -> [groups, D, D]."""
+def _added(total: Tensor, values: Tensor) -> Tensor:
+    """Add Σ over examples and positions of x xᵀ to [groups, D, D] or its diagonal [groups, D].
+
+    Args:
+        total: The sum so far.
+        values: [N, groups, S, D], or the indices of one-hot x, [N, S], -1 for none.
+    """
+    if not values.is_floating_point():
+        found = values[values >= 0].flatten()
+        return total + torch.bincount(found, minlength=total.shape[1]).to(total.dtype)
+    if is_diagonal(total):
+        return total + values.square().sum((0, 2)).double()
     rows = values.transpose(0, 1).flatten(1, 2)
-    return (rows.mT @ rows).double()
+    return total + (rows.mT @ rows).double()
+
+
+def is_diagonal(covariance: Tensor) -> bool:
+    """Return whether only the diagonal is kept, [groups, D]."""
+    return covariance.ndim == 2  # noqa: PLR2004
 
 
 def mean_covariances(sums: Sequence[CovarianceSums]) -> tuple[Tensor, Tensor]:

@@ -14,21 +14,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sourcetrace.core.covariance import is_diagonal
+
 
 @dataclass(frozen=True)
 class EigenBasis:
-    """Q_A [groups, D_in, D_in] and Q_G [groups, D_out, D_out], eigenvectors in columns."""
+    """Q_A [groups, D_in, D_in] and Q_G [groups, D_out, D_out], eigenvectors in columns.
 
-    inputs: Tensor
-    outputs: Tensor
+    None stands for the identity: the eigenbasis of a diagonal covariance.
+    """
+
+    inputs: Tensor | None
+    outputs: Tensor | None
 
     def rotate(self, gradients: Tensor) -> Tensor:
         """Return Q_Gᵀ V Q_A of every V in [*, groups, D_out, D_in]."""
-        return self.outputs.mT @ gradients @ self.inputs
+        rotated = gradients if self.outputs is None else self.outputs.mT @ gradients
+        return rotated if self.inputs is None else rotated @ self.inputs
 
     def rotate_back(self, rotated: Tensor) -> Tensor:
         """Return Q_G V Q_Aᵀ, the inverse of `rotate`."""
-        return self.outputs @ rotated @ self.inputs.mT
+        gradients = rotated if self.outputs is None else self.outputs @ rotated
+        return gradients if self.inputs is None else gradients @ self.inputs.mT
+
+    def to(self, device: torch.device) -> "EigenBasis":
+        """Return the basis on another device."""
+        return EigenBasis(
+            None if self.inputs is None else self.inputs.to(device),
+            None if self.outputs is None else self.outputs.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -40,8 +54,7 @@ class CurvatureBlock:
 
     def to(self, device: torch.device) -> "CurvatureBlock":
         """Return the block on another device."""
-        basis = EigenBasis(self.basis.inputs.to(device), self.basis.outputs.to(device))
-        return CurvatureBlock(basis, self.eigenvalues.to(device))
+        return CurvatureBlock(self.basis.to(device), self.eigenvalues.to(device))
 
     def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
         """Return f(H) V for every V in [*, groups, D_out, D_in]."""
@@ -56,11 +69,15 @@ def eigen_basis(activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dty
     """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
 
     Decomposed in float64, because float32 loses the small eigenvalues' directions; returned
-    in `dtype`.
+    in `dtype`. A side given by its diagonal, [groups, D], has the identity, None.
     """
-    _, inputs = torch.linalg.eigh(activation.double())
-    _, outputs = torch.linalg.eigh(pseudo_gradient.double())
-    return EigenBasis(_fix_signs(inputs).to(dtype), _fix_signs(outputs).to(dtype))
+    return EigenBasis(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
+
+
+def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:
+    if is_diagonal(covariance):
+        return None
+    return _fix_signs(torch.linalg.eigh(covariance.double())[1]).to(dtype)
 
 
 def _fix_signs(vectors: Tensor) -> Tensor:

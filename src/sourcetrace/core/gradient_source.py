@@ -157,7 +157,10 @@ class GradientSource:
         model = self.model_at(point)
         objective = self.objective
         captured = capture_forward(
-            model, self.coverage.layers, lambda: objective.forward(model, batch)
+            model,
+            self.coverage.layers,
+            lambda: objective.forward(model, batch),
+            examples=len(rows),
         )
         count = len(rows)
         generator = ExampleGenerator.for_examples(
@@ -213,7 +216,10 @@ class GradientSource:
         model = self.model_at(point)
         objective = self.objective
         captured = capture_forward(
-            model, self.coverage.layers, lambda: objective.forward(model, batch)
+            model,
+            self.coverage.layers,
+            lambda: objective.forward(model, batch),
+            examples=len(index),
         )
         inputs = captured.inputs(examples=len(index))
         measurement = per_example_loss(

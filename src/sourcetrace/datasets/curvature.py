@@ -33,8 +33,11 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
         for number, segment in enumerate(data.value):
             for layer, block in segment.items():
                 key = f"{number}/{layer}"
-                tensors[f"{key}/input_basis"] = block.basis.inputs
-                tensors[f"{key}/output_basis"] = block.basis.outputs
+                # A basis that is the identity is left out.
+                if block.basis.inputs is not None:
+                    tensors[f"{key}/input_basis"] = block.basis.inputs
+                if block.basis.outputs is not None:
+                    tensors[f"{key}/output_basis"] = block.basis.outputs
                 tensors[f"{key}/eigenvalues"] = block.eigenvalues
         write_tensors(self._filepath, tensors, identity=data.identity)
 
@@ -46,7 +49,9 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
         suffix = "/eigenvalues"
         for key in (key.removesuffix(suffix) for key in tensors if key.endswith(suffix)):
             number, layer = key.split("/", 1)
-            basis = EigenBasis(tensors[f"{key}/input_basis"], tensors[f"{key}/output_basis"])
+            basis = EigenBasis(
+                tensors.get(f"{key}/input_basis"), tensors.get(f"{key}/output_basis")
+            )
             block = CurvatureBlock(basis, tensors[f"{key}/eigenvalues"])
             segments.setdefault(int(number), {})[layer] = block
         fitted = [segments[number] for number in sorted(segments)]

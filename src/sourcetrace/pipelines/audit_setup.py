@@ -89,8 +89,9 @@ def coverage_of(
     task: Task, model: torch.nn.Module, training: Examples, device: torch.device
 ) -> Coverage:
     """Find the attributed layers, by a forward pass over the first training examples."""
-    batch = training.batch(range(min(2, len(training))), device)
-    return find_layers(model.eval(), lambda: task.forward(model, batch))
+    count = min(2, len(training))
+    batch = training.batch(range(count), device)
+    return find_layers(model.eval(), lambda: task.forward(model, batch), examples=count)
 
 
 def segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:

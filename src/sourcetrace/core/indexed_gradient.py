@@ -1,0 +1,117 @@
+"""Per-example gradients of an embedding: Σ_s g_s e_sᵀ with one-hot inputs e_s.
+
+A token that an example repeats adds up before anything is squared. Nothing here has the
+size of the vocabulary times the number of examples, but `dense`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GATHERED = 2**24
+"""Bound on the numbers gathered at once from the queries."""
+
+
+@dataclass(frozen=True)
+class IndexedGradient:
+    """Gradients of rows of a weight, laid out as [N, 1, D_out, D_in] with D_in tokens.
+
+    Attributes:
+        indices: [N, S], 0 ≤ index < D_in.
+        output_gradients: [N, S, D_out]; 0 where a position carries no gradient.
+        width: D_in.
+    """
+
+    indices: Tensor
+    output_gradients: Tensor
+    width: int
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    def dense(self) -> Tensor:
+        """Return the gradients, [N, 1, D_out, D_in]."""
+        examples, tokens, summed = self._coalesced(self.output_gradients)
+        dense = summed.new_zeros(len(self), self.width, summed.shape[1])
+        dense[examples, tokens] = summed
+        return dense.mT.unsqueeze(1)
+
+    def squared_norms(self) -> Tensor:
+        """Return the squared Euclidean norm of every example's gradient, [N]."""
+        examples, _, summed = self._coalesced(self.output_gradients)
+        norms = summed.square().sum(1)
+        return norms.new_zeros(len(self)).index_add(0, examples, norms)
+
+    def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
+        """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [1, D_out, D_in]; None for an identity.
+
+        Raises:
+            ValueError: For another input basis than the identity, which A's eigenbasis is.
+        """
+        if input_basis is not None:
+            raise ValueError("The input basis of one-hot inputs is the identity; pass None.")
+        gradients = self.output_gradients
+        if output_basis is not None:
+            gradients = gradients @ output_basis[0]
+        _, tokens, summed = self._coalesced(gradients)
+        squares = summed.new_zeros(self.width, summed.shape[1])
+        return squares.index_add(0, tokens, summed.square()).T.unsqueeze(0)
+
+    def products(self, queries: Tensor) -> Tensor:
+        """Return ⟨query, gradient⟩ for queries [Q, 1, D_out, D_in]: [Q, N]."""
+        used, places = _unique(self.indices)
+        columns = queries[:, 0].index_select(2, used).permute(2, 0, 1).contiguous()
+        total = queries.new_empty(queries.shape[0], len(self))
+        each = max(1, self.indices.shape[1] * queries[:, 0, :, 0].numel())
+        step = max(1, _GATHERED // each)
+        for start in range(0, len(self), step):
+            rows = slice(start, start + step)
+            # [n, S, Q, D_out] with [n, S, D_out]
+            total[:, rows] = torch.einsum(
+                "nsqd,nsd->qn", columns[places[rows]], self.output_gradients[rows]
+            )
+        return total
+
+    def paired_products(self, others: Tensor) -> Tensor:
+        """Return ⟨other_n, gradient_n⟩ for others [N, 1, D_out, D_in]: [N]."""
+        shape = (-1, others.shape[2], -1)
+        columns = others[:, 0].gather(2, self.indices.unsqueeze(1).expand(shape))
+        return (columns * self.output_gradients.mT).sum((1, 2))
+
+    def rows(self, index: Tensor) -> "IndexedGradient":
+        """Return the gradients of the examples in `index`."""
+        return IndexedGradient(self.indices[index], self.output_gradients[index], self.width)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that make up the gradient, by name, the example first in each."""
+        widths = torch.full_like(self.indices[:, :1], self.width)
+        return {
+            "indices": self.indices,
+            "output_gradients": self.output_gradients,
+            "widths": widths,
+        }
+
+    def _coalesced(self, gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum the positions of an example that have one token: example, token and sum, a row."""
+        first = torch.arange(len(self), device=self.indices.device).unsqueeze(1)
+        keys, places = _unique(first * self.width + self.indices)
+        summed = gradients.new_zeros(len(keys), gradients.shape[2])
+        summed.index_add_(0, places.flatten(), gradients.flatten(0, 1))
+        return keys // self.width, keys % self.width, summed
+
+
+def indexed_gradient(indices: Tensor, output_gradients: Tensor, width: int) -> IndexedGradient:
+    """Return the gradients from indices [N, S], -1 for none, and gradients [N, 1, S, D_out]."""
+    without = indices < 0
+    return IndexedGradient(
+        indices.masked_fill(without, 0),
+        output_gradients[:, 0].masked_fill(without.unsqueeze(2), 0),
+        width,
+    )
+
+
+def _unique(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct values, increasing, and the place of every value among them."""
+    distinct, places = torch.unique(values, return_inverse=True)  # type: ignore[no-untyped-call]
+    return distinct, places

@@ -1,0 +1,24 @@
+"""Layers whose gradient is a sum of outer products, and the parameters that have none.
+
+For a layer with inputs a_s and output gradients g_s at positions s, the gradient of the
+weight is Σ_s g_s a_sᵀ. A layer type says how to lay out the two, [N, groups, S, D_in] and
+[N, groups, S, D_out], the bias folded in as a column of ones. A new layer type is one
+`LayerType` given to `register`.
+"""
+
+from sourcetrace.core.layers.coverage import Coverage, Unattributed
+from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.layer import Layer, Site
+from sourcetrace.core.layers.registry import LAYER_TYPES, register
+from sourcetrace.core.layers.types import LayerType
+
+__all__ = [
+    "LAYER_TYPES",
+    "Coverage",
+    "Layer",
+    "LayerType",
+    "Site",
+    "Unattributed",
+    "find_layers",
+    "register",
+]

@@ -1,0 +1,142 @@
+"""A layer: a weight, a bias or both, and the sites where it meets inputs.
+
+Layers part the attributed parameters: each belongs to one layer. A layer has several sites
+where modules share its weight, and a site several calls where a module is used repeatedly;
+the gradient is the sum over all of them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
+from torch import Tensor, nn
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.core.layers.types import LayerType
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where a layer's weight meets inputs.
+
+    Attributes:
+        module: Name of the module that is called.
+        kind: How its inputs and gradients are laid out.
+        part: Which projection, where the module is attention.
+        first_group: The group of the layer at which the site's groups start.
+        example_dimension: The dimension of the inputs that counts examples.
+    """
+
+    module: str
+    kind: LayerType
+    part: str = ""
+    first_group: int = 0
+    example_dimension: int = 0
+
+    @property
+    def key(self) -> str:
+        """A unique name of what is recorded here."""
+        return join_names(self.module, self.part) if self.part else self.module
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The attributed parameters of one gradient, [groups, D_out, D_in].
+
+    Attributes:
+        name: The module's name in the model, or the parameter's where a module's weight and
+            bias do not make one layer.
+        sites: Where it meets inputs.
+        groups: Number of independent blocks.
+        outputs: D_out of a block.
+        inputs: D_in of a block, the ones' column counted.
+        weight: Name of the weight, or None for a layer of a bias alone.
+        bias: Name of the bias in the last input column, or None.
+        transposed: Whether the weight is stored as [D_in, D_out].
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+    groups: int
+    outputs: int
+    inputs: int
+    weight: str | None
+    bias: str | None
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[groups, D_out, D_in] of one gradient."""
+        return (self.groups, self.outputs, self.inputs)
+
+    @property
+    def size(self) -> int:
+        """Number of attributed parameters."""
+        return math.prod(self.shape)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters it attributes, the weight first."""
+        return tuple(name for name in (self.weight, self.bias) if name is not None)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the last input column is the bias's."""
+        return self.bias is not None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether all inputs are one-hot and given by their index."""
+        return all(site.kind.indexed for site in self.sites)
+
+    @property
+    def partly_indexed(self) -> bool:
+        """Whether an embedding and another module share the weight."""
+        return any(site.kind.indexed for site in self.sites) and not self.indexed
+
+    def inputs_of(self, module: nn.Module, values: Tensor, site: Site | None = None) -> Tensor:
+        """Return one call's layer inputs, [N, groups, S, D_in], ones appended for a bias.
+
+        Those of an indexed site are integers, [N, S].
+        """
+        site = site or self.sites[0]
+        positions = site.kind.positions(module, values.movedim(site.example_dimension, 0))
+        if site.kind.indexed:
+            return positions
+        if self.weight is None:
+            positions = positions[..., :0]
+        if self.has_bias:
+            positions = F.pad(positions, (0, 1), value=1.0)
+        if positions.shape[-1] != self.inputs:
+            raise InputError(
+                f"{self.name}: the inputs have {positions.shape[-1]} features, the weight "
+                f"expects {self.inputs}. Is the module called with another input elsewhere?"
+            )
+        return positions
+
+    def output_gradients_of(
+        self, module: nn.Module, gradients: Tensor, site: Site | None = None
+    ) -> Tensor:
+        """Return one call's output gradients, [N, groups, S, D_out]."""
+        site = site or self.sites[0]
+        first = gradients.movedim(site.example_dimension, 0)
+        return site.kind.output_positions(module, first)
+
+    def weight_matrix(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Lay out parameters (or gradients) named as in the model as [groups, D_out, D_in]."""
+        columns = []
+        if self.weight is not None:
+            weight = tensors[self.weight]
+            if self.transposed:
+                weight = weight.mT
+            columns.append(weight.reshape(self.groups, self.outputs, -1))
+        if self.bias is not None:
+            columns.append(tensors[self.bias].reshape(self.groups, self.outputs, 1))
+        return torch.cat(columns, dim=2)
+
+
+def join_names(module: str, parameter: str) -> str:
+    """Return the name of a module's parameter in the model."""
+    return f"{module}.{parameter}" if module else parameter

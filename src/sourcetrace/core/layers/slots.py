@@ -1,0 +1,71 @@
+"""What a module offers for attribution: a weight, perhaps a bias, and the site of their use."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from sourcetrace.core.layers.layer import Site
+from sourcetrace.core.layers.registry import layer_type
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A weight and a bias used together at one site.
+
+    Attributes:
+        name: Of the layer they would make.
+        site: Where they are used.
+        weight: The weight.
+        groups, outputs, inputs: The weight's blocks, without the ones' column.
+        transposed: Whether the weight is stored as [D_in, D_out].
+        bias: The bias, or None.
+        bias_groups: Groups of the whole bias, more than `groups` where slots share it.
+    """
+
+    name: str
+    site: Site
+    weight: nn.Parameter
+    groups: int
+    outputs: int
+    inputs: int
+    transposed: bool
+    bias: nn.Parameter | None
+    bias_groups: int
+
+    @property
+    def frame(self) -> tuple[int, int, int, bool]:
+        """How the weight is laid out; slots that share a weight must agree on it."""
+        return (self.groups, self.outputs, self.inputs, self.transposed)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The slots of one module, or the reason why a parameter of its own has none."""
+
+    slots: tuple[Slot, ...] = ()
+    reason: str = ""
+
+
+def offered(name: str, module: nn.Module) -> Offer:
+    """Return what a module with parameters of its own offers."""
+    own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+    kind = layer_type(module)
+    if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
+        return Offer(reason=f"{type(module).__name__} is not supported")
+    if reason := kind.refusal(module):
+        return Offer(reason=reason)
+    weight, bias = own["weight"], own.get("bias")
+    groups = kind.groups(module)
+    outputs = weight.shape[1] if kind.transposed else weight.shape[0] // groups
+    slot = Slot(
+        name=name,
+        site=Site(name, kind),
+        weight=weight,
+        groups=groups,
+        outputs=outputs,
+        inputs=weight.numel() // (groups * outputs),
+        transposed=kind.transposed,
+        bias=bias,
+        bias_groups=groups,
+    )
+    return Offer((slot,))
