@@ -159,6 +159,17 @@ def matrix_response(matrix: Tensor, step_mass: float) -> Tensor:
     return torch.linalg.matrix_exp(step_mass * joined)[:size, size:]
 
 
+def named_gradients(
+    model: nn.Module, names: Sequence[str], loss_of: LossOfExample, examples: int
+) -> list[dict[str, Tensor]]:
+    """Return the gradients of named parameters by one autograd call an example."""
+    parameters = [model.get_parameter(name) for name in names]
+    return [
+        dict(zip(names, torch.autograd.grad(loss_of(example), parameters), strict=True))
+        for example in range(examples)
+    ]
+
+
 def _positions(module: nn.Module, output: Tensor) -> Tensor:
     """Lay out one example's layer output as [S, C_out]."""
     if isinstance(module, nn.Conv2d):

@@ -9,9 +9,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from sourcetrace.core.calls import Call, note_call
 from sourcetrace.core.layers.attention import projection_weights
@@ -31,7 +30,6 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
     running: list[_Running] = []  # a stack: attention may lie inside attention
     handles = []
     linear = F.linear
-    fast_path = torch.backends.mha.get_fastpath_enabled()
 
     def start(name: str) -> Callable[..., None]:
         def push(
@@ -59,12 +57,9 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
             handles.append(module.register_forward_pre_hook(start(name), with_kwargs=True))
             handles.append(module.register_forward_hook(stop, always_call=True))
         F.linear = noting
-        # The fused kernels of inference call no linear function.
-        torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
         F.linear = linear
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
 
@@ -96,7 +91,7 @@ class _Running:
                 key,
                 values.reshape(shape),
                 output,
-                output_shape=torch.Size((*shape[:2], output.shape[-1])),
+                output_shape=Size((*shape[:2], output.shape[-1])),
                 groups=(group, group + weight.shape[0] // self._width),
             )
             return key, call

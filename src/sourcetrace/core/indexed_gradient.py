@@ -113,5 +113,5 @@ def indexed_gradient(indices: Tensor, output_gradients: Tensor, width: int) -> I
 
 def _unique(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct values, increasing, and the place of every value among them."""
-    distinct, places = torch.unique(values, return_inverse=True)  # type: ignore[no-untyped-call]
+    distinct, places = torch.unique(values, return_inverse=True)
     return distinct, places

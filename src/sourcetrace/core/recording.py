@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.attention_calls import attention_calls
 from sourcetrace.core.calls import Call, Recording, note_call
+from sourcetrace.core.layers.attention import without_fused_kernels
 from sourcetrace.core.layers.layer import Layer, Site
 from sourcetrace.core.layers.rehearsal import first_argument
 
@@ -40,7 +41,8 @@ def recording(
                 module = model.get_submodule(site.module)
                 hook = _module_hook(site, note, examples)
                 handles.append(module.register_forward_hook(hook, with_kwargs=True))
-        with attention_calls(model, [site for site in sites.values() if site.part], note):
+        projections = [site for site in sites.values() if site.part]
+        with without_fused_kernels(), attention_calls(model, projections, note):
             yield calls
     finally:
         for handle in handles:

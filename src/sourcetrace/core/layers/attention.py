@@ -6,6 +6,10 @@ A packed in_proj_weight is one layer of three groups, query, key and value; sepa
 are layers of their own, and their common in_proj_bias, [3 · D], is another.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.layers.layer import Site, join_names
@@ -71,3 +75,17 @@ def attention_offer(name: str, module: nn.MultiheadAttention) -> Offer:
             )
         )
     return Offer(tuple(slots))
+
+
+@contextmanager
+def without_fused_kernels() -> Iterator[None]:
+    """Keep attention, and encoders of frozen layers, off the fused kernels of inference.
+
+    Those call no modules and no linear function, and encoders pack padded sequences for them.
+    """
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.calls import ran_without_gradients
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.layers.attention import without_fused_kernels
 from sourcetrace.core.layers.layer import Site
 
 
@@ -58,8 +59,8 @@ def rehearse(model: nn.Module, run_forward: Callable[[], object]) -> Rehearsal:
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
-        # With gradients: attention takes another path without them.
-        with torch.enable_grad():
+        # With gradients, so that layers which run without are found.
+        with torch.enable_grad(), without_fused_kernels():
             run_forward()
     finally:
         for handle in handles:

@@ -56,7 +56,8 @@ def offered(name: str, module: nn.Module) -> Offer:
         return Offer(reason=reason)
     weight, bias = own["weight"], own.get("bias")
     groups = kind.groups(module)
-    outputs = weight.shape[1] if kind.transposed else weight.shape[0] // groups
+    # A normalisation's groups may spread over several dimensions of its weight.
+    outputs = weight.shape[1] if kind.transposed else max(1, weight.shape[0] // groups)
     slot = Slot(
         name=name,
         site=Site(name, kind),

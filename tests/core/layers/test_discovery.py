@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.layers import Coverage, find_layers
+from tests.core.layers.checks import check_all_counted
 from tests.tiny import assert_close, seeded
 
 
@@ -16,17 +17,6 @@ def coverage_of(model: nn.Module, inputs: Tensor) -> Coverage:
 
 def reasons(coverage: Coverage) -> dict[str, tuple[int, str]]:
     return {one.name: (one.size, one.reason) for one in coverage.unattributed}
-
-
-def check_all_counted(coverage: Coverage, model: nn.Module) -> None:
-    """Every parameter is attributed or named, and none is both."""
-    attributed = [name for layer in coverage.layers for name in layer.parameters]
-    named = attributed + [one.name for one in coverage.unattributed]
-    assert sorted(named) == sorted(name for name, _ in model.named_parameters())
-    total = sum(parameter.numel() for parameter in model.parameters())
-    sizes = [layer.size for layer in coverage.layers]
-    assert sum(sizes) + sum(one.size for one in coverage.unattributed) == total
-    assert coverage.share == pytest.approx(sum(sizes) / total)
 
 
 def test_finds_linear_and_convolution_with_their_shapes():
@@ -46,23 +36,10 @@ def test_finds_linear_and_convolution_with_their_shapes():
     check_all_counted(coverage, model)
 
 
-@pytest.mark.parametrize(
-    ("module", "inputs", "sizes", "reason"),
-    [
-        (nn.BatchNorm1d(4), None, {"weight": 4, "bias": 4}, "BatchNorm1d is not supported"),
-        (nn.LayerNorm(4), None, {"weight": 4, "bias": 4}, "LayerNorm is not supported"),
-        (
-            nn.Embedding(7, 4),
-            torch.tensor([0, 3, 6]),
-            {"weight": 28},
-            "Embedding is not supported",
-        ),
-    ],
-)
-def test_names_the_modules_without_an_outer_product(module, inputs, sizes, reason):
-    model = nn.Sequential(module, nn.Linear(4, 2))
-    coverage = coverage_of(model, torch.randn(3, 4) if inputs is None else inputs)
-    assert reasons(coverage) == {f"0.{key}": (size, reason) for key, size in sizes.items()}
+def test_names_the_modules_without_an_outer_product():
+    model = nn.Sequential(nn.PReLU(), nn.Linear(4, 2))
+    coverage = coverage_of(model, torch.randn(3, 4))
+    assert reasons(coverage) == {"0.weight": (1, "PReLU is not supported")}
     assert [layer.name for layer in coverage.layers] == ["1"]
     check_all_counted(coverage, model)
 
@@ -77,76 +54,47 @@ def test_names_a_frozen_layer():
     check_all_counted(coverage, model)
 
 
-class Tied(nn.Module):
-    """An autoencoder with one square weight for both directions."""
-
-    def __init__(self, *, bias: bool) -> None:
-        super().__init__()
-        self.encoder = nn.Linear(4, 4, bias=bias)
-        self.decoder = nn.Linear(4, 4, bias=bias)
-        self.decoder.weight = self.encoder.weight
-        self.head = nn.Linear(4, 2)
-
-    def forward(self, values: Tensor) -> Tensor:
-        return self.head(self.decoder(self.encoder(values)))
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_a_tied_weight_is_named_and_attributed_nowhere(bias):
-    model = Tied(bias=bias)
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_a_frozen_part_leaves_the_other_attributed(frozen):
+    model = nn.Sequential(nn.Linear(4, 3))
+    model[0].get_parameter(frozen).requires_grad_(False)
+    kept = "bias" if frozen == "weight" else "weight"
     coverage = coverage_of(model, torch.zeros(1, 4))
-    assert [layer.name for layer in coverage.layers] == ["head"]
-    size, reason = reasons(coverage)["encoder.weight"]
-    assert size == 16
-    assert reason.startswith("tied")
+    (layer,) = coverage.layers
+    assert (layer.name, layer.parameters) == (f"0.{kept}", (f"0.{kept}",))
+    assert layer.shape == ((1, 3, 1) if kept == "bias" else (1, 3, 4))
     check_all_counted(coverage, model)
 
 
-def test_an_output_layer_tied_to_an_embedding_is_not_attributed():
-    class LanguageModel(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = nn.Embedding(5, 3)
-            self.middle = nn.Linear(3, 3)
-            self.logits = nn.Linear(3, 5)
-            self.logits.weight = self.embedding.weight
-
-        def forward(self, tokens: Tensor) -> Tensor:
-            return self.logits(self.middle(self.embedding(tokens)))
-
-    model = LanguageModel()
-    coverage = coverage_of(model, torch.tensor([[0, 1]]))
-    assert [layer.name for layer in coverage.layers] == ["middle"]
+def test_a_weight_and_a_bias_of_unlike_settings_are_two_layers():
+    model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
+    decayed = {"0.weight": 0.1, "2.weight": 0.1, "2.bias": 0.1}
+    coverage = find_layers(model, lambda: model(torch.zeros(2, 4)), lambda n: decayed.get(n, 0.0))
+    shapes = {layer.name: layer.shape for layer in coverage.layers}
+    assert shapes == {
+        "0.weight": (1, 3, 4),
+        "0.bias": (1, 3, 1),
+        "1": (3, 1, 2),
+        "2": (1, 2, 4),
+    }
     check_all_counted(coverage, model)
 
 
-def test_names_a_module_that_is_called_twice_or_never():
-    class Repeats(nn.Module):
+def test_names_a_module_that_is_never_called():
+    class Leaves(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.twice = nn.Linear(3, 3)
             self.never = nn.Linear(3, 3)
             self.once = nn.Linear(3, 2)
 
         def forward(self, values: Tensor) -> Tensor:
-            return self.once(self.twice(self.twice(values)))
+            return self.once(values)
 
-    model = Repeats()
+    model = Leaves()
     coverage = coverage_of(model, torch.zeros(1, 3))
     assert [layer.name for layer in coverage.layers] == ["once"]
-    found = reasons(coverage)
-    assert found["twice.weight"] == (9, "called 2 times in one forward pass")
-    assert found["twice.bias"] == (3, "called 2 times in one forward pass")
-    assert found["never.weight"] == (9, "called 0 times in one forward pass")
-    check_all_counted(coverage, model)
-
-
-def test_one_module_under_two_names_counts_as_called_twice():
-    shared = nn.Linear(3, 3)
-    model = nn.Sequential(shared, shared, nn.Linear(3, 2))
-    coverage = coverage_of(model, torch.zeros(1, 3))
-    assert [layer.name for layer in coverage.layers] == ["2"]
-    assert reasons(coverage)["0.weight"][1] == "called 2 times in one forward pass"
+    never = "called 0 times in one forward pass"
+    assert reasons(coverage) == {"never.weight": (9, never), "never.bias": (3, never)}
     check_all_counted(coverage, model)
 
 
@@ -185,10 +133,8 @@ def test_a_model_may_be_one_layer():
 
 
 def test_nothing_attributable_is_refused_with_what_was_found():
-    model = nn.Sequential(nn.LayerNorm(3))
-    expected = (
-        r"at least one trainable nn\.Linear .* found 0\.weight \(LayerNorm is not supported\)"
-    )
+    model = nn.Sequential(nn.PReLU(3))
+    expected = r"at least one trainable layer .* found 0\.weight \(PReLU is not supported\)"
     with pytest.raises(InputError, match=expected):
         coverage_of(model, torch.zeros(1, 3))
 
@@ -230,3 +176,31 @@ def test_another_number_of_features_is_refused_with_the_layer_named():
     (layer,) = coverage_of(model, torch.zeros(1, 3)).layers
     with pytest.raises(InputError, match=r"^0: the inputs have 6 features, the weight expects 4"):
         layer.inputs_of(model[0], torch.zeros(1, 5))
+
+
+def test_a_compiled_module_is_refused_before_it_runs():
+    def compiled(module: nn.Module) -> nn.Module:
+        module.compile(backend="eager")
+        return module
+
+    for part in (torch.compile(nn.Linear(3, 3), backend="eager"), compiled(nn.Linear(3, 3))):
+        model = nn.Sequential(nn.Linear(3, 3), part)
+        ran = []
+        with pytest.raises(InputError, match=r"^1 is compiled by torch\.compile.*build_model"):
+            find_layers(model, lambda ran=ran: ran.append(1))
+        assert not ran
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_split_layers_have_the_columns_of_one(together):
+    """With unlike settings, the weight's layer and the bias's make up the whole one."""
+    with seeded(9):
+        model = nn.Sequential(nn.Conv2d(4, 6, 2, groups=2), nn.Tanh()).double()
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    images = torch.zeros(2, 4, 3, 3, dtype=torch.float64)
+    coverage = find_layers(model, lambda: model(images), lambda n: together or n)
+    matrices = [layer.weight_matrix(tensors) for layer in coverage.layers]
+    weight = model[0].weight.detach().reshape(2, 3, -1)
+    bias = model[0].bias.detach().reshape(2, 3, 1)
+    assert_close(torch.cat(matrices, 2), torch.cat([weight, bias], 2))
+    assert len(matrices) == (1 if together else 2)
