@@ -168,3 +168,18 @@ def test_decomposed_in_float64_where_float32_would_lose_the_small_eigenvalues():
     basis = eigen_basis(matrix, matrix, dtype=torch.float64)
     diagonal = basis.inputs[0].T @ matrix[0] @ basis.inputs[0]
     assert diagonal[0, 0].item() == pytest.approx(1e-9, rel=1e-5)
+
+
+def test_a_diagonal_side_has_the_identity_for_its_basis():
+    with seeded(3):
+        gradients = torch.randn(5, 1, 2, 4, dtype=torch.float64)
+        whole = torch.randn(1, 2, 2, dtype=torch.float64)
+    pseudo_gradient = whole @ whole.mT
+    diagonal = torch.arange(1.0, 5.0, dtype=torch.float64).unsqueeze(0)
+    basis = eigen_basis(diagonal, pseudo_gradient, dtype=torch.float64)
+    written = eigen_basis(torch.diag_embed(diagonal), pseudo_gradient, dtype=torch.float64)
+    assert basis.inputs is None
+    assert_close(basis.rotate(gradients), written.rotate(gradients))
+    assert_close(basis.rotate_back(basis.rotate(gradients)), gradients)
+    block = CurvatureBlock(basis, torch.rand(1, 2, 4, dtype=torch.float64))
+    assert block.to(torch.device("cpu")).basis.inputs is None

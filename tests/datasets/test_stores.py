@@ -53,8 +53,21 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
             assert torch.equal(after[name].basis.outputs, expected.basis.outputs)
 
 
-def test_covariances_come_back(tmp_path):
-    sums = {"step_1": {"a.b": CovarianceSums(torch.rand(1, 2, 2), torch.rand(1, 3, 3), 7)}}
+@pytest.mark.parametrize("basis", [EigenBasis(None, torch.rand(1, 3, 3)), EigenBasis(None, None)])
+def test_a_basis_that_is_the_identity_comes_back_as_such(tmp_path, basis):
+    dataset = CurvatureDataset(filepath=str(tmp_path / "curvature.safetensors"))
+    block = CurvatureBlock(basis, torch.rand(1, 3, 2))
+    dataset.save(StageResult("this run", [{"embedding": block}]))
+    (loaded,) = dataset.load().of("this run", stage="ekfac_fitting")
+    assert loaded["embedding"].basis.inputs is None
+    assert (loaded["embedding"].basis.outputs is None) == (basis.outputs is None)
+    gradients = torch.rand(4, 1, 3, 2)
+    assert torch.equal(loaded["embedding"].basis.rotate(gradients), basis.rotate(gradients))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (1, 2)], ids=["whole", "diagonal"])
+def test_covariances_come_back(tmp_path, shape):
+    sums = {"step_1": {"a.b": CovarianceSums(torch.rand(shape), torch.rand(1, 3, 3), 7)}}
     dataset = CovariancesDataset(filepath=str(tmp_path / "covariances.safetensors"))
     dataset.save(StageResult("this run", sums))
     loaded = dataset.load().of("this run", stage="gradient_extraction")["step_1"]["a.b"]

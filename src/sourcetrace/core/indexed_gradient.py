@@ -86,9 +86,10 @@ class IndexedGradient:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that make up the gradient, by name, the example first in each."""
         widths = torch.full_like(self.indices[:, :1], self.width)
+        # The gradients first: callers take the working precision from the first tensor.
         return {
-            "indices": self.indices,
             "output_gradients": self.output_gradients,
+            "indices": self.indices,
             "widths": widths,
         }
 
