@@ -1,12 +1,22 @@
 """A new layer type is one object given to `register`."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.layers import LAYER_TYPES, LayerType, register
-from tests.core.layers.checks import check_all_counted, check_gradients_of, coverage_of, normal
-from tests.tiny import seeded
+from tests.core.layers.checks import (
+    check_all_counted,
+    check_gradients_of,
+    coverage_of,
+    gradients_of,
+    normal,
+    sum_of_sines,
+)
+from tests.tiny import assert_close, seeded
 
 
 class Scale(nn.Module):
@@ -59,3 +69,28 @@ def test_registering_again_replaces_the_known_type(registered):
     assert len(LAYER_TYPES) == count
     coverage = coverage_of(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), torch.randn(3, 4))
     assert {one.reason for one in coverage.unattributed} == {"not today"}
+
+
+def test_the_documented_example_is_right(registered):
+    pytest.importorskip("transformers")
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    with seeded(82):
+        model = nn.Sequential(nn.Linear(3, 4), LlamaRMSNorm(4)).double()
+        values = normal(3, 5, 3)
+    assert coverage_of(model, values).share < 1
+    page = (Path(__file__).parents[3] / "docs" / "your_own_task.md").read_text()
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "register" in block
+    ]
+    assert len(code.splitlines()) <= 15
+    exec(code, {})
+    # The layer itself computes in float32.
+    coverage, found = gradients_of(model, values)
+    assert coverage.share == 1
+    outputs = model(values)
+    hidden = model[0](values)
+    (gradients,) = torch.autograd.grad(sum_of_sines(outputs).sum(), outputs)
+    scale = (hidden.square().mean(-1, keepdim=True) + model[1].variance_epsilon).rsqrt()
+    expected = (gradients * hidden * scale).sum(1).reshape(3, 4, 1, 1)
+    assert_close(found["1"].dense(), expected, tolerance=1e-5)

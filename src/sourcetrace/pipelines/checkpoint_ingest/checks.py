@@ -11,6 +11,7 @@ from torch import nn
 from sourcetrace.core.capture import per_example_loss
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.examples import Examples
+from sourcetrace.core.gradient_check import check_gradients
 from sourcetrace.core.layers import Coverage
 from sourcetrace.core.objective import ExampleGenerator
 from sourcetrace.datasets.checkpoints import Checkpoint
@@ -182,7 +183,17 @@ def try_losses(
                     f"{name} is NaN or infinite for the first examples at {checkpoint.file}. "
                     "Check the data for missing values and the loss for log(0)."
                 )
-    return coverage_of(task, model, sides[0], device)
+    coverage = coverage_of(task, model, sides[0], device)
+    count = min(2, len(sides[0]))
+    batch = sides[0].batch(range(count), device)
+    check_gradients(
+        model,
+        coverage,
+        lambda: task.forward(model, batch),
+        lambda outputs: task.train_loss(outputs, batch),
+        examples=count,
+    )
+    return coverage
 
 
 def _call(task: Task, name: str, *arguments: Any) -> Any:
