@@ -22,7 +22,9 @@ class Tiny(ClassificationTask):
         self.more = {}
 
     def build_model(self):
-        return nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3))
+        return nn.Sequential(
+            nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.PReLU()
+        )
 
     def train_examples(self):
         return TensorDataset(torch.rand(6, 2), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -68,10 +70,28 @@ def test_an_accepted_run_is_described(tmp_path):
     TrainTable.validate(train)
     assert manifest["step_mass"].to_list() == pytest.approx([10.0] * 3)
     assert manifest["segment"].to_list() == [1, 1, 2] or manifest["segment"].to_list() == [1, 2, 2]
-    assert manifest["attributed_share"][0] == pytest.approx(27 / 35)
-    assert left_out["reason"].to_list() == ["BatchNorm1d is not supported"] * 2
+    assert manifest["attributed_share"][0] == pytest.approx(35 / 36)
+    assert left_out["reason"].to_list() == ["PReLU is not supported"]
     assert train["stage"].unique().to_list() == ["training"]
     assert queries.height == 2
+
+
+def test_a_use_of_a_weight_that_no_module_shows_is_refused(tmp_path):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 3)
+
+        def forward(self, values):
+            return self.second(self.first(values) @ self.first.weight)
+
+    class Hiding(Tiny):
+        def build_model(self):
+            return Hidden()
+
+    save_run(tmp_path, Hiding(), [10, 20])
+    with pytest.raises(InputError, match=r"^first: its examples' gradients do not add up"):
+        ingest(tmp_path, Hiding())
 
 
 def test_weights_that_do_not_fit_or_are_not_finite_are_refused(tmp_path):

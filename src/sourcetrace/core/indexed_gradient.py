@@ -40,8 +40,8 @@ class IndexedGradient:
     def squared_norms(self) -> Tensor:
         """Return the squared Euclidean norm of every example's gradient, [N]."""
         examples, _, summed = self._coalesced(self.output_gradients)
-        norms = summed.square().sum(1)
-        return norms.new_zeros(len(self)).index_add(0, examples, norms)
+        # Every example has a position, so each has its row.
+        return _sums_by_key(examples, summed.square().sum(1, keepdim=True))[1].squeeze(1)
 
     def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
         """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [1, D_out, D_in]; None for an identity.
@@ -55,12 +55,14 @@ class IndexedGradient:
         if output_basis is not None:
             gradients = gradients @ output_basis[0]
         _, tokens, summed = self._coalesced(gradients)
+        used, sums = _sums_by_key(tokens, summed.square())
         squares = summed.new_zeros(self.width, summed.shape[1])
-        return squares.index_add(0, tokens, summed.square()).T.unsqueeze(0)
+        squares[used] = sums
+        return squares.T.unsqueeze(0)
 
     def products(self, queries: Tensor) -> Tensor:
         """Return ⟨query, gradient⟩ for queries [Q, 1, D_out, D_in]: [Q, N]."""
-        used, places = _unique(self.indices)
+        used, places = torch.unique(self.indices, return_inverse=True)
         columns = queries[:, 0].index_select(2, used).permute(2, 0, 1).contiguous()
         total = queries.new_empty(queries.shape[0], len(self))
         each = max(1, self.indices.shape[1] * queries[:, 0, :, 0].numel())
@@ -96,9 +98,9 @@ class IndexedGradient:
     def _coalesced(self, gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sum the positions of an example that have one token: example, token and sum, a row."""
         first = torch.arange(len(self), device=self.indices.device).unsqueeze(1)
-        keys, places = _unique(first * self.width + self.indices)
-        summed = gradients.new_zeros(len(keys), gradients.shape[2])
-        summed.index_add_(0, places.flatten(), gradients.flatten(0, 1))
+        keys, summed = _sums_by_key(
+            (first * self.width + self.indices).flatten(), gradients.flatten(0, 1)
+        )
         return keys // self.width, keys % self.width, summed
 
 
@@ -112,7 +114,14 @@ def indexed_gradient(indices: Tensor, output_gradients: Tensor, width: int) -> I
     )
 
 
-def _unique(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct values, increasing, and the place of every value among them."""
-    distinct, places = torch.unique(values, return_inverse=True)
-    return distinct, places
+def _sums_by_key(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct keys, increasing, and the sum of the rows of each.
+
+    Sorted first: on a GPU the order of `index_add` is open, and so are its last bits.
+    """
+    if len(keys) == 0:  # torch reduces no empty tensor
+        return keys, values
+    ordered, order = keys.sort(stable=True)
+    distinct, lengths = torch.unique_consecutive(ordered, return_counts=True)
+    rows = values[order].contiguous()
+    return distinct, torch.segment_reduce(rows, "sum", lengths=lengths, axis=0)

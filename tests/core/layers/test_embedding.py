@@ -66,6 +66,16 @@ def test_products_do_not_depend_on_how_many_are_gathered_at_once(monkeypatch):
     assert_close(found.products(queries), whole)
 
 
+def test_no_examples_are_no_gradients():
+    model, tokens = prepared(5, 6)
+    none = gradients_of(model, tokens)[1]["0"].rows(torch.zeros(5, dtype=torch.bool))
+    assert none.squared_norms().shape == (0,)
+    assert none.dense().shape == (0, 1, 3, 7)
+    assert none.products(normal(4, 1, 3, 7)).shape == (4, 0)
+    assert none.paired_products(normal(0, 1, 3, 7)).shape == (0,)
+    assert torch.equal(none.rotated_squares(None, None), torch.zeros(1, 3, 7).double())
+
+
 def test_another_input_basis_than_the_identity_is_refused():
     model, tokens = prepared(2, 3)
     with pytest.raises(ValueError, match="pass None"):

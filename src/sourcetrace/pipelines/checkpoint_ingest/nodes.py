@@ -93,6 +93,8 @@ def ingest_checkpoints(
     )
     for parameter in coverage.unattributed:
         logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
+    for name, others in coverage.tied.items():
+        logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
     rates = {record.learning_rate for record in records}
     if len(rates) > 1:
         logger.warning(
