@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.core.layers.checks import check_covariances, check_gradients_of, normal
+from tests.core.layers.checks import check_covariances, check_gradients_of, normal, sum_of_sines
 from tests.oracles.dense import layer_inputs
 from tests.tiny import assert_close, seeded
 
@@ -53,12 +53,18 @@ def test_covariances_equal_the_sums_of_outer_products(space):
         module = CONVOLUTIONS[space](4, 2, 2, groups=2, padding=1, stride=2).double()
         inputs = normal(4, 4, *(4, 3, 2)[:space])
     model = nn.Sequential(module)
-    activation, _ = check_covariances(model, inputs, "0")
+    activation, pseudo_gradient = check_covariances(model, inputs, "0")
     expected = 0
     for one in inputs:
         met = _patches_of(module, one)
         expected = expected + torch.einsum("gsi,gsj->gij", met, met)
     assert_close(activation, expected / len(inputs))
+    outputs = model(inputs)
+    (gradients,) = torch.autograd.grad(sum_of_sines(outputs).sum(), outputs)
+    # Output channels of each of the two groups.
+    for group, one in enumerate(gradients.flatten(2).chunk(2, dim=1)):
+        expected = torch.einsum("nis,njs->ij", one, one) / len(inputs)
+        assert_close(pseudo_gradient[group], expected)
 
 
 def _patches_of(module: nn.Module, one: Tensor) -> Tensor:
