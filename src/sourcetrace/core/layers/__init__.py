@@ -10,6 +10,7 @@ from sourcetrace.core.layers.coverage import Coverage, Unattributed
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.layers.layer import Layer, Site
 from sourcetrace.core.layers.registry import LAYER_TYPES, register
+from sourcetrace.core.layers.rehearsal import refuse_compiled
 from sourcetrace.core.layers.types import LayerType
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Site",
     "Unattributed",
     "find_layers",
+    "refuse_compiled",
     "register",
 ]

@@ -12,7 +12,7 @@ from sourcetrace.core.capture import per_example_loss
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_check import check_gradients
-from sourcetrace.core.layers import Coverage
+from sourcetrace.core.layers import Coverage, refuse_compiled
 from sourcetrace.core.objective import ExampleGenerator
 from sourcetrace.datasets.checkpoints import Checkpoint
 from sourcetrace.pipelines.audit_setup import coverage_of
@@ -158,6 +158,7 @@ def try_losses(
     """Run two examples of each side through the model and every loss; return the coverage."""
     device = pick_device(device_name)
     model = task.build_model().to(device)
+    refuse_compiled(model.named_modules())  # before a forward pass would compile it
     model.load_state_dict(dict(checkpoint.state_dict))
     model.eval()
     sides = (
