@@ -119,7 +119,7 @@ def _halves(seeds: int, half: int, splits: int, seed: int) -> list[tuple[list[in
 
 def _cluster_sums(values: Tensor, clusters: Tensor) -> Tensor:
     """Return the sums of the rows [R, K] of every cluster, [C, K]."""
-    _, numbers = clusters.unique(return_inverse=True)
+    _, numbers = torch.unique(clusters, return_inverse=True)
     sums = torch.zeros(int(numbers.max()) + 1, values.shape[1], dtype=values.dtype)
     return sums.index_add(0, numbers, values)
 

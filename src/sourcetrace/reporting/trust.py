@@ -1,0 +1,181 @@
+"""How far the scores can be trusted: the trust figure and what else retraining said, in words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from sourcetrace.reporting.formats import MISSING, format_count, format_number, format_share
+from sourcetrace.reporting.tables import Column, Table
+
+COMMAND = "kedro run --pipelines verification"
+
+NAMES = {
+    "lds": "Rank correlation (LDS)",
+    "ceiling": "Noise ceiling",
+    "lds_of_ceiling": "Share of the ceiling",
+    "recipe_agreement": "Agreement with the audited model",
+    "removal_slope": "Removal slope",
+    "flips_helpers": "Predictions changed, helpers removed",
+    "flips_random": "Predictions changed, random removed",
+    "change_helpers": "Measured change, helpers removed",
+    "change_random": "Measured change, random removed",
+    "subsets": "Subsets",
+    "fraction": "Share of the data in a subset",
+    "seeds": "Seeds",
+}
+
+# Below it, retraining on all examples is hardly the audited training.
+_AGREEMENT = 0.8
+_SHARES = ("lds_of_ceiling", "fraction", "flips_helpers", "flips_random")
+_COUNTS = ("subsets", "seeds")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What retraining said of the scores.
+
+    Attributes:
+        summary: `schemas.VerificationSummary`.
+        queries: `schemas.VerificationQueries`.
+        removals: `schemas.VerificationRemovals`; may be empty.
+    """
+
+    summary: pl.DataFrame
+    queries: pl.DataFrame
+    removals: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The one line on how far to trust the scores.
+
+    Attributes:
+        status: In two words.
+        text: A sentence or two.
+        command: What to run for more, where there is something to run.
+    """
+
+    status: Literal["Verified", "Not confirmed", "Not verified"]
+    text: str
+    command: str = ""
+
+
+def state_trust(summary: pl.DataFrame, *, scores_digest: str) -> Trust:
+    """Return the line for scores, from the last verification there was.
+
+    Args:
+        summary: `schemas.VerificationSummary`; empty where nothing was verified.
+        scores_digest: Of the scores that the line is about.
+    """
+    if summary.is_empty():
+        return Trust("Not verified", "no retraining has tested these scores.", COMMAND)
+    if not is_current(summary, scores_digest=scores_digest):
+        return Trust(
+            "Not verified",
+            "the last verification was of earlier scores, which have changed since.",
+            COMMAND,
+        )
+    return trust_figure(summary)
+
+
+def is_current(summary: pl.DataFrame, *, scores_digest: str) -> bool:
+    """Return whether the verification was of these very scores."""
+    return not summary.is_empty() and summary["scores_digest"][0] == scores_digest
+
+
+def trust_figure(summary: pl.DataFrame) -> Trust:
+    """Return the trust figure with its interval and its meaning."""
+    lds, ceiling = _row(summary, "lds"), _row(summary, "ceiling")
+    subsets = round(_row(summary, "subsets")["value"] or 0)
+    interval = f"95 % interval {_two(lds['low'])} to {_two(lds['high'])}"
+    tested = (
+        f"retrained on {format_count(subsets)} random "
+        f"{_subsets(_row(summary, 'fraction')['value'])} of the training data, the scores predict "
+        "how queries turn out"
+    )
+    if lds["low"] is None or lds["low"] <= 0:
+        return Trust(
+            "Not confirmed",
+            f"{tested} no better than chance (rank correlation {_two(lds['value'])}, {interval}). "
+            "Do not act on them without looking at each example.",
+        )
+    text = f"{tested} with a rank correlation of {_two(lds['value'])} ({interval}; 0 is chance)."
+    if ceiling["value"] is not None:
+        text += f" With this much retraining noise at most {_two(ceiling['value'])} is possible."
+    return Trust("Verified", text)
+
+
+def removal_sentences(verification: Verification) -> list[str]:
+    """Return what removing helpers did, a sentence a finding."""
+    summary = verification.summary
+    sentences = []
+    sizes = summary.filter(measure="flips_helpers").sort("removed")
+    if sizes.height:
+        largest = sizes.row(-1, named=True)
+        random = summary.filter(measure="flips_random", removed=largest["removed"])
+        sentences.append(
+            f"Without the {format_count(largest['removed'])} strongest helpers of a query, "
+            f"{format_share(largest['value'])} of the predictions change; without as many random "
+            f"examples of the same classes, {format_share(random['value'][0])}."
+        )
+    slope = summary.filter(measure="removal_slope")
+    if slope.height and slope["value"][0] is not None:
+        value, low, high = slope.select("value", "low", "high").row(0)
+        sentences.append(
+            f"When helpers were removed, the measurement changed by {_two(value)} (95 % interval "
+            f"{_two(low)} to {_two(high)}) of what their summed scores said."
+        )
+    agreement = _row(summary, "recipe_agreement")["value"]
+    if agreement is not None and agreement < _AGREEMENT:
+        sentences.append(
+            f"Beware: retraining on all examples orders the queries unlike the audited model (rank "
+            f"correlation {_two(agreement)}). Check that train() repeats the audited training."
+        )
+    return sentences
+
+
+def trust_table(summary: pl.DataFrame) -> Table:
+    """Return every measure with its interval and what it is."""
+    rows = []
+    for row in summary.iter_rows(named=True):
+        name = NAMES.get(row["measure"], row["measure"])
+        if row["removed"] is not None:
+            name = f"{name}: {format_count(row['removed'])}"
+        interval = MISSING
+        if row["low"] is not None:
+            low, high = (_shown(row["measure"], row[end]) for end in ("low", "high"))
+            interval = f"{low} to {high}"
+        rows.append([name, _shown(row["measure"], row["value"]), interval, row["detail"]])
+    columns = (
+        Column("Measure"),
+        Column("Value", "number"),
+        Column("95 % interval", "number"),
+        Column("What it is", "sentence"),
+    )
+    return Table("What retraining said of the scores", columns, rows)
+
+
+def _row(summary: pl.DataFrame, measure: str) -> dict[str, float | None]:
+    return summary.row(by_predicate=pl.col("measure") == measure, named=True)
+
+
+def _shown(measure: str, value: float | None) -> str:
+    if value is None:
+        return MISSING
+    if measure in _COUNTS:
+        return format_count(round(value))
+    if measure in _SHARES:
+        return format_share(value)
+    return format_number(value, signed=True) if measure.startswith("change") else _two(value)
+
+
+def _subsets(fraction: float | None) -> str:
+    if fraction is not None and round(fraction, 2) == 0.5:  # noqa: PLR2004
+        return "halves"
+    return f"subsets of {format_share(fraction)}"
+
+
+def _two(value: float | None) -> str:
+    """Return a value with two decimals and a real minus sign."""
+    return MISSING if value is None else f"{value:.2f}".replace("-", "−")
