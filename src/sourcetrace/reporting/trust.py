@@ -15,6 +15,7 @@ NAMES = {
     "ceiling": "Noise ceiling",
     "lds_of_ceiling": "Share of the ceiling",
     "recipe_agreement": "Agreement with the audited model",
+    "seed_agreement": "Agreement between seeds",
     "removal_slope": "Removal slope",
     "flips_helpers": "Predictions changed, helpers removed",
     "flips_random": "Predictions changed, random removed",
@@ -25,8 +26,8 @@ NAMES = {
     "seeds": "Seeds",
 }
 
-# Below it, retraining on all examples is hardly the audited training.
-_AGREEMENT = 0.8
+# Agreement this much below that between seeds: train() is hardly the audited training.
+_DISAGREEMENT = 0.2
 _SHARES = ("lds_of_ceiling", "fraction", "flips_helpers", "flips_random")
 _COUNTS = ("subsets", "seeds")
 
@@ -123,14 +124,17 @@ def removal_sentences(verification: Verification) -> list[str]:
     if slope.height and slope["value"][0] is not None:
         value, low, high = slope.select("value", "low", "high").row(0)
         sentences.append(
-            f"When helpers were removed, the measurement changed by {_two(value)} (95 % interval "
-            f"{_two(low)} to {_two(high)}) of what their summed scores said."
+            f"On removal, measurements changed by {_two(value)} (95 % interval {_two(low)} to "
+            f"{_two(high)}) times what the summed scores said{_units(low, high)}."
         )
     agreement = _row(summary, "recipe_agreement")["value"]
-    if agreement is not None and agreement < _AGREEMENT:
+    between_seeds = _row(summary, "seed_agreement")["value"]
+    usual = 1.0 if between_seeds is None else between_seeds
+    if agreement is not None and agreement < usual - _DISAGREEMENT:
         sentences.append(
-            f"Beware: retraining on all examples orders the queries unlike the audited model (rank "
-            f"correlation {_two(agreement)}). Check that train() repeats the audited training."
+            "Beware: retraining on all examples orders the queries unlike the audited model (rank "
+            f"correlation {_two(agreement)}; two seeds: {_two(between_seeds)}). Check that train() "
+            "repeats the audited training."
         )
     return sentences
 
@@ -154,6 +158,17 @@ def trust_table(summary: pl.DataFrame) -> Table:
         Column("What it is", "sentence"),
     )
     return Table("What retraining said of the scores", columns, rows)
+
+
+def _units(low: float | None, high: float | None) -> str:
+    """Return what a slope's interval means for the scores' units."""
+    if low is None or high is None or low <= 1 <= high:
+        return ""
+    if low <= 0:
+        return ": their size says nothing here"
+    return ": take them as an order, their size " + (
+        "promises too much" if high < 1 else "promises too little"
+    )
 
 
 def _row(summary: pl.DataFrame, measure: str) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from sourcetrace.reporting.drawing import Figure, draw
 from sourcetrace.reporting.formats import format_noun, format_number
 
 _BIN = 0.1
-_KINDS = {"helpers": "helpers of the query", "random": "random examples"}
+_KINDS = {"helpers": "helpers", "random": "at random"}
 
 
 def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figure | None:
@@ -21,7 +21,7 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
     edges = np.linspace(low, 1, round((1 - low) / _BIN) + 1)
     # A correlation of exactly 1 or -1 may stand beyond the last edge by rounding.
     counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
-    bars = pl.DataFrame({"start": edges[:-1], "end": edges[1:], "queries": counts})
+    bars = pl.DataFrame({"start": edges[:-1], "end": edges[1:], "queries": counts, "none": 0})
     x = alt.X(
         "start:Q",
         title="rank correlation of predicted and retrained outcome",
@@ -36,8 +36,8 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
     )
     layers = [
         alt.Chart(bars)
-        .mark_bar(color=palette.KEEP.light, opacity=0.75, binSpacing=1)
-        .encode(x=x, x2="end", y=y)
+        .mark_rect(color=palette.KEEP.light, opacity=0.75, stroke=palette.PANEL.light)
+        .encode(x=x, x2="end", y=y, y2="none")
     ]
     for value, dash, ink in ((mean, [1, 0], palette.RELABEL), (ceiling, [4, 3], palette.MUTED)):
         if value is not None:

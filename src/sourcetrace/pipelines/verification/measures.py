@@ -96,7 +96,7 @@ def subset_measures(retrained: Retrained) -> tuple[Tensor, list[Measure]]:
     ]
 
 
-def recipe_measure(retrained: Retrained, audited: Tensor) -> Measure:
+def recipe_measures(retrained: Retrained, audited: Tensor) -> list[Measure]:
     """Compare retraining on all examples with the audited model, over queries.
 
     Args:
@@ -104,14 +104,28 @@ def recipe_measure(retrained: Retrained, audited: Tensor) -> Measure:
         audited: Measurement of each query at the final checkpoint, [Q].
     """
     (row,) = retrained.rows("all")
-    mean = retrained.measured[row].mean(0)
-    agreement = rank_correlation(mean.unsqueeze(1), audited.unsqueeze(1))
-    return Measure(
-        "recipe_agreement",
-        float(agreement),
-        "Rank correlation over queries between the audited model and retraining on all examples; "
-        "far below 1, train() does something else than the audited training.",
-    )
+    models = retrained.measured[row]
+    seeds = len(models)
+    agreement = rank_correlation(models.T, audited.unsqueeze(1).expand(-1, seeds)).mean()
+    pairs = [
+        float(rank_correlation(models[i].unsqueeze(1), models[j].unsqueeze(1)))
+        for i in range(seeds)
+        for j in range(i)
+    ]
+    return [
+        Measure(
+            "recipe_agreement",
+            float(agreement),
+            "Rank correlation over queries between the audited model and a retraining on all "
+            f"examples. Mean measurement: {audited.mean():.3g} audited, {models.mean():.3g} "
+            "retrained. Where they differ much, train() is not the audited training.",
+        ),
+        Measure(
+            "seed_agreement",
+            sum(pairs) / len(pairs) if pairs else math.nan,
+            "The same between two retrainings on all examples, which differ by their seed alone.",
+        ),
+    ]
 
 
 def removal_table(retrained: Retrained, query_ids: pl.Series) -> pl.DataFrame:

@@ -155,7 +155,7 @@ def measure_trust(
     from sourcetrace.pipelines.verification.groups import summed_scores
     from sourcetrace.pipelines.verification.measures import (
         Retrained,
-        recipe_measure,
+        recipe_measures,
         removal_measures,
         removal_table,
         subset_measures,
@@ -191,7 +191,7 @@ def measure_trust(
     audited = torch.tensor(query_signals["measurement"].to_list(), dtype=torch.float64)
     removals = removal_table(retrained, query_table["example_id"])
     summary = summary_table(
-        [*measures, recipe_measure(retrained, audited), *removal_measures(removals)],
+        [*measures, *recipe_measures(retrained, audited), *removal_measures(removals)],
         method=query_influence["method"][0],
         scores_digest=digest,
     )
