@@ -84,13 +84,14 @@ def run_jobs(
     # Two groups may hold the same examples.
     missing = list({job.key: job for job in jobs if outcomes.get(job.key) is None}.values())
     logger.info(
-        "%d retrainings, %d of them known already; %d left, the first of them to be timed",
+        "%d retrainings of up to %d examples, %d of them known already",
         len(jobs),
+        setting.examples,
         len(jobs) - len(missing),
-        len(missing),
     )
     if not missing:
         return
+    logger.info("Timing the first of %d retrainings", len(missing))
     workers = min(workers, len(missing))
     pool = ProcessPoolExecutor(
         workers,
