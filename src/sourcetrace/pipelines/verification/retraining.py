@@ -48,7 +48,10 @@ def fingerprint(
     show, it cannot see.
     """
     module = importlib.import_module(parameters.class_path.rsplit(".", 1)[0])
-    code = ast.dump(ast.parse(inspect.getsource(module)))
+    try:
+        code = ast.dump(ast.parse(inspect.getsource(module)))
+    except (OSError, TypeError):  # a compiled module has no source
+        code = ""
     parts = [
         parameters.model_dump(mode="json", by_alias=True),
         hashlib.sha256(code.encode()).hexdigest(),
