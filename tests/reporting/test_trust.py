@@ -71,6 +71,15 @@ def test_removals_are_told_with_what_they_mean_for_the_units():
     assert "promises too little" in removal_sentences(verification(slope=2.0))[1]
 
 
+def test_without_classes_the_measurements_are_told():
+    found = verification()
+    summary = found.summary.filter(~pl.col("measure").str.starts_with("flips"))
+    changed, _ = removal_sentences(type(found)(summary, found.queries, found.removals))
+    assert changed.endswith(
+        "its measurement changes by −2 on average; without as many random examples, by −0.1."
+    )
+
+
 def test_another_recipe_is_warned_of():
     found = verification()
     summary = found.summary.with_columns(

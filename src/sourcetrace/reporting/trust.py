@@ -111,15 +111,9 @@ def removal_sentences(verification: Verification) -> list[str]:
     """Return what removing helpers did, a sentence a finding."""
     summary = verification.summary
     sentences = []
-    sizes = summary.filter(measure="flips_helpers").sort("removed")
-    if sizes.height:
-        largest = sizes.row(-1, named=True)
-        random = summary.filter(measure="flips_random", removed=largest["removed"])
-        sentences.append(
-            f"Without the {format_count(largest['removed'])} strongest helpers of a query, "
-            f"{format_share(largest['value'])} of the predictions change; without as many random "
-            f"examples of the same classes, {format_share(random['value'][0])}."
-        )
+    sizes = summary.filter(pl.col("removed").is_not_null()).sort("removed")["removed"]
+    if len(sizes):
+        sentences.append(_largest_removal(summary, sizes[-1]))
     slope = summary.filter(measure="removal_slope")
     if slope.height and slope["value"][0] is not None:
         value, low, high = slope.select("value", "low", "high").row(0)
@@ -158,6 +152,22 @@ def trust_table(summary: pl.DataFrame) -> Table:
         Column("What it is", "sentence"),
     )
     return Table("What retraining said of the scores", columns, rows)
+
+
+def _largest_removal(summary: pl.DataFrame, removed: int) -> str:
+    """Return what removing the most helpers did: to predictions, or where none, measurements."""
+    values = dict(summary.filter(removed=removed).select("measure", "value").iter_rows())
+    without = f"Without the {format_count(removed)} strongest helpers of a query, "
+    if "flips_helpers" in values:
+        return (
+            f"{without}{format_share(values['flips_helpers'])} of the predictions change; without "
+            "as many random examples of the same classes, "
+            f"{format_share(values['flips_random'])}."
+        )
+    return (
+        f"{without}its measurement changes by {format_number(values['change_helpers'])} on "
+        f"average; without as many random examples, by {format_number(values['change_random'])}."
+    )
 
 
 def _units(low: float | None, high: float | None) -> str:
