@@ -32,6 +32,7 @@ from sourcetrace.core.attribution import (
 )
 from sourcetrace.core.covariance import merge
 from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
+from sourcetrace.core.retraining import removal_slope
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import (
@@ -137,7 +138,7 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
-    for heading in ("method", "segments", "LDS", "95 % interval", "± queries", "seconds"):
+    for heading in ("method", "segments", "LDS", "95 % interval", "± queries", "slope", "seconds"):
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for method, segments, damping in variants:
         started = time.perf_counter()
@@ -152,9 +153,17 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
             f"{lds.mean():.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{lds.std() / len(lds) ** 0.5:.3f}",
+            f"{_slope(scores, subsets, measurements):.3f}",
             f"{seconds:.0f}",
         )
     return table
+
+
+def _slope(scores: Tensor, subsets: Tensor, measurements: Tensor) -> float:
+    """Return the measured change for each unit of predicted change, both less a query's mean."""
+    predictions = -(subsets.double() @ scores.double().T)
+    changes = measurements.double() - measurements.double().mean(0)
+    return removal_slope((predictions - predictions.mean(0)).flatten(), changes.flatten())
 
 
 def _scores(

@@ -108,6 +108,42 @@ def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
     assert client.get_model_version("sourcetrace-digits", "1").run_id == run.info.run_id
 
 
+def test_verification_trains_again_and_the_page_says_so_as_long_as_the_scores_last(demo):
+    project, first = demo
+    assert "Not verified: no retraining has tested these scores." in first.stdout
+    assert "kedro run --pipelines verification" in first.stdout
+    small = "verification.subsets=3,verification.seeds=1,verification.removal_queries=1"
+    run = kedro(project, "run", "--pipelines", "verification", "--params", small)
+    assert run.returncode == 0, run.stderr[-3000:]
+    said = " ".join((run.stdout + run.stderr).split())
+    assert "8 retrainings of up to 1437 examples, 0 of them known already" in said
+    assert "retrained on 3 random halves of the training data" in said
+    page = project / "data/08_reporting/cleaning_report.html"
+    assert "Against the planted errors" in page.read_text()
+    assert "retrained on 3 random halves" in page.read_text()
+    outcomes = project / "data/07_model_output/retrained_outcomes"
+    assert len(list(outcomes.iterdir())) == 8
+
+    report = ("run", "--pipelines", "cleaning_report")
+    assert "retrained on 3 random halves" in " ".join(kedro(project, *report).stdout.split())
+    assert "retrained on 3 random halves" in page.read_text()
+    (scores, *_) = sorted((project / "data/07_model_output/attribution_scores").iterdir())
+    before = scores.read_bytes()
+    rows = pl.read_parquet(scores)
+    rows.with_columns(example_id=pl.col("example_id").reverse()).write_parquet(scores)
+    assert "verification was of earlier scores" in " ".join(kedro(project, *report).stdout.split())
+    assert "verification was of earlier scores" in page.read_text()
+    scores.write_bytes(before)
+
+
+def test_verification_without_an_audit_says_what_to_run(tmp_path):
+    run = kedro(make_project(tmp_path / "project"), "run", "--pipelines", "verification")
+    assert run.returncode not in (0, None)
+    ending = " ".join(run.stderr.split("Error:")[-1].split())
+    assert "There are no attribution scores" in ending
+    assert ending.endswith("Run `kedro run --pipelines audit` first.")
+
+
 def test_the_same_seed_gives_the_same_bytes_and_the_audit_needs_no_answer_key(demo):
     project, _ = demo
     before = scores_of(project)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,8 @@ from kedro.pipeline import Pipeline
 from kedro.validation import DataValidationError
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.reporting.console import print_error, print_summary
+from sourcetrace.reporting.console import print_error, print_summary, print_verification
+from sourcetrace.reporting.trust import trust_figure
 
 
 class ProjectFolderHook:
@@ -56,6 +58,10 @@ class SummaryHook:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Print the summary of an audit, and the demo's answer key where it was part of the run."""
         made = pipeline.all_outputs()
+        if "verification_summary" in made:
+            trust = trust_figure(catalog.load("verification_summary"))
+            print_verification(asdict(trust), page=_path_of(catalog, "cleaning_report"))
+            return
         if "audit_summary" not in made:
             return
         page = "demo_cleaning_report" if "demo_cleaning_report" in made else "cleaning_report"

@@ -1,6 +1,6 @@
 """One frozen pydantic model a group of parameters; Kedro checks them before any node runs."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -79,6 +79,29 @@ class ReportParameters(_Parameters):
     relabel_probability: float = Field(default=0.5, ge=0, le=1)
     check_share: float = Field(default=0.08, gt=0, le=1)
     pictures: int = Field(default=48, ge=0)
+
+
+class VerificationParameters(_Parameters):
+    """What is trained again to test the scores.
+
+    Attributes:
+        subsets: Random subsets of the training data; at least 3.
+        fraction: Share of every stage's examples in a subset.
+        seeds: Retrainings of the same examples; from 2 on there is a noise ceiling.
+        removal_queries: Queries whose helpers are removed.
+        removal_sizes: How many helpers are removed: shares of the training examples below 1,
+            numbers of examples from 1 on.
+        workers: Retrainings at the same time, a process each; null means one a CPU core.
+        seed: Of the subsets and the choice of queries, and the first seed of the retrainings.
+    """
+
+    subsets: int = Field(default=30, ge=1)
+    fraction: float = Field(default=0.5, gt=0, lt=1)
+    seeds: int = Field(default=3, ge=1)
+    removal_queries: int = Field(default=8, ge=0)
+    removal_sizes: list[Annotated[float, Field(gt=0)]] = [0.02, 0.05]
+    workers: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class DemoParameters(_Parameters):

@@ -10,6 +10,7 @@ from sourcetrace.pipelines import (
     ekfac_fitting,
     gradient_extraction,
     source_scoring,
+    verification,
 )
 
 
@@ -30,5 +31,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "audit": audit,
         "demo_training": training,
         "demo_evaluation": evaluation,
+        "verification": verification.create_pipeline(),
         "__default__": training + audit + evaluation,
     }

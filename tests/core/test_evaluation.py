@@ -71,3 +71,12 @@ def test_the_interval_holds_the_score_and_is_reproducible():
     assert (low, high) == bootstrap_interval(scores, subsets, measurements, resamples=200, seed=1)
     narrow = bootstrap_interval(scores, subsets, measurements, resamples=200, level=0.5, seed=1)
     assert low < narrow[0] < narrow[1] < high
+
+
+@pytest.mark.parametrize("factor", [2**-20, 8])
+def test_the_unit_of_the_scores_does_not_matter(factor):
+    scores, subsets, measurements = outcomes()
+    assert torch.equal(
+        linear_datamodeling_score(factor * scores, subsets, measurements),
+        linear_datamodeling_score(scores, subsets, measurements),
+    )

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.reporting.page import GroundTruthEvaluation, PageContent
+from sourcetrace.reporting.trust import Verification
+from sourcetrace.schemas import VerificationSummary
 
 CHECKPOINTS = ("step_10", "step_20", "step_30")
 QUERIES = 7
@@ -114,6 +116,65 @@ def page_content(
         "details": None,
     }
     return PageContent(**(values | replaced))
+
+
+def verification(
+    *, low: float = 0.4, digest: str = "0" * 64, slope: float = 0.2, removals: bool = True
+) -> Verification:
+    """Return what retraining said: an LDS of `low` + 0.03 over 30 halves, and 3 removals."""
+    rng = np.random.default_rng(3)
+    lds = low + 0.03
+    measures = [
+        ("lds", None, lds, low, lds + 0.03),
+        ("ceiling", None, 0.92, None, None),
+        ("lds_of_ceiling", None, lds / 0.92, low / 0.92, (lds + 0.03) / 0.92),
+        ("subsets", None, 30.0, None, None),
+        ("fraction", None, 0.5, None, None),
+        ("seeds", None, 3.0, None, None),
+        ("recipe_agreement", None, 0.7, None, None),
+        ("seed_agreement", None, 0.75, None, None),
+    ]
+    if removals:
+        measures += [
+            ("removal_slope", None, slope, slope - 0.1, slope + 0.1),
+            ("flips_helpers", 29, 0.45, 0.2, 0.6),
+            ("flips_random", 29, 0.03, 0.0, 0.1),
+            ("change_helpers", 29, -2.0, -3.0, -1.0),
+            ("change_random", 29, -0.1, -0.2, 0.0),
+        ]
+    summary = pl.DataFrame(
+        measures,
+        schema={
+            "measure": pl.String,
+            "removed": pl.Int64,
+            "value": pl.Float64,
+            "low": pl.Float64,
+            "high": pl.Float64,
+        },
+        orient="row",
+    ).with_columns(
+        detail=pl.lit("What it is."), method=pl.lit("source"), scores_digest=pl.lit(digest)
+    )
+    table = pl.DataFrame(
+        {
+            "kind": ["helpers", "random", "helpers"],
+            "query_id": ["query-0", "query-0", "query-1"],
+            "removed": [29, 29, 29],
+            "predicted_change": [-12.0, -3.0, -8.0],
+            "measured_change": [-2.0, -0.3, -1.9],
+            "flipped_share": [1.0, 0.0, 1 / 3],
+        }
+    )
+    return Verification(
+        summary=VerificationSummary.validate(summary),
+        queries=pl.DataFrame(
+            {
+                "query_id": [f"query-{i}" for i in range(QUERIES)],
+                "lds": rng.uniform(-0.3, 1, QUERIES),
+            }
+        ),
+        removals=table if removals else table.clear(),
+    )
 
 
 def ground_truth(*names: str) -> GroundTruthEvaluation:

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sourcetrace.reporting.page import insert_ground_truth, render_page
-from tests.reporting.content import ground_truth, page_content
+from sourcetrace.reporting.page import insert_ground_truth, insert_verification, render_page
+from tests.reporting.content import ground_truth, page_content, verification
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -96,13 +96,14 @@ def page():
         label="a rather long class name, ",
         reason="Unbroken" * 30,
     )
-    return insert_ground_truth(render_page(content), ground_truth("review list", "loss" * 30))
+    page = insert_ground_truth(render_page(content), ground_truth("review list", "loss" * 30))
+    return insert_verification(page, verification())
 
 
 def test_it_asks_for_nothing_and_the_console_is_silent(page, tmp_path):
     with served({"/page": page}) as (address, asked):
         document, console = visit(address + "/page", tmp_path)
-    assert "Not verified:" in document
+    assert "Verified:" in document
     assert console == []
     assert asked == ["/page"]
 

@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline, node
 
 from sourcetrace.parameters import AttributionParameters, TaskParameters
 from sourcetrace.tracking.hooks import RunRecordHook
+from tests.reporting.content import verification
 
 
 def run_hook(monkeypatch, parameters):
@@ -34,3 +35,20 @@ def test_secrets_among_a_tasks_arguments_are_not_logged(monkeypatch, name):
     assert logged["task.arguments.table"] == "churn.parquet"
     assert "hunter2" not in str(logged)
     assert "hunter2" not in repr(task)
+
+
+def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):
+    tags = {}
+    monkeypatch.setattr(mlflow, "active_run", object)
+    monkeypatch.setattr(mlflow, "set_tags", tags.update)
+    hook = RunRecordHook()
+    hook.after_node_run(outputs={"review_list": None})
+    assert tags == {}
+    hook.after_node_run(
+        outputs={"trust": {"status": "Not verified", "text": "nobody did.", "scores_digest": "12"}}
+    )
+    assert tags == {"audit.trust": "Not verified: nobody did.", "audit.scores": "12"}
+    summary = verification(digest="34").summary
+    hook.after_node_run(outputs={"verification_summary": summary})
+    assert tags["audit.trust"].startswith("Verified: retrained on 30 random halves")
+    assert tags["audit.scores"] == "34"

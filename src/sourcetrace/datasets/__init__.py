@@ -8,7 +8,10 @@ from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
 from sourcetrace.datasets.curvature import CurvatureDataset
 from sourcetrace.datasets.gradient_cache import GradientCacheDataset
+from sourcetrace.datasets.optional_parquet import OptionalParquetDataset
 from sourcetrace.datasets.registered_model import RegisteredModelDataset
+from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomesDataset
+from sourcetrace.datasets.score_files import ScoreFilesDataset
 from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
 from sourcetrace.datasets.task import TaskDataset
 
@@ -17,7 +20,10 @@ __all__ = [
     "CovariancesDataset",
     "CurvatureDataset",
     "GradientCacheDataset",
+    "OptionalParquetDataset",
     "RegisteredModelDataset",
+    "RetrainedOutcomesDataset",
+    "ScoreFilesDataset",
     "ShardedParquetDataset",
     "TaskDataset",
 ]

@@ -41,10 +41,8 @@ def print_summary(
         f"{summary['segments']} segments, method {summary['method']}, "
         f"{summary['attributed_share']:.1%} of the parameters attributed."
     )
-    console.print(
-        f"{actions['relabel']} examples to relabel, {actions['check']} more to check. "
-        "Not verified: no retraining has tested these scores."
-    )
+    console.print(f"{actions['relabel']} examples to relabel, {actions['check']} more to check.")
+    _print_trust(summary["trust"], console)
     if summary["suspects"]:
         console.print(_suspect_table(summary["suspects"]))
     if rankings is not None:
@@ -59,6 +57,28 @@ def print_summary(
     console.print(f"Page:        {escape(_shown(page))}", soft_wrap=True)
     console.print(f"Review list: {escape(_shown(review_list))}", soft_wrap=True)
     console.print("MLflow:      kedro mlflow ui   (then http://127.0.0.1:5000)", soft_wrap=True)
+
+
+def print_verification(
+    trust: Mapping[str, str], *, page: str, console: Console | None = None
+) -> None:
+    """Print the trust figure and where the rest is.
+
+    Args:
+        trust: Fields of `reporting.trust.Trust`.
+        page: Path of the page.
+        console: Where to print; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    console.print()
+    _print_trust(trust, console)
+    console.print(f"Page:        {escape(_shown(page))}", soft_wrap=True)
+
+
+def _print_trust(trust: Mapping[str, str], console: Console) -> None:
+    console.print(f"[bold]{escape(trust['status'])}:[/] {escape(trust['text'])}")
+    if trust["command"]:
+        console.print(f"Verify:      {escape(trust['command'])}", soft_wrap=True)
 
 
 def _suspect_table(suspects: list[dict[str, Any]]) -> Table:

@@ -4,6 +4,7 @@ Its readers are an engineer with a minute (heading, figures, gallery) and somebo
 through the list for an hour (everything below). What comes from data is escaped by the templates.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,24 @@ from markupsafe import Markup
 from sourcetrace.reporting import findings, palette, tables
 from sourcetrace.reporting.formats import format_count, format_noun
 from sourcetrace.reporting.gallery import GALLERY_CARDS, GALLERY_OPEN, gallery_card
+from sourcetrace.reporting.trust import (
+    Trust,
+    Verification,
+    is_current,
+    removal_sentences,
+    state_trust,
+    trust_figure,
+    trust_table,
+)
 
 if TYPE_CHECKING:
     from sourcetrace.reporting.drawing import Figure
 
 GROUND_TRUTH_SLOT = "<!-- ground-truth -->"
+TRUST_SLOTS = {"trust-line": "trust_line.html.j2", "trust-section": "trust_section.html.j2"}
+"""Parts of the page between comments, which a verification replaces -> their templates."""
+
+_SCORES = re.compile('<meta name="sourcetrace-scores" content="([0-9a-f]*)">')
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,8 @@ class PageContent:
         query_signals: `schemas.QuerySignals`.
         pictures: Example id -> [H, W] or [H, W, 3] in 0..1, for the top suspects; may be empty.
         details: Columns of the training table to show with the top suspects, with `example_id`.
+        scores_digest: Of the scores that the page is about.
+        verification: The last there was, of these scores or of others.
     """
 
     task_name: str
@@ -51,6 +67,8 @@ class PageContent:
     query_signals: pl.DataFrame
     pictures: Mapping[str, np.ndarray]
     details: pl.DataFrame | None = None
+    scores_digest: str = ""
+    verification: Verification | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,9 @@ def render_page(content: PageContent) -> str:
         gallery_card(row, pictures=content.pictures, details=content.details)
         for row in suspects.head(GALLERY_CARDS).iter_rows(named=True)
     ]
+    summary = content.verification.summary if content.verification else pl.DataFrame()
+    trust = state_trust(summary, scores_digest=content.scores_digest)
+    current = is_current(summary, scores_digest=content.scores_digest)
     method, _, method_does = findings.describe_method(content.method)
     page = _environment().get_template("page.html.j2")
     return page.render(
@@ -114,6 +135,8 @@ def render_page(content: PageContent) -> str:
         unattributed=findings.unattributed_sentence(
             content.unattributed_parameters, content.checkpoint_manifest
         ),
+        scores_digest=content.scores_digest,
+        **_trust_parts(trust, content.verification if current else None),
         method=method,
         method_does=method_does,
         ground_truth_slot=Markup(GROUND_TRUTH_SLOT),  # noqa: S704, our own constants
@@ -151,6 +174,53 @@ def insert_ground_truth(page: str, evaluation: GroundTruthEvaluation) -> str:
         )
     )
     return page.replace(GROUND_TRUTH_SLOT, section)
+
+
+def scores_of(page: str) -> str:
+    """Return the digest of the scores that a page is about; nothing, if it does not say."""
+    found = _SCORES.search(page)
+    return found.group(1) if found else ""
+
+
+def insert_verification(page: str, verification: Verification) -> str:
+    """Return the page with a verification of its scores in place of what it said before.
+
+    Raises:
+        ValueError: If the page lacks a part that is to be replaced.
+    """
+    parts = _trust_parts(trust_figure(verification.summary), verification)
+    for name, variable in zip(TRUST_SLOTS, parts, strict=True):
+        slot = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+        if len(slot.findall(page)) != 1:
+            raise ValueError(
+                f"The page has no single part {name!r}. Pass what render_page returned."
+            )
+        # A function, because a string's backslashes would be read.
+        page = slot.sub(lambda _, part=parts[variable]: str(part), page)  # type: ignore[misc]
+    return page
+
+
+def _trust_parts(trust: Trust, verification: Verification | None) -> dict[str, Markup]:
+    """Return trust_line and trust_section, each within its comments."""
+    from sourcetrace.reporting import trust_charts  # noqa: PLC0415, altair takes 0.3 s
+
+    figures: list[Figure | None] = []
+    values: dict[str, object] = {"trust": trust}
+    if verification is not None:
+        figures = [
+            trust_charts.correlation_histogram(verification.queries, verification.summary),
+            trust_charts.removal_scatter(verification.removals, verification.summary),
+        ]
+        values["sentences"] = removal_sentences(verification)
+        values["table"] = trust_table(verification.summary)
+    values["figures"] = [figure for figure in figures if figure is not None]
+    return {
+        name.replace("-", "_"): Markup(  # noqa: S704, the templates escape what they are given
+            f"<!-- {name} -->\n{_environment().get_template(template).render(values)}"
+            f"<!-- /{name} -->"
+        )
+        for name, template in TRUST_SLOTS.items()
+    }
 
 
 def _figures(content: PageContent, review_list: pl.DataFrame) -> "list[Figure]":

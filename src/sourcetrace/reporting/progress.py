@@ -1,6 +1,6 @@
 """Progress bars with the time left, on a terminal and in a log alike."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,8 +16,16 @@ from rich.progress import (
 _Item = TypeVar("_Item")
 
 
-def track(items: Sequence[_Item], description: str) -> Iterator[_Item]:
-    """Yield the items, showing how many are done and the time left, on standard error."""
+def track(items: Iterable[_Item], description: str, *, total: int | None = None) -> Iterator[_Item]:
+    """Yield the items, showing how many are done and the time left, on standard error.
+
+    Args:
+        items: What is gone through.
+        description: Of the work.
+        total: How many items, where they cannot be counted.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=24),
@@ -27,4 +35,4 @@ def track(items: Sequence[_Item], description: str) -> Iterator[_Item]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield from progress.track(items, total=len(items), description=description)
+        yield from progress.track(items, total=total, description=description)

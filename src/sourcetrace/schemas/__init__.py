@@ -17,6 +17,13 @@ from sourcetrace.schemas.scores import (
     SuspectPictures,
 )
 from sourcetrace.schemas.signals import ExampleSignals, QuerySignals
+from sourcetrace.schemas.verification import (
+    VerificationOutcomes,
+    VerificationPlan,
+    VerificationQueries,
+    VerificationRemovals,
+    VerificationSummary,
+)
 
 __all__ = [
     "AttributionScores",
@@ -35,4 +42,9 @@ __all__ = [
     "SuspectPictures",
     "TrainTable",
     "UnattributedParameters",
+    "VerificationOutcomes",
+    "VerificationPlan",
+    "VerificationQueries",
+    "VerificationRemovals",
+    "VerificationSummary",
 ]

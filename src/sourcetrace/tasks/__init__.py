@@ -3,5 +3,13 @@
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
+from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 
-__all__ = ["ClassificationTask", "RegressionTask", "Task", "TaskBase"]
+__all__ = [
+    "ClassificationTask",
+    "RegressionTask",
+    "SGDRecipe",
+    "Task",
+    "TaskBase",
+    "train_with_sgd",
+]

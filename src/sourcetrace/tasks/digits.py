@@ -3,6 +3,9 @@
 It reads the labels the training run was given; which of them are wrong, it cannot know.
 """
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,26 +16,23 @@ from torch.utils.data import TensorDataset
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.tasks.classification import ClassificationTask
+from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 
 SIDE = 8
 """Height and width of a scan."""
 
 
-class DigitsTask(ClassificationTask):
+class DigitsTables(ClassificationTask):
     """8×8 scans in ten classes, and a small convolutional network.
 
     Args:
-        training_set: Parquet file of the training scans and their given labels.
-        query_set: Parquet file of the scans that are explained.
+        training: Table of the training scans and their given labels.
+        queries: Table of the scans that are explained.
     """
 
-    def __init__(
-        self,
-        training_set: str = "data/01_raw/digits/training_set.parquet",
-        query_set: str = "data/01_raw/digits/query_set.parquet",
-    ) -> None:
-        self._training = _read(training_set)
-        self._queries = _read(query_set)
+    def __init__(self, training: pl.DataFrame, queries: pl.DataFrame) -> None:
+        self._training = training
+        self._queries = queries
 
     def build_model(self) -> nn.Module:
         """Return the network, untrained."""
@@ -60,6 +60,38 @@ class DigitsTask(ClassificationTask):
         return 1 - pixels
 
 
+class DigitsTask(DigitsTables):
+    """The same, from the files of the demo's training run.
+
+    Args:
+        training_set: Parquet file of the training scans and their given labels.
+        query_set: Parquet file of the scans that are explained.
+        recipe: JSON file that says how the network was trained.
+    """
+
+    def __init__(
+        self,
+        training_set: str = "data/01_raw/digits/training_set.parquet",
+        query_set: str = "data/01_raw/digits/query_set.parquet",
+        recipe: str = "data/01_raw/digits/recipe.json",
+    ) -> None:
+        super().__init__(_read(training_set), _read(query_set))
+        self._recipe = Path(recipe)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How `train` trains; another recipe is another retraining."""
+        try:
+            recipe: dict[str, Any] = json.loads(self._recipe.read_text())
+        except FileNotFoundError as error:
+            raise _missing(str(self._recipe)) from error
+        return recipe
+
+    def train(self, indices: Sequence[int], *, seed: int) -> nn.Module:
+        """Train as the demo did, on some of the scans; its own seed and all scans repeat it."""
+        return train_with_sgd(self, indices, SGDRecipe(**self.recipe), seed=seed)
+
+
 def digits_network() -> nn.Module:
     """Return two convolutions and two linear layers, 26,000 parameters."""
     return nn.Sequential(
@@ -84,7 +116,11 @@ def _read(path: str) -> pl.DataFrame:
     try:
         return pl.read_parquet(path)
     except FileNotFoundError as error:
-        raise InputError(
-            f"There is no file {path!r}. The demo's audit needs the demo's training run: "
-            "`kedro run --pipelines demo_training` writes it, plain `kedro run` does both."
-        ) from error
+        raise _missing(path) from error
+
+
+def _missing(path: str) -> InputError:
+    return InputError(
+        f"There is no file {path!r}. The demo's audit needs the demo's training run: "
+        "`kedro run --pipelines demo_training` writes it, plain `kedro run` does both."
+    )

@@ -18,10 +18,11 @@ class Task(Protocol):
     """A model, its data and its losses.
 
     Batches are what `collate` makes of items; losses return one value an example, [B].
-    A task may also have `train(indices, *, seed) -> nn.Module`, which retrains the model on a
-    subset, `describe(outputs, batch)`, whose values the reports show (see
-    `ClassificationTask`), and `picture(index) -> array`, a picture of a training example
-    ([height, width] or [height, width, 3], values 0 to 1).
+    A task may also have `train(indices, *, seed) -> nn.Module`, which retrains the model on the
+    training examples with these numbers, as it was trained (`train_with_sgd` may help), and
+    `recipe`, a JSON value of what `train` reads from elsewhere; `describe(outputs, batch)`, whose
+    values the reports show (see `ClassificationTask`); and `picture(index) -> array`, a picture
+    of a training example ([height, width] or [height, width, 3], values 0 to 1).
     """
 
     measurement_higher_is_better: bool

@@ -16,6 +16,7 @@ from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
 from sourcetrace import __version__
+from sourcetrace.reporting.trust import trust_figure
 
 _SECRET = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
 """Names of parameters whose values are not logged."""
@@ -60,6 +61,28 @@ class RunRecordHook:
                 **_git_tags(self._project),
             }
         )
+
+    @hook_impl
+    def after_node_run(self, outputs: dict[str, Any]) -> None:
+        """Tag the run with how far its scores can be trusted, and which scores they are."""
+        if mlflow.active_run() is None:
+            return
+        if "trust" in outputs:
+            trust = outputs["trust"]
+            tags = {
+                "trust": f"{trust['status']}: {trust['text']}",
+                "scores": trust["scores_digest"],
+            }
+        elif "verification_summary" in outputs:
+            summary = outputs["verification_summary"]
+            figure = trust_figure(summary)
+            tags = {
+                "trust": f"{figure.status}: {figure.text}",
+                "scores": summary["scores_digest"][0],
+            }
+        else:
+            return
+        mlflow.set_tags({f"audit.{name}": value for name, value in tags.items()})
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:

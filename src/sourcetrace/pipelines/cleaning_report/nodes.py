@@ -1,11 +1,13 @@
 """The review list, the page and the summary, from tables."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.reporting.review import build_review_list
 
@@ -45,9 +47,22 @@ def _harmless_text(text: pl.Expr) -> pl.Expr:
     return text.str.replace(r"^([=+\-@\t\r])", "'${1}")
 
 
+def state_trust(
+    score_files: ScoreFiles, query_influence: pl.DataFrame, verification_summary: pl.DataFrame
+) -> dict[str, str]:
+    """Return the trust line of the scores that are there, and what they are."""
+    from sourcetrace.reporting import trust
+
+    digest = score_files.digest()
+    return {
+        "scores_digest": digest,
+        "method": query_influence["method"][0],
+        **asdict(trust.state_trust(verification_summary, scores_digest=digest)),
+    }
+
+
 def write_page(
     task: TaskParameters,
-    query_influence: pl.DataFrame,
     review_list: pl.DataFrame,
     train_table: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
@@ -56,16 +71,21 @@ def write_page(
     example_signals: pl.DataFrame,
     query_signals: pl.DataFrame,
     suspect_pictures: pl.DataFrame,
+    trust: dict[str, str],
+    verification_summary: pl.DataFrame,
+    verification_queries: pl.DataFrame,
+    verification_removals: pl.DataFrame,
 ) -> str:
     """Return the self-contained HTML page."""
     from sourcetrace.reporting.page import PageContent, render_page
+    from sourcetrace.reporting.trust import Verification
 
     details = train_table.drop("label", "stage")
     return render_page(
         PageContent(
             task_name=task.class_path,
             # Of the scores that are there, whatever the parameters say by now.
-            method=query_influence["method"][0],
+            method=trust["method"],
             review_list=review_list,
             checkpoint_manifest=checkpoint_manifest,
             unattributed_parameters=unattributed_parameters,
@@ -74,12 +94,18 @@ def write_page(
             query_signals=query_signals,
             pictures=_pictures(suspect_pictures),
             details=details if details.width > 1 else None,
+            scores_digest=trust["scores_digest"],
+            verification=Verification(
+                summary=verification_summary,
+                queries=verification_queries,
+                removals=verification_removals,
+            ),
         )
     )
 
 
 def summarise_audit(
-    query_influence: pl.DataFrame,
+    trust: dict[str, str],
     review_list: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
@@ -89,7 +115,8 @@ def summarise_audit(
     actions = dict(review_list["suggested_action"].value_counts().iter_rows())
     suspects = review_list.filter(pl.col("suggested_action") != "keep").head(_SUSPECTS_NAMED)
     summary = {
-        "method": query_influence["method"][0],
+        "method": trust["method"],
+        "trust": {name: trust[name] for name in ("status", "text", "command")},
         "training_examples": review_list.height,
         "queries": query_signals.height,
         "checkpoints": checkpoint_manifest.height,

@@ -4,6 +4,7 @@ from kedro.pipeline import Pipeline, node
 
 from sourcetrace.pipelines.cleaning_report.nodes import (
     list_for_review,
+    state_trust,
     summarise_audit,
     write_page,
 )
@@ -28,10 +29,19 @@ def create_pipeline() -> Pipeline:
                 name="list_for_review",
             ),
             node(
+                state_trust,
+                inputs={
+                    "score_files": "score_files",
+                    "query_influence": "query_influence",
+                    "verification_summary": "verification_summary",
+                },
+                outputs="trust",
+                name="state_trust",
+            ),
+            node(
                 write_page,
                 inputs={
                     "task": "params:task",
-                    "query_influence": "query_influence",
                     "review_list": "review_list",
                     "train_table": "train_table",
                     "checkpoint_manifest": "checkpoint_manifest",
@@ -40,6 +50,10 @@ def create_pipeline() -> Pipeline:
                     "example_signals": "example_signals",
                     "query_signals": "query_signals",
                     "suspect_pictures": "suspect_pictures",
+                    "trust": "trust",
+                    "verification_summary": "verification_summary",
+                    "verification_queries": "verification_queries",
+                    "verification_removals": "verification_removals",
                 },
                 outputs="cleaning_report",
                 name="write_page",
@@ -47,7 +61,7 @@ def create_pipeline() -> Pipeline:
             node(
                 summarise_audit,
                 inputs={
-                    "query_influence": "query_influence",
+                    "trust": "trust",
                     "review_list": "review_list",
                     "checkpoint_manifest": "checkpoint_manifest",
                     "query_signals": "query_signals",

@@ -55,53 +55,47 @@ def plant_label_errors(demo: DemoParameters) -> tuple[pl.DataFrame, pl.DataFrame
 
 def train_network(
     training_set: pl.DataFrame, query_set: pl.DataFrame, demo: DemoParameters
-) -> tuple[list[dict[str, Any]], Any, dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Any, dict[str, Any], dict[str, Any]]:
     """Train the network with SGD and momentum, saving checkpoints on the way.
 
     Returns:
-        The checkpoints, the trained model with an example of its input, and metrics.
+        The checkpoints, the trained model with an example of its input, the recipe, and metrics.
     """
     import copy
+    from dataclasses import asdict
 
     import torch
-    import torch.nn.functional as F  # noqa: N812, the name everybody reads
 
-    from sourcetrace.tasks.digits import digits_network, scans
+    from sourcetrace.tasks import SGDRecipe, train_with_sgd
+    from sourcetrace.tasks.digits import DigitsTables
 
-    generator = torch.Generator().manual_seed(demo.seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(demo.seed)
-        model = digits_network()
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=demo.learning_rate,
+    task = DigitsTables(training_set, query_set)
+    recipe = SGDRecipe(
+        epochs=demo.epochs,
+        batch_size=demo.batch_size,
+        learning_rate=demo.learning_rate,
         momentum=demo.momentum,
         weight_decay=demo.weight_decay,
     )
-    inputs, labels = scans(training_set).tensors
-    steps_per_epoch = len(inputs) // demo.batch_size
-    total_steps = demo.epochs * steps_per_epoch
-    wanted = {round(total_steps * i / demo.checkpoints) for i in range(1, demo.checkpoints + 1)}
+    steps = demo.epochs * (training_set.height // demo.batch_size)
+    wanted = {round(steps * i / demo.checkpoints) for i in range(1, demo.checkpoints + 1)}
     checkpoints = []
-    step = 0
-    for _ in range(demo.epochs):
-        order = torch.randperm(len(inputs), generator=generator)
-        for index in torch.split(order[: steps_per_epoch * demo.batch_size], demo.batch_size):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(inputs[index]), labels[index])
-            torch.autograd.backward(loss)
-            optimizer.step()
-            step += 1
-            if step in wanted:
-                checkpoints.append(
-                    {
-                        "step": step,
-                        "model_state_dict": copy.deepcopy(model.state_dict()),
-                        "optimizer_state_dict": copy.deepcopy(optimizer.state_dict()),
-                    }
-                )
-    model.eval()
-    query_inputs, query_labels = scans(query_set).tensors
+
+    def keep(step: int, model: Any, optimizer: Any) -> None:
+        if step in wanted:
+            checkpoints.append(
+                {
+                    "step": step,
+                    "model_state_dict": copy.deepcopy(model.state_dict()),
+                    "optimizer_state_dict": copy.deepcopy(optimizer.state_dict()),
+                }
+            )
+
+    model = train_with_sgd(
+        task, range(training_set.height), recipe, seed=demo.seed, after_step=keep
+    )
+    inputs, labels = task.train_examples().tensors
+    query_inputs, query_labels = task.query_examples().tensors
     with torch.no_grad():
         metrics = {
             "training_accuracy": _accuracy(model(inputs), labels),
@@ -109,11 +103,11 @@ def train_network(
         }
     logger.info(
         "Trained %d steps; accuracy on held-out scans %.1f %%",
-        step,
+        steps,
         100 * metrics["query_accuracy"],
     )
-    logged = {name: {"value": value, "step": step} for name, value in metrics.items()}
-    return checkpoints, (model, inputs[:2].numpy()), logged
+    logged = {name: {"value": value, "step": steps} for name, value in metrics.items()}
+    return checkpoints, (model, inputs[:2].numpy()), asdict(recipe), logged
 
 
 def _accuracy(logits: Any, labels: Any) -> float:

@@ -22,7 +22,7 @@ def create_pipeline() -> Pipeline:
                     "query_set": "digits_query_set",
                     "demo": "params:demo",
                 },
-                outputs=["checkpoints", "demo_model", "demo_training_metrics"],
+                outputs=["checkpoints", "demo_model", "digits_recipe", "demo_training_metrics"],
                 name="train_network",
             ),
         ]

@@ -1,0 +1,86 @@
+"""How queries came out after each retraining: one small file a retraining."""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kedro.io import AbstractDataset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetrainedOutcome:
+    """What one retraining gave.
+
+    Attributes:
+        seconds: It took, data and queries included.
+        measurements: Of the queries, in their order.
+        predicted_labels: Of the queries; None where the task describes none.
+    """
+
+    seconds: float
+    measurements: list[float]
+    predicted_labels: list[str] | None
+
+
+class RetrainedOutcomes:
+    """Outcomes by key; processes may put different keys at the same time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str) -> RetrainedOutcome | None:
+        """Return the outcome under `key`, or None if there is no readable one."""
+        file = self._file(key)
+        if not file.exists():
+            return None
+        try:
+            return RetrainedOutcome(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            logger.warning("%s is damaged; its retraining is done again", file)
+            return None
+
+    def put(self, key: str, outcome: RetrainedOutcome) -> None:
+        """Keep an outcome; a reader sees the whole file or none.
+
+        Raises:
+            ValueError: If a measurement is NaN or infinite.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self._file(key)
+        # With the process's number: one that was killed leaves its part to nobody else.
+        partial = file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(asdict(outcome), allow_nan=False), encoding="utf-8")
+        os.replace(partial, file)
+
+    def _file(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+
+class RetrainedOutcomesDataset(AbstractDataset[NoReturn, RetrainedOutcomes]):
+    """Hands out the folder in which retrained outcomes outlive the run.
+
+    YAML:
+        retrained_outcomes:
+          type: sourcetrace.datasets.RetrainedOutcomesDataset
+          path: data/07_model_output/retrained_outcomes
+
+    Python:
+        RetrainedOutcomesDataset(path="retrained_outcomes").load().get("0" * 64)
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def _load(self) -> RetrainedOutcomes:
+        return RetrainedOutcomes(Path(self._path))
+
+    def _save(self, data: NoReturn) -> None:
+        raise NotImplementedError("Retrainings fill the folder themselves.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self._path}

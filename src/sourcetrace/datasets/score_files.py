@@ -1,0 +1,76 @@
+"""The attribution scores read a file at a time, and a digest of them."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import polars as pl
+from kedro.io import AbstractDataset
+
+from sourcetrace.core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class ScoreFiles:
+    """The files of `attribution_scores`, of which one at a time is in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def files(self) -> list[Path]:
+        """Return the files in order.
+
+        Raises:
+            InputError: If there are no scores yet.
+        """
+        files = sorted(self._folder.glob("part-*.parquet"))
+        if not files:
+            raise InputError(
+                f"There are no attribution scores in {str(self._folder)!r} yet. Run "
+                "`kedro run --pipelines audit` first."
+            )
+        return files
+
+    def blocks(self) -> Iterator[tuple[pl.Series, "np.ndarray[Any, Any]"]]:
+        """Yield the ids and the scores [block, Q] of consecutive training examples."""
+        for file in self.files():
+            rows = pl.read_parquet(file, hive_partitioning=False)
+            yield rows["example_id"], rows["scores"].to_numpy()
+
+    def digest(self) -> str:
+        """Return a digest of ids and scores, however they are spread over files."""
+        ids, values = hashlib.sha256(), hashlib.sha256()
+        for names, scores in self.blocks():
+            ids.update("".join(f"{name}\0" for name in names).encode())
+            values.update(scores.astype("<f4", order="C").tobytes())
+        return hashlib.sha256(ids.digest() + values.digest()).hexdigest()
+
+
+class ScoreFilesDataset(AbstractDataset[NoReturn, ScoreFiles]):
+    """Hands out the scores without reading them; refuses where there are none.
+
+    YAML:
+        score_files:
+          type: sourcetrace.datasets.ScoreFilesDataset
+          path: data/07_model_output/attribution_scores
+
+    Python:
+        ScoreFilesDataset(path="attribution_scores").load().digest()
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def _load(self) -> ScoreFiles:
+        scores = ScoreFiles(Path(self._path))
+        scores.files()
+        return scores
+
+    def _save(self, data: NoReturn) -> None:
+        raise NotImplementedError("Scores are saved under attribution_scores.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"path": self._path}

@@ -1,0 +1,243 @@
+"""From retrained outcomes to the trust figure: correlation, noise ceiling, removals, slope."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from sourcetrace.core.evaluation import rank_correlation, rank_correlation_interval
+from sourcetrace.core.retraining import (
+    mean_interval,
+    noise_ceiling,
+    removal_slope,
+    removal_slope_interval,
+    split_half_reliability,
+)
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """Plan and outcomes as arrays.
+
+    Attributes:
+        plan: `schemas.VerificationPlan`, [G] rows.
+        predicted: Sum of the scores over what a group leaves out, [G, Q].
+        measured: Measurements, [G, seeds, Q].
+        labels: Predicted labels, [G, seeds, Q]; None where queries have no classes.
+        examples: Training examples in all.
+    """
+
+    plan: pl.DataFrame
+    predicted: Tensor
+    measured: Tensor
+    labels: "np.ndarray[Any, Any] | None"
+    examples: int
+
+    def rows(self, kind: str) -> list[int]:
+        """Return the numbers of the groups of a kind."""
+        return self.plan.with_row_index("row").filter(kind=kind)["row"].to_list()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the summary, without what all rows share."""
+
+    measure: str
+    value: float
+    detail: str
+    low: float = math.nan
+    high: float = math.nan
+    removed: int | None = None
+
+
+def subset_measures(retrained: Retrained) -> tuple[Tensor, list[Measure]]:
+    """Return the score of every query [Q], and what all queries together say."""
+    rows = retrained.rows("subset")
+    # The prediction for a subset is minus the sum over it: the sum over the rest, less a constant.
+    predicted, measured = retrained.predicted[rows], retrained.measured[rows]
+    seeds = measured.shape[1]
+    means = measured.mean(1)
+    per_query = rank_correlation(predicted, means)
+    lds = float(per_query.mean())
+    low, high = rank_correlation_interval(predicted, means)
+    ceiling = noise_ceiling(split_half_reliability(measured.transpose(0, 1)), seeds=seeds)
+    removed = retrained.plan[rows]["removed"].list.len().mean()
+    kept = 1 - float(removed) / retrained.examples  # type: ignore[arg-type]
+    share = lds / ceiling if ceiling > 0 else math.nan
+    return per_query, [
+        Measure(
+            "lds",
+            lds,
+            "Rank correlation between predicted and retrained outcome of a query over the "
+            "subsets, mean over queries (linear datamodeling score); 0 is chance.",
+            low,
+            high,
+        ),
+        Measure(
+            "ceiling",
+            ceiling,
+            "The most that perfect scores would reach with this much retraining noise, estimated "
+            "from how far seeds agree.",
+        ),
+        Measure(
+            "lds_of_ceiling",
+            share,
+            "The first as a share of the second; the interval leaves out the ceiling's own error.",
+            low / ceiling if ceiling > 0 else math.nan,
+            high / ceiling if ceiling > 0 else math.nan,
+        ),
+        Measure("subsets", len(rows), "Random subsets of the training data, retrained on."),
+        Measure("fraction", kept, "Of the training examples in a subset."),
+        Measure("seeds", seeds, "Retrainings of each subset and of each removal."),
+    ]
+
+
+def recipe_measures(retrained: Retrained, audited: Tensor) -> list[Measure]:
+    """Compare retraining on all examples with the audited model, over queries.
+
+    Args:
+        retrained: Outcomes.
+        audited: Measurement of each query at the final checkpoint, [Q].
+    """
+    (row,) = retrained.rows("all")
+    models = retrained.measured[row]
+    seeds = len(models)
+    agreement = rank_correlation(models.T, audited.unsqueeze(1).expand(-1, seeds)).mean()
+    pairs = [
+        float(rank_correlation(models[i].unsqueeze(1), models[j].unsqueeze(1)))
+        for i in range(seeds)
+        for j in range(i)
+    ]
+    return [
+        Measure(
+            "recipe_agreement",
+            float(agreement),
+            "Rank correlation over queries between the audited model and a retraining on all "
+            f"examples. Mean measurement: {audited.mean():.3g} audited, {models.mean():.3g} "
+            "retrained. Where they differ much, train() is not the audited training.",
+        ),
+        Measure(
+            "seed_agreement",
+            sum(pairs) / len(pairs) if pairs else math.nan,
+            "The same between two retrainings on all examples, which differ by their seed alone.",
+        ),
+    ]
+
+
+def removal_table(retrained: Retrained, query_ids: pl.Series) -> pl.DataFrame:
+    """Return predicted and measured change of every removal; `schemas.VerificationRemovals`."""
+    (everything,) = retrained.rows("all")
+    rows = []
+    for number in sorted(retrained.rows("helpers") + retrained.rows("random")):
+        group = retrained.plan.row(number, named=True)
+        query = group["query"]
+        # The same seeds on both sides: what they share cancels.
+        change = retrained.measured[number, :, query] - retrained.measured[everything, :, query]
+        flipped = None
+        if retrained.labels is not None:
+            labels = retrained.labels
+            flipped = float(np.mean(labels[number, :, query] != labels[everything, :, query]))
+        rows.append(
+            {
+                "kind": group["kind"],
+                "query_id": query_ids[query],
+                "removed": len(group["removed"]),
+                "predicted_change": float(retrained.predicted[number, query]),
+                "measured_change": float(change.mean()),
+                "flipped_share": flipped,
+            }
+        )
+    return pl.DataFrame(
+        rows,
+        schema={
+            "kind": pl.String,
+            "query_id": pl.String,
+            "removed": pl.Int64,
+            "predicted_change": pl.Float64,
+            "measured_change": pl.Float64,
+            "flipped_share": pl.Float64,
+        },
+    )
+
+
+def removal_measures(removals: pl.DataFrame) -> list[Measure]:
+    """Return the slope and, a size and kind each, flips and mean changes."""
+    if removals.is_empty():
+        return []
+    predicted = torch.tensor(removals["predicted_change"].to_list(), dtype=torch.float64)
+    measured = torch.tensor(removals["measured_change"].to_list(), dtype=torch.float64)
+    clusters = torch.tensor(removals["query_id"].rank("dense").to_list(), dtype=torch.int64)
+    low, high = removal_slope_interval(predicted, measured, clusters)
+    measures = [
+        Measure(
+            "removal_slope",
+            removal_slope(predicted, measured),
+            "Measured change for each unit of predicted change, through the origin, over "
+            f"{removals.height} removals; 1 where scores are in the measurement's units, below 1 "
+            "where they promise too much. The interval resamples queries.",
+            low,
+            high,
+        )
+    ]
+    names = {"helpers": "a query's strongest helpers", "random": "random examples instead"}
+    for (size, kind), rows in removals.sort("removed", "kind").group_by(
+        "removed", "kind", maintain_order=True
+    ):
+        who, count = names[str(kind)], int(str(size))
+        for measure, column, what in (
+            ("flips", "flipped_share", "Share of predictions that change without"),
+            ("change", "measured_change", "Mean change of the query's measurement without"),
+        ):
+            values = rows[column].drop_nulls()
+            if len(values):
+                found = torch.tensor(values.to_list(), dtype=torch.float64)
+                measures.append(
+                    Measure(
+                        f"{measure}_{kind}",
+                        float(found.mean()),
+                        f"{what} {count} of {who}."
+                        if kind == "helpers"
+                        else f"{what} {count} {who}, of the same classes.",
+                        *mean_interval(found),
+                        removed=count,
+                    )
+                )
+    return measures
+
+
+def summary_table(measures: list[Measure], *, method: str, scores_digest: str) -> pl.DataFrame:
+    """Return `schemas.VerificationSummary`; what could not be measured is empty."""
+    return pl.DataFrame(
+        [
+            {
+                "measure": item.measure,
+                "removed": item.removed,
+                **{
+                    name: None if math.isnan(value) else value
+                    for name, value in (
+                        ("value", float(item.value)),
+                        ("low", item.low),
+                        ("high", item.high),
+                    )
+                },
+                "detail": item.detail,
+                "method": method,
+                "scores_digest": scores_digest,
+            }
+            for item in measures
+        ],
+        schema={
+            "measure": pl.String,
+            "removed": pl.Int64,
+            "value": pl.Float64,
+            "low": pl.Float64,
+            "high": pl.Float64,
+            "detail": pl.String,
+            "method": pl.String,
+            "scores_digest": pl.String,
+        },
+    )

@@ -1,0 +1,229 @@
+"""Train again without some examples, and hold what happens against what the scores said."""
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
+from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.parameters import (
+    GradientParameters,
+    TaskParameters,
+    VerificationParameters,
+)
+
+if TYPE_CHECKING:
+    from sourcetrace.tasks import Task
+else:  # Kedro reads annotations; torch is imported when the node runs.
+    Task = Any
+
+
+def plan_retrainings(
+    score_files: ScoreFiles,
+    cleaning_report: str,
+    task: Task,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    verification: VerificationParameters,
+) -> pl.DataFrame:
+    """Return which examples each retraining leaves out; refuse what will not work."""
+    import numpy as np
+
+    from sourcetrace.pipelines.verification.checks import check_scores, check_trainable
+    from sourcetrace.pipelines.verification.groups import Group, random_subsets, removals
+    from sourcetrace.reporting.page import scores_of
+
+    check_trainable(task)
+    check_scores(score_files, task, train_table, query_table)
+    digest = score_files.digest()
+    if scores_of(cleaning_report) != digest:
+        raise InputError(
+            "The page was written for other scores than the ones that are there now. Run "
+            "`kedro run --pipelines cleaning_report` first."
+        )
+    # A regression's target is no class; its labels would leave nothing to draw from.
+    has_classes = query_signals["given_label_probability"].is_not_null().any()
+    classes = train_table["stage"]
+    if has_classes:
+        classes = classes + "\0" + train_table["label"].fill_null("")
+    candidates = np.arange(query_table.height)
+    if has_classes:
+        right = (query_signals["predicted_label"] == query_table["label"]).fill_null(value=False)
+        # A wrong prediction that changes says little.
+        candidates = candidates[right.to_numpy()]
+    random = np.random.default_rng([verification.seed, query_table.height])
+    count = min(verification.removal_queries, len(candidates))
+    groups = [
+        Group("all", "all", np.empty(0, dtype=np.int64)),
+        *random_subsets(train_table["stage"], verification),
+        *removals(
+            score_files,
+            np.sort(random.choice(candidates, count, replace=False)).tolist(),
+            classes,
+            better=1 if task.measurement_higher_is_better else -1,
+            verification=verification,
+        ),
+    ]
+    return pl.DataFrame(
+        [(group.name, group.kind, group.query, group.removed.tolist()) for group in groups],
+        schema={
+            "group": pl.String,
+            "kind": pl.String,
+            "query": pl.Int64,
+            "removed": pl.List(pl.Int32),
+        },
+        orient="row",
+    ).with_columns(scores_digest=pl.lit(digest))
+
+
+def retrain_groups(
+    task: Task,
+    task_parameters: TaskParameters,
+    verification_plan: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    retrained_outcomes: RetrainedOutcomes,
+    gradients: GradientParameters,
+    verification: VerificationParameters,
+) -> pl.DataFrame:
+    """Return how the queries came out of every retraining, group by group and seed by seed."""
+    from sourcetrace.pipelines.verification.retraining import (
+        available_cores,
+        fingerprint,
+        make_jobs,
+        run_jobs,
+    )
+    from sourcetrace.pipelines.verification.worker import Setting
+
+    cores = available_cores()
+    workers = verification.workers or cores
+    jobs = make_jobs(
+        verification_plan,
+        identity=fingerprint(task_parameters, task, train_table, query_table),
+        first_seed=verification.seed,
+        seeds=verification.seeds,
+    )
+    setting = Setting(
+        specification=task_parameters.model_dump(by_alias=True),
+        examples=train_table.height,
+        queries=query_table.height,
+        folder=retrained_outcomes.folder.absolute(),
+        batch_size=gradients.batch_size,
+        threads=max(1, cores // workers),
+    )
+    run_jobs(jobs, setting, retrained_outcomes, workers=workers)
+    rows = []
+    groups = [group for group in verification_plan["group"] for _ in range(verification.seeds)]
+    for group, job in zip(groups, jobs, strict=True):
+        outcome = retrained_outcomes.get(job.key)
+        if outcome is None:
+            raise InputError(
+                f"The outcome of {job.name} is gone from {retrained_outcomes.folder}. Run the "
+                "verification again."
+            )
+        rows.append(
+            (group, job.seed, outcome.seconds, outcome.measurements, outcome.predicted_labels)
+        )
+    return pl.DataFrame(
+        rows,
+        schema={
+            "group": pl.String,
+            "seed": pl.Int64,
+            "seconds": pl.Float64,
+            "measurements": pl.List(pl.Float64),
+            "predicted_labels": pl.List(pl.String),
+        },
+        orient="row",
+    )
+
+
+def measure_trust(
+    score_files: ScoreFiles,
+    verification_plan: pl.DataFrame,
+    verification_outcomes: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    query_influence: pl.DataFrame,
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]:
+    """Return the summary, a row a query, a row a removal, and the metrics for MLflow."""
+    import numpy as np
+    import torch
+
+    from sourcetrace.pipelines.verification.groups import summed_scores
+    from sourcetrace.pipelines.verification.measures import (
+        Retrained,
+        recipe_measures,
+        removal_measures,
+        removal_table,
+        subset_measures,
+        summary_table,
+    )
+
+    digest = verification_plan["scores_digest"][0]
+    if score_files.digest() != digest:
+        raise InputError(
+            "The scores have changed since the retrainings were planned. Run "
+            "`kedro run --pipelines verification` as a whole; what is known is not trained again."
+        )
+    groups, queries = verification_plan.height, query_table.height
+    measured = np.array(verification_outcomes["measurements"].to_list()).reshape(
+        groups, -1, queries
+    )
+    labels = None
+    has_classes = query_signals["given_label_probability"].is_not_null().any()
+    if has_classes and verification_outcomes["predicted_labels"].null_count() == 0:
+        labels = np.array(verification_outcomes["predicted_labels"].to_list()).reshape(
+            groups, -1, queries
+        )
+    retrained = Retrained(
+        plan=verification_plan,
+        predicted=torch.from_numpy(
+            summed_scores(verification_plan, train_table["example_id"], score_files)
+        ),
+        measured=torch.from_numpy(measured),
+        labels=labels,
+        examples=train_table.height,
+    )
+    per_query, measures = subset_measures(retrained)
+    audited = torch.tensor(query_signals["measurement"].to_list(), dtype=torch.float64)
+    removals = removal_table(retrained, query_table["example_id"])
+    summary = summary_table(
+        [*measures, *recipe_measures(retrained, audited), *removal_measures(removals)],
+        method=query_influence["method"][0],
+        scores_digest=digest,
+    )
+    table = pl.DataFrame({"query_id": query_table["example_id"], "lds": per_query.tolist()})
+    return summary, table, removals, _metrics(summary)
+
+
+def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
+    metrics = {}
+    for row in summary.iter_rows(named=True):
+        size = "" if row["removed"] is None else f"_{row['removed']}"
+        for column, ending in (("value", ""), ("low", "_low"), ("high", "_high")):
+            if row[column] is not None:
+                metrics[f"{row['measure']}{size}{ending}"] = {"value": row[column], "step": 0}
+    return metrics
+
+
+def extend_page(
+    cleaning_report: str,
+    verification_summary: pl.DataFrame,
+    verification_queries: pl.DataFrame,
+    verification_removals: pl.DataFrame,
+) -> str:
+    """Return the page with this verification in place of what it said before."""
+    from sourcetrace.reporting.page import insert_verification
+    from sourcetrace.reporting.trust import Verification
+
+    return insert_verification(
+        cleaning_report,
+        Verification(
+            summary=verification_summary,
+            queries=verification_queries,
+            removals=verification_removals,
+        ),
+    )

@@ -1,0 +1,77 @@
+"""Plan the retrainings, do them in parallel, measure, and rewrite the page's verification."""
+
+from kedro.pipeline import Pipeline, node
+
+from sourcetrace.pipelines.verification.nodes import (
+    extend_page,
+    measure_trust,
+    plan_retrainings,
+    retrain_groups,
+)
+
+
+def create_pipeline() -> Pipeline:
+    """Return the pipeline; it runs on what an audit left."""
+    return Pipeline(
+        [
+            node(
+                plan_retrainings,
+                inputs={
+                    "score_files": "score_files",
+                    "task": "task",
+                    "train_table": "train_table",
+                    "query_table": "query_table",
+                    "query_signals": "query_signals",
+                    "cleaning_report": "cleaning_report",
+                    "verification": "params:verification",
+                },
+                outputs="verification_plan",
+                name="plan_retrainings",
+            ),
+            node(
+                retrain_groups,
+                inputs={
+                    "task": "task",
+                    "task_parameters": "params:task",
+                    "verification_plan": "verification_plan",
+                    "train_table": "train_table",
+                    "query_table": "query_table",
+                    "retrained_outcomes": "retrained_outcomes",
+                    "gradients": "params:gradients",
+                    "verification": "params:verification",
+                },
+                outputs="verification_outcomes",
+                name="retrain_groups",
+            ),
+            node(
+                measure_trust,
+                inputs={
+                    "score_files": "score_files",
+                    "verification_plan": "verification_plan",
+                    "verification_outcomes": "verification_outcomes",
+                    "train_table": "train_table",
+                    "query_table": "query_table",
+                    "query_signals": "query_signals",
+                    "query_influence": "query_influence",
+                },
+                outputs=[
+                    "verification_summary",
+                    "verification_queries",
+                    "verification_removals",
+                    "verification_metrics",
+                ],
+                name="measure_trust",
+            ),
+            node(
+                extend_page,
+                inputs=[
+                    "cleaning_report",
+                    "verification_summary",
+                    "verification_queries",
+                    "verification_removals",
+                ],
+                outputs="verified_cleaning_report",
+                name="extend_page_with_verification",
+            ),
+        ]
+    )

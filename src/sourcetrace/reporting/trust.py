@@ -1,0 +1,206 @@
+"""How far the scores can be trusted: the trust figure and what else retraining said, in words."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from sourcetrace.reporting.formats import MISSING, format_count, format_number, format_share
+from sourcetrace.reporting.tables import Column, Table
+
+COMMAND = "kedro run --pipelines verification"
+
+NAMES = {
+    "lds": "Rank correlation (LDS)",
+    "ceiling": "Noise ceiling",
+    "lds_of_ceiling": "Share of the ceiling",
+    "recipe_agreement": "Agreement with the audited model",
+    "seed_agreement": "Agreement between seeds",
+    "removal_slope": "Removal slope",
+    "flips_helpers": "Predictions changed, helpers removed",
+    "flips_random": "Predictions changed, random removed",
+    "change_helpers": "Measured change, helpers removed",
+    "change_random": "Measured change, random removed",
+    "subsets": "Subsets",
+    "fraction": "Share of the data in a subset",
+    "seeds": "Seeds",
+}
+
+# Agreement this much below that between seeds: train() is hardly the audited training.
+_DISAGREEMENT = 0.2
+_SHARES = ("lds_of_ceiling", "fraction", "flips_helpers", "flips_random")
+_COUNTS = ("subsets", "seeds")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What retraining said of the scores.
+
+    Attributes:
+        summary: `schemas.VerificationSummary`.
+        queries: `schemas.VerificationQueries`.
+        removals: `schemas.VerificationRemovals`; may be empty.
+    """
+
+    summary: pl.DataFrame
+    queries: pl.DataFrame
+    removals: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The one line on how far to trust the scores.
+
+    Attributes:
+        status: In two words.
+        text: A sentence or two.
+        command: What to run for more, where there is something to run.
+    """
+
+    status: Literal["Verified", "Not confirmed", "Not verified"]
+    text: str
+    command: str = ""
+
+
+def state_trust(summary: pl.DataFrame, *, scores_digest: str) -> Trust:
+    """Return the line for scores, from the last verification there was.
+
+    Args:
+        summary: `schemas.VerificationSummary`; empty where nothing was verified.
+        scores_digest: Of the scores that the line is about.
+    """
+    if summary.is_empty():
+        return Trust("Not verified", "no retraining has tested these scores.", COMMAND)
+    if not is_current(summary, scores_digest=scores_digest):
+        return Trust(
+            "Not verified",
+            "the last verification was of earlier scores, which have changed since.",
+            COMMAND,
+        )
+    return trust_figure(summary)
+
+
+def is_current(summary: pl.DataFrame, *, scores_digest: str) -> bool:
+    """Return whether the verification was of these very scores."""
+    return not summary.is_empty() and summary["scores_digest"][0] == scores_digest
+
+
+def trust_figure(summary: pl.DataFrame) -> Trust:
+    """Return the trust figure with its interval and its meaning."""
+    lds, ceiling = _row(summary, "lds"), _row(summary, "ceiling")
+    subsets = round(_row(summary, "subsets")["value"] or 0)
+    interval = f"95 % interval {_two(lds['low'])} to {_two(lds['high'])}"
+    tested = (
+        f"retrained on {format_count(subsets)} random "
+        f"{_subsets(_row(summary, 'fraction')['value'])} of the training data, the scores predict "
+        "how queries turn out"
+    )
+    if lds["low"] is None or lds["low"] <= 0:
+        return Trust(
+            "Not confirmed",
+            f"{tested} no better than chance (rank correlation {_two(lds['value'])}, {interval}). "
+            "Do not act on them without looking at each example.",
+        )
+    text = f"{tested} with a rank correlation of {_two(lds['value'])} ({interval}; 0 is chance)."
+    if ceiling["value"] is not None:
+        text += f" With this much retraining noise at most {_two(ceiling['value'])} is possible."
+    return Trust("Verified", text)
+
+
+def removal_sentences(verification: Verification) -> list[str]:
+    """Return what removing helpers did, a sentence a finding."""
+    summary = verification.summary
+    sentences = []
+    sizes = summary.filter(pl.col("removed").is_not_null()).sort("removed")["removed"]
+    if len(sizes):
+        sentences.append(_largest_removal(summary, sizes[-1]))
+    slope = summary.filter(measure="removal_slope")
+    if slope.height and slope["value"][0] is not None:
+        value, low, high = slope.select("value", "low", "high").row(0)
+        sentences.append(
+            f"On removal, measurements changed by {_two(value)} (95 % interval {_two(low)} to "
+            f"{_two(high)}) times what the summed scores said{_units(low, high)}."
+        )
+    agreement = _row(summary, "recipe_agreement")["value"]
+    between_seeds = _row(summary, "seed_agreement")["value"]
+    usual = 1.0 if between_seeds is None else between_seeds
+    if agreement is not None and agreement < usual - _DISAGREEMENT:
+        sentences.append(
+            "Beware: retraining on all examples orders the queries unlike the audited model (rank "
+            f"correlation {_two(agreement)}; two seeds: {_two(between_seeds)}). Check that train() "
+            "repeats the audited training."
+        )
+    return sentences
+
+
+def trust_table(summary: pl.DataFrame) -> Table:
+    """Return every measure with its interval and what it is."""
+    rows = []
+    for row in summary.iter_rows(named=True):
+        name = NAMES.get(row["measure"], row["measure"])
+        if row["removed"] is not None:
+            name = f"{name}: {format_count(row['removed'])}"
+        interval = MISSING
+        if row["low"] is not None:
+            low, high = (_shown(row["measure"], row[end]) for end in ("low", "high"))
+            interval = f"{low} to {high}"
+        rows.append([name, _shown(row["measure"], row["value"]), interval, row["detail"]])
+    columns = (
+        Column("Measure"),
+        Column("Value", "number"),
+        Column("95 % interval", "number"),
+        Column("What it is", "sentence"),
+    )
+    return Table("What retraining said of the scores", columns, rows)
+
+
+def _largest_removal(summary: pl.DataFrame, removed: int) -> str:
+    """Return what removing the most helpers did: to predictions, or where none, measurements."""
+    values = dict(summary.filter(removed=removed).select("measure", "value").iter_rows())
+    without = f"Without the {format_count(removed)} strongest helpers of a query, "
+    if "flips_helpers" in values:
+        return (
+            f"{without}{format_share(values['flips_helpers'])} of the predictions change; without "
+            "as many random examples of the same classes, "
+            f"{format_share(values['flips_random'])}."
+        )
+    return (
+        f"{without}its measurement changes by {format_number(values['change_helpers'])} on "
+        f"average; without as many random examples, by {format_number(values['change_random'])}."
+    )
+
+
+def _units(low: float | None, high: float | None) -> str:
+    """Return what a slope's interval means for the scores' units."""
+    if low is None or high is None or low <= 1 <= high:
+        return ""
+    if low <= 0:
+        return ": their size says nothing here"
+    return ": take them as an order, their size " + (
+        "promises too much" if high < 1 else "promises too little"
+    )
+
+
+def _row(summary: pl.DataFrame, measure: str) -> dict[str, float | None]:
+    return summary.row(by_predicate=pl.col("measure") == measure, named=True)
+
+
+def _shown(measure: str, value: float | None) -> str:
+    if value is None:
+        return MISSING
+    if measure in _COUNTS:
+        return format_count(round(value))
+    if measure in _SHARES:
+        return format_share(value)
+    return format_number(value, signed=True) if measure.startswith("change") else _two(value)
+
+
+def _subsets(fraction: float | None) -> str:
+    if fraction is not None and round(fraction, 2) == 0.5:  # noqa: PLR2004
+        return "halves"
+    return f"subsets of {format_share(fraction)}"
+
+
+def _two(value: float | None) -> str:
+    """Return a value with two decimals and a real minus sign."""
+    return MISSING if value is None else f"{value:.2f}".replace("-", "−")
