@@ -33,15 +33,37 @@ class EigenBasis:
 
 @dataclass(frozen=True)
 class CurvatureBlock:
-    """One layer's EK-FAC matrix: its eigenbasis and corrected eigenvalues [groups, D_out, D_in]."""
+    """One layer's EK-FAC matrix: its eigenbasis and corrected eigenvalues [groups, D_out, D_in].
+
+    Attributes:
+        basis: Q_A and Q_G.
+        eigenvalues: Λ.
+        preconditioner: P̄^½ of an adaptive optimiser, [groups, D_out, D_in]; the block is then
+            that of Ĥ = P̄^½ H̄ P̄^½. None where steps follow the gradient itself.
+    """
 
     basis: EigenBasis
     eigenvalues: Tensor
+    preconditioner: Tensor | None = None
 
     def to(self, device: torch.device) -> "CurvatureBlock":
         """Return the block on another device."""
         basis = EigenBasis(self.basis.inputs.to(device), self.basis.outputs.to(device))
-        return CurvatureBlock(basis, self.eigenvalues.to(device))
+        root = None if self.preconditioner is None else self.preconditioner.to(device)
+        return CurvatureBlock(basis, self.eigenvalues.to(device), root)
+
+    def decayed(self, coupled_decay: float) -> Tensor:
+        """Return the eigenvalues of Ĥ + wP̄, P̄ by its diagonal in the eigenbasis.
+
+        Args:
+            coupled_decay: w, which a preconditioner multiplies as it does the gradient.
+        """
+        if not coupled_decay:
+            return self.eigenvalues
+        if self.preconditioner is None:
+            return self.eigenvalues + coupled_decay
+        squared = EigenBasis(self.basis.inputs.square(), self.basis.outputs.square())
+        return self.eigenvalues + coupled_decay * squared.rotate(self.preconditioner.square())
 
     def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
         """Return f(H) V for every V in [*, groups, D_out, D_in]."""
