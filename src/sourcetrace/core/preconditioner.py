@@ -119,7 +119,7 @@ def _diagonal(covariance: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / norms.clamp(min=torch.finfo(vectors.dtype).tiny)
 
 

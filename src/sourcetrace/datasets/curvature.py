@@ -36,6 +36,8 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
                 tensors[f"{key}/input_basis"] = block.basis.inputs
                 tensors[f"{key}/output_basis"] = block.basis.outputs
                 tensors[f"{key}/eigenvalues"] = block.eigenvalues
+                if block.preconditioner is not None:
+                    tensors[f"{key}/preconditioner"] = block.preconditioner
         write_tensors(self._filepath, tensors, identity=data.identity)
 
     def _load(self) -> "StageResult[Sequence[SegmentCurvature]]":
@@ -47,7 +49,9 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
         for key in (key.removesuffix(suffix) for key in tensors if key.endswith(suffix)):
             number, layer = key.split("/", 1)
             basis = EigenBasis(tensors[f"{key}/input_basis"], tensors[f"{key}/output_basis"])
-            block = CurvatureBlock(basis, tensors[f"{key}/eigenvalues"])
+            block = CurvatureBlock(
+                basis, tensors[f"{key}/eigenvalues"], tensors.get(f"{key}/preconditioner")
+            )
             segments.setdefault(int(number), {})[layer] = block
         fitted = [segments[number] for number in sorted(segments)]
         return StageResult(read_identity(self._filepath), fitted)

@@ -1,7 +1,7 @@
 """The checks of the ingest; each refusal says what to change."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import polars as pl
@@ -153,6 +153,7 @@ def try_losses(
     train: pl.DataFrame,
     queries: pl.DataFrame,
     device_name: str,
+    trained: Set[str],
 ) -> Coverage:
     """Run two examples of each side through the model and every loss; return the coverage."""
     device = pick_device(device_name)
@@ -182,7 +183,7 @@ def try_losses(
                     f"{name} is NaN or infinite for the first examples at {checkpoint.file}. "
                     "Check the data for missing values and the loss for log(0)."
                 )
-    return coverage_of(task, model, sides[0], device)
+    return coverage_of(task, model, sides[0], device, trained)
 
 
 def _call(task: Task, name: str, *arguments: Any) -> Any:
