@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
 from sourcetrace.core.filters import segment_filter
 from sourcetrace.core.gradients import DenseGradient, FactoredGradient
@@ -14,8 +15,22 @@ from sourcetrace.core.preconditioner import (
     rank_one_scaling,
 )
 from sourcetrace.core.scoring import walk
-from tests.oracles.dense import matrix_propagation, matrix_response
-from tests.tiny import assert_close, seeded
+from tests.oracles.dense import (
+    kronecker_factors,
+    layer_ekfac_matrix,
+    layer_gradients,
+    matrix_propagation,
+    matrix_response,
+)
+from tests.tiny import (
+    LeastLikelyLabels,
+    assert_close,
+    case_plan,
+    covariances_at,
+    gradient_source,
+    seeded,
+    tiny_case,
+)
 
 SHAPE = (2, 3, 5)
 
@@ -203,3 +218,40 @@ def test_where_no_gradient_came_the_preconditioner_is_finite_and_small():
 
 def test_a_layer_that_was_never_trained_has_no_preconditioner():
     assert mean_preconditioner(dense_layer(), [{}, {}], dtype=torch.float64) is None
+
+
+@pytest.mark.parametrize("name", ["first", "second", "head"])
+def test_a_fitted_block_is_the_ekfac_matrix_of_the_scaled_gradients(name):
+    """Convolutions have dense gradients, scaled exactly; the head's are outer products."""
+    case = tiny_case("a" * 9)
+    source = gradient_source(case, LeastLikelyLabels())
+    (planned, _) = case_plan(case, "source", segments=2).segments
+    covariances = {point.id: covariances_at(source, point) for point in planned.points}
+    with seeded(49):
+        roots = {layer.name: positive(*layer.shape) for layer in source.coverage.layers}
+    fitted = fit_segment(source, planned, covariances, preconditioners=roots)[name]
+    assert torch.equal(fitted.preconditioner, roots[name])
+
+    module = case.model.get_submodule(name)
+
+    def loss_of(example: int) -> Tensor:
+        outputs = case.model(case.images[example : example + 1])
+        return nn.functional.cross_entropy(outputs, outputs.argmin(-1))
+
+    factors, gradients = [], []
+    for checkpoint in ("c1", "c2"):
+        case.model.load_state_dict(case.states[checkpoint])
+        factors.append(kronecker_factors(module, loss_of, 9))
+        gradients.append(layer_gradients(module, loss_of, 9))
+    activation, pseudo_gradient = ((a + b) / 2 for a, b in zip(*factors, strict=True))
+    scaling = rank_one_scaling(roots[name], activation=activation, pseudo_gradient=pseudo_gradient)
+    inputs, outputs = torch.diag_embed(scaling.inputs), torch.diag_embed(scaling.outputs)
+    exact = name != "head"
+    scale = roots[name] if exact else scaling.outputs[..., None] * scaling.inputs[..., None, :]
+    expected = layer_ekfac_matrix(
+        [(inputs @ activation @ inputs, outputs @ pseudo_gradient @ outputs)],
+        [scale * one for one in gradients],
+    )
+    units = torch.eye(len(expected), dtype=torch.float64)
+    units = units.reshape(-1, *fitted.eigenvalues.shape)
+    assert_close(fitted.apply(lambda sigma: sigma, units).flatten(1).T, expected)

@@ -1,6 +1,6 @@
 """Checkpoints in order, the step mass of each, and their partition into segments."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -206,6 +206,11 @@ def make_segment(
         members[0].optimizer,
         settings,
     )
+
+
+def settings_of(segments: Sequence[Segment]) -> Callable[[str], Hashable]:
+    """Return parameter -> a value that is the same for parameters that were trained alike."""
+    return lambda parameter: tuple(segment.settings.get(parameter) for segment in segments)
 
 
 def _parameter_settings(
