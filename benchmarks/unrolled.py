@@ -5,7 +5,9 @@ every step of the optimiser (tests/oracles/recursion.py), averaged over batch or
 are its correlations, over all queries and examples, averaged over networks and data, with
 
 - source: the package's own score of the first run (EK-FAC; Adam's P̄^½ of rank one in it),
-- dense: the same equation with the whole Gauss-Newton matrix and the exact P̄,
+- exact Λ: the same with Λ from gradients scaled by the whole P̄^½,
+- layers: the same equation with each layer's Gauss-Newton matrix and the exact P̄,
+- dense: the same with the whole Gauss-Newton matrix and the exact P̄,
 - Hessian: the same with the Hessian itself in the Gauss-Newton matrix's place,
 - no P̄: source with Adam's preconditioner left out,
 - one order: a single batch order's derivative with the mean of the others, which nothing that
@@ -26,8 +28,9 @@ from torch import Tensor, nn
 
 from sourcetrace.core.attribution import fit_segment, query_responses, score_block, stack_queries
 from sourcetrace.core.covariance import LayerCovariances, merge
-from sourcetrace.core.examples import Examples
+from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradients import DenseGradient, LayerGradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
 from sourcetrace.core.preconditioner import mean_preconditioner
@@ -53,7 +56,7 @@ SETTINGS: dict[str, list[tuple[int, UpdateRule]]] = {
     "AdamW, weight decay 0.1": [(EPOCHS, _ADAMW)],
     "AdamW, weight decay 0.1, two stages": [(EPOCHS, _ADAMW)] * 2,
 }
-COLUMNS = ("source", "dense", "Hessian", "no P̄", "one order")
+COLUMNS = ("source", "exact Λ", "layers", "dense", "Hessian", "no P̄", "one order")
 
 
 class Nothing:
@@ -64,6 +67,15 @@ class Nothing:
 
     def put(self, key: str, tensors: Any) -> None:
         """Keep nothing."""
+
+
+class DenseSource(GradientSource):
+    """Gradients with sampled labels multiplied out, so that P̄^½ scales them exactly."""
+
+    def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return them by layer."""
+        factored = super().sampled_gradients(point, block)
+        return {name: DenseGradient(one.dense()) for name, one in factored.items()}
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,13 @@ class Network:
             name: part.reshape(shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
+
+    def same_layer(self) -> Tensor:
+        """Return 1 where two parameters are of one layer, else 0, [P, P]."""
+        layers = torch.cat(
+            [torch.full((shape.numel(),), int(name[0])) for name, shape in self.shapes.items()]
+        )
+        return (layers.unsqueeze(0) == layers.unsqueeze(1)).double()
 
     def logits(self, flat: Tensor, inputs: Tensor) -> Tensor:
         """Return the logits, [N, C]."""
@@ -176,7 +195,13 @@ def make_records(phases: Sequence[Phase]) -> list[CheckpointRecord]:
 
 
 def source_scores(
-    network: Network, data: Data, phases: Sequence[Phase], run: Trajectory, *, preconditioned: bool
+    network: Network,
+    data: Data,
+    phases: Sequence[Phase],
+    run: Trajectory,
+    *,
+    preconditioned: bool = True,
+    kind: type[GradientSource] = GradientSource,
 ) -> Tensor:
     """Return the package's scores of one run, [Q, N]."""
     records = make_records(phases)
@@ -186,7 +211,7 @@ def source_scores(
     training = Examples(items, [str(i) for i in range(len(items))], task.collate)
     batch = training.batch([0, 1], torch.device("cpu"))
     coverage = find_layers(network.module, lambda: task.forward(network.module, batch))
-    source = GradientSource(
+    source = kind(
         model=network.module,
         objective=task,
         coverage=coverage,
@@ -235,7 +260,13 @@ def _covariances(source: GradientSource, point: EvaluationPoint) -> LayerCovaria
 
 
 def dense_scores(
-    network: Network, data: Data, phases: Sequence[Phase], run: Trajectory, *, hessian: bool
+    network: Network,
+    data: Data,
+    phases: Sequence[Phase],
+    run: Trajectory,
+    *,
+    hessian: bool = False,
+    by_layer: bool = False,
 ) -> Tensor:
     """Return the scores with the whole curvature matrix and the exact P̄, [Q, N]."""
     plan: AttributionPlan = make_plan(
@@ -261,12 +292,15 @@ def dense_scores(
             gradients.append(slopes)
             if run.denominators:
                 inverses.append(1 / run.denominators[int(name) - 1])
+        mean = torch.stack(matrices).mean(0)
+        if by_layer:
+            mean = mean * network.same_layer()
         unit = torch.ones_like(final)
         inverse = torch.stack(inverses).mean(0) if inverses else unit
         root = inverse.sqrt()
         segment = planned.segment
         decay = segment.weight_decay * (inverse if segment.optimizer == "Adam" else unit)
-        matrix = root.unsqueeze(1) * torch.stack(matrices).mean(0) * root + torch.diag(decay)
+        matrix = root.unsqueeze(1) * mean * root + torch.diag(decay)
         mass = segment.step_mass
         response = root.unsqueeze(1) * matrix_response(matrix, mass) * root
         scores[:, own] += change @ response @ torch.stack(gradients).mean(0).T / len(own)
@@ -320,11 +354,14 @@ def compare(rules: Sequence[tuple[int, UpdateRule]], *, orders: int, seed: int) 
     truth = torch.stack(effects).mean(0)
     others = [(orders * truth - one) / (orders - 1) for one in effects]
     ceiling = [correlation(one, rest) for one, rest in zip(effects, others, strict=True)]
+    given = (network, data, phases, first)
     return [
-        correlation(source_scores(network, data, phases, first, preconditioned=True), truth),
-        correlation(dense_scores(network, data, phases, first, hessian=False), truth),
-        correlation(dense_scores(network, data, phases, first, hessian=True), truth),
-        correlation(source_scores(network, data, phases, first, preconditioned=False), truth),
+        correlation(source_scores(*given), truth),
+        correlation(source_scores(*given, kind=DenseSource), truth),
+        correlation(dense_scores(*given, by_layer=True), truth),
+        correlation(dense_scores(*given), truth),
+        correlation(dense_scores(*given, hessian=True), truth),
+        correlation(source_scores(*given, preconditioned=False), truth),
         sum(ceiling) / orders,
     ]
 

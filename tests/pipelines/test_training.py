@@ -1,5 +1,6 @@
 """From checkpoints of different optimisers to the plan, by way of the manifest."""
 
+import json
 import logging
 from copy import deepcopy
 
@@ -172,6 +173,34 @@ def test_safetensors_with_second_moments_give_the_same_scores(tmp_path):
         )
     found = audit(tmp_path, copy)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_sidecars_may_have_parameter_groups(tmp_path):
+    model = Tiny().build_model()
+    settings = {"learning_rate": 0.1, "parameters": ["0.weight", "0.bias"]}
+    head = {"learning_rate": 0.2, "momentum": 0.5, "parameters": ["_orig.weight"]}
+    content = {"step": 10, "parameter_groups": [settings, head]}
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"model does not: _orig\.weight"):
+        ingest(tmp_path)
+    head["parameters"] = ["3.weight", "3.bias"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    _, (manifest, left_out, *_) = ingest(tmp_path)
+    masses = [group["step_mass"] for group in manifest["parameter_groups"][0].to_list()]
+    assert masses == pytest.approx([1.0, 4.0])
+    assert set(left_out["reason"]) == {"not given to the optimiser"}
+    # For Adam, what has no second moment was never moved, and a moment's shape must fit.
+    (tmp_path / "a.json").write_text(json.dumps({**content, "optimizer": "Adam"}))
+    moments = {"0.weight": torch.rand(4, 3), "0.bias": torch.rand(4)}
+    moments = {f"exp_avg_sq._orig_mod.{name}": moment for name, moment in moments.items()}
+    save_file(moments, tmp_path / "a.optimizer.safetensors")
+    _, (manifest, left_out, *_) = ingest(tmp_path)
+    groups = manifest["parameter_groups"][0].to_list()
+    assert [group["parameters"] for group in groups] == [["0.weight", "0.bias"], []]
+    save_file({"exp_avg_sq.0.weight": torch.rand(3, 4)}, tmp_path / "a.optimizer.safetensors")
+    with pytest.raises(InputError, match=r"state of 0\.weight has shape \[3, 4\]"):
+        ingest(tmp_path)
 
 
 def by_layer(model):

@@ -150,7 +150,7 @@ class CheckpointFolder:
         """
         file = self._folder / Path(file_name).name
         if file.suffix == ".safetensors":
-            return denominators_of_sidecar(file)
+            return denominators_of_sidecar(file, names)
         content = _read_pt(file, file.read_bytes())
         return denominators_of_state(file, content["optimizer_state_dict"], names)
 

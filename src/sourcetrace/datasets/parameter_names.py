@@ -32,8 +32,8 @@ def name_groups(
 ) -> tuple[tuple[ParameterGroup, ...], dict[int, tuple[str, ...]]]:
     """Return the groups with their parameters, and place in the state -> the parameter's names.
 
-    A parameter that the model has under several names is listed under each. One that Adam has
-    no state of was never moved, and is left out.
+    A parameter that the model has under several names is listed under each. One without a state,
+    of an optimiser that keeps states, was never moved, and is left out.
 
     Raises:
         InputError: If names, shapes or numbers do not fit the model, or several ways would.
@@ -54,14 +54,14 @@ def name_groups(
         order = [_known(file, names or (), first_name) for names in stated]
     places: dict[int, tuple[str, ...]] = {}
     named = []
-    lazy = training.optimizer in ADAPTIVE and training.step > 0
     for group, names in zip(training.groups, order, strict=True):
         kept: list[str] = []
+        keeps_state = training.optimizer in ADAPTIVE or group.settings.momentum > 0
         for index, name in enumerate(names):
             if group.places:
                 place = group.places[index]
                 _check_shape(file, name, training.shapes.get(place), shapes[name])
-                if lazy and place not in training.shapes:
+                if keeps_state and training.shapes and place not in training.shapes:
                     continue
                 places[place] = everything[name]
             kept += everything[name]

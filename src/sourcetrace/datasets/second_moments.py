@@ -28,7 +28,7 @@ def denominators_of_state(
     found = {}
     for group in parameter_groups(file, state):
         for place in group["params"]:
-            entry = state["state"].get(place)
+            entry = (state.get("state") or {}).get(place)
             if place not in names or entry is None:
                 continue
             key = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
@@ -48,19 +48,23 @@ def denominators_of_state(
     return found
 
 
-def denominators_of_sidecar(file: Path) -> "dict[str, Tensor]":
+def denominators_of_sidecar(
+    file: Path, names: Mapping[int, tuple[str, ...]]
+) -> "dict[str, Tensor]":
     """Return the same from the files beside a `.safetensors` file."""
     sidecar = load_sidecar(file)
-    return {
-        name: _denominator(
+    aliases = {name: together for together in names.values() for name in together}
+    found = {}
+    for name, moment in (stored_second_moments(file) if sidecar.step else {}).items():
+        denominator = _denominator(
             f"{file.name}: {name}",
             moment,
             steps=float(sidecar.optimizer_step or sidecar.step),
             beta=sidecar.beta2,
             eps=sidecar.eps,
         )
-        for name, moment in stored_second_moments(file).items()
-    }
+        found.update(dict.fromkeys(aliases.get(name, (name,)), denominator))
+    return found
 
 
 def _denominator(name: str, moment: "Tensor", *, steps: float, beta: float, eps: float) -> "Tensor":

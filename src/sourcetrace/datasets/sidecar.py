@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.optimizer_settings import ADAPTIVE, OptimizerName, ParameterGroup
 from sourcetrace.datasets.optimizer_state import StoredGroup, TrainingState, recorded_rates
+from sourcetrace.datasets.parameter_names import without_wrappers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,24 +82,28 @@ def read_sidecar(file: Path) -> TrainingState:
             of Adam are missing.
     """
     sidecar = load_sidecar(file)
-    optimizer = sidecar.optimizer_name
-    if sidecar.parameter_groups:
-        groups = tuple(
-            StoredGroup(
-                ParameterGroup(one.learning_rate, one.momentum, one.dampening, one.weight_decay),
-                names=one.parameters,
-            )
-            for one in sidecar.parameter_groups
-        )
-    else:
-        rate = sidecar.learning_rate or 0.0
-        settings = ParameterGroup(rate, sidecar.momentum, sidecar.dampening, sidecar.weight_decay)
-        groups = (StoredGroup(settings, names=_trained_names(file, sidecar)),)
+    adaptive = sidecar.optimizer_name in ADAPTIVE and sidecar.step > 0
+    moments = stored_second_moments(file) if adaptive else {}
+    groups: list[StoredGroup] = []
+    shapes: dict[int, tuple[int, ...]] = {}
+    count = 0
+    for settings, names in _settings(sidecar):
+        listed = tuple(sorted(moments)) if adaptive and names is None else names
+        places = range(count, count + len(listed or ()))
+        count = places.stop
+        if adaptive:
+            shapes |= {
+                place: tuple(moments[name].shape)
+                for place, name in zip(places, listed or (), strict=True)
+                if name in moments
+            }
+        groups.append(StoredGroup(settings, tuple(places) if adaptive else (), listed))
     return TrainingState(
         step=sidecar.step,
-        optimizer=optimizer,
-        groups=groups,
+        optimizer=sidecar.optimizer_name,
+        groups=tuple(groups),
         stage=sidecar.stage,
+        shapes=shapes,
         learning_rates=recorded_rates(_sidecar_path(file).name, sidecar.learning_rates),
     )
 
@@ -149,13 +154,22 @@ def stored_second_moments(file: Path) -> "dict[str, Tensor]":
         for key, tensor in tensors.items():
             if key.startswith(kind):
                 moments[key.removeprefix(kind)] = tensor
-    return moments
+    return dict(zip(without_wrappers(list(moments)), moments.values(), strict=True))
 
 
-def _trained_names(file: Path, sidecar: Sidecar) -> tuple[str, ...] | None:
-    if sidecar.optimizer_name not in ADAPTIVE or not sidecar.step:
-        return None
-    return tuple(sorted(stored_second_moments(file)))
+def _settings(sidecar: Sidecar) -> list[tuple[ParameterGroup, tuple[str, ...] | None]]:
+    """Return each group's settings and names, None for every parameter."""
+    if not sidecar.parameter_groups:
+        rate = sidecar.learning_rate or 0.0
+        one = ParameterGroup(rate, sidecar.momentum, sidecar.dampening, sidecar.weight_decay)
+        return [(one, None)]
+    return [
+        (
+            ParameterGroup(one.learning_rate, one.momentum, one.dampening, one.weight_decay),
+            one.parameters,
+        )
+        for one in sidecar.parameter_groups
+    ]
 
 
 def _sidecar_path(file: Path) -> Path:
