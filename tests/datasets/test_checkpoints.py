@@ -136,6 +136,8 @@ def test_weights_that_changed_since_the_manifest_are_refused(tmp_path):
     torch.save(checkpoint(11), tmp_path / "a.pt")
     with pytest.raises(InputError, match="has changed since"):
         CheckpointFolder(tmp_path).weights("a.pt", known.sha256)
+    with pytest.raises(InputError, match="has changed since"):
+        CheckpointFolder(tmp_path).denominators("a.pt", known.sha256, {})
 
 
 def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):

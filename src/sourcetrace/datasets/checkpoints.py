@@ -102,12 +102,9 @@ class CheckpointFolder:
             InputError: If it cannot be read safely, or does not say how it was trained.
         """
         data = file.read_bytes()
-        digest = hashlib.sha256(data)
         if file.suffix == ".safetensors":
             state_dict = _plain_names(_read_safetensors(file, data))
             training = read_sidecar(file)
-            if optimizer_file(file).exists():
-                digest.update(optimizer_file(file).read_bytes())
         else:
             content = _read_pt(file, data)
             state_dict = _state_dict(file, content["model_state_dict"])
@@ -123,7 +120,7 @@ class CheckpointFolder:
             optimizer=training.optimizer,
             groups=groups,
         )
-        return Checkpoint(record, training, file.name, digest.hexdigest(), len(data), state_dict)
+        return Checkpoint(record, training, file.name, _digest(file, data), len(data), state_dict)
 
     @property
     def stage_ends(self) -> dict[str, int]:
@@ -137,21 +134,25 @@ class CheckpointFolder:
         return read_learning_rates(self._learning_rates, last_step=last_step)
 
     def denominators(
-        self, file_name: str, names: Mapping[int, tuple[str, ...]]
+        self, file_name: str, sha256: str, names: Mapping[int, tuple[str, ...]]
     ) -> "dict[str, Tensor]":
         """Return what Adam divided each parameter's gradient by, √v̂ + ε.
 
         Args:
             file_name: Of the checkpoint.
+            sha256: What the manifest says of it.
             names: Place in the optimiser's state -> the parameter's names.
 
         Raises:
-            InputError: If the second moments are missing or not finite.
+            InputError: If the file has changed since the manifest was written, or the second
+                moments are missing or not finite.
         """
         file = self._folder / Path(file_name).name
+        data = file.read_bytes()
+        _refuse_change(file_name, _digest(file, data), sha256)
         if file.suffix == ".safetensors":
             return denominators_of_sidecar(file, names)
-        content = _read_pt(file, file.read_bytes())
+        content = _read_pt(file, data)
         return denominators_of_state(file, content["optimizer_state_dict"], names)
 
     def weights(self, file_name: str, sha256: str) -> "Mapping[str, Tensor]":
@@ -163,11 +164,7 @@ class CheckpointFolder:
         kept = self._weights.get(sha256)
         if kept is None:
             checkpoint = self.load(self._folder / Path(file_name).name)
-            if checkpoint.sha256 != sha256:
-                raise InputError(
-                    f"{file_name} has changed since checkpoint_ingest described it. "
-                    "Run the audit from its first stage again."
-                )
+            _refuse_change(file_name, checkpoint.sha256, sha256)
             kept = checkpoint.state_dict
             if len(self._weights) >= _WEIGHTS_KEPT:
                 self._weights.popitem(last=False)
@@ -184,6 +181,22 @@ class CheckpointFolder:
         raise InputError(
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self._stages}). Correct the last steps."
+        )
+
+
+def _digest(file: Path, data: bytes) -> str:
+    """Return the SHA-256 of a checkpoint's bytes and of its optimiser's file, if it has one."""
+    digest = hashlib.sha256(data)
+    if file.suffix == ".safetensors" and optimizer_file(file).exists():
+        digest.update(optimizer_file(file).read_bytes())
+    return digest.hexdigest()
+
+
+def _refuse_change(file_name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise InputError(
+            f"{file_name} has changed since checkpoint_ingest described it. "
+            "Run the audit from its first stage again."
         )
 
 

@@ -165,9 +165,10 @@ def preconditioners(
         denominators = []
         for name in planned.segment.checkpoints:
             names: dict[int, tuple[str, ...]] = {}
-            for one in rows[name]["state_places"]:
+            row = rows[name]
+            for one in row["state_places"]:
                 names[one["place"]] = (*names.get(one["place"], ()), one["parameter"])
-            denominators.append(checkpoints.denominators(rows[name]["file"], names))
+            denominators.append(checkpoints.denominators(row["file"], row["sha256"], names))
         roots = {
             layer.name: mean_preconditioner(layer, denominators, dtype=source.dtype)
             for layer in source.coverage.layers
