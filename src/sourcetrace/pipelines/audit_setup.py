@@ -114,7 +114,7 @@ def coverage_of(
         trained: Names of the parameters that an optimiser was given.
     """
     batch = training.batch(range(min(2, len(training))), device)
-    left_out = {name for name, _ in model.named_parameters()} - trained
+    left_out = {name for name, p in model.named_parameters() if p.requires_grad} - trained
     for name in left_out:
         model.get_parameter(name).requires_grad_(False)
     found = find_layers(model.eval(), lambda: task.forward(model, batch))
