@@ -1,9 +1,15 @@
 """What each method evaluates."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.layers import find_layers
+from sourcetrace.core.optimizer_settings import ParameterSettings
 from sourcetrace.core.plan import make_plan
 from sourcetrace.core.segments import Segment
 
@@ -87,3 +93,32 @@ def test_a_stage_without_training_examples_is_refused():
         plan_of("source", stages={"first": STAGES["first"]})
     with pytest.raises(InputError, match="has: first, second"):
         plan_of("source", stages={**STAGES, "second": torch.tensor([], dtype=torch.long)})
+
+
+def test_a_layer_has_the_filter_of_its_parameters_settings():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    layers = find_layers(model, lambda: model(torch.zeros(1, 2))).layers
+    slow, fast = ParameterSettings(0.5, 0.0), ParameterSettings(2.0, 0.1)
+    settings = {"0.weight": slow, "0.bias": slow, "1.weight": fast, "1.bias": fast}
+    segment = Segment(1, "first", 0.5, 0.0, ("c1",), settings=settings)
+    (planned,) = make_plan("source", [segment], STAGES, examples=6, layers=layers).segments
+    flat = torch.zeros(1, dtype=torch.float64)
+    assert planned.filter_of("0").propagation(flat).item() == 1.0
+    assert planned.filter_of("1").propagation(flat).item() == pytest.approx(math.exp(-0.2))
+    # The optimiser was not given the third layer in this segment: nothing moves it.
+    assert planned.filter_of("2").response(flat).item() == 0.0
+    assert planned.filter_of("2").propagation(flat).item() == 1.0
+    mixed = replace(segment, settings={**settings, "0.bias": fast})
+    with pytest.raises(InputError, match="0: its parameters have different optimiser settings"):
+        make_plan("source", [mixed], STAGES, examples=6, layers=layers)
+    (pooled,) = make_plan("influence", [mixed], STAGES, examples=6, layers=layers).segments
+    assert not pooled.layer_filters
+
+
+def test_adams_decay_reaches_the_walk_and_tracin_stays_plain():
+    segment = Segment(1, "first", 0.5, 0.2, ("c1",), "Adam")
+    (planned,) = make_plan("source", [segment], STAGES, examples=6).segments
+    assert planned.filter.coupled_decay == 0.2
+    (planned,) = make_plan("tracin", [segment], STAGES, examples=6).segments
+    assert planned.filter.coupled_decay == 0.0
+    assert not planned.filter.uses_curvature

@@ -1,13 +1,22 @@
 """Step masses, and the partition of checkpoints into segments."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.core.segments import CheckpointRecord, check_order, partition, step_masses
+from sourcetrace.core.optimizer_settings import ParameterGroup, ParameterSettings
+from sourcetrace.core.schedules import sum_rates
+from sourcetrace.core.segments import (
+    CheckpointRecord,
+    check_order,
+    partition,
+    settings_of,
+    step_masses,
+)
 
 
 def checkpoint(
@@ -37,7 +46,10 @@ def test_reproduces_the_published_step_mass(checkpoints_a_third):
         checkpoint(steps * (i + 1) // number, learning_rate=0.03, momentum=0.9)
         for i in range(number)
     ]
-    segments = partition(records, 3)
+    # From the checkpoints' own rates, and from the sum over every step.
+    summed, _ = sum_rates(records)
+    assert step_masses(summed) == pytest.approx(step_masses(records))
+    segments = partition(summed, 3)
     assert [f"{1 / segment.step_mass:.4f}" for segment in segments] == ["0.0052"] * 3
     assert sum(segment.step_mass for segment in segments) == pytest.approx(steps * 0.03 / 0.1)
 
@@ -61,6 +73,71 @@ def test_a_stage_begins_with_its_own_rate():
 
 def test_momentum_multiplies_the_mass():
     assert step_masses([checkpoint(10, momentum=0.75)]) == pytest.approx([4.0])
+
+
+def grouped(step: int, *groups: ParameterGroup, **settings) -> CheckpointRecord:
+    return replace(checkpoint(step, **settings), groups=groups)
+
+
+def test_every_parameter_has_the_mass_and_decay_of_its_group():
+    records = [
+        grouped(
+            10,
+            ParameterGroup(0.1, parameters=("body",)),
+            ParameterGroup(0.2, momentum=0.5, weight_decay=0.3, parameters=("head", "scale")),
+        ),
+        grouped(
+            20,
+            ParameterGroup(0.1, parameters=("body", "scale")),
+            ParameterGroup(0.2, momentum=0.5, weight_decay=0.6, parameters=("head",)),
+        ),
+    ]
+    (segment,) = partition(records, 1)
+    assert segment.settings["body"] == ParameterSettings(pytest.approx(2.0), 0.0)
+    assert segment.settings["head"].step_mass == pytest.approx(8.0)
+    assert segment.settings["head"].weight_decay == pytest.approx(0.45)
+    assert segment.settings["scale"].step_mass == pytest.approx(5.0)
+    assert segment.step_mass == pytest.approx(2.0)
+
+
+def test_a_parameter_of_one_stage_alone_has_no_settings_in_the_other():
+    records = [
+        grouped(10, ParameterGroup(0.1, parameters=("body", "head")), stage="first"),
+        grouped(20, ParameterGroup(0.1, parameters=("head",)), stage="second"),
+    ]
+    first, second = partition(records, 2)
+    assert set(first.settings) == {"body", "head"}
+    assert set(second.settings) == {"head"}
+
+
+def test_settings_of_tells_parameters_apart_that_are_trained_differently():
+    records = [
+        grouped(
+            10,
+            ParameterGroup(0.1, parameters=("a", "b")),
+            ParameterGroup(0.1, weight_decay=0.1, parameters=("c",)),
+        ),
+        grouped(20, ParameterGroup(0.1, parameters=("a", "b", "c")), stage="second"),
+    ]
+    key = settings_of(partition(records, 2))
+    assert key("a") == key("b")
+    assert key("a") != key("c")
+    assert key("never trained") != key("a")
+
+
+def test_two_optimisers_in_a_stage_are_refused():
+    records = [checkpoint(1), replace(checkpoint(2), optimizer="Adam")]
+    with pytest.raises(InputError, match="trained by SGD and checkpoint-2 by Adam, both in stage"):
+        check_order(records)
+    check_order([checkpoint(1), replace(checkpoint(2, stage="later"), optimizer="Adam")])
+
+
+def test_a_segment_counts_if_any_group_moved():
+    still = grouped(
+        5, ParameterGroup(0.0, parameters=("a",)), ParameterGroup(0.1, parameters=("b",))
+    )
+    (segment,) = partition([still], 1)
+    assert segment.settings["b"].step_mass == pytest.approx(0.5)
 
 
 def test_initial_weights_add_no_mass():

@@ -1,5 +1,7 @@
 """Tables, tensors and caches come back as they were saved."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 import torch
@@ -40,6 +42,8 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
         return CurvatureBlock(EigenBasis(torch.rand(1, 2, 2), torch.rand(1, 3, 3)), torch.rand(1))
 
     segments = [{"": block(), "a.b/c": block()} for _ in range(11)]
+    adaptive = replace(block(), preconditioner=torch.rand(1, 3, 2))
+    segments[-1]["adaptive"] = adaptive
     dataset = CurvatureDataset(filepath=str(tmp_path / "curvature.safetensors"))
     dataset.save(StageResult("this run", segments))
     with pytest.raises(InputError, match="ekfac_fitting left behind was computed with other"):
@@ -51,6 +55,8 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
             assert torch.equal(after[name].eigenvalues, expected.eigenvalues)
             assert torch.equal(after[name].basis.inputs, expected.basis.inputs)
             assert torch.equal(after[name].basis.outputs, expected.basis.outputs)
+        assert after[""].preconditioner is None
+    assert torch.equal(loaded[-1]["adaptive"].preconditioner, adaptive.preconditioner)
 
 
 @pytest.mark.parametrize("basis", [EigenBasis(None, torch.rand(1, 3, 3)), EigenBasis(None, None)])

@@ -8,6 +8,7 @@ import polars as pl
 from sourcetrace.reporting.page import GroundTruthEvaluation, PageContent
 from sourcetrace.reporting.trust import Verification
 from sourcetrace.schemas import VerificationSummary
+from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE
 
 CHECKPOINTS = ("step_10", "step_20", "step_30")
 QUERIES = 7
@@ -59,10 +60,14 @@ def page_content(
             "step": [10, 20, 30],
             "stage": ["train"] * 3,
             "segment": [1, 1, 2],
+            "optimizer": ["SGD"] * 3,
             "learning_rate": [0.1] * 3,
             "momentum": [0.9] * 3,
             "weight_decay": [0.0] * 3,
             "step_mass": [10.0] * 3,
+            "learning_rate_source": ["constant"] * 3,
+            "parameter_groups": pl.Series([[]] * 3, dtype=pl.List(PARAMETER_GROUP)),
+            "state_places": pl.Series([[]] * 3, dtype=pl.List(STATE_PLACE)),
             "sha256": ["0123456789abcdef" * 4] * 3,
             "bytes": [4096] * 3,
             "attributed_share": [0.75] * 3,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.covariance import LayerCovariances, mean_covariances
-from sourcetrace.core.curvature import CurvatureBlock, SegmentCurvature, eigen_basis
+from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvature, eigen_basis
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import LayerGradient
 from sourcetrace.core.plan import AttributionPlan, PlannedSegment
+from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling
 from sourcetrace.core.scoring import paired_segment_scores, segment_scores, walk
 
 _SELF_INFLUENCE_BYTES = 64 * 2**20
@@ -26,6 +27,7 @@ def fit_segment(
     planned: PlannedSegment,
     covariances: Mapping[str, LayerCovariances],
     *,
+    preconditioners: Mapping[str, Tensor] | None = None,
     progress: Iterable[tuple[EvaluationPoint, Block]] | None = None,
 ) -> SegmentCurvature:
     """Fit the EK-FAC curvature of one segment.
@@ -34,18 +36,25 @@ def fit_segment(
         source: Gives the gradients with sampled labels.
         planned: The segment.
         covariances: Point id -> layer -> sums of A and G.
+        preconditioners: P̄^½ by layer, [groups, D_out, D_in], of an adaptive optimiser.
         progress: The segment's (point, block) pairs, wrapped to show progress.
     """
     layers, dtype = source.coverage.layers, source.dtype
-    bases = {
-        layer.name: eigen_basis(
-            *mean_covariances(
-                [covariances[point.id][layer.name].to(source.device) for point in planned.points]
-            ),
-            dtype=dtype,
+    roots = {name: root.to(source.device) for name, root in (preconditioners or {}).items()}
+    scalings: dict[str, RankOneScaling] = {}
+    bases: dict[str, EigenBasis] = {}
+    for layer in layers:
+        activation, pseudo_gradient = mean_covariances(
+            [covariances[point.id][layer.name].to(source.device) for point in planned.points]
         )
-        for layer in layers
-    }
+        if layer.name in roots:
+            scaling = rank_one_scaling(
+                roots[layer.name], activation=activation, pseudo_gradient=pseudo_gradient
+            )
+            activation = scaling.scale_inputs(activation)
+            pseudo_gradient = scaling.scale_outputs(pseudo_gradient)
+            scalings[layer.name] = scaling
+        bases[layer.name] = eigen_basis(activation, pseudo_gradient, dtype=dtype)
     sums = {
         layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=source.device)
         for layer in layers
@@ -53,10 +62,15 @@ def fit_segment(
     for point, block in progress if progress is not None else visits(source, planned.points):
         for name, gradient in source.sampled_gradients(point, block).items():
             basis = bases[name]
-            sums[name] += gradient.rotated_squares(basis.inputs, basis.outputs).double()
+            scaled = (
+                precondition(gradient, roots[name], scalings[name]) if name in roots else gradient
+            )
+            sums[name] += scaled.rotated_squares(basis.inputs, basis.outputs).double()
     terms = len(planned.points) * len(planned.examples)
     return {
-        layer.name: CurvatureBlock(bases[layer.name], (sums[layer.name] / terms).to(dtype))
+        layer.name: CurvatureBlock(
+            bases[layer.name], (sums[layer.name] / terms).to(dtype), roots.get(layer.name)
+        )
         for layer in layers
     }
 
@@ -102,10 +116,10 @@ def query_responses(
         plan: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
     """
-    filters = [segment.filter for segment in plan.segments]
     counts = [len(segment.examples) for segment in plan.segments]
     responses: list[dict[str, Tensor]] = [{} for _ in plan.segments]
     for name, gradients in queries.items():
+        filters = [segment.filter_of(name) for segment in plan.segments]
         blocks = [None if fitted is None else fitted[name] for fitted in curvatures]
         for segment, response in zip(
             responses, walk(gradients, filters, blocks, counts), strict=True

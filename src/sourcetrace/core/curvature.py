@@ -37,6 +37,13 @@ class EigenBasis:
         gradients = rotated if self.outputs is None else self.outputs @ rotated
         return gradients if self.inputs is None else gradients @ self.inputs.mT
 
+    def squared(self) -> "EigenBasis":
+        """Return the squared entries, which take a diagonal matrix to its rotated diagonal."""
+        return EigenBasis(
+            None if self.inputs is None else self.inputs.square(),
+            None if self.outputs is None else self.outputs.square(),
+        )
+
     def to(self, device: torch.device) -> "EigenBasis":
         """Return the basis on another device."""
         return EigenBasis(
@@ -47,14 +54,36 @@ class EigenBasis:
 
 @dataclass(frozen=True)
 class CurvatureBlock:
-    """One layer's EK-FAC matrix: its eigenbasis and corrected eigenvalues [groups, D_out, D_in]."""
+    """One layer's EK-FAC matrix: its eigenbasis and corrected eigenvalues [groups, D_out, D_in].
+
+    Attributes:
+        basis: Q_A and Q_G.
+        eigenvalues: Λ.
+        preconditioner: P̄^½ of an adaptive optimiser, [groups, D_out, D_in]; the block is then
+            that of Ĥ = P̄^½ H̄ P̄^½. None where steps follow the gradient itself.
+    """
 
     basis: EigenBasis
     eigenvalues: Tensor
+    preconditioner: Tensor | None = None
 
     def to(self, device: torch.device) -> "CurvatureBlock":
         """Return the block on another device."""
-        return CurvatureBlock(self.basis.to(device), self.eigenvalues.to(device))
+        root = None if self.preconditioner is None else self.preconditioner.to(device)
+        return CurvatureBlock(self.basis.to(device), self.eigenvalues.to(device), root)
+
+    def decayed(self, coupled_decay: float) -> Tensor:
+        """Return the eigenvalues of Ĥ + wP̄, P̄ by its diagonal in the eigenbasis.
+
+        Args:
+            coupled_decay: w, which a preconditioner multiplies as it does the gradient.
+        """
+        if not coupled_decay:
+            return self.eigenvalues
+        if self.preconditioner is None:
+            return self.eigenvalues + coupled_decay
+        diagonal = self.basis.squared().rotate(self.preconditioner.square())
+        return self.eigenvalues + coupled_decay * diagonal
 
     def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
         """Return f(H) V for every V in [*, groups, D_out, D_in]."""

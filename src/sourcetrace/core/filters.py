@@ -5,7 +5,12 @@ before: Source, influence functions, TracIn and gradient similarity differ in F_
 alone.
 
 Source: Bae et al. 2024, arXiv 2405.12186 (segment response and propagation); weight decay
-enters as σ + w (derived; tests hold it against unrolled training).
+enters as σ + w (derived; tests hold it against unrolled training):
+
+- SGD's coupled decay adds wθ to the gradient, so that H becomes H + wI;
+- AdamW's decoupled decay, θ ← (1 − ηw)θ − ηP ∇ℓ, gives exp(−τ(PH + wI)) and, with
+  Ĥ = P^½HP^½ as in `core.preconditioner`, σ + w of Ĥ's eigenvalue σ;
+- Adam's coupled decay gives P(H + wI), Ĥ + wP, whose diagonal is taken in Ĥ's eigenbasis.
 """
 
 from collections.abc import Callable
@@ -15,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.methods import Method
+from sourcetrace.core.optimizer_settings import OptimizerName
 
 INFLUENCE_DAMPING = 0.1
 """λ of the influence function, as a share of the mean corrected eigenvalue."""
@@ -52,29 +58,50 @@ class SegmentFilter:
         response: F_r; the segment's own share of the score.
         propagation: F_S; what is handed to the segment before.
         uses_curvature: False where both are constants, so that no eigenbasis is needed.
+        coupled_decay: w of weight decay that a preconditioner multiplies; the walk adds wP̄ to
+            the eigenvalues.
     """
 
     response: Callable[[Tensor], Tensor]
     propagation: Callable[[Tensor], Tensor]
     uses_curvature: bool
+    coupled_decay: float = 0.0
+
+
+def follows_training(method: Method) -> bool:
+    """Return whether a method's filters are those of the optimiser's steps, P̄ included.
+
+    TracIn is the published sum of learning rate · ⟨∇f, ∇ℓ⟩, whatever the optimiser: a plain
+    yardstick to compare with. The others know no training at all.
+    """
+    return method in ("source", "fast_source")
 
 
 def segment_filter(
-    method: Method, *, step_mass: float, weight_decay: float, damping: float | None = None
+    method: Method,
+    *,
+    step_mass: float,
+    weight_decay: float,
+    damping: float | None = None,
+    optimizer: OptimizerName = "SGD",
 ) -> SegmentFilter:
     """Return the filter of one segment.
 
     Args:
         method: Name of the method.
         step_mass: τ of the segment.
-        weight_decay: w of coupled weight decay; it shifts the curvature of `source`.
+        weight_decay: w; it shifts the curvature of `source`.
         damping: λ of `influence`; by default `INFLUENCE_DAMPING` of the mean eigenvalue.
+        optimizer: Whose weight decay it is.
     """
-    if method in ("source", "fast_source"):
+    if follows_training(method):
+        coupled = optimizer == "Adam"
+        shift = 0.0 if coupled else weight_decay
         return SegmentFilter(
-            lambda sigma: segment_response(sigma + weight_decay, step_mass=step_mass),
-            lambda sigma: propagation(sigma + weight_decay, step_mass=step_mass),
+            lambda sigma: segment_response(sigma + shift, step_mass=step_mass),
+            lambda sigma: propagation(sigma + shift, step_mass=step_mass),
             uses_curvature=True,
+            coupled_decay=weight_decay if coupled else 0.0,
         )
     if method == "influence":
         return SegmentFilter(

@@ -6,7 +6,7 @@ gradient similarity know the final checkpoint alone and treat all data as one st
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from torch import Tensor
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.filters import SegmentFilter, segment_filter
 from sourcetrace.core.gradient_source import EvaluationPoint
+from sourcetrace.core.layers import Layer
 from sourcetrace.core.methods import Method
+from sourcetrace.core.optimizer_settings import ParameterSettings
 from sourcetrace.core.segments import Segment
 
 
@@ -27,12 +29,18 @@ class PlannedSegment:
         points: Where gradients and curvature are taken; their means count.
         filter: F_r and F_S.
         examples: Training examples of the stage, increasing, [N_stage].
+        layer_filters: Layer -> its own F_r and F_S, where the optimiser's settings differ.
     """
 
     segment: Segment
     points: tuple[EvaluationPoint, ...]
     filter: SegmentFilter
     examples: Tensor
+    layer_filters: Mapping[str, SegmentFilter] = field(default_factory=dict)
+
+    def filter_of(self, layer: str) -> SegmentFilter:
+        """Return F_r and F_S of a layer."""
+        return self.layer_filters.get(layer, self.filter)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ def make_plan(
     *,
     examples: int,
     damping: float | None = None,
+    layers: Sequence[Layer] = (),
 ) -> AttributionPlan:
     """Plan a method.
 
@@ -71,9 +80,11 @@ def make_plan(
         stage_examples: Stage -> numbers of its training examples, increasing.
         examples: Training examples in all.
         damping: λ of the influence function.
+        layers: The attributed layers; needed where the segments have settings by parameter.
 
     Raises:
-        InputError: If a stage of the checkpoints has no training example.
+        InputError: If a stage of the checkpoints has no training example, or the optimiser's
+            settings differ within a layer.
     """
     everything = torch.arange(examples)
     for segment in segments:
@@ -112,8 +123,39 @@ def make_plan(
                     step_mass=segment.step_mass,
                     weight_decay=segment.weight_decay,
                     damping=damping,
+                    optimizer=segment.optimizer,
                 ),
                 own,
+                {
+                    layer.name: segment_filter(
+                        method,
+                        step_mass=settings.step_mass,
+                        weight_decay=settings.weight_decay,
+                        damping=damping,
+                        optimizer=segment.optimizer,
+                    )
+                    for layer in ([] if pooled else layers)
+                    if (settings := _layer_settings(segment, layer)) is not None
+                },
             )
         )
     return AttributionPlan(tuple(planned), final)
+
+
+def _layer_settings(segment: Segment, layer: Layer) -> ParameterSettings | None:
+    """Return the settings of a layer's parameters; None where the segment has one for all."""
+    if not segment.settings:
+        return None
+    # A parameter that the optimiser was not given in this segment does not move in it.
+    untrained = ParameterSettings(0.0, 0.0)
+    found = {name: segment.settings.get(name, untrained) for name in layer.parameters}
+    if len(set(found.values())) > 1:
+        described = "; ".join(
+            f"{name}: step mass {one.step_mass:.4g}, weight decay {one.weight_decay:.4g}"
+            for name, one in found.items()
+        )
+        raise InputError(
+            f"{layer.name}: its parameters have different optimiser settings ({described}); "
+            "expected the same ones. Put them into parameter groups with the same settings."
+        )
+    return next(iter(found.values()))

@@ -4,7 +4,8 @@
 
 From the last segment to the first, F_r(H̄_ℓ) v meets the training gradients of the segment,
 then F_S(H̄_ℓ) v goes on to the segment before. The filters act on the queries only, so a
-training gradient is used as it was captured.
+training gradient is used as it was captured. Where Adam trained, P̄^½ F_r(Ĥ) P̄^½ v and
+P̄^−½ F_S(Ĥ) P̄^½ v take their places (`core.preconditioner`).
 
 The sign is removal: the predicted change of the measurement when the example is removed.
 
@@ -44,13 +45,15 @@ def walk(
             responses.append(queries * (segment_filter.response(one) / count))
             queries = queries * segment_filter.propagation(one)
             continue
-        rotated = block.basis.rotate(queries)
-        response = segment_filter.response(block.eigenvalues) / count
-        responses.append(block.basis.rotate_back(response * rotated))
+        root = block.preconditioner
+        rotated = block.basis.rotate(queries if root is None else root * queries)
+        eigenvalues = block.decayed(segment_filter.coupled_decay)
+        response = segment_filter.response(eigenvalues) / count
+        responded = block.basis.rotate_back(response * rotated)
+        responses.append(responded if root is None else root * responded)
         if index:
-            queries = block.basis.rotate_back(
-                segment_filter.propagation(block.eigenvalues) * rotated
-            )
+            queries = block.basis.rotate_back(segment_filter.propagation(eigenvalues) * rotated)
+            queries = queries if root is None else queries / root
     return responses[::-1]
 
 

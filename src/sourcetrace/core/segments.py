@@ -1,10 +1,11 @@
 """Checkpoints in order, the step mass of each, and their partition into segments."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.optimizer_settings import OptimizerName, ParameterGroup, ParameterSettings
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,11 @@ class CheckpointRecord:
         id: Unique name.
         step: Optimiser steps taken, counted over the whole training.
         stage: Name of the stage of training.
-        learning_rate: At this step.
+        learning_rate: At this step; this and the next two are the first group's.
         momentum: Heavy-ball β, 0 ≤ β < 1.
-        weight_decay: Coupled weight decay.
+        weight_decay: Coupled weight decay; AdamW's is decoupled.
+        optimizer: Its name.
+        groups: The parameter groups; none means one of all parameters with the settings above.
     """
 
     id: str
@@ -26,6 +29,19 @@ class CheckpointRecord:
     learning_rate: float
     momentum: float
     weight_decay: float
+    optimizer: OptimizerName = "SGD"
+    groups: tuple[ParameterGroup, ...] = ()
+
+    @property
+    def parameter_groups(self) -> tuple[ParameterGroup, ...]:
+        """The parameter groups, at least one."""
+        if self.groups:
+            return self.groups
+        return (
+            ParameterGroup(
+                self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -35,9 +51,12 @@ class Segment:
     Attributes:
         number: From 1, in the order of training.
         stage: The stage it lies in; a segment never spans two.
-        step_mass: τ, Σ of learning rates over its steps / (1 - β).
-        weight_decay: Mean over its steps, weighted by step mass.
+        step_mass: τ, Σ of learning rates over its steps, times the momentum's factor; of the
+            first parameter group.
+        weight_decay: Mean over its steps, weighted by step mass; of the first group.
         checkpoints: Ids, in order.
+        optimizer: Name of the optimiser.
+        settings: Parameter -> its own τ and w; empty where all parameters are alike.
     """
 
     number: int
@@ -45,22 +64,26 @@ class Segment:
     step_mass: float
     weight_decay: float
     checkpoints: tuple[str, ...]
+    optimizer: OptimizerName = "SGD"
+    settings: Mapping[str, ParameterSettings] = field(default_factory=dict)
 
 
 def check_order(records: Sequence[CheckpointRecord]) -> None:
-    """Refuse checkpoints whose steps or stages are not in one order.
+    """Refuse checkpoints whose steps, stages or optimisers are not in one order.
 
     Raises:
-        InputError: If a step repeats, falls, or a stage comes back after another.
+        InputError: If a step repeats, falls, a stage comes back after another, or has two
+            optimisers.
     """
     if not records:
         raise InputError("There are no checkpoints: expected at least one.")
     for record in records:
-        if not 0 <= record.momentum < 1:
-            raise InputError(
-                f"Checkpoint {record.id} says momentum {record.momentum:g}; expected 0 up to, "
-                "without, 1."
-            )
+        for group in record.parameter_groups:
+            if not 0 <= group.momentum < 1:
+                raise InputError(
+                    f"Checkpoint {record.id} says momentum {group.momentum:g}; expected 0 up to, "
+                    "without, 1."
+                )
     for before, after in zip(records, records[1:], strict=False):
         if after.step == before.step:
             raise InputError(
@@ -74,6 +97,12 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
                 "their steps must rise: rename the files, or correct 'step' (it counts over the "
                 "whole training, all stages together)."
             )
+        if after.stage == before.stage and after.optimizer != before.optimizer:
+            raise InputError(
+                f"Checkpoint {before.id} was trained by {before.optimizer} and {after.id} by "
+                f"{after.optimizer}, both in stage {after.stage!r}. Give the part of training "
+                "with the other optimiser a stage of its own."
+            )
     stages = [stage for stage, _ in groupby(records, key=lambda record: record.stage)]
     if len(stages) != len(set(stages)):
         raise InputError(
@@ -83,20 +112,36 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
 
 
 def step_masses(records: Sequence[CheckpointRecord]) -> list[float]:
-    """Return each checkpoint's share of the step mass: its steps since the one before.
+    """Return each checkpoint's share of the first group's step mass, as `group_step_masses`."""
+    return [masses[0] for masses in group_step_masses(records)]
 
-    The learning rate between two checkpoints of a stage is the mean of theirs; the steps
-    that begin a stage have its first checkpoint's. Exact for a constant rate.
+
+def group_step_masses(records: Sequence[CheckpointRecord]) -> list[tuple[float, ...]]:
+    """Return each checkpoint's share of the step mass: its steps since the one before, by group.
+
+    Where a group's `rate_sum` is not known, the learning rate between two checkpoints of a
+    stage is the mean of theirs, and the steps that begin a stage have its first checkpoint's.
+    Exact for a constant rate.
     """
     masses = []
     for index, record in enumerate(records):
         before = records[index - 1] if index else None
-        same_stage = before is not None and before.stage == record.stage
-        rate = record.learning_rate
-        if before is not None and same_stage:
-            rate = (before.learning_rate + record.learning_rate) / 2
         steps = record.step - (before.step if before else 0)
-        masses.append(steps * rate / (1 - record.momentum))
+        groups = record.parameter_groups
+        earlier = before.parameter_groups if before and before.stage == record.stage else groups
+        if len(earlier) != len(groups):
+            earlier = groups
+        masses.append(
+            tuple(
+                group.step_factor
+                * (
+                    steps * (previous.learning_rate + group.learning_rate) / 2
+                    if group.rate_sum is None
+                    else group.rate_sum
+                )
+                for previous, group in zip(earlier, groups, strict=True)
+            )
+        )
     return masses
 
 
@@ -115,26 +160,80 @@ def partition(records: Sequence[CheckpointRecord], count: int) -> list[Segment]:
             f"segments.count is {count}, but there are only {len(records)} checkpoints. "
             "Lower it, or save checkpoints more often."
         )
-    masses = dict(zip((r.id for r in records), step_masses(records), strict=True))
+    masses = dict(zip((r.id for r in records), group_step_masses(records), strict=True))
     stages = [list(group) for _, group in groupby(records, key=lambda record: record.stage)]
     segments: list[Segment] = []
     for stage, share in zip(stages, _shares([len(s) for s in stages], count), strict=True):
         bounds = [round(i * len(stage) / share) for i in range(share + 1)]
         for start, stop in zip(bounds, bounds[1:], strict=False):
-            segments.append(_segment(len(segments) + 1, stage[start:stop], masses))
+            members = stage[start:stop]
+            segments.append(
+                make_segment(len(segments) + 1, members, [masses[one.id] for one in members])
+            )
     return segments
 
 
-def _segment(number: int, members: Sequence[CheckpointRecord], masses: dict[str, float]) -> Segment:
-    mass = sum(masses[record.id] for record in members)
-    if mass <= 0:
+def make_segment(
+    number: int, members: Sequence[CheckpointRecord], masses: Sequence[Sequence[float]]
+) -> Segment:
+    """Join consecutive checkpoints to a segment.
+
+    Args:
+        number: From 1.
+        members: Its checkpoints.
+        masses: The step mass of each checkpoint's groups.
+
+    Raises:
+        InputError: If no parameter was moved by a step.
+    """
+    first = _settings(
+        [(record.parameter_groups[0], m[0]) for record, m in zip(members, masses, strict=True)]
+    )
+    settings = _parameter_settings(members, masses)
+    if max([first.step_mass, *(one.step_mass for one in settings.values())]) <= 0:
         raise InputError(
-            f"Segment {number} ({', '.join(r.id for r in members)}) has a step mass of {mass:g}: "
+            f"Segment {number} ({', '.join(r.id for r in members)}) has a step mass of "
+            f"{first.step_mass:g}: "
             "no optimiser step with a positive learning rate. A checkpoint of the initial "
             "weights needs a later one in its segment: lower segments.count or remove it."
         )
-    decay = sum(masses[record.id] * record.weight_decay for record in members) / mass
-    return Segment(number, members[0].stage, mass, decay, tuple(r.id for r in members))
+    return Segment(
+        number,
+        members[0].stage,
+        first.step_mass,
+        first.weight_decay,
+        tuple(record.id for record in members),
+        members[0].optimizer,
+        settings,
+    )
+
+
+def settings_of(segments: Sequence[Segment]) -> Callable[[str], Hashable]:
+    """Return parameter -> a value that is the same for parameters that were trained alike."""
+    return lambda parameter: tuple(segment.settings.get(parameter) for segment in segments)
+
+
+def trained_parameters(segments: Sequence[Segment]) -> set[str]:
+    """Return the parameters that an optimiser was given in any segment."""
+    return {name for segment in segments for name in segment.settings}
+
+
+def _parameter_settings(
+    members: Sequence[CheckpointRecord], masses: Sequence[Sequence[float]]
+) -> dict[str, ParameterSettings]:
+    """Return every named parameter's settings; nothing where one unnamed group has them all."""
+    terms: dict[str, list[tuple[ParameterGroup, float]]] = {}
+    for record, own in zip(members, masses, strict=True):
+        for group, mass in zip(record.parameter_groups, own, strict=True):
+            for name in group.parameters:
+                terms.setdefault(name, []).append((group, mass))
+    return {name: _settings(parts) for name, parts in terms.items()}
+
+
+def _settings(terms: Sequence[tuple[ParameterGroup, float]]) -> ParameterSettings:
+    mass = sum(part for _, part in terms)
+    decay = sum(part * group.weight_decay for group, part in terms)
+    return ParameterSettings(mass, decay / mass if mass > 0 else 0.0)
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:

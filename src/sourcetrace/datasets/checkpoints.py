@@ -15,10 +15,16 @@ from kedro.io import AbstractDataset
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.segments import CheckpointRecord
-from sourcetrace.datasets.optimizer_state import describe_training, read_sidecar
+from sourcetrace.datasets.learning_rates import read_learning_rates
+from sourcetrace.datasets.optimizer_state import TrainingState, describe_training
+from sourcetrace.datasets.parameter_names import without_wrappers
+from sourcetrace.datasets.second_moments import denominators_of_sidecar, denominators_of_state
+from sourcetrace.datasets.sidecar import OPTIMIZER_SUFFIX, optimizer_file, read_sidecar
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sourcetrace.core.schedules import KnownRates
 
 _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
@@ -33,14 +39,16 @@ class Checkpoint:
     """One loaded checkpoint.
 
     Attributes:
-        record: Id, step, stage and optimiser settings.
+        record: Id, step, stage and optimiser settings; its groups have no names yet.
+        training: What the file says of the training.
         file: Its file's name in the folder.
-        sha256: Of the bytes that were loaded.
+        sha256: Of the bytes that were loaded, an optimiser's file beside it included.
         bytes: Size of the file.
         state_dict: The model's.
     """
 
     record: CheckpointRecord
+    training: TrainingState
     file: str
     sha256: str
     bytes: int
@@ -50,9 +58,15 @@ class Checkpoint:
 class CheckpointFolder:
     """The checkpoints of a folder, in the natural order of their names."""
 
-    def __init__(self, folder: Path, stages: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stages: Mapping[str, int] | None = None,
+        learning_rates: Path | None = None,
+    ) -> None:
         self._folder = folder
         self._stages = dict(stages or {})
+        self._learning_rates = learning_rates
         self._weights: OrderedDict[str, Mapping[str, Tensor]] = OrderedDict()
 
     def files(self) -> list[Path]:
@@ -69,7 +83,9 @@ class CheckpointFolder:
         files = [
             file
             for file in self._folder.iterdir()
-            if file.suffix in (".pt", ".safetensors") and file.is_file()
+            if file.suffix in (".pt", ".safetensors")
+            and not file.name.endswith(OPTIMIZER_SUFFIX)
+            and file.is_file()
         ]
         if not files:
             raise InputError(
@@ -87,22 +103,57 @@ class CheckpointFolder:
         """
         data = file.read_bytes()
         if file.suffix == ".safetensors":
-            state_dict, training = _read_safetensors(file, data), read_sidecar(file)
+            state_dict = _plain_names(_read_safetensors(file, data))
+            training = read_sidecar(file)
         else:
             content = _read_pt(file, data)
             state_dict = _state_dict(file, content["model_state_dict"])
             training = describe_training(file, content)
+        groups = tuple(group.settings for group in training.groups)
         record = CheckpointRecord(
             id=file.stem,
             step=training.step,
             stage=training.stage or self._stage_of(training.step, file),
-            learning_rate=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
+            learning_rate=groups[0].learning_rate,
+            momentum=groups[0].momentum,
+            weight_decay=groups[0].weight_decay,
+            optimizer=training.optimizer,
+            groups=groups,
         )
-        return Checkpoint(
-            record, file.name, hashlib.sha256(data).hexdigest(), len(data), state_dict
-        )
+        return Checkpoint(record, training, file.name, _digest(file, data), len(data), state_dict)
+
+    @property
+    def stage_ends(self) -> dict[str, int]:
+        """Stage -> its last step, as the parameters say."""
+        return dict(self._stages)
+
+    def learning_rates(self, last_step: int) -> "KnownRates | None":
+        """Return the learning rates of the file that the parameters name, if they name one."""
+        if self._learning_rates is None:
+            return None
+        return read_learning_rates(self._learning_rates, last_step=last_step)
+
+    def denominators(
+        self, file_name: str, sha256: str, names: Mapping[int, tuple[str, ...]]
+    ) -> "dict[str, Tensor]":
+        """Return what Adam divided each parameter's gradient by, √v̂ + ε.
+
+        Args:
+            file_name: Of the checkpoint.
+            sha256: What the manifest says of it.
+            names: Place in the optimiser's state -> the parameter's names.
+
+        Raises:
+            InputError: If the file has changed since the manifest was written, or the second
+                moments are missing or not finite.
+        """
+        file = self._folder / Path(file_name).name
+        data = file.read_bytes()
+        _refuse_change(file_name, _digest(file, data), sha256)
+        if file.suffix == ".safetensors":
+            return denominators_of_sidecar(file, names)
+        content = _read_pt(file, data)
+        return denominators_of_state(file, content["optimizer_state_dict"], names)
 
     def weights(self, file_name: str, sha256: str) -> "Mapping[str, Tensor]":
         """Return the state dict of a file that the manifest describes.
@@ -113,11 +164,7 @@ class CheckpointFolder:
         kept = self._weights.get(sha256)
         if kept is None:
             checkpoint = self.load(self._folder / Path(file_name).name)
-            if checkpoint.sha256 != sha256:
-                raise InputError(
-                    f"{file_name} has changed since checkpoint_ingest described it. "
-                    "Run the audit from its first stage again."
-                )
+            _refuse_change(file_name, checkpoint.sha256, sha256)
             kept = checkpoint.state_dict
             if len(self._weights) >= _WEIGHTS_KEPT:
                 self._weights.popitem(last=False)
@@ -134,6 +181,22 @@ class CheckpointFolder:
         raise InputError(
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self._stages}). Correct the last steps."
+        )
+
+
+def _digest(file: Path, data: bytes) -> str:
+    """Return the SHA-256 of a checkpoint's bytes and of its optimiser's file, if it has one."""
+    digest = hashlib.sha256(data)
+    if file.suffix == ".safetensors" and optimizer_file(file).exists():
+        digest.update(optimizer_file(file).read_bytes())
+    return digest.hexdigest()
+
+
+def _refuse_change(file_name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise InputError(
+            f"{file_name} has changed since checkpoint_ingest described it. "
+            "Run the audit from its first stage again."
         )
 
 
@@ -179,11 +242,11 @@ def _state_dict(file: Path, content: Any) -> "Mapping[str, Tensor]":
             f"{file.name}: model_state_dict is not a mapping of names to tensors. Save "
             "model.state_dict() as it is."
         )
-    prefix = "module."
-    if content and all(key.startswith(prefix) for key in content):
-        # What DataParallel and DistributedDataParallel put before every name.
-        return {key.removeprefix(prefix): value for key, value in content.items()}
-    return content
+    return _plain_names(content)
+
+
+def _plain_names(state_dict: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
+    return dict(zip(without_wrappers(list(state_dict)), state_dict.values(), strict=True))
 
 
 def _read_safetensors(file: Path, data: bytes) -> "Mapping[str, Tensor]":
@@ -218,18 +281,25 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], Checkpoint
         checkpoints:
           type: sourcetrace.datasets.CheckpointsDataset
           path: data/01_raw/checkpoints
-          stages: {pretraining: 2000, finetuning: 2600}   # only where the files do not say
+          stages: {pretraining: 2000, finetuning: 2600}   # last step of each stage
+          learning_rates: data/01_raw/learning_rates.csv   # where the files do not say
 
     Python:
         CheckpointsDataset(path="checkpoints").load().files()
     """
 
-    def __init__(self, path: str, stages: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        stages: Mapping[str, int] | None = None,
+        learning_rates: str | None = None,
+    ) -> None:
         self._path = Path(path)
         self._stages = stages
+        self._learning_rates = None if learning_rates is None else Path(learning_rates)
 
     def _load(self) -> CheckpointFolder:
-        return CheckpointFolder(self._path, self._stages)
+        return CheckpointFolder(self._path, self._stages, self._learning_rates)
 
     def _save(self, data: Sequence[Mapping[str, Any]]) -> None:
         import torch

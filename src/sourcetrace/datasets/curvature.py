@@ -39,6 +39,8 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
                 if block.basis.outputs is not None:
                     tensors[f"{key}/output_basis"] = block.basis.outputs
                 tensors[f"{key}/eigenvalues"] = block.eigenvalues
+                if block.preconditioner is not None:
+                    tensors[f"{key}/preconditioner"] = block.preconditioner
         write_tensors(self._filepath, tensors, identity=data.identity)
 
     def _load(self) -> "StageResult[Sequence[SegmentCurvature]]":
@@ -52,7 +54,9 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
             basis = EigenBasis(
                 tensors.get(f"{key}/input_basis"), tensors.get(f"{key}/output_basis")
             )
-            block = CurvatureBlock(basis, tensors[f"{key}/eigenvalues"])
+            block = CurvatureBlock(
+                basis, tensors[f"{key}/eigenvalues"], tensors.get(f"{key}/preconditioner")
+            )
             segments.setdefault(int(number), {})[layer] = block
         fitted = [segments[number] for number in sorted(segments)]
         return StageResult(read_identity(self._filepath), fitted)

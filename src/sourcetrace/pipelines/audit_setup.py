@@ -2,20 +2,26 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
 
 from sourcetrace.core.examples import Examples
+from sourcetrace.core.filters import follows_training
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.layers import Coverage, find_layers
+from sourcetrace.core.methods import Method
+from sourcetrace.core.optimizer_settings import ADAPTIVE
 from sourcetrace.core.plan import AttributionPlan, make_plan
-from sourcetrace.core.segments import Segment
+from sourcetrace.core.preconditioner import mean_preconditioner
+from sourcetrace.core.segments import Segment, make_segment, settings_of, trained_parameters
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.device import pick_device
+from sourcetrace.pipelines.manifest import record_of
 from sourcetrace.tasks import Task
 
 
@@ -27,12 +33,14 @@ class AuditSetup:
         plan: What is evaluated.
         source: The training gradients.
         queries: The queries.
+        method: The attribution method.
         identity: Digest of all that a stage's result depends on.
     """
 
     plan: AttributionPlan
     source: GradientSource
     queries: Examples
+    method: Method
     identity: str
 
 
@@ -50,15 +58,18 @@ def set_up_audit(
     """Make the same plan and gradient source in every stage, from what the ingest wrote."""
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
+    device = pick_device(attribution.device)
+    model = task.build_model().to(device)
+    segments = segments_of(checkpoint_manifest)
+    coverage = coverage_of(task, model, training, device, segments)
     plan = make_plan(
         attribution.method,
-        segments_of(checkpoint_manifest),
+        segments,
         stage_examples(train_table),
         examples=train_table.height,
         damping=attribution.damping,
+        layers=coverage.layers,
     )
-    device = pick_device(attribution.device)
-    model = task.build_model().to(device)
     files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
     settings = [
         f"{type(task).__module__}.{type(task).__qualname__}",
@@ -67,6 +78,7 @@ def set_up_audit(
         attribution.method,
         attribution.seed,
         device.type,
+        sorted(trained_parameters(segments)),
         train_table.hash_rows(seed=0).to_list(),
     ]
     identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
@@ -74,7 +86,7 @@ def set_up_audit(
     source = GradientSource(
         model=model,
         objective=task,
-        coverage=coverage_of(task, model, training, device),
+        coverage=coverage,
         training=training,
         load_weights=lambda name: checkpoints.weights(files[name]["file"], files[name]["sha256"]),
         cache=gradient_cache,
@@ -82,27 +94,83 @@ def set_up_audit(
         seed=attribution.seed,
         device=device,
     )
-    return AuditSetup(plan, source, queries, identity)
+    return AuditSetup(plan, source, queries, attribution.method, identity)
 
 
 def coverage_of(
-    task: Task, model: torch.nn.Module, training: Examples, device: torch.device
+    task: Task,
+    model: torch.nn.Module,
+    training: Examples,
+    device: torch.device,
+    segments: Sequence[Segment],
 ) -> Coverage:
-    """Find the attributed layers, by a forward pass over the first training examples."""
+    """Find the attributed layers, by a forward pass over the first training examples.
+
+    Args:
+        task: The task.
+        model: The model; what the optimiser was not given is frozen in it.
+        training: The training examples.
+        device: Where the model is.
+        segments: Whose optimiser settings the parameters have; a layer has one setting.
+    """
     count = min(2, len(training))
     batch = training.batch(range(count), device)
-    return find_layers(model.eval(), lambda: task.forward(model, batch), examples=count)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    left_out = trainable - trained_parameters(segments)
+    for name in left_out:
+        model.get_parameter(name).requires_grad_(False)
+    found = find_layers(
+        model.eval(),
+        lambda: task.forward(model, batch),
+        settings_of=settings_of(segments),
+        examples=count,
+    )
+    return replace(
+        found,
+        unattributed=tuple(
+            replace(one, reason="not given to the optimiser") if one.name in left_out else one
+            for one in found.unattributed
+        ),
+    )
 
 
 def segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:
     """Rebuild the segments from the manifest."""
-    segments = []
-    for (number,), rows in checkpoint_manifest.group_by("segment", maintain_order=True):
-        mass = float(rows["step_mass"].sum())
-        decay = float((rows["step_mass"] * rows["weight_decay"]).sum()) / mass
-        names = tuple(rows["checkpoint_id"].to_list())
-        segments.append(Segment(int(str(number)), rows["stage"][0], mass, decay, names))
-    return segments
+    return [
+        make_segment(
+            int(str(number)),
+            [record_of(row) for row in rows.iter_rows(named=True)],
+            [
+                [group["step_mass"] for group in groups]
+                for groups in rows["parameter_groups"].to_list()
+            ],
+        )
+        for (number,), rows in checkpoint_manifest.group_by("segment", maintain_order=True)
+    ]
+
+
+def preconditioners(
+    checkpoints: CheckpointFolder, checkpoint_manifest: pl.DataFrame, setup: AuditSetup
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
+    rows = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
+    source = setup.source
+    for planned in setup.plan.segments:
+        if planned.segment.optimizer not in ADAPTIVE or not follows_training(setup.method):
+            yield {}
+            continue
+        denominators = []
+        for name in planned.segment.checkpoints:
+            names: dict[int, tuple[str, ...]] = {}
+            row = rows[name]
+            for one in row["state_places"]:
+                names[one["place"]] = (*names.get(one["place"], ()), one["parameter"])
+            denominators.append(checkpoints.denominators(row["file"], row["sha256"], names))
+        roots = {
+            layer.name: mean_preconditioner(layer, denominators, dtype=source.dtype)
+            for layer in source.coverage.layers
+        }
+        yield {name: root for name, root in roots.items() if root is not None}
 
 
 def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:

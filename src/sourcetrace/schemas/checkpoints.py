@@ -3,19 +3,50 @@
 import pandera.polars as pa
 import polars as pl
 
+PARAMETER_GROUP = pl.Struct(
+    {
+        "parameters": pl.List(pl.String),
+        "learning_rate": pl.Float64,
+        "momentum": pl.Float64,
+        "dampening": pl.Float64,
+        "weight_decay": pl.Float64,
+        "step_mass": pl.Float64,
+    }
+)
+"""The settings of one parameter group, and what its steps add to the step mass."""
+
+STATE_PLACE = pl.Struct({"place": pl.Int64, "parameter": pl.String})
+"""A number in the optimiser's state and a name of the parameter it stands for."""
+
 
 class CheckpointManifest(pa.DataFrameModel):
-    """One row a checkpoint, in the order of training."""
+    """One row a checkpoint, in the order of training.
+
+    Attributes:
+        optimizer: SGD, Adam or AdamW.
+        learning_rate, momentum, weight_decay, step_mass: Of the first parameter group; Adam's
+            momentum is 0, since its averages are normalised.
+        learning_rate_source: The least sure source of the learning rate of any step that counts
+            for the checkpoint.
+        parameter_groups: All parameter groups.
+        state_places: Where Adam's second moments of each parameter are.
+    """
 
     checkpoint_id: str = pa.Field(unique=True, str_length={"min_value": 1})
     file: str
     step: int = pa.Field(ge=0, unique=True)
     stage: str
     segment: int = pa.Field(ge=1)
+    optimizer: str = pa.Field(isin=["SGD", "Adam", "AdamW"])
     learning_rate: float = pa.Field(ge=0)
     momentum: float = pa.Field(ge=0, lt=1)
     weight_decay: float = pa.Field(ge=0)
     step_mass: float = pa.Field(ge=0)
+    learning_rate_source: str = pa.Field(
+        isin=["recorded", "reconstructed", "constant", "interpolated"]
+    )
+    parameter_groups: pl.List = pa.Field(dtype_kwargs={"inner": PARAMETER_GROUP})
+    state_places: pl.List = pa.Field(dtype_kwargs={"inner": STATE_PLACE})
     sha256: str = pa.Field(str_matches=r"^[0-9a-f]{64}$")
     bytes: int = pa.Field(gt=0)
     attributed_share: float = pa.Field(ge=0, le=1)
@@ -49,10 +80,14 @@ def checkpoint_manifest(rows: list[dict[str, object]]) -> pl.DataFrame:
             "step": pl.Int64,
             "stage": pl.String,
             "segment": pl.Int64,
+            "optimizer": pl.String,
             "learning_rate": pl.Float64,
             "momentum": pl.Float64,
             "weight_decay": pl.Float64,
             "step_mass": pl.Float64,
+            "learning_rate_source": pl.String,
+            "parameter_groups": pl.List(PARAMETER_GROUP),
+            "state_places": pl.List(STATE_PLACE),
             "sha256": pl.String,
             "bytes": pl.Int64,
             "attributed_share": pl.Float64,

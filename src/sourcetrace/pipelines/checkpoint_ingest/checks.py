@@ -14,6 +14,7 @@ from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_check import check_gradients
 from sourcetrace.core.layers import Coverage, refuse_compiled
 from sourcetrace.core.objective import ExampleGenerator
+from sourcetrace.core.segments import Segment
 from sourcetrace.datasets.checkpoints import Checkpoint
 from sourcetrace.pipelines.audit_setup import coverage_of
 from sourcetrace.pipelines.device import pick_device
@@ -154,6 +155,7 @@ def try_losses(
     train: pl.DataFrame,
     queries: pl.DataFrame,
     device_name: str,
+    segments: Sequence[Segment],
 ) -> Coverage:
     """Run two examples of each side through the model and every loss; return the coverage."""
     device = pick_device(device_name)
@@ -184,7 +186,7 @@ def try_losses(
                     f"{name} is NaN or infinite for the first examples at {checkpoint.file}. "
                     "Check the data for missing values and the loss for log(0)."
                 )
-    coverage = coverage_of(task, model, sides[0], device)
+    coverage = coverage_of(task, model, sides[0], device, segments)
     count = min(2, len(sides[0]))
     batch = sides[0].batch(range(count), device)
     check_gradients(

@@ -7,6 +7,8 @@ import polars as pl
 
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.parameters import AttributionParameters, SegmentParameters
+from sourcetrace.pipelines.manifest import group_rows, place_rows
+from sourcetrace.schemas.checkpoints import checkpoint_manifest
 
 if TYPE_CHECKING:
     from sourcetrace.tasks import Task
@@ -33,7 +35,7 @@ def ingest_checkpoints(
     Returns:
         checkpoint_manifest, unattributed_parameters, train_table, query_table.
     """
-    from sourcetrace.core.segments import check_order, partition, step_masses
+    from sourcetrace.core.segments import group_step_masses, partition
     from sourcetrace.pipelines.checkpoint_ingest.checks import (
         check_labels,
         check_weights,
@@ -41,6 +43,7 @@ def ingest_checkpoints(
         train_table,
         try_losses,
     )
+    from sourcetrace.pipelines.checkpoint_ingest.training import describe, warn_of_filled_rates
 
     model = task.build_model()
     found = []
@@ -48,18 +51,17 @@ def ingest_checkpoints(
         checkpoint = checkpoints.load(file)
         check_weights(checkpoint, model)
         found.append(checkpoint)
-    records = [checkpoint.record for checkpoint in found]
-    check_order(records)
+    described = describe(found, checkpoints, model)
+    records = described.records
     partitioned = partition(records, segments.count)
     training = train_table(task, [segment.stage for segment in partitioned])
     queries = query_table(task)
     check_labels(task, training, "train")
     check_labels(task, queries, "query")
-    coverage = try_losses(task, found[-1], training, queries, attribution.device)
+    coverage = try_losses(task, found[-1], training, queries, attribution.device, partitioned)
 
-    masses = step_masses(records)
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
-    manifest = pl.DataFrame(
+    manifest = checkpoint_manifest(
         [
             {
                 "checkpoint_id": record.id,
@@ -67,15 +69,26 @@ def ingest_checkpoints(
                 "step": record.step,
                 "stage": record.stage,
                 "segment": number[record.id],
+                "optimizer": record.optimizer,
                 "learning_rate": record.learning_rate,
                 "momentum": record.momentum,
                 "weight_decay": record.weight_decay,
-                "step_mass": mass,
+                "step_mass": masses[0],
+                "learning_rate_source": rates.source,
+                "parameter_groups": group_rows(record.parameter_groups, masses),
+                "state_places": place_rows(places),
                 "sha256": checkpoint.sha256,
                 "bytes": checkpoint.bytes,
                 "attributed_share": coverage.share,
             }
-            for checkpoint, record, mass in zip(found, records, masses, strict=True)
+            for checkpoint, record, rates, places, masses in zip(
+                found,
+                records,
+                described.rates,
+                described.places,
+                group_step_masses(records),
+                strict=True,
+            )
         ]
     )
     left_out = pl.DataFrame(
@@ -95,12 +108,5 @@ def ingest_checkpoints(
         logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
     for name, others in coverage.tied.items():
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
-    rates = {record.learning_rate for record in records}
-    if len(rates) > 1:
-        logger.warning(
-            "The learning rate changes between checkpoints (%g to %g); between two checkpoints "
-            "the mean of their rates is used for the step mass",
-            min(rates),
-            max(rates),
-        )
+    warn_of_filled_rates(described)
     return manifest, left_out, training, queries

@@ -29,7 +29,7 @@ def fit_curvature(
 ) -> StageResult[list[Any]]:
     """Return the curvature of every segment; none where the method needs none."""
     from sourcetrace.core.attribution import fit_segment, visits
-    from sourcetrace.pipelines.audit_setup import set_up_audit
+    from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 
     setup = set_up_audit(
         task=task,
@@ -49,11 +49,16 @@ def fit_curvature(
             setup.source,
             planned,
             sums,
+            preconditioners=roots,
             progress=track(
                 visits(setup.source, planned.points),
                 f"Fitting segment {planned.segment.number} of {len(setup.plan.segments)}",
             ),
         )
-        for planned in setup.plan.segments
+        for planned, roots in zip(
+            setup.plan.segments,
+            preconditioners(checkpoints, checkpoint_manifest, setup),
+            strict=True,
+        )
     ]
     return StageResult(setup.identity, segments)

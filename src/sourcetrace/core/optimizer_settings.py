@@ -1,0 +1,62 @@
+"""What an optimiser was told about a group of parameters, and the step it takes in the long run.
+
+A gradient that stays the same moves a parameter by a multiple of the learning rate η:
+
+- heavy ball, b ← βb + (1−d)g, θ ← θ − ηb: b settles at (1−d)/(1−β) g, with dampening d;
+- Nesterov, θ ← θ − η(g + βb): g + β/(1−β) g = g/(1−β), the same (torch allows it no dampening);
+- Adam's average m ← β₁m + (1−β₁)g settles at g itself: the factor is 1.
+
+Coupled weight decay is part of g, so all of it is multiplied alike.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+OptimizerName = Literal["SGD", "Adam", "AdamW"]
+"""The optimisers whose training can be unrolled; AdamW's weight decay is the decoupled one."""
+
+ADAPTIVE: tuple[OptimizerName, ...] = ("Adam", "AdamW")
+"""Those that divide the gradient by its root mean square."""
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that the optimiser treats alike, at one checkpoint.
+
+    Attributes:
+        learning_rate: At this step.
+        momentum: β of heavy-ball or Nesterov momentum, 0 ≤ β < 1; 0 for Adam.
+        dampening: d of SGD's momentum, 0 ≤ d ≤ 1.
+        weight_decay: Coupled for SGD and Adam, decoupled for AdamW.
+        parameters: Names; none means every parameter of the model.
+        initial_learning_rate: With which a scheduler began, if there was one.
+        rate_sum: Σ of the learning rates over the steps that count for the checkpoint; None
+            where nothing but the checkpoints' own rates is known.
+    """
+
+    learning_rate: float
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    parameters: tuple[str, ...] = ()
+    initial_learning_rate: float | None = None
+    rate_sum: float | None = None
+
+    @property
+    def step_factor(self) -> float:
+        """(1 − d)/(1 − β), by which momentum multiplies a step."""
+        # torch leaves dampening out where there is no momentum.
+        return (1 - self.dampening) / (1 - self.momentum) if self.momentum else 1.0
+
+
+@dataclass(frozen=True)
+class ParameterSettings:
+    """How a parameter was trained over a segment.
+
+    Attributes:
+        step_mass: τ.
+        weight_decay: w, the mean over the steps, weighted by step mass.
+    """
+
+    step_mass: float
+    weight_decay: float

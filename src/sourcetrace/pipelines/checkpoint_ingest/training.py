@@ -1,0 +1,122 @@
+"""How the checkpoints were trained: parameter groups by name, and every step's learning rate."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.core.schedules import CheckpointRates, KnownRates, sum_rates
+from sourcetrace.core.segments import CheckpointRecord, check_order, group_step_masses
+from sourcetrace.datasets.checkpoints import Checkpoint, CheckpointFolder
+from sourcetrace.datasets.parameter_names import name_groups
+from sourcetrace.datasets.scheduler_state import scheduled_rates
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the checkpoints together say of the training, one entry a checkpoint.
+
+    Attributes:
+        records: With named groups and summed rates.
+        rates: Where the rates came from.
+        places: Place in the optimiser's state -> names.
+    """
+
+    records: tuple[CheckpointRecord, ...]
+    rates: tuple[CheckpointRates, ...]
+    places: tuple[Mapping[int, tuple[str, ...]], ...]
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Parameters that an optimiser was given at any checkpoint."""
+        return trained_parameters(self.records)
+
+
+def describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module) -> Training:
+    """Name the parameter groups and sum the learning rates.
+
+    Raises:
+        InputError: If the checkpoints contradict each other, the model or a file of rates.
+    """
+    named = [name_groups(one.file, one.training, model) for one in found]
+    records = [
+        replace(one.record, groups=groups) for one, (groups, _) in zip(found, named, strict=True)
+    ]
+    check_order(records)
+    summed, rates = sum_rates(
+        records, stage_ends=folder.stage_ends, known=_known_rates(found, records, folder)
+    )
+    return Training(tuple(summed), tuple(rates), tuple(places for _, places in named))
+
+
+def trained_parameters(records: Sequence[CheckpointRecord]) -> frozenset[str]:
+    """Return the parameters that an optimiser was given at any checkpoint."""
+    return frozenset(
+        name for one in records for group in one.parameter_groups for name in group.parameters
+    )
+
+
+def warn_of_filled_rates(training: Training) -> None:
+    """Say for which steps the learning rate is not known, and how much hangs on them."""
+    masses = [own[0] for own in group_step_masses(training.records)]
+    total = sum(masses)
+    filled = [
+        (one, mass * one.interpolated_share)
+        for one, mass in zip(training.rates, masses, strict=True)
+        if one.interpolated_steps
+    ]
+    if not filled or not total:
+        return
+    logger.warning(
+        "The learning rate of %d steps is not recorded (steps %s): a straight line between the "
+        "checkpoints' rates stands for them, %.1f %% of the step mass. Save learning_rates in "
+        "the checkpoints, or set checkpoints.learning_rates to a CSV file",
+        sum(one.interpolated_steps for one, _ in filled),
+        ", ".join(f"{one.first_step}–{one.last_step}" for one, _ in filled),
+        100 * sum(mass for _, mass in filled) / total,
+    )
+
+
+def _known_rates(
+    found: Sequence[Checkpoint], records: Sequence[CheckpointRecord], folder: CheckpointFolder
+) -> list[KnownRates]:
+    """Return what files say of learning rates, the surest first."""
+    recorded, rebuilt = [], []
+    for index, (one, record) in enumerate(zip(found, records, strict=True)):
+        before = records[index - 1].step if index else 0
+        if one.training.learning_rates is not None:
+            recorded.append(_recorded(one, before))
+        if one.training.scheduler is not None:
+            begins = _stage_begin(records[: index + 1], folder.stage_ends)
+            rates = scheduled_rates(
+                one.training.scheduler,
+                steps=record.step - begins,
+                current=[group.learning_rate for group in record.parameter_groups],
+            )
+            if rates is not None:
+                rebuilt.append(KnownRates(begins + 1, rates, "reconstructed", one.file))
+    listed = folder.learning_rates(records[-1].step)
+    return [*recorded, *([] if listed is None else [listed]), *rebuilt]
+
+
+def _recorded(one: Checkpoint, before: int) -> KnownRates:
+    rates = one.training.learning_rates
+    assert rates is not None  # noqa: S101, the caller looked
+    step = one.record.step
+    if len(rates) not in (step, step - before):
+        raise InputError(
+            f"{one.file}: learning_rates has {len(rates)} values; expected {step}, one a step so "
+            f"far, or {step - before}, one a step since the checkpoint before."
+        )
+    return KnownRates(step - len(rates) + 1, rates, "recorded", one.file)
+
+
+def _stage_begin(records: Sequence[CheckpointRecord], ends: Mapping[str, int]) -> int:
+    """Return the last step before the stage of the last record."""
+    stage = records[-1].stage
+    earlier = [record for record in records if record.stage != stage]
+    return max(earlier[-1].step, ends.get(earlier[-1].stage, 0)) if earlier else 0

@@ -1,0 +1,294 @@
+"""From checkpoints of different optimisers to the plan, by way of the manifest."""
+
+import json
+import logging
+from copy import deepcopy
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
+from sourcetrace.parameters import AttributionParameters, GradientParameters, SegmentParameters
+from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
+from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.source_scoring.nodes import score_examples
+from sourcetrace.schemas import CheckpointManifest
+from sourcetrace.tasks import ClassificationTask
+
+STEPS = (10, 20, 30)
+
+
+class Tiny(ClassificationTask):
+    """Six training examples and two queries in three classes."""
+
+    def __init__(self, stages=None):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.inputs, self.labels = torch.randn(8, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+        self.stages = stages
+
+    def build_model(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, 3))
+
+    def train_examples(self):
+        return TensorDataset(self.inputs[:6], self.labels[:6])
+
+    def query_examples(self):
+        return TensorDataset(self.inputs[6:], self.labels[6:])
+
+    def train_table(self):
+        table = pl.DataFrame({"example_id": [f"e{i}" for i in range(6)]})
+        return table if self.stages is None else table.with_columns(stage=pl.Series(self.stages))
+
+    def query_table(self):
+        return pl.DataFrame({"example_id": ["q0", "q1"]})
+
+
+def train(folder, make_optimizer, *, make_scheduler=None, stages=None, note=None):
+    """Train and save checkpoints at `STEPS`; return the optimiser's last state."""
+    task = Tiny()
+    model = task.build_model()
+    optimizer = make_optimizer(model)
+    scheduler = make_scheduler(optimizer) if make_scheduler else None
+    saved, rates = [], []
+    for step in range(1, STEPS[-1] + 1):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(task.inputs[:6]), task.labels[:6]).backward()
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+        if step in STEPS:
+            checkpoint = {
+                "step": step,
+                "model_state_dict": {k: v.clone() for k, v in model.state_dict().items()},
+                "optimizer_state_dict": deepcopy(optimizer.state_dict()),
+            }
+            if scheduler and note == "scheduler":
+                checkpoint["lr_scheduler_state_dict"] = scheduler.state_dict()
+            if note == "rates":
+                checkpoint["learning_rates"] = list(rates)
+            if stages:
+                checkpoint["stage"] = stages[STEPS.index(step)]
+            saved.append(checkpoint)
+    CheckpointsDataset(path=str(folder)).save(saved)
+    return optimizer.state_dict(), rates
+
+
+def ingest(folder, task=None, count=1, **settings):
+    checkpoints = CheckpointsDataset(path=str(folder), **settings).load()
+    tables = ingest_checkpoints(
+        checkpoints,
+        task or Tiny(),
+        SegmentParameters(count=count),
+        AttributionParameters(device="cpu"),
+    )
+    CheckpointManifest.validate(tables[0])
+    return checkpoints, tables
+
+
+def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
+    task = task or Tiny()
+    checkpoints, (manifest, _, training, queries) = ingest(folder, task, count)
+    return {
+        "task": task,
+        "checkpoints": checkpoints,
+        "checkpoint_manifest": manifest,
+        "train_table": training,
+        "query_table": queries,
+        "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
+        "gradients": GradientParameters(cache="memory"),
+        "attribution": AttributionParameters(method=method, device="cpu"),
+    }
+
+
+def audit(tmp_path, folder, **settings):
+    """Run the numerical stages; return the scores, [N, Q]."""
+    inputs = inputs_of(tmp_path, folder, **settings)
+    *_, covariances = extract_gradients(**inputs)
+    curvature = fit_curvature(covariances=covariances, **inputs)
+    tables = [scores for scores, *_ in score_examples(curvature=curvature, **inputs)]
+    return pl.concat(tables)["scores"].to_numpy()
+
+
+def adamw(model):
+    return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+
+
+def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
+    state, _ = train(tmp_path / "run", adamw)
+    inputs = inputs_of(tmp_path, tmp_path / "run")
+    setup = set_up_audit(**inputs)
+    (roots,) = preconditioners(inputs["checkpoints"], inputs["checkpoint_manifest"], setup)
+    assert roots.keys() == {"0", "2", "3"}
+    assert inputs["checkpoint_manifest"]["optimizer"].to_list() == ["AdamW"] * 3
+    # With one checkpoint the mean is the checkpoint's own.
+    one = inputs_of(tmp_path, tmp_path / "run", count=3)
+    *_, last = preconditioners(one["checkpoints"], one["checkpoint_manifest"], set_up_audit(**one))
+    moment = state["state"][4]["exp_avg_sq"]
+    expected = 1 / ((moment / (1 - 0.999**30)).sqrt() + 1e-8)
+    torch.testing.assert_close(last["3"][0, :, :-1].square(), expected)
+    scores = audit(tmp_path, tmp_path / "run")
+    assert (scores != 0).all()
+
+
+@pytest.mark.parametrize("method", ["influence", "tracin"])
+def test_methods_that_follow_no_steps_take_no_preconditioner(tmp_path, method):
+    train(tmp_path / "run", adamw)
+    inputs = inputs_of(tmp_path, tmp_path / "run", method=method)
+    setup = set_up_audit(**inputs)
+    found = preconditioners(inputs["checkpoints"], inputs["checkpoint_manifest"], setup)
+    assert list(found) == [{}]
+
+
+def test_safetensors_with_second_moments_give_the_same_scores(tmp_path):
+    train(tmp_path / "run", adamw)
+    expected = audit(tmp_path, tmp_path / "run")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    names = [name for name, _ in Tiny().build_model().named_parameters()]
+    for file in (tmp_path / "run").glob("*.pt"):
+        content = torch.load(file)
+        save_file(content["model_state_dict"], copy / f"{file.stem}.safetensors")
+        state = content["optimizer_state_dict"]["state"]
+        (copy / f"{file.stem}.json").write_text(
+            f'{{"step": {content["step"]}, "optimizer": "AdamW", "learning_rate": 0.01, '
+            '"weight_decay": 0.1}'
+        )
+        if content["step"] == 10:
+            with pytest.raises(InputError, match=r"step_000010\.optimizer\.safetensors is missing"):
+                ingest(copy)
+        save_file(
+            {f"exp_avg_sq.{name}": state[i]["exp_avg_sq"] for i, name in enumerate(names)},
+            copy / f"{file.stem}.optimizer.safetensors",
+        )
+    found = audit(tmp_path, copy)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_sidecars_may_have_parameter_groups(tmp_path):
+    model = Tiny().build_model()
+    settings = {"learning_rate": 0.1, "parameters": ["0.weight", "0.bias"]}
+    head = {"learning_rate": 0.2, "momentum": 0.5, "parameters": ["_orig.weight"]}
+    content = {"step": 10, "parameter_groups": [settings, head]}
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"model does not: _orig\.weight"):
+        ingest(tmp_path)
+    head["parameters"] = ["3.weight", "3.bias"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    _, (manifest, left_out, *_) = ingest(tmp_path)
+    masses = [group["step_mass"] for group in manifest["parameter_groups"][0].to_list()]
+    assert masses == pytest.approx([1.0, 4.0])
+    assert set(left_out["reason"]) == {"not given to the optimiser"}
+    # For Adam, what has no second moment was never moved, and a moment's shape must fit.
+    (tmp_path / "a.json").write_text(json.dumps({**content, "optimizer": "Adam"}))
+    moments = {"0.weight": torch.rand(4, 3), "0.bias": torch.rand(4)}
+    moments = {f"exp_avg_sq._orig_mod.{name}": moment for name, moment in moments.items()}
+    save_file(moments, tmp_path / "a.optimizer.safetensors")
+    _, (manifest, left_out, *_) = ingest(tmp_path)
+    groups = manifest["parameter_groups"][0].to_list()
+    assert [group["parameters"] for group in groups] == [["0.weight", "0.bias"], []]
+    save_file({"exp_avg_sq.0.weight": torch.rand(3, 4)}, tmp_path / "a.optimizer.safetensors")
+    with pytest.raises(InputError, match=r"state of 0\.weight has shape \[3, 4\]"):
+        ingest(tmp_path)
+
+
+def by_layer(model):
+    return torch.optim.SGD(
+        [
+            {"params": list(model[0].parameters())},
+            {"params": list(model[2].parameters()), "lr": 0.3, "weight_decay": 0.1},
+        ],
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+    )
+
+
+def test_groups_have_their_own_masses_and_what_no_group_has_is_named(tmp_path):
+    train(tmp_path / "run", by_layer)
+    inputs = inputs_of(tmp_path, tmp_path / "run")
+    setup = set_up_audit(**inputs)
+    (planned,) = setup.plan.segments
+    flat = torch.zeros(1)
+    assert planned.segment.settings["0.bias"].step_mass == pytest.approx(30.0)
+    assert planned.segment.settings["2.weight"].step_mass == pytest.approx(90.0)
+    assert planned.filter_of("0").response(flat).item() == pytest.approx(30.0)
+    _, (manifest, left_out, *_) = ingest(tmp_path / "run")
+    assert left_out.rows() == [
+        ("3.weight", 12, "not given to the optimiser"),
+        ("3.bias", 3, "not given to the optimiser"),
+    ]
+    assert manifest["attributed_share"][0] == pytest.approx(36 / 51)
+    groups = manifest["parameter_groups"][0].to_list()
+    assert [group["parameters"] for group in groups] == [
+        ["0.weight", "0.bias"],
+        ["2.weight", "2.bias"],
+    ]
+    assert (audit(tmp_path, tmp_path / "run") != 0).all()
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def cosine(optimizer):
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+
+
+@pytest.mark.parametrize(
+    ("note", "source"), [("rates", "recorded"), ("scheduler", "reconstructed")]
+)
+def test_the_rate_of_every_step_counts_where_it_is_known(tmp_path, caplog, note, source):
+    with caplog.at_level(logging.WARNING):
+        _, rates = train(tmp_path / "run", sgd, make_scheduler=cosine, note=note)
+        _, (manifest, *_) = ingest(tmp_path / "run")
+    expected = [sum(rates[start : start + 10]) for start in (0, 10, 20)]
+    assert manifest["step_mass"].to_list() == pytest.approx(expected)
+    assert manifest["learning_rate_source"].to_list() == [source] * 3
+    assert "not recorded" not in caplog.text
+
+
+def test_a_file_of_rates_fills_what_checkpoints_leave_open(tmp_path):
+    _, rates = train(tmp_path / "run", sgd, make_scheduler=cosine)
+    file = tmp_path / "rates.csv"
+    lines = [f"{step},{rate}" for step, rate in enumerate(rates, start=1)]
+    file.write_text("\n".join(["step,learning_rate", *lines]))
+    _, (manifest, *_) = ingest(tmp_path / "run", learning_rates=str(file))
+    assert manifest["step_mass"].sum() == pytest.approx(sum(rates))
+    assert set(manifest["learning_rate_source"]) == {"recorded"}
+
+
+def test_an_unknown_schedule_is_filled_and_the_run_says_how_much(tmp_path, caplog):
+    _, rates = train(tmp_path / "run", sgd, make_scheduler=cosine)
+    with caplog.at_level(logging.WARNING):
+        _, (manifest, *_) = ingest(tmp_path / "run")
+    assert manifest["learning_rate_source"].to_list() == ["interpolated"] * 3
+    assert manifest["step_mass"].sum() == pytest.approx(sum(rates), rel=0.05)
+    assert "30 steps is not recorded (steps 1–10, 11–20, 21–30)" in caplog.text
+    assert "100.0 % of the step mass" in caplog.text
+
+
+def test_a_record_of_another_length_is_refused(tmp_path):
+    train(tmp_path / "run", sgd)
+    for file in (tmp_path / "run").glob("*.pt"):
+        torch.save({**torch.load(file), "learning_rates": [0.1] * 7}, file)
+    with pytest.raises(InputError, match="learning_rates has 7 values; expected 10, one a step"):
+        ingest(tmp_path / "run")
+
+
+def test_a_stages_steps_behind_its_last_checkpoint_are_its_own(tmp_path):
+    train(tmp_path / "run", sgd, stages=["first", "second", "second"])
+    task = Tiny(stages=["first"] * 3 + ["second"] * 3)
+    _, (manifest, *_) = ingest(tmp_path / "run", task, 2, stages={"first": 15, "second": 30})
+    assert manifest["step_mass"].to_list() == pytest.approx([1.5, 0.5, 1.0])
