@@ -12,7 +12,7 @@ The sign is removal: the predicted change of the measurement when the example is
 Source: Bae et al. 2024, arXiv 2405.12186.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -28,6 +28,8 @@ def walk(
     filters: Sequence[SegmentFilter],
     blocks: Sequence[CurvatureBlock | None],
     examples: Sequence[int],
+    *,
+    scales: Sequence[float] | None = None,
 ) -> list[Tensor]:
     """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
 
@@ -36,25 +38,59 @@ def walk(
         filters: F_r and F_S of every segment, in the order of training.
         blocks: The layer's curvature in every segment; None where the filter needs none.
         examples: N_stage of every segment.
+        scales: What the eigenvalues of every segment are multiplied with; 1 by default.
     """
     responses: list[Tensor] = []
-    segments = list(zip(filters, blocks, examples, strict=True))
-    for index, (segment_filter, block, count) in reversed(list(enumerate(segments))):
-        if block is None:
-            one = queries.new_ones(1)
-            responses.append(queries * (segment_filter.response(one) / count))
-            queries = queries * segment_filter.propagation(one)
-            continue
-        root = block.preconditioner
-        rotated = block.basis.rotate(queries if root is None else root * queries)
-        eigenvalues = block.decayed(segment_filter.coupled_decay)
-        response = segment_filter.response(eigenvalues) / count
-        responded = block.basis.rotate_back(response * rotated)
-        responses.append(responded if root is None else root * responded)
+    segments = list(zip(filters, blocks, examples, scales or [1.0] * len(filters), strict=True))
+    for index, (segment_filter, block, count, scale) in reversed(list(enumerate(segments))):
+        step = SegmentStep(queries, segment_filter, block, curvature_scale=scale)
+        responses.append(step.response() / count)
         if index:
-            queries = block.basis.rotate_back(segment_filter.propagation(eigenvalues) * rotated)
-            queries = queries if root is None else queries / root
+            queries = step.propagated()
     return responses[::-1]
+
+
+class SegmentStep:
+    """One layer's queries v at a segment: rotated once, filtered twice.
+
+    Args:
+        queries: v, [Q, groups, D_out, D_in].
+        segment_filter: F_r and F_S of the segment.
+        block: The layer's curvature; None where the filter needs none.
+        curvature_scale: What the eigenvalues are multiplied with.
+    """
+
+    def __init__(
+        self,
+        queries: Tensor,
+        segment_filter: SegmentFilter,
+        block: CurvatureBlock | None,
+        *,
+        curvature_scale: float = 1.0,
+    ) -> None:
+        self._filter = segment_filter
+        self._block = block
+        self._root = None if block is None else block.preconditioner
+        if block is None:
+            self._rotated, self._eigenvalues = queries, queries.new_ones(1)
+        else:
+            scaled = queries if self._root is None else self._root * queries
+            self._rotated = block.basis.rotate(scaled)
+            self._eigenvalues = block.decayed(segment_filter.coupled_decay, scale=curvature_scale)
+
+    def response(self) -> Tensor:
+        """Return F_r(H̄) v, what the segment's gradients meet."""
+        response = self._filtered(self._filter.response)
+        return response if self._root is None else self._root * response
+
+    def propagated(self) -> Tensor:
+        """Return F_S(H̄) v, for the segment before."""
+        left = self._filtered(self._filter.propagation)
+        return left if self._root is None else left / self._root
+
+    def _filtered(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        filtered = function(self._eigenvalues) * self._rotated
+        return filtered if self._block is None else self._block.basis.rotate_back(filtered)
 
 
 def segment_scores(responses: Mapping[str, Tensor], gradients: Sequence[Gradients]) -> Tensor:
