@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -31,6 +31,7 @@ from sourcetrace.core.attribution import (
     visits,
 )
 from sourcetrace.core.covariance import merge
+from sourcetrace.core.curvature_scale import scale_curvature
 from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
 from sourcetrace.core.retraining import removal_slope
 from sourcetrace.datasets.checkpoints import CheckpointFolder
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument(
         "--damping", nargs="*", type=float, default=[], help="λ of further influence functions"
     )
+    parser.add_argument("--methods", nargs="*", default=[], help="only these")
     parser.add_argument(
         "--segments", nargs="*", type=int, default=[], help="further segment counts of Source"
     )
@@ -131,10 +133,16 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     folder_of_run = CheckpointFolder(folder / "checkpoints" / arguments.run)
     stages = len(recipe["stages"] or [0])
     counts = [*([stages] if stages > 1 else [3, 1]), *arguments.segments]
-    variants: list[tuple[str, int, float | None]] = [("source", count, None) for count in counts]
+    variants: list[tuple[str, int | Literal["auto"], float | None]] = [
+        (method, count, None)
+        for method in ("source", "scaled_source")
+        for count in (*counts, "auto")
+    ]
     variants.append(("fast_source", stages if stages > 1 else 3, None))
     variants += [("influence", stages, damping) for damping in [None, *arguments.damping]]
     variants += [("tracin", stages, None), ("gradient_similarity", stages, None)]
+    if arguments.methods:
+        variants = [one for one in variants if one[0] in arguments.methods]
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
@@ -170,7 +178,7 @@ def _scores(
     task: Any,
     checkpoints: CheckpointFolder,
     method: Any,
-    segments: int,
+    segments: int | Literal["auto"],
     damping: float | None = None,
 ) -> Tensor:
     """Return scores [Q, N] as the pipeline computes them, kept in memory."""
@@ -191,15 +199,15 @@ def _scores(
         attribution=attribution,
     )
     source, plan = setup.source, setup.plan
-    curvatures = _curvatures(setup)
     queries = {name: rows[:-1] for name, rows in stack_queries(source, plan, setup.queries).items()}
+    curvatures = _curvatures(setup, queries)
     responses = query_responses(queries, plan, curvatures)
     return torch.cat(
         [score_block(source, plan, responses, block).sum(0) for block in source.blocks()], dim=1
     )
 
 
-def _curvatures(setup: AuditSetup) -> list[Any]:
+def _curvatures(setup: AuditSetup, queries: dict[str, Tensor]) -> list[Any]:
     source, plan = setup.source, setup.plan
     if not plan.uses_curvature:
         return [None] * len(plan.segments)
@@ -207,7 +215,11 @@ def _curvatures(setup: AuditSetup) -> list[Any]:
     for point, block in visits(source, plan.points):
         extraction = source.extract(point, block)
         covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
-    return [fit_segment(source, planned, covariances) for planned in plan.segments]
+    fitted = [fit_segment(source, planned, covariances) for planned in plan.segments]
+    if setup.method != "scaled_source":
+        return fitted
+    scaled = [curvature for _, curvature in scale_curvature(source, plan.segments, fitted, queries)]
+    return scaled[::-1]
 
 
 def _tensors(data: Any, side: str) -> tuple[Tensor, Tensor]:

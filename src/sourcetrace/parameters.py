@@ -28,10 +28,13 @@ class SegmentParameters(_Parameters):
     """How checkpoints are grouped.
 
     Attributes:
-        count: Segments over the whole run; at least one a stage.
+        count: Segments over the whole run, at least one a stage; `auto` ends a segment where the
+            training gradients change most.
+        ends: Steps of the checkpoints that end a segment, instead of a count.
     """
 
-    count: int = Field(default=3, ge=1)
+    count: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    ends: tuple[int, ...] | None = None
 
 
 class GradientParameters(_Parameters):

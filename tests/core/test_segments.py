@@ -14,6 +14,7 @@ from sourcetrace.core.segments import (
     CheckpointRecord,
     check_order,
     partition,
+    partition_at,
     settings_of,
     step_masses,
 )
@@ -253,3 +254,38 @@ def test_more_segments_than_checkpoints_are_refused():
 def test_a_segment_without_steps_is_refused_by_name(records, named):
     with pytest.raises(InputError, match=re.escape(named)):
         partition(records, 2)
+
+
+def test_segments_end_at_the_given_steps_and_between_stages():
+    records = [
+        *(checkpoint(step, stage="first") for step in (1, 2, 3, 4)),
+        *(checkpoint(step, stage="second") for step in (5, 6)),
+    ]
+    segments = partition_at(records, [2])
+    assert [(segment.stage, len(segment.checkpoints)) for segment in segments] == [
+        ("first", 2),
+        ("first", 2),
+        ("second", 2),
+    ]
+    assert [segment.number for segment in segments] == [1, 2, 3]
+    # An end at a stage's last checkpoint changes nothing.
+    assert partition_at(records, [2, 4, 6]) == segments
+
+
+def test_equal_counts_are_a_partition_at_their_ends():
+    records = [checkpoint(step) for step in (10, 20, 30, 40, 50, 60)]
+    assert partition_at(records, [20, 40]) == partition(records, 3)
+
+
+def test_a_checkpoint_before_any_step_goes_with_the_next_segment():
+    records = [checkpoint(0), checkpoint(10), checkpoint(20)]
+    segments = partition_at(records, [0, 10])
+    assert [segment.checkpoints for segment in segments] == [
+        ("checkpoint-0", "checkpoint-10"),
+        ("checkpoint-20",),
+    ]
+
+
+def test_an_end_without_a_checkpoint_is_refused():
+    with pytest.raises(InputError, match=r"segments\.ends names step 15, .* steps 10, 20"):
+        partition_at([checkpoint(10), checkpoint(20)], [15])

@@ -108,8 +108,6 @@ def query_responses(
     queries: Mapping[str, Tensor],
     plan: AttributionPlan,
     curvatures: Sequence[SegmentCurvature | None],
-    *,
-    scales: Sequence[float] | None = None,
 ) -> list[dict[str, Tensor]]:
     """Return F_r(H̄_ℓ) v_ℓ / N_stage of every segment, by layer, [Q, groups, D_out, D_in].
 
@@ -117,14 +115,13 @@ def query_responses(
         queries: Query gradients by layer, [Q, groups, D_out, D_in].
         plan: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
-        scales: What each segment's eigenvalues are multiplied with; 1 by default.
     """
     counts = [len(segment.examples) for segment in plan.segments]
     responses: list[dict[str, Tensor]] = [{} for _ in plan.segments]
     for name, gradients in queries.items():
         filters = [segment.filter_of(name) for segment in plan.segments]
         blocks = [None if fitted is None else fitted[name] for fitted in curvatures]
-        walked = walk(gradients, filters, blocks, counts, scales=scales)
+        walked = walk(gradients, filters, blocks, counts)
         for segment, response in zip(responses, walked, strict=True):
             segment[name] = response
     return responses

@@ -9,7 +9,7 @@ Source: George et al. 2018 (EK-FAC); Bae et al. 2024, arXiv 2405.12186 (averages
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,20 +72,22 @@ class CurvatureBlock:
         root = None if self.preconditioner is None else self.preconditioner.to(device)
         return CurvatureBlock(self.basis.to(device), self.eigenvalues.to(device), root)
 
-    def decayed(self, coupled_decay: float, *, scale: float = 1.0) -> Tensor:
-        """Return the eigenvalues of cĤ + wP̄, P̄ by its diagonal in the eigenbasis.
+    def scaled(self, factor: float) -> "CurvatureBlock":
+        """Return the block of `factor` times the matrix."""
+        return replace(self, eigenvalues=factor * self.eigenvalues)
+
+    def decayed(self, coupled_decay: float) -> Tensor:
+        """Return the eigenvalues of Ĥ + wP̄, P̄ by its diagonal in the eigenbasis.
 
         Args:
             coupled_decay: w, which a preconditioner multiplies as it does the gradient.
-            scale: c.
         """
-        eigenvalues = self.eigenvalues if scale == 1 else scale * self.eigenvalues
         if not coupled_decay:
-            return eigenvalues
+            return self.eigenvalues
         if self.preconditioner is None:
-            return eigenvalues + coupled_decay
+            return self.eigenvalues + coupled_decay
         diagonal = self.basis.squared().rotate(self.preconditioner.square())
-        return eigenvalues + coupled_decay * diagonal
+        return self.eigenvalues + coupled_decay * diagonal
 
     def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
         """Return f(H) V for every V in [*, groups, D_out, D_in]."""

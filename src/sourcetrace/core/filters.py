@@ -74,7 +74,7 @@ def follows_training(method: Method) -> bool:
     TracIn is the published sum of learning rate · ⟨∇f, ∇ℓ⟩, whatever the optimiser: a plain
     yardstick to compare with. The others know no training at all.
     """
-    return method in ("source", "fast_source")
+    return method in ("source", "scaled_source", "fast_source")
 
 
 def segment_filter(

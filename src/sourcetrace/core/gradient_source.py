@@ -149,8 +149,14 @@ class GradientSource:
             for key, value in states[-1].items()
         }
 
-    def extract(self, point: EvaluationPoint, block: Block) -> Extraction:
-        """Run a block's forward pass and both backward passes, and keep what the cache takes."""
+    def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> Extraction:
+        """Run a block's forward pass and both backward passes, and keep what the cache takes.
+
+        Args:
+            point: The weights.
+            block: The examples.
+            keep: Whether the cache is offered the gradients.
+        """
         rows = point.rows(block)
         own = torch.isin(rows, point.curvature_examples)
         batch = self.training.batch(rows.tolist(), self.device)
@@ -177,7 +183,8 @@ class GradientSource:
         )
         gradients = captured.gradients(inputs, outputs)
         sampled = captured.gradients(inputs, sampled_outputs)
-        self._keep(point, block, gradients, sampled)
+        if keep:
+            self._keep(point, block, gradients, sampled)
         covariances = {
             layer.name: CovarianceSums.zeros(layer, self.device).update(
                 inputs[layer.name][own], sampled_outputs[layer.name][own]

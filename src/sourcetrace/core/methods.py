@@ -2,4 +2,6 @@
 
 from typing import Literal
 
-Method = Literal["source", "fast_source", "influence", "tracin", "gradient_similarity"]
+Method = Literal[
+    "source", "scaled_source", "fast_source", "influence", "tracin", "gradient_similarity"
+]

@@ -28,8 +28,6 @@ def walk(
     filters: Sequence[SegmentFilter],
     blocks: Sequence[CurvatureBlock | None],
     examples: Sequence[int],
-    *,
-    scales: Sequence[float] | None = None,
 ) -> list[Tensor]:
     """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
 
@@ -38,12 +36,11 @@ def walk(
         filters: F_r and F_S of every segment, in the order of training.
         blocks: The layer's curvature in every segment; None where the filter needs none.
         examples: N_stage of every segment.
-        scales: What the eigenvalues of every segment are multiplied with; 1 by default.
     """
     responses: list[Tensor] = []
-    segments = list(zip(filters, blocks, examples, scales or [1.0] * len(filters), strict=True))
-    for index, (segment_filter, block, count, scale) in reversed(list(enumerate(segments))):
-        step = SegmentStep(queries, segment_filter, block, curvature_scale=scale)
+    segments = list(zip(filters, blocks, examples, strict=True))
+    for index, (segment_filter, block, count) in reversed(list(enumerate(segments))):
+        step = SegmentStep(queries, segment_filter, block)
         responses.append(step.response() / count)
         if index:
             queries = step.propagated()
@@ -57,7 +54,6 @@ class SegmentStep:
         queries: v, [Q, groups, D_out, D_in].
         segment_filter: F_r and F_S of the segment.
         block: The layer's curvature; None where the filter needs none.
-        curvature_scale: What the eigenvalues are multiplied with.
     """
 
     def __init__(
@@ -65,8 +61,6 @@ class SegmentStep:
         queries: Tensor,
         segment_filter: SegmentFilter,
         block: CurvatureBlock | None,
-        *,
-        curvature_scale: float = 1.0,
     ) -> None:
         self._filter = segment_filter
         self._block = block
@@ -76,7 +70,7 @@ class SegmentStep:
         else:
             scaled = queries if self._root is None else self._root * queries
             self._rotated = block.basis.rotate(scaled)
-            self._eigenvalues = block.decayed(segment_filter.coupled_decay, scale=curvature_scale)
+            self._eigenvalues = block.decayed(segment_filter.coupled_decay)
 
     def response(self) -> Tensor:
         """Return F_r(H̄) v, what the segment's gradients meet."""
@@ -87,6 +81,13 @@ class SegmentStep:
         """Return F_S(H̄) v, for the segment before."""
         left = self._filtered(self._filter.propagation)
         return left if self._root is None else left / self._root
+
+    def response_curvature(self) -> Tensor:
+        """Return xᵀH̄x of every response x = F_r(H̄) v by the block, decay left out, [Q]."""
+        if self._block is None:
+            raise ValueError("A filter without curvature has none to measure.")
+        response = self._filter.response(self._eigenvalues) * self._rotated
+        return (self._block.eigenvalues * response.square()).flatten(1).sum(1)
 
     def _filtered(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         filtered = function(self._eigenvalues) * self._rotated

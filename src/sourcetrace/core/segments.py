@@ -160,17 +160,59 @@ def partition(records: Sequence[CheckpointRecord], count: int) -> list[Segment]:
             f"segments.count is {count}, but there are only {len(records)} checkpoints. "
             "Lower it, or save checkpoints more often."
         )
-    masses = dict(zip((r.id for r in records), group_step_masses(records), strict=True))
-    stages = [list(group) for _, group in groupby(records, key=lambda record: record.stage)]
-    segments: list[Segment] = []
+    groups = []
+    stages = _by_stage(records)
     for stage, share in zip(stages, _shares([len(s) for s in stages], count), strict=True):
         bounds = [round(i * len(stage) / share) for i in range(share + 1)]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
-            members = stage[start:stop]
-            segments.append(
-                make_segment(len(segments) + 1, members, [masses[one.id] for one in members])
-            )
-    return segments
+        groups += [stage[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return _segments(records, groups)
+
+
+def partition_at(records: Sequence[CheckpointRecord], ends: Sequence[int]) -> list[Segment]:
+    """Split checkpoints behind those of the given steps, and between stages.
+
+    A segment in which no step was taken, such as a checkpoint of the initial weights, goes with
+    the one after it.
+
+    Args:
+        records: Checkpoints in order, as `check_order` accepts them.
+        ends: Steps of the last checkpoint of each segment; the last segment's may be left out.
+
+    Raises:
+        InputError: If there is no checkpoint of such a step, or a segment has no steps.
+    """
+    steps = [record.step for record in records]
+    if missing := sorted(set(ends) - set(steps)):
+        raise InputError(
+            f"segments.ends names step {', '.join(map(str, missing))}, but the checkpoints have "
+            f"steps {', '.join(map(str, steps))}. A segment ends at a checkpoint."
+        )
+    moved = {
+        record.id: max(m) > 0 for record, m in zip(records, group_step_masses(records), strict=True)
+    }
+    groups: list[list[CheckpointRecord]] = []
+    for stage in _by_stage(records):
+        group: list[CheckpointRecord] = []
+        for record in stage:
+            group.append(record)
+            if record is stage[-1] or (record.step in ends and any(moved[one.id] for one in group)):
+                groups.append(group)
+                group = []
+    return _segments(records, groups)
+
+
+def _by_stage(records: Sequence[CheckpointRecord]) -> list[list[CheckpointRecord]]:
+    return [list(group) for _, group in groupby(records, key=lambda record: record.stage)]
+
+
+def _segments(
+    records: Sequence[CheckpointRecord], groups: Sequence[Sequence[CheckpointRecord]]
+) -> list[Segment]:
+    masses = dict(zip((r.id for r in records), group_step_masses(records), strict=True))
+    return [
+        make_segment(number, members, [masses[one.id] for one in members])
+        for number, members in enumerate(groups, start=1)
+    ]
 
 
 def make_segment(

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sourcetrace.reporting.formats import format_noun
+
 
 def print_error(message: str) -> None:
     """Print what is wrong with an input, on standard error."""
@@ -38,7 +40,7 @@ def print_summary(
     console.print(
         f"[bold]Audited {summary['training_examples']:,} training examples[/] with "
         f"{summary['queries']:,} queries: {summary['checkpoints']} checkpoints in "
-        f"{summary['segments']} segments, method {summary['method']}, "
+        f"{format_noun(summary['segments'], 'segment')}, method {summary['method']}, "
         f"{summary['attributed_share']:.1%} of the parameters attributed."
     )
     console.print(f"{actions['relabel']} examples to relabel, {actions['check']} more to check.")

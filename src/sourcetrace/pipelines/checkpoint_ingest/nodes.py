@@ -29,13 +29,14 @@ def ingest_checkpoints(
     Args:
         checkpoints: The folder of checkpoints.
         task: The task they were trained on.
-        segments: How many segments.
+        segments: How many segments, or where they end.
         attribution: The device on which the losses are tried.
 
     Returns:
         checkpoint_manifest, unattributed_parameters, train_table, query_table.
     """
-    from sourcetrace.core.segments import group_step_masses, partition
+    from sourcetrace.core.segments import group_step_masses, partition, partition_at
+    from sourcetrace.pipelines.checkpoint_ingest.automatic import automatic_segments
     from sourcetrace.pipelines.checkpoint_ingest.checks import (
         check_labels,
         check_weights,
@@ -53,12 +54,19 @@ def ingest_checkpoints(
         found.append(checkpoint)
     described = describe(found, checkpoints, model)
     records = described.records
-    partitioned = partition(records, segments.count)
+    if segments.ends is not None:
+        partitioned = partition_at(records, segments.ends)
+    else:
+        partitioned = partition(records, 1 if segments.count == "auto" else segments.count)
     training = train_table(task, [segment.stage for segment in partitioned])
     queries = query_table(task)
     check_labels(task, training, "train")
     check_labels(task, queries, "query")
     coverage = try_losses(task, found[-1], training, queries, attribution.device, partitioned)
+    if segments.ends is None and segments.count == "auto":
+        partitioned = automatic_segments(
+            task, found, records, training, coverage, attribution.device
+        )
 
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
     manifest = checkpoint_manifest(

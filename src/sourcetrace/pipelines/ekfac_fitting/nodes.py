@@ -1,5 +1,6 @@
 """Fit every segment's curvature."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 else:  # Kedro reads annotations; torch is imported when the node runs.
     Task = Any
 
+logger = logging.getLogger(__name__)
+
 
 def fit_curvature(
     task: Task,
@@ -26,9 +29,10 @@ def fit_curvature(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
-) -> StageResult[list[Any]]:
-    """Return the curvature of every segment; none where the method needs none."""
-    from sourcetrace.core.attribution import fit_segment, visits
+) -> tuple[StageResult[list[Any]], dict[str, Any]]:
+    """Return the curvature of every segment, none where the method needs none, and metrics."""
+    from sourcetrace.core.attribution import fit_segment, stack_queries, visits
+    from sourcetrace.core.curvature_scale import scale_curvature
     from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 
     setup = set_up_audit(
@@ -42,7 +46,7 @@ def fit_curvature(
         attribution=attribution,
     )
     if not setup.plan.uses_curvature:
-        return StageResult(setup.identity, [])
+        return StageResult(setup.identity, []), {}
     sums = covariances.of(setup.identity, stage="gradient_extraction")
     segments = [
         fit_segment(
@@ -61,4 +65,25 @@ def fit_curvature(
             strict=True,
         )
     ]
-    return StageResult(setup.identity, segments)
+    if attribution.method != "scaled_source":
+        return StageResult(setup.identity, segments), {}
+    queries = stack_queries(setup.source, setup.plan, setup.queries)
+    walked = list(
+        scale_curvature(
+            setup.source,
+            setup.plan.segments,
+            segments,
+            # Without the last row, the mean loss, which is not a measurement.
+            {name: gradients[:-1] for name, gradients in queries.items()},
+        )
+    )[::-1]
+    metrics: dict[str, Any] = {}
+    for planned, (scale, _) in zip(setup.plan.segments, walked, strict=True):
+        number = planned.segment.number
+        logger.info(
+            "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
+            number,
+            scale,
+        )
+        metrics[f"curvature_scale_segment_{number}"] = {"value": scale, "step": 0}
+    return StageResult(setup.identity, [scaled for _, scaled in walked]), metrics

@@ -22,7 +22,7 @@ def create_pipeline() -> Pipeline:
                     "gradients": "params:gradients",
                     "attribution": "params:attribution",
                 },
-                outputs="curvature",
+                outputs=["curvature", "curvature_metrics"],
                 name="fit_curvature",
             )
         ]

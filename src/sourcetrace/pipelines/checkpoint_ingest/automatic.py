@@ -1,0 +1,66 @@
+"""Segments placed by how much the training gradients drift between checkpoints."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from sourcetrace.core.drift import EXAMPLES, LARGEST_DRIFT, measure_drifts, segment_ends
+from sourcetrace.core.examples import Examples
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.layers import Coverage
+from sourcetrace.core.segments import CheckpointRecord, Segment, partition_at
+from sourcetrace.datasets.checkpoints import Checkpoint
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.pipelines.audit_setup import stage_examples
+from sourcetrace.pipelines.device import pick_device
+from sourcetrace.reporting.progress import track
+from sourcetrace.tasks import Task
+
+_ROWS = 64
+"""Chosen examples a forward pass, about."""
+
+logger = logging.getLogger(__name__)
+
+
+def automatic_segments(
+    task: Task,
+    checkpoints: Sequence[Checkpoint],
+    records: Sequence[CheckpointRecord],
+    train_table: pl.DataFrame,
+    coverage: Coverage,
+    device_name: str,
+) -> list[Segment]:
+    """Return segments that end where the gradients drift more than `LARGEST_DRIFT`.
+
+    Args:
+        task: The task.
+        checkpoints: In order, with their weights.
+        records: The same checkpoints' records.
+        train_table: The checked training table.
+        coverage: The attributed layers.
+        device_name: `attribution.device`.
+    """
+    weights = {one.record.id: one.state_dict for one in checkpoints}
+    device = pick_device(device_name)
+    training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
+    source = GradientSource(
+        model=task.build_model(),
+        objective=task,
+        coverage=coverage,
+        training=training,
+        load_weights=weights.__getitem__,
+        cache=GradientCache(Path()),
+        batch_size=max(1, len(training) * _ROWS // min(EXAMPLES, len(training))),
+        seed=0,
+        device=device,
+    )
+    measured = measure_drifts(source, track(records, "Drift"), stage_examples(train_table))
+    drifts = list(measured)
+    logger.info(
+        "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",
+        ", ".join(f"{drift:.2f}" for drift in drifts) or "one checkpoint",
+        LARGEST_DRIFT,
+    )
+    return partition_at(records, segment_ends(records, drifts))
