@@ -23,6 +23,13 @@ METHODS = {
         "follows an example's effect through the segments of training, each with its own "
         "curvature (Bae et al. 2024, arXiv 2405.12186)",
     ),
+    "scaled_source": (
+        "Scaled Source",
+        "Bae et al. 2024, curvature's scale measured",
+        "follows an example's effect through the segments of training (Source, Bae et al. 2024, "
+        "arXiv 2405.12186), each segment's curvature multiplied by the factor that it is measured "
+        "to be too small by",
+    ),
     "fast_source": (
         "Fast-Source",
         "Bae et al. 2024",
