@@ -12,6 +12,8 @@ class ReviewList(pa.DataFrameModel):
         rank: From 1.
         harm: Σ over queries of how much better their measurement is predicted to get when the
             example is removed, in the measurement's units; the list's order.
+        harm_error: Standard error of harm, over checkpoints and queries, in harm's units.
+        sign_stable: Whether harm is more than two standard errors away from 0.
         self_influence_rank: Within the given label (within all, where there is none), from 1
             for the largest.
         total_query_loss_influence: Predicted change of the queries' summed loss on removal;
@@ -29,6 +31,8 @@ class ReviewList(pa.DataFrameModel):
     self_influence: float
     self_influence_rank: int = pa.Field(ge=1)
     harm: float
+    harm_error: float = pa.Field(ge=0)
+    sign_stable: bool
     total_query_loss_influence: float
     queries_harmed: int = pa.Field(ge=0)
     suggested_action: str = pa.Field(isin=ACTIONS)

@@ -112,8 +112,11 @@ def summarise_audit(
     segment_contributions: pl.DataFrame,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a person reads at the end of the run, and the metrics for MLflow."""
+    from sourcetrace.reporting.findings import unstable_suspects
+
     actions = dict(review_list["suggested_action"].value_counts().iter_rows())
-    suspects = review_list.filter(pl.col("suggested_action") != "keep").head(_SUSPECTS_NAMED)
+    suspects = review_list.filter(pl.col("suggested_action") != "keep")
+    unstable = unstable_suspects(review_list).height
     summary = {
         "method": trust["method"],
         "trust": {name: trust[name] for name in ("status", "text", "command")},
@@ -122,14 +125,16 @@ def summarise_audit(
         "checkpoints": checkpoint_manifest.height,
         "segments": checkpoint_manifest["segment"].n_unique(),
         "attributed_share": checkpoint_manifest["attributed_share"][-1],
+        "unstable": unstable,
         "actions": {name: actions.get(name, 0) for name in ("relabel", "check", "keep")},
-        "suspects": suspects.select(
-            "rank", "example_id", "given_label", "predicted_label", "reason"
-        ).to_dicts(),
+        "suspects": suspects.head(_SUSPECTS_NAMED)
+        .select("rank", "example_id", "given_label", "predicted_label", "reason")
+        .to_dicts(),
     }
     metrics = {
-        "suspect_share": (actions.get("relabel", 0) + actions.get("check", 0)) / review_list.height,
+        "suspect_share": suspects.height / review_list.height,
         "relabel_suggestions": actions.get("relabel", 0),
+        "unstable_share": unstable / max(1, suspects.height),
         "attributed_share": summary["attributed_share"],
         "mean_query_loss": query_signals["loss"].mean(),
     }
