@@ -17,7 +17,7 @@ def tables(ids, harm, *, labels, predicted, probability, errors=None):
     count = len(ids)
     errors = errors or [0.0] * count
     return {
-        "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": ["s"] * count}),
+        "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": [["s"]] * count}),
         "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"]}),
         "example_signals": pl.DataFrame(
             {
@@ -141,6 +141,19 @@ def test_self_influence_is_ranked_within_the_class_where_there_are_classes():
     )
     regression, _ = list_for_review(**targets, report=ReportParameters())
     assert sorted(regression["self_influence_rank"]) == [1, 2, 3]
+
+
+def test_several_stages_are_named_in_one_text():
+    train = tables(
+        ["a", "b", "c", "=d"],
+        [0.0] * 4,
+        labels=["x"] * 4,
+        predicted=["x"] * 4,
+        probability=[0.5] * 4,
+    )["train_table"]
+    mixed = pl.Series("stage", [["s"], ["s", "t"], ["t"], ["s", "t"]])
+    table, copy = review(train_table=train.with_columns(mixed))
+    assert table["stage"].to_list() == copy["stage"].to_list() == ["s, t", "s, t", "s", "t"]
 
 
 def test_the_copy_for_spreadsheets_holds_no_formula():

@@ -48,6 +48,7 @@ def page_content(
         {
             "rank": place + 1,
             "example_id": ids,
+            "stage": ["train"] * examples,
             "given_label": pl.Series(given, dtype=pl.String),
             "predicted_label": pl.Series(other, dtype=pl.String),
             "given_label_probability": pl.Series(probability, dtype=pl.Float64),

@@ -23,7 +23,7 @@ def build_review_list(
     """Join what is known of each example, rank it and suggest an action.
 
     Args:
-        train_table: Ids and given labels.
+        train_table: Ids, given labels and stages.
         final_signals: Signals at the final checkpoint, one row an example.
         query_influence: Influence on all queries together.
         self_influence: Influence on the example's own loss.
@@ -34,7 +34,7 @@ def build_review_list(
         The table `schemas.ReviewList` describes.
     """
     table = (
-        train_table.select("example_id", given_label="label")
+        train_table.select("example_id", stage_text(), given_label="label")
         .join(final_signals.drop("checkpoint_id"), on="example_id", how="left", validate="1:1")
         .join(
             query_influence.drop("method", strict=False),
@@ -61,6 +61,7 @@ def build_review_list(
     return _suggest(table, queries, report).select(
         "rank",
         "example_id",
+        "stage",
         "given_label",
         "predicted_label",
         "given_label_probability",
@@ -75,6 +76,11 @@ def build_review_list(
         "suggested_action",
         "reason",
     )
+
+
+def stage_text() -> pl.Expr:
+    """Return the names of an example's stages as one text."""
+    return pl.col("stage").list.join(", ")
 
 
 def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.DataFrame:

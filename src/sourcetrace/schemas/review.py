@@ -10,6 +10,7 @@ class ReviewList(pa.DataFrameModel):
 
     Attributes:
         rank: From 1.
+        stage: Its stage of training; several are joined by ", ".
         harm: Σ over queries of how much better their measurement is predicted to get when the
             example is removed, in the measurement's units; the list's order.
         harm_error: Standard error of harm, over checkpoints and queries, in harm's units.
@@ -24,6 +25,7 @@ class ReviewList(pa.DataFrameModel):
 
     rank: int = pa.Field(ge=1, unique=True)
     example_id: str = pa.Field(unique=True)
+    stage: str
     given_label: str | None = pa.Field(nullable=True)
     predicted_label: str | None = pa.Field(nullable=True)
     given_label_probability: float | None = pa.Field(nullable=True, ge=0, le=1)

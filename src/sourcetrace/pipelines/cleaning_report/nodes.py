@@ -9,7 +9,7 @@ import polars as pl
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
-from sourcetrace.reporting.review import build_review_list
+from sourcetrace.reporting.review import build_review_list, stage_text
 
 _SUSPECTS_NAMED = 5
 
@@ -80,7 +80,9 @@ def write_page(
     from sourcetrace.reporting.page import PageContent, render_page
     from sourcetrace.reporting.trust import Verification
 
-    details = train_table.drop("label", "stage")
+    details = train_table.drop("label").with_columns(stage_text())
+    if checkpoint_manifest["stage"].n_unique() == 1:
+        details = details.drop("stage")
     return render_page(
         PageContent(
             task_name=task.class_path,
