@@ -65,7 +65,7 @@ def test_parameters_without_attribution_are_counted_and_weighed():
 
 def test_unstable_suspects_are_counted():
     content = page_content(suspects=6)
-    assert "For 2 of the 6 suspects the harm is less than two of them" in unstable_sentence(
+    assert "For 2 of the 6 suspects the harm is within two errors of zero" in unstable_sentence(
         content.review_list
     )
     stable = content.review_list.with_columns(sign_stable=pl.lit(value=True))

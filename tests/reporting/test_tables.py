@@ -59,12 +59,11 @@ def test_ranking_table_counts_planted_errors():
     assert table.rows[0] == ["review list", "8 of 10", "80\u00a0%", "0.9"]
 
 
-def test_the_review_table_has_errors_and_says_whether_the_sign_holds():
+def test_the_review_table_has_errors():
     content = page_content()
     table = tables.review_table(content.review_list)
     column = [one.title for one in table.columns].index("Harm ± error")
     assert "\u00a0±\u00a0" in table.rows[0][column]
-    assert [row[column + 1] for row in table.rows[:3]] == ["yes", "yes", "no"]
 
 
 def test_checkpoints_show_how_they_were_trained():

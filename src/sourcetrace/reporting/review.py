@@ -115,7 +115,7 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
     action = (
         pl.when(harmful & disbelieved & stable)
         .then(pl.lit("relabel"))
-        # An uncertain harm is still a reason to look: on the demo 15 of 22 such are errors.
+        # An uncertain harm is still a reason to look: most such suspects of the demo are errors.
         .when(harmful)
         .then(pl.lit("check"))
         .otherwise(pl.lit("keep"))
