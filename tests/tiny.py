@@ -123,7 +123,8 @@ class Case:
         model: Its architecture; weights come from `states`.
         states: Checkpoint id -> state dict.
         records: The checkpoints, in order.
-        images, labels, ids, stages: The training examples.
+        images, labels, ids: The training examples.
+        stages: The letters of each one's stages.
         query_images, query_labels: The queries.
     """
 
@@ -140,8 +141,8 @@ class Case:
     def stage_examples(self) -> dict[str, Tensor]:
         """Return stage -> numbers of its examples."""
         return {
-            name: torch.tensor([i for i, stage in enumerate(self.stages) if stage == name])
-            for name in sorted(set(self.stages))
+            name: torch.tensor([i for i, stages in enumerate(self.stages) if name in stages])
+            for name in sorted(set("".join(self.stages)))
         }
 
     def reordered(self, order: Sequence[int]) -> "Case":
@@ -159,16 +160,16 @@ class Case:
         return replace(self, query_images=self.images, query_labels=self.labels)
 
 
-def tiny_case(stages: str = "aaaabbbb") -> Case:
+def tiny_case(stages: Sequence[str] = "aaaabbbb") -> Case:
     """Return four checkpoints of a tiny network, 8 training examples and 3 queries.
 
     The step mass of every checkpoint is 1: 10 steps, rate 0.05, momentum 0.5.
 
     Args:
-        stages: One letter an example. With two of them, the last two checkpoints are the
-            second stage's.
+        stages: One letter an example, or several. With two different ones, the last two
+            checkpoints are the second stage's.
     """
-    two = len(set(stages)) > 1
+    two = len(set("".join(stages))) > 1
     examples = len(stages)
     with seeded(7):
         model = TinyConvNet().double()

@@ -57,7 +57,9 @@ class CountingTask(ClassificationTask):
         return TensorDataset(torch.stack([shift, -shift], 1), torch.arange(QUERIES) % 2)
 
     def train_table(self):
-        return table("example", EXAMPLES).with_columns(stage=pl.lit("train"))
+        return table("example", EXAMPLES).with_columns(
+            stage=pl.lit(["train"], dtype=pl.List(pl.String))
+        )
 
     def query_table(self):
         return table("query", QUERIES)

@@ -93,7 +93,7 @@ class DenseRun:
     ) -> DenseSegment:
         """Return a segment over these points; a stage of None is all data."""
         stages = self.case.stages
-        own = [i for i, name in enumerate(stages) if stage in (None, name)]
+        own = [i for i, names in enumerate(stages) if stage is None or stage in names]
         rows = []
         for point in points:
             self.load(*point)
@@ -146,6 +146,43 @@ def test_source_over_two_stages_equals_the_dense_oracle():
     )
     found = attribute(case, "source", task=LeastLikelyLabels(), segments=3)
     check_scores(found.scores, expected)
+
+
+def test_examples_of_both_stages_equal_the_dense_oracle():
+    case = tiny_case(["a", "ab", "b", "ab", "a", "b", "ab", "b"])
+    dense = DenseRun(case)
+    expected = source_scores(
+        dense.query_gradients(),
+        [
+            dense.segment([("c1",), ("c2",)], "a", step_mass=2.0),
+            dense.segment([("c3",), ("c4",)], "b", step_mass=2.0),
+        ],
+    )
+    found = attribute(case, "source", task=LeastLikelyLabels(), segments=2)
+    assert [len(segment.examples) for segment in found.plan.segments] == [5, 6]
+    check_scores(found.scores, expected)
+
+
+@pytest.mark.parametrize("method", ["source", "fast_source", "tracin"])
+def test_an_example_of_both_stages_scores_what_two_copies_would(method):
+    """One copy in each stage; the others stay as they are."""
+    both = tiny_case(["a", "ab", "b", "b", "a", "b", "a", "b"])
+    order = [0, 1, 1, 2, 3, 4, 5, 6, 7]
+    copied = replace(
+        both.reordered(order),
+        ids=tuple(f"copy-{i}" for i in range(9)),
+        stages=tuple("aabbbabab"),
+    )
+    # Labels that are drawn belong to names, and copies have two.
+    found, expected = (
+        attribute(case, method, task=LeastLikelyLabels(), segments=3) for case in (both, copied)
+    )
+    for one, other in (
+        (found.scores.sum(0), expected.scores.sum(0)),
+        (found.self_influence.sum(0), expected.self_influence.sum(0)),
+    ):
+        joined = torch.cat([other[..., :1], other[..., 1:3].sum(-1, True), other[..., 3:]], -1)
+        assert_close(one, joined)
 
 
 def test_fast_source_equals_the_dense_oracle_at_the_mean_weights():

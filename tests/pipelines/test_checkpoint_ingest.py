@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.parameters import AttributionParameters, SegmentParameters
+from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask
@@ -72,7 +73,7 @@ def test_an_accepted_run_is_described(tmp_path):
     assert manifest["segment"].to_list() == [1, 1, 2] or manifest["segment"].to_list() == [1, 2, 2]
     assert manifest["attributed_share"][0] == pytest.approx(35 / 36)
     assert left_out["reason"].to_list() == ["PReLU is not supported"]
-    assert train["stage"].unique().to_list() == ["training"]
+    assert train["stage"].to_list() == [["training"]] * 6
     assert queries.height == 2
 
 
@@ -154,6 +155,63 @@ def test_stages_of_table_and_checkpoints_must_agree(tmp_path):
         ingest(tmp_path, task)
     task.more = {"stage": ["tuning"] * 6}
     assert ingest(tmp_path, task)[0]["stage"].unique().to_list() == ["tuning"]
+
+
+def save_stages(folder, task):
+    """Save a run of two stages, a before b."""
+    save_run(folder, task, [10], stage="b")
+    content = torch.load(folder / "step_000010.pt", weights_only=True)
+    torch.save({**content, "step": 20, "stage": "a"}, folder / "step_000020.pt")
+
+
+def test_names_and_lists_of_one_name_give_the_same_table(tmp_path):
+    save_stages(tmp_path, Tiny())
+    task, other = Tiny(), Tiny()
+    names = ["a", "b", "b", "a", "a", "b"]
+    task.more = {"stage": pl.Series(names, dtype=pl.Categorical)}
+    other.more = {"stage": [[name] for name in names]}
+    one, two = (ingest(tmp_path, each)[2] for each in (task, other))
+    TrainTable.validate(one)
+    assert one.equals(two)
+    assert one.schema == two.schema
+    assert one.hash_rows(seed=0).equals(two.hash_rows(seed=0))
+
+
+def test_an_example_may_belong_to_several_stages_in_any_order(tmp_path):
+    save_stages(tmp_path, Tiny())
+    task = Tiny()
+    task.more = {"stage": [["a"], ["a", "b"], ["b", "a"], ["b"], ["a"], ["a"]]}
+    table = ingest(tmp_path, task)[2]
+    # b was trained before a.
+    assert table["stage"].to_list()[:4] == [["a"], ["b", "a"], ["b", "a"], ["b"]]
+    found = {name: rows.tolist() for name, rows in stage_examples(table).items()}
+    assert found == {"a": [0, 1, 2, 4, 5], "b": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (["a", "c"], "1 examples into stage 'c', but the checkpoints have b, a"),
+        (["a", None], "1 examples into stage None, but the checkpoints have b, a"),
+        ([], "1 examples into no stage.*Give each a stage of the checkpoints"),
+        (None, "1 examples into no stage"),
+        (["a", "b", "a"], r"1 examples into a stage twice, such as \['a', 'b', 'a'\]"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(tmp_path, first, message):
+    save_stages(tmp_path, Tiny())
+    task = Tiny()
+    task.more = {"stage": [first, ["a"], ["b"], ["b"], ["a"], ["a"]]}
+    with pytest.raises(InputError, match=message):
+        ingest(tmp_path, task)
+
+
+def test_an_empty_name_is_no_stage(tmp_path):
+    save_stages(tmp_path, Tiny())
+    task = Tiny()
+    task.more = {"stage": ["a", "b", None, "b", "a", "a"]}
+    with pytest.raises(InputError, match="1 examples into no stage"):
+        ingest(tmp_path, task)
 
 
 def test_labels_are_written_as_the_models_are(tmp_path):

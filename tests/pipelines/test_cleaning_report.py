@@ -1,18 +1,23 @@
 """The review list: its order, its suggestions and its copy for spreadsheets."""
 
+import io
+
 import polars as pl
 import pytest
+from rich.console import Console
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.parameters import ReportParameters
-from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
+from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
+from sourcetrace.reporting.console import print_summary
 from sourcetrace.schemas import ReviewList
 
 
-def tables(ids, harm, *, labels, predicted, probability):
+def tables(ids, harm, *, labels, predicted, probability, errors=None):
     count = len(ids)
+    errors = errors or [0.0] * count
     return {
-        "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": ["s"] * count}),
+        "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": [["s"]] * count}),
         "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"]}),
         "example_signals": pl.DataFrame(
             {
@@ -31,6 +36,10 @@ def tables(ids, harm, *, labels, predicted, probability):
             {
                 "example_id": ids,
                 "harm": harm,
+                "harm_error": errors,
+                "harm_error_checkpoints": errors,
+                "harm_error_queries": [0.0] * count,
+                "sign_stable": [abs(h) > 2 * e for h, e in zip(harm, errors, strict=True)],
                 "mean_query_loss_influence": [-0.5] * count,
                 "queries_harmed": [3] * count,
                 "most_harmed_query": ["q"] * count,
@@ -72,6 +81,53 @@ def test_an_example_that_harms_nobody_is_kept_however_short_the_list():
     assert table.filter(pl.col("example_id") == "c")["suggested_action"].item() == "keep"
 
 
+def uncertain():
+    """Return tables whose first and second suspects have no stable sign."""
+    return tables(
+        ["a", "b", "c", "=d"],
+        [1.0, 5.0, -2.0, 3.0],
+        labels=["x", "x", "y", "y"],
+        predicted=["y", "y", "y", "y"],
+        probability=[0.1, 0.2, 0.9, 0.8],
+        errors=[0.1, 2.5, 0.1, 2.0],
+    )
+
+
+def test_a_harm_of_no_stable_sign_is_looked_at_and_says_so():
+    table, copy = review(**uncertain())
+    ReviewList.validate(table)
+    assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
+    assert table["suggested_action"].to_list() == ["check", "check", "relabel", "keep"]
+    assert table["reason"][0] == (
+        "The model says y, and gives the label x a probability of 20.0 %. Its harm, 5.0 ± 2.5, "
+        "has no stable sign: too uncertain to act on without a look."
+    )
+    assert "too uncertain" not in table["reason"][2]
+    assert copy.select("harm_error", "sign_stable").equals(
+        table.select("harm_error", "sign_stable")
+    )
+
+
+def test_unstable_suspects_are_counted():
+    content = uncertain()
+    table, _ = review(**content)
+    manifest = pl.DataFrame({"segment": [1], "attributed_share": [1.0]})
+    parts = pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]})
+    trust = dict.fromkeys(("method", "status", "text", "command"), "-")
+    summary, metrics = summarise_audit(trust, table, manifest, content["query_signals"], parts)
+    assert summary["unstable"] == 2
+    assert metrics["unstable_share"]["value"] == pytest.approx(2 / 3)
+    output = io.StringIO()
+    print_summary(
+        summary,
+        rankings=None,
+        page="page",
+        review_list="list",
+        console=Console(file=output, width=200),
+    )
+    assert "The harm of 2 of these 3 has no stable sign" in output.getvalue()
+
+
 def test_self_influence_is_ranked_within_the_class_where_there_are_classes():
     table, _ = review()
     ranks = dict(table.select("example_id", "self_influence_rank").iter_rows())
@@ -85,6 +141,19 @@ def test_self_influence_is_ranked_within_the_class_where_there_are_classes():
     )
     regression, _ = list_for_review(**targets, report=ReportParameters())
     assert sorted(regression["self_influence_rank"]) == [1, 2, 3]
+
+
+def test_several_stages_are_named_in_one_text():
+    train = tables(
+        ["a", "b", "c", "=d"],
+        [0.0] * 4,
+        labels=["x"] * 4,
+        predicted=["x"] * 4,
+        probability=[0.5] * 4,
+    )["train_table"]
+    mixed = pl.Series("stage", [["s"], ["s", "t"], ["t"], ["s", "t"]])
+    table, copy = review(train_table=train.with_columns(mixed))
+    assert table["stage"].to_list() == copy["stage"].to_list() == ["s, t", "s, t", "s", "t"]
 
 
 def test_the_copy_for_spreadsheets_holds_no_formula():

@@ -10,6 +10,14 @@ from sourcetrace.reporting.trust import Verification
 from sourcetrace.schemas import VerificationSummary
 from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE
 
+GROUP = {
+    "parameters": ["norm.weight"],
+    "learning_rate": 0.1,
+    "momentum": 0.9,
+    "dampening": 0.0,
+    "weight_decay": 0.0,
+    "step_mass": 10.0,
+}
 CHECKPOINTS = ("step_10", "step_20", "step_30")
 QUERIES = 7
 
@@ -40,6 +48,7 @@ def page_content(
         {
             "rank": place + 1,
             "example_id": ids,
+            "stage": ["train"] * examples,
             "given_label": pl.Series(given, dtype=pl.String),
             "predicted_label": pl.Series(other, dtype=pl.String),
             "given_label_probability": pl.Series(probability, dtype=pl.Float64),
@@ -47,6 +56,8 @@ def page_content(
             "self_influence": rng.exponential(0.1, examples),
             "self_influence_rank": place // 3 + 1,
             "harm": harm,
+            "harm_error": np.abs(harm) * np.where(place % 3 == 2, 0.8, 0.2),
+            "sign_stable": place % 3 != 2,
             "total_query_loss_influence": -harm / 3,
             "queries_harmed": rng.integers(0, QUERIES, examples),
             "suggested_action": actions,
@@ -66,7 +77,7 @@ def page_content(
             "weight_decay": [0.0] * 3,
             "step_mass": [10.0] * 3,
             "learning_rate_source": ["constant"] * 3,
-            "parameter_groups": pl.Series([[]] * 3, dtype=pl.List(PARAMETER_GROUP)),
+            "parameter_groups": pl.Series([[GROUP]] * 3, dtype=pl.List(PARAMETER_GROUP)),
             "state_places": pl.Series([[]] * 3, dtype=pl.List(STATE_PLACE)),
             "sha256": ["0123456789abcdef" * 4] * 3,
             "bytes": [4096] * 3,

@@ -5,10 +5,12 @@ import pytest
 
 from sourcetrace.reporting.findings import (
     TOP_SHARE,
+    interpolated_sentence,
     loss_overlap,
     overlap_sentences,
     result_sentence,
     unattributed_sentence,
+    unstable_sentence,
 )
 from tests.reporting.content import page_content
 
@@ -59,3 +61,23 @@ def test_parameters_without_attribution_are_counted_and_weighed():
         content.unattributed_parameters.clear(), content.checkpoint_manifest
     )
     assert sentence == "Every parameter of the model carries attribution."
+
+
+def test_unstable_suspects_are_counted():
+    content = page_content(suspects=6)
+    assert "For 2 of the 6 suspects the harm is within two errors of zero" in unstable_sentence(
+        content.review_list
+    )
+    stable = content.review_list.with_columns(sign_stable=pl.lit(value=True))
+    assert "For none of the 6 suspects" in unstable_sentence(stable)
+    unknown = content.review_list.with_columns(harm_error=pl.lit(0.0))
+    assert "no spread to tell an error of the harm from" in unstable_sentence(unknown)
+
+
+def test_a_guessed_learning_rate_is_said():
+    manifest = page_content().checkpoint_manifest
+    assert interpolated_sentence(manifest) == ""
+    guessed = manifest.with_columns(
+        learning_rate_source=pl.Series(["constant", "interpolated", "interpolated"])
+    )
+    assert "not recorded, at 2 of 3 checkpoints: a straight line" in interpolated_sentence(guessed)

@@ -9,6 +9,7 @@ from sourcetrace.reporting.formats import (
     format_noun,
     format_number,
     format_share,
+    format_with_error,
     shorten,
 )
 
@@ -69,3 +70,17 @@ def test_nouns_agree():
 def test_shorten_keeps_short_text_and_marks_a_cut():
     assert shorten("abc", 3) == "abc"
     assert shorten("abcd", 3) == "ab…"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (31.7001, 20.48, "+31.7 ± 20"),
+        (-1234.0, 123.0, "−1,234 ± 120"),
+        (2.0, 0.0, "+2"),
+        (2.0, None, "+2"),
+        (2.0, math.nan, "+2"),
+    ],
+)
+def test_an_error_stands_beside_its_value_where_there_is_one(value, error, text):
+    assert format_with_error(value, error).replace("\u00a0", " ") == text

@@ -57,3 +57,25 @@ def test_ranking_table_counts_planted_errors():
     evaluation = ground_truth()
     table = tables.ranking_table(evaluation.rankings, planted=10, top_count=8)
     assert table.rows[0] == ["review list", "8 of 10", "80\u00a0%", "0.9"]
+
+
+def test_the_review_table_has_errors():
+    content = page_content()
+    table = tables.review_table(content.review_list)
+    column = [one.title for one in table.columns].index("Harm ± error")
+    assert "\u00a0±\u00a0" in table.rows[0][column]
+
+
+def test_checkpoints_show_how_they_were_trained():
+    manifest = page_content().checkpoint_manifest.with_columns(
+        optimizer=pl.lit("AdamW"), learning_rate_source=pl.lit("interpolated")
+    )
+    table = tables.checkpoint_table(manifest)
+    shown = dict(zip((one.title for one in table.columns), table.rows[0], strict=True))
+    assert shown["Optimiser"] == "AdamW"
+    assert shown["Parameter groups"] == "1"
+    assert shown["Rates are"] == "interpolated"
+    assert table.note == ""
+    group = pl.col("parameter_groups")
+    several = manifest.with_columns(group.list.concat(group))
+    assert "those of the first parameter group" in tables.checkpoint_table(several).note

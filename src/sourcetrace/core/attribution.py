@@ -5,6 +5,7 @@ does not grow with the number of training examples.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import LayerGradient
 from sourcetrace.core.plan import AttributionPlan, PlannedSegment
 from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling
-from sourcetrace.core.scoring import paired_segment_scores, segment_scores, walk
+from sourcetrace.core.scoring import checkpoint_scores, paired_segment_scores, walk
 
 _SELF_INFLUENCE_BYTES = 64 * 2**20
 """Bound on one dense gradient tensor while self-influence is scored."""
@@ -127,6 +128,49 @@ def query_responses(
     return responses
 
 
+@dataclass(frozen=True)
+class BlockScores:
+    """Scores of a block's n examples for the rows of `stack_queries`.
+
+    Attributes:
+        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
+        checkpoint_sums: A segment's share summed over the Q queries, had each of its points
+            been the only one: [points, n] a segment, float64.
+    """
+
+    shares: Tensor
+    checkpoint_sums: tuple[Tensor, ...]
+
+
+def score_block_by_checkpoint(
+    source: GradientSource,
+    plan: AttributionPlan,
+    responses: Sequence[Mapping[str, Tensor]],
+    block: Block,
+) -> BlockScores:
+    """Return the scores of a block, and how they differ between the checkpoints.
+
+    Args:
+        source: Gives the training gradients.
+        plan: Segments and their points.
+        responses: Of every segment, to the rows of `stack_queries`.
+        block: Which examples.
+    """
+    first = next(iter(responses[0].values()))
+    shares = first.new_zeros(len(plan.segments), first.shape[0], len(block))
+    sums = []
+    for index, planned in enumerate(plan.segments):
+        columns, gradients = _stage_gradients(source, planned, block)
+        own = first.new_zeros(len(planned.points), len(block), dtype=torch.float64)
+        # One checkpoint at a time: all of them at once would be as many times the memory.
+        for number, scores in enumerate(checkpoint_scores(responses[index], gradients)):
+            shares[index][:, columns] += scores
+            own[number, columns] = scores[:-1].double().sum(0)
+        shares[index] /= len(planned.points)
+        sums.append(own)
+    return BlockScores(shares, tuple(sums))
+
+
 def score_block(
     source: GradientSource,
     plan: AttributionPlan,
@@ -137,13 +181,7 @@ def score_block(
 
     An example outside a segment's stage has 0 there.
     """
-    first = next(iter(responses[0].values()))
-    scores = first.new_zeros(len(plan.segments), first.shape[0], len(block))
-    for index, planned in enumerate(plan.segments):
-        columns, gradients = _stage_gradients(source, planned, block)
-        if len(columns):
-            scores[index][:, columns] = segment_scores(responses[index], gradients)
-    return scores
+    return score_block_by_checkpoint(source, plan, responses, block).shares
 
 
 def self_influence_block(

@@ -12,7 +12,7 @@ The sign is removal: the predicted change of the measurement when the example is
 Source: Bae et al. 2024, arXiv 2405.12186.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 
 import torch
@@ -94,24 +94,27 @@ class SegmentStep:
         return filtered if self._block is None else self._block.basis.rotate_back(filtered)
 
 
-def segment_scores(responses: Mapping[str, Tensor], gradients: Sequence[Gradients]) -> Tensor:
-    """Return a segment's share of the scores, [Q, N].
+def checkpoint_scores(
+    responses: Mapping[str, Tensor], gradients: Sequence[Gradients]
+) -> Iterator[Tensor]:
+    """Yield the share that a segment would have with each of its checkpoints alone, [Q, N].
+
+    Their mean is the segment's share of the scores, ḡ_ℓ being the mean of the gradients.
 
     Args:
         responses: The segment's responses by layer, [Q, groups, D_out, D_in].
-        gradients: The examples' training gradients at each checkpoint of the segment; their
-            mean is ḡ_ℓ.
+        gradients: The examples' training gradients at each checkpoint of the segment.
     """
-    return _mean(
-        len(gradients),
-        (
-            checkpoint[name].products(response)
-            for checkpoint in gradients
-            # The responses' order: a cache may return the layers in another, and sums of
-            # floats in another order differ in their last bits.
-            for name, response in responses.items()
-        ),
-    )
+    for checkpoint in gradients:
+        # The responses' order: a cache may return the layers in another, and sums of floats
+        # in another order differ in their last bits.
+        products = (checkpoint[name].products(response) for name, response in responses.items())
+        yield reduce(torch.add, products)
+
+
+def segment_scores(responses: Mapping[str, Tensor], gradients: Sequence[Gradients]) -> Tensor:
+    """Return a segment's share of the scores, [Q, N]; arguments as `checkpoint_scores`."""
+    return _mean(len(gradients), checkpoint_scores(responses, gradients))
 
 
 def paired_segment_scores(
@@ -134,5 +137,5 @@ def paired_segment_scores(
 
 
 def _mean(checkpoints: int, products: Iterable[Tensor]) -> Tensor:
-    """Sum the layers' products one by one and divide by the number of checkpoints."""
+    """Sum the products one by one and divide by the number of checkpoints."""
     return reduce(torch.add, products) / checkpoints

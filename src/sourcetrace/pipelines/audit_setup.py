@@ -174,8 +174,11 @@ def preconditioners(
 
 
 def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:
-    """Return the numbers of the training examples of every stage, increasing."""
-    numbered = train_table.select("stage").with_row_index("number")
+    """Return the numbers of the training examples of every stage, increasing.
+
+    An example of several stages is counted in each.
+    """
+    numbered = train_table.select("stage").with_row_index("number").explode("stage")
     return {
         str(stage): torch.tensor(rows["number"].to_list())
         for (stage,), rows in numbered.group_by("stage", maintain_order=True)

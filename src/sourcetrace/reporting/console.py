@@ -43,7 +43,13 @@ def print_summary(
         f"{format_noun(summary['segments'], 'segment')}, method {summary['method']}, "
         f"{summary['attributed_share']:.1%} of the parameters attributed."
     )
-    console.print(f"{actions['relabel']} examples to relabel, {actions['check']} more to check.")
+    suggested = f"{actions['relabel']} examples to relabel, {actions['check']} more to check."
+    if summary["unstable"]:
+        suggested += (
+            f" The harm of {summary['unstable']} of these {actions['relabel'] + actions['check']} "
+            "has no stable sign: too uncertain to act on without a look."
+        )
+    console.print(suggested)
     _print_trust(summary["trust"], console)
     if summary["suspects"]:
         console.print(_suspect_table(summary["suspects"]))

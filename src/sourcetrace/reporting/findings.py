@@ -94,6 +94,44 @@ def is_suspect() -> pl.Expr:
     return pl.col("suggested_action") != "keep"
 
 
+def unstable_suspects(review_list: pl.DataFrame) -> pl.DataFrame:
+    """Return the suspects whose harm may as well be a help, as far as its error says."""
+    return review_list.filter(is_suspect(), ~pl.col("sign_stable"))
+
+
+def unstable_sentence(review_list: pl.DataFrame) -> str:
+    """Return what ± is, and for how many suspects the harm is too uncertain to act on."""
+    if not review_list["harm_error"].gt(0).any():
+        return (
+            "With one query and one checkpoint a segment there is no spread to tell an error of "
+            "the harm from."
+        )
+    suspects = review_list.filter(is_suspect()).height
+    unstable = unstable_suspects(review_list).height
+    text = "± is the standard error of the harm over checkpoints and queries."
+    if not suspects:
+        return text
+    return (
+        f"{text} For {format_count(unstable) if unstable else 'none'} of the "
+        f"{format_noun(suspects, 'suspect')} the harm is within two errors of zero: too uncertain to "
+        "act on without a look."
+    )
+
+
+def interpolated_sentence(checkpoint_manifest: pl.DataFrame) -> str:
+    """Return at which checkpoints the learning rate is partly a guess; nothing, if at none."""
+    guessed = checkpoint_manifest.sort("step").filter(learning_rate_source="interpolated")
+    if guessed.is_empty():
+        return ""
+    return (
+        f"The learning rate of some steps is not recorded, at "
+        f"{format_count(guessed.height)} of {format_noun(checkpoint_manifest.height, 'checkpoint')}"
+        ": a straight line between the rates of neighbouring checkpoints stands for it, and the "
+        "step mass there is as good as that guess. Save learning_rates in the checkpoints, or "
+        "set checkpoints.learning_rates to a CSV file."
+    )
+
+
 def task_label(task_name: str) -> str:
     """Return the class's own name of an import path."""
     return task_name.rsplit(".", 1)[-1] or task_name

@@ -35,6 +35,14 @@ def format_number(value: float | None, *, signed: bool = False) -> str:
     return "+" + magnitude if signed else magnitude
 
 
+def format_with_error(value: float | None, error: float | None) -> str:
+    """Return '+31.7 ± 20', the error with two digits; without one where it is 0 or unknown."""
+    text = format_number(value, signed=True)
+    if not error or math.isnan(error):
+        return text
+    return f"{text} ± {format_number(float(f'{error:.2g}'))}".replace(" ", _NO_BREAK_SPACE)
+
+
 def format_share(share: float | None) -> str:
     """Return a share as per cent; only an exact 0 or 1 reads 0 % or 100 %."""
     if share is None or math.isnan(share):

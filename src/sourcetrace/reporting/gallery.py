@@ -11,6 +11,7 @@ from sourcetrace.reporting.formats import (
     format_count,
     format_number,
     format_share,
+    format_with_error,
     shorten,
 )
 from sourcetrace.reporting.pictures import picture_uri
@@ -56,7 +57,7 @@ def gallery_card(
     values = pictures.get(example_id)
     shown, more = _details(example_id, details)
     facts = [
-        ("Harm", format_number(_float(row["harm"]), signed=True)),
+        ("Harm", format_with_error(_float(row["harm"]), _float(row["harm_error"]))),
         (
             "Loss influence",
             format_number(_float(row["total_query_loss_influence"]), signed=True),

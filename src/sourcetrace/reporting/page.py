@@ -117,6 +117,7 @@ def render_page(content: PageContent) -> str:
             content.method, review_list, content.checkpoint_manifest, content.query_signals
         ),
         cards=cards,
+        uncertainty=findings.unstable_sentence(review_list),
         has_probabilities=review_list["given_label_probability"].is_not_null().any(),
         open_cards=GALLERY_OPEN,
         suspects=suspects.height,
@@ -130,6 +131,7 @@ def render_page(content: PageContent) -> str:
             content.segment_contributions,
             suspects["example_id"],
         ),
+        interpolated=findings.interpolated_sentence(content.checkpoint_manifest),
         checkpoint_table=tables.checkpoint_table(content.checkpoint_manifest),
         parameter_table=tables.parameter_table(content.unattributed_parameters),
         unattributed=findings.unattributed_sentence(

@@ -23,7 +23,7 @@ def build_review_list(
     """Join what is known of each example, rank it and suggest an action.
 
     Args:
-        train_table: Ids and given labels.
+        train_table: Ids, given labels and stages.
         final_signals: Signals at the final checkpoint, one row an example.
         query_influence: Influence on all queries together.
         self_influence: Influence on the example's own loss.
@@ -34,7 +34,7 @@ def build_review_list(
         The table `schemas.ReviewList` describes.
     """
     table = (
-        train_table.select("example_id", given_label="label")
+        train_table.select("example_id", stage_text(), given_label="label")
         .join(final_signals.drop("checkpoint_id"), on="example_id", how="left", validate="1:1")
         .join(
             query_influence.drop("method", strict=False),
@@ -61,6 +61,7 @@ def build_review_list(
     return _suggest(table, queries, report).select(
         "rank",
         "example_id",
+        "stage",
         "given_label",
         "predicted_label",
         "given_label_probability",
@@ -68,6 +69,8 @@ def build_review_list(
         "self_influence",
         "self_influence_rank",
         "harm",
+        "harm_error",
+        "sign_stable",
         "total_query_loss_influence",
         "queries_harmed",
         "suggested_action",
@@ -75,9 +78,15 @@ def build_review_list(
     )
 
 
+def stage_text() -> pl.Expr:
+    """Return the names of an example's stages as one text."""
+    return pl.col("stage").list.join(", ")
+
+
 def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.DataFrame:
     worth_a_look = pl.col("rank") <= round(report.check_share * table.height)
     harmful = worth_a_look & (pl.col("harm") > 0)
+    stable = pl.col("sign_stable")
     disbelieved = (
         pl.col("given_label_probability").is_not_null()
         & (pl.col("given_label_probability") < report.relabel_probability)
@@ -87,7 +96,7 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         "It harms {} of {} queries; their measurement, summed, would improve by {} without it.",
         "queries_harmed",
         pl.lit(queries),
-        _number(pl.col("harm")),
+        _number(pl.col("harm"), digits=3),
     )
     wrong = pl.format(
         "The model says {}, and gives the label {} a probability of {}.",
@@ -97,18 +106,25 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         .then(pl.lit("< 0.1 %"))
         .otherwise(pl.format("{} %", (pl.col("given_label_probability") * 100).round(1))),
     )
+    uncertain = pl.format(
+        "Its harm, {} ± {}, has no stable sign: too uncertain to act on without a look.",
+        _number(pl.col("harm"), digits=3),
+        _number(pl.col("harm_error"), digits=2),
+    )
+    effect = pl.when(stable).then(harm).otherwise(uncertain)
     action = (
-        pl.when(harmful & disbelieved)
+        pl.when(harmful & disbelieved & stable)
         .then(pl.lit("relabel"))
+        # An uncertain harm is still a reason to look: most such suspects of the demo are errors.
         .when(harmful)
         .then(pl.lit("check"))
         .otherwise(pl.lit("keep"))
     )
     reason = (
         pl.when(harmful & disbelieved)
-        .then(pl.concat_str(wrong, harm, separator=" "))
+        .then(pl.concat_str(wrong, effect, separator=" "))
         .when(harmful)
-        .then(harm)
+        .then(effect)
         .when(pl.col("harm") > 0)
         .then(pl.lit("Its harm is small beside that of the first on the list."))
         .otherwise(pl.lit("The queries would not gain from its removal."))
@@ -116,6 +132,6 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
     return table.with_columns(suggested_action=action, reason=reason)
 
 
-def _number(values: pl.Expr) -> pl.Expr:
-    """Write a number with three significant digits."""
-    return values.round_sig_figs(3).cast(pl.String)
+def _number(values: pl.Expr, *, digits: int) -> pl.Expr:
+    """Write a number with so many significant digits."""
+    return values.round_sig_figs(digits).cast(pl.String)

@@ -12,6 +12,7 @@ from sourcetrace.reporting.formats import (
     format_noun,
     format_number,
     format_share,
+    format_with_error,
 )
 
 REVIEW_ROWS = 200
@@ -19,7 +20,7 @@ CHECKPOINT_ROWS = 60
 PARAMETER_ROWS = 100
 FULL_LIST = "data/08_reporting/review_list.csv"
 
-Kind = Literal["text", "number", "code", "path", "action", "sentence"]
+Kind = Literal["text", "word", "number", "code", "path", "action", "sentence"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def review_table(review_list: pl.DataFrame) -> Table:
             row["suggested_action"],
             f"{_text(row['given_label'])} → {_text(row['predicted_label'])}",
             format_share(row["given_label_probability"]),
-            format_number(row["harm"], signed=True),
+            format_with_error(row["harm"], row["harm_error"]),
             format_count(row["queries_harmed"]),
             format_number(row["total_query_loss_influence"], signed=True),
             format_number(row["loss"]),
@@ -77,7 +78,7 @@ def review_table(review_list: pl.DataFrame) -> Table:
         Column("Suggested", "action"),
         Column("Given → predicted"),
         Column("P(given)", "number"),
-        Column("Harm", "number"),
+        Column("Harm ± error", "number"),
         Column("Queries harmed", "number"),
         Column("Loss influence", "number"),
         Column("Loss", "number"),
@@ -91,13 +92,18 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
     """Return the checkpoints in the order of training."""
     manifest = checkpoint_manifest.sort("step")
     shown = manifest
-    note = ""
+    notes = []
     if manifest.height > CHECKPOINT_ROWS:
         # The end of training matters most: queries are measured there.
         shown = manifest.tail(CHECKPOINT_ROWS)
-        note = (
+        notes.append(
             f"The last {format_count(CHECKPOINT_ROWS)} of "
             f"{format_noun(manifest.height, 'checkpoint')}; the checkpoint manifest has all."
+        )
+    if manifest["parameter_groups"].list.len().max() > 1:  # type: ignore[operator]
+        notes.append(
+            "Learning rate, momentum, weight decay and step mass are those of the first parameter "
+            "group; the checkpoint manifest has every group's."
         )
     rows = [
         [
@@ -105,7 +111,10 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
             format_count(row["step"]),
             row["stage"],
             format_count(row["segment"]),
+            row["optimizer"],
+            format_count(len(row["parameter_groups"])),
             format_number(row["learning_rate"]),
+            row["learning_rate_source"],
             format_number(row["momentum"]),
             format_number(row["weight_decay"]),
             format_number(row["step_mass"]),
@@ -121,7 +130,10 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
         Column("Step", "number"),
         Column("Stage"),
         Column("Segment", "number"),
+        Column("Optimiser", "word"),
+        Column("Parameter groups", "number"),
         Column("Learning rate", "number"),
+        Column("Rates are", "word"),
         Column("Momentum", "number"),
         Column("Weight decay", "number"),
         Column("Step mass", "number"),
@@ -130,7 +142,7 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
         Column("SHA-256 begins", "code"),
         Column("File", "path"),
     )
-    return Table("Checkpoints, in the order of training", columns, rows, note)
+    return Table("Checkpoints, in the order of training", columns, rows, " ".join(notes))
 
 
 def segment_table(

@@ -1,14 +1,19 @@
 """The tables a task gives of its examples; a user may add columns."""
 
 import pandera.polars as pa
+import polars as pl
 
 
 class TrainTable(pa.DataFrameModel):
-    """One row a training example, in the order of `train_examples`."""
+    """One row a training example, in the order of `train_examples`.
+
+    Attributes:
+        stage: The stages of training it belongs to, at least one, in the order of training.
+    """
 
     example_id: str = pa.Field(unique=True)
     label: str | None = pa.Field(nullable=True)
-    stage: str
+    stage: pl.List = pa.Field(dtype_kwargs={"inner": pl.String()})
 
 
 class QueryTable(pa.DataFrameModel):

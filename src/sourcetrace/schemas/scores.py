@@ -31,6 +31,11 @@ class QueryInfluence(pa.DataFrameModel):
     Attributes:
         harm: Σ over queries of how much better the measurement is predicted to get; above 0
             the queries would gain from the removal.
+        harm_error: Standard error of harm, in its units: the root of the next two's summed
+            squares.
+        harm_error_checkpoints: From the spread over each segment's checkpoints.
+        harm_error_queries: From the spread over the queries.
+        sign_stable: Whether harm is more than two standard errors away from 0.
         mean_query_loss_influence: Predicted change of the queries' mean training loss; below 0
             the queries would gain.
         queries_harmed: Queries whose measurement would get better.
@@ -41,6 +46,10 @@ class QueryInfluence(pa.DataFrameModel):
 
     example_id: str = pa.Field(unique=True)
     harm: float
+    harm_error: float = pa.Field(ge=0)
+    harm_error_checkpoints: float = pa.Field(ge=0)
+    harm_error_queries: float = pa.Field(ge=0)
+    sign_stable: bool
     mean_query_loss_influence: float
     queries_harmed: int = pa.Field(ge=0)
     most_harmed_query: str

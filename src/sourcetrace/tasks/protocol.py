@@ -37,7 +37,10 @@ class Task(Protocol):
         """Return the examples whose behaviour is explained, map-style."""
 
     def train_table(self) -> pl.DataFrame:
-        """Return one row a training example, same order: example_id, label?, stage?, any more."""
+        """Return one row a training example, same order: example_id, label?, stage?, any more.
+
+        `stage` is a name, or a list of names where examples were used in several stages.
+        """
 
     def query_table(self) -> pl.DataFrame:
         """Return one row a query example, same order: example_id, label?, any more."""

@@ -17,6 +17,7 @@ from sourcetrace.core.objective import ExampleGenerator
 from sourcetrace.core.segments import Segment
 from sourcetrace.datasets.checkpoints import Checkpoint
 from sourcetrace.pipelines.audit_setup import coverage_of
+from sourcetrace.pipelines.checkpoint_ingest.stages import stage_lists
 from sourcetrace.pipelines.device import pick_device
 from sourcetrace.tasks import ClassificationTask, Task
 
@@ -64,7 +65,7 @@ def check_weights(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def train_table(task: Task, stages: Sequence[str]) -> pl.DataFrame:
-    """Return the checked training table, with its stage column filled."""
+    """Return the checked training table; its stage column lists each example's stages."""
     table = _example_table(task.train_table(), task.train_examples(), "train")
     names = list(dict.fromkeys(stages))
     if "stage" not in table.columns:
@@ -73,16 +74,8 @@ def train_table(task: Task, stages: Sequence[str]) -> pl.DataFrame:
                 f"The checkpoints have stages {', '.join(names)}, but train_table() has no "
                 "'stage' column: it must say which stage each training example belongs to."
             )
-        return table.with_columns(stage=pl.lit(names[0]))
-    table = table.with_columns(pl.col("stage").cast(pl.String))
-    unknown = table.filter(~pl.col("stage").is_in(names) | pl.col("stage").is_null())
-    if unknown.height:
-        found = ", ".join(map(repr, unknown["stage"].unique().sort().to_list()[:_NAMED]))
-        raise InputError(
-            f"train_table() puts {unknown.height} examples into stage {found}, but the "
-            f"checkpoints have {', '.join(names)}. Use the same names in both."
-        )
-    return table
+        return table.with_columns(stage=pl.lit([names[0]], dtype=pl.List(pl.String)))
+    return table.with_columns(stage=stage_lists(table["stage"], names))
 
 
 def query_table(task: Task) -> pl.DataFrame:

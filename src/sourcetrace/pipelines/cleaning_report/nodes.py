@@ -9,7 +9,7 @@ import polars as pl
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
-from sourcetrace.reporting.review import build_review_list
+from sourcetrace.reporting.review import build_review_list, stage_text
 
 _SUSPECTS_NAMED = 5
 
@@ -80,7 +80,9 @@ def write_page(
     from sourcetrace.reporting.page import PageContent, render_page
     from sourcetrace.reporting.trust import Verification
 
-    details = train_table.drop("label", "stage")
+    details = train_table.drop("label").with_columns(stage_text())
+    if checkpoint_manifest["stage"].n_unique() == 1:
+        details = details.drop("stage")
     return render_page(
         PageContent(
             task_name=task.class_path,
@@ -112,8 +114,11 @@ def summarise_audit(
     segment_contributions: pl.DataFrame,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a person reads at the end of the run, and the metrics for MLflow."""
+    from sourcetrace.reporting.findings import unstable_suspects
+
     actions = dict(review_list["suggested_action"].value_counts().iter_rows())
-    suspects = review_list.filter(pl.col("suggested_action") != "keep").head(_SUSPECTS_NAMED)
+    suspects = review_list.filter(pl.col("suggested_action") != "keep")
+    unstable = unstable_suspects(review_list).height
     summary = {
         "method": trust["method"],
         "trust": {name: trust[name] for name in ("status", "text", "command")},
@@ -122,14 +127,16 @@ def summarise_audit(
         "checkpoints": checkpoint_manifest.height,
         "segments": checkpoint_manifest["segment"].n_unique(),
         "attributed_share": checkpoint_manifest["attributed_share"][-1],
+        "unstable": unstable,
         "actions": {name: actions.get(name, 0) for name in ("relabel", "check", "keep")},
-        "suspects": suspects.select(
-            "rank", "example_id", "given_label", "predicted_label", "reason"
-        ).to_dicts(),
+        "suspects": suspects.head(_SUSPECTS_NAMED)
+        .select("rank", "example_id", "given_label", "predicted_label", "reason")
+        .to_dicts(),
     }
     metrics = {
-        "suspect_share": (actions.get("relabel", 0) + actions.get("check", 0)) / review_list.height,
+        "suspect_share": suspects.height / review_list.height,
         "relabel_suggestions": actions.get("relabel", 0),
+        "unstable_share": unstable / max(1, suspects.height),
         "attributed_share": summary["attributed_share"],
         "mean_query_loss": query_signals["loss"].mean(),
     }

@@ -1,6 +1,6 @@
 """Score the training examples block by block; a block's rows are saved as they come."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -37,7 +37,7 @@ def score_examples(
     """
     from sourcetrace.core.attribution import (
         query_responses,
-        score_block,
+        score_block_by_checkpoint,
         self_influence_block,
         stack_queries,
     )
@@ -65,7 +65,8 @@ def score_examples(
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
     for block in track(source.blocks(), "Scoring"):
-        segments = score_block(source, plan, responses, block)
+        found = score_block_by_checkpoint(source, plan, responses, block)
+        segments = found.shares
         own = self_influence_block(source, plan, curvatures, block)
         examples = train_table["example_id"][block.start : block.stop]
         numbers = [planned.segment.number for planned in plan.segments]
@@ -74,7 +75,8 @@ def score_examples(
         yield (
             _score_rows(examples, scores),
             _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better).with_columns(
-                method=pl.lit(attribution.method)
+                *_error_columns(scores, found.checkpoint_sums),
+                method=pl.lit(attribution.method),
             ),
             pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
             pl.concat(
@@ -148,6 +150,27 @@ def _influence_rows(
             "most_harmed_score": _floats(scores.gather(0, best.indices.unsqueeze(0))[0]),
         }
     )
+
+
+def _error_columns(scores: Tensor, checkpoint_sums: Sequence[Tensor]) -> list[pl.Series]:
+    """Return the error of each example's harm, where it comes from, and whether its sign holds."""
+    from sourcetrace.core.uncertainty import (
+        in_quadrature,
+        sign_is_stable,
+        standard_error_of_mean,
+        standard_error_of_sum,
+    )
+
+    scores = scores.double()
+    checkpoints = in_quadrature(standard_error_of_mean(sums) for sums in checkpoint_sums)
+    queries = standard_error_of_sum(scores)
+    error = in_quadrature([checkpoints, queries])
+    return [
+        _floats(error).alias("harm_error"),
+        _floats(checkpoints).alias("harm_error_checkpoints"),
+        _floats(queries).alias("harm_error_queries"),
+        pl.Series("sign_stable", sign_is_stable(scores.sum(0), error).tolist(), dtype=pl.Boolean),
+    ]
 
 
 def _floats(values: Tensor) -> pl.Series:

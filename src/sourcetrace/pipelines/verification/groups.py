@@ -35,7 +35,7 @@ def random_subsets(stages: pl.Series, verification: VerificationParameters) -> l
     """Draw subsets with the same share of every stage, which keep at least one example of it.
 
     Args:
-        stages: Stage of every training example.
+        stages: Stage of every training example, or the stages it belongs to, as one text.
         verification: How many subsets, which share, and the seed.
 
     Raises:

@@ -45,9 +45,11 @@ def plan_retrainings(
         )
     # A regression's target is no class; its labels would leave nothing to draw from.
     has_classes = query_signals["given_label_probability"].is_not_null().any()
-    classes = train_table["stage"]
+    # Examples of the same stages, as one text: what belongs to several is a kind of its own.
+    stages = train_table["stage"].list.join("\0")
+    classes = stages
     if has_classes:
-        classes = classes + "\0" + train_table["label"].fill_null("")
+        classes = classes + "\0\0" + train_table["label"].fill_null("")
     candidates = np.arange(query_table.height)
     if has_classes:
         right = (query_signals["predicted_label"] == query_table["label"]).fill_null(value=False)
@@ -57,7 +59,7 @@ def plan_retrainings(
     count = min(verification.removal_queries, len(candidates))
     groups = [
         Group("all", "all", np.empty(0, dtype=np.int64)),
-        *random_subsets(train_table["stage"], verification),
+        *random_subsets(stages, verification),
         *removals(
             score_files,
             np.sort(random.choice(candidates, count, replace=False)).tolist(),
