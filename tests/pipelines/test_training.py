@@ -115,7 +115,7 @@ def audit(tmp_path, folder, **settings):
     """Run the numerical stages; return the scores, [N, Q]."""
     inputs = inputs_of(tmp_path, folder, **settings)
     *_, covariances = extract_gradients(**inputs)
-    curvature = fit_curvature(covariances=covariances, **inputs)
+    curvature, _ = fit_curvature(covariances=covariances, **inputs)
     tables = [scores for scores, *_ in score_examples(curvature=curvature, **inputs)]
     return pl.concat(tables)["scores"].to_numpy()
 
