@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -331,3 +332,31 @@ def test_a_full_cache_is_computed_once():
     attribute(case, task=task, batch_size=8)
     # Four checkpoints, and the queries.
     assert task.calls == 4 + 1
+
+
+class TripleLoss(ClassificationTask):
+    """The same training, written with three times the loss and a third of the learning rate."""
+
+    def train_loss(self, outputs: Tensor, batch: Any) -> Tensor:
+        return 3 * super().train_loss(outputs, batch)
+
+    def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return 3**0.5 * super().sampled_loss(outputs, generator)
+
+
+@pytest.mark.parametrize("method", ["source", "fast_source", "tracin"])
+def test_unchanged_by_the_scale_of_the_loss(method):
+    """What moves the weights is rate times gradient; weight decay shifts with the gradient."""
+    case = tiny_case()
+    plain = attribute(case, method)
+    slower = replace(
+        case,
+        records=[
+            replace(one, learning_rate=one.learning_rate / 3, weight_decay=3 * one.weight_decay)
+            for one in case.records
+        ],
+    )
+    # The last row is a loss, and three times it.
+    tripled = attribute(slower, method, task=TripleLoss())
+    assert_close(tripled.scores[:, :-1], plain.scores[:, :-1])
+    assert_close(tripled.scores[:, -1], 3 * plain.scores[:, -1])

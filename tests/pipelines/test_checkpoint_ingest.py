@@ -13,6 +13,7 @@ from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask
+from tests.tiny import seeded
 
 
 class Tiny(ClassificationTask):
@@ -235,3 +236,41 @@ def test_an_error_in_the_users_code_says_where(tmp_path):
 
     with pytest.raises(InputError, match=r"task\.forward failed on the first examples.*dtype"):
         ingest(tmp_path, Doubles())
+
+
+def save_weights(folder, models):
+    optimizer = torch.optim.SGD(models[0].parameters(), lr=0.1)
+    CheckpointsDataset(path=str(folder)).save(
+        [
+            {
+                "step": 10 * number,
+                "model_state_dict": model.state_dict(),
+                "optimizer_state_dict": optimizer.state_dict(),
+            }
+            for number, model in enumerate(models, start=1)
+        ]
+    )
+
+
+def test_automatic_segments_end_where_the_gradients_change(tmp_path):
+    """Twice the same weights, then twice others that are nothing like them."""
+    task = Tiny()
+    with seeded(1):
+        first, second = task.build_model(), task.build_model()
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(-6)
+    save_weights(tmp_path, [first, first, second, second])
+    assert ingest(tmp_path, task, "auto")[0]["segment"].to_list() == [1, 1, 2, 2]
+    save_weights(tmp_path, [first, first, first])
+    assert ingest(tmp_path, task, "auto")[0]["segment"].to_list() == [1, 1, 1]
+
+
+def test_segments_end_where_they_are_told_to(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20, 30, 40])
+    checkpoints = CheckpointsDataset(path=str(tmp_path)).load()
+    device = AttributionParameters(device="cpu")
+    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), device)
+    assert manifest["segment"].to_list() == [1, 2, 2, 3]
+    with pytest.raises(InputError, match=r"segments\.ends names step 25"):
+        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), device)

@@ -292,3 +292,20 @@ def test_a_stages_steps_behind_its_last_checkpoint_are_its_own(tmp_path):
     task = Tiny(stages=["first"] * 3 + ["second"] * 3)
     _, (manifest, *_) = ingest(tmp_path / "run", task, 2, stages={"first": 15, "second": 30})
     assert manifest["step_mass"].to_list() == pytest.approx([1.5, 0.5, 1.0])
+
+
+def test_a_measured_scale_is_logged_and_used(tmp_path):
+    train(tmp_path / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+    inputs = inputs_of(tmp_path, tmp_path / "run", method="source", count=2)
+    *_, covariances = extract_gradients(**inputs)
+    plain, nothing = fit_curvature(covariances=covariances, **inputs)
+    assert nothing == {}
+    inputs = inputs_of(tmp_path, tmp_path / "run", method="scaled_source", count=2)
+    *_, covariances = extract_gradients(**inputs)
+    scaled, metrics = fit_curvature(covariances=covariances, **inputs)
+    assert set(metrics) == {"curvature_scale_segment_1", "curvature_scale_segment_2"}
+    for number, (before, after) in enumerate(zip(plain.value, scaled.value, strict=True), start=1):
+        scale = metrics[f"curvature_scale_segment_{number}"]["value"]
+        assert scale != 1
+        for name, block in before.items():
+            assert torch.allclose(after[name].eigenvalues, scale * block.eigenvalues, rtol=1e-5)
