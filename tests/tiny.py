@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from sourcetrace.core.attribution import (
     fit_segment,
-    query_responses,
+    plan_responses,
     score_block,
     self_influence_block,
-    stack_queries,
 )
 from sourcetrace.core.covariance import LayerCovariances, merge
 from sourcetrace.core.examples import Examples
@@ -280,8 +279,7 @@ def attribute(
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    dense = stack_queries(source, plan, queries)
-    responses = query_responses(dense, plan, curvatures)
+    responses = plan_responses(source, plan, queries, curvatures)
     blocks = source.blocks()
     return Outcome(
         torch.cat([score_block(source, plan, responses, block) for block in blocks], dim=2),

@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import CheckpointsDataset
-from sourcetrace.parameters import AttributionParameters, SegmentParameters
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask
@@ -58,7 +58,11 @@ def save_run(folder, task, steps, **changes):
 def ingest(folder, task, count=2):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     return ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=count), AttributionParameters(device="cpu")
+        checkpoints,
+        task,
+        SegmentParameters(count=count),
+        AttributionParameters(device="cpu"),
+        EnsembleParameters(),
     )
 
 

@@ -13,7 +13,7 @@ def tables(ids, harm, *, labels, predicted, probability):
     count = len(ids)
     return {
         "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": ["s"] * count}),
-        "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"]}),
+        "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"], "run": ["", ""]}),
         "example_signals": pl.DataFrame(
             {
                 "example_id": ids * 2,

@@ -57,6 +57,7 @@ def page_content(
         {
             "checkpoint_id": CHECKPOINTS,
             "file": [f"{name}.safetensors" for name in CHECKPOINTS],
+            "run": [""] * 3,
             "step": [10, 20, 30],
             "stage": ["train"] * 3,
             "segment": [1, 1, 2],

@@ -1,7 +1,8 @@
 """Fitting the curvature and scoring, block by block, over a plan.
 
 Memory holds the filtered queries, [segments, Q, P], and one block of training gradients; it
-does not grow with the number of training examples.
+does not grow with the number of training examples. Where a plan has several members, its
+segments are those of all of them, and a segment's share of the scores is divided by their number.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvat
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import LayerGradient
-from sourcetrace.core.plan import AttributionPlan, PlannedSegment
+from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
 from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling
 from sourcetrace.core.scoring import paired_segment_scores, segment_scores, walk
 
@@ -84,9 +85,35 @@ def visits(
     ]
 
 
-def stack_queries(
-    source: GradientSource, plan: AttributionPlan, queries: Examples
-) -> dict[str, Tensor]:
+def plan_responses(
+    source: GradientSource,
+    plan: AttributionPlan,
+    queries: Examples,
+    curvatures: Sequence[SegmentCurvature | None],
+    *,
+    scales: Sequence[float] | None = None,
+) -> list[dict[str, Tensor]]:
+    """Return the responses of every segment of every member, [Q + 1, groups, D_out, D_in].
+
+    One member after the other, so that one member's query gradients are held at a time.
+
+    Args:
+        source: Gives the query gradients.
+        plan: The members.
+        queries: The queries; their mean training loss is one more, as in `stack_queries`.
+        curvatures: One a segment; None where the filter needs none.
+        scales: What each segment's eigenvalues are multiplied with; 1 by default.
+    """
+    each = list(zip(curvatures, scales or [1.0] * len(curvatures), strict=True))
+    responses: list[dict[str, Tensor]] = []
+    for member, own in plan.by_member(each):
+        stacked = stack_queries(source, member, queries)
+        fitted, factors = [one for one, _ in own], [factor for _, factor in own]
+        responses += query_responses(stacked, member, fitted, scales=factors)
+    return responses
+
+
+def stack_queries(source: GradientSource, member: Member, queries: Examples) -> dict[str, Tensor]:
     """Return the queries' measurement gradients by layer, [Q + 1, groups, D_out, D_in].
 
     The last row is the gradient of the queries' mean training loss: one more query, whose
@@ -95,7 +122,7 @@ def stack_queries(
     rows: dict[str, list[Tensor]] = {}
     totals: dict[str, Tensor] = {}
     for block in queries.blocks(source.batch_size):
-        _, measured, losses = source.query_gradients(queries, plan.final, block)
+        _, measured, losses = source.query_gradients(queries, member.final, block)
         for name, layer in measured.items():
             rows.setdefault(name, []).append(layer.dense())
         for name, layer in losses.items():
@@ -106,23 +133,23 @@ def stack_queries(
 
 def query_responses(
     queries: Mapping[str, Tensor],
-    plan: AttributionPlan,
+    member: Member,
     curvatures: Sequence[SegmentCurvature | None],
     *,
     scales: Sequence[float] | None = None,
 ) -> list[dict[str, Tensor]]:
-    """Return F_r(H̄_ℓ) v_ℓ / N_stage of every segment, by layer, [Q, groups, D_out, D_in].
+    """Return F_r(H̄_ℓ) v_ℓ / N_stage of a member's segments, by layer, [Q, groups, D_out, D_in].
 
     Args:
         queries: Query gradients by layer, [Q, groups, D_out, D_in].
-        plan: Segments and filters.
+        member: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
         scales: What each segment's eigenvalues are multiplied with; 1 by default.
     """
-    counts = [len(segment.examples) for segment in plan.segments]
-    responses: list[dict[str, Tensor]] = [{} for _ in plan.segments]
+    counts = [len(segment.examples) for segment in member.segments]
+    responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
     for name, gradients in queries.items():
-        filters = [segment.filter_of(name) for segment in plan.segments]
+        filters = [segment.filter_of(name) for segment in member.segments]
         blocks = [None if fitted is None else fitted[name] for fitted in curvatures]
         walked = walk(gradients, filters, blocks, counts, scales=scales)
         for segment, response in zip(responses, walked, strict=True):
@@ -136,7 +163,7 @@ def score_block(
     responses: Sequence[Mapping[str, Tensor]],
     block: Block,
 ) -> Tensor:
-    """Return every segment's share of the scores of a block, [segments, Q, n].
+    """Return every segment's share of the mean scores of a block, [segments, Q, n].
 
     An example outside a segment's stage has 0 there.
     """
@@ -146,7 +173,7 @@ def score_block(
         columns, gradients = _stage_gradients(source, planned, block)
         if len(columns):
             scores[index][:, columns] = segment_scores(responses[index], gradients)
-    return scores
+    return scores / len(plan.members)
 
 
 def self_influence_block(
@@ -155,22 +182,34 @@ def self_influence_block(
     curvatures: Sequence[SegmentCurvature | None],
     block: Block,
 ) -> Tensor:
-    """Return every segment's share of the self-influence of a block, [segments, n].
+    """Return every segment's share of the mean self-influence of a block, [segments, n].
 
     The measurement is the example's own training loss at the final weights.
     """
-    own = source.gradients(plan.final, block)
-    staged = [_stage_gradients(source, planned, block) for planned in plan.segments]
+    shares = [
+        _self_influence(source, member, own, block) for member, own in plan.by_member(curvatures)
+    ]
+    return torch.cat(shares) / len(plan.members)
+
+
+def _self_influence(
+    source: GradientSource,
+    member: Member,
+    curvatures: Sequence[SegmentCurvature | None],
+    block: Block,
+) -> Tensor:
+    own = source.gradients(member.final, block)
+    staged = [_stage_gradients(source, planned, block) for planned in member.segments]
     any_layer = next(iter(own.values()))
     reference = next(iter(any_layer.tensors().values()))
-    scores = reference.new_zeros(len(plan.segments), len(block))
+    scores = reference.new_zeros(len(member.segments), len(block))
     widest = max(layer.size for layer in source.coverage.layers)
     rows = max(1, _SELF_INFLUENCE_BYTES // (widest * reference.element_size()))
     for part in torch.split(torch.arange(len(block)), rows):
         # Layer by layer: a dense gradient of all layers together would be the whole model.
         for name in (layer.name for layer in source.coverage.layers):
             layer = own[name]
-            responses = query_responses({name: layer.rows(part).dense()}, plan, curvatures)
+            responses = query_responses({name: layer.rows(part).dense()}, member, curvatures)
             for index, (columns, gradients) in enumerate(staged):
                 inside = torch.isin(columns, part)
                 targets = columns[inside]

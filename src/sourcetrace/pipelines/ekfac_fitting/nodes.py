@@ -7,7 +7,11 @@ import polars as pl
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+)
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ def fit_curvature(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> StageResult[list[Any]]:
     """Return the curvature of every segment; none where the method needs none."""
     from sourcetrace.core.attribution import fit_segment, visits
@@ -40,6 +45,7 @@ def fit_curvature(
         gradient_cache=gradient_cache,
         gradients=gradients,
         attribution=attribution,
+        ensemble=ensemble,
     )
     if not setup.plan.uses_curvature:
         return StageResult(setup.identity, [])
@@ -52,13 +58,16 @@ def fit_curvature(
             preconditioners=roots,
             progress=track(
                 visits(setup.source, planned.points),
-                f"Fitting segment {planned.segment.number} of {len(setup.plan.segments)}",
+                f"Fitting segment {index} of {len(setup.plan.segments)}",
             ),
         )
-        for planned, roots in zip(
-            setup.plan.segments,
-            preconditioners(checkpoints, checkpoint_manifest, setup),
-            strict=True,
+        for index, (planned, roots) in enumerate(
+            zip(
+                setup.plan.segments,
+                preconditioners(checkpoints, checkpoint_manifest, setup),
+                strict=True,
+            ),
+            start=1,
         )
     ]
     return StageResult(setup.identity, segments)

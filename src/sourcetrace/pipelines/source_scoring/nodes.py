@@ -8,7 +8,12 @@ import polars as pl
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import AttributionParameters, GradientParameters, ReportParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+    ReportParameters,
+)
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
@@ -29,17 +34,19 @@ def score_examples(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
     """Score a block of training examples at a time.
 
     Yields:
         attribution_scores, query_influence, self_influence, segment_contributions of a block.
     """
+    import torch
+
     from sourcetrace.core.attribution import (
-        query_responses,
+        plan_responses,
         score_block,
         self_influence_block,
-        stack_queries,
     )
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
@@ -52,6 +59,7 @@ def score_examples(
         gradient_cache=gradient_cache,
         gradients=gradients,
         attribution=attribution,
+        ensemble=ensemble,
     )
     source, plan = setup.source, setup.plan
     curvatures: list[Any] = [
@@ -59,16 +67,20 @@ def score_examples(
         for segment in curvature.of(setup.identity, stage="ekfac_fitting")
     ]
     curvatures = curvatures or [None] * len(plan.segments)
-    queries = stack_queries(source, plan, setup.queries)
-    responses = query_responses(queries, plan, curvatures)
+    responses = plan_responses(source, plan, setup.queries, curvatures)
+    # A run's segments come once for every dropout mask, under the same number.
+    places: dict[int, list[int]] = {}
+    for index, planned in enumerate(plan.segments):
+        places.setdefault(planned.segment.number, []).append(index)
     query_ids = query_table["example_id"]
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
     for block in track(source.blocks(), "Scoring"):
-        segments = score_block(source, plan, responses, block)
-        own = self_influence_block(source, plan, curvatures, block)
+        shares = score_block(source, plan, responses, block)
+        own_shares = self_influence_block(source, plan, curvatures, block)
+        segments = torch.stack([shares[same].sum(0) for same in places.values()])
+        own = torch.stack([own_shares[same].sum(0) for same in places.values()])
         examples = train_table["example_id"][block.start : block.stop]
-        numbers = [planned.segment.number for planned in plan.segments]
         # The row behind the queries is the mean of their training losses.
         scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
         yield (
@@ -88,7 +100,7 @@ def score_examples(
                         "self_influence": _floats(own[index]),
                     }
                 )
-                for index, number in enumerate(numbers)
+                for index, number in enumerate(places)
             ),
         )
 
