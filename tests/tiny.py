@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import Cache, EvaluationPoint, GradientSource
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
-from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.core.segments import CheckpointRecord, partition_runs
 from sourcetrace.tasks import ClassificationTask
 
 CPU = torch.device("cpu")
@@ -246,15 +247,22 @@ def gradient_source(
 
 
 def case_plan(
-    case: Case, method: str, *, segments: int, damping: float | None = None
+    case: Case,
+    method: str,
+    *,
+    segments: int,
+    damping: float | None = None,
+    dropout_masks: int = 0,
 ) -> AttributionPlan:
     """Return the plan of a method for a case."""
+    runs = [list(own) for _, own in groupby(case.records, key=lambda record: record.run)]
     return make_plan(
         method,
-        partition(case.records, segments),
+        partition_runs(runs, segments),
         case.stage_examples(),
         examples=len(case.ids),
         damping=damping,
+        dropout_masks=dropout_masks,
     )
 
 
@@ -267,11 +275,12 @@ def attribute(
     batch_size: int = 3,
     cache: Cache | None = None,
     damping: float | None = None,
+    dropout_masks: int = 0,
 ) -> Outcome:
     """Run the core over a case, from the covariances to the scores."""
     task = ClassificationTask() if task is None else task
     source = gradient_source(case, task, batch_size=batch_size, cache=cache)
-    plan = case_plan(case, method, segments=segments, damping=damping)
+    plan = case_plan(case, method, segments=segments, damping=damping, dropout_masks=dropout_masks)
     covariances = {point.id: covariances_at(source, point) for point in plan.points}
     curvatures = [
         fit_segment(source, planned, covariances) if planned.filter.uses_curvature else None
