@@ -1,9 +1,11 @@
 """Linear datamodeling score of every method on retrained ground truths.
 
-    python benchmarks/lds.py --ground-truth DIR [--sets mnist concrete] [--queries all]
+    python benchmarks/lds.py --ground-truth DIR [--sets mnist concrete] [--queries all] [--ensemble]
 
 DIR holds a folder a training recipe: recipe.json, data.npz (train_inputs, train_targets, …),
 checkpoints/run0/step_*.pt and outcomes.npz (subsets [S, N], measurements [seeds, S, Q]).
+With --ensemble, sets with several runs get a line for each and one for the mean of their scores,
+which is what the package returns for them together.
 """
 
 import argparse
@@ -25,9 +27,8 @@ from torch.utils.data import Subset, TensorDataset
 
 from sourcetrace.core.attribution import (
     fit_segment,
-    query_responses,
+    plan_responses,
     score_block,
-    stack_queries,
     visits,
 )
 from sourcetrace.core.covariance import merge
@@ -38,6 +39,7 @@ from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import (
     AttributionParameters,
+    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -103,6 +105,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=sorted(REFERENCE_QUERIES))
     parser.add_argument("--queries", choices=("reference", "all"), default="reference")
     parser.add_argument("--run", default="run0")
+    parser.add_argument("--ensemble", action="store_true", help="every run, and their mean")
+    parser.add_argument("--methods", nargs="+", help="these alone")
     parser.add_argument(
         "--damping", nargs="*", type=float, default=[], help="λ of further influence functions"
     )
@@ -130,7 +134,9 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     recipe = json.loads((folder / "recipe.json").read_text())
     kind = ClassificationGroundTruth if recipe["loss"] == "cross-entropy" else RegressionGroundTruth
     task = kind(folder, queries)
-    folder_of_run = CheckpointFolder(folder / "checkpoints" / arguments.run)
+    runs = [arguments.run]
+    if arguments.ensemble:
+        runs = sorted(run.name for run in (folder / "checkpoints").iterdir() if run.is_dir())
     stages = len(recipe["stages"] or [0])
     counts = [*([stages] if stages > 1 else [3, 1]), *arguments.segments]
     variants: list[tuple[str, int | Literal["auto"], float | None]] = [
@@ -146,24 +152,37 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
-    for heading in ("method", "segments", "LDS", "95 % interval", "± queries", "slope", "seconds"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for heading in (
+        *("method", "run", "segments"),
+        *("LDS", "95 % interval", "± queries", "slope", "seconds"),
+    ):
+        table.add_column(heading, justify="left" if heading in ("method", "run") else "right")
+    measurements = measured[:, queries]
     for method, segments, damping in variants:
-        started = time.perf_counter()
-        scores = _scores(task, folder_of_run, method, segments, damping)
-        seconds = time.perf_counter() - started
-        measurements = measured[:, queries]
-        lds = linear_datamodeling_score(scores, subsets, measurements)
-        low, high = bootstrap_interval(scores, subsets, measurements)
-        table.add_row(
-            method if damping is None else f"{method}, λ = {damping:g}",
-            str(segments),
-            f"{lds.mean():.3f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{lds.std() / len(lds) ** 0.5:.3f}",
-            f"{_slope(scores, subsets, measurements):.3f}",
-            f"{seconds:.0f}",
-        )
+        if arguments.methods and method not in arguments.methods:
+            continue
+        found: list[tuple[str, Tensor, float]] = []
+        for run in runs:
+            started = time.perf_counter()
+            checkpoints = CheckpointFolder(folder / "checkpoints" / run)
+            scores = _scores(task, checkpoints, method, segments, damping)
+            found.append((run, scores, time.perf_counter() - started))
+        if len(runs) > 1:
+            mean = torch.stack([scores for _, scores, _ in found]).mean(0)
+            found.append((f"mean of {len(runs)}", mean, sum(seconds for *_, seconds in found)))
+        for run, scores, seconds in found:
+            lds = linear_datamodeling_score(scores, subsets, measurements)
+            low, high = bootstrap_interval(scores, subsets, measurements)
+            table.add_row(
+                method if damping is None else f"{method}, λ = {damping:g}",
+                run,
+                str(segments),
+                f"{lds.mean():.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{lds.std() / len(lds) ** 0.5:.3f}",
+                f"{_slope(scores, subsets, measurements):.3f}",
+                f"{seconds:.0f}",
+            )
     return table
 
 
@@ -183,8 +202,9 @@ def _scores(
 ) -> Tensor:
     """Return scores [Q, N] as the pipeline computes them, kept in memory."""
     attribution = AttributionParameters(method=method, damping=damping)
+    ensemble = EnsembleParameters()
     manifest, _, train_table, query_table = ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=segments), attribution
+        checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
     )
     cache = GradientCache(Path("unused"))
     cache.policy = "memory"
@@ -197,17 +217,19 @@ def _scores(
         gradient_cache=cache,
         gradients=GradientParameters(batch_size=1000),
         attribution=attribution,
+        ensemble=ensemble,
     )
     source, plan = setup.source, setup.plan
-    queries = {name: rows[:-1] for name, rows in stack_queries(source, plan, setup.queries).items()}
-    curvatures = _curvatures(setup, queries)
-    responses = query_responses(queries, plan, curvatures)
+    curvatures = _curvatures(setup)
+    responses = plan_responses(source, plan, setup.queries, curvatures)
+    # The row behind the queries is the mean of their training losses.
     return torch.cat(
-        [score_block(source, plan, responses, block).sum(0) for block in source.blocks()], dim=1
+        [score_block(source, plan, responses, block).sum(0)[:-1] for block in source.blocks()],
+        dim=1,
     )
 
 
-def _curvatures(setup: AuditSetup, queries: dict[str, Tensor]) -> list[Any]:
+def _curvatures(setup: AuditSetup) -> list[Any]:
     source, plan = setup.source, setup.plan
     if not plan.uses_curvature:
         return [None] * len(plan.segments)
@@ -218,8 +240,7 @@ def _curvatures(setup: AuditSetup, queries: dict[str, Tensor]) -> list[Any]:
     fitted = [fit_segment(source, planned, covariances) for planned in plan.segments]
     if setup.method != "scaled_source":
         return fitted
-    scaled = [curvature for _, curvature in scale_curvature(source, plan.segments, fitted, queries)]
-    return scaled[::-1]
+    return [scaled for _, scaled in scale_curvature(source, plan, fitted, setup.queries)]
 
 
 def _tensors(data: Any, side: str) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from tests.oracles.dense import matrix_function, matrix_response
 from tests.oracles.recursion import Phase, Trajectory, UpdateRule, shuffled_batches, train
 from torch import Tensor, nn
 
-from sourcetrace.core.attribution import fit_segment, query_responses, score_block, stack_queries
+from sourcetrace.core.attribution import fit_segment, plan_responses, score_block
 from sourcetrace.core.covariance import LayerCovariances, merge
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
@@ -245,7 +245,7 @@ def source_scores(
         [f"query {i}" for i in range(QUERIES)],
         task.collate,
     )
-    responses = query_responses(stack_queries(source, plan, queries), plan, curvatures)
+    responses = plan_responses(source, plan, queries, curvatures)
     scores = [score_block(source, plan, responses, block) for block in source.blocks()]
     return torch.cat(scores, dim=2).sum(0)[:-1]
 

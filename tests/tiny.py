@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,17 +12,16 @@ from torch import Tensor, nn
 
 from sourcetrace.core.attribution import (
     fit_segment,
-    query_responses,
+    plan_responses,
     score_block,
     self_influence_block,
-    stack_queries,
 )
 from sourcetrace.core.covariance import LayerCovariances, merge
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import Cache, EvaluationPoint, GradientSource
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
-from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.core.segments import CheckpointRecord, number_segments, partition
 from sourcetrace.tasks import ClassificationTask
 
 CPU = torch.device("cpu")
@@ -248,15 +248,22 @@ def gradient_source(
 
 
 def case_plan(
-    case: Case, method: str, *, segments: int, damping: float | None = None
+    case: Case,
+    method: str,
+    *,
+    segments: int,
+    damping: float | None = None,
+    dropout_masks: int = 0,
 ) -> AttributionPlan:
     """Return the plan of a method for a case."""
+    runs = [list(own) for _, own in groupby(case.records, key=lambda record: record.run)]
     return make_plan(
         method,
-        partition(case.records, segments),
+        number_segments(runs, lambda records: partition(records, segments)),
         case.stage_examples(),
         examples=len(case.ids),
         damping=damping,
+        dropout_masks=dropout_masks,
     )
 
 
@@ -269,11 +276,12 @@ def attribute(
     batch_size: int = 3,
     cache: Cache | None = None,
     damping: float | None = None,
+    dropout_masks: int = 0,
 ) -> Outcome:
     """Run the core over a case, from the covariances to the scores."""
     task = ClassificationTask() if task is None else task
     source = gradient_source(case, task, batch_size=batch_size, cache=cache)
-    plan = case_plan(case, method, segments=segments, damping=damping)
+    plan = case_plan(case, method, segments=segments, damping=damping, dropout_masks=dropout_masks)
     covariances = {point.id: covariances_at(source, point) for point in plan.points}
     curvatures = [
         fit_segment(source, planned, covariances) if planned.filter.uses_curvature else None
@@ -281,8 +289,7 @@ def attribute(
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    dense = stack_queries(source, plan, queries)
-    responses = query_responses(dense, plan, curvatures)
+    responses = plan_responses(source, plan, queries, curvatures)
     blocks = source.blocks()
     return Outcome(
         torch.cat([score_block(source, plan, responses, block) for block in blocks], dim=2),

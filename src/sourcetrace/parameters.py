@@ -69,6 +69,16 @@ class AttributionParameters(_Parameters):
     damping: float | None = Field(default=None, gt=0)
 
 
+class EnsembleParameters(_Parameters):
+    """Which scores are averaged, besides those of several training runs.
+
+    Attributes:
+        dropout_masks: Fixed dropout masks under which every run is scored; 0 scores it as it is.
+    """
+
+    dropout_masks: int = Field(default=0, ge=0)
+
+
 class ReportParameters(_Parameters):
     """What the review list suggests.
 

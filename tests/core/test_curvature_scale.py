@@ -98,9 +98,10 @@ def test_every_segment_solves_its_equation_at_the_queries_that_reach_it():
     fitted = [fit_segment(source, one, covariances) for one in plan.segments]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     examples = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    queries = {name: rows[:-1] for name, rows in stack_queries(source, plan, examples).items()}
+    stacked = stack_queries(source, plan.members[0], examples)
+    queries = {name: rows[:-1] for name, rows in stacked.items()}
     names = list(queries)
-    found = list(scale_curvature(source, plan.segments, fitted, queries))[::-1]
+    found = scale_curvature(source, plan, fitted, examples)
 
     walking = torch.cat([queries[name].flatten(1) for name in names], dim=1)
     for one, curvature, (scale, scaled) in reversed(

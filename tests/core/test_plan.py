@@ -34,14 +34,14 @@ def test_every_checkpoint_is_a_point_of_its_segment(method):
     plan = plan_of(method)
     assert visited(plan) == [[("c1",), ("c2",)], [("c3",)], [("c4",), ("c5",)]]
     assert [point.id for point in plan.points] == ["c1", "c2", "c3", "c4", "c5"]
-    assert plan.final.id == "c5"
+    assert plan.members[0].final.id == "c5"
     assert plan.uses_curvature is (method == "source")
 
 
 def test_fast_source_takes_one_point_a_segment_and_the_final_weights_besides():
     plan = plan_of("fast_source")
     assert visited(plan) == [[("c1", "c2")], [("c3",)], [("c4", "c5")]]
-    assert plan.final.checkpoints == ("c5",)
+    assert plan.members[0].final.checkpoints == ("c5",)
     assert [point.id for point in plan.points][-1] == "c5"
     assert len(plan.points) == 4
     assert plan.uses_curvature
@@ -49,7 +49,7 @@ def test_fast_source_takes_one_point_a_segment_and_the_final_weights_besides():
 
 def test_a_last_segment_of_one_checkpoint_shares_the_final_point():
     plan = plan_of("fast_source", SEGMENTS[:2])
-    assert plan.segments[-1].points == (plan.final,)
+    assert plan.segments[-1].points == (plan.members[0].final,)
     assert len(plan.points) == 2
 
 
@@ -57,10 +57,10 @@ def test_a_last_segment_of_one_checkpoint_shares_the_final_point():
 def test_methods_without_training_know_the_final_checkpoint_and_one_pool_of_data(method):
     plan = plan_of(method)
     assert visited(plan) == [[("c5",)]]
-    assert plan.points == (plan.final,)
+    assert plan.points == (plan.members[0].final,)
     (planned,) = plan.segments
     assert planned.examples.tolist() == list(range(6))
-    assert plan.final.curvature_examples.tolist() == list(range(6))
+    assert plan.members[0].final.curvature_examples.tolist() == list(range(6))
     assert plan.uses_curvature is (method == "influence")
 
 
@@ -72,10 +72,10 @@ def test_a_segment_reads_its_own_stage_and_the_final_point_everything(method):
         assert planned.examples.tolist() == own
         for point in planned.points:
             assert point.curvature_examples.tolist() == own
-            if point is not plan.final:
+            if point is not plan.members[0].final:
                 assert point.examples.tolist() == own
     # Every example's own loss is wanted at the final weights: for signals and self-influence.
-    assert plan.final.examples.tolist() == list(range(6))
+    assert plan.members[0].final.examples.tolist() == list(range(6))
 
 
 def test_filters_take_the_step_mass_and_decay_of_their_segment():

@@ -73,12 +73,13 @@ def test_a_basis_that_is_the_identity_comes_back_as_such(tmp_path, basis):
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (1, 2)], ids=["whole", "diagonal"])
 def test_covariances_come_back(tmp_path, shape):
-    sums = {"step_1": {"a.b": CovarianceSums(torch.rand(shape), torch.rand(1, 3, 3), 7)}}
+    name = "run0/step_1#mask2"
+    sums = {name: {"a.b": CovarianceSums(torch.rand(shape), torch.rand(1, 3, 3), 7)}}
     dataset = CovariancesDataset(filepath=str(tmp_path / "covariances.safetensors"))
     dataset.save(StageResult("this run", sums))
-    loaded = dataset.load().of("this run", stage="gradient_extraction")["step_1"]["a.b"]
+    loaded = dataset.load().of("this run", stage="gradient_extraction")[name]["a.b"]
     assert loaded.examples == 7
-    assert torch.equal(loaded.activation, sums["step_1"]["a.b"].activation)
+    assert torch.equal(loaded.activation, sums[name]["a.b"].activation)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import CheckpointsDataset
-from sourcetrace.parameters import AttributionParameters, SegmentParameters
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
@@ -60,7 +60,11 @@ def save_run(folder, task, steps, **changes):
 def ingest(folder, task, count=2):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     return ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=count), AttributionParameters(device="cpu")
+        checkpoints,
+        task,
+        SegmentParameters(count=count),
+        AttributionParameters(device="cpu"),
+        EnsembleParameters(),
     )
 
 
@@ -270,7 +274,7 @@ def test_segments_end_where_they_are_told_to(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20, 30, 40])
     checkpoints = CheckpointsDataset(path=str(tmp_path)).load()
     device = AttributionParameters(device="cpu")
-    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), device)
+    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), device, EnsembleParameters())
     assert manifest["segment"].to_list() == [1, 2, 2, 3]
     with pytest.raises(InputError, match=r"segments\.ends names step 25"):
-        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), device)
+        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), device, EnsembleParameters())

@@ -18,7 +18,7 @@ def tables(ids, harm, *, labels, predicted, probability, errors=None):
     errors = errors or [0.0] * count
     return {
         "train_table": pl.DataFrame({"example_id": ids, "label": labels, "stage": [["s"]] * count}),
-        "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"]}),
+        "checkpoint_manifest": pl.DataFrame({"checkpoint_id": ["first", "last"], "run": ["", ""]}),
         "example_signals": pl.DataFrame(
             {
                 "example_id": ids * 2,

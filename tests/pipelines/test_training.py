@@ -13,7 +13,12 @@ from torch.utils.data import TensorDataset
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
-from sourcetrace.parameters import AttributionParameters, GradientParameters, SegmentParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+    SegmentParameters,
+)
 from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
@@ -91,6 +96,7 @@ def ingest(folder, task=None, count=1, **settings):
         task or Tiny(),
         SegmentParameters(count=count),
         AttributionParameters(device="cpu"),
+        EnsembleParameters(),
     )
     CheckpointManifest.validate(tables[0])
     return checkpoints, tables
@@ -108,6 +114,7 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
         "attribution": AttributionParameters(method=method, device="cpu"),
+        "ensemble": EnsembleParameters(),
     }
 
 

@@ -1,5 +1,6 @@
 """Example tables for the page, with made-up scores: small, of any size, and with gaps."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ def page_content(
         {
             "checkpoint_id": CHECKPOINTS,
             "file": [f"{name}.safetensors" for name in CHECKPOINTS],
+            "run": [""] * 3,
             "step": [10, 20, 30],
             "stage": ["train"] * 3,
             "segment": [1, 1, 2],
@@ -217,5 +219,30 @@ def ground_truth(*names: str) -> GroundTruthEvaluation:
                 }
             )
             for i, name in enumerate(names)
+        ),
+    )
+
+
+def two_runs() -> PageContent:
+    """Return content of two training runs with equal steps, of two segments each."""
+    content = page_content()
+    ids = pl.col("checkpoint_id")
+    return replace(
+        content,
+        checkpoint_manifest=pl.concat(
+            content.checkpoint_manifest.with_columns(
+                pl.lit(run) + "/" + ids, run=pl.lit(run), segment=pl.col("segment") + 2 * number
+            )
+            for number, run in enumerate(("run0", "run1"))
+        ),
+        segment_contributions=pl.concat(
+            content.segment_contributions.with_columns(pl.col("segment") + 2 * number)
+            for number in range(2)
+        ),
+        example_signals=pl.concat(
+            content.example_signals.with_columns(
+                pl.lit(run) + "/" + ids, loss=pl.col("loss") + number
+            )
+            for number, run in enumerate(("run0", "run1"))
         ),
     )

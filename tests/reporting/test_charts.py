@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from sourcetrace.reporting import charts, palette, ranking_chart, training_charts
-from tests.reporting.content import ground_truth, page_content
+from tests.reporting.content import ground_truth, page_content, two_runs
 
 
 def all_figures(content):
@@ -108,6 +108,18 @@ def test_a_mean_of_checkpoints_lies_between_them():
     steps = {"step_10": 10, "step_20": 20, "step_30": 30}
     assert training_charts._mean_step("step_10+step_20", steps) == 15
     assert training_charts._mean_step("elsewhere", steps) is None
+
+
+def test_two_runs_make_one_course_and_name_their_segments():
+    content = two_runs()
+    signals, manifest = content.example_signals, content.checkpoint_manifest
+    figure = training_charts.loss_over_training(signals, content.review_list, manifest)
+    assert "at 3 evaluation points" in figure.description
+    figure = training_charts.segment_contributions(
+        content.segment_contributions, content.review_list, manifest
+    )
+    for name in ("segment · run · steps", "2 · run0 · 30", "3 · run1 · 10–20"):
+        assert name in figure.svg
 
 
 def test_one_evaluation_point_makes_no_claim_about_a_course():

@@ -3,7 +3,7 @@
 import polars as pl
 
 from sourcetrace.reporting import tables
-from tests.reporting.content import ground_truth, page_content
+from tests.reporting.content import ground_truth, page_content, two_runs
 
 
 def test_review_table_is_cut_and_names_the_file():
@@ -79,3 +79,20 @@ def test_checkpoints_show_how_they_were_trained():
     group = pl.col("parameter_groups")
     several = manifest.with_columns(group.list.concat(group))
     assert "those of the first parameter group" in tables.checkpoint_table(several).note
+
+
+def test_two_runs_are_listed_one_after_the_other():
+    content = two_runs()
+    manifest = content.checkpoint_manifest
+    shuffled = manifest.sample(fraction=1, shuffle=True, seed=1)
+    table = tables.checkpoint_table(shuffled)
+    assert [row[0] for row in table.rows] == manifest["checkpoint_id"].to_list()
+    suspects = content.review_list.head(6)["example_id"]
+    table = tables.segment_table(shuffled, content.segment_contributions, suspects)
+    assert table.columns[1].title == "Run · stage"
+    assert [row[:4] for row in table.rows] == [
+        ["1", "run0 · train", "2", "10–20"],
+        ["2", "run0 · train", "1", "30"],
+        ["3", "run1 · train", "2", "10–20"],
+        ["4", "run1 · train", "1", "30"],
+    ]

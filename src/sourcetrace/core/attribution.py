@@ -1,7 +1,8 @@
 """Fitting the curvature and scoring, block by block, over a plan.
 
 Memory holds the filtered queries, [segments, Q, P], and one block of training gradients; it
-does not grow with the number of training examples.
+does not grow with the number of training examples. Where a plan has several members, its
+segments are those of all of them, and a segment's share of the scores is divided by their number.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvat
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import LayerGradient
-from sourcetrace.core.plan import AttributionPlan, PlannedSegment
+from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
 from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling
 from sourcetrace.core.scoring import checkpoint_scores, paired_segment_scores, walk
 
@@ -85,9 +86,29 @@ def visits(
     ]
 
 
-def stack_queries(
-    source: GradientSource, plan: AttributionPlan, queries: Examples
-) -> dict[str, Tensor]:
+def plan_responses(
+    source: GradientSource,
+    plan: AttributionPlan,
+    queries: Examples,
+    curvatures: Sequence[SegmentCurvature | None],
+) -> list[dict[str, Tensor]]:
+    """Return the responses of every segment of every member, [Q + 1, groups, D_out, D_in].
+
+    One member after the other, so that one member's query gradients are held at a time.
+
+    Args:
+        source: Gives the query gradients.
+        plan: The members.
+        queries: The queries; their mean training loss is one more, as in `stack_queries`.
+        curvatures: One a segment; None where the filter needs none.
+    """
+    responses: list[dict[str, Tensor]] = []
+    for member, fitted in plan.by_member(curvatures):
+        responses += query_responses(stack_queries(source, member, queries), member, fitted)
+    return responses
+
+
+def stack_queries(source: GradientSource, member: Member, queries: Examples) -> dict[str, Tensor]:
     """Return the queries' measurement gradients by layer, [Q + 1, groups, D_out, D_in].
 
     The last row is the gradient of the queries' mean training loss: one more query, whose
@@ -96,7 +117,7 @@ def stack_queries(
     rows: dict[str, list[Tensor]] = {}
     totals: dict[str, Tensor] = {}
     for block in queries.blocks(source.batch_size):
-        _, measured, losses = source.query_gradients(queries, plan.final, block)
+        _, measured, losses = source.query_gradients(queries, member.final, block)
         for name, layer in measured.items():
             rows.setdefault(name, []).append(layer.dense())
         for name, layer in losses.items():
@@ -107,20 +128,20 @@ def stack_queries(
 
 def query_responses(
     queries: Mapping[str, Tensor],
-    plan: AttributionPlan,
+    member: Member,
     curvatures: Sequence[SegmentCurvature | None],
 ) -> list[dict[str, Tensor]]:
-    """Return F_r(H̄_ℓ) v_ℓ / N_stage of every segment, by layer, [Q, groups, D_out, D_in].
+    """Return F_r(H̄_ℓ) v_ℓ / N_stage of a member's segments, by layer, [Q, groups, D_out, D_in].
 
     Args:
         queries: Query gradients by layer, [Q, groups, D_out, D_in].
-        plan: Segments and filters.
+        member: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
     """
-    counts = [len(segment.examples) for segment in plan.segments]
-    responses: list[dict[str, Tensor]] = [{} for _ in plan.segments]
+    counts = [len(segment.examples) for segment in member.segments]
+    responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
     for name, gradients in queries.items():
-        filters = [segment.filter_of(name) for segment in plan.segments]
+        filters = [segment.filter_of(name) for segment in member.segments]
         blocks = [None if fitted is None else fitted[name] for fitted in curvatures]
         walked = walk(gradients, filters, blocks, counts)
         for segment, response in zip(responses, walked, strict=True):
@@ -133,9 +154,10 @@ class BlockScores:
     """Scores of a block's n examples for the rows of `stack_queries`.
 
     Attributes:
-        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
-        checkpoint_sums: A segment's share summed over the Q queries, had each of its points
-            been the only one: [points, n] a segment, float64.
+        shares: Every segment's share of the mean over members, [segments, Q + 1, n]; 0 for an
+            example outside its stage.
+        checkpoint_sums: A segment's share of its member's score, summed over the Q queries, had
+            each of its points been the only one: [points, n] a segment, float64.
     """
 
     shares: Tensor
@@ -166,7 +188,7 @@ def score_block_by_checkpoint(
         for number, scores in enumerate(checkpoint_scores(responses[index], gradients)):
             shares[index][:, columns] += scores
             own[number, columns] = scores[:-1].double().sum(0)
-        shares[index] /= len(planned.points)
+        shares[index] /= len(planned.points) * len(plan.members)
         sums.append(own)
     return BlockScores(shares, tuple(sums))
 
@@ -177,7 +199,7 @@ def score_block(
     responses: Sequence[Mapping[str, Tensor]],
     block: Block,
 ) -> Tensor:
-    """Return every segment's share of the scores of a block, [segments, Q, n].
+    """Return every segment's share of the mean scores of a block, [segments, Q, n].
 
     An example outside a segment's stage has 0 there.
     """
@@ -190,22 +212,34 @@ def self_influence_block(
     curvatures: Sequence[SegmentCurvature | None],
     block: Block,
 ) -> Tensor:
-    """Return every segment's share of the self-influence of a block, [segments, n].
+    """Return every segment's share of the mean self-influence of a block, [segments, n].
 
     The measurement is the example's own training loss at the final weights.
     """
-    own = source.gradients(plan.final, block)
-    staged = [_stage_gradients(source, planned, block) for planned in plan.segments]
+    shares = [
+        _self_influence(source, member, own, block) for member, own in plan.by_member(curvatures)
+    ]
+    return torch.cat(shares) / len(plan.members)
+
+
+def _self_influence(
+    source: GradientSource,
+    member: Member,
+    curvatures: Sequence[SegmentCurvature | None],
+    block: Block,
+) -> Tensor:
+    own = source.gradients(member.final, block)
+    staged = [_stage_gradients(source, planned, block) for planned in member.segments]
     any_layer = next(iter(own.values()))
     reference = next(iter(any_layer.tensors().values()))
-    scores = reference.new_zeros(len(plan.segments), len(block))
+    scores = reference.new_zeros(len(member.segments), len(block))
     widest = max(layer.size for layer in source.coverage.layers)
     rows = max(1, _SELF_INFLUENCE_BYTES // (widest * reference.element_size()))
     for part in torch.split(torch.arange(len(block)), rows):
         # Layer by layer: a dense gradient of all layers together would be the whole model.
         for name in (layer.name for layer in source.coverage.layers):
             layer = own[name]
-            responses = query_responses({name: layer.rows(part).dense()}, plan, curvatures)
+            responses = query_responses({name: layer.rows(part).dense()}, member, curvatures)
             for index, (columns, gradients) in enumerate(staged):
                 inside = torch.isin(columns, part)
                 targets = columns[inside]

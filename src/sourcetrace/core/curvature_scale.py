@@ -21,11 +21,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sourcetrace.core.attribution import stack_queries
 from sourcetrace.core.curvature import SegmentCurvature
-from sourcetrace.core.examples import Block
+from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import Gradients, concatenate
-from sourcetrace.core.plan import PlannedSegment
+from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
 from sourcetrace.core.scoring import SegmentStep
 
 QUERIES = 32
@@ -46,29 +47,43 @@ _TOLERANCE = 0.01
 
 def scale_curvature(
     source: GradientSource,
-    segments: Sequence[PlannedSegment],
+    plan: AttributionPlan,
+    fitted: Sequence[SegmentCurvature],
+    queries: Examples,
+) -> list[tuple[float, SegmentCurvature]]:
+    """Return c and c H̄ of every segment.
+
+    Args:
+        source: Gives the gradients with sampled labels, and the queries'.
+        plan: The members and their segments.
+        fitted: H̄ of each segment.
+        queries: The queries, of which `QUERIES` are used.
+    """
+    found: list[tuple[float, SegmentCurvature]] = []
+    for member, curvatures in plan.by_member(fitted):
+        stacked = stack_queries(source, member, queries)
+        # Without the last row, the mean loss, which is not a measurement.
+        count = len(queries)
+        chosen = torch.linspace(0, count - 1, min(QUERIES, count)).round().long()
+        walking = {name: gradients[chosen] for name, gradients in stacked.items()}
+        found += reversed(list(_walk_back(source, member, curvatures, walking)))
+    return found
+
+
+def _walk_back(
+    source: GradientSource,
+    member: Member,
     fitted: Sequence[SegmentCurvature],
     queries: Mapping[str, Tensor],
 ) -> Iterator[tuple[float, SegmentCurvature]]:
-    """Yield c and c H̄ of every segment, the last segment first, as the queries walk.
-
-    Args:
-        source: Gives the gradients with sampled labels.
-        segments: In the order of training.
-        fitted: H̄ of each.
-        queries: Query gradients by layer, [Q, groups, D_out, D_in].
-    """
-    count = len(next(iter(queries.values())))
-    chosen = torch.linspace(0, count - 1, min(QUERIES, count)).round().long()
-    walking = {name: gradients[chosen] for name, gradients in queries.items()}
-    for planned, curvature in zip(reversed(segments), reversed(fitted), strict=True):
+    """Yield c and c H̄ of a member's segments, the last one first, as the queries walk."""
+    for planned, curvature in zip(reversed(member.segments), reversed(fitted), strict=True):
         sampled = [_sampled_gradients(source, planned, point) for point in planned.points]
-        scale = curvature_scale(planned, curvature, walking, sampled)
+        scale = curvature_scale(planned, curvature, queries, sampled)
         scaled = {name: block.scaled(scale) for name, block in curvature.items()}
         yield scale, scaled
-        walking = {
-            name: step.propagated() for name, step in _steps(planned, scaled, walking).items()
-        }
+        steps = _steps(planned, scaled, queries)
+        queries = {name: step.propagated() for name, step in steps.items()}
 
 
 def curvature_scale(

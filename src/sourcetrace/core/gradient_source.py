@@ -7,6 +7,7 @@ same numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.capture import capture_forward, per_example_loss
 from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.dropout import dropout_mask
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradients import LayerGradient, from_tensors, squared_norms
 from sourcetrace.core.layers import Coverage
@@ -40,12 +42,16 @@ class EvaluationPoint:
         checkpoints: Ids whose weights are averaged.
         examples: Training examples whose gradients are needed here, increasing, [n].
         curvature_examples: Those whose stage it is; they make up the curvature, [n'].
+        draws: Names what is drawn here, such as sampled labels; the id, unless said otherwise.
+        dropout_mask: Number of the fixed dropout mask that thins the model; 0 for none.
     """
 
     id: str
     checkpoints: tuple[str, ...]
     examples: Tensor
     curvature_examples: Tensor
+    draws: str = ""
+    dropout_mask: int = 0
 
     def rows(self, block: Block) -> Tensor:
         """Return the numbers of the needed examples that lie in `block`."""
@@ -97,7 +103,7 @@ class GradientSource:
         load_weights: Checkpoint id -> state dict.
         cache: Where blocks may be kept.
         batch_size: Examples a block.
-        seed: Of the sampled labels.
+        seed: Of the sampled labels and the dropout masks.
         device: Where the model runs.
     """
 
@@ -149,6 +155,14 @@ class GradientSource:
             for key, value in states[-1].items()
         }
 
+    def thinned(self, point: EvaluationPoint, *, examples: int) -> AbstractContextManager[None]:
+        """Return the context in which the model has the dropout mask of `point`, if it has one.
+
+        Forward and backward passes both belong into it: recomputed activations run the model
+        again.
+        """
+        return dropout_mask(self._model, point.dropout_mask, seed=self.seed, examples=examples)
+
     def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> Extraction:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
 
@@ -157,6 +171,10 @@ class GradientSource:
             block: The examples.
             keep: Whether the cache is offered the gradients.
         """
+        with self.thinned(point, examples=len(point.rows(block))):
+            return self._extract(point, block, keep=keep)
+
+    def _extract(self, point: EvaluationPoint, block: Block, *, keep: bool) -> Extraction:
         rows = point.rows(block)
         own = torch.isin(rows, point.curvature_examples)
         batch = self.training.batch(rows.tolist(), self.device)
@@ -170,7 +188,7 @@ class GradientSource:
         )
         count = len(rows)
         generator = ExampleGenerator.for_examples(
-            self.training.seeds(rows.tolist(), seed=self.seed, purpose=point.id)
+            self.training.seeds(rows.tolist(), seed=self.seed, purpose=point.draws or point.id)
         )
         inputs = captured.inputs(examples=count)
         sampled_loss = objective.sampled_loss(captured.outputs, generator)
@@ -218,6 +236,12 @@ class GradientSource:
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]:
         """Return signals, measurement gradients and training-loss gradients of query examples."""
+        with self.thinned(point, examples=len(block)):
+            return self._query_gradients(queries, point, block)
+
+    def _query_gradients(
+        self, queries: Examples, point: EvaluationPoint, block: Block
+    ) -> tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]:
         index = list(range(block.start, block.stop))
         batch = queries.batch(index, self.device)
         model = self.model_at(point)

@@ -3,10 +3,15 @@
 Source takes gradients and curvature at every checkpoint of a segment and averages them;
 Fast-Source takes them once, at the mean of the segment's weights; an influence function and
 gradient similarity know the final checkpoint alone and treat all data as one stage.
+
+Several training runs make an ensemble, and so do several dropout masks of one run: each member
+has its own segments and final weights, and the scores are the mean over the members.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +23,8 @@ from sourcetrace.core.layers import Layer
 from sourcetrace.core.methods import Method
 from sourcetrace.core.optimizer_settings import ParameterSettings
 from sourcetrace.core.segments import Segment
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -44,18 +51,41 @@ class PlannedSegment:
 
 
 @dataclass(frozen=True)
-class AttributionPlan:
+class Member:
     """Segments in the order of training, and the final weights, where queries are measured."""
 
     segments: tuple[PlannedSegment, ...]
     final: EvaluationPoint
 
+
+@dataclass(frozen=True)
+class AttributionPlan:
+    """The members of an ensemble, one for an ordinary run; scores are the mean over them."""
+
+    members: tuple[Member, ...]
+
+    @property
+    def segments(self) -> tuple[PlannedSegment, ...]:
+        """The segments of all members, one member after the other."""
+        return tuple(segment for member in self.members for segment in member.segments)
+
     @property
     def points(self) -> tuple[EvaluationPoint, ...]:
         """Every point whose training gradients are needed, each once."""
-        points = {p.id: p for segment in self.segments for p in segment.points}
-        points.setdefault(self.final.id, self.final)
+        points: dict[str, EvaluationPoint] = {}
+        for member in self.members:
+            points |= {p.id: p for segment in member.segments for p in segment.points}
+            points.setdefault(member.final.id, member.final)
         return tuple(points.values())
+
+    def by_member(self, values: Sequence[_Value]) -> list[tuple[Member, Sequence[_Value]]]:
+        """Give every member its share of `values`, one a segment."""
+        shares, start = [], 0
+        for member in self.members:
+            stop = start + len(member.segments)
+            shares.append((member, values[start:stop]))
+            start = stop
+        return shares
 
     @property
     def uses_curvature(self) -> bool:
@@ -71,22 +101,23 @@ def make_plan(
     examples: int,
     damping: float | None = None,
     layers: Sequence[Layer] = (),
+    dropout_masks: int = 0,
 ) -> AttributionPlan:
     """Plan a method.
 
     Args:
         method: Name of the method.
-        segments: As `partition` returned them.
+        segments: As `partition` returned them; of several runs, one run after the other.
         stage_examples: Stage -> numbers of its training examples, increasing.
         examples: Training examples in all.
         damping: λ of the influence function.
         layers: The attributed layers; needed where the segments have settings by parameter.
+        dropout_masks: Members made of every run by fixed dropout masks; 0 takes the run as it is.
 
     Raises:
         InputError: If a stage of the checkpoints has no training example, or the optimiser's
             settings differ within a layer.
     """
-    everything = torch.arange(examples)
     for segment in segments:
         if len(stage_examples.get(segment.stage, ())) == 0:
             raise InputError(
@@ -94,16 +125,47 @@ def make_plan(
                 f"{segment.stage!r}, but no training example does. The training table's 'stage' "
                 f"column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
             )
+    runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
+    return AttributionPlan(
+        tuple(
+            _member(
+                method,
+                own,
+                stage_examples,
+                examples=examples,
+                damping=damping,
+                layers=layers,
+                mask=mask,
+            )
+            for own in runs
+            for mask in (range(1, dropout_masks + 1) if dropout_masks else [0])
+        )
+    )
+
+
+def _member(
+    method: Method,
+    segments: Sequence[Segment],
+    stage_examples: Mapping[str, Tensor],
+    *,
+    examples: int,
+    damping: float | None,
+    layers: Sequence[Layer],
+    mask: int,
+) -> Member:
+    """Plan one run under one dropout mask."""
+    everything = torch.arange(examples)
     last = segments[-1]
     final_id = last.checkpoints[-1]
     pooled = method in ("influence", "gradient_similarity")
     final_stage = everything if pooled else stage_examples[last.stage]
-    final = EvaluationPoint(final_id, (final_id,), everything, final_stage)
 
     def point(checkpoints: tuple[str, ...], own: Tensor) -> EvaluationPoint:
         if checkpoints == (final_id,):
             return final
-        return EvaluationPoint("+".join(checkpoints), checkpoints, own, own)
+        return _point(last.run, checkpoints, own, own, mask=mask)
+
+    final = _point(last.run, (final_id,), everything, final_stage, mask=mask)
 
     planned = []
     for segment in [last] if pooled else segments:
@@ -139,7 +201,18 @@ def make_plan(
                 },
             )
         )
-    return AttributionPlan(tuple(planned), final)
+    return Member(tuple(planned), final)
+
+
+def _point(
+    run: str, checkpoints: tuple[str, ...], examples: Tensor, stage: Tensor, *, mask: int
+) -> EvaluationPoint:
+    ending = f"#mask{mask}" if mask else ""
+    # Without the run's name, a run draws in an ensemble what it draws alone.
+    draws = "+".join(name.removeprefix(f"{run}/") for name in checkpoints)
+    return EvaluationPoint(
+        "+".join(checkpoints) + ending, checkpoints, examples, stage, draws + ending, mask
+    )
 
 
 def _layer_settings(segment: Segment, layer: Layer) -> ParameterSettings | None:

@@ -1,7 +1,7 @@
 """Checkpoints in order, the step mass of each, and their partition into segments."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from sourcetrace.core.errors import InputError
@@ -21,6 +21,7 @@ class CheckpointRecord:
         weight_decay: Coupled weight decay; AdamW's is decoupled.
         optimizer: Its name.
         groups: The parameter groups; none means one of all parameters with the settings above.
+        run: Name of the training run, where there are several; the id begins with it.
     """
 
     id: str
@@ -31,6 +32,7 @@ class CheckpointRecord:
     weight_decay: float
     optimizer: OptimizerName = "SGD"
     groups: tuple[ParameterGroup, ...] = ()
+    run: str = ""
 
     @property
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
@@ -49,7 +51,7 @@ class Segment:
     """Consecutive checkpoints over which gradients and curvature count as stationary.
 
     Attributes:
-        number: From 1, in the order of training.
+        number: From 1, in the order of training; over all runs, one run after the other.
         stage: The stage it lies in; a segment never spans two.
         step_mass: τ, Σ of learning rates over its steps, times the momentum's factor; of the
             first parameter group.
@@ -57,6 +59,7 @@ class Segment:
         checkpoints: Ids, in order.
         optimizer: Name of the optimiser.
         settings: Parameter -> its own τ and w; empty where all parameters are alike.
+        run: Name of the training run, where there are several.
     """
 
     number: int
@@ -66,6 +69,7 @@ class Segment:
     checkpoints: tuple[str, ...]
     optimizer: OptimizerName = "SGD"
     settings: Mapping[str, ParameterSettings] = field(default_factory=dict)
+    run: str = ""
 
 
 def check_order(records: Sequence[CheckpointRecord]) -> None:
@@ -247,7 +251,20 @@ def make_segment(
         tuple(record.id for record in members),
         members[0].optimizer,
         settings,
+        members[0].run,
     )
+
+
+def number_segments(
+    runs: Sequence[Sequence[CheckpointRecord]],
+    partition_run: Callable[[Sequence[CheckpointRecord]], Sequence[Segment]],
+) -> list[Segment]:
+    """Partition every run by itself, and number the segments over all of them."""
+    segments: list[Segment] = []
+    for records in runs:
+        first = len(segments)
+        segments += [replace(one, number=first + one.number) for one in partition_run(records)]
+    return segments
 
 
 def settings_of(segments: Sequence[Segment]) -> Callable[[str], Hashable]:

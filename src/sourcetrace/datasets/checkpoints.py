@@ -1,4 +1,7 @@
-"""A folder of ordinary PyTorch checkpoints, read without executing anything in them."""
+"""A folder of ordinary PyTorch checkpoints, read without executing anything in them.
+
+A folder with checkpoints in its sub-folders only holds several training runs, one a sub-folder.
+"""
 
 import hashlib
 import io
@@ -6,7 +9,7 @@ import os
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +44,7 @@ class Checkpoint:
     Attributes:
         record: Id, step, stage and optimiser settings; its groups have no names yet.
         training: What the file says of the training.
-        file: Its file's name in the folder.
+        file: Its file's name in the folder, with the run's sub-folder where there are several.
         sha256: Of the bytes that were loaded, an optimiser's file beside it included.
         bytes: Size of the file.
         state_dict: The model's.
@@ -56,7 +59,7 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of a folder, in the natural order of their names."""
+    """The checkpoints of a folder, in the natural order of their names, run after run."""
 
     def __init__(
         self,
@@ -80,20 +83,19 @@ class CheckpointFolder:
                 f"checkpoints.path: there is no folder {str(self._folder)!r}. Set "
                 "checkpoints.path to the folder your training saved its checkpoints to."
             )
-        files = [
+        files = _checkpoint_files(self._folder) or [
             file
-            for file in self._folder.iterdir()
-            if file.suffix in (".pt", ".safetensors")
-            and not file.name.endswith(OPTIMIZER_SUFFIX)
-            and file.is_file()
+            for run in _sorted_by_name(self._folder.iterdir())
+            if run.is_dir()
+            for file in _checkpoint_files(run)
         ]
         if not files:
             raise InputError(
                 f"checkpoints.path: the folder {str(self._folder)!r} holds no .pt and no "
-                ".safetensors file. Save a few checkpoints during training "
-                "(model_state_dict, optimizer_state_dict, step)."
+                ".safetensors file, nor does a folder in it. Save a few checkpoints during "
+                "training (model_state_dict, optimizer_state_dict, step)."
             )
-        return sorted(files, key=lambda file: _natural_order(file.name))
+        return files
 
     def load(self, file: Path) -> Checkpoint:
         """Read one checkpoint.
@@ -110,8 +112,9 @@ class CheckpointFolder:
             state_dict = _state_dict(file, content["model_state_dict"])
             training = describe_training(file, content)
         groups = tuple(group.settings for group in training.groups)
+        name = file.relative_to(self._folder)
         record = CheckpointRecord(
-            id=file.stem,
+            id=name.with_suffix("").as_posix(),
             step=training.step,
             stage=training.stage or self._stage_of(training.step, file),
             learning_rate=groups[0].learning_rate,
@@ -119,8 +122,10 @@ class CheckpointFolder:
             weight_decay=groups[0].weight_decay,
             optimizer=training.optimizer,
             groups=groups,
+            run="" if name.parent == Path() else name.parent.as_posix(),
         )
-        return Checkpoint(record, training, file.name, _digest(file, data), len(data), state_dict)
+        digest = _digest(file, data)
+        return Checkpoint(record, training, name.as_posix(), digest, len(data), state_dict)
 
     @property
     def stage_ends(self) -> dict[str, int]:
@@ -147,7 +152,7 @@ class CheckpointFolder:
             InputError: If the file has changed since the manifest was written, or the second
                 moments are missing or not finite.
         """
-        file = self._folder / Path(file_name).name
+        file = self._path_of(file_name)
         data = file.read_bytes()
         _refuse_change(file_name, _digest(file, data), sha256)
         if file.suffix == ".safetensors":
@@ -163,7 +168,7 @@ class CheckpointFolder:
         """
         kept = self._weights.get(sha256)
         if kept is None:
-            checkpoint = self.load(self._folder / Path(file_name).name)
+            checkpoint = self.load(self._path_of(file_name))
             _refuse_change(file_name, checkpoint.sha256, sha256)
             kept = checkpoint.state_dict
             if len(self._weights) >= _WEIGHTS_KEPT:
@@ -171,6 +176,11 @@ class CheckpointFolder:
         self._weights[sha256] = kept
         self._weights.move_to_end(sha256)
         return kept
+
+    def _path_of(self, file_name: str) -> Path:
+        # A manifest that was tampered with leads to no file outside the folder.
+        *folders, name = [part for part in Path(file_name).parts if part not in ("/", "..")]
+        return self._folder.joinpath(*folders[-1:], name)
 
     def _stage_of(self, step: int, file: Path) -> str:
         if not self._stages:
@@ -182,6 +192,20 @@ class CheckpointFolder:
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self._stages}). Correct the last steps."
         )
+
+
+def _checkpoint_files(folder: Path) -> list[Path]:
+    return _sorted_by_name(
+        file
+        for file in folder.iterdir()
+        if file.suffix in (".pt", ".safetensors")
+        and not file.name.endswith(OPTIMIZER_SUFFIX)
+        and file.is_file()
+    )
+
+
+def _sorted_by_name(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: _natural_order(path.name))
 
 
 def _digest(file: Path, data: bytes) -> str:
@@ -305,7 +329,8 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], Checkpoint
         import torch
 
         marker = self._path / _MARKER
-        if any(self._path.glob("*.pt")) and not marker.exists():
+        others = [*self._path.glob("*.pt"), *self._path.glob("*/*.pt")]
+        if others and not marker.exists():
             raise InputError(
                 f"{str(self._path)!r} holds checkpoints of a training run that is not the "
                 "demo's; they are left as they are. To audit them: kedro run --pipelines audit."

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from kedro.io import AbstractDataset
 
@@ -36,7 +37,8 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
         tensors = {}
         for point, layers in data.value.items():
             for layer, sums in layers.items():
-                key = f"{point}/{layer}"
+                # A point's name has a slash of its own where there are several runs.
+                key = f"{quote(point, safe='')}/{layer}"
                 tensors[f"{key}/activation"] = sums.activation
                 tensors[f"{key}/pseudo_gradient"] = sums.pseudo_gradient
                 tensors[f"{key}/examples"] = torch.tensor(sums.examples)
@@ -49,7 +51,7 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
         result: dict[str, dict[str, CovarianceSums]] = {}
         for key in (key.removesuffix("/examples") for key in tensors if key.endswith("/examples")):
             point, layer = key.split("/", 1)
-            result.setdefault(point, {})[layer] = CovarianceSums(
+            result.setdefault(unquote(point), {})[layer] = CovarianceSums(
                 tensors[f"{key}/activation"],
                 tensors[f"{key}/pseudo_gradient"],
                 int(tensors[f"{key}/examples"]),

@@ -19,7 +19,11 @@ from sourcetrace.core.preconditioner import mean_preconditioner
 from sourcetrace.core.segments import Segment, make_segment, settings_of, trained_parameters
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+)
 from sourcetrace.pipelines.device import pick_device
 from sourcetrace.pipelines.manifest import record_of
 from sourcetrace.tasks import Task
@@ -54,6 +58,7 @@ def set_up_audit(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> AuditSetup:
     """Make the same plan and gradient source in every stage, from what the ingest wrote."""
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
@@ -69,14 +74,16 @@ def set_up_audit(
         examples=train_table.height,
         damping=attribution.damping,
         layers=coverage.layers,
+        dropout_masks=ensemble.dropout_masks,
     )
     files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
     settings = [
         f"{type(task).__module__}.{type(task).__qualname__}",
-        sorted((row["sha256"], row["segment"]) for row in files.values()),
+        sorted((name, row["sha256"], row["segment"]) for name, row in files.items()),
         gradients.batch_size,
         attribution.method,
         attribution.seed,
+        ensemble.dropout_masks,
         device.type,
         sorted(trained_parameters(segments)),
         train_table.hash_rows(seed=0).to_list(),

@@ -42,6 +42,7 @@ def record_of(row: Mapping[str, Any]) -> CheckpointRecord:
         momentum=row["momentum"],
         weight_decay=row["weight_decay"],
         optimizer=row["optimizer"],
+        run=row["run"],
         groups=tuple(
             ParameterGroup(
                 **{key: group[key] for key in settings}, parameters=tuple(group["parameters"])

@@ -37,9 +37,10 @@ def print_summary(
     console = console or Console(highlight=False)
     actions = summary["actions"]
     console.print()
+    runs = f" of {summary['runs']} training runs" if summary["runs"] > 1 else ""
     console.print(
         f"[bold]Audited {summary['training_examples']:,} training examples[/] with "
-        f"{summary['queries']:,} queries: {summary['checkpoints']} checkpoints in "
+        f"{summary['queries']:,} queries: {summary['checkpoints']} checkpoints{runs} in "
         f"{format_noun(summary['segments'], 'segment')}, method {summary['method']}, "
         f"{summary['attributed_share']:.1%} of the parameters attributed."
     )

@@ -179,6 +179,7 @@ def key_figures(
     suspects = review_list.filter(is_suspect()).height
     losses = query_signals.get_column("loss") if query_signals.height else pl.Series([math.nan])
     stages = checkpoint_manifest.get_column("stage").n_unique() if checkpoint_manifest.height else 0
+    runs = run_count(checkpoint_manifest)
     return [
         KeyFigure(
             "Training examples",
@@ -193,7 +194,8 @@ def key_figures(
         KeyFigure(
             "Checkpoints",
             format_count(checkpoint_manifest.height),
-            format_noun(stages, "stage"),
+            (f"{format_noun(runs, 'training run')}, " if runs > 1 else "")
+            + format_noun(stages, "stage"),
         ),
         KeyFigure("Segments", format_count(segment_count(checkpoint_manifest)), "of training"),
         KeyFigure(
@@ -210,11 +212,16 @@ def segment_count(checkpoint_manifest: pl.DataFrame) -> int:
     return int(checkpoint_manifest.get_column("segment").n_unique())
 
 
+def run_count(checkpoint_manifest: pl.DataFrame) -> int:
+    """Return how many training runs the checkpoints are of."""
+    return int(checkpoint_manifest.get_column("run").n_unique())
+
+
 def attributed_share(checkpoint_manifest: pl.DataFrame) -> float | None:
     """Return the share at the final checkpoint."""
     if checkpoint_manifest.is_empty():
         return None
-    return float(checkpoint_manifest.sort("step").get_column("attributed_share")[-1])
+    return float(checkpoint_manifest.sort("segment", "step").get_column("attributed_share")[-1])
 
 
 def loss_overlap(review_list: pl.DataFrame) -> Overlap:

@@ -35,7 +35,12 @@ def build_review_list(
     """
     table = (
         train_table.select("example_id", stage_text(), given_label="label")
-        .join(final_signals.drop("checkpoint_id"), on="example_id", how="left", validate="1:1")
+        .join(
+            final_signals.drop("checkpoint_id", strict=False),
+            on="example_id",
+            how="left",
+            validate="1:1",
+        )
         .join(
             query_influence.drop("method", strict=False),
             on="example_id",

@@ -5,6 +5,7 @@ from typing import Literal
 
 import polars as pl
 
+from sourcetrace.reporting.findings import run_count
 from sourcetrace.reporting.formats import (
     MISSING,
     format_bytes,
@@ -89,8 +90,8 @@ def review_table(review_list: pl.DataFrame) -> Table:
 
 
 def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
-    """Return the checkpoints in the order of training."""
-    manifest = checkpoint_manifest.sort("step")
+    """Return the checkpoints in the order of training, run after run."""
+    manifest = checkpoint_manifest.sort("segment", "step")
     shown = manifest
     notes = []
     if manifest.height > CHECKPOINT_ROWS:
@@ -158,10 +159,10 @@ def segment_table(
         suspects: Ids of the suspects.
     """
     segments = (
-        checkpoint_manifest.sort("step")
+        checkpoint_manifest.sort("segment", "step")
         .group_by("segment", maintain_order=True)
         .agg(
-            pl.col("stage").first(),
+            pl.col("run", "stage").first(),
             pl.len().alias("checkpoints"),
             first=pl.col("step").first(),
             last=pl.col("step").last(),
@@ -181,10 +182,11 @@ def segment_table(
         # Threads add in any order; rounding once more hides it from the last digit shown.
         .with_columns(pl.col("suspects", "others", "share").round_sig_figs(6))
     )
+    several_runs = run_count(checkpoint_manifest) > 1
     rows = [
         [
             format_count(row["segment"]),
-            row["stage"],
+            f"{row['run']} · {row['stage']}" if several_runs else row["stage"],
             format_count(row["checkpoints"]),
             _span(row["first"], row["last"]),
             format_number(row["step_mass"]),
@@ -198,7 +200,7 @@ def segment_table(
     ]
     columns = (
         Column("Segment", "number"),
-        Column("Stage"),
+        Column("Run · stage" if several_runs else "Stage"),
         Column("Checkpoints", "number"),
         Column("Steps", "number"),
         Column("Step mass τ", "number"),

@@ -36,24 +36,29 @@ def segment_contributions(
         .sort("segment", "group")
     )
     steps = {
-        segment: (stage, first, last)
-        for segment, stage, first, last in checkpoint_manifest.group_by("segment")
+        segment: (run, stage, first, last)
+        for segment, run, stage, first, last in checkpoint_manifest.group_by("segment")
         .agg(
-            pl.col("stage").first(),
+            pl.col("run", "stage").first(),
             first=pl.col("step").min(),
             last=pl.col("step").max(),
         )
         .iter_rows()
     }
 
-    several_stages = checkpoint_manifest.get_column("stage").n_unique() > 1
+    shown = {
+        "run": checkpoint_manifest.get_column("run").n_unique() > 1,
+        "stage": checkpoint_manifest.get_column("stage").n_unique() > 1,
+    }
+    heading = ["segment", *(name for name, several in shown.items() if several), "steps"]
 
     def name(segment: int) -> str:
         if segment not in steps:
             return f"segment {segment}"
-        stage, first, last = steps[segment]
+        run, stage, first, last = steps[segment]
         span = f"{first:,}" if first == last else f"{first:,}–{last:,}"
-        return f"{segment} · {stage} · {span}" if several_stages else f"{segment} · {span}"
+        between = [run] * shown["run"] + [stage] * shown["stage"]
+        return " · ".join([str(segment), *between, span])
 
     data = data.with_columns(
         name=pl.col("segment").map_elements(name, return_dtype=pl.String)
@@ -107,14 +112,17 @@ def segment_contributions(
         f"same numbers stand in the table of segments.",
         layers,
         height=96 + 30 * len(order),
-        above="segment · stage · steps" if several_stages else "segment · steps",
+        above=" · ".join(heading),
     )
 
 
 def loss_over_training(
     example_signals: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
 ) -> Figure | None:
-    """Draw median and quartiles of the loss at every checkpoint, suspects against the rest."""
+    """Draw median and quartiles of the loss at every checkpoint, suspects against the rest.
+
+    Checkpoints of several training runs at the same step are drawn as one.
+    """
     steps = dict(checkpoint_manifest.select("checkpoint_id", "step").iter_rows())
     points = example_signals.get_column("checkpoint_id").unique(maintain_order=True).to_list()
     # A point at the mean of several checkpoints' weights is named 'a+b' and lies between them.
@@ -128,7 +136,10 @@ def loss_over_training(
         .select("example_id", "checkpoint_id", "loss")
         .filter(pl.col("loss").is_finite())
         .join(groups_of(review_list).lazy(), on="example_id")
-        .group_by("checkpoint_id", "group")
+        .with_columns(
+            position=pl.col("checkpoint_id").replace_strict(positions, return_dtype=pl.Float64)
+        )
+        .group_by("position", "group")
         .agg(
             median=pl.col("loss").median(),
             lower=pl.col("loss").quantile(0.25, "linear"),
@@ -136,14 +147,12 @@ def loss_over_training(
         )
         .with_columns(pl.col("median", "lower", "upper").round_sig_figs(DIGITS))
         .collect()
-        .with_columns(
-            position=pl.col("checkpoint_id").replace_strict(positions, return_dtype=pl.Float64)
-        )
-        .sort("position", "checkpoint_id", "group")
+        .sort("position", "group")
     )
     if data.is_empty():
         return None
-    several = len(points) > 1
+    places_drawn = len(set(positions.values()))
+    several = places_drawn > 1
     x = alt.X(
         "position:Q",
         title="optimiser step" if known else "evaluation point, in the table's order",
@@ -180,7 +189,7 @@ def loss_over_training(
         "falls. Lines that run together say the suspects are not simply hard to fit."
         if several
         else "One evaluation point only, so there is no course to see: compare the two groups.",
-        f"Median and quartiles of the loss at {format_noun(len(points), 'evaluation point')}; "
+        f"Median and quartiles of the loss at {format_noun(places_drawn, 'evaluation point')}; "
         f"medians at the last: {medians}.",
         [spread, *lines, medians_drawn],
         height=270,

@@ -20,9 +20,11 @@ STATE_PLACE = pl.Struct({"place": pl.Int64, "parameter": pl.String})
 
 
 class CheckpointManifest(pa.DataFrameModel):
-    """One row a checkpoint, in the order of training.
+    """One row a checkpoint, in the order of training, run after run.
 
     Attributes:
+        run: The sub-folder of its training run; empty where there is one run without one.
+        segment: Numbered over all runs.
         optimizer: SGD, Adam or AdamW.
         learning_rate, momentum, weight_decay, step_mass: Of the first parameter group; Adam's
             momentum is 0, since its averages are normalised.
@@ -34,7 +36,8 @@ class CheckpointManifest(pa.DataFrameModel):
 
     checkpoint_id: str = pa.Field(unique=True, str_length={"min_value": 1})
     file: str
-    step: int = pa.Field(ge=0, unique=True)
+    run: str
+    step: int = pa.Field(ge=0)
     stage: str
     segment: int = pa.Field(ge=1)
     optimizer: str = pa.Field(isin=["SGD", "Adam", "AdamW"])
@@ -52,9 +55,10 @@ class CheckpointManifest(pa.DataFrameModel):
     attributed_share: float = pa.Field(ge=0, le=1)
 
     class Config:
-        """No other columns, none missing."""
+        """No other columns, none missing; a step is unique within its run."""
 
         strict = True
+        unique = ["run", "step"]  # noqa: RUF012, pandera reads it
 
 
 class UnattributedParameters(pa.DataFrameModel):
@@ -77,6 +81,7 @@ def checkpoint_manifest(rows: list[dict[str, object]]) -> pl.DataFrame:
         schema={
             "checkpoint_id": pl.String,
             "file": pl.String,
+            "run": pl.String,
             "step": pl.Int64,
             "stage": pl.String,
             "segment": pl.Int64,

@@ -10,9 +10,10 @@ from sourcetrace.core.drift import EXAMPLES, LARGEST_DRIFT, measure_drifts, segm
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.layers import Coverage
-from sourcetrace.core.segments import CheckpointRecord, Segment, partition_at
+from sourcetrace.core.segments import CheckpointRecord, Segment, partition, partition_at
 from sourcetrace.datasets.checkpoints import Checkpoint
 from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.parameters import SegmentParameters
 from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.device import pick_device
 from sourcetrace.reporting.progress import track
@@ -24,28 +25,34 @@ _ROWS = 64
 logger = logging.getLogger(__name__)
 
 
-def automatic_segments(
+def placed_segments(
+    records: Sequence[CheckpointRecord], segments: SegmentParameters
+) -> list[Segment]:
+    """Return the segments of a run that the parameters ask for; for `auto`, one a stage for now."""
+    if segments.ends is not None:
+        return partition_at(records, segments.ends)
+    return partition(records, 1 if segments.count == "auto" else segments.count)
+
+
+def drift_source(
     task: Task,
     checkpoints: Sequence[Checkpoint],
-    records: Sequence[CheckpointRecord],
     train_table: pl.DataFrame,
     coverage: Coverage,
     device_name: str,
-) -> list[Segment]:
-    """Return segments that end where the gradients drift more than `LARGEST_DRIFT`.
+) -> GradientSource:
+    """Return the training gradients at loaded checkpoints.
 
     Args:
         task: The task.
-        checkpoints: In order, with their weights.
-        records: The same checkpoints' records.
+        checkpoints: With their weights.
         train_table: The checked training table.
         coverage: The attributed layers.
         device_name: `attribution.device`.
     """
     weights = {one.record.id: one.state_dict for one in checkpoints}
-    device = pick_device(device_name)
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
-    source = GradientSource(
+    return GradientSource(
         model=task.build_model(),
         objective=task,
         coverage=coverage,
@@ -54,8 +61,14 @@ def automatic_segments(
         cache=GradientCache(Path()),
         batch_size=max(1, len(training) * _ROWS // min(EXAMPLES, len(training))),
         seed=0,
-        device=device,
+        device=pick_device(device_name),
     )
+
+
+def automatic_segments(
+    source: GradientSource, records: Sequence[CheckpointRecord], train_table: pl.DataFrame
+) -> list[Segment]:
+    """Return a run's segments, which end where the gradients drift more than `LARGEST_DRIFT`."""
     measured = measure_drifts(source, track(records, "Drift"), stage_examples(train_table))
     drifts = list(measured)
     logger.info(

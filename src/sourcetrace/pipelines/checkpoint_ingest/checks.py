@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sourcetrace.core.capture import per_example_loss
+from sourcetrace.core.dropout import dropout_mask
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_check import check_gradients
@@ -149,6 +150,8 @@ def try_losses(
     queries: pl.DataFrame,
     device_name: str,
     segments: Sequence[Segment],
+    *,
+    dropout_masks: int = 0,
 ) -> Coverage:
     """Run two examples of each side through the model and every loss; return the coverage."""
     device = pick_device(device_name)
@@ -164,7 +167,8 @@ def try_losses(
         index = range(min(2, len(examples)))
         batch = examples.batch(index, device)
         generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
-        with torch.no_grad():
+        mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
+        with torch.no_grad(), mask:
             outputs = _call(task, "forward", model, batch)
         for name, arguments in (
             ("train_loss", (outputs, batch)),

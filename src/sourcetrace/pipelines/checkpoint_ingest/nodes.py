@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from sourcetrace.datasets.checkpoints import CheckpointFolder
-from sourcetrace.parameters import AttributionParameters, SegmentParameters
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.manifest import group_rows, place_rows
 from sourcetrace.schemas.checkpoints import checkpoint_manifest
 
@@ -23,6 +23,7 @@ def ingest_checkpoints(
     task: Task,
     segments: SegmentParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Check checkpoints against the model and the data against the task.
 
@@ -31,12 +32,17 @@ def ingest_checkpoints(
         task: The task they were trained on.
         segments: How many segments, or where they end.
         attribution: The device on which the losses are tried.
+        ensemble: Whether dropout masks are tried as well.
 
     Returns:
         checkpoint_manifest, unattributed_parameters, train_table, query_table.
     """
-    from sourcetrace.core.segments import group_step_masses, partition, partition_at
-    from sourcetrace.pipelines.checkpoint_ingest.automatic import automatic_segments
+    from sourcetrace.core.segments import group_step_masses, number_segments
+    from sourcetrace.pipelines.checkpoint_ingest.automatic import (
+        automatic_segments,
+        drift_source,
+        placed_segments,
+    )
     from sourcetrace.pipelines.checkpoint_ingest.checks import (
         check_labels,
         check_weights,
@@ -44,7 +50,10 @@ def ingest_checkpoints(
         train_table,
         try_losses,
     )
-    from sourcetrace.pipelines.checkpoint_ingest.training import describe, warn_of_filled_rates
+    from sourcetrace.pipelines.checkpoint_ingest.training import (
+        describe_runs,
+        warn_of_filled_rates,
+    )
 
     model = task.build_model()
     found = []
@@ -52,20 +61,26 @@ def ingest_checkpoints(
         checkpoint = checkpoints.load(file)
         check_weights(checkpoint, model)
         found.append(checkpoint)
-    described = describe(found, checkpoints, model)
-    records = described.records
-    if segments.ends is not None:
-        partitioned = partition_at(records, segments.ends)
-    else:
-        partitioned = partition(records, 1 if segments.count == "auto" else segments.count)
+    runs = describe_runs(found, checkpoints, model)
+    records = [run.records for run in runs]
+    partitioned = number_segments(records, lambda one: placed_segments(one, segments))
     training = train_table(task, [segment.stage for segment in partitioned])
     queries = query_table(task)
     check_labels(task, training, "train")
     check_labels(task, queries, "query")
-    coverage = try_losses(task, found[-1], training, queries, attribution.device, partitioned)
+    coverage = try_losses(
+        task,
+        found[-1],
+        training,
+        queries,
+        attribution.device,
+        partitioned,
+        dropout_masks=ensemble.dropout_masks,
+    )
     if segments.ends is None and segments.count == "auto":
-        partitioned = automatic_segments(
-            task, found, records, training, coverage, attribution.device
+        drifting = drift_source(task, found, training, coverage, attribution.device)
+        partitioned = number_segments(
+            records, lambda one: automatic_segments(drifting, one, training)
         )
 
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
@@ -74,6 +89,7 @@ def ingest_checkpoints(
             {
                 "checkpoint_id": record.id,
                 "file": checkpoint.file,
+                "run": record.run,
                 "step": record.step,
                 "stage": record.stage,
                 "segment": number[record.id],
@@ -89,12 +105,19 @@ def ingest_checkpoints(
                 "bytes": checkpoint.bytes,
                 "attributed_share": coverage.share,
             }
-            for checkpoint, record, rates, places, masses in zip(
+            for checkpoint, (record, rates, places, masses) in zip(
                 found,
-                records,
-                described.rates,
-                described.places,
-                group_step_masses(records),
+                (
+                    row
+                    for run in runs
+                    for row in zip(
+                        run.records,
+                        run.rates,
+                        run.places,
+                        group_step_masses(run.records),
+                        strict=True,
+                    )
+                ),
                 strict=True,
             )
         ]
@@ -105,16 +128,19 @@ def ingest_checkpoints(
         orient="row",
     )
     logger.info(
-        "%d checkpoints in %d segments, steps %d to %d; %.1f %% of the parameters attributed",
+        "%d checkpoints of %d runs in %d segments, steps %d to %d; %.1f %% of the parameters "
+        "attributed",
         len(found),
+        len(runs),
         len(partitioned),
-        records[0].step,
-        records[-1].step,
+        manifest["step"].min(),
+        manifest["step"].max(),
         100 * coverage.share,
     )
     for parameter in coverage.unattributed:
         logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
     for name, others in coverage.tied.items():
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
-    warn_of_filled_rates(described)
+    for run in runs:
+        warn_of_filled_rates(run)
     return manifest, left_out, training, queries

@@ -18,6 +18,7 @@ def create_pipeline() -> Pipeline:
                     "task": "task",
                     "segments": "params:segments",
                     "attribution": "params:attribution",
+                    "ensemble": "params:ensemble",
                 },
                 outputs=[
                     "checkpoint_manifest",

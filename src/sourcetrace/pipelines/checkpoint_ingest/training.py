@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from torch import nn
 
@@ -31,6 +32,11 @@ class Training:
     places: tuple[Mapping[int, tuple[str, ...]], ...]
 
     @property
+    def name(self) -> str:
+        """The run's name; empty where there is one run without one."""
+        return self.records[0].run
+
+    @property
     def trained(self) -> frozenset[str]:
         """Parameters that an optimiser was given at any checkpoint."""
         return trained_parameters(self.records)
@@ -53,6 +59,29 @@ def describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Mo
     return Training(tuple(summed), tuple(rates), tuple(places for _, places in named))
 
 
+def describe_runs(
+    found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module
+) -> list[Training]:
+    """Describe every training run by itself.
+
+    Raises:
+        InputError: If a run's checkpoints contradict each other, or runs have other stages.
+    """
+    runs = [
+        describe(list(own), folder, model)
+        for _, own in groupby(found, key=lambda checkpoint: checkpoint.record.run)
+    ]
+    stages = [list(dict.fromkeys(record.stage for record in run.records)) for run in runs]
+    for run, own in zip(runs, stages, strict=True):
+        if own != stages[0]:
+            raise InputError(
+                f"Run {run.name!r} has stages {' → '.join(own)}, but run {runs[0].name!r} has "
+                f"{' → '.join(stages[0])}. The sub-folders of checkpoints.path must hold runs of "
+                "the same training; point checkpoints.path to one of them, or move the others."
+            )
+    return runs
+
+
 def trained_parameters(records: Sequence[CheckpointRecord]) -> frozenset[str]:
     """Return the parameters that an optimiser was given at any checkpoint."""
     return frozenset(
@@ -72,9 +101,10 @@ def warn_of_filled_rates(training: Training) -> None:
     if not filled or not total:
         return
     logger.warning(
-        "The learning rate of %d steps is not recorded (steps %s): a straight line between the "
+        "%sThe learning rate of %d steps is not recorded (steps %s): a straight line between the "
         "checkpoints' rates stands for them, %.1f %% of the step mass. Save learning_rates in "
         "the checkpoints, or set checkpoints.learning_rates to a CSV file",
+        f"Run {training.name}: " if training.name else "",
         sum(one.interpolated_steps for one, _ in filled),
         ", ".join(f"{one.first_step}–{one.last_step}" for one, _ in filled),
         100 * sum(mass for _, mass in filled) / total,

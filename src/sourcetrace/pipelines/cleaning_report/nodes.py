@@ -9,6 +9,7 @@ import polars as pl
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
+from sourcetrace.pipelines.signals import average_signals
 from sourcetrace.reporting.review import build_review_list, stage_text
 
 _SUSPECTS_NAMED = 5
@@ -30,10 +31,11 @@ def list_for_review(
                 f"{name} has {table.height} rows for {train_table.height} training examples: "
                 "an earlier run stopped in the middle. Run source_scoring again."
             )
-    final = checkpoint_manifest["checkpoint_id"][-1]
+    finals = checkpoint_manifest.group_by("run", maintain_order=True).last()["checkpoint_id"]
+    final_signals = example_signals.filter(pl.col("checkpoint_id").is_in(finals.implode()))
     review_list = build_review_list(
         train_table=train_table,
-        final_signals=example_signals.filter(pl.col("checkpoint_id") == final),
+        final_signals=average_signals(final_signals, by=["example_id"]),
         query_influence=query_influence,
         self_influence=self_influence,
         queries=query_signals.height,
@@ -124,6 +126,7 @@ def summarise_audit(
         "trust": {name: trust[name] for name in ("status", "text", "command")},
         "training_examples": review_list.height,
         "queries": query_signals.height,
+        "runs": checkpoint_manifest["run"].n_unique(),
         "checkpoints": checkpoint_manifest.height,
         "segments": checkpoint_manifest["segment"].n_unique(),
         "attributed_share": checkpoint_manifest["attributed_share"][-1],
@@ -138,6 +141,7 @@ def summarise_audit(
         "relabel_suggestions": actions.get("relabel", 0),
         "unstable_share": unstable / max(1, suspects.height),
         "attributed_share": summary["attributed_share"],
+        "training_runs": summary["runs"],
         "mean_query_loss": query_signals["loss"].mean(),
     }
     shares = segment_contributions.group_by("segment", maintain_order=True).agg(

@@ -8,7 +8,11 @@ import polars as pl
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+)
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
@@ -29,9 +33,10 @@ def fit_curvature(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> tuple[StageResult[list[Any]], dict[str, Any]]:
     """Return the curvature of every segment, none where the method needs none, and metrics."""
-    from sourcetrace.core.attribution import fit_segment, stack_queries, visits
+    from sourcetrace.core.attribution import fit_segment, visits
     from sourcetrace.core.curvature_scale import scale_curvature
     from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 
@@ -44,6 +49,7 @@ def fit_curvature(
         gradient_cache=gradient_cache,
         gradients=gradients,
         attribution=attribution,
+        ensemble=ensemble,
     )
     if not setup.plan.uses_curvature:
         return StageResult(setup.identity, []), {}
@@ -56,34 +62,27 @@ def fit_curvature(
             preconditioners=roots,
             progress=track(
                 visits(setup.source, planned.points),
-                f"Fitting segment {planned.segment.number} of {len(setup.plan.segments)}",
+                f"Fitting segment {index} of {len(setup.plan.segments)}",
             ),
         )
-        for planned, roots in zip(
-            setup.plan.segments,
-            preconditioners(checkpoints, checkpoint_manifest, setup),
-            strict=True,
+        for index, (planned, roots) in enumerate(
+            zip(
+                setup.plan.segments,
+                preconditioners(checkpoints, checkpoint_manifest, setup),
+                strict=True,
+            ),
+            start=1,
         )
     ]
     if attribution.method != "scaled_source":
         return StageResult(setup.identity, segments), {}
-    queries = stack_queries(setup.source, setup.plan, setup.queries)
-    walked = list(
-        scale_curvature(
-            setup.source,
-            setup.plan.segments,
-            segments,
-            # Without the last row, the mean loss, which is not a measurement.
-            {name: gradients[:-1] for name, gradients in queries.items()},
-        )
-    )[::-1]
+    walked = scale_curvature(setup.source, setup.plan, segments, setup.queries)
     metrics: dict[str, Any] = {}
-    for planned, (scale, _) in zip(setup.plan.segments, walked, strict=True):
-        number = planned.segment.number
+    for index, (scale, _) in enumerate(walked, start=1):
         logger.info(
             "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
-            number,
+            index,
             scale,
         )
-        metrics[f"curvature_scale_segment_{number}"] = {"value": scale, "step": 0}
+        metrics[f"curvature_scale_segment_{index}"] = {"value": scale, "step": 0}
     return StageResult(setup.identity, [scaled for _, scaled in walked]), metrics

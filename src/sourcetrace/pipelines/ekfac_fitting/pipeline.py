@@ -21,6 +21,7 @@ def create_pipeline() -> Pipeline:
                     "gradient_cache": "gradient_cache",
                     "gradients": "params:gradients",
                     "attribution": "params:attribution",
+                    "ensemble": "params:ensemble",
                 },
                 outputs=["curvature", "curvature_metrics"],
                 name="fit_curvature",

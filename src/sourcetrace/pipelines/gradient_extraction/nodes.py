@@ -8,7 +8,12 @@ import polars as pl
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+)
+from sourcetrace.pipelines.signals import average_signals
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ def extract_gradients(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame, StageResult[dict[str, Any]]]:
     """Run one forward and two backward passes an example and checkpoint.
 
@@ -51,6 +57,7 @@ def extract_gradients(
         gradient_cache=gradient_cache,
         gradients=gradients,
         attribution=attribution,
+        ensemble=ensemble,
     )
     source, plan = setup.source, setup.plan
     gradient_cache.restart(_choose_policy(setup, gradients))
@@ -61,7 +68,7 @@ def extract_gradients(
         _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
         tables.append(
             _signal_rows(extraction.signals, train_table).with_columns(
-                checkpoint_id=pl.lit(point.id)
+                checkpoint_id=pl.lit("+".join(point.checkpoints))
             )
         )
         covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
@@ -74,16 +81,23 @@ def extract_gradients(
         "given_label_probability",
         "gradient_norm",
     ]
-    query_blocks = list(setup.queries.blocks(source.batch_size))
+    query_visits = [
+        (member.final, block)
+        for member in plan.members
+        for block in setup.queries.blocks(source.batch_size)
+    ]
     query_rows = []
-    for block in track(query_blocks, "Measuring queries"):
-        signals, *_ = source.query_gradients(setup.queries, plan.final, block)
+    for point, block in track(query_visits, "Measuring queries"):
+        signals, *_ = source.query_gradients(setup.queries, point, block)
         _refuse_infinite(signals, query_table, "as a query")
         query_rows.append(_signal_rows(signals, query_table))
     query_columns = [name for name in columns if name not in ("checkpoint_id", "gradient_norm")]
+    examples = pl.concat(tables)
+    if ensemble.dropout_masks:
+        examples = average_signals(examples, by=["checkpoint_id", "example_id"])
     return (
-        pl.concat(tables).select(columns),
-        pl.concat(query_rows).select(query_columns),
+        examples.select(columns),
+        average_signals(pl.concat(query_rows), by=["example_id"]).select(query_columns),
         StageResult(setup.identity, covariances),
     )
 
@@ -94,7 +108,7 @@ def _choose_policy(setup: AuditSetup, gradients: GradientParameters) -> Policy:
     from sourcetrace.core.gradient_source import bytes_per_example
 
     source, plan = setup.source, setup.plan
-    probe = source.extract(plan.final, Block(0, 1))
+    probe = source.extract(plan.points[-1], Block(0, 1))
     visits = sum(len(point.examples) for point in plan.points)
     size = visits * bytes_per_example(source.coverage, probe.gradients) / _GIB
     if gradients.cache != "auto":

@@ -20,6 +20,7 @@ def create_pipeline() -> Pipeline:
                     "gradient_cache": "gradient_cache",
                     "gradients": "params:gradients",
                     "attribution": "params:attribution",
+                    "ensemble": "params:ensemble",
                 },
                 outputs=["example_signals", "query_signals", "covariances"],
                 name="extract_gradients",

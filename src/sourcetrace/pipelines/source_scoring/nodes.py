@@ -1,6 +1,6 @@
 """Score the training examples block by block; a block's rows are saved as they come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -8,15 +8,22 @@ import polars as pl
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import AttributionParameters, GradientParameters, ReportParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+    ReportParameters,
+)
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sourcetrace.core.attribution import BlockScores
+    from sourcetrace.core.plan import AttributionPlan
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    Task = Tensor = Any
+    Task = Tensor = AttributionPlan = BlockScores = Any
 
 
 def score_examples(
@@ -29,17 +36,19 @@ def score_examples(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
     """Score a block of training examples at a time.
 
     Yields:
         attribution_scores, query_influence, self_influence, segment_contributions of a block.
     """
+    import torch
+
     from sourcetrace.core.attribution import (
-        query_responses,
+        plan_responses,
         score_block_by_checkpoint,
         self_influence_block,
-        stack_queries,
     )
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
@@ -52,6 +61,7 @@ def score_examples(
         gradient_cache=gradient_cache,
         gradients=gradients,
         attribution=attribution,
+        ensemble=ensemble,
     )
     source, plan = setup.source, setup.plan
     curvatures: list[Any] = [
@@ -59,23 +69,26 @@ def score_examples(
         for segment in curvature.of(setup.identity, stage="ekfac_fitting")
     ]
     curvatures = curvatures or [None] * len(plan.segments)
-    queries = stack_queries(source, plan, setup.queries)
-    responses = query_responses(queries, plan, curvatures)
+    responses = plan_responses(source, plan, setup.queries, curvatures)
+    # A run's segments come once for every dropout mask, under the same number.
+    places: dict[int, list[int]] = {}
+    for index, planned in enumerate(plan.segments):
+        places.setdefault(planned.segment.number, []).append(index)
     query_ids = query_table["example_id"]
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
     for block in track(source.blocks(), "Scoring"):
         found = score_block_by_checkpoint(source, plan, responses, block)
-        segments = found.shares
-        own = self_influence_block(source, plan, curvatures, block)
+        own_shares = self_influence_block(source, plan, curvatures, block)
+        segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
+        own = torch.stack([own_shares[same].sum(0) for same in places.values()])
         examples = train_table["example_id"][block.start : block.stop]
-        numbers = [planned.segment.number for planned in plan.segments]
         # The row behind the queries is the mean of their training losses.
         scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
         yield (
             _score_rows(examples, scores),
             _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better).with_columns(
-                *_error_columns(scores, found.checkpoint_sums),
+                *_error_columns(scores, plan, found),
                 method=pl.lit(attribution.method),
             ),
             pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
@@ -90,7 +103,7 @@ def score_examples(
                         "self_influence": _floats(own[index]),
                     }
                 )
-                for index, number in enumerate(numbers)
+                for index, number in enumerate(places)
             ),
         )
 
@@ -152,8 +165,10 @@ def _influence_rows(
     )
 
 
-def _error_columns(scores: Tensor, checkpoint_sums: Sequence[Tensor]) -> list[pl.Series]:
+def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) -> list[pl.Series]:
     """Return the error of each example's harm, where it comes from, and whether its sign holds."""
+    import torch
+
     from sourcetrace.core.uncertainty import (
         in_quadrature,
         sign_is_stable,
@@ -162,7 +177,12 @@ def _error_columns(scores: Tensor, checkpoint_sums: Sequence[Tensor]) -> list[pl
     )
 
     scores = scores.double()
-    checkpoints = in_quadrature(standard_error_of_mean(sums) for sums in checkpoint_sums)
+    if len(plan.members) > 1:
+        by_segment = list(found.shares[:, :-1].double().sum(1))
+        harms = [torch.stack(list(own)).sum(0) for _, own in plan.by_member(by_segment)]
+        checkpoints = standard_error_of_sum(torch.stack(harms))
+    else:
+        checkpoints = in_quadrature(map(standard_error_of_mean, found.checkpoint_sums))
     queries = standard_error_of_sum(scores)
     error = in_quadrature([checkpoints, queries])
     return [
