@@ -106,8 +106,8 @@ def unstable_sentence(review_list: pl.DataFrame) -> str:
         return text
     return (
         f"{text} For {format_count(unstable) if unstable else 'none'} of the "
-        f"{format_noun(suspects, 'suspect')} the harm is within two errors of zero: too uncertain to "
-        "act on without a look."
+        f"{format_noun(suspects, 'suspect')} the harm is within two errors of zero: too uncertain "
+        "to act on without a look."
     )
 
 
