@@ -9,9 +9,8 @@ from torch import Tensor
 from sourcetrace.core.attribution import (
     BlockScores,
     fit_segment,
-    query_responses,
+    plan_responses,
     score_block_by_checkpoint,
-    stack_queries,
 )
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.plan import AttributionPlan
@@ -50,7 +49,7 @@ def scored(
     curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    responses = query_responses(stack_queries(source, plan, queries), plan, curvatures)
+    responses = plan_responses(source, plan, queries, curvatures)
     parts = [
         score_block_by_checkpoint(source, alone or plan, responses, block)
         for block in source.blocks()
@@ -73,7 +72,8 @@ def test_the_sums_are_those_of_a_plan_with_each_checkpoint_alone(stages):
         for number, point in enumerate(planned.points):
             segments = list(plan.segments)
             segments[index] = replace(planned, points=(point,))
-            alone = scored(case, plan, alone=replace(plan, segments=tuple(segments)))
+            member = replace(plan.members[0], segments=tuple(segments))
+            alone = scored(case, plan, alone=AttributionPlan((member,)))
             assert_close(found.checkpoint_sums[index][number], alone.shares[index, :-1].sum(0))
 
 

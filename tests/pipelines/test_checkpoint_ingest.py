@@ -273,8 +273,8 @@ def test_automatic_segments_end_where_the_gradients_change(tmp_path):
 def test_segments_end_where_they_are_told_to(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20, 30, 40])
     checkpoints = CheckpointsDataset(path=str(tmp_path)).load()
-    device = AttributionParameters(device="cpu")
-    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), device, EnsembleParameters())
+    more = (AttributionParameters(device="cpu"), EnsembleParameters())
+    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), *more)
     assert manifest["segment"].to_list() == [1, 2, 2, 3]
     with pytest.raises(InputError, match=r"segments\.ends names step 25"):
-        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), device, EnsembleParameters())
+        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), *more)

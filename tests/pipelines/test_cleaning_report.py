@@ -111,7 +111,7 @@ def test_a_harm_of_no_stable_sign_is_looked_at_and_says_so():
 def test_unstable_suspects_are_counted():
     content = uncertain()
     table, _ = review(**content)
-    manifest = pl.DataFrame({"segment": [1], "attributed_share": [1.0]})
+    manifest = pl.DataFrame({"segment": [1], "run": [""], "attributed_share": [1.0]})
     parts = pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]})
     trust = dict.fromkeys(("method", "status", "text", "command"), "-")
     summary, metrics = summarise_audit(trust, table, manifest, content["query_signals"], parts)

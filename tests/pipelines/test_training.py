@@ -24,7 +24,7 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
-from sourcetrace.schemas import CheckpointManifest
+from sourcetrace.schemas import CheckpointManifest, QueryInfluence
 from sourcetrace.tasks import ClassificationTask
 
 STEPS = (10, 20, 30)
@@ -118,13 +118,18 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     }
 
 
-def audit(tmp_path, folder, **settings):
-    """Run the numerical stages; return the scores, [N, Q]."""
+def scored(tmp_path, folder, **settings):
+    """Run the numerical stages; return attribution_scores and query_influence."""
     inputs = inputs_of(tmp_path, folder, **settings)
     *_, covariances = extract_gradients(**inputs)
     curvature, _ = fit_curvature(covariances=covariances, **inputs)
-    tables = [scores for scores, *_ in score_examples(curvature=curvature, **inputs)]
-    return pl.concat(tables)["scores"].to_numpy()
+    blocks = list(score_examples(curvature=curvature, **inputs))
+    return pl.concat([block[0] for block in blocks]), pl.concat([block[1] for block in blocks])
+
+
+def audit(tmp_path, folder, **settings):
+    """Run the numerical stages; return the scores, [N, Q]."""
+    return scored(tmp_path, folder, **settings)[0]["scores"].to_numpy()
 
 
 def adamw(model):
@@ -316,3 +321,33 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
         assert scale != 1
         for name, block in before.items():
             assert torch.allclose(after[name].eigenvalues, scale * block.eigenvalues, rtol=1e-5)
+
+
+def test_stages_as_names_and_as_lists_of_one_give_the_same_bytes(tmp_path):
+    train(tmp_path / "run", sgd, stages=["first", "second", "second"])
+    names = ["first"] * 3 + ["second"] * 3
+    named, listed, mixed = (
+        scored(tmp_path, tmp_path / "run", count=2, task=Tiny(stages=stages))
+        for stages in (names, [[name] for name in names], [["first", "second"], *[["second"]] * 5])
+    )
+    for one, other in zip(named, listed, strict=True):
+        assert one.equals(other)
+    assert not named[0].equals(mixed[0])
+
+
+def test_the_error_of_a_harm_is_that_of_its_checkpoints_and_its_queries(tmp_path):
+    train(tmp_path / "run", sgd)
+    scores, influence = scored(tmp_path, tmp_path / "run")
+    QueryInfluence.validate(influence)
+    values = scores["scores"].to_numpy().astype(float)
+    # Two queries: the standard deviation is their distance over the root of 2.
+    assert influence["harm_error_queries"].to_numpy() == pytest.approx(
+        abs(values[:, 0] - values[:, 1]), rel=1e-4
+    )
+    assert (influence["harm_error_checkpoints"] > 0).all()
+    squares = (pl.col("harm_error_checkpoints") ** 2 + pl.col("harm_error_queries") ** 2).sqrt()
+    assert influence["harm_error"].to_list() == pytest.approx(influence.select(squares).to_series())
+    stable = abs(influence["harm"]) > 2 * influence["harm_error"]
+    assert influence["sign_stable"].equals(stable, check_names=False)
+    _, alone = scored(tmp_path, tmp_path / "run", count=3)
+    assert alone["harm_error_checkpoints"].to_list() == [0.0] * 6
