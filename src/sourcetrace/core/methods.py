@@ -2,4 +2,14 @@
 
 from typing import Literal
 
-Method = Literal["source", "fast_source", "influence", "tracin", "gradient_similarity"]
+Method = Literal[
+    "source",
+    "fast_source",
+    "astra_source",
+    "influence",
+    "astra_influence",
+    "trak",
+    "tracin",
+    "gradient_similarity",
+    "representation_similarity",
+]

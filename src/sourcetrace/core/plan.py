@@ -2,7 +2,7 @@
 
 Source takes gradients and curvature at every checkpoint of a segment and averages them;
 Fast-Source takes them once, at the mean of the segment's weights; an influence function and
-gradient similarity know the final checkpoint alone and treat all data as one stage.
+the similarities know the final checkpoint alone and treat all data as one stage.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def make_plan(
             )
     last = segments[-1]
     final_id = last.checkpoints[-1]
-    pooled = method in ("influence", "gradient_similarity")
+    pooled = method not in ("source", "fast_source", "astra_source", "tracin")
     final_stage = everything if pooled else stage_examples[last.stage]
     final = EvaluationPoint(final_id, (final_id,), everything, final_stage)
 
