@@ -23,22 +23,22 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
+from sourcetrace.core.astra import SolveSettings
 from sourcetrace.core.attribution import (
     fit_segment,
-    query_responses,
-    score_block,
-    stack_queries,
     visits,
 )
 from sourcetrace.core.covariance import merge
 from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
 from sourcetrace.core.retraining import removal_slope
+from sourcetrace.core.scorers import make_scorer
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import (
     AttributionParameters,
     GradientParameters,
     SegmentParameters,
+    SolveParameters,
 )
 from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
@@ -51,6 +51,20 @@ REFERENCE_QUERIES = {
     "mnist_early": [*range(25), *range(200, 225)],
     "mnist_two_stage": [*range(25), *range(200, 225)],
 }
+
+# Passes are a training set's: 12 forward passes go through every training example 12 times.
+_HEADINGS = (
+    "method",
+    "segments",
+    "LDS",
+    "95 % interval",
+    "± queries",
+    "slope",
+    "seconds",
+    "forward",
+    "backward",
+    "residual (iterations)",
+)
 
 
 class _GroundTruth:
@@ -108,10 +122,13 @@ def main() -> None:
     parser.add_argument(
         "--segments", nargs="*", type=int, default=[], help="further segment counts of Source"
     )
+    parser.add_argument("--methods", nargs="*", default=[], help="these alone")
+    parser.add_argument("--astra-examples", type=int, default=2048)
+    parser.add_argument("--astra-iterations", type=int, default=20)
     arguments = parser.parse_args()
     # The ingest warns of every layer and rate; here its result is the table.
     logging.disable(logging.WARNING)
-    console = Console(highlight=False, width=100)
+    console = Console(highlight=False, width=120)
     console.print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     )
@@ -134,15 +151,26 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     variants: list[tuple[str, int, float | None]] = [("source", count, None) for count in counts]
     variants.append(("fast_source", stages if stages > 1 else 3, None))
     variants += [("influence", stages, damping) for damping in [None, *arguments.damping]]
-    variants += [("tracin", stages, None), ("gradient_similarity", stages, None)]
+    others = ("tracin", "trak", "gradient_similarity", "representation_similarity")
+    variants += [(method, stages, None) for method in others]
+    variants += [("astra_source", counts[0], None), ("astra_influence", stages, None)]
+    if arguments.methods:
+        variants = [one for one in variants if one[0] in arguments.methods]
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
-    for heading in ("method", "segments", "LDS", "95 % interval", "± queries", "slope", "seconds"):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for method, segments, damping in variants:
         started = time.perf_counter()
-        scores = _scores(task, folder_of_run, method, segments, damping)
+        attribution = AttributionParameters(
+            method=method,
+            damping=damping,
+            astra=SolveParameters(
+                examples=arguments.astra_examples, max_iterations=arguments.astra_iterations
+            ),
+        )
+        scores, passes, residual = _scores(task, folder_of_run, attribution, segments)
         seconds = time.perf_counter() - started
         measurements = measured[:, queries]
         lds = linear_datamodeling_score(scores, subsets, measurements)
@@ -155,6 +183,8 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
             f"{lds.std() / len(lds) ** 0.5:.3f}",
             f"{_slope(scores, subsets, measurements):.3f}",
             f"{seconds:.0f}",
+            *(f"{count / len(task.train_examples()):.0f}" for count in passes),
+            residual,
         )
     return table
 
@@ -169,12 +199,14 @@ def _slope(scores: Tensor, subsets: Tensor, measurements: Tensor) -> float:
 def _scores(
     task: Any,
     checkpoints: CheckpointFolder,
-    method: Any,
+    attribution: AttributionParameters,
     segments: int,
-    damping: float | None = None,
-) -> Tensor:
-    """Return scores [Q, N] as the pipeline computes them, kept in memory."""
-    attribution = AttributionParameters(method=method, damping=damping)
+) -> tuple[Tensor, tuple[int, int], str]:
+    """Return scores [Q, N] as the pipeline computes them, kept in memory, and what they took.
+
+    Returns:
+        Scores, forward and backward passes by example, and ASTRA's residuals and iterations.
+    """
     manifest, _, train_table, query_table = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=segments), attribution
     )
@@ -192,11 +224,22 @@ def _scores(
     )
     source, plan = setup.source, setup.plan
     curvatures = _curvatures(setup)
-    queries = {name: rows[:-1] for name, rows in stack_queries(source, plan, setup.queries).items()}
-    responses = query_responses(queries, plan, curvatures)
-    return torch.cat(
-        [score_block(source, plan, responses, block).sum(0) for block in source.blocks()], dim=1
+    scorer = make_scorer(
+        attribution.method,
+        source,
+        plan,
+        curvatures,
+        setup.queries,
+        higher_is_better=task.measurement_higher_is_better,
+        solve=SolveSettings(**attribution.astra.model_dump()),
+        projection_dimension=attribution.projection_dimension,
     )
+    scores = torch.cat([scorer.scores(block).sum(0)[:-1] for block in source.blocks()], dim=1)
+    solves = getattr(scorer, "solves", ())
+    residuals = "; ".join(
+        f"{float(one.residuals.max()):.2g} ({int(one.iterations.max())})" for one in solves
+    )
+    return scores, (source.passes.forward, source.passes.backward), residuals
 
 
 def _curvatures(setup: AuditSetup) -> list[Any]:

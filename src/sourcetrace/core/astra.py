@@ -57,12 +57,14 @@ class SegmentSolve:
         residuals: Relative residual of every query, [Q].
         iterations: Of every query, [Q].
         examples: Training examples in G.
+        tolerance: What the residuals were to reach.
     """
 
     segment: int
     residuals: Tensor
     iterations: Tensor
     examples: int
+    tolerance: float
 
 
 Report = Callable[[int, int, float], None]
@@ -124,7 +126,11 @@ def astra_responses(
         }
         solves.append(
             SegmentSolve(
-                planned.segment.number, solved.residuals, solved.iterations, len(system.examples)
+                planned.segment.number,
+                solved.residuals,
+                solved.iterations,
+                len(system.examples),
+                settings.tolerance,
             )
         )
         if index:
