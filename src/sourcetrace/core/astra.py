@@ -201,7 +201,7 @@ class _System:
         entered = self.enter(vectors)
         totals = {name: torch.zeros_like(one) for name, one in vectors.items()}
         count = len(next(iter(vectors.values())))
-        for rows in self.examples.split(self._source.batch_size):
+        for rows in torch.split(self.examples, self._source.batch_size):
             batch = self._source.training.batch(rows.tolist(), self._source.device)
             part = gauss_newton_products(
                 model, self._layers, self._source.objective, batch, entered, examples=len(rows)

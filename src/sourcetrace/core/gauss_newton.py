@@ -88,7 +88,7 @@ def gauss_newton_products(
             (live, cotangents),
             (edges, loss_gradients),
         )
-        for rows in torch.arange(count).split(_DIRECTIONS)
+        for rows in torch.split(torch.arange(count), _DIRECTIONS)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in directions}
 

@@ -12,6 +12,7 @@ Source: Park et al. 2023, arXiv 2303.14186; the projection by factors is *derive
 moment), its λ is ours: without one ΦᵀΦ has no inverse where examples are fewer than k.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from sourcetrace.core.examples import example_seed
 from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.gradients import FactoredGradient, Gradients, LayerGradient
+from sourcetrace.core.gradients import DenseGradient, FactoredGradient, Gradients, LayerGradient
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.plan import AttributionPlan
 
@@ -52,7 +53,8 @@ class Projection:
         def signs(layer: Layer, side: str, width: int) -> Tensor:
             generator = torch.Generator().manual_seed(example_seed(seed, side, layer.name))
             drawn = torch.randint(2, (layer.groups, dimension, width), generator=generator)
-            return (2 * drawn - 1).to(like)
+            signed: Tensor = 2 * drawn - 1
+            return signed.to(like)
 
         return cls(
             {one.name: signs(one, "outputs", one.outputs) for one in layers},
@@ -63,11 +65,11 @@ class Projection:
     def project(self, gradients: Gradients) -> Tensor:
         """Return P ∇ of every example, [N, k]."""
         parts = [self._layer(name, gradient) for name, gradient in gradients.items()]
-        return torch.stack(parts).sum(0) / self.dimension**0.5
+        return torch.stack(parts).sum(0) / math.sqrt(self.dimension)
 
     def project_back(self, values: Tensor) -> dict[str, Tensor]:
         """Return Pᵀ of [Q, k] by layer, [Q, groups, D_out, D_in]."""
-        scaled = values / self.dimension**0.5
+        scaled = values / math.sqrt(self.dimension)
         return {
             name: torch.stack(
                 [
@@ -98,20 +100,16 @@ class TrakFit:
 
     def responses(self, queries: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Return what the training gradients meet, for queries [Q, groups, D_out, D_in]."""
-        return [self.projection.project_back(self._projected(queries) @ self.inverse)]
+        projected = self.projection.project(
+            {name: DenseGradient(one) for name, one in queries.items()}
+        )
+        return [self.projection.project_back(projected @ self.inverse)]
 
     def self_influence(self, gradients: Gradients) -> Tensor:
         """Return the scores of examples on their own training loss, [N]."""
         projected = self.projection.project(gradients)
-        return ((projected @ self.inverse) * projected).sum(1)
-
-    def _projected(self, queries: Mapping[str, Tensor]) -> Tensor:
-        parts = [
-            torch.einsum("qgok,gko->qk", one @ self.projection.inputs[name].mT, outputs)
-            for name, one in queries.items()
-            for outputs in [self.projection.outputs[name]]
-        ]
-        return torch.stack(parts).sum(0) / self.projection.dimension**0.5
+        scores: Tensor = ((projected @ self.inverse) * projected).sum(1)
+        return scores
 
 
 def fit_trak(source: GradientSource, plan: AttributionPlan, *, dimension: int) -> TrakFit:
