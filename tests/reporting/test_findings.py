@@ -1,10 +1,14 @@
 """The page's sentences and numbers follow from the review list alone."""
 
+from typing import get_args
+
 import polars as pl
 import pytest
 
+from sourcetrace.core.methods import Method
 from sourcetrace.reporting.findings import (
     TOP_SHARE,
+    describe_method,
     loss_overlap,
     overlap_sentences,
     result_sentence,
@@ -59,3 +63,7 @@ def test_parameters_without_attribution_are_counted_and_weighed():
         content.unattributed_parameters.clear(), content.checkpoint_manifest
     )
     assert sentence == "Every parameter of the model carries attribution."
+
+
+def test_the_page_knows_every_method():
+    assert all(describe_method(method)[2] for method in get_args(Method))
