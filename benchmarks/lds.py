@@ -14,6 +14,7 @@ import logging
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,16 +26,16 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
+from sourcetrace.core.astra import SolveSettings
 from sourcetrace.core.attribution import (
     fit_segment,
-    plan_responses,
-    score_block,
     visits,
 )
 from sourcetrace.core.covariance import merge
 from sourcetrace.core.curvature_scale import scale_curvature
 from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
 from sourcetrace.core.retraining import removal_slope
+from sourcetrace.core.scorers import make_scorer
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import (
@@ -42,6 +43,7 @@ from sourcetrace.parameters import (
     EnsembleParameters,
     GradientParameters,
     SegmentParameters,
+    SolveParameters,
 )
 from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
@@ -54,6 +56,21 @@ REFERENCE_QUERIES = {
     "mnist_early": [*range(25), *range(200, 225)],
     "mnist_two_stage": [*range(25), *range(200, 225)],
 }
+
+# Passes are a training set's: 12 forward passes go through every training example 12 times.
+_HEADINGS = (
+    "method",
+    "run",
+    "segments",
+    "LDS",
+    "95 % interval",
+    "± queries",
+    "slope",
+    "seconds",
+    "forward",
+    "backward",
+    "residual (iterations)",
+)
 
 
 class _GroundTruth:
@@ -90,6 +107,15 @@ class _GroundTruth:
         return pl.DataFrame({"example_id": [str(i) for i in range(len(self._queries))]})
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """Scores [Q, N], forward and backward passes by example, ASTRA's residuals and iterations."""
+
+    scores: Tensor
+    passes: tuple[int, int]
+    residual: str
+
+
 class ClassificationGroundTruth(_GroundTruth, ClassificationTask):
     """Cross-entropy and margin."""
 
@@ -106,18 +132,19 @@ def main() -> None:
     parser.add_argument("--queries", choices=("reference", "all"), default="reference")
     parser.add_argument("--run", default="run0")
     parser.add_argument("--ensemble", action="store_true", help="every run, and their mean")
-    parser.add_argument("--methods", nargs="+", help="these alone")
     parser.add_argument(
         "--damping", nargs="*", type=float, default=[], help="λ of further influence functions"
     )
-    parser.add_argument("--methods", nargs="*", default=[], help="only these")
     parser.add_argument(
         "--segments", nargs="*", type=int, default=[], help="further segment counts of Source"
     )
+    parser.add_argument("--methods", nargs="*", default=[], help="these alone")
+    parser.add_argument("--astra-examples", type=int, default=2048)
+    parser.add_argument("--astra-iterations", type=int, default=20)
     arguments = parser.parse_args()
     # The ingest warns of every layer and rate; here its result is the table.
     logging.disable(logging.WARNING)
-    console = Console(highlight=False, width=100)
+    console = Console(highlight=False, width=120)
     console.print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     )
@@ -146,33 +173,42 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     ]
     variants.append(("fast_source", stages if stages > 1 else 3, None))
     variants += [("influence", stages, damping) for damping in [None, *arguments.damping]]
-    variants += [("tracin", stages, None), ("gradient_similarity", stages, None)]
+    others = ("tracin", "trak", "gradient_similarity", "representation_similarity")
+    variants += [(method, stages, None) for method in others]
+    variants += [("astra_source", counts[0], None), ("astra_influence", stages, None)]
     if arguments.methods:
         variants = [one for one in variants if one[0] in arguments.methods]
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
-    for heading in (
-        *("method", "run", "segments"),
-        *("LDS", "95 % interval", "± queries", "slope", "seconds"),
-    ):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("method", "run") else "right")
     measurements = measured[:, queries]
     for method, segments, damping in variants:
-        if arguments.methods and method not in arguments.methods:
-            continue
-        found: list[tuple[str, Tensor, float]] = []
+        attribution = AttributionParameters(
+            method=method,
+            damping=damping,
+            astra=SolveParameters(
+                examples=arguments.astra_examples, max_iterations=arguments.astra_iterations
+            ),
+        )
+        found: list[tuple[str, _Scored, float]] = []
         for run in runs:
             started = time.perf_counter()
             checkpoints = CheckpointFolder(folder / "checkpoints" / run)
-            scores = _scores(task, checkpoints, method, segments, damping)
-            found.append((run, scores, time.perf_counter() - started))
+            scored = _scores(task, checkpoints, attribution, segments)
+            found.append((run, scored, time.perf_counter() - started))
         if len(runs) > 1:
-            mean = torch.stack([scores for _, scores, _ in found]).mean(0)
-            found.append((f"mean of {len(runs)}", mean, sum(seconds for *_, seconds in found)))
-        for run, scores, seconds in found:
-            lds = linear_datamodeling_score(scores, subsets, measurements)
-            low, high = bootstrap_interval(scores, subsets, measurements)
+            mean = torch.stack([one.scores for _, one, _ in found]).mean(0)
+            passes = (
+                sum(one.passes[0] for _, one, _ in found),
+                sum(one.passes[1] for _, one, _ in found),
+            )
+            whole = _Scored(mean, passes, "")
+            found.append((f"mean of {len(runs)}", whole, sum(seconds for *_, seconds in found)))
+        for run, scored, seconds in found:
+            lds = linear_datamodeling_score(scored.scores, subsets, measurements)
+            low, high = bootstrap_interval(scored.scores, subsets, measurements)
             table.add_row(
                 method if damping is None else f"{method}, λ = {damping:g}",
                 run,
@@ -180,8 +216,10 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
                 f"{lds.mean():.3f}",
                 f"{low:.3f} to {high:.3f}",
                 f"{lds.std() / len(lds) ** 0.5:.3f}",
-                f"{_slope(scores, subsets, measurements):.3f}",
+                f"{_slope(scored.scores, subsets, measurements):.3f}",
                 f"{seconds:.0f}",
+                *(f"{count / len(task.train_examples()):.0f}" for count in scored.passes),
+                scored.residual,
             )
     return table
 
@@ -196,12 +234,10 @@ def _slope(scores: Tensor, subsets: Tensor, measurements: Tensor) -> float:
 def _scores(
     task: Any,
     checkpoints: CheckpointFolder,
-    method: Any,
+    attribution: AttributionParameters,
     segments: int | Literal["auto"],
-    damping: float | None = None,
-) -> Tensor:
-    """Return scores [Q, N] as the pipeline computes them, kept in memory."""
-    attribution = AttributionParameters(method=method, damping=damping)
+) -> _Scored:
+    """Return scores as the pipeline computes them, kept in memory, and what they took."""
     ensemble = EnsembleParameters()
     manifest, _, train_table, query_table = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
@@ -221,11 +257,22 @@ def _scores(
     )
     source, plan = setup.source, setup.plan
     curvatures = _curvatures(setup)
-    responses = plan_responses(source, plan, setup.queries, curvatures)
-    # The row behind the queries is the mean of their training losses.
-    return torch.cat(
-        [score_block(source, plan, responses, block).sum(0)[:-1] for block in source.blocks()],
-        dim=1,
+    scorer = make_scorer(
+        attribution.method,
+        source,
+        plan,
+        curvatures,
+        setup.queries,
+        higher_is_better=task.measurement_higher_is_better,
+        solve=SolveSettings(**attribution.astra.model_dump()),
+        projection_dimension=attribution.projection_dimension,
+    )
+    shares = [scorer.scores(block).shares.sum(0)[:-1] for block in source.blocks()]
+    residuals = "; ".join(
+        f"{float(one.residuals.max()):.2g} ({int(one.iterations.max())})" for one in scorer.solves
+    )
+    return _Scored(
+        torch.cat(shares, dim=1), (source.passes.forward, source.passes.backward), residuals
     )
 
 

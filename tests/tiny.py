@@ -10,17 +10,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.attribution import (
-    fit_segment,
-    plan_responses,
-    score_block,
-    self_influence_block,
-)
+from sourcetrace.core.astra import SolveSettings
+from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.covariance import LayerCovariances, merge
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import Cache, EvaluationPoint, GradientSource
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
+from sourcetrace.core.scorers import make_scorer
 from sourcetrace.core.segments import CheckpointRecord, number_segments, partition
 from sourcetrace.tasks import ClassificationTask
 
@@ -289,11 +286,20 @@ def attribute(
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    responses = plan_responses(source, plan, queries, curvatures)
+    scorer = make_scorer(
+        method,
+        source,
+        plan,
+        curvatures,
+        queries,
+        higher_is_better=task.measurement_higher_is_better,
+        solve=SolveSettings(tolerance=1e-13, max_iterations=300),
+        projection_dimension=20,
+    )
     blocks = source.blocks()
     return Outcome(
-        torch.cat([score_block(source, plan, responses, block) for block in blocks], dim=2),
-        torch.cat([self_influence_block(source, plan, curvatures, b) for b in blocks], dim=1),
+        torch.cat([scorer.scores(block).shares for block in blocks], dim=2),
+        torch.cat([scorer.self_influence(block) for block in blocks], dim=1),
         plan,
     )
 

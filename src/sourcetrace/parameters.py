@@ -53,6 +53,20 @@ class GradientParameters(_Parameters):
     disk_budget_gib: float = Field(default=20.0, ge=0)
 
 
+class SolveParameters(_Parameters):
+    """How exactly ASTRA solves for the queries' responses.
+
+    Attributes:
+        tolerance: Relative residual at which a query's iteration stops.
+        max_iterations: Bound on the iterations of a segment.
+        examples: Training examples of a stage that make up its Gauss–Newton matrix.
+    """
+
+    tolerance: float = Field(default=0.05, gt=0, lt=1)
+    max_iterations: int = Field(default=20, ge=1)
+    examples: int = Field(default=2048, ge=1)
+
+
 class AttributionParameters(_Parameters):
     """Which method scores, and where it runs.
 
@@ -60,13 +74,17 @@ class AttributionParameters(_Parameters):
         method: `source`, or one of the methods to compare it with.
         device: `auto` takes a GPU where there is one; else a torch device.
         seed: Of the labels drawn from the model.
-        damping: λ of `influence`; null means 0.1 of the mean eigenvalue.
+        damping: λ of `influence` and `astra_influence`; null means 0.1 of the mean eigenvalue.
+        astra: How exactly the two methods of that name solve.
+        projection_dimension: Of the gradients that `trak` projects.
     """
 
     method: Method = "source"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
     damping: float | None = Field(default=None, gt=0)
+    astra: SolveParameters = SolveParameters()
+    projection_dimension: int = Field(default=2048, ge=1)
 
 
 class EnsembleParameters(_Parameters):

@@ -120,7 +120,7 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     ExampleSignals.validate(signals)
     curvature, _ = fit_curvature(covariances=covariances, **inputs)
     blocks = zip(*score_examples(curvature=curvature, **inputs), strict=True)
-    scores, influence, own, contributions = map(pl.concat, blocks)
+    scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
     SegmentContributions.validate(contributions)
     reviewed, _ = list_for_review(
         training, manifest, signals, query_signals, influence, own, ReportParameters()

@@ -1,10 +1,14 @@
 """The page's sentences and numbers follow from the review list alone."""
 
+from typing import get_args
+
 import polars as pl
 import pytest
 
+from sourcetrace.core.methods import Method
 from sourcetrace.reporting.findings import (
     TOP_SHARE,
+    describe_method,
     interpolated_sentence,
     loss_overlap,
     overlap_sentences,
@@ -81,3 +85,7 @@ def test_a_guessed_learning_rate_is_said():
         learning_rate_source=pl.Series(["constant", "interpolated", "interpolated"])
     )
     assert "not recorded, at 2 of 3 checkpoints: a straight line" in interpolated_sentence(guessed)
+
+
+def test_the_page_knows_every_method():
+    assert all(describe_method(method)[2] for method in get_args(Method))

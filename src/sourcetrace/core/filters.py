@@ -4,6 +4,9 @@ Every method scores ⟨F_r(H) v, ḡ(m)⟩ / N per segment and hands v' = F_S(H)
 before: Source, influence functions, TracIn and gradient similarity differ in F_r and F_S
 alone.
 
+ASTRA's methods solve with the exact Gauss–Newton matrix where F_r = 1/(σ + λ) would filter
+(`core.astra`); their F_r here is EK-FAC's, which self-influence uses.
+
 Source: Bae et al. 2024, arXiv 2405.12186 (segment response and propagation); weight decay
 enters as σ + w (derived; tests hold it against unrolled training):
 
@@ -13,6 +16,7 @@ enters as σ + w (derived; tests hold it against unrolled training):
 - Adam's coupled decay gives P(H + wI), Ĥ + wP, whose diagonal is taken in Ĥ's eigenbasis.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,12 +64,15 @@ class SegmentFilter:
         uses_curvature: False where both are constants, so that no eigenbasis is needed.
         coupled_decay: w of weight decay that a preconditioner multiplies; the walk adds wP̄ to
             the eigenvalues.
+        solve_damping: λ of the method's exact solve (G + λI) x = v, of the eigenvalues; None
+            where the method solves nothing.
     """
 
     response: Callable[[Tensor], Tensor]
     propagation: Callable[[Tensor], Tensor]
     uses_curvature: bool
     coupled_decay: float = 0.0
+    solve_damping: Callable[[Tensor], Tensor | float] | None = None
 
 
 def follows_training(method: Method) -> bool:
@@ -74,7 +81,7 @@ def follows_training(method: Method) -> bool:
     TracIn is the published sum of learning rate · ⟨∇f, ∇ℓ⟩, whatever the optimiser: a plain
     yardstick to compare with. The others know no training at all.
     """
-    return method in ("source", "scaled_source", "fast_source")
+    return method in ("source", "scaled_source", "fast_source", "astra_source")
 
 
 def segment_filter(
@@ -102,12 +109,18 @@ def segment_filter(
             lambda sigma: propagation(sigma + shift, step_mass=step_mass),
             uses_curvature=True,
             coupled_decay=weight_decay if coupled else 0.0,
+            solve_damping=(lambda _: 1 / step_mass + shift if step_mass else math.inf)
+            if method == "astra_source"
+            else None,
         )
-    if method == "influence":
+    if method in ("influence", "astra_influence"):
         return SegmentFilter(
             lambda sigma: 1 / (sigma + _damping(sigma, damping)),
             torch.ones_like,
             uses_curvature=True,
+            solve_damping=(lambda sigma: _damping(sigma, damping))
+            if method == "astra_influence"
+            else None,
         )
     mass = step_mass if method == "tracin" else 1.0
     return SegmentFilter(

@@ -33,6 +33,24 @@ class Cache(Protocol):
         """Keep the tensors, or not, as the budget says."""
 
 
+@dataclass
+class Passes:
+    """Passes through the model so far, each counted by example.
+
+    Attributes:
+        forward: Forward passes.
+        backward: Backward passes; those along many directions count once a direction.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def count(self, examples: int, *, backward: int) -> None:
+        """Add one forward pass of some examples and the backward passes that follow it."""
+        self.forward += examples
+        self.backward += backward * examples
+
+
 @dataclass(frozen=True)
 class EvaluationPoint:
     """Weights at which gradients are taken: a checkpoint, or the mean of several.
@@ -131,6 +149,7 @@ class GradientSource:
         self._load_weights = load_weights
         self._cache = cache
         self._loaded: str | None = None
+        self.passes = Passes()
 
     def blocks(self) -> list[Block]:
         """Return the blocks of the training examples."""
@@ -199,6 +218,7 @@ class GradientSource:
         outputs = captured.output_gradients(
             per_example_loss(loss, name="train_loss", examples=count), last=True
         )
+        self.passes.count(count, backward=2)
         gradients = captured.gradients(inputs, outputs)
         sampled = captured.gradients(inputs, sampled_outputs)
         if keep:
@@ -252,6 +272,7 @@ class GradientSource:
             lambda: objective.forward(model, batch),
             examples=len(index),
         )
+        self.passes.count(len(index), backward=2)
         inputs = captured.inputs(examples=len(index))
         measurement = per_example_loss(
             objective.measurement(captured.outputs, batch), name="measurement", examples=len(index)

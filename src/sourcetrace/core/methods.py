@@ -3,5 +3,14 @@
 from typing import Literal
 
 Method = Literal[
-    "source", "scaled_source", "fast_source", "influence", "tracin", "gradient_similarity"
+    "source",
+    "scaled_source",
+    "fast_source",
+    "astra_source",
+    "influence",
+    "astra_influence",
+    "trak",
+    "tracin",
+    "gradient_similarity",
+    "representation_similarity",
 ]

@@ -2,7 +2,7 @@
 
 Source takes gradients and curvature at every checkpoint of a segment and averages them;
 Fast-Source takes them once, at the mean of the segment's weights; an influence function and
-gradient similarity know the final checkpoint alone and treat all data as one stage.
+the similarities know the final checkpoint alone and treat all data as one stage.
 
 Several training runs make an ensemble, and so do several dropout masks of one run: each member
 has its own segments and final weights, and the scores are the mean over the members.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.core.filters import SegmentFilter, segment_filter
+from sourcetrace.core.filters import SegmentFilter, follows_training, segment_filter
 from sourcetrace.core.gradient_source import EvaluationPoint
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.methods import Method
@@ -157,7 +157,7 @@ def _member(
     everything = torch.arange(examples)
     last = segments[-1]
     final_id = last.checkpoints[-1]
-    pooled = method in ("influence", "gradient_similarity")
+    pooled = not (follows_training(method) or method == "tracin")
     final_stage = everything if pooled else stage_examples[last.stage]
 
     def point(checkpoints: tuple[str, ...], own: Tensor) -> EvaluationPoint:

@@ -39,12 +39,28 @@ METHODS = {
     "astra_source": (
         "ASTRA-Source",
         "arXiv 2507.14740",
-        "is Source with the curvature's inverse refined by iteration (arXiv 2507.14740)",
+        "is Source with each segment's system solved with the exact Gauss–Newton matrix, at the "
+        "cost of a forward pass and, for each query, two backward passes of a sample of the "
+        "training data in every iteration; self-influence stays EK-FAC's (arXiv 2507.14740)",
     ),
     "influence": (
         "Influence function",
         "final checkpoint, EK-FAC",
         "looks at the final checkpoint alone, with damped EK-FAC curvature",
+    ),
+    "astra_influence": (
+        "ASTRA influence",
+        "final checkpoint, exact curvature",
+        "looks at the final checkpoint alone and solves with its damped exact Gauss–Newton "
+        "matrix, at the cost of a forward pass and, for each query, two backward passes of a "
+        "sample of the training data in every iteration; self-influence stays EK-FAC's "
+        "(arXiv 2507.14740)",
+    ),
+    "trak": (
+        "TRAK",
+        "Park et al. 2023",
+        "compares randomly projected gradients at the final checkpoint, whitened by those of the "
+        "training data; its scores rank examples (Park et al. 2023, arXiv 2303.14186)",
     ),
     "tracin": (
         "TracIn",
@@ -57,6 +73,12 @@ METHODS = {
         "final checkpoint",
         "compares gradients at the final checkpoint; its scores rank examples, but their size is "
         "not a predicted change",
+    ),
+    "representation_similarity": (
+        "Representation similarity",
+        "final checkpoint",
+        "compares what the last attributed layer is given, without loss or labels; its scores "
+        "rank examples, and self-influence says nothing",
     ),
 }
 

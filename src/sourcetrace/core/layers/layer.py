@@ -136,6 +136,26 @@ class Layer:
             columns.append(tensors[self.bias].reshape(self.groups, self.outputs, 1))
         return torch.cat(columns, dim=2)
 
+    def parameter_tensors(self, matrix: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Undo `weight_matrix`: name -> [*, …] of a matrix [*, groups, D_out, D_in].
+
+        Args:
+            matrix: Values in the layer's layout, behind any leading dimensions.
+            like: Tensors in the shapes of the parameters, by name.
+        """
+        leading = matrix.shape[:-3]
+        tensors = {}
+        if self.weight is not None:
+            shape = like[self.weight].shape
+            values = matrix[..., :-1] if self.has_bias else matrix
+            if self.transposed:
+                tensors[self.weight] = values.reshape(*leading, *shape[::-1]).mT
+            else:
+                tensors[self.weight] = values.reshape(*leading, *shape)
+        if self.bias is not None:
+            tensors[self.bias] = matrix[..., -1].reshape(*leading, *like[self.bias].shape)
+        return tensors
+
 
 def join_names(module: str, parameter: str) -> str:
     """Return the name of a module's parameter in the model."""

@@ -1,6 +1,7 @@
 """Score the training examples block by block; a block's rows are saved as they come."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -19,11 +20,15 @@ from sourcetrace.reporting.progress import track
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sourcetrace.core.astra import SegmentSolve
     from sourcetrace.core.attribution import BlockScores
+    from sourcetrace.core.gradient_source import Passes
     from sourcetrace.core.plan import AttributionPlan
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    Task = Tensor = AttributionPlan = BlockScores = Any
+    AttributionPlan = BlockScores = Passes = SegmentSolve = Task = Tensor = Any
+
+logger = logging.getLogger(__name__)
 
 
 def score_examples(
@@ -37,19 +42,17 @@ def score_examples(
     gradients: GradientParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]]:
     """Score a block of training examples at a time.
 
     Yields:
-        attribution_scores, query_influence, self_influence, segment_contributions of a block.
+        attribution_scores, query_influence, self_influence, segment_contributions of a block;
+        with the first, the metrics of preparing the queries.
     """
     import torch
 
-    from sourcetrace.core.attribution import (
-        plan_responses,
-        score_block_by_checkpoint,
-        self_influence_block,
-    )
+    from sourcetrace.core.astra import SolveSettings
+    from sourcetrace.core.scorers import make_scorer
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
     setup = set_up_audit(
@@ -69,7 +72,25 @@ def score_examples(
         for segment in curvature.of(setup.identity, stage="ekfac_fitting")
     ]
     curvatures = curvatures or [None] * len(plan.segments)
-    responses = plan_responses(source, plan, setup.queries, curvatures)
+    count = len(plan.segments)
+    scorer = make_scorer(
+        attribution.method,
+        source,
+        plan,
+        curvatures,
+        setup.queries,
+        higher_is_better=task.measurement_higher_is_better,
+        solve=SolveSettings(**attribution.astra.model_dump()),
+        projection_dimension=attribution.projection_dimension,
+        report=lambda segment, iteration, residual: logger.info(
+            "ASTRA segment %d of %d, iteration %d, residual %.2g",
+            segment,
+            count,
+            iteration,
+            residual,
+        ),
+    )
+    metrics = _solve_metrics(scorer.solves, source.passes)
     # A run's segments come once for every dropout mask, under the same number.
     places: dict[int, list[int]] = {}
     for index, planned in enumerate(plan.segments):
@@ -78,8 +99,8 @@ def score_examples(
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
     for block in track(source.blocks(), "Scoring"):
-        found = score_block_by_checkpoint(source, plan, responses, block)
-        own_shares = self_influence_block(source, plan, curvatures, block)
+        found = scorer.scores(block)
+        own_shares = scorer.self_influence(block)
         segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
         own = torch.stack([own_shares[same].sum(0) for same in places.values()])
         examples = train_table["example_id"][block.start : block.stop]
@@ -105,7 +126,9 @@ def score_examples(
                 )
                 for index, number in enumerate(places)
             ),
+            metrics,
         )
+        metrics = {}
 
 
 def draw_suspects(
@@ -135,6 +158,32 @@ def draw_suspects(
         height, width, *channels = picture.shape
         rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, Any]:
+    """Return the largest residual and the iterations by segment, and the passes; or nothing."""
+    if not solves:
+        return {}
+    unsolved = sum(int((one.residuals > one.tolerance).sum()) for one in solves)
+    if unsolved:
+        logger.warning(
+            "%d of %d systems did not reach the tolerance; the largest residual is %.2g. Raise "
+            "attribution.astra.max_iterations, or read those scores as Source's with a rougher "
+            "curvature.",
+            unsolved,
+            sum(len(one.residuals) for one in solves),
+            max(float(one.residuals.max()) for one in solves),
+        )
+    return {
+        "astra.residual": [
+            {"value": float(one.residuals.max()), "step": one.segment} for one in solves
+        ],
+        "astra.iterations": [
+            {"value": float(one.iterations.max()), "step": one.segment} for one in solves
+        ],
+        "astra.forward_passes": {"value": float(passes.forward), "step": 0},
+        "astra.backward_passes": {"value": float(passes.backward), "step": 0},
+    }
 
 
 def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:

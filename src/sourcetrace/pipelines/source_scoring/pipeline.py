@@ -28,6 +28,7 @@ def create_pipeline() -> Pipeline:
                     "query_influence",
                     "self_influence",
                     "segment_contributions",
+                    "solve_metrics",
                 ],
                 name="score_examples",
             ),

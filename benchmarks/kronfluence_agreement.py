@@ -1,0 +1,170 @@
+"""Do our influence scores agree with kronfluence's?
+
+    python -m benchmarks.kronfluence_agreement [--python PYTHON]
+
+Small networks in float64, the same weights, examples and damping. Both take the empirical Fisher
+matrix, whose labels are the given ones, so that no draw differs. PYTHON has kronfluence; without it
+a virtual environment is made in a temporary folder, which sees this interpreter's packages (torch
+among them) and adds kronfluence 1.0.1.
+"""
+
+import argparse
+import site
+import subprocess
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.small_networks import INPUTS, build_model
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from sourcetrace.core.attribution import fit_segment, visits
+from sourcetrace.core.covariance import merge
+from sourcetrace.core.examples import Examples
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.layers import find_layers
+from sourcetrace.core.plan import make_plan
+from sourcetrace.core.scorers import make_scorer
+from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.tasks import RegressionTask
+
+REPOSITORY = Path(__file__).parents[1]
+TRAIN, QUERIES = 64, 8
+DAMPING = 1e-3
+
+
+class EmpiricalFisher(RegressionTask):
+    """Half the squared error; the "sampled" labels are the given ones."""
+
+    def forward(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return predictions and the given labels."""
+        return model(batch[0]), batch[1]
+
+    def train_loss(self, outputs: Any, batch: Any) -> Tensor:
+        """Return the squared error, [B]."""
+        return super().train_loss(outputs[0], batch)
+
+    def sampled_loss(self, outputs: Any, generator: torch.Generator) -> Tensor:
+        """Return the loss of the given labels, [B]."""
+        return super().train_loss(outputs[0], outputs)
+
+    def describe(self, outputs: Any, batch: Any) -> dict[str, list[Any]]:
+        """Return the predictions as text."""
+        return super().describe(outputs[0], batch)
+
+
+class NoCache:
+    """Everything is computed again."""
+
+    def get(self, key: str) -> None:
+        """Return nothing."""
+        return None
+
+    def put(self, key: str, tensors: Any) -> None:
+        """Keep nothing."""
+
+
+def main() -> None:
+    """Print the difference of the scores of each network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--python", type=Path, help="an interpreter with kronfluence")
+    arguments = parser.parse_args()
+    table = Table(title=f"{QUERIES} queries × {TRAIN} examples, float64, λ = {DAMPING:g}")
+    for heading in ("network", "parameters", "largest score", "relative difference"):
+        table.add_column(heading)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        python = arguments.python or _environment(folder)
+        for kind in INPUTS:
+            table.add_row(kind, *_compare(kind, folder, python))
+    Console(highlight=False).print(table)
+
+
+def _compare(kind: str, folder: Path, python: Path) -> tuple[str, str, str]:
+    generator = torch.Generator().manual_seed(0)
+    scores = folder / kind
+    scores.mkdir()
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    model = build_model(kind)
+    state = {key: 0.5 * normal(*value.shape) for key, value in model.state_dict().items()}
+    sides = {
+        side: [normal(count, *INPUTS[kind]), normal(count)]
+        for side, count in (("train", TRAIN), ("query", QUERIES))
+    }
+    torch.save({"state": state, **sides}, scores / "case.pt")
+    command = [python, "-m", "benchmarks.kronfluence_scores", scores, kind, str(DAMPING)]
+    subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+    # Theirs are sums over examples' gradients, ours the effect on a mean loss: 1/N apart.
+    theirs = torch.load(scores / "scores.pt", weights_only=True).double() / TRAIN
+    ours = _scores(model, state, sides)
+    largest = float(theirs.abs().max())
+    difference = float((ours - theirs).abs().max()) / largest
+    size = sum(value.numel() for value in state.values())
+    return str(size), f"{largest:.3g}", f"{difference:.2g}"
+
+
+def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Tensor]]) -> Tensor:
+    """Return our influence scores, [Q, N]."""
+    task = EmpiricalFisher()
+    train, queries = (
+        Examples(
+            list(zip(*tensors, strict=True)),
+            [f"{side}{i}" for i in range(len(tensors[1]))],
+            task.collate,
+        )
+        for side, tensors in sides.items()
+    )
+    device = torch.device("cpu")
+    source = GradientSource(
+        model=model,
+        objective=task,
+        coverage=find_layers(model, lambda: model(sides["train"][0][:2])),
+        training=train,
+        load_weights=lambda _: state,
+        cache=NoCache(),
+        batch_size=16,
+        seed=0,
+        device=device,
+    )
+    record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
+    plan = make_plan(
+        "influence",
+        partition([record], 1),
+        {"stage": torch.arange(TRAIN)},
+        examples=TRAIN,
+        damping=DAMPING,
+    )
+    covariances: dict[str, Any] = {}
+    for point, block in visits(source, plan.points):
+        found = source.extract(point, block).covariances
+        covariances[point.id] = merge(covariances.get(point.id), found)
+    curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
+    scorer = make_scorer("influence", source, plan, curvatures, queries, higher_is_better=False)
+    return torch.cat([scorer.scores(block).sum(0)[:-1] for block in source.blocks()], dim=1)
+
+
+def _environment(folder: Path) -> Path:
+    """Make a virtual environment with kronfluence, on top of this one's packages."""
+    home = folder / "environment"
+    venv.create(home, with_pip=True)
+    python = home / "bin" / "python"
+    code = "import site; print(site.getsitepackages()[0])"
+    packages = subprocess.run(
+        [python, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    (Path(packages) / "parent.pth").write_text("\n".join(site.getsitepackages()))
+    install = ["-m", "pip", "install", "--quiet", "kronfluence==1.0.1"]
+    constraints = ["--constraint", str(REPOSITORY / "constraints.txt")]
+    subprocess.run([python, *install, *constraints], check=True)
+    return python
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""One scorer a family of methods, all with the same two questions.
+
+The frame's methods, ASTRA among them, meet every training gradient with the queries' responses;
+TRAK does so too and has a self-influence of its own; representation similarity uses no gradient.
+Self-influence under ASTRA is EK-FAC's: an exact solve for every training example is out of reach.
+Each member of an ensemble has a scorer; the ensemble's is their mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.astra import Report, SegmentSolve, SolveSettings, astra_responses
+from sourcetrace.core.attribution import (
+    BlockScores,
+    query_responses,
+    score_block_by_checkpoint,
+    self_influence_block,
+    stack_queries,
+)
+from sourcetrace.core.curvature import SegmentCurvature
+from sourcetrace.core.examples import Block, Examples
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.methods import Method
+from sourcetrace.core.plan import AttributionPlan, Member
+from sourcetrace.core.representations import representations
+from sourcetrace.core.trak import TrakFit, fit_trak
+
+
+class Scorer(Protocol):
+    """Scores of training examples, block by block."""
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return every segment's share; the last query is the mean training loss."""
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return every segment's share of the self-influence, [segments, n]."""
+
+
+@dataclass(frozen=True)
+class FrameScorer:
+    """Training gradients against the queries' responses.
+
+    Attributes:
+        source: The training gradients.
+        member: Segments and filters.
+        curvatures: EK-FAC of every segment.
+        responses: Of the queries, by segment and layer.
+    """
+
+    source: GradientSource
+    member: Member
+    curvatures: Sequence[SegmentCurvature | None]
+    responses: Sequence[Mapping[str, Tensor]]
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return every segment's share."""
+        plan = AttributionPlan((self.member,))
+        return score_block_by_checkpoint(self.source, plan, self.responses, block)
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return every segment's share of the self-influence, by EK-FAC, [segments, n]."""
+        plan = AttributionPlan((self.member,))
+        return self_influence_block(self.source, plan, self.curvatures, block)
+
+
+@dataclass(frozen=True)
+class TrakScorer:
+    """Training gradients at the final weights against the queries' responses."""
+
+    source: GradientSource
+    member: Member
+    fit: TrakFit
+    responses: Sequence[Mapping[str, Tensor]]
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return the scores, of one segment."""
+        plan = AttributionPlan((self.member,))
+        return score_block_by_checkpoint(self.source, plan, self.responses, block)
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return the self-influence, [1, n]."""
+        gradients = self.source.gradients(self.member.final, block)
+        return self.fit.self_influence(gradients).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class RepresentationScorer:
+    """Cosines with the queries' representations, as removals of what helps.
+
+    Attributes:
+        source: The training examples and the model.
+        member: Whose final weights count.
+        queries: Their representations, [Q, D].
+        sign: Of the measurement's change when a helping example is removed.
+    """
+
+    source: GradientSource
+    member: Member
+    queries: Tensor
+    sign: int
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return the scores, of one segment; a loss rises when what resembles it is removed."""
+        own = representations(self.source, self.source.training, self.member.final, block)
+        cosines = self.queries @ own.T
+        shares = torch.cat([self.sign * cosines, cosines.mean(0, keepdim=True)]).unsqueeze(0)
+        return BlockScores(shares, (shares[:, :-1].double().sum(1),))
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return 1 for every example, [1, n]: each resembles itself."""
+        return self.queries.new_ones(1, len(block))
+
+
+@dataclass(frozen=True)
+class MeanScorer:
+    """The mean over the members of an ensemble; one, for an ordinary run.
+
+    Attributes:
+        members: A scorer each, in the order of the plan.
+        solves: How well ASTRA's systems were solved, where there were any.
+    """
+
+    members: Sequence[Scorer]
+    solves: Sequence[SegmentSolve] = field(default=())
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return every segment's share of the mean, one member after the other."""
+        found = [member.scores(block) for member in self.members]
+        return BlockScores(
+            torch.cat([one.shares for one in found]) / len(found),
+            tuple(sums for one in found for sums in one.checkpoint_sums),
+        )
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return every segment's share of the mean, [segments, n]."""
+        found = [member.self_influence(block) for member in self.members]
+        return torch.cat(found) / len(found)
+
+
+def make_scorer(
+    method: Method,
+    source: GradientSource,
+    plan: AttributionPlan,
+    curvatures: Sequence[SegmentCurvature | None],
+    queries: Examples,
+    *,
+    higher_is_better: bool,
+    solve: SolveSettings | None = None,
+    projection_dimension: int = 2048,
+    report: Report | None = None,
+) -> MeanScorer:
+    """Prepare the queries and return what scores training examples for them.
+
+    Args:
+        method: Name of the method.
+        source: The training gradients.
+        plan: Of this method.
+        curvatures: EK-FAC of every segment; None where the method needs none.
+        queries: The queries.
+        higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
+        solve: How exactly ASTRA solves.
+        projection_dimension: TRAK's k.
+        report: Told of every iteration of ASTRA.
+    """
+    members: list[Scorer] = []
+    solves: list[SegmentSolve] = []
+    for member, fitted in plan.by_member(curvatures):
+        if method == "representation_similarity":
+            blocks = queries.blocks(source.batch_size)
+            found = [representations(source, queries, member.final, block) for block in blocks]
+            sign = -1 if higher_is_better else 1
+            members.append(RepresentationScorer(source, member, torch.cat(found), sign))
+            continue
+        gradients = stack_queries(source, member, queries)
+        if method == "trak":
+            fit = fit_trak(source, member, dimension=projection_dimension)
+            members.append(TrakScorer(source, member, fit, fit.responses(gradients)))
+        elif method in ("astra_source", "astra_influence"):
+            responses, own = astra_responses(
+                source, gradients, member, fitted, settings=solve, report=report
+            )
+            members.append(FrameScorer(source, member, fitted, responses))
+            solves += own
+        else:
+            responses = query_responses(gradients, member, fitted)
+            members.append(FrameScorer(source, member, fitted, responses))
+    return MeanScorer(members, solves)
