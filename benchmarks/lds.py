@@ -144,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # The ingest warns of every layer and rate; here its result is the table.
     logging.disable(logging.WARNING)
-    console = Console(highlight=False, width=120)
+    console = Console(highlight=False, width=160)
     console.print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     )

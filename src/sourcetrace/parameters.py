@@ -71,7 +71,7 @@ class AttributionParameters(_Parameters):
     """Which method scores, and where it runs.
 
     Attributes:
-        method: `source`, or one of the methods to compare it with.
+        method: `scaled_source`, or one of the methods to compare it with.
         device: `auto` takes a GPU where there is one; else a torch device.
         seed: Of the labels drawn from the model.
         damping: λ of `influence` and `astra_influence`; null means 0.1 of the mean eigenvalue.
@@ -79,7 +79,7 @@ class AttributionParameters(_Parameters):
         projection_dimension: Of the gradients that `trak` projects.
     """
 
-    method: Method = "source"
+    method: Method = "scaled_source"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
     damping: float | None = Field(default=None, gt=0)

@@ -87,6 +87,8 @@ def set_up_audit(
         device.type,
         sorted(trained_parameters(segments)),
         train_table.hash_rows(seed=0).to_list(),
+        # The only method whose curvature depends on what is asked.
+        query_table.hash_rows(seed=0).to_list() if attribution.method == "scaled_source" else [],
     ]
     identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     gradient_cache.open(identity)
