@@ -103,7 +103,7 @@ def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics["demo.harm_average_precision"] > 0.9
     assert run.data.metrics["audit.attributed_share"] == 1.0
-    assert run.data.params["attribution.method"] == "source"
+    assert run.data.params["attribution.method"] == "scaled_source"
     assert run.data.tags["sourcetrace.version"]
     assert client.get_model_version("sourcetrace-digits", "1").run_id == run.info.run_id
 

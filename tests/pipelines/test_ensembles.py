@@ -257,3 +257,16 @@ def test_members_are_averaged_and_the_commonest_label_stands():
     assert mean.rows() == [("a", 3.0, "z"), ("b", 5.0, "y")]
     single = signals.head(2)
     assert average_signals(single, by=["example_id"]).equals(single)
+
+
+def test_masks_are_no_trainings_of_their_own(tmp_path):
+    """More masks of one run leave the error over its checkpoints where it is."""
+    train(tmp_path / "run", Tiny(dropout=0.3), seed=1)
+    errors = [
+        audit(tmp_path / "run", Tiny(dropout=0.3), masks=masks, count=1)["influence"][
+            "harm_error_checkpoints"
+        ].mean()
+        for masks in (1, 6)
+    ]
+    assert errors[0] > 0
+    assert errors[1] > 0.5 * errors[0]

@@ -24,7 +24,7 @@ def run_hook(monkeypatch, parameters):
 def test_parameters_are_logged_one_by_one(monkeypatch):
     logged = run_hook(monkeypatch, {"params:attribution": AttributionParameters(seed=3)})
     assert logged["attribution.seed"] == 3
-    assert logged["attribution.method"] == "source"
+    assert logged["attribution.method"] == "scaled_source"
 
 
 @pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret"])

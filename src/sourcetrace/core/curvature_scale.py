@@ -108,7 +108,7 @@ def curvature_scale(
         expected = sum(float(step.response_curvature().double().sum()) for step in steps.values())
         responses = {name: step.response() for name, step in steps.items()}
         measured = _mean(_fisher_products(responses, gradients) for gradients in sampled)
-        if expected <= 0 or measured <= 0:  # no query reaches a direction with curvature
+        if not (expected > 0 and measured > 0):  # no query reaches a direction with curvature
             return scale
         ratio = measured / expected
         scale *= ratio

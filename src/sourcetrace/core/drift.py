@@ -23,7 +23,14 @@ from sourcetrace.core.segments import CheckpointRecord
 LARGEST_DRIFT = 0.6
 
 EXAMPLES = 256
-"""Training examples of a stage whose gradients are compared."""
+"""Training examples of a stage whose gradients are compared, memory allowing."""
+
+_FEWEST_EXAMPLES = 16
+_SAMPLE_BYTES = 2**29
+"""Bound on the gradients of a checkpoint, were all of them dense."""
+
+_ROWS = 64
+"""Examples a forward pass."""
 
 _DENSE_BYTES = 64 * 2**20
 """Bound on one dense gradient tensor."""
@@ -68,11 +75,18 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 
 
 def _gradients(source: GradientSource, record: CheckpointRecord, examples: Tensor) -> Gradients:
-    spread = torch.linspace(0, len(examples) - 1, min(EXAMPLES, len(examples))).round().long()
-    chosen = examples[spread]
-    point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
-    blocks = [block for block in source.blocks() if len(point.rows(block))]
-    return concatenate([source.extract(point, block, keep=False).gradients for block in blocks])
+    each = sum(layer.size for layer in source.coverage.layers) * source.dtype.itemsize
+    count = min(EXAMPLES, max(_FEWEST_EXAMPLES, _SAMPLE_BYTES // each), len(examples))
+    spread = torch.linspace(0, len(examples) - 1, count).round().long()
+    parts = []
+    for chosen in torch.split(examples[spread], _ROWS):
+        point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
+        parts += [
+            source.extract(point, block, keep=False).gradients
+            for block in source.blocks()
+            if len(point.rows(block))
+        ]
+    return concatenate(parts)
 
 
 def _inner_products(before: Gradients, after: Gradients) -> float:

@@ -241,7 +241,7 @@ def make_segment(
             f"Segment {number} ({', '.join(r.id for r in members)}) has a step mass of "
             f"{first.step_mass:g}: "
             "no optimiser step with a positive learning rate. A checkpoint of the initial "
-            "weights needs a later one in its segment: lower segments.count or remove it."
+            "weights needs a later one in its segment: ask for fewer segments, or remove it."
         )
     return Segment(
         number,

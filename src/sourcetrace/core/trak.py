@@ -88,7 +88,8 @@ class Projection:
             right = gradient.inputs.transpose(0, 1) @ inputs.mT
             return (left * right).sum(0)
         # Example by example: [k, D_in] each, not [N, k, D_in].
-        return torch.stack([((outputs @ one) * inputs).sum((0, 2)) for one in gradient.dense()])
+        rows = (gradient.rows(row).dense()[0] for row in torch.arange(len(gradient)).unsqueeze(1))
+        return torch.stack([((outputs @ one) * inputs).sum((0, 2)) for one in rows])
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class StageResult(Generic[_Value]):
         """
         if identity != self.identity:
             raise InputError(
-                f"What {stage} left behind was computed with other settings, checkpoints or "
-                f"data (attribution, segments, gradients.batch_size). Run {stage} and the stages "
-                "after it again, or the whole audit."
+                f"What {stage} left behind was computed with other settings, checkpoints or data "
+                "(attribution, ensemble, segments, gradients.batch_size; for scaled_source the "
+                f"queries too). Run {stage} and the stages after it again, or the whole audit."
             )
         return self.value

@@ -79,7 +79,7 @@ def set_up_audit(
     files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
     settings = [
         f"{type(task).__module__}.{type(task).__qualname__}",
-        sorted((name, row["sha256"], row["segment"]) for name, row in files.items()),
+        checkpoint_manifest.drop("bytes", "attributed_share").sort("checkpoint_id").to_dicts(),
         gradients.batch_size,
         attribution.method,
         attribution.seed,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sourcetrace.core.drift import EXAMPLES, LARGEST_DRIFT, measure_drifts, segment_ends
+from sourcetrace.core.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.layers import Coverage
@@ -18,9 +18,6 @@ from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.device import pick_device
 from sourcetrace.reporting.progress import track
 from sourcetrace.tasks import Task
-
-_ROWS = 64
-"""Chosen examples a forward pass, about."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +56,8 @@ def drift_source(
         training=training,
         load_weights=weights.__getitem__,
         cache=GradientCache(Path()),
-        batch_size=max(1, len(training) * _ROWS // min(EXAMPLES, len(training))),
+        # One block: the few examples that are compared come in batches of their own.
+        batch_size=len(training),
         seed=0,
         device=pick_device(device_name),
     )

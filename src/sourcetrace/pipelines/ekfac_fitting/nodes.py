@@ -77,12 +77,17 @@ def fit_curvature(
     if attribution.method != "scaled_source":
         return StageResult(setup.identity, segments), {}
     walked = scale_curvature(setup.source, setup.plan, segments, setup.queries)
+    # A run's segments come once for every dropout mask, under the same number.
+    scales: dict[int, list[float]] = {}
+    for planned, (scale, _) in zip(setup.plan.segments, walked, strict=True):
+        scales.setdefault(planned.segment.number, []).append(scale)
     metrics: dict[str, Any] = {}
-    for index, (scale, _) in enumerate(walked, start=1):
+    for number, found in scales.items():
+        mean = sum(found) / len(found)
         logger.info(
             "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
-            index,
-            scale,
+            number,
+            mean,
         )
-        metrics[f"curvature_scale_segment_{index}"] = {"value": scale, "step": 0}
+        metrics[f"curvature_scale_segment_{number}"] = {"value": mean, "step": 0}
     return StageResult(setup.identity, [scaled for _, scaled in walked]), metrics

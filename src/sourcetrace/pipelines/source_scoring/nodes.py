@@ -226,12 +226,20 @@ def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) ->
     )
 
     scores = scores.double()
-    if len(plan.members) > 1:
-        by_segment = list(found.shares[:, :-1].double().sum(1))
-        harms = [torch.stack(list(own)).sum(0) for _, own in plan.by_member(by_segment)]
-        checkpoints = standard_error_of_sum(torch.stack(harms))
+    runs: dict[str, list[int]] = {}
+    for index, planned in enumerate(plan.segments):
+        runs.setdefault(planned.segment.run, []).append(index)
+    if len(runs) > 1:
+        harms = found.shares[:, :-1].double().sum(1)
+        by_run = torch.stack([harms[own].sum(0) for own in runs.values()])
+        checkpoints = standard_error_of_sum(by_run)
     else:
-        checkpoints = in_quadrature(map(standard_error_of_mean, found.checkpoint_sums))
+        # Dropout masks of a run share its checkpoints, and are no trainings of their own.
+        each: dict[int, list[Tensor]] = {}
+        for planned, sums in zip(plan.segments, found.checkpoint_sums, strict=True):
+            each.setdefault(planned.segment.number, []).append(sums)
+        means = [torch.stack(sums).mean(0) for sums in each.values()]
+        checkpoints = in_quadrature(map(standard_error_of_mean, means))
     queries = standard_error_of_sum(scores)
     error = in_quadrature([checkpoints, queries])
     return [
