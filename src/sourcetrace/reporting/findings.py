@@ -25,7 +25,7 @@ METHODS = {
     ),
     "scaled_source": (
         "Scaled Source",
-        "Bae et al. 2024, curvature's scale measured",
+        "Bae et al. 2024, rescaled",
         "follows an example's effect through the segments of training (Source, Bae et al. 2024, "
         "arXiv 2405.12186), each segment's curvature multiplied by the factor that it is measured "
         "to be too small by",

@@ -8,6 +8,7 @@ import polars as pl
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.manifest import group_rows, place_rows
+from sourcetrace.reporting.formats import format_noun
 from sourcetrace.schemas.checkpoints import checkpoint_manifest
 
 if TYPE_CHECKING:
@@ -127,12 +128,12 @@ def ingest_checkpoints(
         schema={"parameter": pl.String, "size": pl.Int64, "reason": pl.String},
         orient="row",
     )
+    of_runs = f" of {format_noun(len(runs), 'run')}" if len(runs) > 1 else ""
     logger.info(
-        "%d checkpoints of %d runs in %d segments, steps %d to %d; %.1f %% of the parameters "
-        "attributed",
-        len(found),
-        len(runs),
-        len(partitioned),
+        "%s%s in %s, steps %d to %d; %.1f %% of the parameters attributed",
+        format_noun(len(found), "checkpoint"),
+        of_runs,
+        format_noun(len(partitioned), "segment"),
         manifest["step"].min(),
         manifest["step"].max(),
         100 * coverage.share,
