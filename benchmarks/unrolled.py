@@ -26,7 +26,7 @@ from tests.oracles.dense import matrix_function, matrix_response
 from tests.oracles.recursion import Phase, Trajectory, UpdateRule, shuffled_batches, train
 from torch import Tensor, nn
 
-from sourcetrace.core.attribution import fit_segment, plan_responses, score_block
+from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.covariance import LayerCovariances, merge
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
@@ -34,6 +34,7 @@ from sourcetrace.core.gradients import DenseGradient, LayerGradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
 from sourcetrace.core.preconditioner import mean_preconditioner
+from sourcetrace.core.scorers import make_scorer
 from sourcetrace.core.segments import CheckpointRecord, partition
 from sourcetrace.tasks import ClassificationTask
 
@@ -245,8 +246,8 @@ def source_scores(
         [f"query {i}" for i in range(QUERIES)],
         task.collate,
     )
-    responses = plan_responses(source, plan, queries, curvatures)
-    scores = [score_block(source, plan, responses, block) for block in source.blocks()]
+    scorer = make_scorer("source", source, plan, curvatures, queries, higher_is_better=True)
+    scores = [scorer.scores(block).shares for block in source.blocks()]
     return torch.cat(scores, dim=2).sum(0)[:-1]
 
 

@@ -1,8 +1,8 @@
 """Fitting the curvature and scoring, block by block, over a plan.
 
 Memory holds the filtered queries, [segments, Q, P], and one block of training gradients; it
-does not grow with the number of training examples. Where a plan has several members, its
-segments are those of all of them, and a segment's share of the scores is divided by their number.
+does not grow with the number of training examples. All of it is one member of a plan;
+`core.scorers` takes the mean over several.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvat
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import LayerGradient
-from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
+from sourcetrace.core.plan import Member, PlannedSegment
 from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling
 from sourcetrace.core.scoring import checkpoint_scores, paired_segment_scores, walk
 
@@ -86,28 +86,6 @@ def visits(
     ]
 
 
-def plan_responses(
-    source: GradientSource,
-    plan: AttributionPlan,
-    queries: Examples,
-    curvatures: Sequence[SegmentCurvature | None],
-) -> list[dict[str, Tensor]]:
-    """Return the responses of every segment of every member, [Q + 1, groups, D_out, D_in].
-
-    One member after the other, so that one member's query gradients are held at a time.
-
-    Args:
-        source: Gives the query gradients.
-        plan: The members.
-        queries: The queries; their mean training loss is one more, as in `stack_queries`.
-        curvatures: One a segment; None where the filter needs none.
-    """
-    responses: list[dict[str, Tensor]] = []
-    for member, fitted in plan.by_member(curvatures):
-        responses += query_responses(stack_queries(source, member, queries), member, fitted)
-    return responses
-
-
 def stack_queries(source: GradientSource, member: Member, queries: Examples) -> dict[str, Tensor]:
     """Return the queries' measurement gradients by layer, [Q + 1, groups, D_out, D_in].
 
@@ -154,8 +132,7 @@ class BlockScores:
     """Scores of a block's n examples for the rows of `stack_queries`.
 
     Attributes:
-        shares: Every segment's share of the mean over members, [segments, Q + 1, n]; 0 for an
-            example outside its stage.
+        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
         checkpoint_sums: A segment's share of its member's score, summed over the Q queries, had
             each of its points been the only one: [points, n] a segment, float64.
     """
@@ -166,7 +143,7 @@ class BlockScores:
 
 def score_block_by_checkpoint(
     source: GradientSource,
-    plan: AttributionPlan,
+    member: Member,
     responses: Sequence[Mapping[str, Tensor]],
     block: Block,
 ) -> BlockScores:
@@ -174,60 +151,35 @@ def score_block_by_checkpoint(
 
     Args:
         source: Gives the training gradients.
-        plan: Segments and their points.
+        member: Segments and their points.
         responses: Of every segment, to the rows of `stack_queries`.
         block: Which examples.
     """
     first = next(iter(responses[0].values()))
-    shares = first.new_zeros(len(plan.segments), first.shape[0], len(block))
+    shares = first.new_zeros(len(member.segments), first.shape[0], len(block))
     sums = []
-    for index, planned in enumerate(plan.segments):
+    for index, planned in enumerate(member.segments):
         columns, gradients = _stage_gradients(source, planned, block)
         own = first.new_zeros(len(planned.points), len(block), dtype=torch.float64)
         # One checkpoint at a time: all of them at once would be as many times the memory.
         for number, scores in enumerate(checkpoint_scores(responses[index], gradients)):
             shares[index][:, columns] += scores
             own[number, columns] = scores[:-1].double().sum(0)
-        shares[index] /= len(planned.points) * len(plan.members)
+        shares[index] /= len(planned.points)
         sums.append(own)
     return BlockScores(shares, tuple(sums))
 
 
-def score_block(
-    source: GradientSource,
-    plan: AttributionPlan,
-    responses: Sequence[Mapping[str, Tensor]],
-    block: Block,
-) -> Tensor:
-    """Return every segment's share of the mean scores of a block, [segments, Q, n].
-
-    An example outside a segment's stage has 0 there.
-    """
-    return score_block_by_checkpoint(source, plan, responses, block).shares
-
-
 def self_influence_block(
-    source: GradientSource,
-    plan: AttributionPlan,
-    curvatures: Sequence[SegmentCurvature | None],
-    block: Block,
-) -> Tensor:
-    """Return every segment's share of the mean self-influence of a block, [segments, n].
-
-    The measurement is the example's own training loss at the final weights.
-    """
-    shares = [
-        _self_influence(source, member, own, block) for member, own in plan.by_member(curvatures)
-    ]
-    return torch.cat(shares) / len(plan.members)
-
-
-def _self_influence(
     source: GradientSource,
     member: Member,
     curvatures: Sequence[SegmentCurvature | None],
     block: Block,
 ) -> Tensor:
+    """Return every segment's share of a member's self-influence of a block, [segments, n].
+
+    The measurement is the example's own training loss at the final weights.
+    """
     own = source.gradients(member.final, block)
     staged = [_stage_gradients(source, planned, block) for planned in member.segments]
     any_layer = next(iter(own.values()))

@@ -58,13 +58,11 @@ class FrameScorer:
 
     def scores(self, block: Block) -> BlockScores:
         """Return every segment's share."""
-        plan = AttributionPlan((self.member,))
-        return score_block_by_checkpoint(self.source, plan, self.responses, block)
+        return score_block_by_checkpoint(self.source, self.member, self.responses, block)
 
     def self_influence(self, block: Block) -> Tensor:
         """Return every segment's share of the self-influence, by EK-FAC, [segments, n]."""
-        plan = AttributionPlan((self.member,))
-        return self_influence_block(self.source, plan, self.curvatures, block)
+        return self_influence_block(self.source, self.member, self.curvatures, block)
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,7 @@ class TrakScorer:
 
     def scores(self, block: Block) -> BlockScores:
         """Return the scores, of one segment."""
-        plan = AttributionPlan((self.member,))
-        return score_block_by_checkpoint(self.source, plan, self.responses, block)
+        return score_block_by_checkpoint(self.source, self.member, self.responses, block)
 
     def self_influence(self, block: Block) -> Tensor:
         """Return the self-influence, [1, n]."""

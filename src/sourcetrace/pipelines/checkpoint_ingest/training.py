@@ -36,11 +36,6 @@ class Training:
         """The run's name; empty where there is one run without one."""
         return self.records[0].run
 
-    @property
-    def trained(self) -> frozenset[str]:
-        """Parameters that an optimiser was given at any checkpoint."""
-        return trained_parameters(self.records)
-
 
 def describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module) -> Training:
     """Name the parameter groups and sum the learning rates.
@@ -80,13 +75,6 @@ def describe_runs(
                 "the same training; point checkpoints.path to one of them, or move the others."
             )
     return runs
-
-
-def trained_parameters(records: Sequence[CheckpointRecord]) -> frozenset[str]:
-    """Return the parameters that an optimiser was given at any checkpoint."""
-    return frozenset(
-        name for one in records for group in one.parameter_groups for name in group.parameters
-    )
 
 
 def warn_of_filled_rates(training: Training) -> None:
