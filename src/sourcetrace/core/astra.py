@@ -10,7 +10,8 @@ for Source's response (1 − e^{−τσ})/σ: both are τ at σ = 0 and 1/σ far
 the segment before stays EK-FAC's.
 
 The published iteration takes fixed steps preconditioned by EK-FAC; with λ = 1/τ they diverge.
-Conjugate gradients with the same preconditioner and start have no step to choose.
+Conjugate gradients with the same preconditioner have no step to choose, and take EK-FAC's
+answer at its best length as their first.
 
 Under Adam the same is solved for Ĥ = P̄^½ G P̄^½, with P̄^½ v on the right and P̄^½ in front of x
 (`core.preconditioner`).
@@ -88,7 +89,7 @@ def astra_responses(
         source: Gives the model at the segments' mean weights.
         queries: Query gradients by layer, [Q, groups, D_out, D_in].
         member: Segments and filters.
-        curvatures: EK-FAC of every segment: preconditioner, start and propagation.
+        curvatures: EK-FAC of every segment: preconditioner and propagation.
         settings: How exactly.
         report: Told of every iteration.
     """

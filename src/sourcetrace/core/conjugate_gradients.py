@@ -24,7 +24,7 @@ class Solution:
     Attributes:
         values: x by layer, [Q, groups, D_out, D_in].
         residuals: ‖v − (A + λ) x‖ / ‖v‖, [Q]; 0 where v is 0.
-        iterations: Products each right-hand side took part in after the first, [Q].
+        iterations: Products each right-hand side took part in, [Q].
     """
 
     values: dict[str, Tensor]
@@ -41,9 +41,11 @@ def conjugate_gradients(
     max_iterations: int,
     report: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """Solve from the preconditioner's answer on, until every residual is small enough.
+    """Solve from x = 0 on, until every residual is small enough.
 
-    A right-hand side stops at `tolerance`, or where the operator has no positive curvature along
+    The first step is the preconditioner's answer times the factor that suits it best, so that a
+    preconditioner of the wrong size costs nothing. In the norm of A + λ the error falls with
+    every step; the residual may rise for a while. A right-hand side stops at `tolerance`, or where the operator has no positive curvature along
     its direction, as a loss that is not convex in the outputs may have.
 
     Args:
@@ -56,12 +58,11 @@ def conjugate_gradients(
     """
     norms = _products(right, right).sqrt()
     scale = norms.where(norms > 0, 1.0)
-    solution = {name: one.clone() for name, one in precondition(right).items()}
-    image = operator(solution)
-    residual = {name: right[name] - image[name] for name in right}
+    solution = {name: torch.zeros_like(one) for name, one in right.items()}
+    residual = {name: one.clone() for name, one in right.items()}
     direction = {name: one.clone() for name, one in precondition(residual).items()}
     inner = _products(residual, direction)
-    residuals = _products(residual, residual).sqrt() / scale
+    residuals = norms / scale
     iterations = torch.zeros(len(residuals), dtype=torch.long, device=residuals.device)
     active = (residuals > tolerance) & (norms > 0)
     for number in range(max_iterations):
