@@ -278,7 +278,7 @@ def test_self_influence_is_the_same_in_parts(monkeypatch):
     """A bound of a few rows forces the split that large layers cause."""
     case = tiny_case(TWO_STAGES)
     whole = attribute(case, segments=3, batch_size=8).self_influence
-    monkeypatch.setattr("sourcetrace.core.attribution._SELF_INFLUENCE_BYTES", 3 * 51 * 8)
+    monkeypatch.setattr("sourcetrace.core.self_influence._CHUNK_BYTES", 3 * 51 * 8)
     check_scores(attribute(case, segments=3, batch_size=8).self_influence, whole)
 
 

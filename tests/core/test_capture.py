@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from sourcetrace.core.capture import ForwardPass, capture_forward, per_example_loss
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.gradients import (
     DenseGradient,
-    FactoredGradient,
     LayerGradient,
     concatenate,
     from_tensors,
@@ -209,15 +209,16 @@ def test_the_forms_of_a_gradient_agree():
         assert_close(from_tensors(form.tensors()).dense(), values)
 
 
-def test_the_forms_agree_on_groups():
+@pytest.mark.parametrize("terms", [1, 3])
+def test_the_forms_agree_on_groups(terms):
     with seeded(7):
-        values = FactoredGradient(normal(4, 3, 2), normal(4, 3, 5))
+        values = FactoredGradient(normal(4, 3, terms, 2), normal(4, 3, terms, 5))
         queries, others = normal(2, 3, 5, 2), normal(4, 3, 5, 2)
         input_basis, output_basis = normal(3, 2, 2), normal(3, 5, 5)
     dense = DenseGradient(
         torch.stack(
             [
-                torch.stack([torch.outer(g, a) for g, a in zip(gs, inputs, strict=True)])
+                torch.stack([g.T @ a for g, a in zip(gs, inputs, strict=True)])
                 for gs, inputs in zip(values.output_gradients, values.inputs, strict=True)
             ]
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sourcetrace.core.attribution import fit_segment, stack_queries
+from sourcetrace.core.attribution import fit_segment, query_gradients
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvature
 from sourcetrace.core.curvature_scale import curvature_scale, scale_curvature
 from sourcetrace.core.examples import Examples
@@ -44,7 +44,7 @@ def test_a_curvature_of_another_size_is_set_right(factor):
     scale = curvature_scale(
         planned(SIZE),
         {"layer": diagonal_block(truth / factor)},
-        {"layer": queries},
+        {"layer": DenseGradient(queries)},
         [{"layer": axis_gradients(truth)}],
     )
     assert scale == pytest.approx(factor, rel=0.02)
@@ -60,7 +60,7 @@ def test_layers_that_move_together_count_together(layers):
     scale = curvature_scale(
         planned(SIZE),
         {name: diagonal_block(truth) for name in names},
-        dict.fromkeys(names, queries),
+        dict.fromkeys(names, DenseGradient(queries)),
         [dict.fromkeys(names, axis_gradients(truth))],
     )
     assert scale == pytest.approx(layers, rel=0.02)
@@ -73,7 +73,7 @@ def test_queries_without_curvature_leave_it_alone():
     scale = curvature_scale(
         planned(SIZE),
         {"layer": diagonal_block(flat)},
-        {"layer": queries},
+        {"layer": DenseGradient(queries)},
         [{"layer": axis_gradients(flat)}],
     )
     assert scale == 1
@@ -98,8 +98,8 @@ def test_every_segment_solves_its_equation_at_the_queries_that_reach_it():
     fitted = [fit_segment(source, one, covariances) for one in plan.segments]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     examples = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    stacked = stack_queries(source, plan.members[0], examples)
-    queries = {name: rows[:-1] for name, rows in stacked.items()}
+    measured = query_gradients(source, plan.members[0], examples).measured
+    queries = {name: gradient.dense() for name, gradient in measured.items()}
     names = list(queries)
     found = scale_curvature(source, plan, fitted, examples)
 

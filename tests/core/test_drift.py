@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sourcetrace.core.drift import gradient_drift, measure_drifts, segment_ends
-from sourcetrace.core.gradients import DenseGradient, FactoredGradient
+from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.gradients import DenseGradient
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import gradient_source, seeded, tiny_case
 
@@ -13,7 +14,8 @@ def gradients(seed: int) -> dict[str, FactoredGradient | DenseGradient]:
     with seeded(seed):
         return {
             "narrow": FactoredGradient(
-                torch.randn(6, 1, 4, dtype=torch.float64), torch.randn(6, 1, 3, dtype=torch.float64)
+                torch.randn(6, 1, 1, 4, dtype=torch.float64),
+                torch.randn(6, 1, 1, 3, dtype=torch.float64),
             ),
             "wide": DenseGradient(torch.randn(6, 2, 3, 2, dtype=torch.float64)),
         }

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
+from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filters import segment_filter
-from sourcetrace.core.gradients import DenseGradient, FactoredGradient
+from sourcetrace.core.gradients import DenseGradient
 from sourcetrace.core.layers import Layer, find_layers
 from sourcetrace.core.preconditioner import (
     mean_preconditioner,
@@ -166,21 +167,21 @@ def test_diagonal_covariances_give_the_same_scaling():
 def test_scaled_gradients_have_the_scaled_covariances():
     """A' = diag(w) A diag(w), and for a root of rank one both forms of a gradient agree."""
     with seeded(45):
-        gradient = FactoredGradient(normal(7, 2, 5), normal(7, 2, 3))
+        gradient = FactoredGradient(normal(7, 2, 1, 5), normal(7, 2, 1, 3))
         outputs, inputs = positive(2, 3), positive(2, 5)
     root = outputs.unsqueeze(-1) * inputs.unsqueeze(-2)
-    activation = torch.einsum("ngi,ngj->gij", gradient.inputs, gradient.inputs)
+    activation = torch.einsum("ngsi,ngsj->gij", gradient.inputs, gradient.inputs)
     pseudo_gradient = torch.einsum(
-        "ngi,ngj->gij", gradient.output_gradients, gradient.output_gradients
+        "ngsi,ngsj->gij", gradient.output_gradients, gradient.output_gradients
     )
     scaling = rank_one_scaling(root, activation=activation, pseudo_gradient=pseudo_gradient)
     scaled = precondition(gradient, root, scaling)
     assert_close(
-        torch.einsum("ngi,ngj->gij", scaled.inputs, scaled.inputs),
+        torch.einsum("ngsi,ngsj->gij", scaled.inputs, scaled.inputs),
         scaling.scale_inputs(activation),
     )
     assert_close(
-        torch.einsum("ngi,ngj->gij", scaled.output_gradients, scaled.output_gradients),
+        torch.einsum("ngsi,ngsj->gij", scaled.output_gradients, scaled.output_gradients),
         scaling.scale_outputs(pseudo_gradient),
     )
     dense = precondition(DenseGradient(gradient.dense()), root, scaling)

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
+from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filters import SegmentFilter, segment_filter
-from sourcetrace.core.gradients import DenseGradient, FactoredGradient
-from sourcetrace.core.scoring import paired_segment_scores, segment_scores, walk
+from sourcetrace.core.gradients import DenseGradient
+from sourcetrace.core.scoring import checkpoint_scores, walk
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.oracles.unrolled import QuadraticPhase, removal_effects
 from tests.tiny import assert_close, seeded
@@ -47,9 +48,11 @@ def walked_scores(
     )
     return torch.stack(
         [
-            segment_scores(
-                {"layer": response},
-                [{"layer": DenseGradient(one.gradients.reshape(-1, 1, 1, SIZE))}],
+            next(
+                checkpoint_scores(
+                    {"layer": response},
+                    [{"layer": DenseGradient(one.gradients.reshape(-1, 1, 1, SIZE))}],
+                )
             )
             for response, one in zip(responses, segments, strict=True)
         ]
@@ -220,29 +223,25 @@ def test_removal_raises_the_loss_of_the_example_removed():
     assert (walked_scores(gradients, [segment])[0].diagonal() > 0).all()
 
 
-def test_segment_scores_average_the_checkpoints_and_add_the_layers():
+def test_checkpoint_scores_add_the_layers_and_keep_the_checkpoints_apart():
     with seeded(35):
         responses = {"wide": normal(3, 2, 2, 4), "narrow": normal(3, 1, 1, 3)}
         checkpoints = [
             {
                 "wide": DenseGradient(normal(5, 2, 2, 4)),
-                "narrow": FactoredGradient(normal(5, 1, 3), normal(5, 1, 1)),
+                "narrow": FactoredGradient(normal(5, 1, 1, 3), normal(5, 1, 1, 1)),
             }
             for _ in range(2)
         ]
-    expected = torch.zeros(3, 5, dtype=torch.float64)
-    for gradients in checkpoints:
+    found = list(checkpoint_scores(responses, checkpoints))
+    for scores, gradients in zip(found, checkpoints, strict=True):
+        expected = torch.zeros(3, 5, dtype=torch.float64)
         for name, response in responses.items():
             for query in range(3):
                 for example in range(5):
                     gradient = gradients[name].dense()[example]
-                    expected[query, example] += (response[query] * gradient).sum() / 2
-    assert_close(segment_scores(responses, checkpoints), expected)
-    paired = [
-        {name: gradient.rows(torch.arange(3)) for name, gradient in gradients.items()}
-        for gradients in checkpoints
-    ]
-    assert_close(paired_segment_scores(responses, paired), expected[:, :3].diagonal())
+                    expected[query, example] += (response[query] * gradient).sum()
+        assert_close(scores, expected)
 
 
 def test_a_segment_without_curvature_scales_the_query():

@@ -2,7 +2,8 @@
 
 import torch
 
-from sourcetrace.core.gradients import DenseGradient, FactoredGradient
+from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.gradients import DenseGradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.trak import DAMPING, Projection
 from tests.core.test_attribution import ONE_STAGE, DenseRun, check_scores
@@ -49,7 +50,7 @@ def test_factors_dense_gradients_and_the_matrix_give_the_same_projection():
     model = TinyConvNet().double()
     drawn = projection(model, DIMENSION)
     with seeded(3):
-        left, right = torch.randn(6, 1, 3).double(), torch.randn(6, 1, 17).double()
+        left, right = torch.randn(6, 1, 2, 3).double(), torch.randn(6, 1, 2, 17).double()
     factored = FactoredGradient(right, left)
     only_head = Projection(
         {"head": drawn.outputs["head"]}, {"head": drawn.inputs["head"]}, DIMENSION

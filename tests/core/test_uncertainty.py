@@ -9,9 +9,9 @@ from torch import Tensor
 from sourcetrace.core.attribution import (
     BlockScores,
     fit_segment,
+    query_gradients,
     query_responses,
     score_block_by_checkpoint,
-    stack_queries,
 )
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.plan import AttributionPlan
@@ -50,7 +50,7 @@ def scored(
     curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    stacked = stack_queries(source, plan.members[0], queries)
+    stacked = query_gradients(source, plan.members[0], queries).dense()
     responses = query_responses(stacked, plan.members[0], curvatures)
     parts = [
         score_block_by_checkpoint(source, (alone or plan).members[0], responses, block)

@@ -14,14 +14,12 @@ from torch import Tensor
 from sourcetrace.core.covariance import LayerCovariances, mean_covariances
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvature, eigen_basis
 from sourcetrace.core.examples import Block, Examples
+from sourcetrace.core.filters import SegmentFilter
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
-from sourcetrace.core.gradients import LayerGradient
+from sourcetrace.core.gradients import LayerGradient, concatenate
 from sourcetrace.core.plan import Member, PlannedSegment
 from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling
-from sourcetrace.core.scoring import checkpoint_scores, paired_segment_scores, walk
-
-_SELF_INFLUENCE_BYTES = 64 * 2**20
-"""Bound on one dense gradient tensor while self-influence is scored."""
+from sourcetrace.core.scoring import Response, checkpoint_scores, response_rows, walk
 
 
 def fit_segment(
@@ -86,22 +84,40 @@ def visits(
     ]
 
 
-def stack_queries(source: GradientSource, member: Member, queries: Examples) -> dict[str, Tensor]:
-    """Return the queries' measurement gradients by layer, [Q + 1, groups, D_out, D_in].
+@dataclass(frozen=True)
+class QueryGradients:
+    """Gradients of Q queries at a member's final weights, by layer.
 
-    The last row is the gradient of the queries' mean training loss: one more query, whose
-    score is what removing an example does to all of them together.
+    Attributes:
+        measured: Of the measurements, Q rows.
+        mean_loss: Of their mean training loss, [1, groups, D_out, D_in]: one more query, whose
+            score is what removing an example does to all of them together.
     """
-    rows: dict[str, list[Tensor]] = {}
+
+    measured: Mapping[str, LayerGradient]
+    mean_loss: Mapping[str, Tensor]
+
+    def dense(self) -> dict[str, Tensor]:
+        """Return both, the mean loss behind the measurements, [Q + 1, groups, D_out, D_in]."""
+        return {
+            name: torch.cat([gradient.dense(), self.mean_loss[name]])
+            for name, gradient in self.measured.items()
+        }
+
+
+def query_gradients(source: GradientSource, member: Member, queries: Examples) -> QueryGradients:
+    """Measure the queries."""
+    measured: list[Mapping[str, LayerGradient]] = []
     totals: dict[str, Tensor] = {}
     for block in queries.blocks(source.batch_size):
-        _, measured, losses = source.query_gradients(queries, member.final, block)
-        for name, layer in measured.items():
-            rows.setdefault(name, []).append(layer.dense())
+        _, gradients, losses = source.query_gradients(queries, member.final, block)
+        measured.append(gradients)
         for name, layer in losses.items():
-            total = layer.dense().sum(0, keepdim=True)
+            total = layer.summed()
             totals[name] = totals[name] + total if name in totals else total
-    return {name: torch.cat([*rows[name], totals[name] / len(queries)]) for name in rows}
+    return QueryGradients(
+        concatenate(measured), {name: total / len(queries) for name, total in totals.items()}
+    )
 
 
 def query_responses(
@@ -116,20 +132,28 @@ def query_responses(
         member: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
     """
-    counts = [len(segment.examples) for segment in member.segments]
     responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
     for name, gradients in queries.items():
-        filters = [segment.filter_of(name) for segment in member.segments]
-        blocks = [None if fitted is None else fitted[name] for fitted in curvatures]
-        walked = walk(gradients, filters, blocks, counts)
+        walked = walk(gradients, *layer_steps(name, member, curvatures))
         for segment, response in zip(responses, walked, strict=True):
             segment[name] = response
     return responses
 
 
+def layer_steps(
+    name: str, member: Member, curvatures: Sequence[SegmentCurvature | None]
+) -> tuple[list[SegmentFilter], list[CurvatureBlock | None], list[int]]:
+    """Return a layer's filters and curvature, and N_stage, segment by segment."""
+    return (
+        [segment.filter_of(name) for segment in member.segments],
+        [None if fitted is None else fitted[name] for fitted in curvatures],
+        [len(segment.examples) for segment in member.segments],
+    )
+
+
 @dataclass(frozen=True)
 class BlockScores:
-    """Scores of a block's n examples for the rows of `stack_queries`.
+    """Scores of a block's n examples for the queries and their mean loss.
 
     Attributes:
         shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
@@ -144,7 +168,7 @@ class BlockScores:
 def score_block_by_checkpoint(
     source: GradientSource,
     member: Member,
-    responses: Sequence[Mapping[str, Tensor]],
+    responses: Sequence[Mapping[str, Response]],
     block: Block,
 ) -> BlockScores:
     """Return the scores of a block, and how they differ between the checkpoints.
@@ -152,15 +176,20 @@ def score_block_by_checkpoint(
     Args:
         source: Gives the training gradients.
         member: Segments and their points.
-        responses: Of every segment, to the rows of `stack_queries`.
+        responses: Of every segment, to the queries and, in the last row, their mean loss.
         block: Which examples.
     """
-    first = next(iter(responses[0].values()))
-    shares = first.new_zeros(len(member.segments), first.shape[0], len(block))
+    shares = torch.zeros(
+        len(member.segments),
+        response_rows(responses[0]),
+        len(block),
+        dtype=source.dtype,
+        device=source.device,
+    )
     sums = []
     for index, planned in enumerate(member.segments):
         columns, gradients = _stage_gradients(source, planned, block)
-        own = first.new_zeros(len(planned.points), len(block), dtype=torch.float64)
+        own = shares.new_zeros(len(planned.points), len(block), dtype=torch.float64)
         # One checkpoint at a time: all of them at once would be as many times the memory.
         for number, scores in enumerate(checkpoint_scores(responses[index], gradients)):
             shares[index][:, columns] += scores
@@ -170,45 +199,11 @@ def score_block_by_checkpoint(
     return BlockScores(shares, tuple(sums))
 
 
-def self_influence_block(
-    source: GradientSource,
-    member: Member,
-    curvatures: Sequence[SegmentCurvature | None],
-    block: Block,
-) -> Tensor:
-    """Return every segment's share of a member's self-influence of a block, [segments, n].
-
-    The measurement is the example's own training loss at the final weights.
-    """
-    own = source.gradients(member.final, block)
-    staged = [_stage_gradients(source, planned, block) for planned in member.segments]
-    any_layer = next(iter(own.values()))
-    reference = next(iter(any_layer.tensors().values()))
-    scores = reference.new_zeros(len(member.segments), len(block))
-    widest = max(layer.size for layer in source.coverage.layers)
-    rows = max(1, _SELF_INFLUENCE_BYTES // (widest * reference.element_size()))
-    for part in torch.split(torch.arange(len(block)), rows):
-        # Layer by layer: a dense gradient of all layers together would be the whole model.
-        for name in (layer.name for layer in source.coverage.layers):
-            layer = own[name]
-            responses = query_responses({name: layer.rows(part).dense()}, member, curvatures)
-            for index, (columns, gradients) in enumerate(staged):
-                inside = torch.isin(columns, part)
-                targets = columns[inside]
-                if len(targets) == 0:
-                    continue
-                paired = {name: responses[index][name][targets - part[0]]}
-                mine = [{name: gradient[name].rows(inside)} for gradient in gradients]
-                scores[index, targets] += paired_segment_scores(paired, mine)
-    return scores
-
-
 def _stage_gradients(
     source: GradientSource, planned: PlannedSegment, block: Block
 ) -> tuple[Tensor, list[dict[str, LayerGradient]]]:
     """Return the columns of a block in a segment's stage, and their gradients at its points."""
-    inside = planned.examples[(planned.examples >= block.start) & (planned.examples < block.stop)]
-    if len(inside) == 0:
-        return inside, []
-    gradients = [source.stage_gradients(point, block) for point in planned.points]
-    return inside - block.start, gradients
+    columns = planned.within(block)
+    if len(columns) == 0:
+        return columns, []
+    return columns, [source.stage_gradients(point, block) for point in planned.points]

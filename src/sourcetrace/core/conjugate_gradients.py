@@ -45,8 +45,9 @@ def conjugate_gradients(
 
     The first step is the preconditioner's answer times the factor that suits it best, so that a
     preconditioner of the wrong size costs nothing. In the norm of A + λ the error falls with
-    every step; the residual may rise for a while. A right-hand side stops at `tolerance`, or where the operator has no positive curvature along
-    its direction, as a loss that is not convex in the outputs may have.
+    every step; the residual may rise for a while. A right-hand side stops at `tolerance`, or
+    where the operator has no positive curvature along its direction, as a loss that is not
+    convex in the outputs may have.
 
     Args:
         operator: (A + λ) applied to some of the right-hand sides' vectors.

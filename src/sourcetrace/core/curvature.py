@@ -37,6 +37,13 @@ class EigenBasis:
         gradients = rotated if self.outputs is None else self.outputs @ rotated
         return gradients if self.inputs is None else gradients @ self.inputs.mT
 
+    def inverse(self) -> "EigenBasis":
+        """Return the basis whose `rotate` is this one's `rotate_back`."""
+        return EigenBasis(
+            None if self.inputs is None else self.inputs.mT,
+            None if self.outputs is None else self.outputs.mT,
+        )
+
     def squared(self) -> "EigenBasis":
         """Return the squared entries, which take a diagonal matrix to its rotated diagonal."""
         return EigenBasis(

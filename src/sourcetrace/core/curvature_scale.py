@@ -15,19 +15,24 @@ both filters of `scaled_source`.
 *Derived*; docs/results.md has what it does to retrained outcomes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.attribution import stack_queries
-from sourcetrace.core.curvature import SegmentCurvature
-from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
-from sourcetrace.core.gradients import Gradients, concatenate
+from sourcetrace.core.attribution import query_gradients
+from sourcetrace.core.curvature import CurvatureBlock, SegmentCurvature
+from sourcetrace.core.examples import Examples
+from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.filter_sums import Weights, filter_sum
+from sourcetrace.core.filters import SegmentFilter
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.gradients import DenseGradient, Gradients, LayerGradient, concatenate
 from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
+from sourcetrace.core.samples import affordable, extract_sample, spread
 from sourcetrace.core.scoring import SegmentStep
+from sourcetrace.core.short_walk import most_terms, propagated
 
 QUERIES = 32
 """Queries whose responses are measured; c is one number, and they agree on it."""
@@ -38,11 +43,9 @@ EXAMPLES = 512
 _SAMPLE_BYTES = 2**30
 """Bound on the sampled gradients of a segment, were all of them dense."""
 
-_FEWEST_EXAMPLES = 32
-
 _ITERATIONS = 20
 _TOLERANCE = 0.01
-"""Relative change of c at which the iteration stops."""
+"""Relative change of c at which the iteration stops; short sums are held to it too."""
 
 
 def scale_curvature(
@@ -59,14 +62,11 @@ def scale_curvature(
         fitted: H̄ of each segment.
         queries: The queries, of which `QUERIES` are used.
     """
+    chosen = queries.subset(spread(torch.arange(len(queries)), QUERIES).tolist())
     found: list[tuple[float, SegmentCurvature]] = []
     for member, curvatures in plan.by_member(fitted):
-        stacked = stack_queries(source, member, queries)
-        # Without the last row, the mean loss, which is not a measurement.
-        count = len(queries)
-        chosen = torch.linspace(0, count - 1, min(QUERIES, count)).round().long()
-        walking = {name: gradients[chosen] for name, gradients in stacked.items()}
-        found += reversed(list(_walk_back(source, member, curvatures, walking)))
+        measured = query_gradients(source, member, chosen).measured
+        found += reversed(list(_walk_back(source, member, curvatures, measured)))
     return found
 
 
@@ -74,22 +74,40 @@ def _walk_back(
     source: GradientSource,
     member: Member,
     fitted: Sequence[SegmentCurvature],
-    queries: Mapping[str, Tensor],
+    queries: Gradients,
 ) -> Iterator[tuple[float, SegmentCurvature]]:
     """Yield c and c H̄ of a member's segments, the last one first, as the queries walk."""
     for planned, curvature in zip(reversed(member.segments), reversed(fitted), strict=True):
-        sampled = [_sampled_gradients(source, planned, point) for point in planned.points]
+        examples = spread(
+            planned.examples,
+            affordable(source, most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(planned.points)),
+        )
+        sampled = [
+            concatenate([one.sampled for one in extract_sample(source, point, examples)])
+            for point in planned.points
+        ]
         scale = curvature_scale(planned, curvature, queries, sampled)
         scaled = {name: block.scaled(scale) for name, block in curvature.items()}
         yield scale, scaled
-        steps = _steps(planned, scaled, queries)
-        queries = {name: step.propagated() for name, step in steps.items()}
+        queries = {
+            name: _handed_on(one, planned.filter_of(name), scaled[name])
+            for name, one in queries.items()
+        }
+
+
+def _handed_on(
+    queries: LayerGradient, segment_filter: SegmentFilter, block: CurvatureBlock
+) -> LayerGradient:
+    if block.preconditioner is not None:
+        return DenseGradient(SegmentStep(queries.dense(), segment_filter, block).propagated())
+    rotated = queries.rotated(block.basis.inputs, block.basis.outputs)
+    return propagated(rotated, segment_filter, block, tolerance=_TOLERANCE)
 
 
 def curvature_scale(
     planned: PlannedSegment,
     curvature: SegmentCurvature,
-    queries: Mapping[str, Tensor],
+    queries: Gradients,
     sampled: Sequence[Gradients],
 ) -> float:
     """Return c of one segment.
@@ -97,55 +115,93 @@ def curvature_scale(
     Args:
         planned: The segment.
         curvature: H̄ by layer.
-        queries: v by layer, [Q, groups, D_out, D_in].
+        queries: v by layer.
         sampled: Gradients with sampled labels at each point of the segment.
     """
-    scale = 1.0
-    for _ in range(_ITERATIONS):
-        scaled = {name: block.scaled(scale) for name, block in curvature.items()}
-        steps = _steps(planned, scaled, queries)
+    layers = [
+        _layer_terms(
+            planned.filter_of(name), curvature[name], one, [part[name] for part in sampled]
+        )
+        for name, one in queries.items()
+    ]
+
+    def excess(logarithm: float) -> float | None:
+        """Return log of xᵀFx over xᵀ(c H̄)x at c; None where no query meets any curvature."""
+        parts = [layer(math.exp(logarithm)) for layer in layers]
         # Of c H̄, so that at the answer the two are equal.
-        expected = sum(float(step.response_curvature().double().sum()) for step in steps.values())
-        responses = {name: step.response() for name, step in steps.items()}
-        measured = _mean(_fisher_products(responses, gradients) for gradients in sampled)
-        if not (expected > 0 and measured > 0):  # no query reaches a direction with curvature
-            return scale
-        ratio = measured / expected
-        scale *= ratio
-        if abs(ratio - 1) <= _TOLERANCE:
+        expected = sum(one for one, _ in parts)
+        # The layers' products are added before they are squared.
+        by_point = torch.stack([products for _, products in parts]).sum(0).double()
+        measured = float(by_point.square().mean((0, 2)).sum())
+        return math.log(measured / expected) if expected > 0 and measured > 0 else None
+
+    return math.exp(_root(excess))
+
+
+def _root(excess: Callable[[float], float | None]) -> float:
+    """Return where a falling function is 0: a step of its own size first, then secants."""
+    place, before = 0.0, None
+    for _ in range(_ITERATIONS):
+        value = excess(place)
+        if value is None or abs(value) <= _TOLERANCE:
             break
-    return scale
+        slope = -1.0
+        if before is not None and before[0] != place:
+            # Between the plain step, which is safe, and one four times as long.
+            slope = min(-0.25, max(-1.0, (value - before[1]) / (place - before[0])))
+        before = (place, value)
+        place -= value / slope
+    return place
 
 
-def _steps(
-    planned: PlannedSegment, curvature: SegmentCurvature, queries: Mapping[str, Tensor]
-) -> dict[str, SegmentStep]:
-    return {
-        name: SegmentStep(gradients, planned.filter_of(name), curvature[name])
-        for name, gradients in queries.items()
-    }
+LayerTerms = Callable[[float], tuple[float, Tensor]]
+"""Of c: Σ_q x_qᵀ(c H̄)x_q, and ⟨x_q, g⟩ at every point, [points, Q, N]."""
 
 
-def _fisher_products(responses: Mapping[str, Tensor], gradients: Gradients) -> float:
-    """Return Σ_q x_qᵀFx_q, the layers' products added before they are squared."""
-    products = torch.stack([gradients[name].products(x) for name, x in responses.items()])
-    return float(products.sum(0).double().square().mean(1).sum())
+def _layer_terms(
+    segment_filter: SegmentFilter,
+    block: CurvatureBlock,
+    queries: LayerGradient,
+    sampled: Sequence[LayerGradient],
+) -> LayerTerms:
+    if block.preconditioner is not None:
+        return _preconditioned_terms(segment_filter, block, queries, sampled)
+    basis = block.basis
+    # All in the eigenbasis: c changes the filter alone.
+    rotated = queries.rotated(basis.inputs, basis.outputs)
+    met = [one.rotated(basis.inputs, basis.outputs) for one in sampled]
+    written_out = rotated.dense()
+    energy = written_out.square().sum(0)
+    weights = Weights.of(energy, block.eigenvalues)
+
+    def terms(scale: float) -> tuple[float, Tensor]:
+        scaled = block.scaled(scale)
+        values = segment_filter.response(scaled.decayed(segment_filter.coupled_decay))
+        expected = float((scaled.eigenvalues * values.square() * energy).double().sum())
+        responses: Tensor | FactoredGradient | None = None
+        if isinstance(rotated, FactoredGradient):
+            sums = filter_sum(values, weights, tolerance=_TOLERANCE, longest=most_terms(block))
+            responses = None if sums is None else sums.apply(rotated)
+        if responses is None:
+            responses = values * written_out
+        return expected, torch.stack([one.products(responses) for one in met])
+
+    return terms
 
 
-def _sampled_gradients(
-    source: GradientSource, planned: PlannedSegment, point: EvaluationPoint
-) -> Gradients:
-    """Return gradients with sampled labels of examples spread evenly over the stage."""
-    count = len(planned.examples)
-    each = sum(layer.size for layer in source.coverage.layers) * source.dtype.itemsize
-    affordable = max(_FEWEST_EXAMPLES, _SAMPLE_BYTES // (each * len(planned.points)))
-    spread = torch.linspace(0, count - 1, min(EXAMPLES, affordable, count)).round().long()
-    chosen = planned.examples[spread]
-    part = replace(point, examples=chosen, curvature_examples=chosen)
-    blocks: list[Block] = [block for block in source.blocks() if len(part.rows(block))]
-    return concatenate([source.extract(part, block, keep=False).sampled for block in blocks])
+def _preconditioned_terms(
+    segment_filter: SegmentFilter,
+    block: CurvatureBlock,
+    queries: LayerGradient,
+    sampled: Sequence[LayerGradient],
+) -> LayerTerms:
+    """As `_layer_terms` where P̄^½ stands between the parameters and the eigenbasis."""
+    dense = queries.dense()
 
+    def terms(scale: float) -> tuple[float, Tensor]:
+        step = SegmentStep(dense, segment_filter, block.scaled(scale))
+        response = step.response()
+        products = torch.stack([one.products(response) for one in sampled])
+        return float(step.response_curvature().double().sum()), products
 
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed)
+    return terms

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import Gradients, concatenate, squared_norms
+from sourcetrace.core.samples import affordable, extract_sample, spread
 from sourcetrace.core.segments import CheckpointRecord
 
 LARGEST_DRIFT = 0.6
@@ -25,7 +26,6 @@ LARGEST_DRIFT = 0.6
 EXAMPLES = 256
 """Training examples of a stage whose gradients are compared, memory allowing."""
 
-_FEWEST_EXAMPLES = 16
 _SAMPLE_BYTES = 2**29
 """Bound on the gradients of a checkpoint, were all of them dense."""
 
@@ -75,17 +75,11 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 
 
 def _gradients(source: GradientSource, record: CheckpointRecord, examples: Tensor) -> Gradients:
-    each = sum(layer.size for layer in source.coverage.layers) * source.dtype.itemsize
-    count = min(EXAMPLES, max(_FEWEST_EXAMPLES, _SAMPLE_BYTES // each), len(examples))
-    spread = torch.linspace(0, len(examples) - 1, count).round().long()
+    count = affordable(source, most=EXAMPLES, limit=_SAMPLE_BYTES)
     parts = []
-    for chosen in torch.split(examples[spread], _ROWS):
+    for chosen in torch.split(spread(examples, count), _ROWS):
         point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
-        parts += [
-            source.extract(point, block, keep=False).gradients
-            for block in source.blocks()
-            if len(point.rows(block))
-        ]
+        parts += [one.gradients for one in extract_sample(source, point, chosen)]
     return concatenate(parts)
 
 

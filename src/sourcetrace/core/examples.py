@@ -37,6 +37,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def subset(self, index: Sequence[int]) -> "Examples":
+        """Return these examples alone, under their own names."""
+        return Examples([self.items[i] for i in index], [self.ids[i] for i in index], self.collate)
+
     def blocks(self, size: int) -> Iterator[Block]:
         """Return consecutive blocks of at most `size` examples."""
         for start in range(0, len(self), size):

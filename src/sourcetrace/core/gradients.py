@@ -1,10 +1,10 @@
 """Per-example gradients of one layer, and the products the method needs of them.
 
 Three forms, chosen by `per_example_gradient`:
-- `FactoredGradient`: g aᵀ kept as its two factors, [N, groups, D_out] and [N, groups, D_in].
-  Exact for a layer used at one position an example, and the smallest.
-- `DenseGradient`: Σ_s g_s a_sᵀ summed out, [N, groups, D_out, D_in]. With S positions a
-  product with a query costs D_out·D_in instead of S·D_out·D_in multiplications.
+- `FactoredGradient`: Σ_s g_s a_sᵀ kept as its factors, [N, groups, S, D_out] and
+  [N, groups, S, D_in], where they are smaller than what they make up: S (D_out + D_in) numbers
+  and not D_out · D_in. The same count says where rotations cost less.
+- `DenseGradient`: Σ_s g_s a_sᵀ summed out, [N, groups, D_out, D_in].
 - `IndexedGradient`: where the inputs are one-hot; their indices, and the output gradients.
 
 A basis that is None is the identity.
@@ -17,67 +17,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
+from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.indexed_gradient import IndexedGradient, indexed_gradient
 from sourcetrace.core.positions import Positions, TiedPositions
-
-_SMALL_BLOCK = 4
-"""A group's D_out · D_in up to which, in units of D_out + D_in, writing it out is cheap."""
-
-
-@dataclass(frozen=True)
-class FactoredGradient:
-    """g aᵀ of every example: inputs [N, groups, D_in], output_gradients [N, groups, D_out]."""
-
-    inputs: Tensor
-    output_gradients: Tensor
-
-    def __len__(self) -> int:
-        return self.inputs.shape[0]
-
-    def dense(self) -> Tensor:
-        """Return the gradients, [N, groups, D_out, D_in]."""
-        return self.output_gradients.unsqueeze(-1) * self.inputs.unsqueeze(-2)
-
-    def squared_norms(self) -> Tensor:
-        """Return the squared Euclidean norm of every example's gradient, [N]."""
-        inputs = self.inputs.square().sum(-1)
-        return (inputs * self.output_gradients.square().sum(-1)).sum(-1)
-
-    def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
-        """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [groups, D_out, D_in]; bases are [groups, D, D]."""
-        inputs, outputs = self.inputs.transpose(0, 1), self.output_gradients.transpose(0, 1)
-        if input_basis is not None:
-            inputs = inputs @ input_basis
-        if output_basis is not None:
-            outputs = outputs @ output_basis
-        return outputs.square().mT @ inputs.square()
-
-    def products(self, queries: Tensor) -> Tensor:
-        """Return ⟨query, gradient⟩ for queries [Q, groups, D_out, D_in]: [Q, N]."""
-        groups, outputs, inputs = queries.shape[1:]
-        if outputs * inputs <= _SMALL_BLOCK * (outputs + inputs):
-            # Many small groups, a normalisation's features: one product, not one a group.
-            return queries.flatten(1) @ self.dense().flatten(1).T
-        total = queries.new_zeros(queries.shape[0], len(self))
-        for group in range(groups):
-            # [Q · D_out, D_in] @ [D_in, N] is the one large product; the rest is a reduction.
-            partial = queries[:, group].flatten(0, 1) @ self.inputs[:, group].T
-            partial = partial.reshape(queries.shape[0], -1, len(self))
-            total += torch.einsum("qon,no->qn", partial, self.output_gradients[:, group])
-        return total
-
-    def paired_products(self, others: Tensor) -> Tensor:
-        """Return ⟨other_n, gradient_n⟩ for others [N, groups, D_out, D_in]: [N]."""
-        partial = torch.einsum("ngoi,ngi->ngo", others, self.inputs)
-        return (partial * self.output_gradients).sum((1, 2))
-
-    def rows(self, index: Tensor) -> "FactoredGradient":
-        """Return the gradients of the examples in `index`."""
-        return FactoredGradient(self.inputs[index], self.output_gradients[index])
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that make up the gradient, by name."""
-        return {"inputs": self.inputs, "output_gradients": self.output_gradients}
 
 
 @dataclass(frozen=True)
@@ -93,19 +35,27 @@ class DenseGradient:
         """Return the gradients, [N, groups, D_out, D_in]."""
         return self.values
 
+    def summed(self) -> Tensor:
+        """Return the sum over the examples, [1, groups, D_out, D_in]."""
+        return self.values.sum(0, keepdim=True)
+
     def squared_norms(self) -> Tensor:
         """Return the squared Euclidean norm of every example's gradient, [N]."""
         return self.values.square().flatten(1).sum(1)
 
+    def rotated(self, input_basis: Tensor | None, output_basis: Tensor | None) -> "DenseGradient":
+        """Return Q_Gᵀ ∇W Q_A; bases are [groups, D, D], None for the identity."""
+        rotated = self.values if output_basis is None else output_basis.mT @ self.values
+        return DenseGradient(rotated if input_basis is None else rotated @ input_basis)
+
     def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
         """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [groups, D_out, D_in]; bases are [groups, D, D]."""
-        rotated = self.values if output_basis is None else output_basis.mT @ self.values
-        if input_basis is not None:
-            rotated = rotated @ input_basis
-        return rotated.square().sum(0)
+        return self.rotated(input_basis, output_basis).values.square().sum(0)
 
-    def products(self, queries: Tensor) -> Tensor:
+    def products(self, queries: Tensor | FactoredGradient) -> Tensor:
         """Return ⟨query, gradient⟩ for queries [Q, groups, D_out, D_in]: [Q, N]."""
+        if isinstance(queries, FactoredGradient):
+            queries = queries.dense()
         return queries.flatten(1) @ self.values.flatten(1).T
 
     def paired_products(self, others: Tensor) -> Tensor:
@@ -142,9 +92,10 @@ def per_example_gradient(
         if width is None:
             raise TypeError("The width of one-hot inputs cannot be told from their indices.")
         return indexed_gradient(inputs, output_gradients, width)
-    if inputs.shape[2] == 1:
-        return FactoredGradient(inputs[:, :, 0], output_gradients[:, :, 0])
-    return DenseGradient(output_gradients.mT @ inputs)
+    factored = FactoredGradient(inputs, output_gradients)
+    if inputs.shape[2] == 1 or factored.size < factored.dense_size:
+        return factored
+    return DenseGradient(factored.dense())
 
 
 def tied_gradient(inputs: Positions, output_gradients: Positions) -> Tensor:
@@ -174,12 +125,16 @@ def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
     if len({type(part) for part in parts}) > 1:  # a batch of sequences of length 1
         return DenseGradient(torch.cat([part.dense() for part in parts]))
     tensors = [part.tensors() for part in parts]
-    if isinstance(parts[0], IndexedGradient):
-        longest = max(one["indices"].shape[1] for one in tensors)
+    if not isinstance(parts[0], DenseGradient):
+        # Sequences of several lengths: a term of padding is 0 and adds nothing.
+        longest = max(one["output_gradients"].shape[-2] for one in tensors)
         for one in tensors:
-            missing = longest - one["indices"].shape[1]
-            one["indices"] = F.pad(one["indices"], (0, missing))
-            one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, 0, missing))
+            padding = (0, longest - one["output_gradients"].shape[-2])
+            one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, *padding))
+            if "indices" in one:
+                one["indices"] = F.pad(one["indices"], padding)
+            else:
+                one["inputs"] = F.pad(one["inputs"], (0, 0, *padding))
     return from_tensors({key: torch.cat([one[key] for one in tensors]) for key in tensors[0]})
 
 

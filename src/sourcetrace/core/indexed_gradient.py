@@ -4,10 +4,12 @@ A token that an example repeats adds up before anything is squared. Nothing here
 size of the vocabulary times the number of examples, but `dense`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from sourcetrace.core.factored_gradient import FactoredGradient
 
 _GATHERED = 2**24
 """Bound on the numbers gathered at once from the queries."""
@@ -37,31 +39,44 @@ class IndexedGradient:
         dense[examples, tokens] = summed
         return dense.mT.unsqueeze(1)
 
+    def summed(self) -> Tensor:
+        """Return the sum over the examples, [1, 1, D_out, D_in]."""
+        tokens, sums = _sums_by_key(self.indices.flatten(), self.output_gradients.flatten(0, 1))
+        total = sums.new_zeros(self.width, self.output_gradients.shape[2])
+        total[tokens] = sums
+        return total.T[None, None]
+
     def squared_norms(self) -> Tensor:
         """Return the squared Euclidean norm of every example's gradient, [N]."""
         examples, _, summed = self._coalesced(self.output_gradients)
         # Every example has a position, so each has its row.
         return _sums_by_key(examples, summed.square().sum(1, keepdim=True))[1].squeeze(1)
 
-    def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
-        """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [1, D_out, D_in]; None for an identity.
+    def rotated(self, input_basis: Tensor | None, output_basis: Tensor | None) -> "IndexedGradient":
+        """Return Q_Gᵀ ∇W Q_A with Q_A the identity, None.
 
         Raises:
             ValueError: For another input basis than the identity, which A's eigenbasis is.
         """
         if input_basis is not None:
             raise ValueError("The input basis of one-hot inputs is the identity; pass None.")
-        gradients = self.output_gradients
-        if output_basis is not None:
-            gradients = gradients @ output_basis[0]
-        _, tokens, summed = self._coalesced(gradients)
+        if output_basis is None:
+            return self
+        return replace(self, output_gradients=self.output_gradients @ output_basis[0])
+
+    def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
+        """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [1, D_out, D_in]; bases as in `rotated`."""
+        rotated = self.rotated(input_basis, output_basis)
+        _, tokens, summed = self._coalesced(rotated.output_gradients)
         used, sums = _sums_by_key(tokens, summed.square())
         squares = summed.new_zeros(self.width, summed.shape[1])
         squares[used] = sums
         return squares.T.unsqueeze(0)
 
-    def products(self, queries: Tensor) -> Tensor:
+    def products(self, queries: Tensor | FactoredGradient) -> Tensor:
         """Return ⟨query, gradient⟩ for queries [Q, 1, D_out, D_in]: [Q, N]."""
+        if isinstance(queries, FactoredGradient):
+            queries = queries.dense()
         used, places = torch.unique(self.indices, return_inverse=True)
         columns = queries[:, 0].index_select(2, used).permute(2, 0, 1).contiguous()
         total = queries.new_empty(queries.shape[0], len(self))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.examples import Block
 from sourcetrace.core.filters import SegmentFilter, follows_training, segment_filter
 from sourcetrace.core.gradient_source import EvaluationPoint
 from sourcetrace.core.layers import Layer
@@ -44,6 +45,11 @@ class PlannedSegment:
     filter: SegmentFilter
     examples: Tensor
     layer_filters: Mapping[str, SegmentFilter] = field(default_factory=dict)
+
+    def within(self, block: Block) -> Tensor:
+        """Return the places in `block` of the stage's examples."""
+        found = (self.examples >= block.start) & (self.examples < block.stop)
+        return self.examples[found] - block.start
 
     def filter_of(self, layer: str) -> SegmentFilter:
         """Return F_r and F_S of a layer."""

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradients import DenseGradient, FactoredGradient, LayerGradient
+from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.gradients import DenseGradient, LayerGradient
 from sourcetrace.core.indexed_gradient import IndexedGradient
 from sourcetrace.core.layers import Layer
 
@@ -96,11 +97,11 @@ def rank_one_scaling(
 
 
 def precondition(gradient: LayerGradient, root: Tensor, scaling: RankOneScaling) -> LayerGradient:
-    """Return P̄^½ ∘ ∇W of every example; of an outer product, u∘g and w∘a."""
-    if isinstance(gradient, FactoredGradient):
+    """Return P̄^½ ∘ ∇W of every example; of a single outer product, u∘g and w∘a."""
+    if isinstance(gradient, FactoredGradient) and gradient.terms == 1:
         return FactoredGradient(
-            gradient.inputs * scaling.inputs.to(gradient.inputs),
-            gradient.output_gradients * scaling.outputs.to(gradient.output_gradients),
+            gradient.inputs * scaling.inputs.unsqueeze(1).to(gradient.inputs),
+            gradient.output_gradients * scaling.outputs.unsqueeze(1).to(gradient.output_gradients),
         )
     if isinstance(gradient, IndexedGradient):
         inputs = scaling.inputs[0][gradient.indices].unsqueeze(-1)

@@ -16,10 +16,8 @@ from torch import Tensor
 from sourcetrace.core.astra import Report, SegmentSolve, SolveSettings, astra_responses
 from sourcetrace.core.attribution import (
     BlockScores,
-    query_responses,
+    query_gradients,
     score_block_by_checkpoint,
-    self_influence_block,
-    stack_queries,
 )
 from sourcetrace.core.curvature import SegmentCurvature
 from sourcetrace.core.examples import Block, Examples
@@ -27,6 +25,9 @@ from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.methods import Method
 from sourcetrace.core.plan import AttributionPlan, Member
 from sourcetrace.core.representations import representations
+from sourcetrace.core.scoring import Response
+from sourcetrace.core.self_influence import self_influence_block
+from sourcetrace.core.short_responses import ScoreCheck, short_responses
 from sourcetrace.core.trak import TrakFit, fit_trak
 
 
@@ -54,7 +55,7 @@ class FrameScorer:
     source: GradientSource
     member: Member
     curvatures: Sequence[SegmentCurvature | None]
-    responses: Sequence[Mapping[str, Tensor]]
+    responses: Sequence[Mapping[str, Response]]
 
     def scores(self, block: Block) -> BlockScores:
         """Return every segment's share."""
@@ -119,10 +120,12 @@ class MeanScorer:
     Attributes:
         members: A scorer each, in the order of the plan.
         solves: How well ASTRA's systems were solved, where there were any.
+        checks: How far the scores are from those of the exact filters, a member each.
     """
 
     members: Sequence[Scorer]
     solves: Sequence[SegmentSolve] = field(default=())
+    checks: Sequence[ScoreCheck] = field(default=())
 
     def scores(self, block: Block) -> BlockScores:
         """Return every segment's share of the mean, one member after the other."""
@@ -148,6 +151,7 @@ def make_scorer(
     higher_is_better: bool,
     solve: SolveSettings | None = None,
     projection_dimension: int = 2048,
+    tolerance: float = 1e-3,
     report: Report | None = None,
 ) -> MeanScorer:
     """Prepare the queries and return what scores training examples for them.
@@ -161,10 +165,12 @@ def make_scorer(
         higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
         solve: How exactly ASTRA solves.
         projection_dimension: TRAK's k.
+        tolerance: Of the relative error of scores by short sums; 0 for the exact filters.
         report: Told of every iteration of ASTRA.
     """
     members: list[Scorer] = []
     solves: list[SegmentSolve] = []
+    checks: list[ScoreCheck] = []
     for member, fitted in plan.by_member(curvatures):
         if method == "representation_similarity":
             blocks = queries.blocks(source.batch_size)
@@ -172,17 +178,20 @@ def make_scorer(
             sign = -1 if higher_is_better else 1
             members.append(RepresentationScorer(source, member, torch.cat(found), sign))
             continue
-        gradients = stack_queries(source, member, queries)
+        gradients = query_gradients(source, member, queries)
         if method == "trak":
             fit = fit_trak(source, member, dimension=projection_dimension)
-            members.append(TrakScorer(source, member, fit, fit.responses(gradients)))
+            members.append(TrakScorer(source, member, fit, fit.responses(gradients.dense())))
         elif method in ("astra_source", "astra_influence"):
-            responses, own = astra_responses(
-                source, gradients, member, fitted, settings=solve, report=report
+            solved, own = astra_responses(
+                source, gradients.dense(), member, fitted, settings=solve, report=report
             )
-            members.append(FrameScorer(source, member, fitted, responses))
+            members.append(FrameScorer(source, member, fitted, solved))
             solves += own
         else:
-            responses = query_responses(gradients, member, fitted)
+            responses, check = short_responses(
+                source, gradients, member, fitted, tolerance=tolerance
+            )
             members.append(FrameScorer(source, member, fitted, responses))
-    return MeanScorer(members, solves)
+            checks.append(check)
+    return MeanScorer(members, solves, checks)

@@ -12,15 +12,20 @@ The sign is removal: the predicted change of the measurement when the example is
 Source: Bae et al. 2024, arXiv 2405.12186.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature import CurvatureBlock
+from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filters import SegmentFilter
-from sourcetrace.core.gradients import Gradients
+from sourcetrace.core.gradients import Gradients, LayerGradient
+
+Response = Tensor | FactoredGradient | tuple[Tensor | FactoredGradient, ...]
+"""What one layer's gradients meet: rows of [Q, groups, D_out, D_in], short sums, or some of each,
+one behind the other."""
 
 
 def walk(
@@ -95,47 +100,30 @@ class SegmentStep:
 
 
 def checkpoint_scores(
-    responses: Mapping[str, Tensor], gradients: Sequence[Gradients]
+    responses: Mapping[str, Response], gradients: Sequence[Gradients]
 ) -> Iterator[Tensor]:
     """Yield the share that a segment would have with each of its checkpoints alone, [Q, N].
 
     Their mean is the segment's share of the scores, ḡ_ℓ being the mean of the gradients.
 
     Args:
-        responses: The segment's responses by layer, [Q, groups, D_out, D_in].
+        responses: The segment's responses by layer, Q rows.
         gradients: The examples' training gradients at each checkpoint of the segment.
     """
     for checkpoint in gradients:
         # The responses' order: a cache may return the layers in another, and sums of floats
         # in another order differ in their last bits.
-        products = (checkpoint[name].products(response) for name, response in responses.items())
+        products = (_products(checkpoint[name], one) for name, one in responses.items())
         yield reduce(torch.add, products)
 
 
-def segment_scores(responses: Mapping[str, Tensor], gradients: Sequence[Gradients]) -> Tensor:
-    """Return a segment's share of the scores, [Q, N]; arguments as `checkpoint_scores`."""
-    return _mean(len(gradients), checkpoint_scores(responses, gradients))
+def response_rows(responses: Mapping[str, Response]) -> int:
+    """Return Q."""
+    any_layer = next(iter(responses.values()))
+    return sum(map(len, any_layer)) if isinstance(any_layer, tuple) else len(any_layer)
 
 
-def paired_segment_scores(
-    responses: Mapping[str, Tensor], gradients: Sequence[Gradients]
-) -> Tensor:
-    """Return a segment's share of the scores of example n for query n, [N].
-
-    Args:
-        responses: The segment's responses by layer, one query an example.
-        gradients: The examples' training gradients at each checkpoint of the segment.
-    """
-    return _mean(
-        len(gradients),
-        (
-            checkpoint[name].paired_products(response)
-            for checkpoint in gradients
-            for name, response in responses.items()
-        ),
-    )
-
-
-def _mean(checkpoints: int, products: Iterable[Tensor]) -> Tensor:
-    """Sum the products one by one and divide by the number of checkpoints."""
-    return reduce(torch.add, products) / checkpoints
+def _products(gradient: LayerGradient, response: Response) -> Tensor:
+    if isinstance(response, tuple):
+        return torch.cat([gradient.products(part) for part in response])
+    return gradient.products(response)

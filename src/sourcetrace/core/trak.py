@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.examples import example_seed
+from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.gradients import DenseGradient, FactoredGradient, Gradients, LayerGradient
+from sourcetrace.core.gradients import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.plan import Member
 
@@ -84,9 +85,8 @@ class Projection:
     def _layer(self, name: str, gradient: LayerGradient) -> Tensor:
         outputs, inputs = self.outputs[name], self.inputs[name]
         if isinstance(gradient, FactoredGradient):
-            left = gradient.output_gradients.transpose(0, 1) @ outputs.mT
-            right = gradient.inputs.transpose(0, 1) @ inputs.mT
-            return (left * right).sum(0)
+            left = gradient.output_gradients @ outputs.mT
+            return (left * (gradient.inputs @ inputs.mT)).sum((1, 2))
         # Example by example: [k, D_in] each, not [N, k, D_in].
         rows = (gradient.rows(row).dense()[0] for row in torch.arange(len(gradient)).unsqueeze(1))
         return torch.stack([((outputs @ one) * inputs).sum((0, 2)) for one in rows])

@@ -6,7 +6,7 @@ from torch import nn
 
 from sourcetrace.core.capture import capture_forward
 from sourcetrace.core.errors import InputError
-from sourcetrace.core.gradients import FactoredGradient
+from sourcetrace.core.factored_gradient import FactoredGradient
 from tests.core.layers.checks import (
     check_all_counted,
     check_covariances,

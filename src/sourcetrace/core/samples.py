@@ -1,0 +1,42 @@
+"""Gradients of a few examples, spread evenly, where a run measures itself."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.gradient_source import EvaluationPoint, Extraction, GradientSource
+
+_FEWEST = 32
+"""Examples however large their gradients are; a mean over fewer says little."""
+
+
+def spread(examples: Tensor, count: int) -> Tensor:
+    """Return at most `count` of the examples, at even distances."""
+    places = torch.linspace(0, len(examples) - 1, min(count, len(examples)))
+    return examples[places.round().long()]
+
+
+def affordable(source: GradientSource, *, most: int, limit: int, points: int = 1) -> int:
+    """Return how many examples' gradients to take.
+
+    Args:
+        source: Whose model it is.
+        most: Bound on them.
+        limit: Bound on the bytes of their gradients, were all of them dense.
+        points: At how many points they are kept at once.
+    """
+    each = sum(layer.size for layer in source.coverage.layers) * source.dtype.itemsize
+    return min(most, max(_FEWEST, limit // (each * points)))
+
+
+def extract_sample(
+    source: GradientSource, point: EvaluationPoint, examples: Tensor
+) -> list[Extraction]:
+    """Return what a pass tells of these examples alone, block by block; nothing is cached."""
+    part = replace(point, examples=examples, curvature_examples=examples)
+    return [
+        source.extract(part, block, keep=False)
+        for block in source.blocks()
+        if len(part.rows(block))
+    ]

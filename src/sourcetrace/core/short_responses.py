@@ -1,0 +1,214 @@
+"""Responses as short sums where that is cheaper, checked on scores of the run itself.
+
+A sample of queries and training examples is scored once with the responses as they are to be
+used and once by the exact filters. The relative error of the one against the other, over all
+layers and segments, must be within the tolerance; the sums are made again, longer, until it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.attribution import QueryGradients, layer_steps, query_responses
+from sourcetrace.core.curvature import SegmentCurvature
+from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.gradients import Gradients, concatenate
+from sourcetrace.core.plan import Member, PlannedSegment
+from sourcetrace.core.samples import extract_sample, spread
+from sourcetrace.core.scoring import Response, checkpoint_scores, walk
+from sourcetrace.core.short_walk import walk_short
+
+_QUERIES = 4
+_EXAMPLES = 64
+"""The sample of pairs."""
+
+_ATTEMPTS = 3
+_TIGHTER = 0.3
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """How one layer's scores of one segment are computed.
+
+    Attributes:
+        segment: Its number.
+        layer: The layer.
+        terms: Outer products of a response; 0 where it is written out.
+        multiplications: Of a query and an example at a checkpoint.
+        dense_multiplications: The same, were the response written out.
+        reason: Why.
+    """
+
+    segment: int
+    layer: str
+    terms: int
+    multiplications: int
+    dense_multiplications: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class ScoreCheck:
+    """How far the scores are from those of the exact filters.
+
+    Attributes:
+        error: Relative error over a sample of pairs, ‖s − s_exact‖ / ‖s_exact‖.
+        tolerance: What it was to be within.
+        choices: A layer and segment each.
+    """
+
+    error: float
+    tolerance: float
+    choices: tuple[LayerChoice, ...]
+
+
+def short_responses(
+    source: GradientSource,
+    queries: QueryGradients,
+    member: Member,
+    curvatures: Sequence[SegmentCurvature | None],
+    *,
+    tolerance: float,
+) -> tuple[list[dict[str, Response]], ScoreCheck]:
+    """Return every segment's responses by layer, the mean loss's in the last row.
+
+    Args:
+        source: Gives the sample's training gradients.
+        queries: The queries.
+        member: Segments and filters.
+        curvatures: One a segment; None where the filter needs none.
+        tolerance: Of the relative error of the scores; 0 takes the exact filters everywhere.
+    """
+    sample = None
+    aim = tolerance
+    for _ in range(_ATTEMPTS if tolerance else 0):
+        responses = _responses(queries, member, curvatures, tolerance=aim)
+        choices = _choices(responses, member)
+        if not any(one.terms for one in choices):
+            return responses, ScoreCheck(0.0, tolerance, choices)
+        sample = sample or _Sample.draw(source, queries, member, curvatures)
+        error = sample.error(responses)
+        if error <= tolerance:
+            return responses, ScoreCheck(error, tolerance, choices)
+        aim *= _TIGHTER
+    exact: list[dict[str, Response]] = [
+        dict(one) for one in query_responses(queries.dense(), member, curvatures)
+    ]
+    return exact, ScoreCheck(0.0, tolerance, _choices(exact, member))
+
+
+def _responses(
+    queries: QueryGradients,
+    member: Member,
+    curvatures: Sequence[SegmentCurvature | None],
+    *,
+    tolerance: float,
+) -> list[dict[str, Response]]:
+    responses: list[dict[str, Response]] = [{} for _ in member.segments]
+    for name, gradient in queries.measured.items():
+        steps = layer_steps(name, member, curvatures)
+        total = queries.mean_loss[name]
+        found: Sequence[Response]
+        if isinstance(gradient, FactoredGradient) and gradient.terms == 1:
+            measured = walk_short(gradient, *steps, tolerance=tolerance)
+            mean_loss = walk(total, *steps)
+            found = [
+                torch.cat([one, other]) if isinstance(one, Tensor) else (one, other)
+                for one, other in zip(measured, mean_loss, strict=True)
+            ]
+        else:
+            found = walk(torch.cat([gradient.dense(), total]), *steps)
+        for segment, response in zip(responses, found, strict=True):
+            segment[name] = response
+    return responses
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Some queries' exact responses, and the training gradients that they meet.
+
+    Attributes:
+        queries: Which rows of the responses, [q].
+        gradients: Of every segment's stage, at its last checkpoint.
+        exact: The scores by the exact filters, [q, n] a segment.
+    """
+
+    queries: Tensor
+    gradients: Sequence[Gradients]
+    exact: Sequence[Tensor]
+
+    @classmethod
+    def draw(
+        cls,
+        source: GradientSource,
+        queries: QueryGradients,
+        member: Member,
+        curvatures: Sequence[SegmentCurvature | None],
+    ) -> "_Sample":
+        count = len(next(iter(queries.measured.values())))
+        rows = spread(torch.arange(count), _QUERIES)
+        chosen = {name: gradient.rows(rows).dense() for name, gradient in queries.measured.items()}
+        gradients = [_training_gradients(source, segment) for segment in member.segments]
+        responses = query_responses(chosen, member, curvatures)
+        return cls(rows, gradients, _scores(responses, gradients))
+
+    def error(self, responses: Sequence[Mapping[str, Response]]) -> float:
+        """Return ‖s − s_exact‖ / ‖s_exact‖ over all segments."""
+        chosen = [
+            {name: _rows(response, self.queries) for name, response in segment.items()}
+            for segment in responses
+        ]
+        found = _scores(chosen, self.gradients)
+        off = sum(
+            float((one - other).double().square().sum())
+            for one, other in zip(found, self.exact, strict=True)
+        )
+        whole = sum(float(one.double().square().sum()) for one in self.exact)
+        return (off / whole) ** 0.5 if whole else 0.0
+
+
+def _training_gradients(source: GradientSource, segment: PlannedSegment) -> Gradients:
+    examples = spread(segment.examples, _EXAMPLES)
+    return concatenate(
+        [one.gradients for one in extract_sample(source, segment.points[-1], examples)]
+    )
+
+
+def _scores(
+    responses: Sequence[Mapping[str, Response]], gradients: Sequence[Gradients]
+) -> list[Tensor]:
+    return [
+        next(checkpoint_scores(segment, [own]))
+        for segment, own in zip(responses, gradients, strict=True)
+    ]
+
+
+def _rows(response: Response, rows: Tensor) -> Response:
+    """Return rows of the measurements, which come first."""
+    if isinstance(response, tuple):
+        response = response[0]
+    return response[rows] if isinstance(response, Tensor) else response.rows(rows)
+
+
+def _choices(
+    responses: Sequence[Mapping[str, Response]], member: Member
+) -> tuple[LayerChoice, ...]:
+    found = []
+    for segment, planned in zip(responses, member.segments, strict=True):
+        for name, response in segment.items():
+            first = response[0] if isinstance(response, tuple) else response
+            if isinstance(first, FactoredGradient):
+                dense, short = first.dense_size, first.size
+                terms, reason = (
+                    first.terms,
+                    f"{short:,} multiplications a pair instead of {dense:,}",
+                )
+            else:
+                dense = short = first[0].numel()
+                terms, reason = 0, "a short sum would need as many multiplications, or more"
+            number = planned.segment.number
+            found.append(LayerChoice(number, name, terms, short, dense, reason))
+    return tuple(found)
