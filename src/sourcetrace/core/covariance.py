@@ -27,6 +27,9 @@ from sourcetrace.core.positions import Positions, TiedPositions
 MAXIMUM_FACTOR = 16384
 """The widest side whose covariance is formed: 2 GiB in float64."""
 
+_WHOLE = 256
+"""Width up to which a symmetric product is taken as any other; torch has none of its own."""
+
 
 @dataclass(frozen=True)
 class CovarianceSums:
@@ -100,7 +103,23 @@ def _added(total: Tensor, values: Tensor) -> Tensor:
     if is_diagonal(total):
         return total + values.square().sum((0, 2)).double()
     rows = values.transpose(0, 1).flatten(1, 2)
-    return total + (rows.mT @ rows).double()
+    return total + _gram(rows).double()
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Return XᵀX of [groups, M, D], without computing what symmetry tells."""
+    width = rows.shape[-1]
+    if width <= _WHOLE:
+        return rows.mT @ rows
+    first, second = rows[..., : width // 2], rows[..., width // 2 :]
+    corner = first.mT @ second
+    return torch.cat(
+        [
+            torch.cat([_gram(first), corner], dim=-1),
+            torch.cat([corner.mT, _gram(second)], dim=-1),
+        ],
+        dim=-2,
+    )
 
 
 def is_diagonal(covariance: Tensor) -> bool:

@@ -44,6 +44,12 @@ class EigenBasis:
             None if self.outputs is None else self.outputs.mT,
         )
 
+    def into(self, other: "EigenBasis") -> "EigenBasis":
+        """Return what takes coordinates in this basis to those in another."""
+        return EigenBasis(
+            _between(self.inputs, other.inputs), _between(self.outputs, other.outputs)
+        )
+
     def squared(self) -> "EigenBasis":
         """Return the squared entries, which take a diagonal matrix to its rotated diagonal."""
         return EigenBasis(
@@ -112,6 +118,12 @@ def eigen_basis(activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dty
     in `dtype`. A side given by its diagonal, [groups, D], has the identity, None.
     """
     return EigenBasis(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
+
+
+def _between(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None:
+        return other
+    return one.mT if other is None else one.mT @ other
 
 
 def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:

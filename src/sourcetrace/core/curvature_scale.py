@@ -32,7 +32,7 @@ from sourcetrace.core.gradients import DenseGradient, Gradients, LayerGradient, 
 from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
 from sourcetrace.core.samples import affordable, extract_sample, spread
 from sourcetrace.core.scoring import SegmentStep
-from sourcetrace.core.short_walk import most_terms, propagated
+from sourcetrace.core.short_walk import Propagation, most_terms
 
 QUERIES = 32
 """Queries whose responses are measured; c is one number, and they agree on it."""
@@ -101,7 +101,9 @@ def _handed_on(
     if block.preconditioner is not None:
         return DenseGradient(SegmentStep(queries.dense(), segment_filter, block).propagated())
     rotated = queries.rotated(block.basis.inputs, block.basis.outputs)
-    return propagated(rotated, segment_filter, block, tolerance=_TOLERANCE)
+    left = Propagation.of(segment_filter, block, tolerance=_TOLERANCE).apply(rotated)
+    back = block.basis.inverse()
+    return left.rotated(back.inputs, back.outputs)
 
 
 def curvature_scale(

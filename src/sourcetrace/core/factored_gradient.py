@@ -7,16 +7,17 @@ S terms to R · S (`core.filter_sums`).
 Of every product the cheaper order is taken, by its multiplications.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
 _SMALL_BLOCK = 4
 """A group's D_out · D_in up to which, in units of D_out + D_in, writing it out is cheap."""
 
-_CHUNK_BYTES = 32 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 """Bound on what is written out at once."""
 
 
@@ -79,7 +80,7 @@ class FactoredGradient:
     ) -> "FactoredGradient":
         """Return Q_Gᵀ ∇W Q_A; bases are [groups, D, D], None for the identity."""
         return FactoredGradient(
-            _times(self.inputs, input_basis), _times(self.output_gradients, output_basis)
+            _rotated(self.inputs, input_basis), _rotated(self.output_gradients, output_basis)
         )
 
     def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
@@ -118,7 +119,7 @@ class FactoredGradient:
             # [Q · D_out, D_in] @ [D_in, N] is the one large product; the rest is a reduction.
             partial = queries[:, group].flatten(0, 1) @ self.inputs[:, group, 0].T
             partial = partial.reshape(queries.shape[0], -1, len(self))
-            total += torch.einsum("qon,no->qn", partial, self.output_gradients[:, group, 0])
+            total += partial.mul_(self.output_gradients[:, group, 0].T).sum(1)
         return total
 
     def _factored_products(self, queries: "FactoredGradient") -> Tensor:
@@ -163,5 +164,27 @@ class FactoredGradient:
         return {"inputs": self.inputs, "output_gradients": self.output_gradients}
 
 
-def _times(values: Tensor, basis: Tensor | None) -> Tensor:
-    return values if basis is None else values @ basis
+def joined_factors(parts: Sequence[FactoredGradient]) -> FactoredGradient:
+    """Join consecutive examples; a term of padding is 0 and adds nothing."""
+    most = max(part.terms for part in parts)
+
+    def padded(values: Tensor) -> Tensor:
+        return F.pad(values, (0, 0, 0, most - values.shape[2]))
+
+    return FactoredGradient(
+        torch.cat([padded(part.inputs) for part in parts]),
+        torch.cat([padded(part.output_gradients) for part in parts]),
+    )
+
+
+def times_by_group(values: Tensor, matrices: Tensor) -> Tensor:
+    """Return [N, groups, S, D] times [groups, D, K], as one product a group, not one an example."""
+    if values.shape[1] == 1:
+        return values @ matrices[0]
+    examples, groups, terms, _ = values.shape
+    rows = values.transpose(0, 1).flatten(1, 2) @ matrices
+    return rows.reshape(groups, examples, terms, -1).transpose(0, 1)
+
+
+def _rotated(values: Tensor, basis: Tensor | None) -> Tensor:
+    return values if basis is None else times_by_group(values, basis)

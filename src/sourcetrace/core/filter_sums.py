@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.factored_gradient import FactoredGradient, joined_factors
+from sourcetrace.core.leading_terms import leading_terms, shortest_sum
 
-_OVERSAMPLING = 8
-_POWER_ITERATIONS = 2
+_FIRST_LENGTH = 16
 
 _FLOOR = 1e-4
 """Smallest weight of a coordinate, in units of the largest: an odd query may lie where others
@@ -50,6 +50,13 @@ class Weights:
         outputs = math.prod((one for one, _ in marginals), start=torch.ones(()))
         inputs = math.prod((one for _, one in marginals), start=torch.ones(()))
         return cls(_floored(outputs.sqrt()), _floored(inputs.sqrt()))
+
+    def undone(self, weighted: FactoredGradient) -> FactoredGradient:
+        """Return sums without the weights that they were multiplied with."""
+        return FactoredGradient(
+            weighted.inputs / self.inputs.unsqueeze(-2),
+            weighted.output_gradients / self.outputs.unsqueeze(-2),
+        )
 
 
 @dataclass(frozen=True)
@@ -81,92 +88,61 @@ def filter_sum(
         tolerance: Of the weighted norm of what is left out, relative to the whole.
         longest: Bound on the terms.
     """
-    # float64: what is left out is found as a difference of squares.
     outputs, inputs = weights.outputs.double(), weights.inputs.double()
     weighted = outputs.unsqueeze(-1) * values.double() * inputs.unsqueeze(-2)
-    total = weighted.square().sum()
-    longest = min(longest, *values.shape[-2:])
-    length = min(16, longest)
-    while True:
-        left, right = _leading(weighted, min(length + _OVERSAMPLING, *values.shape[-2:]))
-        # Terms come in the order of their size, in every group.
-        sizes = right.square().sum(-1)
-        left_out = (total - sizes.sum(0).cumsum(0)) / total.where(total > 0, 1.0)
-        enough = (left_out[:length] <= tolerance**2).nonzero()
-        if len(enough):
-            terms = int(enough[0]) + 1
-            return FilterSum(
-                (left[:, :terms] / outputs.unsqueeze(-2)).to(values.dtype),
-                (right[:, :terms] / inputs.unsqueeze(-2)).to(values.dtype),
-            )
-        if length == longest:
-            return None
-        length = min(2 * length, longest)
-
-
-def shortened(sums: FactoredGradient, weights: Weights, *, tolerance: float) -> FactoredGradient:
-    """Return sums of fewer terms: of every row what it needs, the rest of its terms 0.
-
-    The terms of every row are joined anew: with the QR decompositions of its weighted factors,
-    here by way of their Gram matrices in float64, a row's singular value decomposition is that
-    of a matrix of R × R.
-
-    Args:
-        sums: R terms, in the coordinates that the weights are of.
-        weights: How much the coordinates count.
-        tolerance: Of the weighted norm of what is left out of a row, relative to that row.
-    """
-    left, left_inverse = _roots(sums.output_gradients * weights.outputs.unsqueeze(-2))
-    right, right_inverse = _roots(sums.inputs * weights.inputs.unsqueeze(-2))
-    # Σ_r l_r r_rᵀ = Y_Lᵀ (C_L C_Rᵀ) Y_R.
-    first, sizes, second = torch.linalg.svd(left @ right.mT)
-    # A row's own tolerance, so that the rows beside it do not change it.
-    energy = sizes.square().sum(1)
-    total = energy.sum(1, keepdim=True)
-    left_out = total - (energy.cumsum(1) - energy)
-    needed = left_out > tolerance**2 * total
-    terms = max(1, int(needed.sum(1).max())) if len(energy) else 1
-    sizes = sizes * needed.unsqueeze(1)
-    roots = sizes[..., :terms].sqrt().unsqueeze(-1)
-    outputs = roots * (first[..., :terms].mT @ left_inverse)
-    inputs = roots * (second[..., :terms, :] @ right_inverse)
-    return FactoredGradient(
-        inputs.to(sums.inputs.dtype) @ sums.inputs,
-        outputs.to(sums.output_gradients.dtype) @ sums.output_gradients,
+    found = shortest_sum(weighted, _FIRST_LENGTH, longest, tolerance=tolerance)
+    if found is None:
+        return None
+    left, right = found
+    return FilterSum(
+        (left / outputs.unsqueeze(-2)).to(values.dtype),
+        (right / inputs.unsqueeze(-2)).to(values.dtype),
     )
 
 
-def _roots(factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return C and M of factors X [*, R, D]: Y = M X has orthonormal rows, and X = Cᵀ Y.
+def filtered_sums(
+    values: Tensor,
+    rotated: FactoredGradient,
+    weights: Weights,
+    *,
+    longest: int,
+    tolerance: float,
+) -> FactoredGradient | None:
+    """Return F ∘ V of sums of several terms as sums of about as many, not of R · S.
 
-    With X Xᵀ = E diag(s²) Eᵀ they are diag(s) Eᵀ and diag(1/s) Eᵀ.
+    Some rows at a time are written out, filtered exactly, and taken apart again.
+
+    Args:
+        values: F at every eigenvalue, [groups, D_out, D_in].
+        rotated: V in the eigenbasis.
+        weights: How much its coordinates count.
+        longest: Bound on the terms.
+        tolerance: Of the weighted norm of what is left out of a row, relative to that row.
+
+    Returns:
+        The sums; None if a row needs more than `longest` terms.
     """
-    factors = factors.double()
-    squares, vectors = torch.linalg.eigh(factors @ factors.mT)
-    largest = squares[..., -1:].clamp(min=torch.finfo(squares.dtype).tiny)
-    kept = squares > 1e-14 * largest
-    nothing = torch.zeros_like(squares)
-    roots = torch.where(kept, squares, nothing).sqrt().unsqueeze(-1)
-    inverse = torch.where(kept, squares.where(kept, 1.0).rsqrt(), nothing).unsqueeze(-1)
-    return roots * vectors.mT, inverse * vectors.mT
+    weighted = values * weights.outputs.unsqueeze(-1) * weights.inputs.unsqueeze(-2)
+    parts = []
+    length = rotated.terms + _FIRST_LENGTH // 2
+    for _, written_out in rotated.dense_parts():
+        found = shortest_sum(written_out * weighted, length, longest, tolerance=tolerance)
+        if found is None:
+            return None
+        outputs, inputs = found
+        length = max(length, outputs.shape[2])
+        parts.append(FactoredGradient(inputs, outputs))
+    return weights.undone(joined_factors(parts))
 
 
-def _leading(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the leading singular terms of [groups, D_out, D_in], left and right [groups, k, D].
-
-    A random subspace, improved by power iterations (Halko, Martinsson & Tropp 2011); the right
-    factors carry the singular values.
-    """
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(matrices.shape[-1], count, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(matrices @ start.to(matrices.device))[0]
-    for _ in range(_POWER_ITERATIONS):
-        basis = torch.linalg.qr(matrices.mT @ basis)[0]
-        basis = torch.linalg.qr(matrices @ basis)[0]
-    projected = basis.mT @ matrices
-    _, vectors = torch.linalg.eigh(projected @ projected.mT)
-    descending = vectors.flip(-1)
-    return (basis @ descending).mT, descending.mT @ projected
+def shortened(sums: FactoredGradient, weights: Weights, *, terms: int) -> FactoredGradient:
+    """Return sums of so many terms, each row's made of that row alone."""
+    weighted = FactoredGradient(
+        sums.inputs * weights.inputs.unsqueeze(-2),
+        sums.output_gradients * weights.outputs.unsqueeze(-2),
+    )
+    outputs, inputs = leading_terms(weighted, terms)
+    return weights.undone(FactoredGradient(inputs, outputs))
 
 
 def _each_pair(terms: Tensor, factors: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.factored_gradient import FactoredGradient, joined_factors
 from sourcetrace.core.indexed_gradient import IndexedGradient, indexed_gradient
 from sourcetrace.core.positions import Positions, TiedPositions
 
@@ -122,19 +122,18 @@ def concatenate(parts: Sequence[Gradients]) -> dict[str, LayerGradient]:
 
 
 def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
+    first = parts[0]
     if len({type(part) for part in parts}) > 1:  # a batch of sequences of length 1
         return DenseGradient(torch.cat([part.dense() for part in parts]))
+    if isinstance(first, FactoredGradient):
+        return joined_factors([part for part in parts if isinstance(part, FactoredGradient)])
     tensors = [part.tensors() for part in parts]
-    if not isinstance(parts[0], DenseGradient):
-        # Sequences of several lengths: a term of padding is 0 and adds nothing.
-        longest = max(one["output_gradients"].shape[-2] for one in tensors)
+    if isinstance(first, IndexedGradient):
+        longest = max(one["indices"].shape[1] for one in tensors)
         for one in tensors:
-            padding = (0, longest - one["output_gradients"].shape[-2])
-            one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, *padding))
-            if "indices" in one:
-                one["indices"] = F.pad(one["indices"], padding)
-            else:
-                one["inputs"] = F.pad(one["inputs"], (0, 0, *padding))
+            missing = longest - one["indices"].shape[1]
+            one["indices"] = F.pad(one["indices"], (0, missing))
+            one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, 0, missing))
     return from_tensors({key: torch.cat([one[key] for one in tensors]) for key in tensors[0]})
 
 

@@ -8,6 +8,7 @@ Each member of an ensemble has a scorer; the ensemble's is their mean.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -26,7 +27,7 @@ from sourcetrace.core.methods import Method
 from sourcetrace.core.plan import AttributionPlan, Member
 from sourcetrace.core.representations import representations
 from sourcetrace.core.scoring import Response
-from sourcetrace.core.self_influence import self_influence_block
+from sourcetrace.core.self_influence import SelfInfluence
 from sourcetrace.core.short_responses import ScoreCheck, short_responses
 from sourcetrace.core.trak import TrakFit, fit_trak
 
@@ -63,7 +64,11 @@ class FrameScorer:
 
     def self_influence(self, block: Block) -> Tensor:
         """Return every segment's share of the self-influence, by EK-FAC, [segments, n]."""
-        return self_influence_block(self.source, self.member, self.curvatures, block)
+        return self._self_influence.scores(block)
+
+    @cached_property
+    def _self_influence(self) -> SelfInfluence:
+        return SelfInfluence.of(self.source, self.member, self.curvatures)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ as the later segments leave it, g its gradient at the segment's checkpoints. For
 that is a bilinear form, and nothing of the size of all examples' responses is ever formed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.curvature import CurvatureBlock, SegmentCurvature
+from sourcetrace.core.attribution import layer_steps
+from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvature
 from sourcetrace.core.examples import Block
 from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filters import SegmentFilter
@@ -20,75 +21,129 @@ from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import DenseGradient, LayerGradient
 from sourcetrace.core.plan import Member
 from sourcetrace.core.scoring import SegmentStep
-from sourcetrace.core.short_walk import propagated
+from sourcetrace.core.short_walk import Propagation
 
 _CHUNK_BYTES = 64 * 2**20
 """Bound on one dense gradient tensor."""
 
-_TOLERANCE = 0.01
+_TOLERANCE = 0.02
 """Of the short sums that stand for what is handed on; a ranking needs no more."""
 
 
-def self_influence_block(
-    source: GradientSource,
-    member: Member,
-    curvatures: Sequence[SegmentCurvature | None],
-    block: Block,
-) -> Tensor:
-    """Return every segment's share of a member's self-influence of a block, [segments, n].
+@dataclass(frozen=True)
+class SelfInfluence:
+    """What scores the examples of a member on themselves.
 
-    Args:
+    Attributes:
         source: Gives the training gradients.
         member: Segments and their points.
-        curvatures: One a segment; None where the filter needs none.
-        block: Which examples.
+        steps: Layer -> its filters in every segment.
     """
-    own = source.gradients(member.final, block)
-    places = [segment.within(block) for segment in member.segments]
-    met = [
-        [source.stage_gradients(point, block) for point in segment.points] if len(columns) else []
-        for segment, columns in zip(member.segments, places, strict=True)
-    ]
-    shares = torch.zeros(len(member.segments), len(block), dtype=source.dtype, device=source.device)
-    for layer in source.coverage.layers:
-        name = layer.name
-        steps = [
-            _Step(
-                segment.filter_of(name),
-                None if fitted is None else fitted[name],
-                columns,
-                [gradients[name] for gradients in at_points],
-            )
-            for segment, fitted, columns, at_points in zip(
-                member.segments, curvatures, places, met, strict=True
-            )
+
+    source: GradientSource
+    member: Member
+    steps: Mapping[str, Sequence["_Step"]]
+
+    @classmethod
+    def of(
+        cls,
+        source: GradientSource,
+        member: Member,
+        curvatures: Sequence[SegmentCurvature | None],
+    ) -> "SelfInfluence":
+        """Prepare the filters once for all blocks.
+
+        Args:
+            source: Gives the training gradients.
+            member: Segments and their points.
+            curvatures: One a segment; None where the filter needs none.
+        """
+        steps = {}
+        for layer in source.coverage.layers:
+            filters, blocks, _ = layer_steps(layer.name, member, curvatures)
+            before: list[CurvatureBlock | None] = [None, *blocks[:-1]]
+            steps[layer.name] = [
+                _Step.of(one, block, earlier, first=index == 0)
+                for index, (one, block, earlier) in enumerate(
+                    zip(filters, blocks, before, strict=True)
+                )
+            ]
+        return cls(source, member, steps)
+
+    def scores(self, block: Block) -> Tensor:
+        """Return every segment's share of the self-influence of a block, [segments, n]."""
+        source, segments = self.source, self.member.segments
+        own = source.gradients(self.member.final, block)
+        places = [segment.within(block) for segment in segments]
+        met = [
+            [source.stage_gradients(point, block) for point in segment.points]
+            if len(columns)
+            else []
+            for segment, columns in zip(segments, places, strict=True)
         ]
-        for rows in torch.split(torch.arange(len(block)), _rows_at_once(own[name], steps)):
-            for index, columns, share in _walked(own[name].rows(rows), steps, rows):
-                shares[index, columns] += share / len(member.segments[index].examples)
-    return shares
+        shares = torch.zeros(len(segments), len(block), dtype=source.dtype, device=source.device)
+        for name, steps in self.steps.items():
+            meetings = [
+                _Meeting(columns, [gradients[name] for gradients in at_points])
+                for columns, at_points in zip(places, met, strict=True)
+            ]
+            for rows in torch.split(torch.arange(len(block)), _rows_at_once(own[name], steps)):
+                for index, columns, share in _walked(own[name].rows(rows), steps, meetings, rows):
+                    shares[index, columns] += share / len(segments[index].examples)
+        return shares
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer in one segment.
+    """One layer's filters in one segment.
 
     Attributes:
         filter: F_r and F_S.
         block: The layer's curvature, if the filter needs one.
-        columns: Places in the block of examples that belong to the segment's stage.
-        met: Their gradients at each checkpoint.
+        response: F_r at every eigenvalue, or a constant.
+        propagation: F_S in the eigenbasis; None in the first segment, where nothing is handed
+            on, and where P̄ is in the way.
+        onward: Takes what is handed on to the eigenbasis of the segment before, or to the
+            parameters' coordinates where that one starts from them.
     """
 
     filter: SegmentFilter
     block: CurvatureBlock | None
-    columns: Tensor
-    met: Sequence[LayerGradient]
+    response: Tensor
+    propagation: Propagation | None = None
+    onward: EigenBasis | None = None
+
+    @classmethod
+    def of(
+        cls,
+        segment_filter: SegmentFilter,
+        block: CurvatureBlock | None,
+        before: CurvatureBlock | None,
+        *,
+        first: bool,
+    ) -> "_Step":
+        if block is None:
+            return cls(segment_filter, None, segment_filter.response(torch.ones(())))
+        response = segment_filter.response(block.decayed(segment_filter.coupled_decay))
+        if first or block.preconditioner is not None:
+            return cls(segment_filter, block, response)
+        rotates = before is not None and before.preconditioner is None
+        onward = block.basis.into(before.basis) if rotates and before else block.basis.inverse()
+        propagation = Propagation.of(segment_filter, block, tolerance=_TOLERANCE)
+        return cls(segment_filter, block, response, propagation, onward)
 
     @property
     def short(self) -> bool:
         """Whether short sums go through it as such."""
         return self.block is None or self.block.preconditioner is None
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """Places in a block of the examples of a segment's stage; their gradients at its points."""
+
+    columns: Tensor
+    gradients: Sequence[LayerGradient]
 
 
 def _rows_at_once(own: LayerGradient, steps: Sequence[_Step]) -> int:
@@ -99,37 +154,42 @@ def _rows_at_once(own: LayerGradient, steps: Sequence[_Step]) -> int:
 
 
 def _walked(
-    own: LayerGradient, steps: Sequence[_Step], rows: Tensor
+    own: LayerGradient, steps: Sequence[_Step], meetings: Sequence[_Meeting], rows: Tensor
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield segment, places in the block and N_stage times their shares, the last one first."""
+    rotated: LayerGradient | None = None
     for index in reversed(range(len(steps))):
-        step = steps[index]
-        inside = torch.isin(step.columns, rows)
-        columns = step.columns[inside]
-        met = [gradient.rows(inside) for gradient in step.met]
+        step, meeting = steps[index], meetings[index]
+        inside = torch.isin(meeting.columns, rows)
+        columns = meeting.columns[inside]
+        met = [gradient.rows(inside) for gradient in meeting.gradients]
         mine = columns - rows[0]
         if step.block is None:
-            constant = step.filter.response(torch.ones(()))
-            products = [_paired(constant, own.rows(mine), one) for one in met]
-            handed_on = own
+            products = [_paired(step.response, own.rows(mine), one) for one in met]
         elif not step.short:
             walking = SegmentStep(own.dense(), step.filter, step.block)
-            products = [one.paired_products(walking.response()[mine]) for one in met]
-            handed_on = DenseGradient(walking.propagated()) if index else own
+            answer = walking.response()[mine]
+            products = [one.paired_products(answer) for one in met]
+            own = DenseGradient(walking.propagated()) if index else own
         else:
             basis = step.block.basis
-            rotated = own.rotated(basis.inputs, basis.outputs)
-            values = step.filter.response(step.block.decayed(step.filter.coupled_decay))
+            if rotated is None:
+                rotated = own.rotated(basis.inputs, basis.outputs)
             products = [
-                _paired(values, rotated.rows(mine), one.rotated(basis.inputs, basis.outputs))
+                _paired(step.response, rotated.rows(mine), one.rotated(basis.inputs, basis.outputs))
                 for one in met
             ]
-            handed_on = own
-            if index:
-                handed_on = propagated(rotated, step.filter, step.block, tolerance=_TOLERANCE)
+            if step.propagation is not None and step.onward is not None:
+                left = step.propagation.apply(rotated)
+                handed_on = left.rotated(step.onward.inputs, step.onward.outputs)
+                before = steps[index - 1].block
+                rotated = None
+                if before is not None and before.preconditioner is None:
+                    rotated = handed_on
+                else:
+                    own = handed_on
         if len(columns):
             yield index, columns, torch.stack(products).mean(0)
-        own = handed_on
 
 
 def _paired(values: Tensor, own: LayerGradient, met: LayerGradient) -> Tensor:

@@ -25,8 +25,11 @@ _QUERIES = 4
 _EXAMPLES = 64
 """The sample of pairs."""
 
-_ATTEMPTS = 3
-_TIGHTER = 0.3
+_FIRST_AIM = 1.5
+"""What is left out of a filter overstates the error of scores by that much, as a rule."""
+
+_TIGHTER = 0.4
+_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def short_responses(
         tolerance: Of the relative error of the scores; 0 takes the exact filters everywhere.
     """
     sample = None
-    aim = tolerance
+    aim = _FIRST_AIM * tolerance
     for _ in range(_ATTEMPTS if tolerance else 0):
         responses = _responses(queries, member, curvatures, tolerance=aim)
         choices = _choices(responses, member)

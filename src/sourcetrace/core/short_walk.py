@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature import CurvatureBlock
 from sourcetrace.core.factored_gradient import FactoredGradient
-from sourcetrace.core.filter_sums import FilterSum, Weights, filter_sum, shortened
+from sourcetrace.core.filter_sums import FilterSum, Weights, filter_sum, filtered_sums, shortened
 from sourcetrace.core.filters import SegmentFilter
 from sourcetrace.core.gradients import DenseGradient, LayerGradient
 from sourcetrace.core.scoring import walk
@@ -24,26 +24,8 @@ from sourcetrace.core.scoring import walk
 Vectors = Tensor | FactoredGradient
 """One layer's queries or responses: [Q, groups, D_out, D_in], or as short sums."""
 
-_SHARE_OF_RESPONSE = 0.7
 _SHARE_OF_PROPAGATION = 0.3
-"""Of the tolerance, for the errors of what a segment answers and of what it hands on."""
-
-
-@dataclass(frozen=True)
-class StepSums:
-    """The filters of one layer in one segment as short sums.
-
-    Attributes:
-        response: F_r.
-        propagation: F_S; None in the first segment, which hands nothing on.
-        weights: Of the coordinates of what is answered, where it meets training gradients.
-        onward: Of the coordinates of what is handed on.
-    """
-
-    response: FilterSum
-    propagation: FilterSum | None
-    weights: Weights
-    onward: Weights
+"""Of the tolerance, for what a segment hands on: its error reaches all segments before."""
 
 
 def walk_short(
@@ -65,99 +47,107 @@ def walk_short(
     """
     responses: list[Vectors] = []
     for index in reversed(range(len(filters))):
-        block = blocks[index]
-        step = None
+        block, step = blocks[index], None
         if block is not None and block.preconditioner is None:
-            rotated = queries.rotated(block.basis.inputs, block.basis.outputs)
-            step = step_sums(rotated, filters[index], block, tolerance=tolerance, onward=index > 0)
-        if block is None or step is None:
+            step = _short_step(
+                queries, filters[index], block, tolerance=tolerance, first=index == 0
+            )
+        if step is None:
             upto = slice(index + 1)
             rest = walk(queries.dense(), filters[upto], blocks[upto], examples[upto])
             return [*rest, *responses[::-1]]
-        back = block.basis.inverse()
-        answer = step.response.apply(rotated)
-        if queries.terms > 1:
-            answer = shortened(answer, step.weights, tolerance=_SHARE_OF_PROPAGATION * tolerance)
-        answer = answer.rotated(back.inputs, back.outputs)
+        answer, queries = step
         responses.append(FactoredGradient(answer.inputs / examples[index], answer.output_gradients))
-        if step.propagation is not None:
-            left = step.propagation.apply(rotated)
-            left = shortened(left, step.onward, tolerance=_SHARE_OF_PROPAGATION * tolerance)
-            queries = left.rotated(back.inputs, back.outputs)
     return responses[::-1]
 
 
-def step_sums(
-    queries: Vectors,
+def _short_step(
+    queries: FactoredGradient,
     segment_filter: SegmentFilter,
     block: CurvatureBlock,
     *,
     tolerance: float,
-    onward: bool,
-) -> StepSums | None:
-    """Return a segment's filters as short sums; None where they would be too long.
-
-    Args:
-        queries: v in the eigenbasis, or E[v²].
-        segment_filter: F_r and F_S.
-        block: The layer's curvature.
-        tolerance: Relative error of the scores that is aimed at.
-        onward: Whether a segment comes before.
-    """
+    first: bool,
+) -> tuple[FactoredGradient, FactoredGradient] | None:
+    """Return F_r(H̄) v and F_S(H̄) v as short sums, or None if they would be too long."""
+    basis, back = block.basis, block.basis.inverse()
+    rotated = queries.rotated(basis.inputs, basis.outputs)
     eigenvalues = block.decayed(segment_filter.coupled_decay)
+    response = segment_filter.response(eigenvalues)
+    # Λ is E[g²] of training gradients in this basis, labels drawn from the model.
+    answer = _filtered(response, rotated, block.eigenvalues, block, tolerance=tolerance)
+    if answer is None:
+        return None
+    answer = answer.rotated(back.inputs, back.outputs)
+    if first:  # nothing comes before
+        return answer, queries
+    # What is handed on meets such gradients behind another response; this one stands for it.
+    left = _filtered(
+        segment_filter.propagation(eigenvalues),
+        rotated,
+        response.square() * block.eigenvalues,
+        block,
+        tolerance=_SHARE_OF_PROPAGATION * tolerance,
+    )
+    return None if left is None else (answer, left.rotated(back.inputs, back.outputs))
+
+
+def _filtered(
+    values: Tensor,
+    rotated: FactoredGradient,
+    met: Tensor,
+    block: CurvatureBlock,
+    *,
+    tolerance: float,
+) -> FactoredGradient | None:
+    """Return F ∘ V; `met` is E[x²] of what it meets, [groups, D_out, D_in]."""
     longest = most_terms(block)
     if longest < 1:
         return None
-    # Λ is E[g²] of training gradients in this basis, labels drawn from the model.
-    weights = Weights.of(queries, block.eigenvalues)
-    values = segment_filter.response(eigenvalues)
-    response = filter_sum(
-        values, weights, tolerance=_SHARE_OF_RESPONSE * tolerance, longest=longest
-    )
-    if response is None:
-        return None
-    # What is handed on meets such gradients behind another response; this one stands for it.
-    met = values.square() * block.eigenvalues
-    propagation = None
-    if onward:
-        propagation = filter_sum(
-            segment_filter.propagation(eigenvalues),
-            Weights.of(queries, met),
-            tolerance=_SHARE_OF_PROPAGATION * tolerance,
-            longest=longest,
-        )
-        if propagation is None:
-            return None
-    return StepSums(response, propagation, Weights.of(block.eigenvalues), Weights.of(met))
+    if rotated.terms == 1:
+        sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
+        return None if sums is None else sums.apply(rotated)
+    return filtered_sums(values, rotated, Weights.of(met), tolerance=tolerance, longest=longest)
 
 
-def propagated(
-    rotated: LayerGradient,
-    segment_filter: SegmentFilter,
-    block: CurvatureBlock,
-    *,
-    tolerance: float,
-) -> LayerGradient:
-    """Return F_S(H̄) v of gradients given in the eigenbasis, in the parameters' coordinates.
+@dataclass(frozen=True)
+class Propagation:
+    """F_S of one layer's segment, for many rows, each by itself.
 
-    Short sums stay short where that is cheaper. Every row's numbers depend on that row alone.
-
-    Args:
-        rotated: v in the eigenbasis.
-        segment_filter: F_r and F_S.
-        block: The layer's curvature, without a preconditioner.
-        tolerance: Relative error that is aimed at.
+    Attributes:
+        values: F_S at every eigenvalue, [groups, D_out, D_in].
+        weights: Of the coordinates of what is handed on.
+        sums: F_S as a short sum; None where that is not cheaper.
     """
-    back = block.basis.inverse()
-    if isinstance(rotated, FactoredGradient):
-        # E[v²] by Λ: with that of these rows, one row's terms would depend on another.
-        energy = block.eigenvalues
-        sums = step_sums(energy, segment_filter, block, tolerance=tolerance, onward=True)
-        if sums is not None and sums.propagation is not None:
-            left = shortened(sums.propagation.apply(rotated), sums.onward, tolerance=tolerance)
-            return left.rotated(back.inputs, back.outputs)
-    values = segment_filter.propagation(block.decayed(segment_filter.coupled_decay))
-    return DenseGradient(values * rotated.dense()).rotated(back.inputs, back.outputs)
+
+    values: Tensor
+    weights: Weights
+    sums: FilterSum | None
+
+    @classmethod
+    def of(
+        cls, segment_filter: SegmentFilter, block: CurvatureBlock, *, tolerance: float
+    ) -> "Propagation":
+        """Prepare a segment's F_S, to a relative error of what it leaves."""
+        eigenvalues = block.decayed(segment_filter.coupled_decay)
+        values = segment_filter.propagation(eigenvalues)
+        # E[v²] by Λ: with that of the rows themselves, a row's numbers would depend on others.
+        met = segment_filter.response(eigenvalues).square() * block.eigenvalues
+        longest, sums = most_terms(block), None
+        if longest >= 1:
+            weights = Weights.of(block.eigenvalues, met)
+            sums = filter_sum(values, weights, tolerance=tolerance, longest=longest)
+        return cls(values, Weights.of(met), sums)
+
+    def apply(self, rotated: LayerGradient) -> LayerGradient:
+        """Return F_S ∘ V of gradients in the eigenbasis."""
+        if isinstance(rotated, FactoredGradient) and self.sums is not None:
+            left = self.sums.apply(rotated)
+            if rotated.terms > 1:
+                terms = max(len(self.sums), rotated.terms)
+                left = shortened(left, self.weights, terms=terms)
+            return left
+        return DenseGradient(self.values * rotated.dense())
 
 
 def most_terms(block: CurvatureBlock) -> int:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.examples import example_seed
-from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.factored_gradient import FactoredGradient, times_by_group
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.layers import Layer
@@ -85,8 +85,8 @@ class Projection:
     def _layer(self, name: str, gradient: LayerGradient) -> Tensor:
         outputs, inputs = self.outputs[name], self.inputs[name]
         if isinstance(gradient, FactoredGradient):
-            left = gradient.output_gradients @ outputs.mT
-            return (left * (gradient.inputs @ inputs.mT)).sum((1, 2))
+            left = times_by_group(gradient.output_gradients, outputs.mT)
+            return (left * times_by_group(gradient.inputs, inputs.mT)).sum((1, 2))
         # Example by example: [k, D_in] each, not [N, k, D_in].
         rows = (gradient.rows(row).dense()[0] for row in torch.arange(len(gradient)).unsqueeze(1))
         return torch.stack([((outputs @ one) * inputs).sum((0, 2)) for one in rows])
