@@ -19,6 +19,7 @@ from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
 from sourcetrace.core.scorers import make_scorer
 from sourcetrace.core.segments import CheckpointRecord, number_segments, partition
+from sourcetrace.core.short_responses import ScoreCheck
 from sourcetrace.tasks import ClassificationTask
 
 CPU = torch.device("cpu")
@@ -204,6 +205,32 @@ def tiny_case(stages: Sequence[str] = "aaaabbbb") -> Case:
     )
 
 
+def wide_case(stages: str = 48 * "a") -> Case:
+    """Return the checkpoints of a network with layers wide enough for short sums."""
+    case = tiny_case(stages)
+    with seeded(8):
+        model = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(25, 64),
+            nn.ReLU(),
+            nn.Linear(64, 64),
+            nn.Tanh(),
+            nn.Linear(64, 3),
+        ).double()
+        states = {
+            name: {
+                key: value + 0.05 * torch.randn_like(value)
+                for key, value in model.state_dict().items()
+            }
+            for name in case.states
+        }
+        query_images = torch.randn(6, 1, 5, 5, dtype=torch.float64)
+        query_labels = torch.randint(3, (6,))
+    return replace(
+        case, model=model, states=states, query_images=query_images, query_labels=query_labels
+    )
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run over the core gave.
@@ -212,11 +239,13 @@ class Outcome:
         scores: [segments, Q + 1, N], the last query being the mean of all.
         self_influence: [segments, N].
         plan: What was evaluated.
+        checks: How far the scores are from the exact filters'.
     """
 
     scores: Tensor
     self_influence: Tensor
     plan: AttributionPlan
+    checks: Sequence[ScoreCheck]
 
 
 def gradient_source(
@@ -274,6 +303,7 @@ def attribute(
     cache: Cache | None = None,
     damping: float | None = None,
     dropout_masks: int = 0,
+    tolerance: float = 1e-3,
 ) -> Outcome:
     """Run the core over a case, from the covariances to the scores."""
     task = ClassificationTask() if task is None else task
@@ -295,12 +325,14 @@ def attribute(
         higher_is_better=task.measurement_higher_is_better,
         solve=SolveSettings(tolerance=1e-13, max_iterations=300),
         projection_dimension=20,
+        tolerance=tolerance,
     )
     blocks = source.blocks()
     return Outcome(
         torch.cat([scorer.scores(block).shares for block in blocks], dim=2),
         torch.cat([scorer.self_influence(block) for block in blocks], dim=1),
         plan,
+        scorer.checks,
     )
 
 

@@ -77,6 +77,8 @@ class AttributionParameters(_Parameters):
         damping: λ of `influence` and `astra_influence`; null means 0.1 of the mean eigenvalue.
         astra: How exactly the two methods of that name solve.
         projection_dimension: Of the gradients that `trak` projects.
+        tolerance: Relative error of the scores up to which filters may be shortened; 0 takes
+            them exactly.
     """
 
     method: Method = "scaled_source"
@@ -85,6 +87,7 @@ class AttributionParameters(_Parameters):
     damping: float | None = Field(default=None, gt=0)
     astra: SolveParameters = SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)
+    tolerance: float = Field(default=1e-3, ge=0, lt=1)
 
 
 class EnsembleParameters(_Parameters):

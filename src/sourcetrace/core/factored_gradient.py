@@ -75,6 +75,10 @@ class FactoredGradient:
         """Return the squared Euclidean norm of every example's gradient, [N]."""
         return self._grams(self)
 
+    def scaled(self, factor: Tensor | float) -> "FactoredGradient":
+        """Return `factor` times the gradients."""
+        return FactoredGradient(factor * self.inputs, self.output_gradients)
+
     def rotated(
         self, input_basis: Tensor | None, output_basis: Tensor | None
     ) -> "FactoredGradient":

@@ -12,6 +12,7 @@ many terms, the rest of the walk is that of `core.scoring`, exact.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature import CurvatureBlock
@@ -47,29 +48,33 @@ def walk_short(
     """
     responses: list[Vectors] = []
     for index in reversed(range(len(filters))):
-        block, step = blocks[index], None
-        if block is not None and block.preconditioner is None:
-            step = _short_step(
-                queries, filters[index], block, tolerance=tolerance, first=index == 0
-            )
+        step = _short_step(
+            queries, filters[index], blocks[index], tolerance=tolerance, first=index == 0
+        )
         if step is None:
             upto = slice(index + 1)
             rest = walk(queries.dense(), filters[upto], blocks[upto], examples[upto])
             return [*rest, *responses[::-1]]
         answer, queries = step
-        responses.append(FactoredGradient(answer.inputs / examples[index], answer.output_gradients))
+        responses.append(answer.scaled(1 / examples[index]))
     return responses[::-1]
 
 
 def _short_step(
     queries: FactoredGradient,
     segment_filter: SegmentFilter,
-    block: CurvatureBlock,
+    block: CurvatureBlock | None,
     *,
     tolerance: float,
     first: bool,
 ) -> tuple[FactoredGradient, FactoredGradient] | None:
     """Return F_r(H̄) v and F_S(H̄) v as short sums, or None if they would be too long."""
+    if block is None:  # both are constants
+        one = torch.ones((), dtype=queries.inputs.dtype, device=queries.inputs.device)
+        response, onward = segment_filter.response(one), segment_filter.propagation(one)
+        return queries.scaled(response), queries.scaled(onward)
+    if block.preconditioner is not None:  # P̄^½ ∘ v is no short sum
+        return None
     basis, back = block.basis, block.basis.inverse()
     rotated = queries.rotated(basis.inputs, basis.outputs)
     eigenvalues = block.decayed(segment_filter.coupled_decay)

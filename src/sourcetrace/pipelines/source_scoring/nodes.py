@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from sourcetrace.core.attribution import BlockScores
     from sourcetrace.core.gradient_source import Passes
     from sourcetrace.core.plan import AttributionPlan
+    from sourcetrace.core.short_responses import ScoreCheck
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    AttributionPlan = BlockScores = Passes = SegmentSolve = Task = Tensor = Any
+    AttributionPlan = BlockScores = Passes = ScoreCheck = SegmentSolve = Task = Tensor = Any
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def score_examples(
         higher_is_better=task.measurement_higher_is_better,
         solve=SolveSettings(**attribution.astra.model_dump()),
         projection_dimension=attribution.projection_dimension,
+        tolerance=attribution.tolerance,
         report=lambda segment, iteration, residual: logger.info(
             "ASTRA segment %d of %d, iteration %d, residual %.2g",
             segment,
@@ -90,7 +92,7 @@ def score_examples(
             residual,
         ),
     )
-    metrics = _solve_metrics(scorer.solves, source.passes)
+    metrics = _solve_metrics(scorer.solves, source.passes) | _check_metrics(scorer.checks)
     # A run's segments come once for every dropout mask, under the same number.
     places: dict[int, list[int]] = {}
     for index, planned in enumerate(plan.segments):
@@ -183,6 +185,41 @@ def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, 
         ],
         "astra.forward_passes": {"value": float(passes.forward), "step": 0},
         "astra.backward_passes": {"value": float(passes.backward), "step": 0},
+    }
+
+
+def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
+    """Return the error of the scores, and how they are computed, layer by layer; log it."""
+    if not checks:
+        return {}
+    error = max(check.error for check in checks)
+    choices = [choice for check in checks for choice in check.choices]
+    short = sum(choice.multiplications for choice in choices)
+    dense = sum(choice.dense_multiplications for choice in choices)
+    if short < dense:
+        logger.info(
+            "Scores take %.0f %% of the multiplications of the exact filters; on a sample of "
+            "pairs they are off by %.1e of their size (attribution.tolerance: %g)",
+            100 * short / dense,
+            error,
+            checks[0].tolerance,
+        )
+    for choice in choices:
+        logger.debug(
+            "Segment %d, %s: %s; %s",
+            choice.segment,
+            choice.layer,
+            f"{choice.terms} outer products a query" if choice.terms else "written out",
+            choice.reason,
+        )
+    terms: dict[str, Any] = {}
+    for choice in checks[0].choices:  # other members have their own, much the same
+        value = {"value": float(choice.terms), "step": choice.segment}
+        terms.setdefault(f"response_terms.{choice.layer}", []).append(value)
+    return {
+        "score_error": {"value": error, "step": 0},
+        "score_multiplications_share": {"value": short / dense, "step": 0},
+        **terms,
     }
 
 
