@@ -23,13 +23,15 @@ from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filters import SegmentFilter
 from sourcetrace.core.gradients import Gradients, LayerGradient
 
-Response = Tensor | FactoredGradient | tuple[Tensor | FactoredGradient, ...]
-"""What one layer's gradients meet: rows of [Q, groups, D_out, D_in], short sums, or some of each,
-one behind the other."""
+Vectors = Tensor | FactoredGradient
+"""Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as short sums."""
+
+Response = Vectors | tuple[Vectors, ...]
+"""What one layer's gradients meet: such rows, or some of each form, one behind the other."""
 
 
 def walk(
-    queries: Tensor,
+    queries: Vectors,
     filters: Sequence[SegmentFilter],
     blocks: Sequence[CurvatureBlock | None],
     examples: Sequence[int],
@@ -37,7 +39,7 @@ def walk(
     """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
 
     Args:
-        queries: ∇f of the layer, [Q, groups, D_out, D_in].
+        queries: ∇f of the layer, [Q, groups, D_out, D_in], or as short sums.
         filters: F_r and F_S of every segment, in the order of training.
         blocks: The layer's curvature in every segment; None where the filter needs none.
         examples: N_stage of every segment.
@@ -56,20 +58,27 @@ class SegmentStep:
     """One layer's queries v at a segment: rotated once, filtered twice.
 
     Args:
-        queries: v, [Q, groups, D_out, D_in].
+        queries: v, [Q, groups, D_out, D_in], or as short sums, which are cheaper to rotate.
         segment_filter: F_r and F_S of the segment.
         block: The layer's curvature; None where the filter needs none.
     """
 
     def __init__(
         self,
-        queries: Tensor,
+        queries: Vectors,
         segment_filter: SegmentFilter,
         block: CurvatureBlock | None,
     ) -> None:
         self._filter = segment_filter
         self._block = block
         self._root = None if block is None else block.preconditioner
+        if isinstance(queries, FactoredGradient):
+            if block is not None and self._root is None:
+                queries = queries.rotated(block.basis.inputs, block.basis.outputs)
+                self._rotated = queries.dense()
+                self._eigenvalues = block.decayed(segment_filter.coupled_decay)
+                return
+            queries = queries.dense()
         if block is None:
             self._rotated, self._eigenvalues = queries, queries.new_ones(1)
         else:

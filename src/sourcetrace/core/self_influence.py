@@ -158,6 +158,7 @@ def _walked(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield segment, places in the block and N_stage times their shares, the last one first."""
     rotated: LayerGradient | None = None
+    positions = own.terms if isinstance(own, FactoredGradient) else 1
     for index in reversed(range(len(steps))):
         step, meeting = steps[index], meetings[index]
         inside = torch.isin(meeting.columns, rows)
@@ -180,7 +181,7 @@ def _walked(
                 for one in met
             ]
             if step.propagation is not None and step.onward is not None:
-                left = step.propagation.apply(rotated)
+                left = step.propagation.apply(rotated, positions=positions)
                 handed_on = left.rotated(step.onward.inputs, step.onward.outputs)
                 before = steps[index - 1].block
                 rotated = None

@@ -89,7 +89,7 @@ def short_responses(
     aim = _FIRST_AIM * tolerance
     for _ in range(_ATTEMPTS if tolerance else 0):
         responses = _responses(queries, member, curvatures, tolerance=aim)
-        choices = _choices(responses, member)
+        choices = _choices(responses, queries, member)
         if not any(one.terms for one in choices):
             return responses, ScoreCheck(0.0, tolerance, choices)
         sample = sample or _Sample.draw(source, queries, member, curvatures)
@@ -100,7 +100,7 @@ def short_responses(
     exact: list[dict[str, Response]] = [
         dict(one) for one in query_responses(queries.dense(), member, curvatures)
     ]
-    return exact, ScoreCheck(0.0, tolerance, _choices(exact, member))
+    return exact, ScoreCheck(0.0, tolerance, _choices(exact, queries, member))
 
 
 def _responses(
@@ -115,7 +115,7 @@ def _responses(
         steps = layer_steps(name, member, curvatures)
         total = queries.mean_loss[name]
         found: Sequence[Response]
-        if isinstance(gradient, FactoredGradient) and gradient.terms == 1:
+        if isinstance(gradient, FactoredGradient):
             measured = walk_short(gradient, *steps, tolerance=tolerance)
             mean_loss = walk(total, *steps)
             found = [
@@ -197,21 +197,26 @@ def _rows(response: Response, rows: Tensor) -> Response:
 
 
 def _choices(
-    responses: Sequence[Mapping[str, Response]], member: Member
+    responses: Sequence[Mapping[str, Response]], queries: QueryGradients, member: Member
 ) -> tuple[LayerChoice, ...]:
     found = []
     for segment, planned in zip(responses, member.segments, strict=True):
         for name, response in segment.items():
             first = response[0] if isinstance(response, tuple) else response
-            if isinstance(first, FactoredGradient):
-                dense, short = first.dense_size, first.size
-                terms, reason = (
-                    first.terms,
-                    f"{short:,} multiplications a pair instead of {dense:,}",
-                )
+            own = queries.measured[name]
+            # Training gradients have as many terms as the queries' had.
+            positions = own.terms if isinstance(own, FactoredGradient) else 1
+            if not isinstance(first, FactoredGradient):
+                terms, dense = 0, first[0].numel()
+                short, reason = dense, "a short sum would need as many multiplications, or more"
             else:
-                dense = short = first[0].numel()
-                terms, reason = 0, "a short sum would need as many multiplications, or more"
+                terms, dense = first.terms, first.dense_size
+                short = min(dense, first.size * positions)
+                reason = (
+                    f"{short:,} multiplications a pair instead of {dense:,}"
+                    if short < dense
+                    else "a short sum is cheaper to rotate; products write it out"
+                )
             number = planned.segment.number
             found.append(LayerChoice(number, name, terms, short, dense, reason))
     return tuple(found)

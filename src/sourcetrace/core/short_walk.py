@@ -20,10 +20,7 @@ from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filter_sums import FilterSum, Weights, filter_sum, filtered_sums, shortened
 from sourcetrace.core.filters import SegmentFilter
 from sourcetrace.core.gradients import DenseGradient, LayerGradient
-from sourcetrace.core.scoring import walk
-
-Vectors = Tensor | FactoredGradient
-"""One layer's queries or responses: [Q, groups, D_out, D_in], or as short sums."""
+from sourcetrace.core.scoring import Vectors, walk
 
 _SHARE_OF_PROPAGATION = 0.3
 """Of the tolerance, for what a segment hands on: its error reaches all segments before."""
@@ -53,7 +50,7 @@ def walk_short(
         )
         if step is None:
             upto = slice(index + 1)
-            rest = walk(queries.dense(), filters[upto], blocks[upto], examples[upto])
+            rest = walk(queries, filters[upto], blocks[upto], examples[upto])
             return [*rest, *responses[::-1]]
         answer, queries = step
         responses.append(answer.scaled(1 / examples[index]))
@@ -144,12 +141,18 @@ class Propagation:
             sums = filter_sum(values, weights, tolerance=tolerance, longest=longest)
         return cls(values, Weights.of(met), sums)
 
-    def apply(self, rotated: LayerGradient) -> LayerGradient:
-        """Return F_S ∘ V of gradients in the eigenbasis."""
+    def apply(self, rotated: LayerGradient, *, positions: int = 1) -> LayerGradient:
+        """Return F_S ∘ V of gradients in the eigenbasis.
+
+        Args:
+            rotated: V.
+            positions: Outer products that V started with, before any segment's F_S.
+        """
         if isinstance(rotated, FactoredGradient) and self.sums is not None:
             left = self.sums.apply(rotated)
-            if rotated.terms > 1:
-                terms = max(len(self.sums), rotated.terms)
+            # A filter adds about its own length to the terms of an outer product that count.
+            terms = rotated.terms + positions * len(self.sums)
+            if left.terms > terms:
                 left = shortened(left, self.weights, terms=terms)
             return left
         return DenseGradient(self.values * rotated.dense())
