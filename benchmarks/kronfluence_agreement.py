@@ -9,14 +9,13 @@ among them) and adds kronfluence 1.0.1.
 """
 
 import argparse
-import site
 import subprocess
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.environments import REPOSITORY, make_environment
 from benchmarks.small_networks import INPUTS, build_model
 from rich.console import Console
 from rich.table import Table
@@ -32,7 +31,6 @@ from sourcetrace.core.scorers import make_scorer
 from sourcetrace.core.segments import CheckpointRecord, partition
 from sourcetrace.tasks import RegressionTask
 
-REPOSITORY = Path(__file__).parents[1]
 TRAIN, QUERIES = 64, 8
 DAMPING = 1e-3
 
@@ -78,7 +76,7 @@ def main() -> None:
         table.add_column(heading)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        python = arguments.python or _environment(folder)
+        python = arguments.python or make_environment(folder / "environment", "kronfluence==1.0.1")
         for kind in INPUTS:
             table.add_row(kind, *_compare(kind, folder, python))
     Console(highlight=False).print(table)
@@ -148,22 +146,6 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
     curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
     scorer = make_scorer("influence", source, plan, curvatures, queries, higher_is_better=False)
     return torch.cat([scorer.scores(block).sum(0)[:-1] for block in source.blocks()], dim=1)
-
-
-def _environment(folder: Path) -> Path:
-    """Make a virtual environment with kronfluence, on top of this one's packages."""
-    home = folder / "environment"
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    code = "import site; print(site.getsitepackages()[0])"
-    packages = subprocess.run(
-        [python, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    (Path(packages) / "parent.pth").write_text("\n".join(site.getsitepackages()))
-    install = ["-m", "pip", "install", "--quiet", "kronfluence==1.0.1"]
-    constraints = ["--constraint", str(REPOSITORY / "constraints.txt")]
-    subprocess.run([python, *install, *constraints], check=True)
-    return python
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ which is what the package returns for them together.
 import argparse
 import json
 import logging
-import platform
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,27 +26,17 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from sourcetrace.core.astra import SolveSettings
-from sourcetrace.core.attribution import (
-    fit_segment,
-    visits,
-)
-from sourcetrace.core.covariance import merge
-from sourcetrace.core.curvature_scale import scale_curvature
+# Run as a file, Python looks for modules beside it and not in the repository's root.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.ground_truth_data import read_side
+from benchmarks.machine import describe_machine
+from benchmarks.pipeline_run import run_pipeline
+
 from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
 from sourcetrace.core.retraining import removal_slope
-from sourcetrace.core.scorers import make_scorer
 from sourcetrace.datasets.checkpoints import CheckpointFolder
-from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.parameters import (
-    AttributionParameters,
-    EnsembleParameters,
-    GradientParameters,
-    SegmentParameters,
-    SolveParameters,
-)
-from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
-from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.parameters import AttributionParameters, SolveParameters
 from sourcetrace.tasks import ClassificationTask, RegressionTask
 
 # Queries that the published reference figures use; the rest with --queries all.
@@ -80,8 +70,8 @@ class _GroundTruth:
         self.recipe = json.loads((folder / "recipe.json").read_text())
         data = np.load(folder / "data.npz")
         self.stages = self.recipe["stages"]
-        self._train = TensorDataset(*_tensors(data, "train"))
-        self._queries = Subset(TensorDataset(*_tensors(data, "query")), list(queries))
+        self._train = TensorDataset(*read_side(data, "train"))
+        self._queries = Subset(TensorDataset(*read_side(data, "query")), list(queries))
 
     def build_model(self) -> nn.Module:
         widths = self.recipe["widths"]
@@ -145,9 +135,7 @@ def main() -> None:
     # The ingest warns of every layer and rate; here its result is the table.
     logging.disable(logging.WARNING)
     console = Console(highlight=False, width=160)
-    console.print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    )
+    console.print(describe_machine())
     for name in arguments.sets:
         console.print(_measure(arguments.ground_truth / name, name, arguments))
 
@@ -238,66 +226,11 @@ def _scores(
     segments: int | Literal["auto"],
 ) -> _Scored:
     """Return scores as the pipeline computes them, kept in memory, and what they took."""
-    ensemble = EnsembleParameters()
-    manifest, _, train_table, query_table = ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
-    )
-    cache = GradientCache(Path("unused"))
-    cache.policy = "memory"
-    setup = set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=manifest,
-        train_table=train_table,
-        query_table=query_table,
-        gradient_cache=cache,
-        gradients=GradientParameters(batch_size=1000),
-        attribution=attribution,
-        ensemble=ensemble,
-    )
-    source, plan = setup.source, setup.plan
-    curvatures = _curvatures(setup)
-    scorer = make_scorer(
-        attribution.method,
-        source,
-        plan,
-        curvatures,
-        setup.queries,
-        higher_is_better=task.measurement_higher_is_better,
-        solve=SolveSettings(**attribution.astra.model_dump()),
-        projection_dimension=attribution.projection_dimension,
-    )
-    shares = [scorer.scores(block).shares.sum(0)[:-1] for block in source.blocks()]
+    run = run_pipeline(task, checkpoints, attribution, segments)
     residuals = "; ".join(
-        f"{float(one.residuals.max()):.2g} ({int(one.iterations.max())})" for one in scorer.solves
+        f"{float(one.residuals.max()):.2g} ({int(one.iterations.max())})" for one in run.solves
     )
-    return _Scored(
-        torch.cat(shares, dim=1), (source.passes.forward, source.passes.backward), residuals
-    )
-
-
-def _curvatures(setup: AuditSetup) -> list[Any]:
-    source, plan = setup.source, setup.plan
-    if not plan.uses_curvature:
-        return [None] * len(plan.segments)
-    covariances: dict[str, Any] = {}
-    for point, block in visits(source, plan.points):
-        extraction = source.extract(point, block)
-        covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
-    fitted = [fit_segment(source, planned, covariances) for planned in plan.segments]
-    if setup.method != "scaled_source":
-        return fitted
-    return [scaled for _, scaled in scale_curvature(source, plan, fitted, setup.queries)]
-
-
-def _tensors(data: Any, side: str) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets of one side, as the recipes' training saw them."""
-    if f"{side}_inputs" in data:
-        return torch.from_numpy(data[f"{side}_inputs"]), torch.from_numpy(data[f"{side}_targets"])
-    images = torch.from_numpy(data[f"{side}_images"])
-    if images.dtype == torch.uint8:  # otherwise the normalisation is already applied
-        images = (images.flatten(1).float() / 255 - 0.1307) / 0.3081
-    return images, torch.from_numpy(data[f"{side}_labels"])
+    return _Scored(run.scores, run.passes, residuals)
 
 
 if __name__ == "__main__":

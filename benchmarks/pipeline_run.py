@@ -1,0 +1,161 @@
+"""The pipeline's numerical stages without Kedro, timed stage by stage.
+
+Ingest, covariances, eigendecomposition, corrected eigenvalues and scores, by the functions that
+the nodes call. Nothing is written but what the cache keeps.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from benchmarks.measurement import STAGES, Stopwatch
+from torch import Tensor
+
+from sourcetrace.core.astra import SegmentSolve, SolveSettings
+from sourcetrace.core.attribution import fit_segment, visits
+from sourcetrace.core.covariance import merge
+from sourcetrace.core.curvature_scale import scale_curvature
+from sourcetrace.core.scorers import make_scorer
+from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.datasets.gradient_cache import GradientCache, Policy
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+    SegmentParameters,
+)
+from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+
+COVARIANCES, EIGENDECOMPOSITION, CORRECTED_EIGENVALUES, SCORES = STAGES
+INGEST = "ingest"
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """What a run gave, and what it took.
+
+    Attributes:
+        scores: [Q, N]; of no example, [Q, 0], where they were not kept.
+        passes: Forward and backward passes, counted by example.
+        solves: How well ASTRA's systems were solved, where there were any.
+        errors: Relative errors that the scorer measured of itself, a member each.
+    """
+
+    scores: Tensor
+    passes: tuple[int, int]
+    solves: Sequence[SegmentSolve]
+    errors: Sequence[float]
+
+
+def run_pipeline(
+    task: Any,
+    checkpoints: CheckpointFolder,
+    attribution: AttributionParameters,
+    segments: int | Literal["auto"],
+    *,
+    batch_size: int = 1000,
+    cache: Policy = "memory",
+    cache_folder: Path | None = None,
+    tolerance: float | None = None,
+    keep_scores: bool = True,
+    scored_examples: int | None = None,
+    watch: Stopwatch | None = None,
+) -> PipelineRun:
+    """Run every numerical stage.
+
+    Args:
+        task: The task.
+        checkpoints: Its checkpoints.
+        attribution: Method, device and seed.
+        segments: How many, or `auto`.
+        batch_size: Examples a forward pass.
+        cache: Where gradients are kept: in memory, which grows with the training data; on disk;
+            or nowhere, so that every stage computes them again. A pipeline's own `auto` takes the
+            first of the three whose budget their size is within.
+        cache_folder: Where `disk` keeps them.
+        tolerance: Of the scores' relative error; the scorer's own default if not given.
+        keep_scores: Whether they are returned; they too grow with the training data.
+        scored_examples: Blocks that begin behind so many examples are not scored.
+        watch: Times the stages, under the names in `STAGES` and `INGEST`.
+    """
+    if cache == "disk" and cache_folder is None:
+        raise ValueError("cache='disk' needs a cache_folder.")
+    watch = Stopwatch() if watch is None else watch
+    watch.start(INGEST)
+    ensemble = EnsembleParameters()
+    manifest, _, train_table, query_table = ingest_checkpoints(
+        checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
+    )
+    gradient_cache = GradientCache(cache_folder or Path("unused"))
+    gradient_cache.policy = cache
+    setup = set_up_audit(
+        task=task,
+        checkpoints=checkpoints,
+        checkpoint_manifest=manifest,
+        train_table=train_table,
+        query_table=query_table,
+        gradient_cache=gradient_cache,
+        gradients=GradientParameters(batch_size=batch_size),
+        attribution=attribution,
+        ensemble=ensemble,
+    )
+    source, plan = setup.source, setup.plan
+    curvatures = fit_curvatures(setup, watch=watch)
+    watch.start(SCORES)
+    # Named only where it is asked for: what scores may have no such argument.
+    options = {} if tolerance is None else {"tolerance": tolerance}
+    scorer = make_scorer(
+        attribution.method,
+        source,
+        plan,
+        curvatures,
+        setup.queries,
+        higher_is_better=task.measurement_higher_is_better,
+        solve=SolveSettings(**attribution.astra.model_dump()),
+        projection_dimension=attribution.projection_dimension,
+        **options,
+    )
+    kept = []
+    for block in source.blocks():
+        if scored_examples is not None and block.start >= scored_examples:
+            break
+        scores = scorer.scores(block).shares.sum(0)[:-1]
+        kept.append(scores if keep_scores else scores[:, :0])
+    watch.stop()
+    return PipelineRun(
+        torch.cat(kept, dim=1),
+        (source.passes.forward, source.passes.backward),
+        scorer.solves,
+        [check.error for check in scorer.checks],
+    )
+
+
+def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
+    """Return EK-FAC of every segment, or as many None where the method needs none."""
+    source, plan = setup.source, setup.plan
+    if not plan.uses_curvature:
+        return [None] * len(plan.segments)
+    watch.start(COVARIANCES)
+    covariances: dict[str, Any] = {}
+    for point, block in visits(source, plan.points):
+        extraction = source.extract(point, block)
+        covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+    fitted = []
+    for planned in plan.segments:
+        watch.start(EIGENDECOMPOSITION)
+        # The decomposition is done when the first block is asked for.
+        blocks = _announced(visits(source, planned.points), CORRECTED_EIGENVALUES, watch)
+        fitted.append(fit_segment(source, planned, covariances, progress=blocks))
+    if setup.method == "scaled_source":
+        fitted = [scaled for _, scaled in scale_curvature(source, plan, fitted, setup.queries)]
+    watch.stop()
+    return fitted
+
+
+def _announced(values: Iterable[Any], stage: str, watch: Stopwatch) -> Iterator[Any]:
+    """Start a stage when the first value is asked for."""
+    watch.start(stage)
+    yield from values
