@@ -205,17 +205,24 @@ def tiny_case(stages: Sequence[str] = "aaaabbbb") -> Case:
     )
 
 
-def wide_case(stages: str = 48 * "a") -> Case:
-    """Return the checkpoints of a network with layers wide enough for short sums."""
+def wide_case(stages: str = 48 * "a", *, positions: int = 1) -> Case:
+    """Return the checkpoints of a network with layers wide enough for short sums.
+
+    Args:
+        stages: One letter an example.
+        positions: At how many the second layer is used.
+    """
     case = tiny_case(stages)
     with seeded(8):
         model = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(25, 64),
+            nn.Linear(25, 64 * positions),
             nn.ReLU(),
+            nn.Unflatten(1, (positions, 64)),
             nn.Linear(64, 64),
             nn.Tanh(),
-            nn.Linear(64, 3),
+            nn.Flatten(),
+            nn.Linear(64 * positions, 3),
         ).double()
         states = {
             name: {

@@ -14,9 +14,10 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("stages", STAGES.values(), ids=STAGES)
+@pytest.mark.parametrize("positions", [1, 3])
 @pytest.mark.parametrize("tolerance", [0.03, 0.003])
-def test_scores_are_within_the_tolerance_of_the_exact_ones(stages, tolerance):
-    case = wide_case(stages)
+def test_scores_are_within_the_tolerance_of_the_exact_ones(stages, positions, tolerance):
+    case = wide_case(stages, positions=positions)
     found = attribute(case, segments=3, batch_size=16, tolerance=tolerance)
     exact = attribute(case, segments=3, batch_size=16, tolerance=0)
     (check,) = found.checks
@@ -75,10 +76,11 @@ def test_the_choice_is_the_cheaper_one():
         assert bool(choice.terms) == (choice.multiplications < choice.dense_multiplications)
 
 
+@pytest.mark.parametrize("positions", [1, 3])
 @pytest.mark.parametrize("segments", [1, 2, 4])
-def test_self_influence_is_that_of_each_example_as_a_query(segments):
+def test_self_influence_is_that_of_each_example_as_a_query(segments, positions):
     """Short sums stand for what is handed on; the shares of the last segment are exact."""
-    case = wide_case()
+    case = wide_case(positions=positions)
     found = attribute(case, segments=segments, batch_size=16).self_influence
     queried = attribute(
         case.queried_with_training(), segments=segments, task=LossAsMeasurement(), tolerance=0
