@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +187,16 @@ def _silence_kedro() -> None:
 
 @contextmanager
 def _stdout_as_stderr() -> Iterator[None]:
-    """Send what this process and its children print to standard error instead."""
+    """Send what this process and its children print to standard error instead.
+
+    Children and libraries write to the descriptor, this interpreter to an object over it.
+    """
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         sys.stdout.flush()
         os.dup2(kept, 1)

@@ -21,7 +21,9 @@ FiniteNumber = Annotated[float, Field(allow_inf_nan=False)]
 class Published(BaseModel):
     """A part of a file that other programs read: frozen, and nothing undocumented in it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
+    )
 
 
 class CheckResult(Published):
