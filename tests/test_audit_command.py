@@ -218,10 +218,12 @@ def test_a_demo_is_audited_judged_and_written_before_it_fails(tmp_path):
     assert "have not run" not in failed.stdout + failed.stderr
 
     doubtful = sourcetrace(
-        project, "--pipelines", "gate", "--params", "gate.require_verification=true"
+        project, "--pipelines", "gate,gate", "--params", "gate.require_verification=true"
     )
     assert doubtful.returncode == 3
-    assert "Gate: inconclusive" in doubtful.stdout
+    assert doubtful.stdout.count("Gate: inconclusive") == 2
+    # Each pipeline has its own run in MLflow.
+    assert "already active" not in doubtful.stdout + doubtful.stderr
 
     before = (reporting / "gate.json").read_bytes()
     (project / "approved.json").write_text("{}")

@@ -127,6 +127,7 @@ def _judged(names: Sequence[str], arguments: Sequence[str], *, verbose: bool) ->
         else:
             if "verdict" in made:
                 report = made["verdict"].load()
+        _end_mlflow_run()
     if report is None:
         raise click.ClickException("The run ended without a verdict of the gate.")
     return report
@@ -178,6 +179,17 @@ def _message(error: BaseException, *, hint: str) -> str:
     if isinstance(error, ParameterValidationError):
         return str(error)
     return f"{type(error).__name__}: {error}{hint}"
+
+
+def _end_mlflow_run() -> None:
+    """Close the run in MLflow, so that the next pipeline gets its own.
+
+    kedro-mlflow enters the run once more for every node and leaves it once.
+    """
+    import mlflow
+
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
 
 
 def _silence_kedro() -> None:
