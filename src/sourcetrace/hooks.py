@@ -10,10 +10,18 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 from kedro.validation import DataValidationError
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.reporting.console import print_error, print_summary, print_verification
+from sourcetrace.gate.failure import GateFailed
+from sourcetrace.gate.report import GateReport
+from sourcetrace.reporting.console import (
+    print_error,
+    print_summary,
+    print_verdict,
+    print_verification,
+)
 from sourcetrace.reporting.trust import trust_figure
 
 
@@ -36,14 +44,14 @@ class ReadableErrorsHook:
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Replace the traceback where the error is one that a user is meant to read."""
-        readable = _readable(error)
+        readable = readable_error(error)
         if readable is None:
             return
 
         def show(
             kind: type[BaseException], value: BaseException, trace: TracebackType | None
         ) -> None:
-            if _readable(value) is not None:
+            if readable_error(value) is not None:
                 print_error(str(readable))
             else:
                 sys.__excepthook__(kind, value, trace)
@@ -56,29 +64,73 @@ class SummaryHook:
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Print the summary of an audit, and the demo's answer key where it was part of the run."""
-        made = pipeline.all_outputs()
-        if "verification_summary" in made:
-            trust = trust_figure(catalog.load("verification_summary"))
-            print_verification(asdict(trust), page=_path_of(catalog, "cleaning_report"))
-            return
-        if "audit_summary" not in made:
-            return
-        page = "demo_cleaning_report" if "demo_cleaning_report" in made else "cleaning_report"
-        print_summary(
-            catalog.load("audit_summary"),
-            rankings=catalog.load("demo_rankings") if "demo_rankings" in made else None,
-            page=_path_of(catalog, page),
-            review_list=_path_of(catalog, "review_list_csv"),
-        )
+        """Print the summary of what was run, and the gate's verdict."""
+        _summarise(pipeline, catalog)
+        if "gate_report" in pipeline.all_outputs():
+            report = GateReport.model_validate(catalog.load("gate_report"))
+            print_verdict(report, file=_path_of(catalog, "gate_report"))
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
+        if isinstance(error, GateFailed):
+            _summarise(pipeline, catalog)
 
 
-def _readable(error: BaseException | None) -> BaseException | None:
+class VerdictHook:
+    """Lets a failed gate speak for itself.
+
+    Kedro would log the verdict as a failed node and say how to resume the run, which is complete.
+    """
+
+    _LOGGERS = ("kedro.pipeline.node", "kedro.runner")
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Silence Kedro's remarks on the node that raises."""
+        if node.name == "enforce_gate":
+            self._set_level(logging.CRITICAL)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let Kedro speak again."""
+        self._set_level(logging.NOTSET)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let Kedro speak again."""
+        self._set_level(logging.NOTSET)
+
+    def _set_level(self, level: int) -> None:
+        for name in self._LOGGERS:
+            logging.getLogger(name).setLevel(level)
+
+
+def readable_error(error: BaseException | None) -> BaseException | None:
+    """Return the error behind an error that a user is meant to read; None where there is none."""
     while error is not None:
-        if isinstance(error, InputError | DataValidationError):
+        if isinstance(error, InputError | DataValidationError | GateFailed):
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Print the summary of an audit, and the demo's answer key where it was part of the run."""
+    made = pipeline.all_outputs()
+    if "verification_summary" in made:
+        trust = trust_figure(catalog.load("verification_summary"))
+        print_verification(asdict(trust), page=_path_of(catalog, "cleaning_report"))
+        return
+    if "audit_summary" not in made:
+        return
+    page = "demo_cleaning_report" if "demo_cleaning_report" in made else "cleaning_report"
+    print_summary(
+        catalog.load("audit_summary"),
+        rankings=catalog.load("demo_rankings") if "demo_rankings" in made else None,
+        page=_path_of(catalog, page),
+        review_list=_path_of(catalog, "review_list_csv"),
+    )
 
 
 def _path_of(catalog: DataCatalog, name: str) -> str:

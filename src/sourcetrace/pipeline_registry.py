@@ -8,6 +8,7 @@ from sourcetrace.pipelines import (
     demo_evaluation,
     demo_training,
     ekfac_fitting,
+    gate,
     gradient_extraction,
     source_scoring,
     verification,
@@ -24,13 +25,19 @@ def register_pipelines() -> dict[str, Pipeline]:
         "cleaning_report": cleaning_report.create_pipeline(),
     }
     audit = sum(stages.values(), start=Pipeline([]))
+    # The verdict is the last thing on the page, and nothing is left to write when the gate fails.
     training = demo_training.create_pipeline()
     evaluation = demo_evaluation.create_pipeline()
     return {
         **stages,
-        "audit": audit,
+        "gate": gate.create_pipeline(),
+        "audit": audit + gate.create_pipeline(),
         "demo_training": training,
         "demo_evaluation": evaluation,
-        "verification": verification.create_pipeline(),
-        "__default__": training + audit + evaluation,
+        "verification": verification.create_pipeline()
+        + gate.create_pipeline(page="verified_cleaning_report"),
+        "__default__": training
+        + audit
+        + evaluation
+        + gate.create_pipeline(page="demo_cleaning_report"),
     }

@@ -7,10 +7,10 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
-from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook
+from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook, VerdictHook
 from sourcetrace.tracking.hooks import RunRecordHook
 
-HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), RunRecordHook(), SummaryHook())
+HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), RunRecordHook(), SummaryHook(), VerdictHook())
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -9,7 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sourcetrace.reporting.page import insert_ground_truth, insert_verification, render_page
+from sourcetrace.reporting.page import (
+    insert_gate,
+    insert_ground_truth,
+    insert_verification,
+    render_page,
+)
+from tests.gate.examples import verdict
 from tests.reporting.content import ground_truth, page_content, verification
 
 CHROMIUM = next(
@@ -97,7 +103,13 @@ def page():
         reason="Unbroken" * 30,
     )
     page = insert_ground_truth(render_page(content), ground_truth("review list", "loss" * 30))
-    return insert_verification(page, verification())
+    report = verdict(
+        {"metric": "class_concentration", "at_most": 2.0, "severity": "warn"},
+        {"metric": "trust_lds", "at_least": 0.5},
+        class_concentration=3.0,
+        trust_lds=None,
+    )
+    return insert_gate(insert_verification(page, verification()), report)
 
 
 def test_it_asks_for_nothing_and_the_console_is_silent(page, tmp_path):

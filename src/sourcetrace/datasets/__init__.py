@@ -8,6 +8,7 @@ from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
 from sourcetrace.datasets.curvature import CurvatureDataset
 from sourcetrace.datasets.gradient_cache import GradientCacheDataset
+from sourcetrace.datasets.optional_json import OptionalJSONDataset
 from sourcetrace.datasets.optional_parquet import OptionalParquetDataset
 from sourcetrace.datasets.registered_model import RegisteredModelDataset
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomesDataset
@@ -20,6 +21,7 @@ __all__ = [
     "CovariancesDataset",
     "CurvatureDataset",
     "GradientCacheDataset",
+    "OptionalJSONDataset",
     "OptionalParquetDataset",
     "RegisteredModelDataset",
     "RetrainedOutcomesDataset",

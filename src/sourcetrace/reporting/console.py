@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sourcetrace.gate.report import GateReport
 from sourcetrace.reporting.formats import format_noun
 
 
@@ -82,6 +83,28 @@ def print_verification(
     console.print()
     _print_trust(trust, console)
     console.print(f"Page:        {escape(_shown(page))}", soft_wrap=True)
+
+
+def print_verdict(report: GateReport, *, file: str, console: Console | None = None) -> None:
+    """Print the gate's outcome, what was exceeded, and what was skipped and why.
+
+    Args:
+        report: The verdict.
+        file: Path of gate.json.
+        console: Where to print; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    colour = {"pass": "green", "fail": "red"}.get(report.outcome, "yellow")
+    console.print(f"[bold]Gate: [{colour}]{report.outcome}[/][/] – {escape(report.summary)}")
+    skipped: dict[str, list[str]] = {}
+    for check in report.checks:
+        if check.status == "skipped":
+            skipped.setdefault(check.reason, []).append(check.metric)
+        elif check.status != "pass":
+            console.print(f"  {check.status}: {escape(check.message)} {escape(check.advice)}")
+    for reason, metrics in skipped.items():
+        console.print(f"  skipped: {', '.join(metrics)} ({escape(reason)})")
+    console.print(f"Checks:      {escape(_shown(file))}", soft_wrap=True)
 
 
 def _print_trust(trust: Mapping[str, str], console: Console) -> None:

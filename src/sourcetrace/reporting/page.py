@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from sourcetrace.gate.report import GateReport
 from sourcetrace.reporting import findings, palette, tables
 from sourcetrace.reporting.formats import format_count, format_noun
 from sourcetrace.reporting.gallery import GALLERY_CARDS, GALLERY_OPEN, gallery_card
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 GROUND_TRUTH_SLOT = "<!-- ground-truth -->"
 TRUST_SLOTS = {"trust-line": "trust_line.html.j2", "trust-section": "trust_section.html.j2"}
 """Parts of the page between comments, which a verification replaces -> their templates."""
+
+GATE_SLOT = "gate"
+"""The part between comments that holds the gate's verdict; empty before there is one."""
 
 _SCORES = re.compile('<meta name="sourcetrace-scores" content="([0-9a-f]*)">')
 
@@ -192,14 +196,33 @@ def insert_verification(page: str, verification: Verification) -> str:
     """
     parts = _trust_parts(trust_figure(verification.summary), verification)
     for name, variable in zip(TRUST_SLOTS, parts, strict=True):
-        slot = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
-        if len(slot.findall(page)) != 1:
-            raise ValueError(
-                f"The page has no single part {name!r}. Pass what render_page returned."
-            )
-        # A function, because a string's backslashes would be read.
-        page = slot.sub(lambda _, part=parts[variable]: str(part), page)  # type: ignore[misc]
+        page = _replace_part(page, name, parts[variable])
     return page
+
+
+def insert_gate(page: str, report: GateReport) -> str:
+    """Return the page with the gate's verdict at its top, in place of an earlier one.
+
+    Raises:
+        ValueError: If the page lacks the part that is to be replaced.
+    """
+    exceeded = [check for check in report.checks if check.status not in {"pass", "skipped"}]
+    skipped = [check for check in report.checks if check.status == "skipped"]
+    banner = (
+        _environment()
+        .get_template("gate_banner.html.j2")
+        .render(report=report, exceeded=exceeded, skipped=skipped)
+    )
+    return _replace_part(page, GATE_SLOT, f"<!-- {GATE_SLOT} -->\n{banner}<!-- /{GATE_SLOT} -->")
+
+
+def _replace_part(page: str, name: str, part: str) -> str:
+    """Return the page with another part between the comments of that name, comments included."""
+    slot = re.compile(f"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+    if len(slot.findall(page)) != 1:
+        raise ValueError(f"The page has no single part {name!r}. Pass what render_page returned.")
+    # A function, because a string's backslashes would be read.
+    return slot.sub(lambda _: str(part), page)
 
 
 def _trust_parts(trust: Trust, verification: Verification | None) -> dict[str, Markup]:

@@ -1,0 +1,215 @@
+"""`sourcetrace audit`: an audit for schedulers, whose exit code says how it came out.
+
+Kedro is imported in functions only: where it finds no logging configuration, it prints so on
+standard output, which `--output json` keeps for the verdict.
+"""
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sourcetrace.gate.report import Outcome
+
+PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
+
+EXIT_CODES: Mapping[Outcome, int] = {
+    "pass": PASSED,
+    "warn": PASSED,
+    "fail": FAILED,
+    "inconclusive": INCONCLUSIVE,
+}
+"""Stable: schedulers depend on them. 2 is an error: there is no verdict."""
+
+_PACKAGE = "sourcetrace"
+_JUDGING_NODE = "enforce_gate"
+
+
+_HELP = """Audit the model of the project in this folder and judge the result.
+
+\b
+Exit codes:
+  0  the gate passed, perhaps with warnings
+  1  the gate failed
+  2  an error: there is no verdict
+  3  inconclusive: the scores are not trusted enough for a verdict
+
+Run it in the project's folder, the one that holds conf/.
+"""
+
+
+@click.command(
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Everything is written before the exit code is decided. Thresholds: "
+    "conf/base/parameters_gate.yml. What to do about each outcome: docs/audits.md.",
+)
+@click.option(
+    "--params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a parameter for this run: attribution.method=influence. Several times, or "
+    "separated by commas.",
+)
+@click.option("--env", help="Configuration environment: a folder in conf/.")
+@click.option(
+    "--pipelines",
+    default="audit",
+    show_default=True,
+    help="Which to run, separated by commas, one after the other; the last verdict counts. "
+    "`audit,verification` trains the model again before it is final.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: print gate.json, and nothing else, on standard output.",
+)
+@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+def audit(
+    params: tuple[str, ...], env: str | None, pipelines: str, output: str, verbose: bool
+) -> None:
+    """Run pipelines, judge, and exit with the code of the verdict."""
+    arguments = []
+    if params:
+        arguments += ["--params", ",".join(params)]
+    if env is not None:
+        arguments += ["--env", env]
+    names = [name.strip() for name in pipelines.split(",") if name.strip()]
+    quiet_stdout = _stdout_as_stderr() if output == "json" else nullcontext()
+    try:
+        with quiet_stdout:
+            report = _judged(names, arguments, verbose=verbose)
+    # A task's code may call sys.exit: its code is no verdict.
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        sys.exit(_explain(error, verbose=verbose))
+    if output == "json":
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
+    sys.exit(EXIT_CODES[report["outcome"]])
+
+
+def _judged(names: Sequence[str], arguments: Sequence[str], *, verbose: bool) -> dict[str, Any]:
+    """Run pipelines one after the other and return the last verdict.
+
+    Raises:
+        click.ClickException: If that cannot give a verdict.
+    """
+    if not Path("conf").is_dir():
+        raise click.ClickException(
+            f"{Path.cwd()} holds no folder conf. Run this command in the project's folder."
+        )
+    from kedro.framework.cli.utils import find_run_command
+    from kedro.framework.project import configure_project, pipelines
+
+    from sourcetrace.gate.failure import GateFailed
+
+    configure_project(_PACKAGE)
+    _check_names(names, pipelines)
+    if not verbose:
+        _silence_kedro()
+    command = find_run_command(_PACKAGE)
+    report: dict[str, Any] | None = None
+    for name in names:
+        try:
+            made = command([*arguments, "--pipelines", name], standalone_mode=False)
+        except GateFailed as failure:
+            # Here, because a later pipeline may still judge otherwise.
+            click.echo(f"\n{failure}", err=True)
+            report = failure.report.model_dump(mode="json")
+        else:
+            if "verdict" in made:
+                report = made["verdict"].load()
+        _end_mlflow_run()
+    if report is None:
+        raise click.ClickException("The run ended without a verdict of the gate.")
+    return report
+
+
+def _check_names(names: Sequence[str], registered: Mapping[str, Any]) -> None:
+    unknown = [name for name in names if name not in registered]
+    if unknown:
+        raise click.ClickException(
+            f"There is no pipeline {', '.join(unknown)}. There are {', '.join(sorted(registered))}."
+        )
+    judging = [
+        name
+        for name in sorted(registered)
+        if any(node.name == _JUDGING_NODE for node in registered[name].nodes)
+    ]
+    if not set(names) & set(judging):
+        raise click.ClickException(
+            f"--pipelines {','.join(names)} gives no verdict. Name one that judges: "
+            f"{', '.join(judging)}; or use `kedro run`, which needs none."
+        )
+
+
+def _explain(error: BaseException, *, verbose: bool) -> int:
+    """Say what went wrong, on standard error, and return the exit code."""
+    from sourcetrace.reporting.console import print_error
+
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return INTERRUPTED
+    if verbose:
+        traceback.print_exception(error)
+    print_error(_message(error, hint="" if verbose else " (--verbose shows the traceback)"))
+    return ERROR
+
+
+def _message(error: BaseException, *, hint: str) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, SystemExit):
+        return f"the run was ended by sys.exit({error.code!r}): there is no verdict{hint}."
+    from kedro.validation import ParameterValidationError
+
+    from sourcetrace.hooks import readable_error
+
+    readable = readable_error(error)
+    if readable is not None:
+        return str(readable)
+    if isinstance(error, ParameterValidationError):
+        return str(error)
+    return f"{type(error).__name__}: {error}{hint}"
+
+
+def _end_mlflow_run() -> None:
+    """Close the run in MLflow, so that the next pipeline gets its own.
+
+    kedro-mlflow enters the run once more for every node and leaves it once.
+    """
+    import mlflow
+
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+
+
+def _silence_kedro() -> None:
+    """Keep Kedro from saying what this command says itself, once and at the end."""
+    logging.getLogger("kedro").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Send what this process and its children print to standard error instead.
+
+    Children and libraries write to the descriptor, this interpreter to an object over it.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,44 @@
+"""A JSON file that may be there or not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from sourcetrace.core.errors import InputError
+
+
+class OptionalJSONDataset(AbstractDataset[Any, Any]):
+    """A JSON file to read; None where there is none, or no path is given.
+
+    YAML:
+        gate_baseline:
+          type: sourcetrace.datasets.OptionalJSONDataset
+          filepath: ${parameter:gate.baseline}
+
+    Python:
+        OptionalJSONDataset("approved/gate.json").load()
+    """
+
+    def __init__(self, filepath: str | None) -> None:
+        self._filepath = None if filepath is None else Path(filepath)
+
+    def _load(self) -> Any:
+        if self._filepath is None or not self._filepath.exists():
+            return None
+        try:
+            return json.loads(self._filepath.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self._filepath} cannot be read as JSON: {error}") from error
+
+    def _save(self, data: Any) -> None:
+        raise InputError(
+            f"{self._filepath} is only read: somebody approves it. Copy the file there yourself."
+        )
+
+    def _exists(self) -> bool:
+        return self._filepath is not None and self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

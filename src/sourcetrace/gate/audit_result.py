@@ -1,0 +1,83 @@
+"""The result of an audit for other programs: `audit.json`."""
+
+from typing import Any, Final, Literal
+
+from sourcetrace.gate.metric_names import GateMetric
+from sourcetrace.gate.report import FiniteNumber, Outcome, Published
+
+AUDIT_SCHEMA_VERSION: Final = "1.0"
+"""Grows before the point when a reader of the file must change, behind it when fields are added."""
+
+
+class AuditedCheckpoint(Published):
+    """A checkpoint that was read.
+
+    Attributes:
+        id: Its name in the manifest.
+        step: Optimiser steps so far.
+        sha256: Of its file.
+    """
+
+    id: str
+    step: int
+    sha256: str
+
+
+class AuditCounts(Published):
+    """How much was audited."""
+
+    training_examples: int
+    queries: int
+    runs: int
+    checkpoints: int
+    segments: int
+
+
+class AuditTrust(Published):
+    """How far the scores can be trusted.
+
+    Attributes:
+        status: In two words.
+        text: In a sentence.
+        lds: Rank correlation of predicted and retrained outcomes; null where not verified.
+        lds_low: Lower end of its 95 % interval.
+    """
+
+    status: Literal["Verified", "Not confirmed", "Not verified"]
+    text: str
+    lds: FiniteNumber | None
+    lds_low: FiniteNumber | None
+
+
+class AuditResult(Published):
+    """What was audited, with what, and what came out.
+
+    Attributes:
+        schema_version: Of this file.
+        versions: Of sourcetrace, python and the libraries that decide the numbers.
+        task: Import path of the task's class; its arguments may be secret and are not here.
+        method: The attribution method of the scores.
+        parameters: Of the run that wrote this file, by group.
+        scores_digest: SHA-256 of the scores.
+        checkpoints: In the order of training.
+        counts: How much was audited.
+        actions: Number of examples by suggested action.
+        metrics: As in gate.json.
+        suspects: Ids of the first suspects, the most harmful first.
+        trust: How far the scores can be trusted.
+        gate: The gate's outcome; gate.json has the checks.
+    """
+
+    schema_version: Literal["1.0"] = AUDIT_SCHEMA_VERSION
+    versions: dict[str, str]
+    task: str
+    method: str
+    parameters: dict[str, dict[str, Any]]
+    scores_digest: str
+    checkpoints: tuple[AuditedCheckpoint, ...]
+    counts: AuditCounts
+    actions: dict[str, int]
+    metrics: dict[GateMetric, FiniteNumber | None]
+    suspects: tuple[str, ...]
+    trust: AuditTrust
+    gate: Outcome

@@ -1,0 +1,168 @@
+"""Judge what an audit wrote, write the verdict, and only then raise."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import polars as pl
+
+from sourcetrace import __version__
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.gate.audit_result import AuditCounts, AuditedCheckpoint, AuditResult, AuditTrust
+from sourcetrace.gate.baseline import Baseline, parse_baseline
+from sourcetrace.gate.failure import GateFailed
+from sourcetrace.gate.judge import judge, outcome_of, summarise
+from sourcetrace.gate.junit import junit_xml
+from sourcetrace.gate.measured import measure_audit, measure_trust
+from sourcetrace.gate.report import GateReport
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GateParameters,
+    GradientParameters,
+    ReportParameters,
+    SegmentParameters,
+    TaskParameters,
+)
+from sourcetrace.reporting.page import insert_gate, scores_of
+from sourcetrace.reporting.trust import is_current, state_trust
+
+_LIBRARIES = ("torch", "polars", "kedro", "mlflow")
+
+
+def read_baseline(gate_baseline: Any, gate: GateParameters) -> Baseline:
+    """Return the approved metrics.
+
+    It depends on nothing, so that a wrong file ends the run at its start.
+    """
+    return parse_baseline(gate_baseline, path=gate.baseline)
+
+
+def judge_audit(
+    score_files: ScoreFiles,
+    page: str,
+    review_list: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    verification_summary: pl.DataFrame,
+    baseline: Baseline,
+    gate: GateParameters,
+) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Return the verdict, the same as JUnit XML, and the metrics for MLflow."""
+    digest = score_files.digest()
+    if scores_of(page) != digest:
+        raise InputError(
+            "The page and the review list were written for other scores than the ones that are "
+            "there now. Run `kedro run --pipelines cleaning_report` first."
+        )
+    metrics = {
+        **measure_audit(
+            review_list,
+            train_table,
+            query_signals,
+            checkpoint_manifest,
+            slice_columns=gate.slice_columns,
+            group_minimum=gate.group_minimum,
+        ),
+        **measure_trust(
+            verification_summary, current=is_current(verification_summary, scores_digest=digest)
+        ),
+    }
+    results = judge(metrics, gate=gate, baseline=baseline)
+    report = GateReport(
+        sourcetrace_version=__version__,
+        outcome=outcome_of(results),
+        summary=summarise(results),
+        scores_digest=digest,
+        method=query_influence["method"][0],
+        baseline=gate.baseline,
+        checks=results,
+        metrics={name: measured.finite for name, measured in metrics.items()},
+    )
+    logged: dict[str, Any] = {
+        name: {"value": value, "step": 0}
+        for name, value in report.metrics.items()
+        if value is not None
+    }
+    return report.model_dump(mode="json"), junit_xml(report), logged
+
+
+def state_result(
+    gate_report: dict[str, Any],
+    audit_summary: dict[str, Any],
+    review_list: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    verification_summary: pl.DataFrame,
+    task: TaskParameters,
+    segments: SegmentParameters,
+    gradients: GradientParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+    report: ReportParameters,
+    gate: GateParameters,
+) -> dict[str, Any]:
+    """Return the audit's result for other programs."""
+    verdict = GateReport.model_validate(gate_report)
+    trust = state_trust(verification_summary, scores_digest=verdict.scores_digest)
+    groups = {
+        "segments": segments,
+        "gradients": gradients,
+        "attribution": attribution,
+        "ensemble": ensemble,
+        "report": report,
+        "gate": gate,
+    }
+    suspects = review_list.filter(pl.col("suggested_action") != "keep").head(gate.suspects)
+    counts = ("training_examples", "queries", "runs", "checkpoints", "segments")
+    return AuditResult(
+        versions={
+            "sourcetrace": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
+        task=task.class_path,
+        method=verdict.method,
+        parameters={name: group.model_dump(mode="json") for name, group in groups.items()},
+        scores_digest=verdict.scores_digest,
+        checkpoints=tuple(
+            AuditedCheckpoint(id=name, step=step, sha256=sha256)
+            for name, step, sha256 in checkpoint_manifest.select(
+                "checkpoint_id", "step", "sha256"
+            ).iter_rows()
+        ),
+        counts=AuditCounts(**{name: audit_summary[name] for name in counts}),
+        actions=audit_summary["actions"],
+        metrics=verdict.metrics,
+        suspects=tuple(suspects["example_id"]),
+        trust=AuditTrust(
+            status=trust.status,
+            text=trust.text,
+            lds=verdict.metrics.get("trust_lds"),
+            lds_low=verdict.metrics.get("trust_lds_low"),
+        ),
+        gate=verdict.outcome,
+    ).model_dump(mode="json")
+
+
+def extend_page(page: str, gate_report: dict[str, Any]) -> str:
+    """Return the page with the verdict at its top."""
+    return insert_gate(page, GateReport.model_validate(gate_report))
+
+
+def enforce_gate(
+    gate_report: dict[str, Any], gate_junit: str, audit_result: dict[str, Any], page: str
+) -> dict[str, Any]:
+    """Return the verdict, or end the run.
+
+    What it takes besides the verdict is there to be written before it.
+
+    Raises:
+        GateFailed: If the verdict is `fail`.
+    """
+    report = GateReport.model_validate(gate_report)
+    if report.outcome == "fail":
+        raise GateFailed(report)
+    return gate_report

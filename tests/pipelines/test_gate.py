@@ -1,0 +1,184 @@
+"""The gate's stage: the verdict is last, and written before it is enforced."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets import OptionalJSONDataset
+from sourcetrace.gate.failure import GateFailed
+from sourcetrace.gate.report import GateReport
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GateParameters,
+    GradientParameters,
+    ReportParameters,
+    SegmentParameters,
+    TaskParameters,
+)
+from sourcetrace.pipeline_registry import register_pipelines
+from sourcetrace.pipelines.gate.nodes import (
+    enforce_gate,
+    judge_audit,
+    read_baseline,
+    state_result,
+)
+from sourcetrace.reporting.page import render_page
+from sourcetrace.schemas import VerificationSummary
+from tests.reporting.content import page_content, verification
+
+PIPELINES = register_pipelines()
+PARAMETERS = Path(__file__).parents[2] / "conf/base/parameters_gate.yml"
+DIGEST = "abc"
+
+
+class Scores:
+    """Stands in for the files of scores."""
+
+    def digest(self):
+        return DIGEST
+
+
+@pytest.mark.parametrize("name", ["audit", "gate", "verification", "__default__"])
+def test_nothing_is_left_to_do_when_the_gate_is_enforced(name):
+    pipeline = PIPELINES[name]
+    assert pipeline.nodes[-1].name == "enforce_gate"
+    # Not by luck of the order: it waits for every other node.
+    before = {node.name for node in pipeline.to_nodes("enforce_gate").nodes}
+    assert {node.name for node in pipeline.nodes} - before == set()
+
+
+@pytest.mark.parametrize("name", ["audit", "__default__", "verification"])
+def test_a_wrong_baseline_is_found_before_anything_expensive(name):
+    first, *_ = PIPELINES[name].grouped_nodes
+    assert "read_baseline" in {node.name for node in first}
+
+
+@pytest.mark.parametrize("name", ["cleaning_report", "source_scoring", "demo_evaluation"])
+def test_single_stages_are_not_judged(name):
+    assert "enforce_gate" not in {node.name for node in PIPELINES[name].nodes}
+
+
+def no_summary():
+    columns = VerificationSummary.to_schema().columns
+    return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
+
+
+def judged(gate=None, *, digest=DIGEST, summary=None, baseline=None):
+    gate = gate or GateParameters()
+    content = page_content(scores_digest=digest)
+    ids = content.review_list["example_id"]
+    return judge_audit(
+        score_files=Scores(),
+        page=render_page(content),
+        review_list=content.review_list,
+        train_table=pl.DataFrame({"example_id": ids, "source": ["x"] * len(ids)}),
+        query_signals=content.query_signals,
+        query_influence=pl.DataFrame({"method": ["source"]}),
+        checkpoint_manifest=content.checkpoint_manifest,
+        verification_summary=no_summary() if summary is None else summary,
+        baseline=read_baseline(baseline, gate),
+        gate=gate,
+    )
+
+
+def parameters(**changes):
+    base = yaml.safe_load(PARAMETERS.read_text(encoding="utf-8"))["gate"]
+    return GateParameters(**{**base, **changes})
+
+
+def test_the_default_limits_judge_without_a_baseline_or_a_verification():
+    report, xml, metrics = judged(parameters())
+    report = GateReport.model_validate(report)
+    assert report.outcome in {"pass", "warn"}
+    assert "no baseline: gate.baseline is not set" in {check.reason for check in report.checks}
+    assert xml.count("<testcase") == len(report.checks) == len(parameters().checks)
+    assert metrics["attributed_share"] == {"value": 0.75, "step": 0}
+    assert "trust_lds" not in metrics
+
+
+def test_an_approved_verdict_passes_its_own_checks_against_the_baseline():
+    earlier, _, _ = judged(parameters())
+    report, _, _ = judged(parameters(baseline="p.json"), baseline=earlier)
+    relative = [check for check in report["checks"] if "baseline" in check["name"]]
+    assert relative
+    assert {check["status"] for check in relative} == {"pass"}
+    strict = {**earlier, "metrics": {**earlier["metrics"], "mean_query_loss": 1e-6}}
+    assert judged(parameters(baseline="p.json"), baseline=strict)[0]["outcome"] == "fail"
+
+
+def test_trust_counts_only_where_these_scores_were_verified():
+    mine, other = verification(digest=DIGEST).summary, verification(digest="other").summary
+    assert judged(summary=mine)[0]["metrics"]["trust_lds_low"] is not None
+    assert judged(summary=other)[0]["metrics"]["trust_lds_low"] is None
+    strict = parameters(
+        checks=[{"metric": "trust_lds_low", "at_least": 0.999, "severity": "inconclusive"}]
+    )
+    assert judged(strict, summary=mine)[0]["outcome"] == "inconclusive"
+
+
+def test_a_page_of_other_scores_is_not_judged():
+    with pytest.raises(InputError, match="Run `kedro run --pipelines cleaning_report` first"):
+        judged(digest="def")
+
+
+def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
+    import json
+
+    report, _, _ = judged()
+    content = page_content()
+    result = state_result(
+        gate_report=report,
+        audit_summary={
+            "training_examples": 40,
+            "queries": 7,
+            "runs": 1,
+            "checkpoints": 3,
+            "segments": 2,
+            "actions": {"relabel": 3, "check": 3, "keep": 34},
+        },
+        review_list=content.review_list,
+        checkpoint_manifest=content.checkpoint_manifest,
+        verification_summary=no_summary(),
+        task=TaskParameters.model_validate({"class": "a.Task", "arguments": {"key": "s3cret"}}),
+        segments=SegmentParameters(),
+        gradients=GradientParameters(),
+        attribution=AttributionParameters(),
+        ensemble=EnsembleParameters(),
+        report=ReportParameters(),
+        gate=GateParameters(suspects=2),
+    )
+    assert result["suspects"] == content.review_list["example_id"].head(2).to_list()
+    assert result["gate"] == report["outcome"]
+    assert result["trust"]["status"] == "Not verified"
+    assert [c["id"] for c in result["checkpoints"]] == ["step_10", "step_20", "step_30"]
+    assert "s3cret" not in json.dumps(result)
+
+
+@pytest.mark.parametrize("severity", ["warn", "inconclusive", "fail"])
+def test_only_a_failed_gate_raises(severity):
+    gate = GateParameters(
+        checks=[{"metric": "harmful_share", "at_most": -1.0, "severity": severity}]
+    )
+    report, xml, _ = judged(gate)
+    if severity == "fail":
+        with pytest.raises(GateFailed, match="harmful_share is"):
+            enforce_gate(report, xml, {}, "page")
+    else:
+        assert enforce_gate(report, xml, {}, "page") == report
+
+
+def test_an_optional_file_is_read_where_it_is_and_never_written(tmp_path):
+    assert OptionalJSONDataset(None).load() is None
+    assert OptionalJSONDataset(str(tmp_path / "none.json")).load() is None
+    (tmp_path / "some.json").write_text('{"a": 1}')
+    some = OptionalJSONDataset(str(tmp_path / "some.json"))
+    assert some.load() == {"a": 1}
+    with pytest.raises(Exception, match="only read"):
+        some.save({"a": 2})
+    (tmp_path / "some.json").write_text("{")
+    with pytest.raises(Exception, match="cannot be read as JSON"):
+        some.load()
