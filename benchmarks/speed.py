@@ -43,6 +43,7 @@ from benchmarks.workloads import WORKLOADS, Workload, prepare, random_data
 OURS = "sourcetrace"
 RECOMPUTED = "sourcetrace, gradients recomputed"
 SOURCE = "sourcetrace, Source"
+SOURCE_OF_ONE = "sourcetrace, Source of one checkpoint"
 KRONFLUENCE = "kronfluence 1.0.1"
 BERGSON = "bergson 2.5.1"
 PEERS = {"kronfluence": KRONFLUENCE, "bergson": BERGSON}
@@ -160,6 +161,7 @@ def _contestants(given: argparse.Namespace) -> list[Contestant]:
         found = [
             ours(OURS),
             ours(RECOMPUTED, "--cache", "recompute"),
+            ours(SOURCE_OF_ONE, "--method", "source", "--last"),
             ours(SOURCE, "--method", "source", "--segments", 3),
         ]
     for peer in given.peers:
@@ -221,7 +223,11 @@ def _comparisons(workload: str, names: Sequence[str]) -> list[Comparison]:
         found = [
             Comparison("(a) corrected eigenvalues alone", corrected, everybody),
             Comparison("EK-FAC fit, one checkpoint", fit, everybody),
-            Comparison("(b) EK-FAC fit and pairwise scores, one checkpoint", STAGES, everybody[:3]),
+            Comparison(
+                "(b) EK-FAC fit and pairwise scores, one checkpoint: Source, influence functions",
+                STAGES,
+                (SOURCE_OF_ONE, *everybody[:3]),
+            ),
             Comparison(
                 "(c) Source, six checkpoints in three segments, and influence functions of one",
                 STAGES,
@@ -239,9 +245,8 @@ def _print_exact(
     console: Console,
 ) -> None:
     """Print how far the scores are from those of the exact filters in float64."""
-    ours = next(one for one in contestants if one.name == OURS)
     exact: dict[str, Tensor] = {}
-    for own in [one for one in contestants if one.name in (OURS, SOURCE)]:
+    for own in [one for one in contestants if one.name in (OURS, SOURCE_OF_ONE, SOURCE)]:
         file = _scores_file(folder, f"exact {own.name}")
         more = ("--dtype", "float64", "--tolerance", 0, "--scores", file)
         subset = ("--queries", _EXACT_QUERIES, "--scored-examples", _EXACT_EXAMPLES)
@@ -253,7 +258,7 @@ def _print_exact(
         scores = measured[one.name].scores
         if scores is None:
             continue
-        expected = exact[SOURCE if one.name == SOURCE else ours.name]
+        expected = exact.get(one.name, exact[OURS])
         found = scores[: expected.shape[0], : expected.shape[1]]
         console.print(
             f"{one.name}, against exact filters in float64 ({len(expected)} queries × "

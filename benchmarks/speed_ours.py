@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from benchmarks.measurement import Measurement, Stopwatch
 from benchmarks.pipeline_run import run_pipeline
-from benchmarks.workloads import build_network, read_data, read_workload
+from benchmarks.workloads import LAST, build_network, read_data, read_workload
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--measurement", type=Path, required=True, help="JSON is written there")
     parser.add_argument("--scores", type=Path, help="scores [Q, N] are written there")
     parser.add_argument("--method", default="influence")
+    parser.add_argument("--last", action="store_true", help="the last checkpoint alone")
     parser.add_argument("--segments", type=int, default=1)
     parser.add_argument("--cache", choices=("memory", "disk", "recompute"), default="memory")
     parser.add_argument("--batch-size", type=int, default=1000)
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     watch = Stopwatch()
     run = run_pipeline(
         task,
-        CheckpointFolder(given.folder / "checkpoints"),
+        CheckpointFolder(given.folder / (LAST if given.last else "checkpoints")),
         AttributionParameters(method=given.method, device="cpu"),
         given.segments,
         batch_size=given.batch_size,

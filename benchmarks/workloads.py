@@ -5,6 +5,7 @@ checkpoints/step_*.pt, ordinary checkpoints. Peers read it too.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 CLASSES = 10
+
+LAST = "last_checkpoint"
+"""The folder that holds the last checkpoint alone."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,8 @@ def prepare(workload: Workload, folder: Path, data: dict[str, tuple[Tensor, Tens
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
     _train(workload, checkpoints, *taken["train"])
+    (folder / LAST).mkdir()
+    shutil.copy(_last(folder), folder / LAST)
 
 
 def _train(workload: Workload, folder: Path, inputs: Tensor, labels: Tensor) -> None:
@@ -205,7 +211,7 @@ def read_data(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 def final_network(folder: Path) -> nn.Module:
     """Return the network with the last checkpoint's weights, in evaluation mode."""
     model = build_network(read_workload(folder))
-    last = sorted((folder / "checkpoints").glob("step_*.pt"))[-1]
+    last = _last(folder)
     model.load_state_dict(torch.load(last, weights_only=True)["model_state_dict"])
     return model.eval()
 
@@ -225,3 +231,7 @@ def draw_labels(logits: Tensor) -> Tensor:
 def batches(inputs: Tensor, labels: Tensor, size: int) -> Sequence[tuple[Tensor, Tensor]]:
     """Return consecutive batches."""
     return list(zip(inputs.split(size), labels.split(size), strict=True))
+
+
+def _last(folder: Path) -> Path:
+    return sorted((folder / "checkpoints").glob("step_*.pt"))[-1]
