@@ -110,5 +110,14 @@ def train_network(
     return checkpoints, (model, inputs[:2].numpy()), asdict(recipe), logged
 
 
+def digest_training_data(training_set: pl.DataFrame, query_set: pl.DataFrame) -> str:
+    """Return the digest of what the network is trained on, for audits to compare theirs with."""
+    from sourcetrace.tasks.digits import DigitsTables
+    from sourcetrace.tracking.data_digest import data_digest
+
+    task = DigitsTables(training_set, query_set)
+    return data_digest(task.train_examples(), task.train_table())
+
+
 def _accuracy(logits: Any, labels: Any) -> float:
     return float((logits.argmax(-1) == labels).double().mean())

@@ -2,7 +2,11 @@
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.demo_training.nodes import plant_label_errors, train_network
+from sourcetrace.pipelines.demo_training.nodes import (
+    digest_training_data,
+    plant_label_errors,
+    train_network,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -24,6 +28,12 @@ def create_pipeline() -> Pipeline:
                 },
                 outputs=["checkpoints", "demo_model", "digits_recipe", "demo_training_metrics"],
                 name="train_network",
+            ),
+            node(
+                digest_training_data,
+                inputs={"training_set": "digits_training_set", "query_set": "digits_query_set"},
+                outputs="trained_data_digest",
+                name="digest_training_data",
             ),
         ]
     )
