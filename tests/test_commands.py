@@ -1,5 +1,6 @@
 """The commands of the README, run as a user runs them, in a folder with a space in its name."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -105,7 +106,17 @@ def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
     assert run.data.metrics["audit.attributed_share"] == 1.0
     assert run.data.params["attribution.method"] == "scaled_source"
     assert run.data.tags["sourcetrace.version"]
-    assert client.get_model_version("sourcetrace-digits", "1").run_id == run.info.run_id
+    version = client.get_model_version("sourcetrace-digits", "1")
+    assert version.run_id == run.info.run_id
+    assert version.tags["lineage.data_matches"] == "true"
+    assert version.tags["audit.run_id"] == run.info.run_id
+    assert "1,437 training examples" in version.description
+    # Six checkpoints and the registered model; the training data and the queries.
+    inputs = client.get_run(run.info.run_id).inputs  # a search leaves models out
+    assert len(inputs.model_inputs) == 7
+    assert len(inputs.dataset_inputs) == 2
+    page = (project / "data/08_reporting/cleaning_report.html").read_bytes()
+    assert version.tags["audit.report_sha256"] == hashlib.sha256(page).hexdigest()
 
 
 def test_verification_trains_again_and_the_page_says_so_as_long_as_the_scores_last(demo):

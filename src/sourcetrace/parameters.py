@@ -258,6 +258,45 @@ class GateParameters(_Parameters):
     suspects: int = Field(default=20, ge=0)
 
 
+class RegisteredModelParameters(_Parameters):
+    """A version of a model in MLflow's registry: by its number or by an alias, one of the two.
+
+    Attributes:
+        name: Of the registered model.
+        version: Its number.
+        alias: A name that points to a version, when the audit starts.
+    """
+
+    name: str = Field(min_length=1)
+    version: Annotated[str, Field(pattern="^[0-9]+$")] | None = None
+    alias: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_as_text(cls, values: Any) -> Any:
+        """Take `version: 3` of YAML."""
+        if isinstance(values, dict) and type(values.get("version")) is int:
+            return {**values, "version": str(values["version"])}
+        return values
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.version is None) == (self.alias is None):
+            raise ValueError("registered_model: give either version or alias")
+        return self
+
+
+class TrackingParameters(_Parameters):
+    """What MLflow is told besides the run.
+
+    Attributes:
+        registered_model: The audited version, which is tagged with the outcome; null means the
+            version that the same run registered, if it did.
+    """
+
+    registered_model: RegisteredModelParameters | None = None
+
+
 class DemoParameters(_Parameters):
     """The demo's training run.
 

@@ -8,9 +8,18 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook, VerdictHook
-from sourcetrace.tracking.hooks import RunRecordHook
+from sourcetrace.tracking.hooks import RunRecordHook, SecretsHook
+from sourcetrace.tracking.lineage_hook import LineageHook
 
-HOOKS = (ProjectFolderHook(), ReadableErrorsHook(), RunRecordHook(), SummaryHook(), VerdictHook())
+HOOKS = (
+    ProjectFolderHook(),
+    ReadableErrorsHook(),
+    SecretsHook(),
+    RunRecordHook(),
+    LineageHook(),
+    SummaryHook(),
+    VerdictHook(),
+)
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
-from sourcetrace.gate.audit_result import AuditCounts, AuditedCheckpoint, AuditResult, AuditTrust
+from sourcetrace.gate.audit_result import (
+    AuditCounts,
+    AuditedCheckpoint,
+    AuditedData,
+    AuditResult,
+    AuditTrust,
+)
 from sourcetrace.gate.junit import junit_xml
 from sourcetrace.gate.publish_schemas import PUBLISHED, schema_folder, schema_text
 from tests.gate.examples import verdict
@@ -37,6 +43,7 @@ def result():
         method="source",
         parameters={"gate": {"baseline": None}},
         scores_digest="d",
+        data={"training": AuditedData(digest="st1-0", rows=1)},
         checkpoints=(AuditedCheckpoint(id="c", step=1, sha256="s"),),
         counts=AuditCounts(training_examples=1, queries=1, runs=1, checkpoints=1, segments=1),
         actions={"keep": 1},

@@ -142,6 +142,7 @@ def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
         },
         review_list=content.review_list,
         checkpoint_manifest=content.checkpoint_manifest,
+        data_digests={"training": {"digest": "st1-0", "rows": 40, "columns": {"label": "String"}}},
         verification_summary=no_summary(),
         task=TaskParameters.model_validate({"class": "a.Task", "arguments": {"key": "s3cret"}}),
         segments=SegmentParameters(),
@@ -153,6 +154,7 @@ def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
     )
     assert result["suspects"] == content.review_list["example_id"].head(2).to_list()
     assert result["gate"] == report["outcome"]
+    assert result["data"] == {"training": {"digest": "st1-0", "rows": 40}}
     assert result["trust"]["status"] == "Not verified"
     assert [c["id"] for c in result["checkpoints"]] == ["step_10", "step_20", "step_30"]
     assert "s3cret" not in json.dumps(result)

@@ -72,7 +72,7 @@ def test_fewer_examples_than_a_batch_are_refused():
 def test_the_demos_own_seed_and_all_scans_repeat_the_audited_model(tmp_path):
     demo = DemoParameters(epochs=1, seed=3)
     training, queries, _ = plant_label_errors(demo)
-    checkpoints, _, recipe, _ = train_network(training, queries, demo)
+    checkpoints, _, recipe, *_ = train_network(training, queries, demo)
     training.write_parquet(tmp_path / "training.parquet")
     queries.write_parquet(tmp_path / "queries.parquet")
     files = {

@@ -6,7 +6,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.parameters import AttributionParameters, TaskParameters
-from sourcetrace.tracking.hooks import RunRecordHook
+from sourcetrace.tracking.hooks import RunRecordHook, SecretsHook
 from tests.reporting.content import verification
 
 
@@ -27,14 +27,32 @@ def test_parameters_are_logged_one_by_one(monkeypatch):
     assert logged["attribution.method"] == "scaled_source"
 
 
-@pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret"])
-def test_secrets_among_a_tasks_arguments_are_not_logged(monkeypatch, name):
-    arguments = {"table": "churn.parquet", "store": {name: "hunter2"}, "at": "db://me:hunter2@host"}
+@pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret", "table"])
+def test_a_tasks_arguments_are_logged_by_name_alone(monkeypatch, name):
+    arguments = {"rows": 7, "store": {name: "hunter2"}, "at": "db://me:hunter2@host"}
     task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
     logged = run_hook(monkeypatch, {"params:task": task})
-    assert logged["task.arguments.table"] == "churn.parquet"
-    assert "hunter2" not in str(logged)
+    assert logged == {
+        "task.class": "churn.Task",
+        "task.arguments.rows": "***",
+        f"task.arguments.store.{name}": "***",
+        "task.arguments.at": "***",
+    }
     assert "hunter2" not in repr(task)
+
+
+def test_secrets_of_the_command_line_are_hidden_before_anybody_logs_them():
+    given = {
+        "task": {"class": "churn.Task", "arguments": {"store": "hunter2"}},
+        "checkpoints": {"path": "s3://me:hunter2@host/run"},
+        "attribution": {"seed": 3},
+    }
+    run_params = {"runtime_params": given, "env": None}
+    SecretsHook().before_pipeline_run(run_params=run_params)
+    assert "hunter2" not in str(run_params)
+    assert run_params["runtime_params"]["attribution"] == {"seed": 3}
+    # The parameters themselves are the run's.
+    assert given["task"]["arguments"] == {"store": "hunter2"}
 
 
 def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):

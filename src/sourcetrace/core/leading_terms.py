@@ -26,6 +26,8 @@ def shortest_sum(
         tolerance: Of the norm of what is left out of a row, relative to that row.
     """
     longest = min(longest, *matrices.shape[-2:])
+    if longest < 1:
+        return None
     length = min(length, longest)
     total = _squares(matrices)
     while True:

@@ -104,8 +104,6 @@ def _filtered(
 ) -> FactoredGradient | None:
     """Return F ∘ V; `met` is E[x²] of what it meets, [groups, D_out, D_in]."""
     longest = most_terms(block)
-    if longest < 1:
-        return None
     if rotated.terms == 1:
         sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
         return None if sums is None else sums.apply(rotated)
@@ -135,10 +133,8 @@ class Propagation:
         values = segment_filter.propagation(eigenvalues)
         # E[v²] by Λ: with that of the rows themselves, a row's numbers would depend on others.
         met = segment_filter.response(eigenvalues).square() * block.eigenvalues
-        longest, sums = most_terms(block), None
-        if longest >= 1:
-            weights = Weights.of(block.eigenvalues, met)
-            sums = filter_sum(values, weights, tolerance=tolerance, longest=longest)
+        weights = Weights.of(block.eigenvalues, met)
+        sums = filter_sum(values, weights, tolerance=tolerance, longest=most_terms(block))
         return cls(values, Weights.of(met), sums)
 
     def apply(self, rotated: LayerGradient, *, positions: int = 1) -> LayerGradient:

@@ -4,6 +4,7 @@ None imports torch before it loads or saves: Kedro makes every data set of the c
 whenever it runs anything, a report from existing tables too.
 """
 
+from sourcetrace.datasets.audit_log import AuditLogDataset
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
 from sourcetrace.datasets.curvature import CurvatureDataset
@@ -17,6 +18,7 @@ from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
 from sourcetrace.datasets.task import TaskDataset
 
 __all__ = [
+    "AuditLogDataset",
     "CheckpointsDataset",
     "CovariancesDataset",
     "CurvatureDataset",

@@ -23,6 +23,18 @@ class AuditedCheckpoint(Published):
     sha256: str
 
 
+class AuditedData(Published):
+    """Data that was read.
+
+    Attributes:
+        digest: Of its items, labels, ids and order.
+        rows: How many examples.
+    """
+
+    digest: str
+    rows: int
+
+
 class AuditCounts(Published):
     """How much was audited."""
 
@@ -59,6 +71,7 @@ class AuditResult(Published):
         method: The attribution method of the scores.
         parameters: Of the run that wrote this file, by group.
         scores_digest: SHA-256 of the scores.
+        data: `training` and `queries`.
         checkpoints: In the order of training.
         counts: How much was audited.
         actions: Number of examples by suggested action.
@@ -74,6 +87,7 @@ class AuditResult(Published):
     method: str
     parameters: dict[str, dict[str, Any]]
     scores_digest: str
+    data: dict[str, AuditedData]
     checkpoints: tuple[AuditedCheckpoint, ...]
     counts: AuditCounts
     actions: dict[str, int]

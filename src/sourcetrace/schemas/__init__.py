@@ -1,5 +1,6 @@
 """One pandera model a table; the catalog's `validator:` holds every table against its own."""
 
+from sourcetrace.schemas.audit_log import AuditLog
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
 from sourcetrace.schemas.demo import (
     DemoRankings,
@@ -27,6 +28,7 @@ from sourcetrace.schemas.verification import (
 
 __all__ = [
     "AttributionScores",
+    "AuditLog",
     "CheckpointManifest",
     "DemoRankings",
     "DemoRecallCurve",

@@ -1,10 +1,6 @@
 """What kedro-mlflow leaves out: the code's revision, versions, and single parameters."""
 
-import platform
-import re
-import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +11,20 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
-from sourcetrace import __version__
 from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.tracking.environment import environment_tags
+from sourcetrace.tracking.secrets import hide_value, hide_values
 
-_SECRET = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
-"""Names of parameters whose values are not logged."""
 
-_CREDENTIALS = re.compile("://[^/@]+@")
-"""A user or password in an address."""
+class SecretsHook:
+    """Hides secret values of the command line before kedro-mlflow tags the run with them."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Change the record of the run alone; the catalog has the parameters already."""
+        for name in ("runtime_params", "extra_params"):
+            if run_params.get(name):
+                run_params[name] = hide_values(run_params[name])
 
 
 class RunRecordHook:
@@ -53,14 +55,7 @@ class RunRecordHook:
                 for name, value in _flat(source.removeprefix("params:"), catalog.load(source))
             }
         )
-        mlflow.set_tags(
-            {
-                "sourcetrace.version": __version__,
-                "sourcetrace.torch": version("torch"),
-                "sourcetrace.python": platform.python_version(),
-                **_git_tags(self._project),
-            }
-        )
+        mlflow.set_tags(environment_tags(self._project))
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
@@ -93,23 +88,4 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, inner in value.items():
             yield from _flat(f"{name}.{key}", inner)
     else:
-        secret = _SECRET.search(name.rsplit(".", 1)[-1]) or _CREDENTIALS.search(str(value))
-        yield name, "***" if secret else value
-
-
-def _git_tags(project: Path) -> dict[str, str]:
-    """Return the revision and whether files differ from it; nothing outside a repository."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(project), *arguments]
-        return subprocess.run(  # noqa: S603, no shell, our own arguments
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return {
-            "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-            "sourcetrace.git.dirty": str(bool(git("status", "--porcelain"))).lower(),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {}
+        yield name, hide_value(name, value)

@@ -1,6 +1,7 @@
 """Read every checkpoint and a little of the data, and refuse what will not work."""
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -145,3 +146,23 @@ def ingest_checkpoints(
     for run in runs:
         warn_of_filled_rates(run)
     return manifest, left_out, training, queries
+
+
+def digest_data(
+    task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
+) -> dict[str, dict[str, Any]]:
+    """Return the digest, the number of examples and the columns of `training` and `queries`."""
+    from sourcetrace.reporting.progress import track
+    from sourcetrace.tracking.data_digest import data_digest
+
+    return {
+        name: {
+            "digest": data_digest(examples, table, progress=partial(track, description=text)),
+            "rows": table.height,
+            "columns": {column: str(kind) for column, kind in table.schema.items()},
+        }
+        for name, examples, table, text in (
+            ("training", task.train_examples(), train_table, "Reading training data"),
+            ("queries", task.query_examples(), query_table, "Reading queries"),
+        )
+    }

@@ -1,8 +1,11 @@
-"""The ingest is one node, so that a wrong input leaves every earlier output as it was."""
+"""The ingest is one node, so that a wrong input leaves every earlier output as it was.
+
+The data's digests come after it, from data that it has accepted.
+"""
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.nodes import digest_data, ingest_checkpoints
 
 
 def create_pipeline() -> Pipeline:
@@ -27,6 +30,16 @@ def create_pipeline() -> Pipeline:
                     "query_table",
                 ],
                 name="ingest_checkpoints",
-            )
+            ),
+            node(
+                digest_data,
+                inputs={
+                    "task": "task",
+                    "train_table": "train_table",
+                    "query_table": "query_table",
+                },
+                outputs="data_digests",
+                name="digest_data",
+            ),
         ]
     )

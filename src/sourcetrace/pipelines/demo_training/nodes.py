@@ -55,11 +55,12 @@ def plant_label_errors(demo: DemoParameters) -> tuple[pl.DataFrame, pl.DataFrame
 
 def train_network(
     training_set: pl.DataFrame, query_set: pl.DataFrame, demo: DemoParameters
-) -> tuple[list[dict[str, Any]], Any, dict[str, Any], dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Any, dict[str, Any], dict[str, Any], str]:
     """Train the network with SGD and momentum, saving checkpoints on the way.
 
     Returns:
-        The checkpoints, the trained model with an example of its input, the recipe, and metrics.
+        The checkpoints, the trained model with an example of its input, the recipe, metrics, and
+        the digest of the training data, for audits to compare theirs with.
     """
     import copy
     from dataclasses import asdict
@@ -68,6 +69,7 @@ def train_network(
 
     from sourcetrace.tasks import SGDRecipe, train_with_sgd
     from sourcetrace.tasks.digits import DigitsTables
+    from sourcetrace.tracking.data_digest import data_digest
 
     task = DigitsTables(training_set, query_set)
     recipe = SGDRecipe(
@@ -107,7 +109,8 @@ def train_network(
         100 * metrics["query_accuracy"],
     )
     logged = {name: {"value": value, "step": steps} for name, value in metrics.items()}
-    return checkpoints, (model, inputs[:2].numpy()), asdict(recipe), logged
+    digest = data_digest(task.train_examples(), task.train_table())
+    return checkpoints, (model, inputs[:2].numpy()), asdict(recipe), logged, digest
 
 
 def _accuracy(logits: Any, labels: Any) -> float:

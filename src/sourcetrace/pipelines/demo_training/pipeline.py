@@ -2,7 +2,10 @@
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.demo_training.nodes import plant_label_errors, train_network
+from sourcetrace.pipelines.demo_training.nodes import (
+    plant_label_errors,
+    train_network,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -22,7 +25,13 @@ def create_pipeline() -> Pipeline:
                     "query_set": "digits_query_set",
                     "demo": "params:demo",
                 },
-                outputs=["checkpoints", "demo_model", "digits_recipe", "demo_training_metrics"],
+                outputs=[
+                    "checkpoints",
+                    "demo_model",
+                    "digits_recipe",
+                    "demo_training_metrics",
+                    "trained_data_digest",
+                ],
                 name="train_network",
             ),
         ]

@@ -9,7 +9,13 @@ import polars as pl
 from sourcetrace import __version__
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.gate.audit_result import AuditCounts, AuditedCheckpoint, AuditResult, AuditTrust
+from sourcetrace.gate.audit_result import (
+    AuditCounts,
+    AuditedCheckpoint,
+    AuditedData,
+    AuditResult,
+    AuditTrust,
+)
 from sourcetrace.gate.baseline import Baseline, parse_baseline
 from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.judge import judge, outcome_of, summarise
@@ -95,6 +101,7 @@ def state_result(
     audit_summary: dict[str, Any],
     review_list: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
+    data_digests: dict[str, dict[str, Any]],
     verification_summary: pl.DataFrame,
     task: TaskParameters,
     segments: SegmentParameters,
@@ -127,6 +134,10 @@ def state_result(
         method=verdict.method,
         parameters={name: group.model_dump(mode="json") for name, group in groups.items()},
         scores_digest=verdict.scores_digest,
+        data={
+            name: AuditedData(digest=one["digest"], rows=one["rows"])
+            for name, one in data_digests.items()
+        },
         checkpoints=tuple(
             AuditedCheckpoint(id=name, step=step, sha256=sha256)
             for name, step, sha256 in checkpoint_manifest.select(

@@ -50,6 +50,7 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "audit_summary": "audit_summary",
                     "review_list": "review_list",
                     "checkpoint_manifest": "checkpoint_manifest",
+                    "data_digests": "data_digests",
                     "verification_summary": "verification_summary",
                     "task": "params:task",
                     "segments": "params:segments",

@@ -1,0 +1,58 @@
+"""The history of audits, read as a table."""
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import polars as pl
+from kedro.io import AbstractDataset
+
+_SCHEMA = {
+    "sequence": pl.Int64,
+    "at": pl.String,
+    "run_id": pl.String,
+    "model_name": pl.String,
+    "model_version": pl.String,
+    "status": pl.String,
+    "trust": pl.String,
+    "suspect_fraction": pl.Float64,
+    "training_digest": pl.String,
+    "query_digest": pl.String,
+    "report_sha256": pl.String,
+    "previous_hash": pl.String,
+    "hash": pl.String,
+}
+
+
+class AuditLogDataset(AbstractDataset[NoReturn, pl.DataFrame]):
+    """JSON lines, oldest first; empty where nothing was audited. Audits add to it themselves.
+
+    YAML:
+        audit_log:
+          type: sourcetrace.datasets.AuditLogDataset
+          filepath: data/08_reporting/audit_log.jsonl
+
+    Python:
+        AuditLogDataset(filepath="data/08_reporting/audit_log.jsonl").load()
+    """
+
+    def __init__(self, filepath: str) -> None:
+        self._filepath = Path(filepath)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._filepath
+
+    def _load(self) -> pl.DataFrame:
+        if not self._filepath.exists():
+            return pl.DataFrame(schema=_SCHEMA)
+        return pl.read_ndjson(self._filepath, schema=_SCHEMA)
+
+    def _save(self, data: NoReturn) -> None:
+        raise NotImplementedError("The audit log is only added to, by an audit's end.")
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}

@@ -1,0 +1,132 @@
+"""A digest of what a data set contains, short enough for MLflow's 36 characters.
+
+The same function is called when a model is trained and when it is audited, so that training data
+exchanged in between is noticed. It sees every example's values in their order, the ids and the
+labels; not where the data lies, and no further column of the table.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = "st1-"
+_TABLE_ALONE = "st1t-"
+_LENGTH = 36
+
+
+def data_digest(
+    examples: Any,
+    table: pl.DataFrame,
+    *,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> str:
+    """Return the digest of examples and their table, 36 characters.
+
+    Where examples have no content to speak of (drawn anew at every reading, or of a type whose
+    bytes are not known), ids and labels alone are digested, and the digest begins differently.
+
+    Args:
+        examples: Map-style data set of N examples: tensors, arrays, pictures, numbers, text, and
+            tuples, mappings and dataclasses of these.
+        table: N rows: `example_id`, and `label` where there are labels.
+        progress: Wraps the numbers of the examples, for a progress bar.
+    """
+    content = hashlib.sha256()
+    # Audits add an empty column where a task has no labels.
+    label = pl.col("label") if "label" in table.columns else pl.lit(None)
+    for row in table.select(pl.col("example_id"), label.cast(pl.String)).iter_rows():
+        _feed(content, row)
+    count = len(examples)
+    try:
+        if any(
+            _item_digest(examples[i]) != _item_digest(examples[i]) for i in range(min(2, count))
+        ):
+            raise _NoContentError("examples differ from one reading to the next")
+        whole = content.copy()
+        for index in progress(range(count)):
+            whole.update(_item_digest(examples[index]))
+    except _NoContentError as reason:
+        logger.warning(
+            "The data's digest covers ids and labels alone, because %s. Exchanged inputs would "
+            "go unnoticed: give tensors, arrays, numbers or text, without random augmentation.",
+            reason,
+        )
+        return _shorten(_TABLE_ALONE, content.hexdigest())
+    return _shorten(_EXAMPLES, whole.hexdigest())
+
+
+def same_data(one: str | None, other: str | None) -> bool | None:
+    """Return whether two digests are of the same data; None where they cannot be compared."""
+    if one is None or other is None:
+        return None
+    kinds = [kind for kind in (_EXAMPLES, _TABLE_ALONE) if one.startswith(kind)]
+    if not kinds or not other.startswith(kinds[0]):
+        return None
+    return one == other
+
+
+class _NoContentError(Exception):
+    """An example's content cannot be digested; the message says why."""
+
+
+def _shorten(kind: str, digest: str) -> str:
+    return (kind + digest)[:_LENGTH]
+
+
+def _item_digest(item: Any) -> bytes:
+    content = hashlib.sha256()
+    _feed(content, item)
+    return content.digest()
+
+
+def _feed(content: "hashlib._Hash", value: Any) -> None:
+    """Add a value with its type and length, so that no two values read alike."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | complex | str):
+        _feed_bytes(content, type(value).__name__, repr(value).encode())
+    elif isinstance(value, bytes | bytearray):
+        _feed_bytes(content, "bytes", bytes(value))
+    elif isinstance(value, Mapping):
+        _feed_bytes(content, "mapping", str(len(value)).encode())
+        for key in sorted(value, key=repr):
+            _feed(content, key)
+            _feed(content, value[key])
+    elif isinstance(value, list | tuple):
+        _feed_bytes(content, "sequence", str(len(value)).encode())
+        for part in value:
+            _feed(content, part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        _feed(content, {field.name: getattr(value, field.name) for field in fields(value)})
+    else:
+        _feed_bytes(content, *_array_bytes(value))
+
+
+def _array_bytes(value: Any) -> tuple[str, bytes]:
+    """Return dtype and shape, and the values' bytes, of a tensor, an array or a picture."""
+    kind = type(value).__module__.split(".")[0]
+    if kind == "PIL":
+        return f"picture {value.mode} {value.size}", value.tobytes()
+    # A tensor by its methods: a report from existing tables must not import torch.
+    if kind == "torch" and hasattr(value, "untyped_storage"):
+        import torch  # noqa: PLC0415
+
+        if value.layout == torch.strided and not value.is_quantized:
+            dense = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+            raw = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
+            return f"array {str(value.dtype).split('.')[-1]} {tuple(value.shape)}", raw
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return f"array {value.dtype.name} {value.shape}", np.ascontiguousarray(value).tobytes()
+    raise _NoContentError(f"an example holds a {type(value).__module__}.{type(value).__qualname__}")
+
+
+def _feed_bytes(content: "hashlib._Hash", kind: str, raw: bytes) -> None:
+    content.update(f"{kind}\0{len(raw)}\0".encode())
+    content.update(raw)

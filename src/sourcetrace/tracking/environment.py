@@ -1,0 +1,57 @@
+"""The environment of a run, as tags: versions, the code's revision, the device."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sourcetrace import __version__
+
+PACKAGES = ("torch", "kedro", "kedro-mlflow", "mlflow", "numpy", "pandera", "polars", "safetensors")
+"""What decides the numbers and how they are kept."""
+
+
+def environment_tags(project: Path) -> dict[str, str]:
+    """Return the versions, and the revision where the project is in a git repository."""
+    tags = {"sourcetrace.version": __version__, "sourcetrace.python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            tags[f"sourcetrace.{name}"] = version(name)
+        except PackageNotFoundError:
+            continue
+    return tags | _git_tags(project)
+
+
+def device_tag(requested: str) -> dict[str, str]:
+    """Return the device a run computed on; nothing where it never imported torch.
+
+    Args:
+        requested: `attribution.device`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    if requested == "auto":
+        requested = "cuda" if torch.cuda.is_available() else "cpu"
+    named = requested.startswith("cuda") and torch.cuda.is_available()
+    device = f"{requested} ({torch.cuda.get_device_name(requested)})" if named else requested
+    return {"sourcetrace.device": device}
+
+
+def _git_tags(project: Path) -> dict[str, str]:
+    """Return the revision and whether files differ from it; nothing outside a repository."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(project), *arguments]
+        return subprocess.run(  # noqa: S603, no shell, our own arguments
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {
+            "mlflow.source.git.commit": git("rev-parse", "HEAD"),
+            "sourcetrace.git.dirty": str(bool(git("status", "--porcelain"))).lower(),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}

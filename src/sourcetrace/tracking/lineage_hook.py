@@ -1,0 +1,254 @@
+"""Watches a run, and records the audit in it when it ends, well or not."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import polars as pl
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.parameters import TrackingParameters
+from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.environment import device_tag
+from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
+from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
+from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
+from sourcetrace.tracking.secrets import hide_credentials
+from sourcetrace.tracking.send_pending import PENDING
+
+logger = logging.getLogger(__name__)
+
+_JUDGED = ("audit_summary", "gate_report", "verification_summary")
+"""Outputs after which an audit's record is no longer what it was."""
+
+_KEPT = (*_JUDGED, "data_digests", "checkpoint_manifest")
+
+
+class LineageHook:
+    """Records an audit in the local history, on its MLflow run and on the audited version."""
+
+    def __init__(self) -> None:
+        self._run_id = ""
+        self._outputs: dict[str, Any] = {}
+        self._model: ModelReference | None = None
+        self._recorded = False
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Verify the history, and refuse a version that does not exist before any work.
+
+        Raises:
+            InputError: If `tracking.registered_model` is wrong.
+        """
+        run = mlflow.active_run()
+        self._run_id = run.info.run_id if run else ""
+        self._outputs, self._model, self._recorded = {}, None, False
+        if not _records_audit(pipeline, catalog):
+            return
+        log = _log_path(catalog)
+        for problem in verify_audit_log(log):
+            logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
+        self._model = _reference(catalog)
+        if self._model is not None and run is not None:
+            self._pin_version(self._model)
+        if self._model is None and "checkpoint_manifest" not in pipeline.all_outputs():
+            # It goes on with an audit that is there already, of the version that one was of.
+            self._model = _model_of_last(log)
+
+    @hook_impl
+    def after_node_run(self, outputs: dict[str, Any]) -> None:
+        """Keep what the record needs, and say early where training data was exchanged."""
+        self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
+        if "trained_data_digest" in outputs and self._run_id:
+            MlflowClient().set_tag(self._run_id, TRAINING_DIGEST, outputs["trained_data_digest"])
+        if "data_digests" in outputs and self._model is not None and self._run_id:
+            self._compare_early(outputs["data_digests"]["training"]["digest"])
+
+    @hook_impl(tryfirst=True)
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Record the audit."""
+        self._record(pipeline, catalog, error=None)
+
+    @hook_impl(tryfirst=True)
+    def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Record the audit where its figures are there: a failed gate ends a run this way."""
+        self._record(pipeline, catalog, error=error)
+
+    def _record(self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None) -> None:
+        judged = any(name in self._outputs for name in _JUDGED)
+        if self._recorded or not judged or not _records_audit(pipeline, catalog):
+            return
+        self._recorded = True
+        try:
+            record = self._make_record(pipeline, catalog, error=error)
+            log = _log_path(catalog)
+            client = MlflowClient() if self._run_id else None
+            if client is not None:
+                _tag_device(client, self._run_id, catalog)
+            record_audit(client, record, log=log, pending=log.parent / PENDING)
+        except Exception:
+            # The audit itself is written: its record must not turn it into a failure.
+            logger.exception("The audit is complete, but could not be recorded.")
+
+    def _make_record(
+        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
+    ) -> AuditRecord:
+        summary = self._output_or_file("audit_summary", catalog)
+        manifest = self._output_or_file("checkpoint_manifest", catalog)
+        digests = self._output_or_file("data_digests", catalog) or {}
+        status, findings = _verdict(
+            self._outputs.get("gate_report"),
+            judges="gate_report" in pipeline.all_outputs(),
+            failed=error is not None,
+        )
+        trust = summary["trust"]["status"], summary["trust"]["text"]
+        if "verification_summary" in self._outputs:
+            figure = trust_figure(self._outputs["verification_summary"])
+            trust = figure.status, figure.text
+        return AuditRecord(
+            run_id=self._run_id,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            status=status,
+            findings=findings,
+            task=_task_class(catalog),
+            method=summary["method"],
+            trust_status=trust[0],
+            trust_text=trust[1],
+            training_examples=summary["training_examples"],
+            queries=summary["queries"],
+            relabel=summary["actions"]["relabel"],
+            check=summary["actions"]["check"],
+            attributed_share=summary["attributed_share"],
+            training_data=_data(digests.get("training")),
+            query_data=_data(digests.get("queries")),
+            checkpoints=() if manifest is None else _checkpoints(manifest),
+            report_sha256=_file_digest(getattr(catalog["cleaning_report"], "_filepath", None)),
+            model=self._model,
+        )
+
+    def _output_or_file(self, name: str, catalog: DataCatalog) -> Any:
+        if name in self._outputs:
+            return self._outputs[name]
+        return catalog.load(name) if catalog.exists(name) else None
+
+    def _pin_version(self, reference: ModelReference) -> None:
+        """Keep the version's number: an alias may point elsewhere by the end of the audit."""
+        try:
+            version = find_version(MlflowClient(), reference, run_id=self._run_id)
+        except InputError:
+            raise
+        except Exception as error:
+            logger.warning("The registered model was not found yet: %s", _first_line(error))
+            return
+        if version is not None:
+            self._model = ModelReference(version.name, version=version.version)
+
+    def _compare_early(self, digest: str) -> None:
+        try:
+            version = find_version(MlflowClient(), self._model, run_id=self._run_id)
+        except Exception as error:
+            logger.warning("The version's training data is not known yet: %s", _first_line(error))
+            return
+        if version is not None:
+            warn_of_mismatch(version, digest)
+
+
+def _log_path(catalog: DataCatalog) -> Path:
+    dataset: Any = catalog["audit_log"]
+    path: Path = dataset.path
+    return path
+
+
+def _records_audit(pipeline: Pipeline, catalog: DataCatalog) -> bool:
+    return "audit_log" in catalog and any(name in pipeline.all_outputs() for name in _JUDGED)
+
+
+def _reference(catalog: DataCatalog) -> ModelReference | None:
+    content = catalog.load("params:tracking") if "params:tracking" in catalog else {}
+    try:
+        parameters = TrackingParameters.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            "tracking: expected {registered_model: null} or {registered_model: {name: …, version: "
+            f"… or alias: …}}}}. {error.errors()[0]['msg']}."
+        ) from error
+    named = parameters.registered_model
+    return ModelReference(named.name, named.version, named.alias) if named else None
+
+
+def _model_of_last(log: Path) -> ModelReference | None:
+    rows = read_audits(log)
+    if not rows or not rows[-1]["model_name"] or not rows[-1]["model_version"]:
+        return None
+    return ModelReference(rows[-1]["model_name"], version=rows[-1]["model_version"])
+
+
+def _verdict(
+    gate: Mapping[str, Any] | None, *, judges: bool, failed: bool
+) -> tuple[str, tuple[str, ...]]:
+    """Return how the audit ended, and what the gate found wrong.
+
+    Args:
+        gate: The gate's report, where there is one.
+        judges: Whether the pipeline has a gate.
+        failed: Whether the run ended with an error, which a failed gate is, too.
+    """
+    if gate is None:
+        return ("error" if judges or failed else "unjudged"), ()
+    found = tuple(
+        f"{check['status']}: {check.get('message') or check.get('name') or check.get('metric')}"
+        for check in gate.get("checks", [])
+        if check.get("status") in {"fail", "inconclusive", "warn"}
+    )
+    outcome = str(gate["outcome"])
+    return ("error" if failed and outcome in {"pass", "warn"} else outcome), found
+
+
+def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
+    return None if content is None else DataRecord(**content)
+
+
+def _checkpoints(manifest: pl.DataFrame) -> tuple[CheckpointFile, ...]:
+    columns = ("sha256", "step", "stage", "run", "optimizer")
+    return tuple(
+        CheckpointFile(id=row["checkpoint_id"], **{name: row[name] for name in columns})
+        for row in manifest.iter_rows(named=True)
+    )
+
+
+def _task_class(catalog: DataCatalog) -> str:
+    task = catalog.load("params:task")
+    return str(task["class"] if isinstance(task, Mapping) else task.class_path)
+
+
+def _tag_device(client: MlflowClient, run_id: str, catalog: DataCatalog) -> None:
+    parameters = catalog.load("params:attribution")
+    requested = (
+        parameters.get("device", "auto") if isinstance(parameters, Mapping) else parameters.device
+    )
+    try:
+        for name, value in device_tag(requested).items():
+            client.set_tag(run_id, name, value)
+    except Exception as error:
+        logger.warning("MLflow was not told of the device: %s", _first_line(error))
+
+
+def _file_digest(path: Any) -> str | None:
+    if path is None or not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return hide_credentials(str(error).split("\n", 1)[0])

@@ -1,0 +1,187 @@
+"""Record an audit: in the local history first, then in MLflow, where it may have to wait."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from sourcetrace.reporting.formats import shorten
+from sourcetrace.tracking.audit_log import AuditEntry, append_audit, read_audits
+from sourcetrace.tracking.data_digest import same_data
+from sourcetrace.tracking.model_version import (
+    AuditedVersion,
+    data_matches,
+    final_status,
+    find_version,
+    mark_running,
+    matches_text,
+    write_version,
+)
+from sourcetrace.tracking.pending import keep_pending, remove_pending
+from sourcetrace.tracking.record import AuditRecord, ModelReference
+from sourcetrace.tracking.run_lineage import write_run_lineage
+from sourcetrace.tracking.secrets import hide_credentials
+
+logger = logging.getLogger(__name__)
+
+SEND_COMMAND = "python -m sourcetrace.tracking.send_pending"
+
+
+def record_audit(
+    client: MlflowClient | None, record: AuditRecord, *, log: Path, pending: Path
+) -> None:
+    """Append the audit to the history and write its lineage to MLflow.
+
+    What cannot be written stays in `pending`, and the log says what sends it later: nothing that
+    a server does loses an audit.
+
+    Args:
+        client: Of the tracking server; None where tracking is off.
+        record: The audit.
+        log: The history of audits.
+        pending: File of what MLflow was not told yet.
+    """
+    if client is None:
+        append_audit(log, entry_of(record, None, status=record.status))
+        return
+    # First, so that a kill at any later moment leaves it.
+    keep_pending(pending, record)
+    version, error = None, None
+    try:
+        version = find_version(client, record.model, run_id=record.run_id)
+    except Exception as raised:
+        error = raised
+    if version is not None:
+        reference = ModelReference(name=version.name, version=version.version)
+        record = replace(record, model=reference)
+    status = final_status(record, matches=data_matches(version, record))
+    row = append_audit(log, entry_of(record, version, status=status))
+    if error is None:
+        try:
+            publish(client, record, version, log_hash=row["hash"])
+        except Exception as raised:
+            error = raised
+    if error is None:
+        remove_pending(pending, record)
+        return
+    logger.warning(
+        "The audit is complete, but MLflow was not told all of it (%s). The rest is kept in %s; "
+        "when the server is back, run: %s",
+        _without_address(error),
+        pending,
+        SEND_COMMAND,
+    )
+
+
+def publish(
+    client: MlflowClient,
+    record: AuditRecord,
+    version: AuditedVersion | None,
+    *,
+    log_hash: str | None,
+    current: bool = True,
+) -> None:
+    """Write an audit's lineage; again gives the same.
+
+    Args:
+        client: Of the tracking server.
+        record: The audit.
+        version: The audited version, where there is one.
+        log_hash: Of the audit's row of the history, for those who verify it.
+        current: Whether no later audit of the version is known; only then it is written to.
+    """
+    matches = data_matches(version, record)
+    status = final_status(record, matches=matches)
+    writes = version if current else None
+    if writes is not None:
+        mark_running(client, writes, status=status)
+    if version is not None and record.training_data is not None:
+        warn_of_mismatch(version, record.training_data.digest)
+    write_run_lineage(
+        client,
+        record,
+        audited_model=version.model_id if version else None,
+        training_run=version.training_run if version else None,
+    )
+    tags = {"lineage.data_matches": matches_text(matches), "audit.status": status}
+    if version is not None:
+        tags["audit.model_version"] = f"{version.name} version {version.version}"
+    if log_hash is not None:
+        tags["audit.log_hash"] = log_hash
+    for key, value in tags.items():
+        client.set_tag(record.run_id, key, value)
+    if matches is not None:
+        _log_once(client, record.run_id, "lineage.data_matches", float(matches))
+    if writes is not None and not write_version(client, writes, record, status=status):
+        logger.warning(
+            "The description of %s version %s has no room for the audit's card: shorten it to "
+            "fewer than 4,700 characters. Its tags say what the card would.",
+            writes.name,
+            writes.version,
+        )
+
+
+def warn_of_mismatch(version: AuditedVersion, digest: str) -> None:
+    """Say loudly where a version was trained on other data than an audit's, by its digest."""
+    if same_data(version.training_digest, digest) is False:
+        logger.warning(
+            "LINEAGE: %s version %s was trained on data with digest %s, this audit read %s. The "
+            "training data was exchanged since: audit the data that trained the version, or set "
+            "tracking.registered_model to the version that was trained on this data.",
+            version.name,
+            version.version,
+            version.training_digest,
+            digest,
+        )
+
+
+def entry_of(record: AuditRecord, version: AuditedVersion | None, *, status: str) -> AuditEntry:
+    """Return the row of the history for an audit."""
+    model = version or record.model
+    training, queries = record.training_data, record.query_data
+    return AuditEntry(
+        at=record.at,
+        run_id=record.run_id,
+        model_name=model.name if model else None,
+        model_version=model.version if model else None,
+        status=status,
+        trust=record.trust_status,
+        suspect_fraction=record.suspect_fraction,
+        training_digest=training.digest if training else None,
+        query_digest=queries.digest if queries else None,
+        report_sha256=record.report_sha256,
+    )
+
+
+def send_again(client: MlflowClient, record: AuditRecord, *, log: Path) -> None:
+    """Send an audit that waited; a version that was audited later is not written to.
+
+    The history gets a further row where it has none of this audit, or the comparison of the
+    training data, which needs the server, changed how the audit ended.
+    """
+    version = find_version(client, record.model, run_id=record.run_id)
+    status = final_status(record, matches=data_matches(version, record))
+    rows = read_audits(log)
+    own = [row for row in rows if row["run_id"] == record.run_id and row["at"] == record.at]
+    row = own[-1] if own else None
+    if row is None or row["status"] != status:
+        row = append_audit(log, entry_of(record, version, status=status))
+    later = [
+        one
+        for one in rows
+        if own and version and one["sequence"] > own[-1]["sequence"]
+        if (one["model_name"], one["model_version"]) == (version.name, version.version)
+    ]
+    publish(client, record, version, log_hash=row["hash"], current=not later)
+
+
+def _log_once(client: MlflowClient, run_id: str, name: str, value: float) -> None:
+    if client.get_run(run_id).data.metrics.get(name) != value:
+        client.log_metric(run_id, name, value)
+
+
+def _without_address(error: Exception) -> str:
+    """Return what went wrong, in a line; a server's address may hold a password."""
+    line = hide_credentials(str(error).split("\n", 1)[0])
+    return shorten(f"{type(error).__name__}: {line}", limit=200)

@@ -1,0 +1,108 @@
+"""What MLflow is told of an audit, as plain values that a file can hold until it can be sent."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """A data set that was audited.
+
+    Attributes:
+        digest: Of its content, as `data_digest` returns it.
+        rows: Examples.
+        columns: Name -> polars type of its table's columns.
+    """
+
+    digest: str
+    rows: int
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint that was audited."""
+
+    id: str
+    sha256: str
+    step: int
+    stage: str
+    run: str
+    optimizer: str
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A registered model's version, by number or alias."""
+
+    name: str
+    version: str | None = None
+    alias: str | None = None
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """An audit that ended, whatever its outcome.
+
+    Attributes:
+        run_id: Of its MLflow run; empty where tracking was off.
+        at: When it ended, UTC, ISO 8601.
+        status: See `schemas.audit_log.STATUSES`; the gate's outcome, before the version's
+            training data is compared.
+        findings: What the gate's checks found wrong, a sentence each.
+        task: Import path of the task's class; never its arguments.
+        method: The attribution method.
+        trust_status: In two words.
+        trust_text: In a sentence.
+        training_examples, queries, relabel, check: Counts.
+        attributed_share: Of the model's parameters.
+        training_data, query_data: The data, where digests are known.
+        checkpoints: In the order of training.
+        report_sha256: Of the page.
+        model: The audited version; None means one that the run registered itself.
+    """
+
+    run_id: str
+    at: str
+    status: str
+    findings: tuple[str, ...]
+    task: str
+    method: str
+    trust_status: str
+    trust_text: str
+    training_examples: int
+    queries: int
+    relabel: int
+    check: int
+    attributed_share: float
+    training_data: DataRecord | None = None
+    query_data: DataRecord | None = None
+    checkpoints: tuple[CheckpointFile, ...] = ()
+    report_sha256: str | None = None
+    model: ModelReference | None = None
+
+    @property
+    def suspect_fraction(self) -> float:
+        """Share of the training examples with a suggested action."""
+        return (self.relabel + self.check) / max(1, self.training_examples)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return values that JSON has."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Rebuild a record; unknown names are an error."""
+        values = dict(content)
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"A record of an audit has no {', '.join(sorted(unknown))}.")
+        for name in ("training_data", "query_data"):
+            if values.get(name) is not None:
+                values[name] = DataRecord(**values[name])
+        if values.get("model") is not None:
+            values["model"] = ModelReference(**values["model"])
+        values["checkpoints"] = tuple(CheckpointFile(**one) for one in values["checkpoints"])
+        values["findings"] = tuple(values["findings"])
+        return cls(**values)

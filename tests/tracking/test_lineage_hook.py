@@ -1,0 +1,198 @@
+"""When a run records its audit, and what it takes for its outcome."""
+
+import logging
+from types import SimpleNamespace
+
+import mlflow
+import polars as pl
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets import AuditLogDataset
+from sourcetrace.tracking import lineage_hook
+from sourcetrace.tracking.audit_log import read_audits
+from sourcetrace.tracking.lineage_hook import LineageHook
+from sourcetrace.tracking.record import AuditRecord, ModelReference
+from tests.tracking.lineage import audit_record
+
+SUMMARY = {
+    "method": "source",
+    "trust": {"status": "Not verified", "text": "nobody did.", "command": ""},
+    "training_examples": 50,
+    "queries": 5,
+    "attributed_share": 0.5,
+    "actions": {"relabel": 1, "check": 4, "keep": 45},
+}
+PASSED = {"outcome": "pass", "checks": []}
+FAILED = {
+    "outcome": "fail",
+    "checks": [
+        {"name": "harmful_share ≤ 0.1", "status": "fail", "message": "0.3 is too much."},
+        {"name": "lds ≥ 0.2", "status": "pass", "message": "fine"},
+    ],
+}
+
+
+def pipeline(*outputs):
+    return Pipeline([node(lambda: 0, None, name, name=name) for name in outputs])
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    page = tmp_path / "cleaning_report.html"
+    page.write_text("page")
+    datasets = {
+        "audit_log": AuditLogDataset(str(tmp_path / "audit_log.jsonl")),
+        "cleaning_report": MemoryDataset("page"),
+        "params:task": MemoryDataset({"class": "churn.Task", "arguments": {"key": "hunter2"}}),
+        "params:attribution": MemoryDataset({"device": "cpu"}),
+        "params:tracking": MemoryDataset({"registered_model": None}),
+    }
+    datasets["cleaning_report"]._filepath = page
+    return DataCatalog(datasets)
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    monkeypatch.setattr(mlflow, "active_run", lambda: None)
+
+
+def run(hook, catalog, outputs, *, error=None, declared=()):
+    made = pipeline(*dict.fromkeys([*outputs, *declared]))
+    hook.before_pipeline_run(pipeline=made, catalog=catalog)
+    hook.after_node_run(outputs=outputs)
+    if error is None:
+        hook.after_pipeline_run(pipeline=made, catalog=catalog)
+    else:
+        hook.on_pipeline_error(error=error, pipeline=made, catalog=catalog)
+    return read_audits(catalog["audit_log"].path)
+
+
+@pytest.mark.usefixtures("untracked")
+@pytest.mark.parametrize(
+    ("gate", "error", "status"),
+    [
+        (None, None, "unjudged"),
+        (PASSED, None, "pass"),
+        (FAILED, RuntimeError("gate"), "fail"),
+        (PASSED, RuntimeError("disk full"), "error"),
+        (None, RuntimeError("disk full"), "error"),
+    ],
+)
+def test_the_outcome_is_the_gates_unless_the_run_broke_off(catalog, gate, error, status):
+    outputs = {"audit_summary": SUMMARY, **({"gate_report": gate} if gate else {})}
+    (row,) = run(LineageHook(), catalog, outputs, error=error)
+    assert row["status"] == status
+    assert row["suspect_fraction"] == pytest.approx(0.1)
+    assert row["report_sha256"]
+
+
+@pytest.mark.usefixtures("untracked")
+def test_an_audit_that_was_to_be_judged_and_was_not_does_not_count_as_unjudged(catalog):
+    (row,) = run(LineageHook(), catalog, {"audit_summary": SUMMARY}, declared=["gate_report"])
+    assert row["status"] == "error"
+
+
+@pytest.mark.usefixtures("untracked")
+def test_a_run_that_broke_off_before_its_figures_or_audits_nothing_records_nothing(catalog):
+    assert run(LineageHook(), catalog, {"scores": 1}, declared=["audit_summary"]) == []
+    assert run(LineageHook(), catalog, {"other": 1}) == []
+
+
+@pytest.mark.usefixtures("untracked")
+def test_an_edited_history_is_said_at_the_start_of_every_audit(catalog, caplog):
+    hook = LineageHook()
+    run(hook, catalog, {"audit_summary": SUMMARY})
+    path = catalog["audit_log"].path
+    path.write_text(path.read_text().replace("unjudged", "pass"))
+    with caplog.at_level(logging.WARNING):
+        run(hook, catalog, {"audit_summary": SUMMARY})
+    assert "AUDIT HISTORY audit_log.jsonl: Row 1 (line 1) was edited" in caplog.text
+
+
+@pytest.mark.usefixtures("untracked")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"registered_model": {"name": "churn"}},
+        {"registered_model": {"name": "churn", "version": 1, "alias": "x"}},
+        {"registered_model": {"name": "churn", "version": "latest"}},
+        {"registered_modle": None},
+    ],
+)
+def test_a_wrong_reference_is_refused_before_the_work(catalog, wrong):
+    catalog["params:tracking"] = MemoryDataset(wrong)
+    with pytest.raises(InputError, match="tracking: expected"):
+        run(LineageHook(), catalog, {"audit_summary": SUMMARY})
+
+
+@pytest.mark.usefixtures("untracked")
+def test_a_failure_to_record_is_no_failure_of_the_audit(catalog, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(lineage_hook, "record_audit", fail)
+    run(LineageHook(), catalog, {"audit_summary": SUMMARY})
+    assert "could not be recorded" in caplog.text
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The records that a tracked run hands over."""
+    found = []
+    monkeypatch.setattr(
+        mlflow, "active_run", lambda: SimpleNamespace(info=SimpleNamespace(run_id="r"))
+    )
+    monkeypatch.setattr(lineage_hook, "MlflowClient", object)
+    monkeypatch.setattr(lineage_hook, "record_audit", lambda _, record, **__: found.append(record))
+    monkeypatch.setattr(lineage_hook, "device_tag", lambda _: {})
+    return found
+
+
+def test_the_record_holds_the_data_the_checkpoints_and_no_argument(catalog, recorded):
+    manifest = pl.DataFrame(
+        {
+            "checkpoint_id": ["a"],
+            "sha256": ["0" * 64],
+            "step": [3],
+            "stage": ["training"],
+            "run": [""],
+            "optimizer": ["SGD"],
+        }
+    )
+    digest = {"digest": "st1-1", "rows": 50, "columns": {"example_id": "String"}}
+    outputs = {
+        "audit_summary": SUMMARY,
+        "gate_report": FAILED,
+        "checkpoint_manifest": manifest,
+        "data_digests": {"training": digest, "queries": digest},
+    }
+    run(LineageHook(), catalog, outputs, error=RuntimeError())
+    (record,) = recorded
+    assert record.training_data.digest == "st1-1"
+    assert [one.id for one in record.checkpoints] == ["a"]
+    assert record.findings == ("fail: 0.3 is too much.",)
+    assert "hunter2" not in str(record.to_json())
+
+
+def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, recorded, tmp_path):
+    from sourcetrace.tracking.publish import record_audit
+    from tests.reporting.content import verification
+
+    log = catalog["audit_log"].path
+    version = ModelReference("churn", version="4")
+    record_audit(None, audit_record(model=version), log=log, pending=tmp_path / "pending.json")
+    catalog["audit_summary"] = MemoryDataset(SUMMARY)
+    run(LineageHook(), catalog, {"verification_summary": verification(digest="1").summary})
+    (record,) = recorded
+    assert record.model == version
+    assert record.trust_status == "Verified"
+
+
+def test_a_record_survives_its_file():
+    record = audit_record(findings=("fail: x",), model=ModelReference("churn", alias="next"))
+    assert AuditRecord.from_json(record.to_json()) == record
+    with pytest.raises(ValueError, match="has no colour"):
+        AuditRecord.from_json({**record.to_json(), "colour": 1})
