@@ -13,7 +13,9 @@ from tests.tiny import assert_close
 SCORES = torch.arange(6.0).reshape(2, 3).cos()
 
 
-def _measured(*factors: float, scores: torch.Tensor | None = SCORES, stages=STAGES) -> Measured:
+def _measured(
+    *factors: float, scores: tuple[torch.Tensor, ...] = (SCORES,), stages=STAGES
+) -> Measured:
     """A run a factor: every stage takes so many seconds, twice as many of the CPU."""
     runs = [
         Measurement({stage: Cost(one, 2 * one, 100 * 2**20) for stage in stages}, {})
@@ -28,26 +30,29 @@ def _rows(table: Table) -> list[list[str]]:
 
 
 def test_ratios_are_of_medians_to_the_first() -> None:
-    measured = {"ours": _measured(1, 2, 9), "peer": _measured(6, 3, 4, scores=-2 * SCORES)}
+    measured = {
+        "ours": _measured(1, 2, 9),
+        "peer": _measured(6, 3, 4, scores=(-2 * SCORES, SCORES)),
+    }
     comparison = Comparison("title", STAGES, ("ours", "peer"))
     ours, peer = _rows(comparison_table(comparison, measured))
     assert ours == [
         "ours", "8.00 (4.00 to 36.00)", "16.00 (8.00 to 72.00)", "100 (100 to 100)",
-        "1.00", "1.00", "1.00000",
+        "1.00", "1.00", "1.00000", "",
     ]  # fmt: skip
     assert peer[1:3] == ["16.00 (12.00 to 24.00)", "32.00 (24.00 to 48.00)"]
-    assert peer[4:] == ["2.00", "2.00", "-1.00000"]
+    assert peer[4:] == ["2.00", "2.00", "-1.00000", "-1.00000"]
 
 
 def test_a_part_of_the_stages_has_their_costs_and_no_scores() -> None:
     measured = {"ours": _measured(1), "peer": _measured(5)}
     rows = _rows(comparison_table(Comparison("fit", STAGES[:3], ("ours", "peer")), measured))
     assert [row[1] for row in rows] == ["3.00", "15.00"]
-    assert [row[-1] for row in rows] == ["", ""]
+    assert [row[-2:] for row in rows] == [["", ""], ["", ""]]
 
 
 def test_a_stage_that_a_peer_lacks_is_named() -> None:
-    measured = {"ours": _measured(1), "peer": _measured(1, scores=None, stages=STAGES[:3])}
+    measured = {"ours": _measured(1), "peer": _measured(1, scores=(), stages=STAGES[:3])}
     ours, peer = _rows(stage_table(measured))
     assert ours[-1] == "1.00 / 2.00 / 100"
     assert peer[-1] == "not run"
