@@ -145,7 +145,7 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         covariances[point.id] = merge(covariances.get(point.id), found)
     curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
     scorer = make_scorer("influence", source, plan, curvatures, queries, higher_is_better=False)
-    return torch.cat([scorer.scores(block).sum(0)[:-1] for block in source.blocks()], dim=1)
+    return torch.cat([scorer.scores(block).shares.sum(0)[:-1] for block in source.blocks()], dim=1)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ bergson 2.5.1 (fit alone, linear layers alone: see speed_bergson.py). They are i
 virtual environments under --environments, on top of this interpreter's torch, and kept there.
 
 The MLP takes its data from DIR/data.npz (Gaussian inputs without --ground-truth) and is trained
-here; ResNet-9 sees random images. Labels are drawn from the model, by every package its own way;
-`--labels given` takes the given ones, so that scores differ by rounding alone.
+here; ResNet-9 sees random images. Labels are drawn from the model, by every package its own way
+and with another seed in every run: "own Pearson", between a package's first two runs, is what the
+draws leave of an agreement. `--labels given` takes the given ones, so that scores differ by
+rounding alone.
 """
 
 import argparse
@@ -189,23 +191,26 @@ def _measure_in_turn(
     for repeat in range(repeats):
         for one in contestants:
             with console.status(f"{one.name}, run {repeat + 1} of {repeats}"):
-                scores = ("--scores", _scores_file(folder, one.name)) if one.has_scores else ()
-                arguments = [folder, *one.arguments, *scores]
+                file = _scores_file(folder, one.name, repeat)
+                scores = ("--scores", file) if one.has_scores else ()
+                arguments = [folder, *one.arguments, *scores, "--seed", repeat]
                 found = measure_in_process(one.python, one.module, arguments, threads=threads)
                 runs[one.name].append(found)
     return {
         one.name: Measured(
             tuple(runs[one.name]),
-            torch.load(_scores_file(folder, one.name), weights_only=True)
-            if one.has_scores
-            else None,
+            tuple(
+                torch.load(_scores_file(folder, one.name, repeat), weights_only=True)
+                # Two tell how far draws alone move them.
+                for repeat in range(min(repeats, 2) if one.has_scores else 0)
+            ),
         )
         for one in contestants
     }
 
 
-def _scores_file(folder: Path, name: str) -> Path:
-    return folder / f"scores {name}.pt"
+def _scores_file(folder: Path, name: str, repeat: int) -> Path:
+    return folder / f"scores {name} {repeat}.pt"
 
 
 def _comparisons(workload: str, names: Sequence[str]) -> list[Comparison]:
@@ -247,7 +252,7 @@ def _print_exact(
     """Print how far the scores are from those of the exact filters in float64."""
     exact: dict[str, Tensor] = {}
     for own in [one for one in contestants if one.name in (OURS, SOURCE_OF_ONE, SOURCE)]:
-        file = _scores_file(folder, f"exact {own.name}")
+        file = _scores_file(folder, f"exact {own.name}", 0)
         more = ("--dtype", "float64", "--tolerance", 0, "--scores", file)
         subset = ("--queries", _EXACT_QUERIES, "--scored-examples", _EXACT_EXAMPLES)
         with console.status(f"{own.name}, exact"):
@@ -255,11 +260,10 @@ def _print_exact(
             measure_in_process(own.python, own.module, arguments, threads=given.threads)
         exact[own.name] = torch.load(file, weights_only=True)
     for one in contestants:
-        scores = measured[one.name].scores
-        if scores is None:
+        if not one.has_scores:
             continue
         expected = exact.get(one.name, exact[OURS])
-        found = scores[: expected.shape[0], : expected.shape[1]]
+        found = measured[one.name].scores[0][: expected.shape[0], : expected.shape[1]]
         console.print(
             f"{one.name}, against exact filters in float64 ({len(expected)} queries × "
             f"{expected.shape[1]} examples): Pearson {pearson(found, expected):.7f}, "

@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--measurement", type=Path, required=True, help="JSON is written there")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--labels", choices=("sampled", "given"), default="sampled")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn labels")
     given = parser.parse_args(arguments)
     if read_workload(given.folder).network != "mlp":
         parser.error("bergson's collectors take linear layers; only --workload mlp can be run")
     logging.disable(logging.INFO)
-    torch.manual_seed(0)
+    torch.manual_seed(given.seed)
     inputs, labels = read_data(given.folder)["train"]
     model = final_network(given.folder)
     data = batches(inputs.unsqueeze(1), labels, given.batch_size)

@@ -105,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tolerance", type=float, help="of the scores; 0 for the exact path")
     parser.add_argument("--queries", type=int, help="only the first so many")
     parser.add_argument("--scored-examples", type=int, help="only the first so many")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn labels")
     given = parser.parse_args(arguments)
     # The ingest says what it found; the measurement is asked for alone.
     logging.disable(logging.WARNING)
@@ -114,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = run_pipeline(
         task,
         CheckpointFolder(given.folder / (LAST if given.last else "checkpoints")),
-        AttributionParameters(method=given.method, device="cpu"),
+        AttributionParameters(method=given.method, device="cpu", seed=given.seed),
         given.segments,
         batch_size=given.batch_size,
         cache=given.cache,

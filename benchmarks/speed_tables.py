@@ -18,11 +18,11 @@ class Measured:
 
     Attributes:
         runs: One or more.
-        scores: Of the last, [Q, N]; None where it computes none.
+        scores: Of the first two, [Q, N] each; none where it computes none.
     """
 
     runs: tuple[Measurement, ...]
-    scores: Tensor | None
+    scores: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,22 @@ def comparison_table(comparison: Comparison, measured: Mapping[str, Measured]) -
     """
     table = Table(title=comparison.title, title_justify="left")
     table.add_column("")
-    for heading in ("wall s", "CPU s", "peak MiB", "wall, ratio", "CPU, ratio", "Pearson"):
+    for heading in (
+        "wall s",
+        "CPU s",
+        "peak MiB",
+        "wall, ratio",
+        "CPU, ratio",
+        "Pearson",
+        "own Pearson",
+    ):
         table.add_column(heading, justify="right")
     first = measured[comparison.names[0]]
     whole = comparison.stages == STAGES
     for name in comparison.names:
         other = measured[name]
         costs, reference = _costs(other, comparison.stages), _costs(first, comparison.stages)
-        correlated = whole and other.scores is not None and first.scores is not None
+        correlated = whole and other.scores and first.scores
         table.add_row(
             name,
             _range(costs, lambda cost: cost.wall),
@@ -64,7 +72,8 @@ def comparison_table(comparison: Comparison, measured: Mapping[str, Measured]) -
             _range(costs, lambda cost: cost.peak_bytes / _MIB, digits=0),
             _ratio(costs, reference, lambda cost: cost.wall),
             _ratio(costs, reference, lambda cost: cost.cpu),
-            f"{pearson(other.scores, first.scores):.5f}" if correlated else "",
+            f"{pearson(other.scores[0], first.scores[0]):.5f}" if correlated else "",
+            f"{pearson(*other.scores):.5f}" if whole and len(other.scores) > 1 else "",
         )
     return table
 

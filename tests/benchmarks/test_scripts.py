@@ -1,0 +1,21 @@
+"""Every script explains itself, run as a file and as a module."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lds", "speed", "scaling", "gpu"])
+@pytest.mark.parametrize("as_module", [True, False])
+def test_help_is_printed(name: str, as_module: bool) -> None:
+    command = ["-m", f"benchmarks.{name}"] if as_module else [f"benchmarks/{name}.py"]
+    done = subprocess.run(
+        [sys.executable, *command, "--help"], check=True, capture_output=True, text=True,
+        cwd=REPOSITORY,
+    )  # fmt: skip
+    assert "usage:" in done.stdout
