@@ -49,13 +49,13 @@ class GradientParameters(_Parameters):
     """How gradients are computed and kept between the stages.
 
     Attributes:
-        batch_size: Examples a forward pass.
+        batch_size: Examples a forward pass; `auto` goes by the free memory.
         cache: Where gradients are kept; `auto` takes the first that its budget allows.
         memory_budget_gib: What `auto` may keep in memory.
         disk_budget_gib: What `auto` may keep on disk.
     """
 
-    batch_size: int = Field(default=256, ge=1)
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     cache: Literal["auto", "memory", "disk", "recompute"] = "auto"
     memory_budget_gib: float = Field(default=1.0, ge=0)
     disk_budget_gib: float = Field(default=20.0, ge=0)

@@ -116,7 +116,7 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
         "attribution": attribution,
         "ensemble": ensemble,
     }
-    signals, query_signals, covariances = extract_gradients(**inputs)
+    signals, query_signals, covariances, _ = extract_gradients(**inputs)
     ExampleSignals.validate(signals)
     curvature, _ = fit_curvature(covariances=covariances, **inputs)
     blocks = zip(*score_examples(curvature=curvature, **inputs), strict=True)

@@ -3,24 +3,34 @@
 The unit is one block of examples at one evaluation point. One forward pass of it serves the
 backward pass with sampled labels (curvature) and the one with given labels (scores), and its
 example signals. The cache is only a memo: what it does not hold is computed again, with the
-same numbers.
+same numbers. A batch that does not fit into memory is run in parts (`core.halving`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.capture import capture_forward, per_example_loss
 from sourcetrace.core.covariance import CovarianceSums
 from sourcetrace.core.dropout import dropout_mask
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradients import LayerGradient, from_tensors, squared_norms
+from sourcetrace.core.gradients import LayerGradient, from_tensors
+from sourcetrace.core.halving import Halving
 from sourcetrace.core.layers import Coverage
-from sourcetrace.core.objective import ExampleGenerator, Objective
+from sourcetrace.core.objective import Objective
+from sourcetrace.core.passes import (
+    BlockSignals,
+    QueryPasses,
+    TrainingPasses,
+    join_queries,
+    join_training,
+    query_passes,
+    training_passes,
+)
+from sourcetrace.core.work import Work
 
 
 class Cache(Protocol):
@@ -77,23 +87,6 @@ class EvaluationPoint:
 
 
 @dataclass(frozen=True)
-class BlockSignals:
-    """What one forward and backward pass tells of each of its n examples.
-
-    Attributes:
-        examples: Their numbers, [n].
-        loss, measurement, gradient_norm: One value each, [n].
-        described: What the task adds, such as the predicted label; name -> n values.
-    """
-
-    examples: Tensor
-    loss: Tensor
-    measurement: Tensor
-    gradient_norm: Tensor
-    described: Mapping[str, Sequence[Any]]
-
-
-@dataclass(frozen=True)
 class Extraction:
     """The result of one block's passes.
 
@@ -123,6 +116,10 @@ class GradientSource:
         batch_size: Examples a block.
         seed: Of the sampled labels and the dropout masks.
         device: Where the model runs.
+
+    Attributes:
+        passes: Passes through the model so far.
+        work: What the stages did so far.
     """
 
     def __init__(
@@ -149,7 +146,9 @@ class GradientSource:
         self._load_weights = load_weights
         self._cache = cache
         self._loaded: str | None = None
+        self._halving = Halving()
         self.passes = Passes()
+        self.work = Work(device)
 
     def blocks(self) -> list[Block]:
         """Return the blocks of the training examples."""
@@ -190,47 +189,35 @@ class GradientSource:
             block: The examples.
             keep: Whether the cache is offered the gradients.
         """
-        with self.thinned(point, examples=len(point.rows(block))):
-            return self._extract(point, block, keep=keep)
-
-    def _extract(self, point: EvaluationPoint, block: Block, *, keep: bool) -> Extraction:
         rows = point.rows(block)
-        own = torch.isin(rows, point.curvature_examples)
-        batch = self.training.batch(rows.tolist(), self.device)
-        model = self.model_at(point)
-        objective = self.objective
-        captured = capture_forward(
-            model,
-            self.coverage.layers,
-            lambda: objective.forward(model, batch),
-            examples=len(rows),
+        passed = self._halving.run(
+            lambda part: self._passes_of(point, part), rows, join=join_training
         )
-        count = len(rows)
-        generator = ExampleGenerator.for_examples(
-            self.training.seeds(rows.tolist(), seed=self.seed, purpose=point.draws or point.id)
-        )
-        inputs = captured.inputs(examples=count)
-        sampled_loss = objective.sampled_loss(captured.outputs, generator)
-        sampled_outputs = captured.output_gradients(
-            per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
-        )
-        loss = objective.train_loss(captured.outputs, batch)
-        outputs = captured.output_gradients(
-            per_example_loss(loss, name="train_loss", examples=count), last=True
-        )
-        self.passes.count(count, backward=2)
-        gradients = captured.gradients(inputs, outputs)
-        sampled = captured.gradients(inputs, sampled_outputs)
         if keep:
-            self._keep(point, block, gradients, sampled)
-        covariances = {
-            layer.name: CovarianceSums.zeros(layer, self.device).update(
-                inputs[layer.name][own], sampled_outputs[layer.name][own]
+            self._keep(point, block, passed.gradients, passed.sampled)
+        own = torch.isin(rows, point.curvature_examples)
+        return Extraction(
+            passed.signals, passed.gradients, _rows(passed.sampled, own), passed.covariances
+        )
+
+    def _passes_of(self, point: EvaluationPoint, rows: Tensor) -> TrainingPasses:
+        batch = self.training.batch(rows.tolist(), self.device)
+        with self.thinned(point, examples=len(rows)):
+            passed = training_passes(
+                self.model_at(point),
+                self.objective,
+                self.coverage.layers,
+                batch,
+                rows=rows,
+                own=torch.isin(rows, point.curvature_examples),
+                seeds=self.training.seeds(
+                    rows.tolist(), seed=self.seed, purpose=point.draws or point.id
+                ),
+                work=self.work,
             )
-            for layer in self.coverage.layers
-        }
-        signals = self._signals(rows, captured.outputs, batch, loss, gradients)
-        return Extraction(signals, gradients, _rows(sampled, own), covariances)
+        # Not before: a batch that did not fit into memory is run again.
+        self.passes.count(len(rows), backward=2)
+        return passed
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
@@ -254,54 +241,27 @@ class GradientSource:
 
     def query_gradients(
         self, queries: Examples, point: EvaluationPoint, block: Block
-    ) -> tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]:
+    ) -> QueryPasses:
         """Return signals, measurement gradients and training-loss gradients of query examples."""
-        with self.thinned(point, examples=len(block)):
-            return self._query_gradients(queries, point, block)
+        return self._halving.run(
+            lambda part: self._query_passes(queries, point, part),
+            torch.arange(block.start, block.stop),
+            join=join_queries,
+        )
 
-    def _query_gradients(
-        self, queries: Examples, point: EvaluationPoint, block: Block
-    ) -> tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]:
-        index = list(range(block.start, block.stop))
-        batch = queries.batch(index, self.device)
-        model = self.model_at(point)
-        objective = self.objective
-        captured = capture_forward(
-            model,
-            self.coverage.layers,
-            lambda: objective.forward(model, batch),
-            examples=len(index),
-        )
-        self.passes.count(len(index), backward=2)
-        inputs = captured.inputs(examples=len(index))
-        measurement = per_example_loss(
-            objective.measurement(captured.outputs, batch), name="measurement", examples=len(index)
-        )
-        loss = per_example_loss(
-            objective.train_loss(captured.outputs, batch), name="train_loss", examples=len(index)
-        )
-        gradients = captured.gradients(inputs, captured.output_gradients(measurement, last=False))
-        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
-        signals = self._signals(torch.tensor(index), captured.outputs, batch, loss, gradients)
-        return signals, gradients, losses
-
-    def _signals(
-        self,
-        rows: Tensor,
-        outputs: Any,
-        batch: Any,
-        loss: Tensor,
-        gradients: Mapping[str, LayerGradient],
-    ) -> BlockSignals:
-        with torch.no_grad():
-            measurement = per_example_loss(
-                self.objective.measurement(outputs, batch), name="measurement", examples=len(rows)
+    def _query_passes(self, queries: Examples, point: EvaluationPoint, rows: Tensor) -> QueryPasses:
+        batch = queries.batch(rows.tolist(), self.device)
+        with self.thinned(point, examples=len(rows)):
+            passed = query_passes(
+                self.model_at(point),
+                self.objective,
+                self.coverage.layers,
+                batch,
+                rows=rows,
+                work=self.work,
             )
-            describe = getattr(self.objective, "describe", None)
-            described = describe(outputs, batch) if describe else {}
-        return BlockSignals(
-            rows, loss.detach(), measurement, squared_norms(gradients).sqrt(), described
-        )
+        self.passes.count(len(rows), backward=2)
+        return passed
 
     def _keep(
         self,

@@ -5,10 +5,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sourcetrace.core.examples import Block
 from sourcetrace.core.gradient_source import EvaluationPoint, Extraction, GradientSource
 
 _FEWEST = 32
 """Examples however large their gradients are; a mean over fewer says little."""
+
+PROBE = 8
+"""Examples that say what one takes."""
 
 
 def spread(examples: Tensor, count: int) -> Tensor:
@@ -28,6 +32,13 @@ def affordable(source: GradientSource, *, most: int, limit: int, points: int = 1
     """
     each = sum(layer.size for layer in source.coverage.layers) * source.dtype.itemsize
     return min(most, max(_FEWEST, limit // (each * points)))
+
+
+def probe_point(source: GradientSource, point: EvaluationPoint) -> Extraction:
+    """Return what the passes of `PROBE` examples give, as one batch; nothing is cached."""
+    rows = spread(point.examples, PROBE)
+    part = replace(point, examples=rows, curvature_examples=rows)
+    return source.extract(part, Block(0, len(source.training)), keep=False)
 
 
 def extract_sample(

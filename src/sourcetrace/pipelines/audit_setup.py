@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
 
+from sourcetrace.core.batch_size import choose_batch_size
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.filters import follows_training
 from sourcetrace.core.gradient_source import GradientSource
@@ -26,7 +28,10 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipelines.device import pick_device
 from sourcetrace.pipelines.manifest import record_of
+from sourcetrace.reporting.formats import format_bytes, format_noun
 from sourcetrace.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,13 @@ def set_up_audit(
     gradients: GradientParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
+    batch_size: int | None = None,
 ) -> AuditSetup:
-    """Make the same plan and gradient source in every stage, from what the ingest wrote."""
+    """Make the same plan and gradient source in every stage, from what the ingest wrote.
+
+    `batch_size` is what an earlier stage chose where `gradients.batch_size` is `auto`; without
+    it, one is chosen here.
+    """
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
     device = pick_device(attribution.device)
@@ -77,10 +87,25 @@ def set_up_audit(
         dropout_masks=ensemble.dropout_masks,
     )
     files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
+    source = GradientSource(
+        model=model,
+        objective=task,
+        coverage=coverage,
+        training=training,
+        load_weights=lambda name: checkpoints.weights(files[name]["file"], files[name]["sha256"]),
+        cache=gradient_cache,
+        batch_size=batch_size or 1,
+        seed=attribution.seed,
+        device=device,
+    )
+    if gradients.batch_size != "auto":
+        source.batch_size = gradients.batch_size
+    elif batch_size is None:
+        source.batch_size = _chosen_batch_size(source, plan, queries)
     settings = [
         f"{type(task).__module__}.{type(task).__qualname__}",
         checkpoint_manifest.drop("bytes", "attributed_share").sort("checkpoint_id").to_dicts(),
-        gradients.batch_size,
+        source.batch_size,
         attribution.method,
         attribution.seed,
         ensemble.dropout_masks,
@@ -92,18 +117,18 @@ def set_up_audit(
     ]
     identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     gradient_cache.open(identity)
-    source = GradientSource(
-        model=model,
-        objective=task,
-        coverage=coverage,
-        training=training,
-        load_weights=lambda name: checkpoints.weights(files[name]["file"], files[name]["sha256"]),
-        cache=gradient_cache,
-        batch_size=gradients.batch_size,
-        seed=attribution.seed,
-        device=device,
-    )
     return AuditSetup(plan, source, queries, attribution.method, identity)
+
+
+def _chosen_batch_size(source: GradientSource, plan: AttributionPlan, queries: Examples) -> int:
+    choice = choose_batch_size(source, plan, queries=len(queries))
+    logger.info(
+        "Batches of %s: one takes %s, %s are free",
+        format_noun(choice.examples, "example"),
+        format_bytes(choice.bytes_per_example),
+        format_bytes(choice.free_bytes),
+    )
+    return choice.examples
 
 
 def coverage_of(

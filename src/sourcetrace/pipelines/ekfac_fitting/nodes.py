@@ -34,10 +34,13 @@ def fit_curvature(
     gradients: GradientParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
+    batch_size: int | None = None,
 ) -> tuple[StageResult[list[Any]], dict[str, Any]]:
     """Return the curvature of every segment, none where the method needs none, and metrics."""
     from sourcetrace.core.attribution import fit_segment, visits
     from sourcetrace.core.curvature_scale import scale_curvature
+    from sourcetrace.core.memory import start_peak
+    from sourcetrace.pipelines.accounting import report_work
     from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 
     setup = set_up_audit(
@@ -50,40 +53,45 @@ def fit_curvature(
         gradients=gradients,
         attribution=attribution,
         ensemble=ensemble,
+        batch_size=batch_size,
     )
-    if not setup.plan.uses_curvature:
+    source, plan = setup.source, setup.plan
+    if not plan.uses_curvature:
         return StageResult(setup.identity, []), {}
     sums = covariances.of(setup.identity, stage="gradient_extraction")
-    segments = [
-        fit_segment(
-            setup.source,
-            planned,
-            sums,
-            preconditioners=roots,
-            progress=track(
-                visits(setup.source, planned.points),
-                f"Fitting segment {index} of {len(setup.plan.segments)}",
-            ),
-        )
-        for index, (planned, roots) in enumerate(
-            zip(
-                setup.plan.segments,
-                preconditioners(checkpoints, checkpoint_manifest, setup),
-                strict=True,
-            ),
-            start=1,
-        )
-    ]
-    if attribution.method != "scaled_source":
-        return StageResult(setup.identity, segments), {}
-    walked = scale_curvature(setup.source, setup.plan, segments, setup.queries)
+    start_peak(source.device)
+    segments: list[Any] = []
+    walked: list[tuple[float, Any]] = []
+    with source.work.stage("ekfac_fitting"):
+        for planned, roots in zip(
+            plan.segments, preconditioners(checkpoints, checkpoint_manifest, setup), strict=True
+        ):
+            found = visits(source, planned.points)
+            units = sum(len(point.rows(block)) for point, block in found)
+            with source.work.counted("fitted segment", units=units):
+                segments.append(
+                    fit_segment(
+                        source,
+                        planned,
+                        sums,
+                        preconditioners=roots,
+                        progress=track(
+                            found, f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
+                        ),
+                    )
+                )
+        if attribution.method == "scaled_source":
+            with source.work.counted("scaled curvature", units=1):
+                walked = scale_curvature(source, plan, segments, setup.queries)
+    metrics = report_work(source, "ekfac_fitting")
+    if not walked:
+        return StageResult(setup.identity, segments), metrics
     # A run's segments come once for every dropout mask, under the same number.
     scales: dict[int, list[float]] = {}
-    for planned, (scale, _) in zip(setup.plan.segments, walked, strict=True):
+    for planned, (scale, _) in zip(plan.segments, walked, strict=True):
         scales.setdefault(planned.segment.number, []).append(scale)
-    metrics: dict[str, Any] = {}
-    for number, found in scales.items():
-        mean = sum(found) / len(found)
+    for number, ones in scales.items():
+        mean = sum(ones) / len(ones)
         logger.info(
             "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
             number,

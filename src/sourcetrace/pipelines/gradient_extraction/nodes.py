@@ -14,18 +14,47 @@ from sourcetrace.parameters import (
     GradientParameters,
 )
 from sourcetrace.pipelines.signals import average_signals
+from sourcetrace.reporting.formats import format_bytes, format_noun
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
-    from sourcetrace.core.gradient_source import BlockSignals
+    from sourcetrace.core.cost import RunCost
+    from sourcetrace.core.passes import BlockSignals
     from sourcetrace.pipelines.audit_setup import AuditSetup
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    BlockSignals = AuditSetup = Task = Any
+    AuditSetup = BlockSignals = RunCost = Task = Any
 
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
+
+
+def choose_batch_size(
+    task: Task,
+    checkpoints: CheckpointFolder,
+    checkpoint_manifest: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    gradient_cache: GradientCache,
+    gradients: GradientParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+) -> int:
+    """Return the examples a batch, the same in all stages of the run."""
+    from sourcetrace.pipelines.audit_setup import set_up_audit
+
+    return set_up_audit(
+        task=task,
+        checkpoints=checkpoints,
+        checkpoint_manifest=checkpoint_manifest,
+        train_table=train_table,
+        query_table=query_table,
+        gradient_cache=gradient_cache,
+        gradients=gradients,
+        attribution=attribution,
+        ensemble=ensemble,
+    ).source.batch_size
 
 
 def extract_gradients(
@@ -38,14 +67,18 @@ def extract_gradients(
     gradients: GradientParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
-) -> tuple[pl.DataFrame, pl.DataFrame, StageResult[dict[str, Any]]]:
+    batch_size: int | None = None,
+) -> tuple[pl.DataFrame, pl.DataFrame, StageResult[dict[str, Any]], dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint.
 
     Returns:
-        example_signals, query_signals, and the covariance sums by point and layer.
+        example_signals, query_signals, the covariance sums by point and layer, and the metrics:
+        what the run will cost and what this stage did.
     """
     from sourcetrace.core.attribution import visits
     from sourcetrace.core.covariance import merge
+    from sourcetrace.core.memory import start_peak
+    from sourcetrace.pipelines.accounting import report_cost, report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
     setup = set_up_audit(
@@ -58,20 +91,35 @@ def extract_gradients(
         gradients=gradients,
         attribution=attribution,
         ensemble=ensemble,
+        batch_size=batch_size,
     )
     source, plan = setup.source, setup.plan
-    gradient_cache.restart(_choose_policy(setup, gradients))
+    policy, cost = _plan_costs(setup, gradients, attribution)
+    metrics = report_cost(source, cost)
+    gradient_cache.restart(policy)
+    start_peak(source.device)
     tables: list[pl.DataFrame] = []
     covariances: dict[str, Any] = {}
-    for point, block in track(visits(source, plan.points), "Extracting gradients"):
-        extraction = source.extract(point, block)
-        _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
-        tables.append(
-            _signal_rows(extraction.signals, train_table).with_columns(
-                checkpoint_id=pl.lit("+".join(point.checkpoints))
+    query_rows = []
+    query_visits = [
+        (member.final, block)
+        for member in plan.members
+        for block in setup.queries.blocks(source.batch_size)
+    ]
+    with source.work.stage("gradient_extraction"):
+        for point, block in track(visits(source, plan.points), "Extracting gradients"):
+            extraction = source.extract(point, block)
+            _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
+            tables.append(
+                _signal_rows(extraction.signals, train_table).with_columns(
+                    checkpoint_id=pl.lit("+".join(point.checkpoints))
+                )
             )
-        )
-        covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+            covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+        for point, block in track(query_visits, "Measuring queries"):
+            signals, *_ = source.query_gradients(setup.queries, point, block)
+            _refuse_infinite(signals, query_table, "as a query")
+            query_rows.append(_signal_rows(signals, query_table))
     columns = [
         "example_id",
         "checkpoint_id",
@@ -81,16 +129,6 @@ def extract_gradients(
         "given_label_probability",
         "gradient_norm",
     ]
-    query_visits = [
-        (member.final, block)
-        for member in plan.members
-        for block in setup.queries.blocks(source.batch_size)
-    ]
-    query_rows = []
-    for point, block in track(query_visits, "Measuring queries"):
-        signals, *_ = source.query_gradients(setup.queries, point, block)
-        _refuse_infinite(signals, query_table, "as a query")
-        query_rows.append(_signal_rows(signals, query_table))
     query_columns = [name for name in columns if name not in ("checkpoint_id", "gradient_norm")]
     examples = pl.concat(tables)
     if ensemble.dropout_masks:
@@ -99,37 +137,48 @@ def extract_gradients(
         examples.select(columns),
         average_signals(pl.concat(query_rows), by=["example_id"]).select(query_columns),
         StageResult(setup.identity, covariances),
+        metrics | report_work(source, "gradient_extraction"),
     )
 
 
-def _choose_policy(setup: AuditSetup, gradients: GradientParameters) -> Policy:
-    """Choose where gradients are kept, and say what the run will cost."""
-    from sourcetrace.core.examples import Block
+def _plan_costs(
+    setup: AuditSetup, gradients: GradientParameters, attribution: AttributionParameters
+) -> tuple[Policy, RunCost]:
+    """Choose where gradients are kept, say so, and return what the run will cost."""
+    from sourcetrace.core.astra import SolveSettings
+    from sourcetrace.core.cost import estimate_cost
     from sourcetrace.core.gradient_source import bytes_per_example
+    from sourcetrace.core.samples import probe_point
 
     source, plan = setup.source, setup.plan
-    probe = source.extract(plan.points[-1], Block(0, 1))
+    probe = probe_point(source, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
-    size = visits * bytes_per_example(source.coverage, probe.gradients) / _GIB
+    size = visits * bytes_per_example(source.coverage, probe.gradients)
     if gradients.cache != "auto":
         policy: Policy = gradients.cache
-    elif size <= gradients.memory_budget_gib:
+    elif size <= gradients.memory_budget_gib * _GIB:
         policy = "memory"
     else:
-        policy = "disk" if size <= gradients.disk_budget_gib else "recompute"
+        policy = "disk" if size <= gradients.disk_budget_gib * _GIB else "recompute"
     logger.info(
-        "%d examples × %d points: %d forward and %d backward passes of an example; "
-        "their gradients take %.2f GiB (%s)",
-        len(source.training),
-        len(plan.points),
-        visits,
-        2 * visits,
-        size,
+        "%s × %s: their gradients take %s (%s)",
+        format_noun(len(source.training), "example"),
+        format_noun(len(plan.points), "point"),
+        format_bytes(size),
         {"memory": "kept in memory", "disk": "kept on disk"}.get(
             policy, "computed again by each later stage"
         ),
     )
-    return policy
+    solves = attribution.method in ("astra_source", "astra_influence")
+    cost = estimate_cost(
+        source,
+        plan,
+        probe,
+        queries=len(setup.queries),
+        recomputed=policy == "recompute",
+        solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
+    )
+    return policy, cost
 
 
 def _refuse_infinite(signals: BlockSignals, table: pl.DataFrame, where: str) -> None:

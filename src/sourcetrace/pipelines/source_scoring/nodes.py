@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
     from sourcetrace.core.astra import SegmentSolve
     from sourcetrace.core.attribution import BlockScores
-    from sourcetrace.core.gradient_source import Passes
+    from sourcetrace.core.gradient_source import GradientSource, Passes
+    from sourcetrace.core.methods import Method
     from sourcetrace.core.plan import AttributionPlan
     from sourcetrace.core.short_responses import ScoreCheck
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    AttributionPlan = BlockScores = Passes = ScoreCheck = SegmentSolve = Task = Tensor = Any
+    AttributionPlan = BlockScores = GradientSource = Method = Passes = ScoreCheck = SegmentSolve = (
+        Task
+    ) = Tensor = Any
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +47,20 @@ def score_examples(
     gradients: GradientParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
+    batch_size: int | None = None,
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]]:
     """Score a block of training examples at a time.
 
     Yields:
         attribution_scores, query_influence, self_influence, segment_contributions of a block;
-        with the first, the metrics of preparing the queries.
+        with the first, the metrics of preparing the queries; with the last, those of the work.
     """
     import torch
 
     from sourcetrace.core.astra import SolveSettings
+    from sourcetrace.core.memory import start_peak
     from sourcetrace.core.scorers import make_scorer
+    from sourcetrace.pipelines.accounting import report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
     setup = set_up_audit(
@@ -66,6 +73,7 @@ def score_examples(
         gradients=gradients,
         attribution=attribution,
         ensemble=ensemble,
+        batch_size=batch_size,
     )
     source, plan = setup.source, setup.plan
     curvatures: list[Any] = [
@@ -74,24 +82,26 @@ def score_examples(
     ]
     curvatures = curvatures or [None] * len(plan.segments)
     count = len(plan.segments)
-    scorer = make_scorer(
-        attribution.method,
-        source,
-        plan,
-        curvatures,
-        setup.queries,
-        higher_is_better=task.measurement_higher_is_better,
-        solve=SolveSettings(**attribution.astra.model_dump()),
-        projection_dimension=attribution.projection_dimension,
-        tolerance=attribution.tolerance,
-        report=lambda segment, iteration, residual: logger.info(
-            "ASTRA segment %d of %d, iteration %d, residual %.2g",
-            segment,
-            count,
-            iteration,
-            residual,
-        ),
-    )
+    start_peak(source.device)
+    with source.work.stage("source_scoring"), _counted_preparation(source, attribution.method):
+        scorer = make_scorer(
+            attribution.method,
+            source,
+            plan,
+            curvatures,
+            setup.queries,
+            higher_is_better=task.measurement_higher_is_better,
+            solve=SolveSettings(**attribution.astra.model_dump()),
+            projection_dimension=attribution.projection_dimension,
+            tolerance=attribution.tolerance,
+            report=lambda segment, iteration, residual: logger.info(
+                "ASTRA segment %d of %d, iteration %d, residual %.2g",
+                segment,
+                count,
+                iteration,
+                residual,
+            ),
+        )
     metrics = _solve_metrics(scorer.solves, source.passes) | _check_metrics(scorer.checks)
     # A run's segments come once for every dropout mask, under the same number.
     places: dict[int, list[int]] = {}
@@ -100,9 +110,16 @@ def score_examples(
     query_ids = query_table["example_id"]
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
-    for block in track(source.blocks(), "Scoring"):
-        found = scorer.scores(block)
-        own_shares = scorer.self_influence(block)
+    blocks = source.blocks()
+    for block in track(blocks, "Scoring"):
+        visits = sum(len(one.points) * len(one.within(block)) for one in plan.segments)
+        with source.work.stage("source_scoring"):
+            with source.work.counted("scores", units=visits):
+                found = scorer.scores(block)
+            with source.work.counted("self-influence", units=visits):
+                own_shares = scorer.self_influence(block)
+        if block == blocks[-1]:
+            metrics |= report_work(source, "source_scoring")
         segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
         own = torch.stack([own_shares[same].sum(0) for same in places.values()])
         examples = train_table["example_id"][block.start : block.stop]
@@ -160,6 +177,13 @@ def draw_suspects(
         height, width, *channels = picture.shape
         rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _counted_preparation(source: GradientSource, method: Method) -> AbstractContextManager[None]:
+    """Count what preparing the queries takes, but for long solves, which count themselves."""
+    if method in ("astra_source", "astra_influence"):
+        return nullcontext()
+    return source.work.counted("responses", units=1)
 
 
 def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def create_pipeline() -> Pipeline:
                     "gradients": "params:gradients",
                     "attribution": "params:attribution",
                     "ensemble": "params:ensemble",
+                    "batch_size": "batch_size",
                 },
                 outputs=[
                     "attribution_scores",

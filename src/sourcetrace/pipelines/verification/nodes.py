@@ -89,6 +89,7 @@ def retrain_groups(
     retrained_outcomes: RetrainedOutcomes,
     gradients: GradientParameters,
     verification: VerificationParameters,
+    batch_size: int | None = None,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
     from sourcetrace.pipelines.verification.retraining import (
@@ -112,7 +113,7 @@ def retrain_groups(
         examples=train_table.height,
         queries=query_table.height,
         folder=retrained_outcomes.folder.absolute(),
-        batch_size=gradients.batch_size,
+        batch_size=(batch_size or 1) if gradients.batch_size == "auto" else gradients.batch_size,
         threads=max(1, cores // workers),
     )
     run_jobs(jobs, setting, retrained_outcomes, workers=workers)

@@ -39,6 +39,7 @@ def create_pipeline() -> Pipeline:
                     "retrained_outcomes": "retrained_outcomes",
                     "gradients": "params:gradients",
                     "verification": "params:verification",
+                    "batch_size": "batch_size",
                 },
                 outputs="verification_outcomes",
                 name="retrain_groups",

@@ -1,0 +1,56 @@
+"""The rate at which this process multiplies matrices: what a run's arithmetic is held against."""
+
+import time
+from functools import cache
+
+import torch
+from torch import Tensor
+
+_SIZE = 1024
+_LARGEST = 8192
+"""On a GPU the size is doubled up to here, until a product takes long enough to be measured."""
+
+_LONG_ENOUGH = 0.05
+"""Seconds."""
+
+_PRODUCTS = 5
+
+
+@cache
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return multiplications per second, the best of a few square products after one to warm up.
+
+    It is measured once a process; threads and precision are those that are set then.
+
+    Args:
+        device: Of the product.
+        dtype: Of its factors.
+    """
+    size = _SIZE
+    while (
+        device.type == "cuda" and size < _LARGEST and _seconds(size, device, dtype) < _LONG_ENOUGH
+    ):
+        size *= 2
+    return float(size**3) / _seconds(size, device, dtype)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return the seconds of the fastest product."""
+    # Not random: the global generator is left alone. Not 0, nor so small as to be denormal.
+    factor = torch.linspace(0.5, 1.5, size * size, device=device, dtype=dtype).reshape(size, size)
+    result = factor @ factor
+    wait_for(device)
+    return min(_timed(factor, result) for _ in range(_PRODUCTS))
+
+
+def _timed(factor: Tensor, result: Tensor) -> float:
+    start = time.perf_counter()
+    torch.mm(factor, factor, out=result)
+    wait_for(factor.device)
+    return time.perf_counter() - start

@@ -1,0 +1,190 @@
+"""One forward pass of a batch, the backward passes that follow it, and what they tell.
+
+Training examples: one backward pass with sampled labels and one with the given ones. Queries:
+one of the measurement and one of the training loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.core.capture import capture_forward, per_example_loss
+from sourcetrace.core.covariance import CovarianceSums, LayerCovariances, merge
+from sourcetrace.core.gradients import LayerGradient, concatenate, squared_norms
+from sourcetrace.core.layers import Layer
+from sourcetrace.core.objective import ExampleGenerator, Objective
+from sourcetrace.core.work import Work
+
+
+@dataclass(frozen=True)
+class BlockSignals:
+    """What one forward and backward pass tells of each of its n examples.
+
+    Attributes:
+        examples: Their numbers, [n].
+        loss, measurement, gradient_norm: One value each, [n].
+        described: What the task adds, such as the predicted label; name -> n values.
+    """
+
+    examples: Tensor
+    loss: Tensor
+    measurement: Tensor
+    gradient_norm: Tensor
+    described: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class TrainingPasses:
+    """What the passes of n training examples gave.
+
+    Attributes:
+        signals: A row an example.
+        gradients: Of the given labels' loss, by layer.
+        sampled: Of the sampled labels' loss, by layer, n rows.
+        covariances: Sums over the stage's own examples, by layer.
+    """
+
+    signals: BlockSignals
+    gradients: Mapping[str, LayerGradient]
+    sampled: Mapping[str, LayerGradient]
+    covariances: LayerCovariances
+
+
+QueryPasses = tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]
+"""Signals, gradients of the measurement, and of the training loss."""
+
+
+def training_passes(
+    model: nn.Module,
+    objective: Objective,
+    layers: Sequence[Layer],
+    batch: Any,
+    *,
+    rows: Tensor,
+    own: Tensor,
+    seeds: Sequence[int],
+    work: Work,
+) -> TrainingPasses:
+    """Run the passes of a batch of training examples.
+
+    Args:
+        model: The model, in evaluation mode.
+        objective: Forward pass and losses.
+        layers: The attributed layers.
+        batch: The collated examples.
+        rows: Their numbers, [n].
+        own: Which of them make up the curvature, [n].
+        seeds: Of their sampled labels.
+        work: Counts the multiplications.
+    """
+    count = len(rows)
+    with work.counted("passes", units=count):
+        captured = capture_forward(
+            model, layers, lambda: objective.forward(model, batch), examples=count
+        )
+        inputs = captured.inputs(examples=count)
+        generator = ExampleGenerator.for_examples(seeds)
+        sampled_loss = objective.sampled_loss(captured.outputs, generator)
+        sampled_outputs = captured.output_gradients(
+            per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
+        )
+        loss = objective.train_loss(captured.outputs, batch)
+        outputs = captured.output_gradients(
+            per_example_loss(loss, name="train_loss", examples=count), last=True
+        )
+        gradients = captured.gradients(inputs, outputs)
+        sampled = captured.gradients(inputs, sampled_outputs)
+    with work.counted("covariances", units=int(own.sum())):
+        covariances = {
+            layer.name: CovarianceSums.zeros(layer, loss.device).update(
+                inputs[layer.name][own], sampled_outputs[layer.name][own]
+            )
+            for layer in layers
+        }
+    signals = _signals(objective, rows, captured.outputs, batch, loss, gradients)
+    return TrainingPasses(signals, gradients, sampled, covariances)
+
+
+def query_passes(
+    model: nn.Module,
+    objective: Objective,
+    layers: Sequence[Layer],
+    batch: Any,
+    *,
+    rows: Tensor,
+    work: Work,
+) -> QueryPasses:
+    """Run the passes of a batch of queries; arguments as of `training_passes`."""
+    count = len(rows)
+    with work.counted("query passes", units=count):
+        captured = capture_forward(
+            model, layers, lambda: objective.forward(model, batch), examples=count
+        )
+        inputs = captured.inputs(examples=count)
+        measurement = per_example_loss(
+            objective.measurement(captured.outputs, batch), name="measurement", examples=count
+        )
+        loss = per_example_loss(
+            objective.train_loss(captured.outputs, batch), name="train_loss", examples=count
+        )
+        measured = captured.output_gradients(measurement, last=False)
+        gradients = captured.gradients(inputs, measured)
+        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+    return _signals(objective, rows, captured.outputs, batch, loss, gradients), gradients, losses
+
+
+def join_training(parts: Sequence[TrainingPasses]) -> TrainingPasses:
+    """Join the passes of consecutive examples."""
+    covariances: LayerCovariances | None = None
+    for part in parts:
+        covariances = merge(covariances, part.covariances)
+    return TrainingPasses(
+        _join_signals([part.signals for part in parts]),
+        concatenate([part.gradients for part in parts]),
+        concatenate([part.sampled for part in parts]),
+        covariances or {},
+    )
+
+
+def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
+    """Join the passes of consecutive queries."""
+    return (
+        _join_signals([signals for signals, _, _ in parts]),
+        concatenate([gradients for _, gradients, _ in parts]),
+        concatenate([losses for _, _, losses in parts]),
+    )
+
+
+def _signals(
+    objective: Objective,
+    rows: Tensor,
+    outputs: Any,
+    batch: Any,
+    loss: Tensor,
+    gradients: Mapping[str, LayerGradient],
+) -> BlockSignals:
+    with torch.no_grad():
+        measurement = per_example_loss(
+            objective.measurement(outputs, batch), name="measurement", examples=len(rows)
+        )
+        describe = getattr(objective, "describe", None)
+        described = describe(outputs, batch) if describe else {}
+    return BlockSignals(
+        rows, loss.detach(), measurement, squared_norms(gradients).sqrt(), described
+    )
+
+
+def _join_signals(parts: Sequence[BlockSignals]) -> BlockSignals:
+    return BlockSignals(
+        torch.cat([part.examples for part in parts]),
+        torch.cat([part.loss for part in parts]),
+        torch.cat([part.measurement for part in parts]),
+        torch.cat([part.gradient_norm for part in parts]),
+        {
+            name: [value for part in parts for value in part.described[name]]
+            for name in parts[0].described
+        },
+    )

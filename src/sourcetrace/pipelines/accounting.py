@@ -1,0 +1,102 @@
+"""What a run will cost, and what its stages did, as lines of the log and metrics."""
+
+import logging
+from typing import Any
+
+from sourcetrace.core.cost import RunCost, StageCost
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.matmul_rate import matmul_rate
+from sourcetrace.core.memory import peak_memory
+from sourcetrace.reporting.formats import format_bytes, format_noun, format_number, format_share
+
+logger = logging.getLogger(__name__)
+
+_TITLES = {
+    "gradient_extraction": "Gradient extraction",
+    "ekfac_fitting": "EK-FAC fitting",
+    "source_scoring": "Source scoring",
+}
+
+_PARTS = {
+    "gradient_extraction": ("passes", "covariances"),
+    "ekfac_fitting": ("eigendecompositions", "corrected_eigenvalues"),
+    "source_scoring": ("exact_solves", "scoring", "self_influence"),
+}
+"""Stage of the audit -> what `core.cost` counts of it."""
+
+
+def report_cost(source: GradientSource, cost: RunCost) -> dict[str, Any]:
+    """Log what the run will cost and return it as metrics.
+
+    Seconds are those of the multiplications at the rate measured in this process: what a run
+    cannot take less than. The work on small matrices, on Python and on files comes on top.
+    """
+    rate = matmul_rate(source.device, source.dtype)
+    stages = {stage.name: stage for stage in cost.stages}
+    lines = [
+        f"This run takes {format_noun(cost.forward, 'forward pass', 'forward passes')} and "
+        f"{cost.backward:,} backward passes of an example"
+    ]
+    for stage, names in _PARTS.items():
+        parts = [stages[name] for name in names if name in stages]
+        if parts:
+            seconds = sum(part.multiplications for part in parts) / rate
+            described = "; ".join(map(_described, parts))
+            lines.append(f"{_TITLES[stage]}: {described} multiplications, {_seconds(seconds)}")
+    lines.append(
+        f"Together {_seconds(cost.multiplications / rate)} at {format_number(rate)} "
+        "multiplications a second, this machine's rate for matrices; all else comes on top"
+    )
+    logger.info("%s", "\n  ".join(lines))
+    return {
+        name: {"value": value, "step": 0}
+        for stage in cost.stages
+        for name, value in (
+            (f"cost.{stage.name}.multiplications", float(stage.multiplications)),
+            (f"cost.{stage.name}.seconds_estimated", stage.multiplications / rate),
+            (f"cost.{stage.name}.kept_bytes", float(stage.kept_bytes)),
+        )
+    }
+
+
+def report_work(source: GradientSource, stage: str) -> dict[str, Any]:
+    """Log what a stage did and return it as metrics.
+
+    Args:
+        source: Whose work it was.
+        stage: As it was named to `source.work.stage`.
+    """
+    done = source.work.stages[stage]
+    share = done.share_of(matmul_rate(source.device, source.dtype))
+    peak = peak_memory(source.device)
+    logger.info(
+        "%s took %s for %s multiplications, %s of this machine's matrix-multiply rate; peak "
+        "memory %s",
+        _TITLES[stage],
+        _seconds(done.seconds),
+        format_number(float(done.multiplications)),
+        format_share(share),
+        format_bytes(peak),
+    )
+    return {
+        f"work.{stage}.{name}": {"value": value, "step": 0}
+        for name, value in (
+            ("seconds", done.seconds),
+            ("multiplications", float(done.multiplications)),
+            ("share_of_rate", share),
+            ("peak_bytes", float(peak)),
+        )
+    }
+
+
+def _described(stage: StageCost) -> str:
+    most = "at most " if stage.at_most else ""
+    kept = f" ({format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
+    name = stage.name.replace("_", " ")
+    return f"{name} {most}{format_number(float(stage.multiplications))}{kept}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 0.95:  # noqa: PLR2004
+        return f"{seconds:.1g} s"
+    return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"  # noqa: PLR2004

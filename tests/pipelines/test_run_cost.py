@@ -1,0 +1,129 @@
+"""What a run says of its cost, before and after, and the batch size that all stages share."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sourcetrace.core import batch_size
+from sourcetrace.core.errors import InputError
+from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
+from sourcetrace.pipelines.gradient_extraction.nodes import choose_batch_size, extract_gradients
+from sourcetrace.pipelines.source_scoring.nodes import score_examples
+from tests.pipelines.test_training import Tiny, inputs_of, train
+
+STAGES = ("gradient_extraction", "ekfac_fitting", "source_scoring")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    train(tmp_path / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+    return inputs_of(tmp_path, tmp_path / "run", method="scaled_source")
+
+
+def run(inputs):
+    """Run the numerical stages and return all metrics, as MLflow gets them."""
+    *_, covariances, extracted = extract_gradients(**inputs)
+    curvature, fitted = fit_curvature(covariances=covariances, **inputs)
+    blocks = list(score_examples(curvature=curvature, **inputs))
+    assert not any(block[-1] for block in blocks[1:-1])
+    return extracted | fitted | {k: v for block in blocks for k, v in block[-1].items()}
+
+
+def test_every_stage_says_what_it_did(inputs, caplog):
+    with caplog.at_level(logging.INFO):
+        metrics = run(inputs | {"gradients": GradientParameters(cache="memory", batch_size=2)})
+    for stage in STAGES:
+        done = {
+            name: metrics[f"work.{stage}.{name}"]["value"]
+            for name in ("seconds", "multiplications", "share_of_rate", "peak_bytes")
+        }
+        assert all(value > 0 for value in done.values()), (stage, done)
+    for title in ("Gradient extraction took", "EK-FAC fitting took", "Source scoring took"):
+        assert caplog.text.count(title) == 1
+
+
+def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog):
+    with caplog.at_level(logging.INFO):
+        metrics = run(inputs)
+    said, did = (caplog.text.index(one) for one in ("This run takes", "Gradient extraction took"))
+    assert said < did
+    # Six examples at three checkpoints, and two queries twice.
+    assert "This run takes 22 forward passes and 44 backward passes of an example" in caplog.text
+    costs = {
+        name: metrics[f"cost.{name}.multiplications"]["value"] for name in ("passes", "covariances")
+    }
+    queries = costs["passes"] * 2 / 22  # those of scoring
+    took = metrics["work.gradient_extraction.multiplications"]["value"]
+    assert took == pytest.approx(sum(costs.values()) - queries, rel=1e-3)
+    for name in ("eigendecompositions", "corrected_eigenvalues", "scoring", "self_influence"):
+        assert metrics[f"cost.{name}.seconds_estimated"]["value"] > 0
+
+
+def test_methods_without_curvature_have_no_fit_to_pay_for(inputs):
+    metrics = run(inputs | {"attribution": AttributionParameters(method="tracin", device="cpu")})
+    assert "cost.eigendecompositions.multiplications" not in metrics
+    assert "work.ekfac_fitting.seconds" not in metrics
+    assert metrics["cost.scoring.multiplications"]["value"] > 0
+
+
+class Many(Tiny):
+    """Six hundred examples, so that the batch has a choice."""
+
+    def __init__(self, stages=None):
+        super().__init__(stages)
+        self.inputs, self.labels = self.inputs.repeat(100, 1), self.labels.repeat(100)
+
+    def train_examples(self):
+        return torch.utils.data.TensorDataset(self.inputs[:600], self.labels[:600])
+
+    def train_table(self):
+        import polars as pl
+
+        return pl.DataFrame({"example_id": [f"e{i}" for i in range(600)]})
+
+    def query_examples(self):
+        return torch.utils.data.TensorDataset(self.inputs[600:602], self.labels[600:602])
+
+
+def test_later_stages_keep_the_size_however_much_memory_there_is_then(
+    inputs, tmp_path, monkeypatch
+):
+    inputs = inputs_of(tmp_path, tmp_path / "run", task=Many())
+    size = choose_batch_size(**inputs)
+    assert size == 128  # four blocks at least
+    *_, covariances, _ = extract_gradients(**inputs, batch_size=size)
+    monkeypatch.setattr(batch_size, "free_memory", lambda _: 0)
+    curvature, _ = fit_curvature(covariances=covariances, **inputs, batch_size=size)
+    blocks = list(score_examples(curvature=curvature, **inputs, batch_size=size))
+    assert [block[0].height for block in blocks] == [128] * 4 + [88]
+    # Chosen now, it would be another, and what the stages left is refused.
+    assert choose_batch_size(**inputs) == batch_size.SMALLEST
+    with pytest.raises(InputError, match="Run gradient_extraction and the stages after it"):
+        fit_curvature(covariances=covariances, **inputs)
+
+
+def test_a_number_is_taken_as_it_is(inputs):
+    given = inputs | {"gradients": GradientParameters(cache="memory", batch_size=5)}
+    assert choose_batch_size(**given) == 5
+    *_, covariances, _ = extract_gradients(**given, batch_size=5)
+    other = given | {"gradients": GradientParameters(cache="memory", batch_size=3)}
+    with pytest.raises(InputError, match=r"gradients\.batch_size"):
+        fit_curvature(covariances=covariances, **other, batch_size=5)
+
+
+def test_a_size_that_is_no_size_is_refused():
+    with pytest.raises(ValueError, match="batch_size"):
+        GradientParameters(batch_size="all")
+    with pytest.raises(ValueError, match="batch_size"):
+        GradientParameters(batch_size=0)
+
+
+def test_the_choice_is_all_that_memory_decides(inputs):
+    """Results with the stored size are those of the same number in the parameters."""
+    explicit = inputs | {"gradients": GradientParameters(cache="memory", batch_size=16)}
+    *_, stored, _ = extract_gradients(**inputs, batch_size=16)
+    *_, given, _ = extract_gradients(**explicit)
+    assert replace(stored, value=None) == replace(given, value=None)
