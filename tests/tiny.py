@@ -311,6 +311,7 @@ def attribute(
     damping: float | None = None,
     dropout_masks: int = 0,
     tolerance: float = 1e-3,
+    precision: str = "float32",
 ) -> Outcome:
     """Run the core over a case, from the covariances to the scores."""
     task = ClassificationTask() if task is None else task
@@ -333,6 +334,7 @@ def attribute(
         solve=SolveSettings(tolerance=1e-13, max_iterations=300),
         projection_dimension=20,
         tolerance=tolerance,
+        precision=precision,
     )
     blocks = source.blocks()
     return Outcome(

@@ -87,6 +87,8 @@ class AttributionParameters(_Parameters):
         projection_dimension: Of the gradients that `trak` projects.
         tolerance: Relative error of the scores up to which filters may be shortened; 0 takes
             them exactly.
+        precision: Of the products of queries and training gradients; `bfloat16` is used where the
+            tolerance allows its error.
     """
 
     method: Method = "scaled_source"
@@ -96,6 +98,7 @@ class AttributionParameters(_Parameters):
     astra: SolveParameters = SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class EnsembleParameters(_Parameters):

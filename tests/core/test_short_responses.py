@@ -95,3 +95,26 @@ def test_self_influence_does_not_depend_on_the_blocks():
     one = attribute(case, segments=3, batch_size=48).self_influence
     other = attribute(case, segments=3, batch_size=7).self_influence
     assert_close(one, other, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+@pytest.mark.parametrize("method", ["source", "gradient_similarity"])
+def test_a_lower_precision_is_measured_and_used_within_the_tolerance(method, positions):
+    case = wide_case(positions=positions)
+    found = attribute(case, method, tolerance=0.03, precision="bfloat16")
+    exact = attribute(case, method, tolerance=0)
+    (check,) = found.checks
+    assert check.precision == "bfloat16"
+    assert 1e-4 < check.error <= 0.03
+    error = relative_error(found.scores[:, :-1].sum(0), exact.scores[:, :-1].sum(0))
+    assert error <= 0.06
+    assert_close(found.scores[:, -1], exact.scores[:, -1])
+
+
+def test_a_lower_precision_beyond_the_tolerance_is_refused_and_said():
+    found = attribute(wide_case(), tolerance=1e-4, precision="bfloat16")
+    plain = attribute(wide_case(), tolerance=1e-4)
+    (check,) = found.checks
+    assert check.precision == "float32"
+    assert check.refused > 1e-4
+    assert torch.equal(found.scores, plain.scores)

@@ -79,6 +79,10 @@ class FactoredGradient:
         """Return `factor` times the gradients."""
         return FactoredGradient(factor * self.inputs, self.output_gradients)
 
+    def to(self, dtype: torch.dtype) -> "FactoredGradient":
+        """Return the gradients in another precision."""
+        return FactoredGradient(self.inputs.to(dtype), self.output_gradients.to(dtype))
+
     def rotated(
         self, input_basis: Tensor | None, output_basis: Tensor | None
     ) -> "FactoredGradient":
@@ -105,7 +109,10 @@ class FactoredGradient:
         return (self.inputs.shape[1], self.output_gradients.shape[3], self.inputs.shape[3])
 
     def products(self, queries: "Tensor | FactoredGradient") -> Tensor:
-        """Return ⟨query, gradient⟩ for queries [Q, groups, D_out, D_in]: [Q, N]."""
+        """Return ⟨query, gradient⟩ for queries [Q, groups, D_out, D_in]: [Q, N].
+
+        Queries of a lower precision are multiplied in it, and added up in this one's.
+        """
         if isinstance(queries, FactoredGradient):
             # By a query and example: terms × terms × (D_out + D_in), or D_out × D_in written out.
             if queries.terms * self.size < self.dense_size:
@@ -114,14 +121,14 @@ class FactoredGradient:
         groups, outputs, inputs = self.shape
         if self.terms > 1:
             flat = queries.flatten(1).T
-            return torch.cat([one.flatten(1) @ flat for _, one in self.dense_parts()]).T
+            return torch.cat([product(one.flatten(1), flat) for _, one in self.dense_parts()]).T
         if outputs * inputs <= _SMALL_BLOCK * (outputs + inputs):
             # Many small groups, a normalisation's features: one product, not one a group.
-            return queries.flatten(1) @ self.dense().flatten(1).T
-        total = queries.new_zeros(queries.shape[0], len(self))
+            return product(self.dense().flatten(1), queries.flatten(1).T).T
+        total = self.inputs.new_zeros(queries.shape[0], len(self))
         for group in range(groups):
             # [Q · D_out, D_in] @ [D_in, N] is the one large product; the rest is a reduction.
-            partial = queries[:, group].flatten(0, 1) @ self.inputs[:, group, 0].T
+            partial = product(queries[:, group].flatten(0, 1), self.inputs[:, group, 0].T)
             partial = partial.reshape(queries.shape[0], -1, len(self))
             total += partial.mul_(self.output_gradients[:, group, 0].T).sum(1)
         return total
@@ -129,16 +136,16 @@ class FactoredGradient:
     def _factored_products(self, queries: "FactoredGradient") -> Tensor:
         """Return Σ over pairs of terms of (g_q · g_n)(a_q · a_n), [Q, N]."""
         count, groups, terms, _ = queries.inputs.shape
-        total = queries.inputs.new_zeros(count, len(self))
-        width = count * terms * self.terms * queries.inputs.element_size()
+        total = self.inputs.new_zeros(count, len(self))
+        width = count * terms * self.terms * self.inputs.element_size()
         step = max(1, _CHUNK_BYTES // width)
         for group in range(groups):
             inputs = queries.inputs[:, group].flatten(0, 1)
             outputs = queries.output_gradients[:, group].flatten(0, 1)
             for start in range(0, len(self), step):
                 rows = slice(start, start + step)
-                pairs = inputs @ self.inputs[rows, group].flatten(0, 1).T
-                pairs *= outputs @ self.output_gradients[rows, group].flatten(0, 1).T
+                pairs = product(inputs, self.inputs[rows, group].flatten(0, 1).T)
+                pairs *= product(outputs, self.output_gradients[rows, group].flatten(0, 1).T)
                 if self.terms > 1:
                     pairs = pairs.reshape(count * terms, -1, self.terms).sum(2)
                 total[:, rows] += pairs.reshape(count, terms, -1).sum(1)
@@ -166,6 +173,15 @@ class FactoredGradient:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that make up the gradient, by name."""
         return {"inputs": self.inputs, "output_gradients": self.output_gradients}
+
+
+def product(one: Tensor, other: Tensor) -> Tensor:
+    """Return a matrix product, of two precisions in the lower one and as the higher one."""
+    if one.dtype == other.dtype:
+        return one @ other
+    higher = torch.promote_types(one.dtype, other.dtype)
+    lower = other.dtype if one.dtype == higher else one.dtype
+    return (one.to(lower) @ other.to(lower)).to(higher)
 
 
 def joined_factors(parts: Sequence[FactoredGradient]) -> FactoredGradient:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.factored_gradient import FactoredGradient, joined_factors
+from sourcetrace.core.factored_gradient import FactoredGradient, joined_factors, product
 from sourcetrace.core.indexed_gradient import IndexedGradient, indexed_gradient
 from sourcetrace.core.positions import Positions, TiedPositions
 
@@ -56,7 +56,7 @@ class DenseGradient:
         """Return ⟨query, gradient⟩ for queries [Q, groups, D_out, D_in]: [Q, N]."""
         if isinstance(queries, FactoredGradient):
             queries = queries.dense()
-        return queries.flatten(1) @ self.values.flatten(1).T
+        return product(self.values.flatten(1), queries.flatten(1).T).T
 
     def paired_products(self, others: Tensor) -> Tensor:
         """Return ⟨other_n, gradient_n⟩ for others [N, groups, D_out, D_in]: [N]."""

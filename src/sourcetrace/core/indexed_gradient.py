@@ -77,6 +77,7 @@ class IndexedGradient:
         """Return ⟨query, gradient⟩ for queries [Q, 1, D_out, D_in]: [Q, N]."""
         if isinstance(queries, FactoredGradient):
             queries = queries.dense()
+        queries = queries.to(self.output_gradients.dtype)
         used, places = torch.unique(self.indices, return_inverse=True)
         columns = queries[:, 0].index_select(2, used).permute(2, 0, 1).contiguous()
         total = queries.new_empty(queries.shape[0], len(self))

@@ -28,7 +28,7 @@ from sourcetrace.core.plan import AttributionPlan, Member
 from sourcetrace.core.representations import representations
 from sourcetrace.core.scoring import Response
 from sourcetrace.core.self_influence import SelfInfluence
-from sourcetrace.core.short_responses import ScoreCheck, short_responses
+from sourcetrace.core.short_responses import Precision, ScoreCheck, short_responses
 from sourcetrace.core.trak import TrakFit, fit_trak
 
 
@@ -157,6 +157,7 @@ def make_scorer(
     solve: SolveSettings | None = None,
     projection_dimension: int = 2048,
     tolerance: float = 1e-3,
+    precision: Precision = "float32",
     report: Report | None = None,
 ) -> MeanScorer:
     """Prepare the queries and return what scores training examples for them.
@@ -171,6 +172,7 @@ def make_scorer(
         solve: How exactly ASTRA solves.
         projection_dimension: TRAK's k.
         tolerance: Of the relative error of scores by short sums; 0 for the exact filters.
+        precision: Of the products of queries and training gradients, within the tolerance.
         report: Told of every iteration of ASTRA.
     """
     members: list[Scorer] = []
@@ -195,7 +197,7 @@ def make_scorer(
             solves += own
         else:
             responses, check = short_responses(
-                source, gradients, member, fitted, tolerance=tolerance
+                source, gradients, member, fitted, tolerance=tolerance, precision=precision
             )
             members.append(FrameScorer(source, member, fitted, responses))
             checks.append(check)

@@ -7,6 +7,8 @@ layers and segments, must be within the tolerance; the sums are made again, long
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from sourcetrace.core.plan import Member, PlannedSegment
 from sourcetrace.core.samples import extract_sample, spread
 from sourcetrace.core.scoring import Response, checkpoint_scores, walk
 from sourcetrace.core.short_walk import walk_short
+
+Precision = Literal["float32", "bfloat16"]
 
 _QUERIES = 4
 _EXAMPLES = 64
@@ -61,11 +65,15 @@ class ScoreCheck:
         error: Relative error over a sample of pairs, ‖s − s_exact‖ / ‖s_exact‖.
         tolerance: What it was to be within.
         choices: A layer and segment each.
+        precision: Of the products.
+        refused: The error that a lower precision would have had, where it was too large.
     """
 
     error: float
     tolerance: float
     choices: tuple[LayerChoice, ...]
+    precision: Precision = "float32"
+    refused: float | None = None
 
 
 def short_responses(
@@ -75,6 +83,7 @@ def short_responses(
     curvatures: Sequence[SegmentCurvature | None],
     *,
     tolerance: float,
+    precision: Precision = "float32",
 ) -> tuple[list[dict[str, Response]], ScoreCheck]:
     """Return every segment's responses by layer, the mean loss's in the last row.
 
@@ -84,23 +93,50 @@ def short_responses(
         member: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
         tolerance: Of the relative error of the scores; 0 takes the exact filters everywhere.
+        precision: Of the products with training gradients, where the tolerance allows it.
     """
-    sample = None
+    sample = _Sample(source, queries, member, curvatures)
+    rounded = precision != "float32" and tolerance > 0
+    refused: float | None = None
     aim = _FIRST_AIM * tolerance
-    for _ in range(_ATTEMPTS if tolerance else 0):
-        responses = _responses(queries, member, curvatures, tolerance=aim)
+    for attempt in range(_ATTEMPTS + 1):
+        exactly = not tolerance or attempt == _ATTEMPTS
+        responses = (
+            _exact_responses(queries, member, curvatures)
+            if exactly
+            else _responses(queries, member, curvatures, tolerance=aim)
+        )
         choices = _choices(responses, queries, member)
-        if not any(one.terms for one in choices):
-            return responses, ScoreCheck(0.0, tolerance, choices)
-        sample = sample or _Sample.draw(source, queries, member, curvatures)
-        error = sample.error(responses)
-        if error <= tolerance:
-            return responses, ScoreCheck(error, tolerance, choices)
+        exact = not any(one.terms for one in choices)
+        error = 0.0 if exact else sample.error(responses)
+        if error <= tolerance or exactly:
+            break
         aim *= _TIGHTER
-    exact: list[dict[str, Response]] = [
-        dict(one) for one in query_responses(queries.dense(), member, curvatures)
-    ]
-    return exact, ScoreCheck(0.0, tolerance, _choices(exact, queries, member))
+    if rounded:
+        lower = [
+            {name: _rounded(one, precision) for name, one in segment.items()}
+            for segment in responses
+        ]
+        refused = sample.error(lower)
+        if refused <= tolerance:
+            return lower, ScoreCheck(refused, tolerance, choices, precision)
+    return responses, ScoreCheck(error, tolerance, choices, refused=refused)
+
+
+def _exact_responses(
+    queries: QueryGradients, member: Member, curvatures: Sequence[SegmentCurvature | None]
+) -> list[dict[str, Response]]:
+    return [dict(one) for one in query_responses(queries.dense(), member, curvatures)]
+
+
+def _rounded(response: Response, precision: Precision) -> Response:
+    """Return the measurements' rows in a lower precision; the mean loss's stays as it is."""
+    dtype: torch.dtype = getattr(torch, precision)
+    if isinstance(response, tuple):
+        return (response[0].to(dtype), *response[1:])
+    if isinstance(response, FactoredGradient):
+        return response.to(dtype)
+    return (response[:-1].to(dtype), response[-1:])
 
 
 def _responses(
@@ -129,47 +165,52 @@ def _responses(
     return responses
 
 
-@dataclass(frozen=True)
 class _Sample:
-    """Some queries' exact responses, and the training gradients that they meet.
+    """Some queries' scores by the exact filters, computed when they are first asked for.
 
-    Attributes:
-        queries: Which rows of the responses, [q].
-        gradients: Of every segment's stage, at its last checkpoint.
-        exact: The scores by the exact filters, [q, n] a segment.
+    Args:
+        source: Gives the training gradients, at the last checkpoint of every segment.
+        queries: The queries.
+        member: Segments and filters.
+        curvatures: One a segment.
     """
 
-    queries: Tensor
-    gradients: Sequence[Gradients]
-    exact: Sequence[Tensor]
-
-    @classmethod
-    def draw(
-        cls,
+    def __init__(
+        self,
         source: GradientSource,
         queries: QueryGradients,
         member: Member,
         curvatures: Sequence[SegmentCurvature | None],
-    ) -> "_Sample":
+    ) -> None:
+        self._source, self._queries = source, queries
+        self._member, self._curvatures = member, curvatures
         count = len(next(iter(queries.measured.values())))
-        rows = spread(torch.arange(count), _QUERIES)
-        chosen = {name: gradient.rows(rows).dense() for name, gradient in queries.measured.items()}
-        gradients = [_training_gradients(source, segment) for segment in member.segments]
-        responses = query_responses(chosen, member, curvatures)
-        return cls(rows, gradients, _scores(responses, gradients))
+        self._rows = spread(torch.arange(count), _QUERIES)
+
+    @cached_property
+    def _gradients(self) -> list[Gradients]:
+        return [_training_gradients(self._source, segment) for segment in self._member.segments]
+
+    @cached_property
+    def _exact(self) -> list[Tensor]:
+        chosen = {
+            name: gradient.rows(self._rows).dense()
+            for name, gradient in self._queries.measured.items()
+        }
+        return _scores(query_responses(chosen, self._member, self._curvatures), self._gradients)
 
     def error(self, responses: Sequence[Mapping[str, Response]]) -> float:
         """Return ‖s − s_exact‖ / ‖s_exact‖ over all segments."""
         chosen = [
-            {name: _rows(response, self.queries) for name, response in segment.items()}
+            {name: _rows(response, self._rows) for name, response in segment.items()}
             for segment in responses
         ]
-        found = _scores(chosen, self.gradients)
+        found = _scores(chosen, self._gradients)
         off = sum(
             float((one - other).double().square().sum())
-            for one, other in zip(found, self.exact, strict=True)
+            for one, other in zip(found, self._exact, strict=True)
         )
-        whole = sum(float(one.double().square().sum()) for one in self.exact)
+        whole = sum(float(one.double().square().sum()) for one in self._exact)
         return (off / whole) ** 0.5 if whole else 0.0
 
 

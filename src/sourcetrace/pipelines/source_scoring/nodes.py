@@ -94,6 +94,7 @@ def score_examples(
             solve=SolveSettings(**attribution.astra.model_dump()),
             projection_dimension=attribution.projection_dimension,
             tolerance=attribution.tolerance,
+            precision=attribution.precision,
             report=lambda segment, iteration, residual: logger.info(
                 "ASTRA segment %d of %d, iteration %d, residual %.2g",
                 segment,
@@ -217,6 +218,20 @@ def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
     if not checks:
         return {}
     error = max(check.error for check in checks)
+    refused = [check.refused for check in checks if check.refused is not None]
+    if refused:
+        logger.warning(
+            "attribution.precision: bfloat16 would be off by %.1e on a sample of pairs, more than "
+            "attribution.tolerance, %g: float32 is used. Raise the tolerance to accept it.",
+            max(refused),
+            checks[0].tolerance,
+        )
+    elif checks[0].precision != "float32":
+        logger.info(
+            "Scores are multiplied in %s; on a sample of pairs they are off by %.1e of their size",
+            checks[0].precision,
+            error,
+        )
     choices = [choice for check in checks for choice in check.choices]
     short = sum(choice.multiplications for choice in choices)
     dense = sum(choice.dense_multiplications for choice in choices)
