@@ -97,7 +97,7 @@ def report_work(source: GradientSource, stage: str) -> dict[str, Any]:
 def _described(stage: StageCost) -> str:
     most = "at most " if stage.at_most else ""
     kept = f" (keeps {format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
-    name = stage.name.replace("_", " ")
+    name = stage.name.replace("self_influence", "self-influence").replace("_", " ")
     return f"{name} {most}{_count(stage.multiplications)}{kept}"
 
 
