@@ -7,7 +7,7 @@ from sourcetrace.core.cost import RunCost, StageCost
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.matmul_rate import matmul_rate
 from sourcetrace.core.memory import peak_memory
-from sourcetrace.reporting.formats import format_bytes, format_noun, format_number, format_share
+from sourcetrace.reporting.formats import format_bytes, format_noun, format_share
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +33,26 @@ def report_cost(source: GradientSource, cost: RunCost) -> dict[str, Any]:
     """
     rate = matmul_rate(source.device, source.dtype)
     stages = {stage.name: stage for stage in cost.stages}
-    lines = [
-        f"This run takes {format_noun(cost.forward, 'forward pass', 'forward passes')} and "
-        f"{cost.backward:,} backward passes of an example"
-    ]
+    logger.info(
+        "This run takes %s and %s of an example",
+        format_noun(cost.forward, "forward pass", "forward passes"),
+        format_noun(cost.backward, "backward pass", "backward passes"),
+    )
     for stage, names in _PARTS.items():
         parts = [stages[name] for name in names if name in stages]
         if parts:
-            seconds = sum(part.multiplications for part in parts) / rate
-            described = "; ".join(map(_described, parts))
-            lines.append(f"{_TITLES[stage]}: {described} multiplications, {_seconds(seconds)}")
-    lines.append(
-        f"Together {_seconds(cost.multiplications / rate)} at {format_number(rate)} "
-        "multiplications a second, this machine's rate for matrices; all else comes on top"
+            logger.info(
+                "%s: %s multiplications, %s of matrix products",
+                _TITLES[stage],
+                ", ".join(map(_described, parts)),
+                _seconds(sum(part.multiplications for part in parts) / rate),
+            )
+    logger.info(
+        "Together %s at the %s multiplications a second measured here; what is no matrix product "
+        "comes on top",
+        _seconds(cost.multiplications / rate),
+        _count(rate),
     )
-    logger.info("%s", "\n  ".join(lines))
     return {
         name: {"value": value, "step": 0}
         for stage in cost.stages
@@ -74,7 +79,7 @@ def report_work(source: GradientSource, stage: str) -> dict[str, Any]:
         "memory %s",
         _TITLES[stage],
         _seconds(done.seconds),
-        format_number(float(done.multiplications)),
+        _count(done.multiplications),
         format_share(share),
         format_bytes(peak),
     )
@@ -91,9 +96,13 @@ def report_work(source: GradientSource, stage: str) -> dict[str, Any]:
 
 def _described(stage: StageCost) -> str:
     most = "at most " if stage.at_most else ""
-    kept = f" ({format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
-    name = stage.name.replace("_", " ")
-    return f"{name} {most}{format_number(float(stage.multiplications))}{kept}"
+    kept = f" (keeps {format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
+    name = stage.name.replace("self_influence", "self-influence").replace("_", " ")
+    return f"{name} {most}{_count(stage.multiplications)}{kept}"
+
+
+def _count(number: float) -> str:
+    return f"{number:.1e}".replace("e+0", "e").replace("e+", "e")
 
 
 def _seconds(seconds: float) -> str:

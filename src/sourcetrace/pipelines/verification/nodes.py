@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 else:  # Kedro reads annotations; torch is imported when the node runs.
     Task = Any
 
+_QUERIES = 256
+"""A forward pass, where no audit has chosen; without gradients they take little."""
+
 
 def plan_retrainings(
     score_files: ScoreFiles,
@@ -113,7 +116,9 @@ def retrain_groups(
         examples=train_table.height,
         queries=query_table.height,
         folder=retrained_outcomes.folder.absolute(),
-        batch_size=(batch_size or 1) if gradients.batch_size == "auto" else gradients.batch_size,
+        batch_size=(batch_size or _QUERIES)
+        if gradients.batch_size == "auto"
+        else gradients.batch_size,
         threads=max(1, cores // workers),
     )
     run_jobs(jobs, setting, retrained_outcomes, workers=workers)
