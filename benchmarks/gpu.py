@@ -77,6 +77,8 @@ class Objective:
 class OneBlock:
     """A cache of the last block, so that scoring is timed without the passes before it."""
 
+    keeps = True
+
     def __init__(self) -> None:
         self._kept: tuple[str, Mapping[str, Tensor]] = ("", {})
 

@@ -58,6 +58,8 @@ class EmpiricalFisher(RegressionTask):
 class NoCache:
     """Everything is computed again."""
 
+    keeps = False
+
     def get(self, key: str) -> None:
         """Return nothing."""
         return None

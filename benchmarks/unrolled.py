@@ -63,6 +63,8 @@ COLUMNS = ("source", "exact Λ", "layers", "dense", "Hessian", "no P̄", "one or
 class Nothing:
     """A cache that keeps nothing."""
 
+    keeps = False
+
     def get(self, key: str) -> None:
         """Return nothing."""
 

@@ -78,6 +78,8 @@ class LossAsMeasurement(ClassificationTask):
 class KeepsEverything:
     """A cache without a bound."""
 
+    keeps = True
+
     def __init__(self) -> None:
         self.kept: dict[str, dict[str, Tensor]] = {}
 
@@ -91,6 +93,8 @@ class KeepsEverything:
 
 class KeepsNothing:
     """A cache whose budget is 0."""
+
+    keeps = False
 
     def get(self, key: str) -> Mapping[str, Tensor] | None:
         return None

@@ -18,6 +18,9 @@ from sourcetrace.core.layers import Layer
 from sourcetrace.core.multiplications import eigendecomposition
 from sourcetrace.core.plan import AttributionPlan
 
+_TWO_OF_THREE = 2 / 3
+"""A forward and one backward pass, in units of a forward and two."""
+
 
 @dataclass(frozen=True)
 class StageCost:
@@ -86,8 +89,9 @@ def estimate_cost(
     finals = [member.final for member in plan.members]
     # Fitting visits every segment's points, scores do so, and self-influence does with the final.
     again = points * (3 if plan.uses_curvature else 2) + finals if recomputed else []
-    visited = [*plan.points, *again]
-    visits = sum(len(point.examples) for point in visited)
+    visits = sum(len(point.examples) for point in plan.points)
+    # Then with one backward pass, and without covariances.
+    repeats = sum(len(point.examples) for point in again)
     scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
     fitted = scored if plan.uses_curvature else 0
     # Queries are measured once for their signals and once to be scored.
@@ -98,14 +102,17 @@ def estimate_cost(
     stages = [
         StageCost(
             "passes",
-            round(source.work.per_unit("passes") * (visits + runs_of_queries)),
+            round(
+                source.work.per_unit("passes")
+                * (visits + runs_of_queries + _TWO_OF_THREE * repeats)
+            ),
             0 if recomputed else visits * bytes_per_example(source.coverage, probe.gradients),
         ),
         StageCost(
             "covariances",
             round(
                 source.work.per_unit("covariances")
-                * sum(len(point.curvature_examples) for point in visited)
+                * sum(len(point.curvature_examples) for point in plan.points)
             ),
             8 * len(plan.points) * sum(_covariance_numbers(layer) for layer in layers),
         ),
@@ -145,8 +152,8 @@ def estimate_cost(
             at_most=True,
         ),
     ]
-    forward = visits + runs_of_queries
-    return RunCost(forward, 2 * forward, tuple(stages))
+    once = visits + runs_of_queries
+    return RunCost(once + repeats, 2 * once + repeats, tuple(stages))
 
 
 def eigenbasis_multiplications(layer: Layer) -> int:

@@ -30,6 +30,9 @@ MAXIMUM_FACTOR = 16384
 _WHOLE = 256
 """Width up to which a symmetric product is taken as any other; torch has none of its own."""
 
+_HALVINGS = 2
+"""They save 3/8 of the multiplications; more would save an eighth at most, in small products."""
+
 
 @dataclass(frozen=True)
 class CovarianceSums:
@@ -106,17 +109,17 @@ def _added(total: Tensor, values: Tensor) -> Tensor:
     return total + _gram(rows).double()
 
 
-def _gram(rows: Tensor) -> Tensor:
+def _gram(rows: Tensor, *, halvings: int = _HALVINGS) -> Tensor:
     """Return XᵀX of [groups, M, D], without computing what symmetry tells."""
     width = rows.shape[-1]
-    if width <= _WHOLE:
+    if width <= _WHOLE or not halvings:
         return rows.mT @ rows
     first, second = rows[..., : width // 2], rows[..., width // 2 :]
     corner = first.mT @ second
     return torch.cat(
         [
-            torch.cat([_gram(first), corner], dim=-1),
-            torch.cat([corner.mT, _gram(second)], dim=-1),
+            torch.cat([_gram(first, halvings=halvings - 1), corner], dim=-1),
+            torch.cat([corner.mT, _gram(second, halvings=halvings - 1)], dim=-1),
         ],
         dim=-2,
     )

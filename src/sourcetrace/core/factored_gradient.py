@@ -18,7 +18,10 @@ _SMALL_BLOCK = 4
 """A group's D_out · D_in up to which, in units of D_out + D_in, writing it out is cheap."""
 
 _CHUNK_BYTES = 16 * 2**20
-"""Bound on what is written out at once."""
+"""What is written out at once, unless that is fewer rows than `_FEWEST_ROWS`."""
+
+_FEWEST_ROWS = 32
+_MOST_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class FactoredGradient:
 
     def dense_parts(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield some examples' gradients at a time, written out."""
-        step = max(1, _CHUNK_BYTES // (self.dense_size * self.inputs.element_size()))
+        each = self.dense_size * self.inputs.element_size()
+        # Products of a few rows run at the speed of memory: large layers have more room.
+        step = max(1, _CHUNK_BYTES // each, min(_FEWEST_ROWS, _MOST_BYTES // each))
         for start in range(0, len(self), step):
             rows = slice(start, start + step)
             yield rows, FactoredGradient(self.inputs[rows], self.output_gradients[rows]).dense()

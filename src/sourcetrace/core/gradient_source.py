@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sourcetrace.core.covariance import CovarianceSums
 from sourcetrace.core.dropout import dropout_mask
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradients import LayerGradient, from_tensors
+from sourcetrace.core.gradients import LayerGradient, concatenate, from_tensors
 from sourcetrace.core.halving import Halving
 from sourcetrace.core.layers import Coverage
 from sourcetrace.core.objective import Objective
@@ -25,6 +25,7 @@ from sourcetrace.core.passes import (
     BlockSignals,
     QueryPasses,
     TrainingPasses,
+    gradients_alone,
     join_queries,
     join_training,
     query_passes,
@@ -35,6 +36,10 @@ from sourcetrace.core.work import Work
 
 class Cache(Protocol):
     """Where blocks of gradients may be kept between the stages."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that is put can come back."""
 
     def get(self, key: str) -> Mapping[str, Tensor] | None:
         """Return the tensors under `key`, or None if they are not kept."""
@@ -222,9 +227,11 @@ class GradientSource:
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
         kept = self._cache.get(_key(point, block))
-        if kept is None:
+        if kept is not None:
+            return _split(kept, "given", self.device)
+        if self._cache.keeps:
             return dict(self.extract(point, block).gradients)
-        return _split(kept, "given", self.device)
+        return self._alone(point, point.rows(block), sampled=False)
 
     def stage_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of the stage's own examples."""
@@ -234,10 +241,44 @@ class GradientSource:
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients with sampled labels of the stage's own examples in `block`."""
         kept = self._cache.get(_key(point, block))
-        if kept is None:
+        rows = point.rows(block)
+        own = torch.isin(rows, point.curvature_examples)
+        if kept is not None:
+            return _rows(_split(kept, "sampled", self.device), own)
+        if self._cache.keeps:
             return dict(self.extract(point, block).sampled)
-        own = torch.isin(point.rows(block), point.curvature_examples)
-        return _rows(_split(kept, "sampled", self.device), own)
+        if not bool(own.any()):  # one, to have its form
+            return _rows(self._alone(point, rows[:1], sampled=True), own[:1])
+        return self._alone(point, rows[own], sampled=True)
+
+    def _alone(
+        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
+    ) -> dict[str, LayerGradient]:
+        """Compute one kind of gradients again, without what only the first visit needs."""
+        return self._halving.run(
+            lambda part: self._alone_of(point, part, sampled=sampled), rows, join=concatenate
+        )
+
+    def _alone_of(
+        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
+    ) -> dict[str, LayerGradient]:
+        numbers = rows.tolist()
+        batch = self.training.batch(numbers, self.device)
+        purpose = point.draws or point.id
+        with self.thinned(point, examples=len(rows)):
+            found = gradients_alone(
+                self.model_at(point),
+                self.objective,
+                self.coverage.layers,
+                batch,
+                count=len(rows),
+                seeds=self.training.seeds(numbers, seed=self.seed, purpose=purpose)
+                if sampled
+                else None,
+                work=self.work,
+            )
+        self.passes.count(len(rows), backward=1)
+        return found
 
     def query_gradients(
         self, queries: Examples, point: EvaluationPoint, block: Block

@@ -108,6 +108,43 @@ def training_passes(
     return TrainingPasses(signals, gradients, sampled, covariances)
 
 
+def gradients_alone(
+    model: nn.Module,
+    objective: Objective,
+    layers: Sequence[Layer],
+    batch: Any,
+    *,
+    count: int,
+    seeds: Sequence[int] | None,
+    work: Work,
+) -> dict[str, LayerGradient]:
+    """Run a forward and one backward pass, where the rest of `training_passes` is known.
+
+    Args:
+        model: The model, in evaluation mode.
+        objective: Forward pass and losses.
+        layers: The attributed layers.
+        batch: The collated examples.
+        count: How many.
+        seeds: Of their sampled labels; None for the given labels.
+        work: Counts the multiplications.
+    """
+    with work.counted("passes with one backward", units=count):
+        captured = capture_forward(
+            model, layers, lambda: objective.forward(model, batch), examples=count
+        )
+        inputs = captured.inputs(examples=count)
+        if seeds is None:
+            name, loss = "train_loss", objective.train_loss(captured.outputs, batch)
+        else:
+            generator = ExampleGenerator.for_examples(seeds)
+            name, loss = "sampled_loss", objective.sampled_loss(captured.outputs, generator)
+        outputs = captured.output_gradients(
+            per_example_loss(loss, name=name, examples=count), last=True
+        )
+        return captured.gradients(inputs, outputs)
+
+
 def query_passes(
     model: nn.Module,
     objective: Objective,

@@ -30,6 +30,11 @@ class GradientCache:
         self._memory: dict[str, Mapping[str, Tensor]] = {}
         self._identity = ""
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that is put can come back."""
+        return self.policy != "recompute"
+
     def open(self, identity: str) -> None:
         """Use the blocks computed from the inputs that `identity` stands for, and no others."""
         if identity != self._identity:
