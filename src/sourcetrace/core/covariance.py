@@ -30,6 +30,9 @@ MAXIMUM_FACTOR = 16384
 _WHOLE = 256
 """Width up to which a symmetric product is taken as any other; torch has none of its own."""
 
+_MANY = 1024
+"""Rows below which moving the parts of the result takes longer than computing all of it."""
+
 _HALVINGS = 2
 """They save 3/8 of the multiplications; more would save an eighth at most, in small products."""
 
@@ -75,8 +78,10 @@ class CovarianceSums:
             sampled_output_gradients = sampled_output_gradients.masked_fill(without, 0)
         return replace(
             self,
-            activation=_added(self.activation, inputs),
-            pseudo_gradient=_added(self.pseudo_gradient, sampled_output_gradients),
+            activation=_added(self.activation, inputs, first=not self.examples),
+            pseudo_gradient=_added(
+                self.pseudo_gradient, sampled_output_gradients, first=not self.examples
+            ),
             examples=self.examples + count,
         )
 
@@ -93,12 +98,13 @@ class CovarianceSums:
         return self.activation / self.examples, self.pseudo_gradient / self.examples
 
 
-def _added(total: Tensor, values: Tensor) -> Tensor:
+def _added(total: Tensor, values: Tensor, *, first: bool) -> Tensor:
     """Add Σ over examples and positions of x xᵀ to [groups, D, D] or its diagonal [groups, D].
 
     Args:
         total: The sum so far.
         values: [N, groups, S, D], or the indices of one-hot x, [N, S], -1 for none.
+        first: Whether the sum so far is 0, which then need not be read.
     """
     if not values.is_floating_point():
         found = values[values >= 0].flatten()
@@ -106,13 +112,14 @@ def _added(total: Tensor, values: Tensor) -> Tensor:
     if is_diagonal(total):
         return total + values.square().sum((0, 2)).double()
     rows = values.transpose(0, 1).flatten(1, 2)
-    return total + _gram(rows).double()
+    product = _gram(rows)
+    return product.double() if first else total + product
 
 
 def _gram(rows: Tensor, *, halvings: int = _HALVINGS) -> Tensor:
     """Return XᵀX of [groups, M, D], without computing what symmetry tells."""
-    width = rows.shape[-1]
-    if width <= _WHOLE or not halvings:
+    count, width = rows.shape[-2:]
+    if width <= _WHOLE or count < _MANY or not halvings:
         return rows.mT @ rows
     first, second = rows[..., : width // 2], rows[..., width // 2 :]
     corner = first.mT @ second

@@ -104,8 +104,9 @@ def _filtered(
 ) -> FactoredGradient | None:
     """Return F ∘ V; `met` is E[x²] of what it meets, [groups, D_out, D_in]."""
     longest = most_terms(block)
-    if rotated.terms == 1:
-        sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
+    sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
+    # A filter that is no short sum leaves none of a query's either; trying would cost much.
+    if sums is None or rotated.terms == 1:
         return None if sums is None else sums.apply(rotated)
     return filtered_sums(values, rotated, Weights.of(met), tolerance=tolerance, longest=longest)
 
