@@ -86,9 +86,16 @@ def test_the_tables_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--examples", "64", "--queries", "3", "--widths", "8", "6", "10"]
     speed.main([*sizes, "--repeats", "1", "--threads", "1", "--peers", "--exact"])
     printed = capsys.readouterr().out
-    for expected in ("torch 2.", speed.SOURCE, speed.RECOMPUTED, "(b) EK-FAC", "(c) Source"):
+    for expected in (
+        "torch 2.",
+        speed.SOURCE,
+        speed.SOURCE_OF_ONE,
+        speed.RECOMPUTED,
+        "(b) EK-FAC",
+        "(c) Source",
+    ):
         assert expected in printed
-    assert printed.count("against exact filters in float64 (3 queries × 64 examples)") == 3
+    assert printed.count("against exact filters in float64 (3 queries × 64 examples)") == 4
 
 
 def test_a_table_prints(capsys: pytest.CaptureFixture[str]) -> None:
