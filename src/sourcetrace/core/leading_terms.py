@@ -6,12 +6,19 @@ value decompositions are many times slower. The random start is the same for all
 every run.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from sourcetrace.core.factored_gradient import FactoredGradient
 
 _OVERSAMPLING = 8
+
+_HOPE = 1.5
+"""Times the longest sum: up to there a prediction is no reason to stop."""
+
+_TINY = torch.finfo(torch.float64).tiny
 
 
 def shortest_sum(
@@ -30,6 +37,7 @@ def shortest_sum(
         return None
     length = min(length, longest)
     total = _squares(matrices)
+    before: tuple[int, float] | None = None
     while True:
         left, right = leading_terms(matrices, length)
         # Terms come in the order of their size, in every group; the right ones carry it. What
@@ -41,9 +49,29 @@ def shortest_sum(
         if bool(enough[..., -1].all()):
             terms = int(enough.argmax(-1).max()) + 1
             return left[..., :terms, :], right[..., :terms, :]
-        if length == longest:
+        most = float((left_out[..., -1] / total.clamp_min(_TINY)).max()) ** 0.5
+        if length == longest or _hopeless(before, (length, most), tolerance, longest):
             return None
+        before = (length, most)
         length = min(2 * length, longest)
+
+
+def _hopeless(
+    before: tuple[int, float] | None, now: tuple[int, float], tolerance: float, longest: int
+) -> bool:
+    """Return whether what is left out falls so slowly that no allowed length will do.
+
+    Args:
+        before: A length, and what it leaves out of the worst row.
+        now: The same of a longer one.
+        tolerance: What may be left out.
+        longest: Bound on the terms.
+    """
+    if before is None:
+        return False
+    # As a power of the length: where it falls faster, this gives up a little too early at most.
+    fall = math.log(before[1] / now[1]) / math.log(now[0] / before[0])
+    return fall <= 0 or now[0] * (now[1] / tolerance) ** (1 / fall) > _HOPE * longest
 
 
 def leading_terms(matrices: Tensor | FactoredGradient, count: int) -> tuple[Tensor, Tensor]:
