@@ -141,7 +141,7 @@ def shortened(sums: FactoredGradient, weights: Weights, *, terms: int) -> Factor
         sums.inputs * weights.inputs.unsqueeze(-2),
         sums.output_gradients * weights.outputs.unsqueeze(-2),
     )
-    outputs, inputs = leading_terms(weighted, terms)
+    outputs, inputs = leading_terms(weighted, terms, improved=False)
     return weights.undone(FactoredGradient(inputs, outputs))
 
 

@@ -74,7 +74,9 @@ def _hopeless(
     return fall <= 0 or now[0] * (now[1] / tolerance) ** (1 / fall) > _HOPE * longest
 
 
-def leading_terms(matrices: Tensor | FactoredGradient, count: int) -> tuple[Tensor, Tensor]:
+def leading_terms(
+    matrices: Tensor | FactoredGradient, count: int, *, improved: bool = True
+) -> tuple[Tensor, Tensor]:
     """Return left [*, count, D_out] and right factors [*, count, D_in], the largest first.
 
     The left ones are orthonormal; the right ones carry the singular values.
@@ -82,6 +84,8 @@ def leading_terms(matrices: Tensor | FactoredGradient, count: int) -> tuple[Tens
     Args:
         matrices: [*, D_out, D_in], or short sums.
         count: Terms; no more are returned than a matrix has rows or columns.
+        improved: Whether a power iteration follows; without it half the work remains, and what
+            is left out is some times larger.
     """
     if isinstance(matrices, FactoredGradient):
         reference = matrices.inputs
@@ -93,7 +97,8 @@ def leading_terms(matrices: Tensor | FactoredGradient, count: int) -> tuple[Tens
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(reference.shape[-1], width, generator=generator, dtype=torch.float64)
     basis = _orthonormal(_times(matrices, start.to(reference)))
-    basis = _orthonormal(_times(matrices, _orthonormal(_transposed_times(matrices, basis))))
+    if improved:
+        basis = _orthonormal(_times(matrices, _orthonormal(_transposed_times(matrices, basis))))
     projected = _transposed_times(matrices, basis).mT
     squares = projected.double() @ projected.double().mT
     turn = torch.linalg.eigh(squares)[1].flip(-1)[..., :count].to(reference.dtype)
