@@ -123,7 +123,8 @@ def run_pipeline(
         if scored_examples is not None and block.start >= scored_examples:
             break
         scores = scorer.scores(block).shares.sum(0)[:-1]
-        kept.append(scores if keep_scores else scores[:, :0])
+        # A copy: a view of nothing would hold all of it.
+        kept.append(scores if keep_scores else scores[:, :0].clone())
     watch.stop()
     return PipelineRun(
         torch.cat(kept, dim=1),

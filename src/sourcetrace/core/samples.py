@@ -1,5 +1,6 @@
 """Gradients of a few examples, spread evenly, where a run measures itself."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -43,11 +44,9 @@ def probe_point(source: GradientSource, point: EvaluationPoint) -> Extraction:
 
 def extract_sample(
     source: GradientSource, point: EvaluationPoint, examples: Tensor
-) -> list[Extraction]:
-    """Return what a pass tells of these examples alone, block by block; nothing is cached."""
-    part = replace(point, examples=examples, curvature_examples=examples)
-    return [
-        source.extract(part, block, keep=False)
-        for block in source.blocks()
-        if len(part.rows(block))
-    ]
+) -> Iterator[Extraction]:
+    """Yield what the passes of these examples alone give, batch by batch; nothing is cached."""
+    everything = Block(0, len(source.training))
+    for rows in torch.split(examples, source.batch_size):
+        part = replace(point, examples=rows, curvature_examples=rows)
+        yield source.extract(part, everything, keep=False)
