@@ -1,7 +1,7 @@
 """Score the training examples block by block; a block's rows are saved as they come."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,13 @@ from sourcetrace.reporting.progress import track
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sourcetrace.core.astra import SegmentSolve
     from sourcetrace.core.attribution import BlockScores
-    from sourcetrace.core.gradient_source import GradientSource, Passes
+    from sourcetrace.core.gradient_source import GradientSource
     from sourcetrace.core.methods import Method
     from sourcetrace.core.plan import AttributionPlan
-    from sourcetrace.core.short_responses import ScoreCheck
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    AttributionPlan = BlockScores = GradientSource = Method = Passes = ScoreCheck = SegmentSolve = (
-        Task
-    ) = Tensor = Any
+    AttributionPlan = BlockScores = GradientSource = Method = Task = Tensor = Any
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +58,7 @@ def score_examples(
     from sourcetrace.core.scorers import make_scorer
     from sourcetrace.pipelines.accounting import report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
+    from sourcetrace.pipelines.source_scoring.metrics import check_metrics, solve_metrics
 
     setup = set_up_audit(
         task=task,
@@ -103,7 +100,7 @@ def score_examples(
                 residual,
             ),
         )
-    metrics = _solve_metrics(scorer.solves, source.passes) | _check_metrics(scorer.checks)
+    metrics = solve_metrics(scorer.solves, source.passes) | check_metrics(scorer.checks)
     # A run's segments come once for every dropout mask, under the same number.
     places: dict[int, list[int]] = {}
     for index, planned in enumerate(plan.segments):
@@ -185,81 +182,6 @@ def _counted_preparation(source: GradientSource, method: Method) -> AbstractCont
     if method in ("astra_source", "astra_influence"):
         return nullcontext()
     return source.work.counted("responses", units=1)
-
-
-def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, Any]:
-    """Return the largest residual and the iterations by segment, and the passes; or nothing."""
-    if not solves:
-        return {}
-    unsolved = sum(int((one.residuals > one.tolerance).sum()) for one in solves)
-    if unsolved:
-        logger.warning(
-            "%d of %d systems did not reach the tolerance; the largest residual is %.2g. Raise "
-            "attribution.astra.max_iterations, or read those scores as Source's with a rougher "
-            "curvature.",
-            unsolved,
-            sum(len(one.residuals) for one in solves),
-            max(float(one.residuals.max()) for one in solves),
-        )
-    return {
-        "astra.residual": [
-            {"value": float(one.residuals.max()), "step": one.segment} for one in solves
-        ],
-        "astra.iterations": [
-            {"value": float(one.iterations.max()), "step": one.segment} for one in solves
-        ],
-        "astra.forward_passes": {"value": float(passes.forward), "step": 0},
-        "astra.backward_passes": {"value": float(passes.backward), "step": 0},
-    }
-
-
-def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
-    """Return the error of the scores, and how they are computed, layer by layer; log it."""
-    if not checks:
-        return {}
-    error = max(check.error for check in checks)
-    refused = [check.refused for check in checks if check.refused is not None]
-    if refused:
-        logger.warning(
-            "attribution.precision: bfloat16 would be off by %.1e on a sample of pairs, more than "
-            "attribution.tolerance, %g: float32 is used. Raise the tolerance to accept it.",
-            max(refused),
-            checks[0].tolerance,
-        )
-    elif checks[0].precision != "float32":
-        logger.info(
-            "Scores are multiplied in %s; on a sample of pairs they are off by %.1e of their size",
-            checks[0].precision,
-            error,
-        )
-    choices = [choice for check in checks for choice in check.choices]
-    short = sum(choice.multiplications for choice in choices)
-    dense = sum(choice.dense_multiplications for choice in choices)
-    if short < dense:
-        logger.info(
-            "Scores take %.0f %% of the multiplications of the exact filters; on a sample of "
-            "pairs they are off by %.1e of their size (attribution.tolerance: %g)",
-            100 * short / dense,
-            error,
-            checks[0].tolerance,
-        )
-    for choice in choices:
-        logger.debug(
-            "Segment %d, %s: %s; %s",
-            choice.segment,
-            choice.layer,
-            f"{choice.terms} outer products a query" if choice.terms else "written out",
-            choice.reason,
-        )
-    terms: dict[str, Any] = {}
-    for choice in checks[0].choices:  # other members have their own, much the same
-        value = {"value": float(choice.terms), "step": choice.segment}
-        terms.setdefault(f"response_terms.{choice.layer}", []).append(value)
-    return {
-        "score_error": {"value": error, "step": 0},
-        "score_multiplications_share": {"value": short / dense, "step": 0},
-        **terms,
-    }
 
 
 def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:
