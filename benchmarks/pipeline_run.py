@@ -76,7 +76,7 @@ def run_pipeline(
             or nowhere, so that every stage computes them again. A pipeline's own `auto` takes the
             first of the three whose budget their size is within.
         cache_folder: Where `disk` keeps them.
-        tolerance: Of the scores' relative error; the scorer's own default if not given.
+        tolerance: Of the scores' relative error; the parameters' if not given.
         keep_scores: Whether they are returned; they too grow with the training data.
         scored_examples: Blocks that begin behind so many examples are not scored.
         watch: Times the stages, under the names in `STAGES` and `INGEST`.
@@ -105,8 +105,6 @@ def run_pipeline(
     source, plan = setup.source, setup.plan
     curvatures = fit_curvatures(setup, watch=watch)
     watch.start(SCORES)
-    # Named only where it is asked for: what scores may have no such argument.
-    options = {} if tolerance is None else {"tolerance": tolerance}
     scorer = make_scorer(
         attribution.method,
         source,
@@ -116,7 +114,8 @@ def run_pipeline(
         higher_is_better=task.measurement_higher_is_better,
         solve=SolveSettings(**attribution.astra.model_dump()),
         projection_dimension=attribution.projection_dimension,
-        **options,
+        tolerance=attribution.tolerance if tolerance is None else tolerance,
+        precision=attribution.precision,
     )
     kept = []
     for block in source.blocks():

@@ -126,3 +126,9 @@ def test_the_shortest_sum_of_an_exact_one_has_its_length():
     left, right = shortest_sum(factors.dense(), 16, OUTPUTS, tolerance=1e-6)
     assert left.shape == (4, 1, 3, OUTPUTS)
     assert_close(left.mT @ right, factors.dense())
+
+
+def test_what_hardly_falls_is_given_up_without_a_number_too_large_for_floats():
+    """Equal singular values leave out all but a sliver at every length."""
+    matrices = torch.eye(200, dtype=torch.float64).unsqueeze(0)
+    assert shortest_sum(matrices, 2, 100, tolerance=1e-6) is None

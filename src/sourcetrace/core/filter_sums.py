@@ -12,7 +12,7 @@ in the norm in which entry jk weighs as much as it contributes to scores, d_j |F
 d² = E[g²] E[g'²] and e² = E[a²] E[a'²]: the truncated singular value decomposition of
 diag(d) F diag(e) is the best sum of that length, and what it leaves out, relative to the whole,
 is the relative error of the scores where coordinates are uncorrelated. *Derived*;
-`core.short_walk` checks it on scores of the run itself.
+`core.short_responses` checks it on scores of the run itself.
 """
 
 import math

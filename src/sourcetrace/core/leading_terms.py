@@ -71,7 +71,8 @@ def _hopeless(
         return False
     # As a power of the length: where it falls faster, this gives up a little too early at most.
     fall = math.log(before[1] / now[1]) / math.log(now[0] / before[0])
-    return fall <= 0 or now[0] * (now[1] / tolerance) ** (1 / fall) > _HOPE * longest
+    # In logarithms: the predicted length may be beyond any float.
+    return fall <= 0 or math.log(now[1] / tolerance) > fall * math.log(_HOPE * longest / now[0])
 
 
 def leading_terms(
