@@ -1,20 +1,24 @@
 """Run the project as `python -m sourcetrace` or `sourcetrace`.
 
-`sourcetrace audit …` is an audit with exit codes; anything else is `kedro run …`.
+`sourcetrace audit …` is an audit with exit codes, and so on as `commands` names them; anything
+else is `kedro run …`.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sourcetrace.command import audit
+from sourcetrace.commands import COMMANDS
 
 
 def main(*args: Any, **kwargs: Any) -> Any:
-    """Run `audit` of this package, or `kedro run` of this project."""
+    """Run a command of this package, or `kedro run` of this project."""
     given = list(args[0]) if args else sys.argv[1:]
-    if given[:1] == ["audit"]:
-        return audit(given[1:], prog_name="sourcetrace audit")
+    if given and given[0] in COMMANDS:
+        module, name = COMMANDS[given[0]].split(":")
+        command = getattr(import_module(module), name)
+        return command(given[1:], prog_name=f"sourcetrace {given[0]}")
     from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import configure_project
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sourcetrace import command
+from sourcetrace.commands import audit as command
 from sourcetrace.gate.metric_names import METRICS
 from sourcetrace.gate.report import OUTCOMES
 from sourcetrace.parameters import GateParameters

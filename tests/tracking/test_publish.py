@@ -262,7 +262,7 @@ def test_a_server_that_is_down_loses_nothing_and_the_log_says_what_to_run(
     audit = audit_record(run_id=start_run(), model=CHURN_1)
     with caplog.at_level(logging.WARNING):
         record_audit(Down(), audit, **files)
-    assert "python -m sourcetrace.tracking.send_pending" in caplog.text
+    assert "sourcetrace sync" in caplog.text
     assert "hunter2" not in caplog.text
     assert read_pending(files["pending"]) == [audit]
     assert [row["status"] for row in read_audits(files["log"])] == ["pass"]

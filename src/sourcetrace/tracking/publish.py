@@ -25,7 +25,7 @@ from sourcetrace.tracking.secrets import hide_credentials
 
 logger = logging.getLogger(__name__)
 
-SEND_COMMAND = "python -m sourcetrace.tracking.send_pending"
+SEND_COMMAND = "sourcetrace sync"
 
 
 def record_audit(

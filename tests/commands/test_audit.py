@@ -8,7 +8,7 @@ import sys
 import click
 import pytest
 
-from sourcetrace import command
+from sourcetrace.commands import audit as command
 from sourcetrace.core.errors import InputError
 from sourcetrace.gate.failure import GateFailed
 from tests.gate.examples import verdict

@@ -1,0 +1,9 @@
+"""What the command `sourcetrace` can do besides `kedro run`, one module each."""
+
+from collections.abc import Mapping
+
+COMMANDS: Mapping[str, str] = {
+    "audit": "sourcetrace.commands.audit:audit",
+    "sync": "sourcetrace.commands.sync:sync",
+}
+"""Name -> where its click command is; imported when it is called."""
