@@ -36,7 +36,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.workloads import Workload, build_network, draw_labels, margin
 
 from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.covariance import CovarianceSums, LayerCovariances, merge
 from sourcetrace.core.curvature import CurvatureBlock, eigen_basis
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
@@ -215,18 +215,20 @@ def _fit(
 ) -> dict[str, CurvatureBlock]:
     """Return EK-FAC of every layer."""
     layers = source.coverage.layers
-    covariances = {layer.name: CovarianceSums.zeros(layer, source.device) for layer in layers}
+    covariances: LayerCovariances | None = None
     for block in source.blocks():
         with timer.stage(CAPTURE):
             inputs, gradients = _capture(source, point, block)
         with timer.stage(COVARIANCES):
-            for layer in layers:
-                name = layer.name
-                covariances[name] = covariances[name].update(inputs[name], gradients[name])
+            found = {
+                layer.name: CovarianceSums.of(layer, inputs[layer.name], gradients[layer.name])
+                for layer in layers
+            }
+            covariances = merge(covariances, found)
     with timer.stage(EIGENDECOMPOSITION):
         bases = {
             name: eigen_basis(*sums.compute(), dtype=source.dtype)
-            for name, sums in covariances.items()
+            for name, sums in (covariances or {}).items()
         }
     squares = {
         layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=source.device)

@@ -8,7 +8,7 @@ from sourcetrace.core.capture import capture_forward
 from sourcetrace.core.covariance import CovarianceSums, mean_covariances, merge
 from sourcetrace.core.layers import Layer, find_layers
 from tests.oracles.dense import kronecker_factors
-from tests.tiny import CPU, assert_close, seeded
+from tests.tiny import assert_close, seeded
 
 
 def sum_of_sines(outputs: Tensor) -> Tensor:
@@ -33,10 +33,10 @@ def prepared(name: str, examples: int = 7) -> tuple[nn.Sequential, Layer, Tensor
     return model, layer, inputs
 
 
-def updated(sums: CovarianceSums, model: nn.Module, layer: Layer, inputs: Tensor) -> CovarianceSums:
+def sums_of(model: nn.Module, layer: Layer, inputs: Tensor) -> CovarianceSums:
     passed = capture_forward(model, [layer], lambda: model(inputs))
     gradients = passed.output_gradients(sum_of_sines(passed.outputs), last=True)
-    return sums.update(passed.inputs()[layer.name], gradients[layer.name])
+    return CovarianceSums.of(layer, passed.inputs()[layer.name], gradients[layer.name])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -47,58 +47,46 @@ def test_equal_the_sums_of_outer_products(name):
         return sum_of_sines(model(inputs[example : example + 1])).sum()
 
     expected = kronecker_factors(model[0], loss_of, len(inputs))
-    found = updated(CovarianceSums.zeros(layer, CPU), model, layer, inputs).compute()
+    found = sums_of(model, layer, inputs).compute()
     assert_close(found[0], expected[0])
     assert_close(found[1], expected[1])
 
 
-def test_unchanged_by_the_batch_size():
-    model, layer, inputs = prepared("convolution in groups")
-    whole = updated(CovarianceSums.zeros(layer, CPU), model, layer, inputs)
-    sums = CovarianceSums.zeros(layer, CPU)
-    for part in inputs.split(3):
-        sums = updated(sums, model, layer, part)
-    assert sums.examples == whole.examples == len(inputs)
-    for found, expected in zip(sums.compute(), whole.compute(), strict=True):
-        assert_close(found, expected)
-
-
 def test_sums_of_parts_merge_to_those_of_the_whole():
     model, layer, inputs = prepared("convolution in groups")
-    zeros = CovarianceSums.zeros(layer, CPU)
     total = None
     for part in inputs.split(3):
-        total = merge(total, {"0": updated(zeros, model, layer, part)})
-    whole = updated(zeros, model, layer, inputs)
-    assert total["0"].examples == len(inputs)
+        total = merge(total, {"0": sums_of(model, layer, part)})
+    whole = sums_of(model, layer, inputs)
+    assert total["0"].examples == whole.examples == len(inputs)
     for found, expected in zip(total["0"].compute(), whole.compute(), strict=True):
         assert_close(found, expected)
 
 
-def test_an_update_leaves_the_sums_it_began_with():
+def test_a_merge_leaves_what_it_adds():
     model, layer, inputs = prepared("linear")
-    before = CovarianceSums.zeros(layer, CPU)
-    updated(before, model, layer, inputs)
-    assert before.examples == 0
-    assert not before.activation.any()
-    assert not before.pseudo_gradient.any()
+    first, second = (sums_of(model, layer, part) for part in (inputs[:2], inputs[2:]))
+    kept = [(one.activation.clone(), one.pseudo_gradient.clone()) for one in (first, second)]
+    merge(merge(None, {"0": first}), {"0": second})
+    for one, (activation, pseudo_gradient) in zip((first, second), kept, strict=True):
+        assert torch.equal(one.activation, activation)
+        assert torch.equal(one.pseudo_gradient, pseudo_gradient)
 
 
 def test_float32_batches_are_summed_in_float64():
     _, layer, _ = prepared("linear")
-    sums = CovarianceSums.zeros(layer, CPU)
+    total = None
     large, small = torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 4)
     large[..., 0], small[..., 0] = 2.0**13, 1.0
     # 2²⁶ + 1 is not a float32: its running sum would never grow.
     for inputs in (large, small):
-        sums = sums.update(inputs, torch.ones(1, 1, 1, 2))
-    assert sums.activation[0, 0, 0].item() == 2**26 + 1
+        total = merge(total, {"0": CovarianceSums.of(layer, inputs, torch.ones(1, 1, 1, 2))})
+    assert total["0"].activation[0, 0, 0].item() == 2**26 + 1
 
 
 def test_checkpoints_of_a_segment_count_alike_whatever_their_examples():
     model, layer, inputs = prepared("linear")
-    zeros = CovarianceSums.zeros(layer, CPU)
-    few, many = (updated(zeros, model, layer, part) for part in (inputs[:2], inputs[2:]))
+    few, many = (sums_of(model, layer, part) for part in (inputs[:2], inputs[2:]))
     for found, first, second in zip(
         mean_covariances([few, many]), few.compute(), many.compute(), strict=True
     ):

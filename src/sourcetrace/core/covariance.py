@@ -1,8 +1,9 @@
 """Activation and pseudo-gradient covariances of a layer, as sums that can be merged.
 
 A = E[Σ_s a_s a_sᵀ] and G = E[Σ_s g_s g_sᵀ], expectations over examples, g with labels drawn
-from the model. Sums are kept in float64: products of one batch are exact enough in the
-working precision, their running sum over a large data set is not.
+from the model. Products of one batch are exact enough in the working precision, their running
+sum over a large data set is not: batches are merged in float64, in place, because for a wide
+layer a copy of the sum takes longer than the product.
 
 A side is kept as its diagonal alone where one-hot inputs make it diagonal (an embedding's A),
 and where it is wider than `MAXIMUM_FACTOR` (a language model's output layer). Its eigenbasis
@@ -52,22 +53,16 @@ class CovarianceSums:
     examples: int
 
     @classmethod
-    def zeros(cls, layer: Layer, device: torch.device) -> "CovarianceSums":
-        """Return the sums over no example."""
-        groups, outputs, inputs = layer.shape
+    def of(
+        cls, layer: Layer, inputs: Positions, sampled_output_gradients: Positions
+    ) -> "CovarianceSums":
+        """Return the sums over a batch, in its own precision.
 
-        def zeros(size: int, *, diagonal: bool) -> Tensor:
-            shape = (groups, size) if diagonal else (groups, size, size)
-            return torch.zeros(shape, dtype=torch.float64, device=device)
-
-        return cls(
-            zeros(inputs, diagonal=layer.indexed or inputs > MAXIMUM_FACTOR),
-            zeros(outputs, diagonal=outputs > MAXIMUM_FACTOR),
-            0,
-        )
-
-    def update(self, inputs: Positions, sampled_output_gradients: Positions) -> "CovarianceSums":
-        """Add a batch: inputs [N, groups, S, D_in], gradients [N, groups, S, D_out]."""
+        Args:
+            layer: The layer.
+            inputs: [N, groups, S, D_in], or the indices of one-hot inputs, [N, S].
+            sampled_output_gradients: [N, groups, S, D_out].
+        """
         count = len(inputs)
         if isinstance(inputs, TiedPositions) or isinstance(sampled_output_gradients, TiedPositions):
             gradient = tied_gradient(inputs, sampled_output_gradients)
@@ -76,13 +71,12 @@ class CovarianceSums:
         elif not inputs.is_floating_point():
             without = (inputs < 0)[:, None, :, None]
             sampled_output_gradients = sampled_output_gradients.masked_fill(without, 0)
-        return replace(
-            self,
-            activation=_added(self.activation, inputs, first=not self.examples),
-            pseudo_gradient=_added(
-                self.pseudo_gradient, sampled_output_gradients, first=not self.examples
+        return cls(
+            _summed(inputs, width=layer.inputs, dtype=sampled_output_gradients.dtype),
+            _summed(
+                sampled_output_gradients, width=layer.outputs, dtype=sampled_output_gradients.dtype
             ),
-            examples=self.examples + count,
+            count,
         )
 
     def to(self, device: torch.device) -> "CovarianceSums":
@@ -98,22 +92,20 @@ class CovarianceSums:
         return self.activation / self.examples, self.pseudo_gradient / self.examples
 
 
-def _added(total: Tensor, values: Tensor, *, first: bool) -> Tensor:
-    """Add Σ over examples and positions of x xᵀ to [groups, D, D] or its diagonal [groups, D].
+def _summed(values: Tensor, *, width: int, dtype: torch.dtype) -> Tensor:
+    """Return Σ over examples and positions of x xᵀ, [groups, D, D], or its diagonal [groups, D].
 
     Args:
-        total: The sum so far.
         values: [N, groups, S, D], or the indices of one-hot x, [N, S], -1 for none.
-        first: Whether the sum so far is 0, which then need not be read.
+        width: D.
+        dtype: Of the diagonal of one-hot x.
     """
     if not values.is_floating_point():
         found = values[values >= 0].flatten()
-        return total + torch.bincount(found, minlength=total.shape[1]).to(total.dtype)
-    if is_diagonal(total):
-        return total + values.square().sum((0, 2)).double()
-    rows = values.transpose(0, 1).flatten(1, 2)
-    product = _gram(rows)
-    return product.double() if first else total + product
+        return torch.bincount(found, minlength=width).to(dtype).unsqueeze(0)
+    if width > MAXIMUM_FACTOR:
+        return values.square().sum((0, 2))
+    return _gram(values.transpose(0, 1).flatten(1, 2))
 
 
 def _gram(rows: Tensor, *, halvings: int = _HALVINGS) -> Tensor:
@@ -150,13 +142,25 @@ LayerCovariances = Mapping[str, CovarianceSums]
 
 
 def merge(total: LayerCovariances | None, more: LayerCovariances) -> LayerCovariances:
-    """Add two sets of sums; `total` may be None for nothing yet."""
+    """Return two sets of sums added up, in float64.
+
+    Args:
+        total: An earlier result of this function, which is added to in place; None for nothing.
+        more: What is added; it stays as it is.
+    """
     if total is None:
-        return more
+        return {
+            name: CovarianceSums(
+                sums.activation.to(torch.float64, copy=True),
+                sums.pseudo_gradient.to(torch.float64, copy=True),
+                sums.examples,
+            )
+            for name, sums in more.items()
+        }
     return {
         name: CovarianceSums(
-            total[name].activation + sums.activation,
-            total[name].pseudo_gradient + sums.pseudo_gradient,
+            total[name].activation.add_(sums.activation),
+            total[name].pseudo_gradient.add_(sums.pseudo_gradient),
             total[name].examples + sums.examples,
         )
         for name, sums in more.items()

@@ -23,6 +23,10 @@ _CHUNK_BYTES = 16 * 2**20
 _FEWEST_ROWS = 32
 _MOST_BYTES = 512 * 2**20
 
+_SLAB_BYTES = 4 * 2**20
+"""What is written out and used up at once: about what stays in a core's cache. Larger pieces take
+several times as long, because memory is then written, read and, at every allocation, cleared."""
+
 
 @dataclass(frozen=True)
 class FactoredGradient:
@@ -70,6 +74,24 @@ class FactoredGradient:
             rows = slice(start, start + step)
             yield rows, FactoredGradient(self.inputs[rows], self.output_gradients[rows]).dense()
 
+    def dense_slabs(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yield examples, outputs, and these outputs' rows of these examples' gradients.
+
+        For what is used up at once; on a GPU, where every piece costs a launch, pieces are large.
+        """
+        groups, outputs, inputs = self.shape
+        budget = _SLAB_BYTES if self.inputs.device.type == "cpu" else _MOST_BYTES
+        row = groups * inputs * self.inputs.element_size()
+        examples = max(1, min(len(self), _FEWEST_ROWS, budget // row))
+        height = max(1, min(outputs, budget // (examples * row)))
+        examples = max(examples, budget // (height * row))
+        for start in range(0, len(self), examples):
+            rows = slice(start, start + examples)
+            for first in range(0, outputs, height):
+                taken = slice(first, first + height)
+                gradients = self.output_gradients[rows, :, :, taken]
+                yield rows, taken, FactoredGradient(self.inputs[rows], gradients).dense()
+
     def summed(self) -> Tensor:
         """Return the sum over the examples, [1, groups, D_out, D_in]."""
         inputs = self.inputs.transpose(0, 1).flatten(1, 2)
@@ -104,8 +126,8 @@ class FactoredGradient:
             outputs = rotated.output_gradients[:, :, 0].transpose(0, 1)
             return outputs.square().mT @ inputs.square()
         total = self.inputs.new_zeros(self.shape)
-        for _, part in rotated.dense_parts():
-            total += part.square().sum(0)
+        for _, taken, part in rotated.dense_slabs():
+            total[:, taken] += part.square_().sum(0)
         return total
 
     @property
@@ -125,8 +147,10 @@ class FactoredGradient:
             queries = queries.dense()
         groups, outputs, inputs = self.shape
         if self.terms > 1:
-            flat = queries.flatten(1).T
-            return torch.cat([product(one.flatten(1), flat) for _, one in self.dense_parts()]).T
+            found = self.inputs.new_zeros(queries.shape[0], len(self))
+            for rows, taken, part in self.dense_slabs():
+                found[:, rows] += product(queries[:, :, taken].flatten(1), part.flatten(1).T)
+            return found
         if outputs * inputs <= _SMALL_BLOCK * (outputs + inputs):
             # Many small groups, a normalisation's features: one product, not one a group.
             return product(self.dense().flatten(1), queries.flatten(1).T).T

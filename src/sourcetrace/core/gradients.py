@@ -50,6 +50,7 @@ class DenseGradient:
 
     def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
         """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [groups, D_out, D_in]; bases are [groups, D, D]."""
+        # Not in place: without bases the rotated gradients are these.
         return self.rotated(input_basis, output_basis).values.square().sum(0)
 
     def products(self, queries: Tensor | FactoredGradient) -> Tensor:

@@ -16,6 +16,7 @@ from sourcetrace.core.covariance import CovarianceSums, LayerCovariances, merge
 from sourcetrace.core.gradients import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.objective import ExampleGenerator, Objective
+from sourcetrace.core.positions import Positions
 from sourcetrace.core.work import Work
 
 
@@ -99,8 +100,8 @@ def training_passes(
         sampled = captured.gradients(inputs, sampled_outputs)
     with work.counted("covariances", units=int(own.sum())):
         covariances = {
-            layer.name: CovarianceSums.zeros(layer, loss.device).update(
-                inputs[layer.name][own], sampled_outputs[layer.name][own]
+            layer.name: CovarianceSums.of(
+                layer, _own(inputs[layer.name], own), _own(sampled_outputs[layer.name], own)
             )
             for layer in layers
         }
@@ -193,6 +194,11 @@ def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
         concatenate([gradients for _, gradients, _ in parts]),
         concatenate([losses for _, _, losses in parts]),
     )
+
+
+def _own(positions: Positions, own: Tensor) -> Positions:
+    """Return the rows in `own`; indexing would copy where it is all of them, the usual case."""
+    return positions if bool(own.all()) else positions[own]
 
 
 def _signals(

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.capture import ForwardPass, capture_forward
-from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.covariance import CovarianceSums, merge
 from sourcetrace.core.gradients import LayerGradient
 from sourcetrace.core.layers import Coverage, find_layers
 from tests.oracles.dense import named_gradients
-from tests.tiny import CPU, assert_close
+from tests.tiny import assert_close
 
 Run = Callable[[Tensor], Tensor]
 """Examples, first dimension first -> outputs, [N, …]."""
@@ -77,12 +77,13 @@ def check_covariances(model: nn.Module, inputs: Tensor, name: str, run: Run | No
     (layer,) = [layer for layer in coverage.layers if layer.name == name]
     found = []
     for size in (len(inputs), 2):
-        sums = CovarianceSums.zeros(layer, CPU)
+        sums = None
         for part in inputs.split(size):
             _, captured = passed(model, part, run)
             outputs = captured.output_gradients(sum_of_sines(captured.outputs), last=True)
-            sums = sums.update(captured.inputs()[name], outputs[name])
-        found.append(sums.compute())
+            one = CovarianceSums.of(layer, captured.inputs()[name], outputs[name])
+            sums = merge(sums, {name: one})
+        found.append(sums[name].compute())
     assert_close(found[0][0], found[1][0])
     assert_close(found[0][1], found[1][1])
     return found[0]

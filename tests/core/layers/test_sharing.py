@@ -16,7 +16,7 @@ from tests.core.layers.checks import (
     sum_of_sines,
 )
 from tests.oracles.dense import named_gradients
-from tests.tiny import CPU, assert_close, seeded
+from tests.tiny import assert_close, seeded
 
 
 class Repeats(nn.Module):
@@ -157,11 +157,11 @@ def test_some_examples_of_a_tied_layer_can_be_taken():
     inputs = captured.inputs()["embedding"]
     outputs = captured.output_gradients(sum_of_sines(captured.outputs), last=True)["embedding"]
     own = torch.tensor([True, False, True, True])
-    zeros = CovarianceSums.zeros(coverage.layers[0], CPU)
-    some = zeros.update(inputs[own], outputs[own])
+    (layer, *_) = coverage.layers
+    some = CovarianceSums.of(layer, inputs[own], outputs[own])
     _, captured = passed(model, tokens[own])
     gradients = captured.output_gradients(sum_of_sines(captured.outputs), last=True)
-    expected = zeros.update(captured.inputs()["embedding"], gradients["embedding"])
+    expected = CovarianceSums.of(layer, captured.inputs()["embedding"], gradients["embedding"])
     assert some.examples == 3
     assert_close(some.activation, expected.activation)
     assert_close(some.pseudo_gradient, expected.pseudo_gradient)

@@ -36,11 +36,13 @@ def _patches(module: Any, inputs: Tensor) -> Tensor:
             2 + dimension, dilation * (kernel - 1) + 1, module.stride[dimension]
         )
         values = windows[..., ::dilation]
-    # [N, C_in, out…, kernel…], channels slowest, so groups are contiguous.
+    # [N, C_in, out…, kernel…], channels slowest, so groups are contiguous. All of it is a view
+    # until the one copy at the end: patches are the largest tensors of a convolution.
     examples, groups = inputs.shape[0], module.groups
-    out, kernels = values.shape[2 : 2 + space], values.shape[2 + space :]
-    split = values.reshape(examples, groups, -1, out.numel(), kernels.numel())
-    return split.transpose(2, 3).flatten(3)
+    grouped = values.unflatten(1, (groups, -1))
+    out = range(3, 3 + space)
+    patches = grouped.permute(0, 1, *out, 2, *range(3 + space, 3 + 2 * space))
+    return patches.reshape(examples, groups, grouped.shape[3 : 3 + space].numel(), -1)
 
 
 def _output_channels(module: Any, gradients: Tensor) -> Tensor:
