@@ -1,6 +1,7 @@
 """Per-example gradients, Kronecker factors and functions of a matrix, written out densely.
 
-A layer's gradient is laid out as [groups, D_out, D_in] with the bias as the last column. A
+A layer's gradient is laid out as [groups, D_out, D_in] with the bias as the last column; of a
+convolution's D_in the channels run fastest. A
 gradient of a whole model is one row: its layers in order, each laid out so and flattened.
 """
 
@@ -19,7 +20,8 @@ def layer_gradients(module: nn.Module, loss_of: LossOfExample, examples: int) ->
     rows = [torch.autograd.grad(loss_of(example), parameters) for example in range(examples)]
     groups = getattr(module, "groups", 1)
     channels = module.weight.shape[0] // groups
-    columns = [torch.stack([row[0] for row in rows]).reshape(examples, groups, channels, -1)]
+    weights = torch.stack([row[0] for row in rows]).movedim(2, -1)
+    columns = [weights.reshape(examples, groups, channels, -1)]
     if module.bias is not None:
         bias = torch.stack([row[1] for row in rows])
         columns.append(bias.reshape(examples, groups, channels, 1))
@@ -56,7 +58,7 @@ def layer_inputs(module: nn.Module, values: Tensor) -> Tensor:
     rows = []
     for group in range(groups):
         channel = group * channels
-        row = [derivative["weight"][:, channel, channel].flatten(1)]
+        row = [derivative["weight"][:, channel, channel].movedim(1, -1).flatten(1)]
         if module.bias is not None:
             row.append(derivative["bias"][:, channel, channel].unsqueeze(1))
         rows.append(torch.cat(row, dim=1))

@@ -192,20 +192,22 @@ class GradientSource:
         Args:
             point: The weights.
             block: The examples.
-            keep: Whether the cache is offered the gradients.
+            keep: Whether the cache is offered the gradients. One that keeps nothing gets no
+                gradients with sampled labels, and nor does the result.
         """
         rows = point.rows(block)
+        sampled = self._cache.keeps or not keep
         passed = self._halving.run(
-            lambda part: self._passes_of(point, part), rows, join=join_training
+            lambda part: self._passes_of(point, part, sampled=sampled), rows, join=join_training
         )
-        if keep:
+        if keep and sampled:
             self._keep(point, block, passed.gradients, passed.sampled)
         own = torch.isin(rows, point.curvature_examples)
         return Extraction(
             passed.signals, passed.gradients, _rows(passed.sampled, own), passed.covariances
         )
 
-    def _passes_of(self, point: EvaluationPoint, rows: Tensor) -> TrainingPasses:
+    def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
         batch = self.training.batch(rows.tolist(), self.device)
         with self.thinned(point, examples=len(rows)):
             passed = training_passes(
@@ -218,6 +220,7 @@ class GradientSource:
                 seeds=self.training.seeds(
                     rows.tolist(), seed=self.seed, purpose=point.draws or point.id
                 ),
+                sampled=sampled,
                 work=self.work,
             )
         # Not before: a batch that did not fit into memory is run again.

@@ -44,7 +44,7 @@ class TrainingPasses:
     Attributes:
         signals: A row an example.
         gradients: Of the given labels' loss, by layer.
-        sampled: Of the sampled labels' loss, by layer, n rows.
+        sampled: Of the sampled labels' loss, by layer, n rows; none if they were not asked for.
         covariances: Sums over the stage's own examples, by layer.
     """
 
@@ -67,6 +67,7 @@ def training_passes(
     rows: Tensor,
     own: Tensor,
     seeds: Sequence[int],
+    sampled: bool,
     work: Work,
 ) -> TrainingPasses:
     """Run the passes of a batch of training examples.
@@ -79,6 +80,7 @@ def training_passes(
         rows: Their numbers, [n].
         own: Which of them make up the curvature, [n].
         seeds: Of their sampled labels.
+        sampled: Whether these labels' gradients are made up, and not their covariances alone.
         work: Counts the multiplications.
     """
     count = len(rows)
@@ -97,7 +99,7 @@ def training_passes(
             per_example_loss(loss, name="train_loss", examples=count), last=True
         )
         gradients = captured.gradients(inputs, outputs)
-        sampled = captured.gradients(inputs, sampled_outputs)
+        sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
     with work.counted("covariances", units=int(own.sum())):
         covariances = {
             layer.name: CovarianceSums.of(
@@ -106,7 +108,7 @@ def training_passes(
             for layer in layers
         }
     signals = _signals(objective, rows, captured.outputs, batch, loss, gradients)
-    return TrainingPasses(signals, gradients, sampled, covariances)
+    return TrainingPasses(signals, gradients, sampled_gradients, covariances)
 
 
 def gradients_alone(

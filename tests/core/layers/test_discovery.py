@@ -200,7 +200,7 @@ def test_split_layers_have_the_columns_of_one(together):
     images = torch.zeros(2, 4, 3, 3, dtype=torch.float64)
     coverage = find_layers(model, lambda: model(images), lambda n: together or n)
     matrices = [layer.weight_matrix(tensors) for layer in coverage.layers]
-    weight = model[0].weight.detach().reshape(2, 3, -1)
+    weight = model[0].weight.detach().movedim(1, -1).reshape(2, 3, -1)
     bias = model[0].bias.detach().reshape(2, 3, 1)
     assert_close(torch.cat(matrices, 2), torch.cat([weight, bias], 2))
     assert len(matrices) == (1 if together else 2)

@@ -96,6 +96,10 @@ class Layer:
         """Whether an embedding and another module share the weight."""
         return any(site.kind.indexed for site in self.sites) and not self.indexed
 
+    @property
+    def _channels_last(self) -> bool:
+        return self.sites[0].kind.channels_last
+
     def inputs_of(self, module: nn.Module, values: Tensor, site: Site | None = None) -> Tensor:
         """Return one call's layer inputs, [N, groups, S, D_in], ones appended for a bias.
 
@@ -131,6 +135,8 @@ class Layer:
             weight = tensors[self.weight]
             if self.transposed:
                 weight = weight.mT
+            if self._channels_last:
+                weight = weight.movedim(1, -1)
             columns.append(weight.reshape(self.groups, self.outputs, -1))
         if self.bias is not None:
             columns.append(tensors[self.bias].reshape(self.groups, self.outputs, 1))
@@ -150,6 +156,9 @@ class Layer:
             values = matrix[..., :-1] if self.has_bias else matrix
             if self.transposed:
                 tensors[self.weight] = values.reshape(*leading, *shape[::-1]).mT
+            elif self._channels_last:
+                last = values.reshape(*leading, shape[0], *shape[2:], shape[1])
+                tensors[self.weight] = last.movedim(-1, len(leading) + 1)
             else:
                 tensors[self.weight] = values.reshape(*leading, *shape)
         if self.bias is not None:

@@ -29,6 +29,8 @@ class LayerType:
         output_positions: Module and output gradient, [N, …] -> [N, groups, S, D_out].
         groups: Number of independent blocks of the weight.
         transposed: Whether the weight is stored as [D_in, D_out].
+        channels_last: Whether D_in runs over the weight's second dimension fastest: a convolution's
+            kernel positions slowest, its channels fastest.
         indexed: Whether the inputs are one-hot and given by their index.
         feature_dimensions: How many last dimensions of the input are features; those before may
             be in any order, so that the example need not be the first. None where it must be.
@@ -40,6 +42,7 @@ class LayerType:
     output_positions: Callable[[Any, Tensor], Tensor]
     groups: Callable[[Any], int] = one_group
     transposed: bool = False
+    channels_last: bool = False
     indexed: bool = False
     feature_dimensions: Callable[[Any], int] | None = None
     refusal: Callable[[Any], str] = always_fits
