@@ -69,8 +69,11 @@ def reason_of(error: BaseException) -> str:
     """Return what went wrong, in a line; a server's address may hold a password."""
     if isinstance(error, ServerAway):
         return error.message.removeprefix("MLflow's server is away: ")
-    line = hide_credentials(str(error).split("\n", 1)[0])
-    return shorten(f"{type(error).__name__}: {line}", limit=200)
+    # The connection's own error says where and why; what MLflow makes of it is long.
+    behind = [one for one in _chain(error) if isinstance(one, urllib3.exceptions.HTTPError)]
+    said = next((one for one in reversed(behind)), error)
+    line = hide_credentials(str(said).strip().split("\n", 1)[0])
+    return shorten(f"{type(said).__name__}: {line}", limit=200)
 
 
 def _is_outage(error: BaseException) -> bool:

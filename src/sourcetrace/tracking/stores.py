@@ -81,8 +81,10 @@ class GuardedTrackingStore(GuardedStore):
         run_name: str | None,
     ) -> Run:
         """Create a run, on the server or on this machine."""
-        key = RunTag(RUN_KEY, uuid.uuid4().hex)
-        tags = [*tags, key]
+        key = next((tag.value for tag in tags if tag.key == RUN_KEY), None)
+        if key is None:
+            key = uuid.uuid4().hex
+            tags = [*tags, RunTag(RUN_KEY, key)]
         try:
             run = self._connection.ask(
                 lambda: self._make().create_run(experiment_id, user_id, start_time, tags, run_name)
@@ -90,7 +92,7 @@ class GuardedTrackingStore(GuardedStore):
         except ServerAway:
             known = experiment_id != UNKNOWN_EXPERIMENT
             journal = self._connection.begin_run(
-                key.value,
+                key,
                 experiment=self._connection.experiments.get(experiment_id),
                 experiment_id=experiment_id if known else None,
                 name=run_name,
