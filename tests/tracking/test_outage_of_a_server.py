@@ -260,7 +260,7 @@ def test_a_version_that_is_not_there_leaves_the_audit_waiting_and_the_rest_is_se
     assert "there is no version 1 of a registered model" in problem
     client = MlflowClient()
     client.create_registered_model(name)
-    client.create_model_version(name, "s3://somewhere")
+    client.create_model_version(name, "s3://somewhere/model")
     sent = send(audit)
     assert (sent.runs, sent.audits, sent.problems) == (0, 1, [])
     assert client.get_model_version(name, "1").aliases == ["audited"]
