@@ -56,7 +56,7 @@ class LineageHook:
         self._outputs, self._model, self._recorded = {}, None, False
         if not _records_audit(pipeline, catalog):
             return
-        log = _log_path(catalog)
+        log = audit_log_path(catalog)
         for problem in verify_audit_log(log):
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
         self._model = _reference(catalog)
@@ -92,7 +92,7 @@ class LineageHook:
         self._recorded = True
         try:
             record = self._make_record(pipeline, catalog, error=error)
-            log = _log_path(catalog)
+            log = audit_log_path(catalog)
             client = MlflowClient() if self._run_id else None
             if client is not None:
                 _tag_device(client, self._run_id, catalog)
@@ -171,7 +171,8 @@ class LineageHook:
             warn_of_mismatch(version, digest)
 
 
-def _log_path(catalog: DataCatalog) -> Path:
+def audit_log_path(catalog: DataCatalog) -> Path:
+    """Return where the history of audits is."""
     dataset: Any = catalog["audit_log"]
     path: Path = dataset.path
     return path
