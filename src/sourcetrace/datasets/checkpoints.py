@@ -97,6 +97,26 @@ class CheckpointFolder:
             )
         return files
 
+    def digests(self, known: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return name -> SHA-256 of every checkpoint, and of the JSON beside it where it has one.
+
+        Args:
+            known: Name -> digest of checkpoints that were read already; without it, every file is
+                read.
+
+        Raises:
+            InputError: If there are no checkpoints.
+        """
+        found = dict(known or {})
+        for file in self.files():
+            name = file.relative_to(self._folder)
+            if name.as_posix() not in found:
+                found[name.as_posix()] = _digest(file, file.read_bytes())
+            if file.suffix == ".safetensors" and file.with_suffix(".json").exists():
+                sidecar = file.with_suffix(".json").read_bytes()
+                found[name.with_suffix(".json").as_posix()] = hashlib.sha256(sidecar).hexdigest()
+        return found
+
     def load(self, file: Path) -> Checkpoint:
         """Read one checkpoint.
 
