@@ -16,8 +16,10 @@ from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.task import code_digest
 from sourcetrace.parameters import TrackingParameters
 from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.tracking.audit_key import key_parts, limits_part
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.environment import device_tag
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 _JUDGED = ("audit_summary", "gate_report", "verification_summary")
 """Outputs after which an audit's record is no longer what it was."""
 
+_SCORED = ("checkpoint_manifest", "data_digests", "covariances", "curvature", "attribution_scores")
+"""Outputs of the numerical stages; a run that makes all of them knows what its audit is of."""
+
 _KEPT = (*_JUDGED, "data_digests", "checkpoint_manifest")
 
 
@@ -40,6 +45,7 @@ class LineageHook:
     def __init__(self) -> None:
         self._run_id = ""
         self._outputs: dict[str, Any] = {}
+        self._made: set[str] = set()
         self._model: ModelReference | None = None
         self._recorded = False
 
@@ -52,7 +58,7 @@ class LineageHook:
         """
         run = mlflow.active_run()
         self._run_id = run.info.run_id if run else ""
-        self._outputs, self._model, self._recorded = {}, None, False
+        self._outputs, self._made, self._model, self._recorded = {}, set(), None, False
         if not _records_audit(pipeline, catalog):
             return
         log = _log_path(catalog)
@@ -68,6 +74,7 @@ class LineageHook:
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
         """Keep what the record needs, and say early where training data was exchanged."""
+        self._made |= set(outputs)
         self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
         if "trained_data_digest" in outputs and self._run_id:
             MlflowClient().set_tag(self._run_id, TRAINING_DIGEST, outputs["trained_data_digest"])
@@ -134,7 +141,35 @@ class LineageHook:
             checkpoints=() if manifest is None else _checkpoints(manifest),
             report_sha256=_file_digest(getattr(catalog["cleaning_report"], "_filepath", None)),
             model=self._model,
+            key=self._key(catalog, manifest=manifest, digests=digests),
         )
+
+    def _key(
+        self, catalog: DataCatalog, *, manifest: pl.DataFrame | None, digests: Mapping[str, Any]
+    ) -> dict[str, str] | None:
+        """Return the parts of the audit's key that this run decided."""
+        made = set(_SCORED) & self._made
+        try:
+            parameters = catalog.load("parameters")
+            if not made:
+                return {"limits": limits_part(parameters)}
+            if made < set(_SCORED) or manifest is None:
+                # What the other stages were run with, nobody knows.
+                return None
+            files = dict(manifest.select("file", "sha256").iter_rows())
+            return key_parts(
+                data=digests,
+                checkpoints=catalog.load("checkpoints").digests(files),
+                code=code_digest(_task_class(catalog)),
+                parameters=parameters,
+            )
+        except Exception as error:
+            logger.warning(
+                "What this audit was made from could not be put into its key, and "
+                "`sourcetrace audit --pending` will audit the version again: %s",
+                _first_line(error),
+            )
+            return None
 
     def _output_or_file(self, name: str, catalog: DataCatalog) -> Any:
         if name in self._outputs:
@@ -180,7 +215,8 @@ def _reference(catalog: DataCatalog) -> ModelReference | None:
     except ValidationError as error:
         raise InputError(
             "tracking: expected {registered_model: null} or {registered_model: {name: …, version: "
-            f"… or alias: …}}}}. {error.errors()[0]['msg']}."
+            "… or alias: …}}, and in pending a list of {name: …, checkpoints: …}. "
+            f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}."
         ) from error
     named = parameters.registered_model
     return ModelReference(named.name, named.version, named.alias) if named else None
@@ -215,7 +251,9 @@ def _verdict(
 
 
 def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
-    return None if content is None else DataRecord(**content)
+    if content is None:
+        return None
+    return DataRecord(**{name: content[name] for name in ("digest", "rows", "columns")})
 
 
 def _checkpoints(manifest: pl.DataFrame) -> tuple[CheckpointFile, ...]:
