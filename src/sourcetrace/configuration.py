@@ -4,10 +4,19 @@ What a user sets is in the parameters alone, `--params` included; the catalog on
 it goes.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+
+
+def merge_parameters(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested parameters; later ones change earlier ones, as an environment's do."""
+    merged: Any = OmegaConf.to_container(
+        OmegaConf.merge(*(OmegaConf.create(dict(p)) for p in parts))
+    )
+    return dict(merged)
 
 
 class ParameterAwareConfigLoader(OmegaConfigLoader):

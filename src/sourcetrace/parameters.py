@@ -17,17 +17,8 @@ from sourcetrace.gate.metric_names import TRUST_PREFIX, GateMetric
 from sourcetrace.tracking.checkpoint_path import check_template
 
 _OF_AN_AUDIT = frozenset(
-    [
-        "task",
-        "checkpoints",
-        "segments",
-        "gradients",
-        "attribution",
-        "ensemble",
-        "report",
-        "gate",
-        "verification",
-    ]
+    {"task", "checkpoints", "segments", "gradients", "attribution", "ensemble"}
+    | {"report", "gate", "verification"}
 )
 """Groups of parameters that a watched model may have of its own."""
 

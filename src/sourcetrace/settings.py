@@ -10,10 +10,12 @@ from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook, VerdictHook
 from sourcetrace.tracking.hooks import RunRecordHook, SecretsHook
 from sourcetrace.tracking.lineage_hook import LineageHook
+from sourcetrace.tracking.run_lock import RunLockHook
 
 HOOKS = (
     ProjectFolderHook(),
     ReadableErrorsHook(),
+    RunLockHook(),
     SecretsHook(),
     RunRecordHook(),
     LineageHook(),

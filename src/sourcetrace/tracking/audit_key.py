@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from sourcetrace import __version__
 from sourcetrace.core.errors import InputError
-from sourcetrace.datasets.optional_json import OptionalJSONDataset
+from sourcetrace.datasets.optional_json import read_optional_json
 from sourcetrace.gate.baseline import parse_baseline
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -125,7 +125,8 @@ def limits_part(parameters: Mapping[str, Any]) -> str:
     """
     gate = _checked("gate", GateParameters, parameters)
     path = gate.pop("baseline")
-    baseline = parse_baseline(OptionalJSONDataset(path).load(), path=path)
+    content = read_optional_json(None if path is None else Path(path))
+    baseline = parse_baseline(content, path=path)
     return _digest([gate, baseline.metrics, _checked("report", ReportParameters, parameters)])
 
 
