@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -107,6 +107,7 @@ def audit(
     environment = [] if env is None else ["--env", env]
     names = [name.strip() for name in pipelines.split(",") if name.strip()]
     quiet_stdout = _stdout_as_stderr() if output == "json" else nullcontext()
+    result: Any
     try:
         with quiet_stdout:
             command = _run_command(names, verbose=verbose)
@@ -124,8 +125,8 @@ def audit(
                 )
             else:
                 arguments = [*(typed if given is None else []), *environment]
-                report = _judged(command, names, arguments, given=given)
-                result, code = report, EXIT_CODES[report["outcome"]]
+                result = _judged(command, names, arguments, given=given)
+                code = EXIT_CODES[result["outcome"]]
     # A task's code may call sys.exit: its code is no verdict.
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         sys.exit(_explain(error, verbose=verbose))
@@ -151,23 +152,15 @@ def _run_command(names: Sequence[str], *, verbose: bool) -> click.Command:
     _check_names(names, pipelines)
     if not verbose:
         _silence_kedro()
-    command: click.Command = find_run_command(_PACKAGE)
-    return command
+    return cast(click.Command, find_run_command(_PACKAGE))
 
 
 def _given(command: click.Command, arguments: Sequence[str], file: Path | None) -> dict[str, Any]:
     """Return the parameters of a file, and those of `--params` over them, as Kedro reads these."""
-    import yaml
+    from sourcetrace.configuration import merge_parameters, read_parameters
 
-    from sourcetrace.configuration import merge_parameters
-
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise click.ClickException(f"--params-file {file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise click.ClickException(f"--params-file {file}: expected parameters by name.")
-    return merge_parameters(content, command.make_context("run", [*arguments]).params["params"])
+    given = command.make_context("run", [*arguments]).params["params"]
+    return merge_parameters(read_parameters(file) if file else {}, given)
 
 
 def _judged(

@@ -16,7 +16,7 @@ from typing import Any
 import click
 from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
 
@@ -166,7 +166,7 @@ def _send_what_waits(log: Path) -> None:
 
 def _audit_all(
     planned: Sequence[PlannedVersion],
-    catalog: CatalogProtocol,
+    catalog: DataCatalog,
     *,
     env: str | None,
     pipelines: Sequence[str],

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kedro.io import CatalogProtocol
+from kedro.io import DataCatalog
 
 from sourcetrace.tracking.due_versions import PlannedVersion
 from sourcetrace.tracking.run_lock import PROJECT_LOCK, RUN_LOCK
@@ -25,7 +25,7 @@ REPORTS = (
 
 
 def keep_reports(
-    catalog: CatalogProtocol, planned: PlannedVersion, page_sha256: str | None
+    catalog: DataCatalog, planned: PlannedVersion, page_sha256: str | None
 ) -> str | None:
     """Copy a version's reports, and return their folder.
 
@@ -55,7 +55,7 @@ def keep_reports(
     return _shown(folder)
 
 
-def _path_of(catalog: CatalogProtocol, name: str) -> Path | None:
+def _path_of(catalog: DataCatalog, name: str) -> Path | None:
     """Return the file of an entry; None where there is none."""
     path = getattr(catalog[name], "_filepath", None) if name in catalog else None
     return Path(path) if path is not None and Path(path).is_file() else None
