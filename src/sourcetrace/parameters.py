@@ -346,6 +346,14 @@ class TrackingParameters(_Parameters):
     registered_model: RegisteredModelParameters | None = None
     pending: tuple[WatchedModelParameters, ...] = ()
 
+    @model_validator(mode="after")
+    def _watches_each_once(self) -> Self:
+        names = [one.name for one in self.pending]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            # Each entry would find the other's audits to be of other parameters, and repeat them.
+            raise ValueError(f"pending: {', '.join(repeated)} is named more than once")
+        return self
+
 
 class DemoParameters(_Parameters):
     """The demo's training run.

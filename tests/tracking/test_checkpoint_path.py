@@ -3,7 +3,7 @@
 import pytest
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.parameters import WatchedModelParameters
+from sourcetrace.parameters import TrackingParameters, WatchedModelParameters
 from sourcetrace.tracking.checkpoint_path import check_template, fill_template
 
 BY_TAG = "data/checkpoints/{tag:training.checkpoints}"
@@ -86,3 +86,9 @@ def test_a_wrong_watch_is_refused(changes, message):
     assert WatchedModelParameters(**sound).newest == 3
     with pytest.raises(ValueError, match=message):
         WatchedModelParameters(**{**sound, **changes})
+
+
+def test_a_model_is_watched_once():
+    one = {"name": "churn", "checkpoints": "data/{version}"}
+    with pytest.raises(ValueError, match="churn is named more than once"):
+        TrackingParameters(pending=[one, {**one, "checkpoints": "other/{version}"}])
