@@ -119,18 +119,20 @@ def test_versions_are_audited_once_and_again_when_it_is_due(project):
     assert actions(results) == ["skip", "audit", "skip"]
     assert results[1]["reason"] in ("never audited", "its audit was killed")
 
-    code, results, said = pending(project)
-    assert (code, actions(results)) == (0, ["skip", "skip", "skip"])
-    assert "Nothing to audit" in said
-
-    # What a changed input makes due, a plan says.
-    for changed in ("attribution.seed=1", "gate.require_verification=true"):
-        code, results, _ = pending(project, "--dry-run", "--params", changed)
-        assert (code, actions(results)) == (0, ["audit"] * 3)
+    # A changed input makes its versions due, and a verdict on it settles them.
     (project / "data/01_raw/churn/3/step_120.pt").unlink()
-    code, results, _ = pending(project, "--dry-run")
-    assert actions(results) == ["skip", "skip", "audit"]
-    assert results[2]["reason"] == "checkpoints changed"
+    registry(project).set_model_version_tag("churn", "2", "audit.skip", "true")
+    strict = ("--params", "gate.require_verification=true")
+    code, results, _ = pending(project, "--dry-run", *strict)
+    assert (code, actions(results)) == (0, ["audit", "skip", "audit"])
+    assert results[0]["reason"] == "limits changed"
+    assert results[2]["reason"] == "checkpoints changed, limits changed"
+    code, results, said = pending(project, *strict)
+    assert code == 3, said[-3000:]
+    assert [one["outcome"] for one in results] == ["inconclusive", None, "inconclusive"]
+    code, results, said = pending(project, *strict)
+    assert (code, actions(results)) == (0, ["skip"] * 3)
+    assert "Nothing to audit" in said
 
     # A second one at the same time ends at once, and is no error.
     lock = HeldLock()
