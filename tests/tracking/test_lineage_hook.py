@@ -14,7 +14,7 @@ from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
 from sourcetrace.datasets.task import code_digest
 from sourcetrace.tracking import lineage_hook
-from sourcetrace.tracking.audit_key import key_parts
+from sourcetrace.tracking.audit_key import key_parts, limits_part
 from sourcetrace.tracking.audit_log import read_audits
 from sourcetrace.tracking.lineage_hook import LineageHook
 from sourcetrace.tracking.record import AuditRecord, ModelReference
@@ -231,6 +231,20 @@ def _checkpoints_part(catalog):
     files = catalog["checkpoints"].load().digests()
     task = {"task": {"class": "a.B"}}
     return key_parts(data={}, checkpoints=files, code="", parameters=task)["checkpoints"]
+
+
+def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded, inputs, tmp_path):
+    baseline = tmp_path / "approved.json"
+    parameters = {**catalog.load("parameters"), "gate": {"baseline": str(baseline)}}
+    catalog["parameters"] = MemoryDataset(parameters)
+    before = limits_part(parameters)
+    hook, made = LineageHook(), pipeline(*inputs)
+    hook.before_pipeline_run(pipeline=made, catalog=catalog)
+    hook.after_node_run(outputs=inputs)
+    baseline.write_text('{"metrics": {"harmful_share": 0.1}}')
+    hook.after_pipeline_run(pipeline=made, catalog=catalog)
+    (record,) = recorded
+    assert record.key["limits"] == before != limits_part(parameters)
 
 
 def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(

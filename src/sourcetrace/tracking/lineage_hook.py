@@ -16,15 +16,14 @@ from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.datasets.task import code_digest
 from sourcetrace.parameters import TrackingParameters
 from sourcetrace.reporting.trust import trust_figure
-from sourcetrace.tracking.audit_key import key_parts, limits_part
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.environment import device_tag
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
 from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
 from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
+from sourcetrace.tracking.run_key import RunKey
 from sourcetrace.tracking.secrets import hide_credentials
 from sourcetrace.tracking.send_pending import PENDING
 
@@ -32,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 _JUDGED = ("audit_summary", "gate_report", "verification_summary")
 """Outputs after which an audit's record is no longer what it was."""
-
-_SCORED = ("checkpoint_manifest", "data_digests", "covariances", "curvature", "attribution_scores")
-"""Outputs of the numerical stages; a run that makes all of them knows what its audit is of."""
 
 _KEPT = (*_JUDGED, "data_digests", "checkpoint_manifest")
 
@@ -45,9 +41,9 @@ class LineageHook:
     def __init__(self) -> None:
         self._run_id = ""
         self._outputs: dict[str, Any] = {}
-        self._made: set[str] = set()
         self._model: ModelReference | None = None
         self._recorded = False
+        self._key: RunKey | None = None
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -58,9 +54,10 @@ class LineageHook:
         """
         run = mlflow.active_run()
         self._run_id = run.info.run_id if run else ""
-        self._outputs, self._made, self._model, self._recorded = {}, set(), None, False
+        self._outputs, self._model, self._recorded, self._key = {}, None, False, None
         if not _records_audit(pipeline, catalog):
             return
+        self._key = RunKey(catalog, lambda: _task_class(catalog))
         log = _log_path(catalog)
         for problem in verify_audit_log(log):
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
@@ -74,7 +71,8 @@ class LineageHook:
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
         """Keep what the record needs, and say early where training data was exchanged."""
-        self._made |= set(outputs)
+        if self._key is not None:
+            self._key.see(outputs)
         self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
         if "trained_data_digest" in outputs and self._run_id:
             MlflowClient().set_tag(self._run_id, TRAINING_DIGEST, outputs["trained_data_digest"])
@@ -141,35 +139,8 @@ class LineageHook:
             checkpoints=() if manifest is None else _checkpoints(manifest),
             report_sha256=_file_digest(getattr(catalog["cleaning_report"], "_filepath", None)),
             model=self._model,
-            key=self._key(catalog, manifest=manifest, digests=digests),
+            key=self._key.parts() if self._key is not None else None,
         )
-
-    def _key(
-        self, catalog: DataCatalog, *, manifest: pl.DataFrame | None, digests: Mapping[str, Any]
-    ) -> dict[str, str] | None:
-        """Return the parts of the audit's key that this run decided."""
-        made = set(_SCORED) & self._made
-        try:
-            parameters = catalog.load("parameters")
-            if not made:
-                return {"limits": limits_part(parameters)}
-            if made < set(_SCORED) or manifest is None:
-                # What the other stages were run with, nobody knows.
-                return None
-            files = dict(manifest.select("file", "sha256").iter_rows())
-            return key_parts(
-                data=digests,
-                checkpoints=catalog.load("checkpoints").digests(files),
-                code=code_digest(_task_class(catalog)),
-                parameters=parameters,
-            )
-        except Exception as error:
-            logger.warning(
-                "What this audit was made from could not be put into its key, and "
-                "`sourcetrace audit --pending` will audit the version again: %s",
-                _first_line(error),
-            )
-            return None
 
     def _output_or_file(self, name: str, catalog: DataCatalog) -> Any:
         if name in self._outputs:
