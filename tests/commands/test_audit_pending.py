@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_versions_are_audited_once_and_again_when_it_is_due(project):
     # The audit holds the lock of the runs, after the command has let it go.
     while not _held_by_another(reporting / f"{RUN_LOCK}.json", than=killed.pid):
         assert killed.poll() is None
+        time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
 

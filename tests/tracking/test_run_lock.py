@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,7 @@ def test_who_waits_says_so_and_goes_on(file, other, caplog):
         waiting.start()
         while "Waiting for process" not in caplog.text:
             assert waiting.is_alive()
+            time.sleep(0.01)
         other.kill()
         waiting.join()
     assert not HeldLock().acquire(file, wait=False)
