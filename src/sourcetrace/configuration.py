@@ -4,10 +4,37 @@ What a user sets is in the parameters alone, `--params` included; the catalog on
 it goes.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+
+from sourcetrace.core.errors import InputError
+
+
+def read_parameters(file: Path) -> dict[str, Any]:
+    """Return the nested parameters of a YAML file.
+
+    Raises:
+        InputError: If it holds none.
+    """
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:  # of the file, of YAML or of OmegaConf
+        raise InputError(f"{file} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected parameters by name, as in conf/base.")
+    return dict(content)
+
+
+def merge_parameters(*parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested parameters; later ones change earlier ones, as an environment's do."""
+    merged: Any = OmegaConf.to_container(
+        OmegaConf.merge(*(OmegaConf.create(dict(p)) for p in parts))
+    )
+    return dict(merged)
 
 
 class ParameterAwareConfigLoader(OmegaConfigLoader):

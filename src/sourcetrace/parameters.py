@@ -7,12 +7,20 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from sourcetrace.core.methods import Method
 from sourcetrace.gate.metric_names import TRUST_PREFIX, GateMetric
+from sourcetrace.tracking.checkpoint_path import check_template
+
+_OF_AN_AUDIT = frozenset(
+    {"task", "checkpoints", "segments", "gradients", "attribution", "ensemble"}
+    | {"report", "gate", "verification"}
+)
+"""Groups of parameters that a watched model may have of its own."""
 
 
 class _Parameters(BaseModel):
@@ -289,15 +297,62 @@ class RegisteredModelParameters(_Parameters):
         return self
 
 
+class WatchedModelParameters(_Parameters):
+    """A registered model whose versions `sourcetrace audit --pending` audits.
+
+    Attributes:
+        name: Of the registered model.
+        checkpoints: Where a version's checkpoints are, with `{version}`, `{run_id}` (of the
+            training run) or `{tag:name}` (of the version, else of the training run) in it; a
+            tag's value stays in the folder before it.
+        newest: Versions that are watched, the newest first; null for all.
+        parameters: What this model's audits have other than the project's, by group.
+    """
+
+    # At least one character that is no dot: the name is a folder's, too.
+    name: str = Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$")
+    checkpoints: str
+    newest: int | None = Field(default=3, ge=1)
+    # Not in the repr: an argument of the task may be a secret.
+    parameters: dict[str, dict[str, Any]] = Field(default={}, repr=False)
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _has_sound_places(cls, template: str) -> str:
+        check_template(template)
+        return template
+
+    @model_validator(mode="after")
+    def _has_its_own_place(self) -> Self:
+        if unknown := sorted(set(self.parameters) - _OF_AN_AUDIT):
+            raise ValueError(
+                f"parameters: expected groups out of {', '.join(sorted(_OF_AN_AUDIT))}; got "
+                f"{', '.join(unknown)}"
+            )
+        if "path" in self.parameters.get("checkpoints", {}):
+            raise ValueError("parameters.checkpoints.path: write it as checkpoints instead")
+        return self
+
+
 class TrackingParameters(_Parameters):
     """What MLflow is told besides the run.
 
     Attributes:
         registered_model: The audited version, which is tagged with the outcome; null means the
             version that the same run registered, if it did.
+        pending: The models that `sourcetrace audit --pending` watches.
     """
 
     registered_model: RegisteredModelParameters | None = None
+    pending: tuple[WatchedModelParameters, ...] = ()
+
+    @model_validator(mode="after")
+    def _watches_each_once(self) -> Self:
+        names = [one.name for one in self.pending]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            # Each entry would find the other's audits to be of other parameters, and repeat them.
+            raise ValueError(f"pending: {', '.join(repeated)} is named more than once")
+        return self
 
 
 class DemoParameters(_Parameters):

@@ -126,6 +126,24 @@ def test_options_are_handed_on_and_pipelines_run_one_after_the_other(audit):
     ]
 
 
+def test_parameters_of_a_file_are_nested_and_those_typed_come_before_them(tmp_path):
+    from kedro.framework.cli.project import run
+
+    file = tmp_path / "parameters.yml"
+    file.write_text("{task: {arguments: {text: 'a, b=c'}}, attribution: {seed: 1, method: tracin}}")
+    typed = ["--params", "attribution.seed=2,gate.baseline=x.json"]
+    assert command._given(run, typed, file) == {
+        "task": {"arguments": {"text": "a, b=c"}},
+        "attribution": {"seed": 2, "method": "tracin"},
+        "gate": {"baseline": "x.json"},
+    }
+    assert command._given(run, [], None) == {}
+    for wrong in ("[1]", "{"):
+        file.write_text(wrong)
+        with pytest.raises(InputError, match=r"parameters\.yml"):
+            command._given(run, [], file)
+
+
 @pytest.mark.parametrize(("last", "code"), [("pass", 0), ("inconclusive", 3)])
 def test_the_last_verdict_counts(audit, last, code):
     first = GateFailed(REPORTS["fail"])
@@ -145,6 +163,8 @@ def test_an_error_ends_it_even_after_a_verdict(audit):
         (["--pipelines", "cleaning_report"], "gives no verdict"),
         (["--pipelines", ""], "gives no verdict"),
         (["--outputs", "json"], "No such option"),
+        (["--dry-run"], "are options of --pending"),
+        (["--params-file", "none.yml"], "does not exist"),
     ],
 )
 def test_what_cannot_give_a_verdict_is_refused_before_it_runs(audit, capfd, arguments, message):

@@ -54,6 +54,20 @@ def test_what_is_saved_is_what_is_loaded_and_replaces_the_run_before(tmp_path):
     assert [folder.load(file).record.step for file in folder.files()] == [7]
 
 
+def test_digests_are_of_every_file_that_says_how_it_was_trained(tmp_path):
+    torch.save(checkpoint(), tmp_path / "a.pt")
+    save_file({"w": torch.ones(1)}, tmp_path / "b.safetensors")
+    sidecar = tmp_path / "b.json"
+    sidecar.write_text(json.dumps({"step": 1, "learning_rate": 0.1}))
+    folder = CheckpointFolder(tmp_path)
+    before = folder.digests()
+    assert list(before) == ["a.pt", "b.safetensors", "b.json"]
+    sidecar.write_text(json.dumps({"step": 1, "learning_rate": 0.2}))
+    changed = folder.digests(known={"b.safetensors": before["b.safetensors"]})
+    assert list(changed) == ["b.safetensors", "b.json"]
+    assert changed["b.json"] != before["b.json"]
+
+
 def test_pickled_code_is_refused_and_not_executed(tmp_path):
     trace = tmp_path / "executed"
 

@@ -9,14 +9,17 @@ import yaml
 from sourcetrace.commands import audit as command
 from sourcetrace.gate.metric_names import METRICS
 from sourcetrace.gate.report import OUTCOMES
-from sourcetrace.parameters import GateParameters
+from sourcetrace.parameters import GateParameters, TrackingParameters
 
 PAGE = (Path(__file__).parents[2] / "docs/audits.md").read_text(encoding="utf-8")
 
 
-def test_the_example_is_valid():
-    (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
-    assert GateParameters(**yaml.safe_load(example)["gate"]).checks
+def test_the_examples_are_valid():
+    examples: dict = {}
+    for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S):
+        examples |= yaml.safe_load(text)
+    assert GateParameters(**examples["gate"]).checks
+    assert TrackingParameters(**examples["tracking"]).pending
 
 
 @pytest.mark.parametrize("metric", METRICS)

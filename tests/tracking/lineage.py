@@ -31,6 +31,13 @@ def audit_record(**changes: Any) -> AuditRecord:
             for step in (10, 20)
         ),
         "report_sha256": "a" * 64,
+        "key": {
+            "sourcetrace": "0.1.0",
+            "data": "d" * 16,
+            "checkpoints": "c" * 16,
+            "parameters": "b" * 16,
+            "limits": "a" * 16,
+        },
     }
     return AuditRecord(**{**values, **changes})
 

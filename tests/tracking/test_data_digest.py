@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from sourcetrace.tracking.data_digest import data_digest, same_data
+from sourcetrace.tracking.data_digest import data_digest, same_data, table_digest
 
 TABLE = pl.DataFrame({"example_id": ["a", "b", "c"], "label": [0, 1, 0]})
 
@@ -112,3 +112,23 @@ def test_only_our_own_digests_are_compared():
     assert same_data("st1-1", "st1-2") is False
     assert same_data("12345678", "12345678") is None
     assert same_data(None, "st1-1") is None
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0], [0.0, 1.0, 0.0], [False, True, False]])
+def test_labels_and_ids_are_taken_as_an_audit_writes_them(labels):
+    raw = pl.DataFrame({"example_id": [1, 2, 3], "label": labels})
+    checked = pl.DataFrame({"example_id": ["1", "2", "3"], "label": ["0", "1", "0"]})
+    assert digest(tensors(), raw) == digest(tensors(), checked)
+
+
+def test_a_table_has_another_digest_for_any_column_value_or_order():
+    table = TABLE.with_columns(stage=pl.Series([["a"], ["a", "b"], ["b"]]))
+    others = [
+        TABLE,
+        table.with_columns(stage=pl.Series([["a"], ["a"], ["b"]])),
+        table.rename({"stage": "slice"}),
+        table.with_columns(pl.col("label").cast(pl.String)),
+        table.reverse(),
+    ]
+    assert table_digest(table) == table_digest(table.clone())
+    assert len({table_digest(one) for one in [table, *others]}) == len(others) + 1

@@ -1,5 +1,6 @@
 """When a run records its audit, and what it takes for its outcome."""
 
+import hashlib
 import logging
 from types import SimpleNamespace
 
@@ -10,8 +11,10 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.datasets import AuditLogDataset
+from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
+from sourcetrace.datasets.task import code_digest
 from sourcetrace.tracking import lineage_hook
+from sourcetrace.tracking.audit_key import key_parts, limits_part
 from sourcetrace.tracking.audit_log import read_audits
 from sourcetrace.tracking.lineage_hook import LineageHook
 from sourcetrace.tracking.record import AuditRecord, ModelReference
@@ -175,6 +178,83 @@ def test_the_record_holds_the_data_the_checkpoints_and_no_argument(catalog, reco
     assert [one.id for one in record.checkpoints] == ["a"]
     assert record.findings == ("fail: 0.3 is too much.",)
     assert "hunter2" not in str(record.to_json())
+
+
+@pytest.fixture
+def inputs(catalog, tmp_path):
+    """An audit's inputs in the catalog: a checkpoint, a task and parameters."""
+    file = tmp_path / "checkpoints/step_1.pt"
+    file.parent.mkdir()
+    file.write_bytes(b"weights")
+    catalog["checkpoints"] = CheckpointsDataset(str(file.parent))
+    task = {"class": "sourcetrace.tasks.digits.DigitsTask"}
+    catalog["params:task"] = MemoryDataset(task)
+    catalog["parameters"] = MemoryDataset({"task": task})
+    catalog["audit_summary"] = MemoryDataset(SUMMARY)
+    row = {"checkpoint_id": "step_1", "file": "step_1.pt", "step": 1, "stage": "training"}
+    digest = hashlib.sha256(b"weights").hexdigest()
+    one = {"digest": "st1-1", "table": "t", "rows": 50, "columns": {"example_id": "String"}}
+    return {
+        "checkpoint_manifest": pl.DataFrame(
+            [{**row, "sha256": digest, "run": "", "optimizer": "SGD"}]
+        ),
+        "data_digests": {"training": one, "queries": one},
+        "covariances": 0,
+        "curvature": 0,
+        "attribution_scores": 0,
+        "audit_summary": SUMMARY,
+        "gate_report": PASSED,
+    }
+
+
+def test_an_audit_knows_its_key_as_it_can_be_computed_beforehand(catalog, recorded, inputs):
+    run(LineageHook(), catalog, inputs)
+    (record,) = recorded
+    assert record.key == key_parts(
+        data=inputs["data_digests"],
+        checkpoints=catalog["checkpoints"].load().digests(),
+        code=code_digest("sourcetrace.tasks.digits.DigitsTask"),
+        parameters=catalog.load("parameters"),
+    )
+
+
+def test_a_file_that_came_after_the_audit_began_is_not_in_its_key(catalog, recorded, inputs):
+    run(LineageHook(), catalog, inputs)
+    catalog["checkpoints"].load().files()[0].with_name("step_2.pt").write_bytes(b"later")
+    run(LineageHook(), catalog, inputs)
+    before, after = (record.key for record in recorded)
+    assert after == before
+    assert _checkpoints_part(catalog) != before["checkpoints"]
+
+
+def _checkpoints_part(catalog):
+    files = catalog["checkpoints"].load().digests()
+    task = {"task": {"class": "a.B"}}
+    return key_parts(data={}, checkpoints=files, code="", parameters=task)["checkpoints"]
+
+
+def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded, inputs, tmp_path):
+    baseline = tmp_path / "approved.json"
+    parameters = {**catalog.load("parameters"), "gate": {"baseline": str(baseline)}}
+    catalog["parameters"] = MemoryDataset(parameters)
+    before = limits_part(parameters)
+    hook, made = LineageHook(), pipeline(*inputs)
+    hook.before_pipeline_run(pipeline=made, catalog=catalog)
+    hook.after_node_run(outputs=inputs)
+    baseline.write_text('{"metrics": {"harmful_share": 0.1}}')
+    hook.after_pipeline_run(pipeline=made, catalog=catalog)
+    (record,) = recorded
+    assert record.key["limits"] == before != limits_part(parameters)
+
+
+def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(
+    catalog, recorded, inputs
+):
+    run(LineageHook(), catalog, {"gate_report": PASSED})
+    run(LineageHook(), catalog, {name: inputs[name] for name in inputs if name != "covariances"})
+    judged, resumed = recorded
+    assert set(judged.key) == {"limits"}
+    assert resumed.key is None
 
 
 def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, recorded, tmp_path):

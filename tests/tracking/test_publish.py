@@ -124,6 +124,7 @@ def test_a_version_is_tagged_and_gets_its_card_beside_a_persons_text(
         "audit.suspect_fraction": "0.0800",
         "audit.report_sha256": "a" * 64,
         "audit.at": audit.at,
+        "audit.key": f"0.1.0/{'d' * 16}/{'c' * 16}/{'b' * 16}/{'a' * 16}",
         "lineage.data_matches": "unknown",
     }
     assert version.description.startswith("Ask Ada before use.\n\n" + OPENING)
@@ -215,6 +216,20 @@ def test_an_audit_of_its_own_run_is_not_taken_for_the_training(client, start_run
     record(client, audit_record(run_id=run_id))
     record(client, replace(audit_record(run_id=run_id), at="2026-03-03T00:00:00+00:00"))
     assert client.get_model_version("churn", "1").tags["lineage.data_matches"] == "unknown"
+
+
+def test_who_only_judges_again_replaces_one_part_of_the_key(client, start_run, register, record):
+    register(start_run())
+
+    def key(parts):
+        record(client, audit_record(run_id=start_run(), model=CHURN_1, key=parts))
+        return client.get_model_version("churn", "1").tags["audit.key"]
+
+    assert key({"limits": "e" * 16}) == "none"
+    complete = key(audit_record().key)
+    assert key({"limits": "e" * 16}) == complete.replace("a" * 16, "e" * 16)
+    assert key(None) == "none"
+    assert key({"limits": "e" * 16}) == "none"
 
 
 @pytest.mark.slow

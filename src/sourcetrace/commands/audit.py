@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -58,6 +58,12 @@ Run it in the project's folder, the one that holds conf/.
     help="Change a parameter for this run: attribution.method=influence. Several times, or "
     "separated by commas.",
 )
+@click.option(
+    "--params-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The same from a YAML file, nested as in conf/, for values with commas; --params come "
+    "before it.",
+)
 @click.option("--env", help="Configuration environment: a folder in conf/.")
 @click.option(
     "--pipelines",
@@ -71,36 +77,69 @@ Run it in the project's folder, the one that holds conf/.
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="json: print gate.json, and nothing else, on standard output.",
+    help="json: print gate.json, and nothing else, on standard output; with --pending a list of "
+    "the versions.",
 )
 @click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--pending",
+    is_flag=True,
+    help="Audit every version of the models in tracking.pending that needs it, one after the "
+    "other; the worst outcome counts.",
+)
+@click.option("--dry-run", is_flag=True, help="With --pending: say what would be audited and end.")
+@click.option("--force", is_flag=True, help="With --pending: audit versions that need none, too.")
 def audit(
-    params: tuple[str, ...], env: str | None, pipelines: str, output: str, verbose: bool
+    params: tuple[str, ...],
+    params_file: Path | None,
+    env: str | None,
+    pipelines: str,
+    output: str,
+    verbose: bool,
+    pending: bool,
+    dry_run: bool,
+    force: bool,
 ) -> None:
     """Run pipelines, judge, and exit with the code of the verdict."""
-    arguments = []
-    if params:
-        arguments += ["--params", ",".join(params)]
-    if env is not None:
-        arguments += ["--env", env]
+    if (dry_run or force) and not pending:
+        raise click.UsageError("--dry-run and --force are options of --pending.")
+    typed = ["--params", ",".join(params)] if params else []
+    environment = [] if env is None else ["--env", env]
     names = [name.strip() for name in pipelines.split(",") if name.strip()]
     quiet_stdout = _stdout_as_stderr() if output == "json" else nullcontext()
+    result: Any
     try:
         with quiet_stdout:
-            report = _judged(names, arguments, verbose=verbose)
+            command = _run_command(names, verbose=verbose)
+            given = _given(command, typed, params_file) if pending or params_file else None
+            if pending:
+                from sourcetrace.commands.audit_pending import audit_pending
+
+                result, code = audit_pending(
+                    given or {},
+                    env=env,
+                    pipelines=names,
+                    dry_run=dry_run,
+                    force=force,
+                    verbose=verbose,
+                )
+            else:
+                arguments = [*(typed if given is None else []), *environment]
+                result = _judged(command, names, arguments, given=given)
+                code = EXIT_CODES[result["outcome"]]
     # A task's code may call sys.exit: its code is no verdict.
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         sys.exit(_explain(error, verbose=verbose))
     if output == "json":
-        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
-    sys.exit(EXIT_CODES[report["outcome"]])
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    sys.exit(code)
 
 
-def _judged(names: Sequence[str], arguments: Sequence[str], *, verbose: bool) -> dict[str, Any]:
-    """Run pipelines one after the other and return the last verdict.
+def _run_command(names: Sequence[str], *, verbose: bool) -> click.Command:
+    """Return `kedro run` of the project in this folder.
 
     Raises:
-        click.ClickException: If that cannot give a verdict.
+        click.ClickException: If there is none, or it cannot give a verdict.
     """
     if not Path("conf").is_dir():
         raise click.ClickException(
@@ -109,25 +148,58 @@ def _judged(names: Sequence[str], arguments: Sequence[str], *, verbose: bool) ->
     from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import configure_project, pipelines
 
-    from sourcetrace.gate.failure import GateFailed
-
     configure_project(_PACKAGE)
     _check_names(names, pipelines)
     if not verbose:
         _silence_kedro()
-    command = find_run_command(_PACKAGE)
+    return cast(click.Command, find_run_command(_PACKAGE))
+
+
+def _given(command: click.Command, arguments: Sequence[str], file: Path | None) -> dict[str, Any]:
+    """Return the parameters of a file, and those of `--params` over them, as Kedro reads these."""
+    from sourcetrace.configuration import merge_parameters, read_parameters
+
+    given = command.make_context("run", [*arguments]).params["params"]
+    return merge_parameters(read_parameters(file) if file else {}, given)
+
+
+def _judged(
+    command: click.Command,
+    names: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    given: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Run pipelines one after the other and return the last verdict.
+
+    Args:
+        command: `kedro run`.
+        names: The pipelines.
+        arguments: Of the command.
+        given: Parameters, where they are not among the arguments.
+
+    Raises:
+        click.ClickException: If there is no verdict.
+    """
+    from sourcetrace.gate.failure import GateFailed
+    from sourcetrace.tracking.run_lock import PROJECT_LOCK
+
+    defaults = {} if given is None else {"default_map": {"params": given}}
     report: dict[str, Any] | None = None
-    for name in names:
-        try:
-            made = command([*arguments, "--pipelines", name], standalone_mode=False)
-        except GateFailed as failure:
-            # Here, because a later pipeline may still judge otherwise.
-            click.echo(f"\n{failure}", err=True)
-            report = failure.report.model_dump(mode="json")
-        else:
-            if "verdict" in made:
-                report = made["verdict"].load()
-        _end_mlflow_run()
+    # No other run comes in between: the later pipelines go on with what the first has written.
+    with PROJECT_LOCK.kept():
+        for name in names:
+            options = [*arguments, "--pipelines", name]
+            try:
+                made = command(options, standalone_mode=False, **defaults)
+            except GateFailed as failure:
+                # Here, because a later pipeline may still judge otherwise.
+                click.echo(f"\n{failure}", err=True)
+                report = failure.report.model_dump(mode="json")
+            else:
+                if "verdict" in made:
+                    report = made["verdict"].load()
+            _end_mlflow_run()
     if report is None:
         raise click.ClickException("The run ended without a verdict of the gate.")
     return report

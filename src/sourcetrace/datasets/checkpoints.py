@@ -11,7 +11,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
@@ -96,6 +96,28 @@ class CheckpointFolder:
                 "training (model_state_dict, optimizer_state_dict, step)."
             )
         return files
+
+    def digests(self, known: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return name -> SHA-256 of every checkpoint, and of the JSON beside it where it has one.
+
+        Args:
+            known: Name -> digest of checkpoints that were read already, and no others count;
+                without it, every file is read.
+
+        Raises:
+            InputError: If there are no checkpoints.
+        """
+        found = dict(known or {}) or {
+            file.relative_to(self._folder).as_posix(): _digest(file, file.read_bytes())
+            for file in self.files()
+        }
+        for name in [name for name in found if name.endswith(".safetensors")]:
+            sidecar = self._path_of(name).with_suffix(".json")
+            if sidecar.exists():
+                found[str(PurePosixPath(name).with_suffix(".json"))] = hashlib.sha256(
+                    sidecar.read_bytes()
+                ).hexdigest()
+        return found
 
     def load(self, file: Path) -> Checkpoint:
         """Read one checkpoint.

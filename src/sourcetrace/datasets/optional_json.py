@@ -9,6 +9,20 @@ from kedro.io import AbstractDataset
 from sourcetrace.core.errors import InputError
 
 
+def read_optional_json(path: Path | None) -> Any:
+    """Return the content of a JSON file; None where there is none, or no path is given.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+
+
 class OptionalJSONDataset(AbstractDataset[Any, Any]):
     """A JSON file to read; None where there is none, or no path is given.
 
@@ -25,12 +39,7 @@ class OptionalJSONDataset(AbstractDataset[Any, Any]):
         self._filepath = None if filepath is None else Path(filepath)
 
     def _load(self) -> Any:
-        if self._filepath is None or not self._filepath.exists():
-            return None
-        try:
-            return json.loads(self._filepath.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self._filepath} cannot be read as JSON: {error}") from error
+        return read_optional_json(self._filepath)
 
     def _save(self, data: Any) -> None:
         raise InputError(

@@ -1,5 +1,7 @@
 """The task that is audited, made from its import path."""
 
+import ast
+import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -87,6 +89,19 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
         )
     return task
+
+
+def code_digest(class_path: str) -> str:
+    """Return the digest of the code of a class's module, its comments apart.
+
+    What other modules hold, it cannot see.
+    """
+    module = importlib.import_module(class_path.rsplit(".", 1)[0])
+    try:
+        code = ast.dump(ast.parse(inspect.getsource(module)))
+    except (OSError, TypeError):  # a compiled module has no source
+        code = ""
+    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def _parts(protocol: Any) -> set[str]:

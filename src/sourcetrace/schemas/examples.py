@@ -21,3 +21,11 @@ class QueryTable(pa.DataFrameModel):
 
     example_id: str = pa.Field(unique=True)
     label: str | None = pa.Field(nullable=True)
+
+
+def label_text(labels: pl.Series) -> pl.Series:
+    """Write labels as the model's are written: a class 1.0 or True is "1"."""
+    whole = labels.dtype.is_float() and bool((labels.drop_nulls() % 1 == 0).all())
+    if whole or labels.dtype == pl.Boolean:
+        labels = labels.cast(pl.Int64)
+    return labels.cast(pl.String)

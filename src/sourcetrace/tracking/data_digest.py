@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from sourcetrace.schemas.examples import label_text
+
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = "st1-"
@@ -39,9 +41,9 @@ def data_digest(
         progress: Wraps the numbers of the examples, for a progress bar.
     """
     content = hashlib.sha256()
-    # Audits add an empty column where a task has no labels.
-    label = pl.col("label") if "label" in table.columns else pl.lit(None)
-    for row in table.select(pl.col("example_id"), label.cast(pl.String)).iter_rows():
+    # As audits write both; they add an empty column where a task has no labels.
+    labels = label_text(table["label"]) if "label" in table.columns else [None] * table.height
+    for row in zip(table["example_id"].cast(pl.String), labels, strict=True):
         _feed(content, row)
     count = len(examples)
     try:
@@ -60,6 +62,14 @@ def data_digest(
         )
         return _shorten(_TABLE_ALONE, content.hexdigest())
     return _shorten(_EXAMPLES, whole.hexdigest())
+
+
+def table_digest(table: pl.DataFrame) -> str:
+    """Return the digest of a table with all its columns; it need not fit MLflow."""
+    content = hashlib.sha256(repr(list(table.schema.items())).encode())
+    for row in table.iter_rows():
+        _feed_bytes(content, "row", repr(row).encode())
+    return content.hexdigest()
 
 
 def same_data(one: str | None, other: str | None) -> bool | None:

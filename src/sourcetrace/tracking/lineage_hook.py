@@ -25,6 +25,7 @@ from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
 from sourcetrace.tracking.outage import ServerAway, reason_of
 from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
 from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
+from sourcetrace.tracking.run_key import RunKey
 from sourcetrace.tracking.send_pending import PENDING
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class LineageHook:
         self._outputs: dict[str, Any] = {}
         self._model: ModelReference | None = None
         self._recorded = False
+        self._key: RunKey | None = None
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -53,9 +55,10 @@ class LineageHook:
         """
         run = mlflow.active_run()
         self._run_id = run.info.run_id if run else ""
-        self._outputs, self._model, self._recorded = {}, None, False
+        self._outputs, self._model, self._recorded, self._key = {}, None, False, None
         if not _records_audit(pipeline, catalog):
             return
+        self._key = RunKey(catalog, lambda: _task_class(catalog))
         log = audit_log_path(catalog)
         for problem in verify_audit_log(log):
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
@@ -69,6 +72,8 @@ class LineageHook:
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
         """Keep what the record needs, and say early where training data was exchanged."""
+        if self._key is not None:
+            self._key.see(outputs)
         self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
         if "trained_data_digest" in outputs and self._run_id:
             MlflowClient().set_tag(self._run_id, TRAINING_DIGEST, outputs["trained_data_digest"])
@@ -137,6 +142,7 @@ class LineageHook:
             checkpoints=() if manifest is None else _checkpoints(manifest),
             report_sha256=_file_digest(getattr(catalog["cleaning_report"], "_filepath", None)),
             model=self._model,
+            key=self._key.parts() if self._key is not None else None,
         )
 
     def _output_or_file(self, name: str, catalog: DataCatalog) -> Any:
@@ -189,7 +195,8 @@ def _reference(catalog: DataCatalog) -> ModelReference | None:
     except ValidationError as error:
         raise InputError(
             "tracking: expected {registered_model: null} or {registered_model: {name: …, version: "
-            f"… or alias: …}}}}. {error.errors()[0]['msg']}."
+            "… or alias: …}}, and in pending a list of {name: …, checkpoints: …}. "
+            f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}."
         ) from error
     named = parameters.registered_model
     return ModelReference(named.name, named.version, named.alias) if named else None
@@ -224,7 +231,9 @@ def _verdict(
 
 
 def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
-    return None if content is None else DataRecord(**content)
+    if content is None:
+        return None
+    return DataRecord(**{name: content[name] for name in ("digest", "rows", "columns")})
 
 
 def _checkpoints(manifest: pl.DataFrame) -> tuple[CheckpointFile, ...]:

@@ -2,7 +2,7 @@
 
 The order of writing keeps a killed audit from leaving a version that claims a pass it has not got:
 `audit.status` is `running` first, an earlier alias is taken away before anything else where the
-new audit does not pass, the status is written last, and the alias after it.
+new audit does not pass, key and status are written last, and the alias after them.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.tracking.audit_key import KEY, complete_key
 from sourcetrace.tracking.card import render_card, replace_card
 from sourcetrace.tracking.data_digest import same_data
 from sourcetrace.tracking.record import AuditRecord, ModelReference
@@ -95,7 +96,7 @@ def mark_running(client: MlflowClient, version: AuditedVersion, *, status: str) 
 def write_version(
     client: MlflowClient, version: AuditedVersion, record: AuditRecord, *, status: str
 ) -> bool:
-    """Write tags, card, status and alias, in this order; the version is marked as running.
+    """Write tags, card, key, status and alias, in this order; the version is marked as running.
 
     Returns:
         Whether the description had room for the card.
@@ -105,10 +106,12 @@ def write_version(
         client.set_model_version_tag(version.name, version.version, key, value)
     experiment = client.get_run(record.run_id).info.experiment_id
     card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
-    before = client.get_model_version(version.name, version.version).description
-    description = replace_card(before, card)
+    before = client.get_model_version(version.name, version.version)
+    description = replace_card(before.description, card)
     if description is not None:
         client.update_model_version(version.name, version.version, description=description)
+    key = complete_key(record.key, earlier=before.tags.get(KEY))
+    client.set_model_version_tag(version.name, version.version, KEY, key)
     client.set_model_version_tag(version.name, version.version, STATUS, status)
     if status == "pass":
         client.set_registered_model_alias(version.name, ALIAS, version.version)

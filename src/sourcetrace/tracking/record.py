@@ -61,6 +61,8 @@ class AuditRecord:
         checkpoints: In the order of training.
         report_sha256: Of the page.
         model: The audited version; None means one that the run registered itself.
+        key: Name -> part of what the audit was made from, see `audit_key`; the parts that are not
+            here are those of the version's audit before; None where they are not known.
     """
 
     run_id: str
@@ -81,6 +83,7 @@ class AuditRecord:
     checkpoints: tuple[CheckpointFile, ...] = ()
     report_sha256: str | None = None
     model: ModelReference | None = None
+    key: Mapping[str, str] | None = None
 
     @property
     def suspect_fraction(self) -> float:

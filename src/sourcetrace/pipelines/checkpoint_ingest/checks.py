@@ -20,6 +20,7 @@ from sourcetrace.datasets.checkpoints import Checkpoint
 from sourcetrace.pipelines.audit_setup import coverage_of
 from sourcetrace.pipelines.checkpoint_ingest.stages import stage_lists
 from sourcetrace.pipelines.device import pick_device
+from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks import ClassificationTask, Task
 
 _NAMED = 5
@@ -112,15 +113,7 @@ def _example_table(given: object, items: Any, side: str) -> pl.DataFrame:
         )
     if "label" not in table.columns:
         return table.with_columns(label=pl.lit(None, dtype=pl.String))
-    return table.with_columns(label=_label_text(table["label"]))
-
-
-def _label_text(labels: pl.Series) -> pl.Series:
-    """Write labels as the model's are written: a class 1.0 or True is "1"."""
-    whole = labels.dtype.is_float() and bool((labels.drop_nulls() % 1 == 0).all())
-    if whole or labels.dtype == pl.Boolean:
-        labels = labels.cast(pl.Int64)
-    return labels.cast(pl.String)
+    return table.with_columns(label=label_text(table["label"]))
 
 
 def check_labels(task: Task, table: pl.DataFrame, side: str) -> None:

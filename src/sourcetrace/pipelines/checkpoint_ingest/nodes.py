@@ -151,18 +151,28 @@ def ingest_checkpoints(
 def digest_data(
     task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
 ) -> dict[str, dict[str, Any]]:
-    """Return the digest, the number of examples and the columns of `training` and `queries`."""
+    """Return digests, the number of examples and the columns of `training` and `queries`.
+
+    `digest` is of the examples, `table` of all columns that the task gives.
+    """
     from sourcetrace.reporting.progress import track
-    from sourcetrace.tracking.data_digest import data_digest
+    from sourcetrace.tracking.data_digest import data_digest, table_digest
 
     return {
         name: {
             "digest": data_digest(examples, table, progress=partial(track, description=text)),
+            "table": table_digest(given),
             "rows": table.height,
             "columns": {column: str(kind) for column, kind in table.schema.items()},
         }
-        for name, examples, table, text in (
-            ("training", task.train_examples(), train_table, "Reading training data"),
-            ("queries", task.query_examples(), query_table, "Reading queries"),
+        for name, examples, table, given, text in (
+            (
+                "training",
+                task.train_examples(),
+                train_table,
+                task.train_table(),
+                "Reading training data",
+            ),
+            ("queries", task.query_examples(), query_table, task.query_table(), "Reading queries"),
         )
     }

@@ -1,9 +1,6 @@
 """Retrainings in parallel processes: known ones are not repeated, the cost is said beforehand."""
 
-import ast
 import hashlib
-import importlib
-import inspect
 import json
 import logging
 import multiprocessing
@@ -18,6 +15,7 @@ import polars as pl
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
+from sourcetrace.datasets.task import code_digest
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.pipelines.verification.worker import (
     Failure,
@@ -47,14 +45,9 @@ def fingerprint(
     task's own `recipe`, and both tables. What other modules hold, or files that tables do not
     show, it cannot see.
     """
-    module = importlib.import_module(parameters.class_path.rsplit(".", 1)[0])
-    try:
-        code = ast.dump(ast.parse(inspect.getsource(module)))
-    except (OSError, TypeError):  # a compiled module has no source
-        code = ""
     parts = [
         parameters.model_dump(mode="json", by_alias=True),
-        hashlib.sha256(code.encode()).hexdigest(),
+        code_digest(parameters.class_path),
         getattr(task, "recipe", None),
         train_table.hash_rows(seed=0).to_list(),
         query_table.hash_rows(seed=0).to_list(),

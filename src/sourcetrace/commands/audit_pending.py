@@ -1,0 +1,227 @@
+"""`sourcetrace audit --pending`: every registered version that needs an audit, one after the other.
+
+Each audit is a process of its own, so that none takes the others down. What must not happen twice
+at a time is behind locks that end with their process: `LOCK` for this command, `RUN_LOCK` for the
+runs.
+"""
+
+import logging
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.framework.project import settings
+from kedro.framework.session import KedroSession
+from kedro.io import DataCatalog
+from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
+
+from sourcetrace.commands.audit import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
+from sourcetrace.commands.audit_process import ending_of, run_audit
+from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
+from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.gate.report import OUTCOMES
+from sourcetrace.parameters import TrackingParameters
+from sourcetrace.tracking.audit_key import AuditKey, key_parts
+from sourcetrace.tracking.due_versions import PlannedVersion, plan_audits
+from sourcetrace.tracking.kept_reports import keep_reports
+from sourcetrace.tracking.model_version import STATUS
+from sourcetrace.tracking.run_lock import PROJECT_LOCK, RUN_LOCK, HeldLock, holder_of
+from sourcetrace.tracking.secrets import hide_credentials
+from sourcetrace.tracking.send_pending import PENDING, send_pending
+from sourcetrace.tracking.task_reader import TaskReader
+
+logger = logging.getLogger(__name__)
+
+LOCK = "pending_audits.lock"
+"""Beside the history of audits; held by this command."""
+
+WORST_FIRST = (ERROR, FAILED, INCONCLUSIVE, PASSED)
+"""Of several exit codes the first of these decides."""
+
+
+def audit_pending(
+    given: Mapping[str, Any],
+    *,
+    env: str | None,
+    pipelines: Sequence[str],
+    dry_run: bool,
+    force: bool,
+    verbose: bool,
+) -> tuple[list[dict[str, Any]], int]:
+    """Audit what needs it, and return what became of each version, and the exit code.
+
+    Args:
+        given: Parameters of the command line, for all versions.
+        env: Configuration environment.
+        pipelines: What an audit runs; `audit` is among them.
+        dry_run: Whether to end after the plan.
+        force: Whether versions are audited that need no audit.
+        verbose: Whether the audits show the traceback of an error.
+
+    Raises:
+        click.ClickException: If nothing can be planned.
+    """
+    if "audit" not in pipelines:
+        raise click.ClickException(
+            f"--pending audits anew: --pipelines {','.join(pipelines)} lacks audit."
+        )
+    session: Any = KedroSession.create(env=env, runtime_params=dict(given))
+    with session:
+        # kedro-mlflow names the server while the context is made.
+        context = session.load_context()
+        catalog = context.catalog
+        log: Path = catalog["audit_log"].path
+        lock = HeldLock()
+        if dry_run:
+            planned = _plan(context, given, force=force)
+            print_plan(planned)
+            return [VersionResult(one).to_json() for one in planned], PASSED
+        if not lock.acquire(log.with_name(LOCK), wait=False):
+            click.echo(
+                f"`audit --pending` runs in this project already: "
+                f"{holder_of(log.with_name(LOCK))}. Nothing was started."
+            )
+            return [], PASSED
+        with lock.kept(), _termination_as_interrupt():
+            # An audit whose `--pending` was killed goes on: what it audits must not be planned.
+            PROJECT_LOCK.acquire(log.with_name(RUN_LOCK), wait=True)
+            PROJECT_LOCK.release()
+            _send_what_waits(log)
+            planned = _plan(context, given, force=force)
+            print_plan(planned)
+            results = list(
+                _audit_all(planned, catalog, env=env, pipelines=pipelines, verbose=verbose)
+            )
+            print_results(results)
+    codes = {one.exit_code for one in results}
+    return [one.to_json() for one in results], next(
+        (code for code in WORST_FIRST if code in codes), PASSED
+    )
+
+
+def _plan(context: Any, given: Mapping[str, Any], *, force: bool) -> list[PlannedVersion]:
+    try:
+        tracking = TrackingParameters.model_validate(
+            context.config_loader["parameters"].get("tracking") or {}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("tracking", *first["loc"])))
+        raise InputError(f"{where}: {first['msg']}.") from error
+    if not tracking.pending:
+        raise click.ClickException(
+            "tracking.pending names no model. Name the registered models whose versions are to be "
+            "audited in conf/base/parameters_tracking.yml."
+        )
+    with TaskReader(context.project_path) as reader:
+
+        def current_key(own: Mapping[str, Any]) -> AuditKey:
+            return _current_key(_parameters(context, own), reader)
+
+        return plan_audits(
+            MlflowClient(), tracking.pending, current_key=current_key, given=given, force=force
+        )
+
+
+def _parameters(context: Any, own: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the project's parameters as an audit with some of its own has them."""
+    loader = settings.CONFIG_LOADER_CLASS(
+        conf_source=context.config_loader.conf_source,
+        env=context.env,
+        runtime_params=dict(own),
+        **settings.CONFIG_LOADER_ARGS,
+    )
+    parameters: Mapping[str, Any] = loader["parameters"]
+    return parameters
+
+
+def _current_key(parameters: Mapping[str, Any], reader: TaskReader) -> AuditKey:
+    task = reader.read(parameters["task"])
+    return AuditKey(
+        **key_parts(
+            data=task.data,
+            checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
+            code=task.code,
+            parameters=parameters,
+        )
+    )
+
+
+def _send_what_waits(log: Path) -> None:
+    """Tell MLflow of audits that it missed, which need not be repeated then."""
+    try:
+        send_pending(MlflowClient(), pending=log.with_name(PENDING), log=log)
+    except Exception as error:
+        logger.warning(
+            "Audits that MLflow was not told of yet could not be sent: %s",
+            hide_credentials(str(error).split("\n", 1)[0]),
+        )
+
+
+def _audit_all(
+    planned: Sequence[PlannedVersion],
+    catalog: DataCatalog,
+    *,
+    env: str | None,
+    pipelines: Sequence[str],
+    verbose: bool,
+) -> Iterator[VersionResult]:
+    due = [one for one in planned if one.action == "audit"]
+    for one in planned:
+        if one.action == "skip":
+            yield VersionResult(one)
+        elif one.action == "error":
+            yield VersionResult(one, outcome="error", exit_code=ERROR, message=one.reason)
+        else:
+            place = due.index(one) + 1
+            click.echo(f"\n{place} of {len(due)}: {one.model} version {one.version}")
+            result = _audit_one(one, env=env, pipelines=pipelines, verbose=verbose)
+            if result.outcome in OUTCOMES:
+                result = replace(result, reports=keep_reports(catalog, one, result.page))
+            yield result
+
+
+def _audit_one(
+    planned: PlannedVersion, *, env: str | None, pipelines: Sequence[str], verbose: bool
+) -> VersionResult:
+    """Run the audit of a version, and read in the registry how it came out."""
+    failed = VersionResult(planned, outcome="error", exit_code=ERROR)
+    client = MlflowClient()
+    try:
+        before = client.get_model_version(planned.model, planned.version).tags
+        code = run_audit(planned.parameters, env=env, pipelines=pipelines, verbose=verbose)
+        tags = client.get_model_version(planned.model, planned.version).tags
+    except Exception as error:
+        message = hide_credentials(str(error).split("\n", 1)[0])
+        return replace(failed, message=f"{type(error).__name__}: {message}")
+    if code not in (PASSED, FAILED, INCONCLUSIVE):
+        return replace(failed, message=ending_of(code))
+    status, run_id = tags.get(STATUS), tags.get("audit.run_id")
+    if run_id == before.get("audit.run_id") or status not in OUTCOMES:
+        return replace(
+            failed, message="MLflow was not told of the audit; send it with sourcetrace sync"
+        )
+    return VersionResult(
+        planned,
+        outcome=status,
+        # Exchanged training data fails a version whose gate passed.
+        exit_code=min(code, EXIT_CODES[status], key=WORST_FIRST.index),
+        run_id=run_id,
+        page=tags.get("audit.report_sha256"),
+    )
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """End on a scheduler's SIGTERM as on Ctrl-C, so that the audit ends, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,151 @@
+"""`sourcetrace audit --pending` from a registry in SQLite to its exit code."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from sourcetrace.commands.audit_pending import LOCK
+from sourcetrace.tracking.run_lock import RUN_LOCK, HeldLock
+from tests.test_commands import REPOSITORY, make_project, train_churn_model
+
+pytestmark = [
+    pytest.mark.slow,
+    # MLflow's own use of SQLAlchemy.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+WATCHED = """
+tracking:
+  pending:
+    - name: churn
+      checkpoints: data/01_raw/churn/{version}
+      parameters:
+        task:
+          class: churn.ChurnTask
+          arguments: {table: data/01_raw/churn.parquet}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with three registered versions, the second without its checkpoints."""
+    project = make_project(tmp_path / "a project")
+    page = (REPOSITORY / "docs/your_own_task.md").read_text(encoding="utf-8")
+    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
+    (project / "churn.py").write_text(code)
+    (project / "conf/local/parameters.yml").write_text(WATCHED)
+    train_churn_model(project / "data/01_raw")
+    for version in ("1", "3"):
+        folder = project / "data/01_raw/churn" / version
+        shutil.copytree(project / "data/01_raw/churn_checkpoints", folder)
+    (project / "data/01_raw/churn/3/step_60.pt").unlink()
+    client = registry(project)
+    client.create_registered_model("churn")
+    for _ in range(3):
+        client.create_model_version("churn", "s3://somewhere/model")
+    return project
+
+
+def registry(project):
+    return MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+
+
+def start(project, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sourcetrace", "audit", "--pending", "--output", "json", *arguments],
+        cwd=project,
+        env={**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def pending(project, *arguments):
+    process = start(project, *arguments)
+    out, err = process.communicate()
+    assert "Traceback" not in err
+    return process.returncode, json.loads(out or "[]"), err
+
+
+def actions(results):
+    return [one["action"] for one in results]
+
+
+def test_versions_are_audited_once_and_again_when_it_is_due(project):
+    reporting = project / "data/08_reporting"
+
+    code, results, said = pending(project)
+    assert code == 2, said[-3000:]
+    assert actions(results) == ["audit", "error", "audit"]
+    assert "there is no folder" in results[1]["message"]
+    assert "2 of 2: churn version 3" in said
+    for one in (results[0], results[2]):
+        assert one["outcome"] in ("pass", "warn")
+        tags = registry(project).get_model_version("churn", one["version"]).tags
+        assert tags["audit.status"] == one["outcome"]
+        assert tags["audit.run_id"] == one["run_id"]
+        # Each version's reports are kept, and are of its own checkpoints.
+        kept = project / one["reports"]
+        page = (kept / "cleaning_report.html").read_bytes()
+        assert hashlib.sha256(page).hexdigest() == tags["audit.report_sha256"]
+        audited = json.loads((kept / "audit.json").read_text())["checkpoints"]
+        files = sorted((project / one["checkpoints"]).glob("*.pt"))
+        digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        assert {checkpoint["sha256"] for checkpoint in audited} == digests
+    assert results[0]["run_id"] != results[2]["run_id"]
+
+    # The missing one is repaired, its audit killed in the middle, with the command that started it.
+    shutil.copytree(project / "data/01_raw/churn_checkpoints", project / "data/01_raw/churn/2")
+    killed = start(project)
+    # The audit holds the lock of the runs, after the command has let it go.
+    while not _held_by_another(reporting / f"{RUN_LOCK}.json", than=killed.pid):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+
+    code, results, said = pending(project)
+    assert code == 0, said[-3000:]
+    assert actions(results) == ["skip", "audit", "skip"]
+    assert results[1]["reason"] in ("never audited", "its audit was killed")
+
+    # A changed input makes its versions due, and a verdict on it settles them.
+    (project / "data/01_raw/churn/3/step_120.pt").unlink()
+    registry(project).set_model_version_tag("churn", "2", "audit.skip", "true")
+    strict = ("--params", "gate.require_verification=true")
+    code, results, _ = pending(project, "--dry-run", *strict)
+    assert (code, actions(results)) == (0, ["audit", "skip", "audit"])
+    assert results[0]["reason"] == "limits changed"
+    assert results[2]["reason"] == "checkpoints changed, limits changed"
+    code, results, said = pending(project, *strict)
+    assert code == 3, said[-3000:]
+    assert [one["outcome"] for one in results] == ["inconclusive", None, "inconclusive"]
+    code, results, said = pending(project, *strict)
+    assert (code, actions(results)) == (0, ["skip"] * 3)
+    assert "Nothing to audit" in said
+
+    # A second one at the same time ends at once, and is no error.
+    lock = HeldLock()
+    assert lock.acquire(reporting / LOCK, wait=False)
+    code, results, said = pending(project)
+    assert (code, results) == (0, [])
+    assert f"process {os.getpid()}" in said
+
+
+def _held_by_another(holder: Path, *, than: int) -> bool:
+    try:
+        return json.loads(holder.read_text())["pid"] != than
+    except (OSError, ValueError):
+        return False
