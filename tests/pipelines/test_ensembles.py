@@ -118,7 +118,7 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     }
     signals, query_signals, covariances, _ = extract_gradients(**inputs)
     ExampleSignals.validate(signals)
-    curvature, _ = fit_curvature(covariances=covariances, **inputs)
+    curvature, _, _ = fit_curvature(covariances=covariances, **inputs)
     blocks = zip(*score_examples(curvature=curvature, **inputs), strict=True)
     scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
     SegmentContributions.validate(contributions)

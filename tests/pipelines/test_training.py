@@ -122,7 +122,7 @@ def scored(tmp_path, folder, **settings):
     """Run the numerical stages; return attribution_scores and query_influence."""
     inputs = inputs_of(tmp_path, folder, **settings)
     *_, covariances, _ = extract_gradients(**inputs)
-    curvature, _ = fit_curvature(covariances=covariances, **inputs)
+    curvature, _, _ = fit_curvature(covariances=covariances, **inputs)
     blocks = list(score_examples(curvature=curvature, **inputs))
     return pl.concat([block[0] for block in blocks]), pl.concat([block[1] for block in blocks])
 
@@ -310,11 +310,11 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
     train(tmp_path / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
     inputs = inputs_of(tmp_path, tmp_path / "run", method="source", count=2)
     *_, covariances, _ = extract_gradients(**inputs)
-    plain, nothing = fit_curvature(covariances=covariances, **inputs)
+    plain, _, nothing = fit_curvature(covariances=covariances, **inputs)
     assert not any(name.startswith("curvature_scale") for name in nothing)
     inputs = inputs_of(tmp_path, tmp_path / "run", method="scaled_source", count=2)
     *_, covariances, _ = extract_gradients(**inputs)
-    scaled, metrics = fit_curvature(covariances=covariances, **inputs)
+    scaled, _, metrics = fit_curvature(covariances=covariances, **inputs)
     scales = {name for name in metrics if name.startswith("curvature_scale")}
     assert scales == {"curvature_scale_segment_1", "curvature_scale_segment_2"}
     for number, (before, after) in enumerate(zip(plain.value, scaled.value, strict=True), start=1):
