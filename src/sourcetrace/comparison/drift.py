@@ -17,22 +17,23 @@ _NEGLIGIBLE: Final = 1e-6
 
 
 def score_drift(comparison: pl.DataFrame, *, class_minimum: int) -> ScoreDrift:
-    """Return the rank correlation of harm before and now over the examples of both audits.
+    """Return the rank correlation of harm before and now over the unchanged examples.
+
+    A corrected label is meant to move its example; the others say how far scores repeat.
 
     Args:
         comparison: `schemas.AuditComparison`.
         class_minimum: Examples that a label needs to have a correlation of its own.
     """
-    shared = comparison.filter(pl.col("same_content"))
-    same_label = shared.filter(change="unchanged")
+    unchanged = comparison.filter(change="unchanged")
     classes = []
-    for (label,), rows in same_label.drop_nulls("label").group_by("label"):
+    for (label,), rows in unchanged.drop_nulls("label").group_by("label"):
         correlation = rank_correlation(rows) if rows.height >= class_minimum else None
         if correlation is not None:
             classes.append(ClassDrift(str(label), rows.height, correlation))
     return ScoreDrift(
-        examples=shared.height,
-        rank_correlation=rank_correlation(shared),
+        examples=unchanged.height,
+        rank_correlation=rank_correlation(unchanged),
         classes=tuple(sorted(classes, key=lambda one: (one.rank_correlation, one.label))),
     )
 

@@ -24,9 +24,9 @@ class ScoreDrift:
     """How far the order of the examples by harm stayed.
 
     Attributes:
-        examples: That both audits have, with the same content.
+        examples: That both audits have, with the same content and label.
         rank_correlation: Spearman's, of their harm; None where there is no order to compare.
-        classes: Of the labels with enough examples whose label stayed, the lowest first.
+        classes: Of the labels with enough of these examples, the lowest first.
     """
 
     examples: int = 0

@@ -72,7 +72,7 @@ class AuditDifference(Published):
         persisting: Suspects of both audits.
         resolved: Suspects of the audit before that are none now.
         resolved_by: Of these, how many were relabelled, edited, removed or unchanged.
-        shared_examples: Examples of both audits with the same content.
+        unchanged_examples: Examples of both audits with the same content and label.
         score_rank_correlation: Of their harm; null where there is no order to compare.
         added: Training examples that the audit before did not have.
         removed: Training examples of the audit before that are gone.
@@ -89,7 +89,7 @@ class AuditDifference(Published):
     persisting: int
     resolved: int
     resolved_by: dict[str, int]
-    shared_examples: int
+    unchanged_examples: int
     score_rank_correlation: FiniteNumber | None
     added: int
     removed: int

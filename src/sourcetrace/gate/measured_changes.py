@@ -34,4 +34,4 @@ def measure_comparison(found: Comparison) -> dict[GateMetric, Measured]:
 
 
 def _unordered(found: Comparison) -> str:
-    return f"the audits share {found.scores.examples} examples, with no order to compare"
+    return f"there are {found.scores.examples} unchanged examples, with no order to compare"

@@ -112,7 +112,7 @@ METRICS: dict[GateMetric, MetricDescription] = {
         "by a higher limit.",
     ),
     "score_rank_correlation": MetricDescription(
-        "Rank correlation of harm in this audit and the one before, over the examples of both.",
+        "Rank correlation of harm in this audit and the one before, over the unchanged examples.",
         "Compare what else changed: method, parameters, queries, checkpoints. Where nothing did, "
         "training is too noisy for one run's scores; average several runs (docs/ensembles.md).",
     ),

@@ -10,7 +10,7 @@ _HOW = {
     "edited": "edited",
     "removed": "removed",
     "added": "just added",
-    "unchanged": "unchanged",
+    "unchanged": "without a change",
 }
 
 
@@ -41,8 +41,8 @@ def changes_sentence(found: Comparison) -> str:
     scores = (
         f"the scores’ rank correlation is {format_correlation(correlation)}"
         if correlation is not None
-        else f"the audits share {format_noun(found.scores.examples, 'example')}, "
-        "too few or too alike to compare the scores’ order"
+        else f"{format_noun(found.scores.examples, 'unchanged example')} are too few or too alike "
+        "to compare the scores’ order"
     )
     return f"Since the audit of {format_moment(found.previous_at)}: {', '.join(parts)}; {scores}."
 
@@ -62,7 +62,13 @@ def change_sentences(found: Comparison) -> list[str]:
             "Examples are known again by their id alone, because what one of the audits read of "
             "them has no stable content: an example exchanged under its id is not noticed."
         )
-    return [*sentences, _curvature_sentence(found.curvature)]
+    sentences.append(_curvature_sentence(found.curvature))
+    if found.suspects.new and found.suspects.resolved:
+        sentences.append(
+            "Suspects are the share report.check_share of all examples at most: where some are "
+            "resolved, others move up. Look at how far a new one’s harm rose."
+        )
+    return sentences
 
 
 def _by(counts: dict[str, int], *, leave: str = "") -> str:
@@ -123,7 +129,7 @@ def _curvature_sentence(drift: CurvatureDrift) -> str:
     )
     if first.distance:
         text += (
-            f"; {first.layer} in segment {first.segment} moved most, its eigenvalues by a factor "
-            f"of {format_number(10**first.distance)} on average"
+            f"; layer {first.layer} in segment {first.segment} moved most, its eigenvalues by a "
+            f"factor of {format_number(10**first.distance)} on average"
         )
     return text + "."

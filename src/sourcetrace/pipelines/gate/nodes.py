@@ -204,7 +204,7 @@ def _compared(found: Comparison) -> AuditDifference | None:
         persisting=suspects.persisting,
         resolved=suspects.resolved,
         resolved_by=suspects.resolved_by,
-        shared_examples=found.scores.examples,
+        unchanged_examples=found.scores.examples,
         score_rank_correlation=found.scores.rank_correlation,
         added=data.added,
         removed=data.removed,
