@@ -1,7 +1,7 @@
 """What became of suspects: properties, and each way to resolve one."""
 
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcetrace.comparison.changes import compare_examples, count_reordered
@@ -10,6 +10,7 @@ from tests.comparison.examples import audit, compared
 from tests.comparison.test_pairing import ROWS
 
 
+@settings(deadline=None, max_examples=50)
 @given(ROWS)
 def test_an_audit_beside_itself_has_nothing_new_and_nothing_resolved(rows):
     table = compare_examples(audit(*rows), audit(*rows))
@@ -18,6 +19,7 @@ def test_an_audit_beside_itself_has_nothing_new_and_nothing_resolved(rows):
     assert count_reordered(audit(*rows), audit(*rows)) == 0
 
 
+@settings(deadline=None, max_examples=50)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_another_order_of_the_examples_changes_nothing_but_their_places(rows, random):
     before = audit(*rows)
@@ -29,6 +31,7 @@ def test_another_order_of_the_examples_changes_nothing_but_their_places(rows, ra
     )
 
 
+@settings(deadline=None, max_examples=50)
 @given(ROWS, ROWS)
 def test_every_table_keeps_its_schema_and_counts_every_suspect_once(now, before):
     table = AuditComparison.validate(compare_examples(audit(*now), audit(*before)))
@@ -41,6 +44,7 @@ def test_every_table_keeps_its_schema_and_counts_every_suspect_once(now, before)
     )
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.sets(st.integers(0, 9)), st.booleans())
 def test_as_many_corrected_labels_are_as_many_relabelled_suspects(corrected, renamed):
     before = audit(*((f"e{i}", f"x{i}", "0", True) for i in range(10)))

@@ -46,7 +46,7 @@ def pair_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
         left = left.join(found, on="place", how="anti")
         left_before = left_before.join(found.select(place="place_before"), on="place", how="anti")
     place = pl.col("place")
-    nowhere = pl.lit(None, dtype=place_type())
+    nowhere = pl.lit(None, dtype=pl.get_index_type())
     alone = pl.lit(value=False).alias("same_content")
     return pl.concat(
         [
@@ -55,11 +55,6 @@ def pair_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
             left_before.select(nowhere.alias("place"), place.alias("place_before"), alone),
         ]
     )
-
-
-def place_type() -> type[pl.DataType]:
-    """Return the type of row numbers."""
-    return pl.UInt32
 
 
 def _keyed(side: pl.DataFrame) -> pl.DataFrame:
