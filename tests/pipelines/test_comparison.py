@@ -204,13 +204,22 @@ def test_the_trends_have_the_gates_outcomes(audits):
     assert page.index("this audit") < page.index("How to read these numbers")
 
 
-def test_tables_of_different_audits_are_refused(audits):
+@pytest.mark.parametrize("other", [{"example_id": "other"}, {"label": "other"}])
+def test_tables_of_different_audits_are_refused(audits, other):
     content = page_content()
+    digests = content.review_list.select(
+        "example_id", label="given_label", input_digest=pl.lit(None), target_digest=pl.lit(None)
+    )
+    first = pl.int_range(pl.len()) == 0
+    stale = [
+        pl.when(first).then(pl.lit(value)).otherwise(name).alias(name)
+        for name, value in other.items()
+    ]
     with pytest.raises(InputError, match="they are of different audits"):
         compare_audits(
             page="",
             audit_snapshots=audits.dataset.load(),
-            example_digests=pl.DataFrame({"example_id": ["other"]}),
+            example_digests=digests.with_columns(stale),
             review_list=content.review_list,
             curvature_spectra=SPECTRA,
             data_digests={},

@@ -8,16 +8,23 @@ from sourcetrace.comparison.pairing import pair_examples
 def kept_examples(example_digests: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
     """Return what a later audit needs of this one's examples, in their order.
 
+    Examples whose id and label are not in both tables are left out: those are of different audits.
+
     Args:
         example_digests: `schemas.ExampleDigests`.
-        review_list: `schemas.ReviewList`, of the same examples.
+        review_list: `schemas.ReviewList`.
     """
     return example_digests.join(
         review_list.select(
-            "example_id", "rank", "harm", suspect=pl.col("suggested_action") != "keep"
+            "example_id",
+            "rank",
+            "harm",
+            label="given_label",
+            suspect=pl.col("suggested_action") != "keep",
         ),
-        on="example_id",
+        on=["example_id", "label"],
         how="inner",
+        nulls_equal=True,
         validate="1:1",
         maintain_order="left",
     )

@@ -41,11 +41,11 @@ def compare_audits(
 ) -> tuple[pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Return what became of every example, what that says, and metrics for MLflow."""
     now = kept_examples(example_digests, review_list)
-    if now.height != review_list.height or now.height != example_digests.height:
+    if not now.height == review_list.height == example_digests.height:
         raise InputError(
             f"The review list has {review_list.height} examples, example_digests "
-            f"{example_digests.height}, {now.height} of them the same: they are of different "
-            "audits. Run `kedro run --pipelines audit`."
+            f"{example_digests.height}, {now.height} with the same id and label are in both: they "
+            "are of different audits. Run `kedro run --pipelines audit`."
         )
     digests = data_digests["training"]["digest"], data_digests["queries"]["digest"]
     scores_digest = scores_of(page)
