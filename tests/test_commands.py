@@ -1,6 +1,7 @@
 """The commands of the README, run as a user runs them, in a folder with a space in its name."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -213,9 +214,9 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
     assert after == before
 
 
-def test_the_documented_task_of_a_users_own_is_audited(tmp_path):
-    """Does what docs/your_own_task.md says, with the code that stands there."""
-    project = make_project(tmp_path / "their project")
+def make_churn_project(folder):
+    """Do what docs/your_own_task.md says, with the code that stands there."""
+    project = make_project(folder)
     page = (REPOSITORY / "docs/your_own_task.md").read_text(encoding="utf-8")
     code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
     assert len(code.splitlines()) < 60
@@ -223,6 +224,11 @@ def test_the_documented_task_of_a_users_own_is_audited(tmp_path):
     (project / "conf/mine").mkdir()
     (parameters,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
     (project / "conf/mine/parameters.yml").write_text(parameters)
+    return project
+
+
+def test_the_documented_task_of_a_users_own_is_audited(tmp_path):
+    project = make_churn_project(tmp_path / "their project")
     wrong = train_churn_model(project / "data/01_raw")
 
     run = kedro(project, "run", "--pipelines", "audit", "--env", "mine")
@@ -234,14 +240,53 @@ def test_the_documented_task_of_a_users_own_is_audited(tmp_path):
     assert (project / "data/08_reporting/cleaning_report.html").stat().st_size > 10_000
 
 
-def train_churn_model(folder):
-    """Write a table with 12 wrong labels of 240 and checkpoints of a model trained on it."""
-    folder.mkdir(parents=True)
+def test_labels_corrected_between_two_audits_are_resolved_suspects(tmp_path):
+    project = make_churn_project(tmp_path / "a project")
+    reports = project / "data/08_reporting"
+    audit = ("run", "--pipelines", "audit", "--env", "mine")
+    wrong = train_churn_model(project / "data/01_raw")
+    first = kedro(project, *audit)
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert "No earlier audit of this task and model is kept" in " ".join(first.stdout.split())
+    review = pl.read_parquet(reports / "review_list.parquet")
+    suspects = set(review.filter(pl.col("suggested_action") != "keep")["example_id"])
+
+    # Half of the wrong labels are corrected, and the model is trained again.
+    left = train_churn_model(project / "data/01_raw", wrong=range(0, 240, 40))
+    corrected = wrong - left
+    second = kedro(project, *audit)
+
+    assert second.returncode == 0, second.stderr[-3000:]
+    changes = pl.read_parquet(reports / "audit_comparison.parquet")
+    assert set(changes.filter(change="relabelled")["example_id"]) == corrected
+    resolved = set(changes.filter(status="resolved", change="relabelled")["example_id"])
+    assert resolved == corrected & suspects
+    persisting = changes.filter(status="persisting")
+    assert len(set(persisting["example_id"]) & left) >= 0.5 * len(left)
+    assert set(persisting["audits_suspected"]) == {2}
+    told = " ".join(second.stdout.split())
+    assert f"resolved ({len(resolved)} relabelled" in told
+    result = json.loads((reports / "audit.json").read_text())
+    assert result["comparison"]["relabelled"] == len(corrected)
+    assert result["metrics"]["changed_example_share"] == len(corrected) / 240
+    page = (reports / "cleaning_report.html").read_bytes()
+    assert f"Training data: {len(corrected)} relabelled.".encode() in page
+
+    # What runs again is compared with the same audit, and kept once.
+    for again in ("cleaning_report", "gate"):
+        assert kedro(project, "run", "--pipelines", again, "--env", "mine").returncode == 0
+    assert (reports / "cleaning_report.html").read_bytes() == page
+    assert len(list((reports / "audit_snapshots").glob("*.json"))) == 2
+
+
+def train_churn_model(folder, wrong=range(0, 240, 20)):
+    """Write a table of 240 with these labels wrong and checkpoints of a model trained on it."""
+    folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(300, 4, generator=generator)
     labels = (inputs @ torch.tensor([1.5, -1.0, 0.5, 2.0]) > 0).long()
     given = labels.clone()
-    given[:240:20] = 1 - given[:240:20]
+    given[list(wrong)] = 1 - given[list(wrong)]
     table = pl.DataFrame(inputs.numpy(), schema=["months", "calls", "spend", "complaints"])
     table = table.with_columns(
         customer=pl.Series([f"customer {i}" for i in range(300)]),
@@ -253,7 +298,7 @@ def train_churn_model(folder):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    (folder / "churn_checkpoints").mkdir()
+    (folder / "churn_checkpoints").mkdir(exist_ok=True)
     for step in range(1, 181):
         rows = torch.randint(240, (32,), generator=generator)
         optimizer.zero_grad()
@@ -268,4 +313,4 @@ def train_churn_model(folder):
                 },
                 folder / f"churn_checkpoints/step_{step}.pt",
             )
-    return {f"customer {i}" for i in range(0, 240, 20)}
+    return {f"customer {i}" for i in wrong}

@@ -13,10 +13,12 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro.validation import DataValidationError
 
+from sourcetrace.comparison.summary import Comparison
 from sourcetrace.core.errors import InputError
 from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.report import GateReport
 from sourcetrace.reporting.console import (
+    print_changes,
     print_error,
     print_summary,
     print_verdict,
@@ -54,6 +56,7 @@ class SummaryHook:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Print the summary of what was run, and the gate's verdict."""
         _summarise(pipeline, catalog)
+        _print_changes(pipeline, catalog)
         if "gate_report" in pipeline.all_outputs():
             report = GateReport.model_validate(catalog.load("gate_report"))
             print_verdict(report, file=_path_of(catalog, "gate_report"))
@@ -63,6 +66,7 @@ class SummaryHook:
         """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
         if isinstance(error, GateFailed):
             _summarise(pipeline, catalog)
+            _print_changes(pipeline, catalog)
 
 
 class VerdictHook:
@@ -134,6 +138,11 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
         page=_path_of(catalog, page),
         review_list=_path_of(catalog, "review_list_csv"),
     )
+
+
+def _print_changes(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    if "comparison_summary" in pipeline.all_outputs():
+        print_changes(Comparison.from_json(catalog.load("comparison_summary")))
 
 
 def _path_of(catalog: DataCatalog, name: str) -> str:

@@ -269,6 +269,19 @@ class GateParameters(_Parameters):
     suspects: int = Field(default=20, ge=0)
 
 
+class ComparisonParameters(_Parameters):
+    """How an audit is compared with earlier ones.
+
+    Attributes:
+        keep: Audits of a task and model that are kept; the trends show as many. At least two:
+            an audit that runs again is compared with the one before it.
+        class_minimum: Examples that a label needs to have a rank correlation of its own.
+    """
+
+    keep: int = Field(default=30, ge=2)
+    class_minimum: int = Field(default=20, ge=3)
+
+
 class RegisteredModelParameters(_Parameters):
     """A version of a model in MLflow's registry: by its number or by an alias, one of the two.
 

@@ -5,6 +5,7 @@ from kedro.pipeline import Pipeline
 from sourcetrace.pipelines import (
     checkpoint_ingest,
     cleaning_report,
+    comparison,
     demo_evaluation,
     demo_training,
     ekfac_fitting,
@@ -30,14 +31,16 @@ def register_pipelines() -> dict[str, Pipeline]:
     evaluation = demo_evaluation.create_pipeline()
     return {
         **stages,
-        "gate": gate.create_pipeline(),
-        "audit": audit + gate.create_pipeline(),
+        "gate": _judgement(),
+        "audit": audit + _judgement(),
         "demo_training": training,
         "demo_evaluation": evaluation,
         "verification": verification.create_pipeline()
-        + gate.create_pipeline(page="verified_cleaning_report"),
-        "__default__": training
-        + audit
-        + evaluation
-        + gate.create_pipeline(page="demo_cleaning_report"),
+        + _judgement(page="verified_cleaning_report"),
+        "__default__": training + audit + evaluation + _judgement(page="demo_cleaning_report"),
     }
+
+
+def _judgement(*, page: str = "cleaning_report") -> Pipeline:
+    """Return what ends an audit: the gate can be about what changed since the audit before."""
+    return comparison.create_pipeline(page=page) + gate.create_pipeline(page=page)

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from sourcetrace.gate.audit_result import (
     AuditCounts,
+    AuditDifference,
     AuditedCheckpoint,
     AuditedData,
     AuditResult,
@@ -50,6 +51,23 @@ def result():
         metrics=report.metrics,
         suspects=("e0",),
         trust=AuditTrust(status="Verified", text="t", lds=0.1, lds_low=None),
+        comparison=AuditDifference(
+            previous_at="2026-11-25T02:00:09+00:00",
+            previous_scores_digest="d",
+            matched_by="content",
+            new=1,
+            persisting=2,
+            resolved=3,
+            resolved_by={"relabelled": 3},
+            unchanged_examples=4,
+            score_rank_correlation=None,
+            added=0,
+            removed=0,
+            relabelled=3,
+            edited=0,
+            training_data_same=False,
+            queries_same=None,
+        ),
         gate=report.outcome,
     )
 

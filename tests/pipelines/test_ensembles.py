@@ -23,7 +23,12 @@ from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.signals import average_signals
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
-from sourcetrace.schemas import CheckpointManifest, ExampleSignals, SegmentContributions
+from sourcetrace.schemas import (
+    CheckpointManifest,
+    CurvatureSpectra,
+    ExampleSignals,
+    SegmentContributions,
+)
 from sourcetrace.tasks import ClassificationTask
 
 
@@ -118,7 +123,9 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     }
     signals, query_signals, covariances, _ = extract_gradients(**inputs)
     ExampleSignals.validate(signals)
-    curvature, _ = fit_curvature(covariances=covariances, **inputs)
+    curvature, spectra, _ = fit_curvature(covariances=covariances, **inputs)
+    # Under several dropout masks, too, a row a segment and layer.
+    CurvatureSpectra.validate(spectra)
     blocks = zip(*score_examples(curvature=curvature, **inputs), strict=True)
     scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
     SegmentContributions.validate(contributions)

@@ -8,6 +8,7 @@ import yaml
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import OptionalJSONDataset
+from sourcetrace.datasets.audit_snapshots import AuditSnapshots
 from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.report import GateReport
 from sourcetrace.parameters import (
@@ -28,6 +29,7 @@ from sourcetrace.pipelines.gate.nodes import (
 )
 from sourcetrace.reporting.page import render_page
 from sourcetrace.schemas import VerificationSummary
+from tests.comparison.examples import first_audit, second_audit
 from tests.reporting.content import page_content, verification
 
 PIPELINES = register_pipelines()
@@ -67,7 +69,7 @@ def no_summary():
     return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
 
 
-def judged(gate=None, *, digest=DIGEST, summary=None, baseline=None):
+def judged(gate=None, *, digest=DIGEST, summary=None, baseline=None, comparison=None):
     gate = gate or GateParameters()
     content = page_content(scores_digest=digest)
     ids = content.review_list["example_id"]
@@ -80,6 +82,7 @@ def judged(gate=None, *, digest=DIGEST, summary=None, baseline=None):
         query_influence=pl.DataFrame({"method": ["source"]}),
         checkpoint_manifest=content.checkpoint_manifest,
         verification_summary=no_summary() if summary is None else summary,
+        comparison_summary=(comparison or first_audit()).to_json(),
         baseline=read_baseline(baseline, gate),
         gate=gate,
     )
@@ -120,6 +123,21 @@ def test_trust_counts_only_where_these_scores_were_verified():
     assert judged(strict, summary=mine)[0]["outcome"] == "inconclusive"
 
 
+def test_what_changed_since_the_audit_before_can_be_limited_and_is_skipped_in_a_first_audit():
+    limits = parameters(
+        checks=[
+            {"metric": "new_suspect_share", "at_most": 0.1},
+            {"metric": "score_rank_correlation", "at_least": 0.95, "severity": "warn"},
+        ]
+    )
+    first, _, _ = judged(limits)
+    reasons = {check["reason"] for check in first["checks"]}
+    assert reasons == {"there is no earlier audit to compare with"}
+    second, _, metrics = judged(limits, comparison=second_audit())
+    assert [check["status"] for check in second["checks"]] == ["fail", "warn"]
+    assert metrics["new_suspect_share"]["value"] == 12 / 40
+
+
 def test_a_page_of_other_scores_is_not_judged():
     with pytest.raises(InputError, match="Run `kedro run --pipelines cleaning_report` first"):
         judged(digest="def")
@@ -144,6 +162,7 @@ def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
         checkpoint_manifest=content.checkpoint_manifest,
         data_digests={"training": {"digest": "st1-0", "rows": 40, "columns": {"label": "String"}}},
         verification_summary=no_summary(),
+        comparison_summary=second_audit().to_json(),
         task=TaskParameters.model_validate({"class": "a.Task", "arguments": {"key": "s3cret"}}),
         segments=SegmentParameters(),
         gradients=GradientParameters(),
@@ -157,6 +176,7 @@ def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
     assert result["data"] == {"training": {"digest": "st1-0", "rows": 40}}
     assert result["trust"]["status"] == "Not verified"
     assert [c["id"] for c in result["checkpoints"]] == ["step_10", "step_20", "step_30"]
+    assert result["comparison"]["resolved_by"] == {"relabelled": 25, "removed": 5}
     assert "s3cret" not in json.dumps(result)
 
 
@@ -168,9 +188,10 @@ def test_only_a_failed_gate_raises(severity):
     report, xml, _ = judged(gate)
     if severity == "fail":
         with pytest.raises(GateFailed, match="harmful_share is"):
-            enforce_gate(report, xml, {}, "page")
+            enforce_gate(report, xml, {}, "page", AuditSnapshots(Path("nowhere")))
     else:
-        assert enforce_gate(report, xml, {}, "page") == report
+        snapshots = AuditSnapshots(Path("nowhere"))
+        assert enforce_gate(report, xml, {}, "page", snapshots) == report
 
 
 def test_an_optional_file_is_read_where_it_is_and_never_written(tmp_path):

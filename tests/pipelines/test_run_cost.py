@@ -26,7 +26,7 @@ def inputs(tmp_path):
 def run(inputs):
     """Run the numerical stages and return all metrics, as MLflow gets them."""
     *_, covariances, extracted = extract_gradients(**inputs)
-    curvature, fitted = fit_curvature(covariances=covariances, **inputs)
+    curvature, _, fitted = fit_curvature(covariances=covariances, **inputs)
     blocks = list(score_examples(curvature=curvature, **inputs))
     assert not any(block[-1] for block in blocks[1:-1])
     return extracted | fitted | {k: v for block in blocks for k, v in block[-1].items()}
@@ -96,7 +96,7 @@ def test_later_stages_keep_the_size_however_much_memory_there_is_then(
     assert size == 128  # four blocks at least
     *_, covariances, _ = extract_gradients(**inputs, batch_size=size)
     monkeypatch.setattr(batch_size, "free_memory", lambda _: 0)
-    curvature, _ = fit_curvature(covariances=covariances, **inputs, batch_size=size)
+    curvature, _, _ = fit_curvature(covariances=covariances, **inputs, batch_size=size)
     blocks = list(score_examples(curvature=curvature, **inputs, batch_size=size))
     assert [block[0].height for block in blocks] == [128] * 4 + [88]
     # Chosen now, it would be another, and what the stages left is refused.

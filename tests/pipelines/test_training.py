@@ -24,7 +24,7 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
-from sourcetrace.schemas import CheckpointManifest, QueryInfluence
+from sourcetrace.schemas import CheckpointManifest, CurvatureSpectra, QueryInfluence
 from sourcetrace.tasks import ClassificationTask
 
 STEPS = (10, 20, 30)
@@ -122,7 +122,7 @@ def scored(tmp_path, folder, **settings):
     """Run the numerical stages; return attribution_scores and query_influence."""
     inputs = inputs_of(tmp_path, folder, **settings)
     *_, covariances, _ = extract_gradients(**inputs)
-    curvature, _ = fit_curvature(covariances=covariances, **inputs)
+    curvature, _, _ = fit_curvature(covariances=covariances, **inputs)
     blocks = list(score_examples(curvature=curvature, **inputs))
     return pl.concat([block[0] for block in blocks]), pl.concat([block[1] for block in blocks])
 
@@ -310,11 +310,11 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
     train(tmp_path / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
     inputs = inputs_of(tmp_path, tmp_path / "run", method="source", count=2)
     *_, covariances, _ = extract_gradients(**inputs)
-    plain, nothing = fit_curvature(covariances=covariances, **inputs)
+    plain, spectra, nothing = fit_curvature(covariances=covariances, **inputs)
     assert not any(name.startswith("curvature_scale") for name in nothing)
     inputs = inputs_of(tmp_path, tmp_path / "run", method="scaled_source", count=2)
     *_, covariances, _ = extract_gradients(**inputs)
-    scaled, metrics = fit_curvature(covariances=covariances, **inputs)
+    scaled, scaled_spectra, metrics = fit_curvature(covariances=covariances, **inputs)
     scales = {name for name in metrics if name.startswith("curvature_scale")}
     assert scales == {"curvature_scale_segment_1", "curvature_scale_segment_2"}
     for number, (before, after) in enumerate(zip(plain.value, scaled.value, strict=True), start=1):
@@ -322,6 +322,13 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
         assert scale != 1
         for name, block in before.items():
             assert torch.allclose(after[name].eigenvalues, scale * block.eigenvalues, rtol=1e-5)
+            for table, ones in ((spectra, before), (scaled_spectra, after)):
+                (row,) = table.filter(segment=number, layer=name).iter_rows(named=True)
+                eigenvalues = ones[name].eigenvalues
+                assert row["eigenvalues"] == eigenvalues.numel()
+                assert row["trace"] == pytest.approx(float(eigenvalues.sum()), rel=1e-5)
+                assert row["quantiles"][-1] == float(eigenvalues.max())
+    assert CurvatureSpectra.validate(spectra).height == sum(map(len, plain.value))
 
 
 def test_stages_as_names_and_as_lists_of_one_give_the_same_bytes(tmp_path):

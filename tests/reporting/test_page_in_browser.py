@@ -9,12 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from sourcetrace.comparison.changes import compare_examples
 from sourcetrace.reporting.page import (
+    insert_comparison,
     insert_gate,
     insert_ground_truth,
     insert_verification,
     render_page,
 )
+from tests.comparison.examples import audit, point, second_audit
 from tests.gate.examples import verdict
 from tests.reporting.content import ground_truth, page_content, verification
 
@@ -108,6 +111,18 @@ def page():
         {"metric": "trust_lds", "at_least": 0.5},
         class_concentration=3.0,
         trust_lds=None,
+    )
+    names = content.review_list["example_id"]
+    before, now = (
+        audit(*((name, name, "a rather long class name", suspect) for name in names))
+        for suspect in (False, True)
+    )
+    page = insert_comparison(
+        page,
+        second_audit(),
+        compare_examples(now, before),
+        content.review_list,
+        now=point(at="", trust_lds=0.6),
     )
     return insert_gate(insert_verification(page, verification()), report)
 

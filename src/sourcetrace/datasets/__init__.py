@@ -5,6 +5,7 @@ whenever it runs anything, a report from existing tables too.
 """
 
 from sourcetrace.datasets.audit_log import AuditLogDataset
+from sourcetrace.datasets.audit_snapshots import AuditSnapshotsDataset
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
 from sourcetrace.datasets.curvature import CurvatureDataset
@@ -19,6 +20,7 @@ from sourcetrace.datasets.task import TaskDataset
 
 __all__ = [
     "AuditLogDataset",
+    "AuditSnapshotsDataset",
     "CheckpointsDataset",
     "CovariancesDataset",
     "CurvatureDataset",

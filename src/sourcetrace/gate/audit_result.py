@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 from sourcetrace.gate.metric_names import GateMetric
 from sourcetrace.gate.report import FiniteNumber, Outcome, Published
 
-AUDIT_SCHEMA_VERSION: Final = "1.0"
+AUDIT_SCHEMA_VERSION: Final = "1.1"
 """Grows before the point when a reader of the file must change, behind it when fields are added."""
 
 
@@ -61,6 +61,44 @@ class AuditTrust(Published):
     lds_low: FiniteNumber | None
 
 
+class AuditDifference(Published):
+    """What changed since the audit before of the same task and model.
+
+    Attributes:
+        previous_at: When that audit ended, UTC, ISO 8601.
+        previous_scores_digest: SHA-256 of its scores.
+        matched_by: How examples were known again: by the content of their inputs, or by id.
+        new: Suspects that were none before.
+        persisting: Suspects of both audits.
+        resolved: Suspects of the audit before that are none now.
+        resolved_by: Of these, how many were relabelled, edited, removed or unchanged.
+        unchanged_examples: Examples of both audits with the same content and label.
+        score_rank_correlation: Of their harm; null where there is no order to compare.
+        added: Training examples that the audit before did not have.
+        removed: Training examples of the audit before that are gone.
+        relabelled: Training examples whose label was changed.
+        edited: Training examples whose content was changed under the same id.
+        training_data_same: Whether the digests are equal; null where they cannot be compared.
+        queries_same: The same of the queries.
+    """
+
+    previous_at: str
+    previous_scores_digest: str
+    matched_by: Literal["content", "id"]
+    new: int
+    persisting: int
+    resolved: int
+    resolved_by: dict[str, int]
+    unchanged_examples: int
+    score_rank_correlation: FiniteNumber | None
+    added: int
+    removed: int
+    relabelled: int
+    edited: int
+    training_data_same: bool | None
+    queries_same: bool | None
+
+
 class AuditResult(Published):
     """What was audited, with what, and what came out.
 
@@ -78,10 +116,11 @@ class AuditResult(Published):
         metrics: As in gate.json.
         suspects: Ids of the first suspects, the most harmful first.
         trust: How far the scores can be trusted.
+        comparison: What changed since the audit before; null of a first audit.
         gate: The gate's outcome; gate.json has the checks.
     """
 
-    schema_version: Literal["1.0"] = AUDIT_SCHEMA_VERSION
+    schema_version: Literal["1.1"] = AUDIT_SCHEMA_VERSION
     versions: dict[str, str]
     task: str
     method: str
@@ -94,4 +133,5 @@ class AuditResult(Published):
     metrics: dict[GateMetric, FiniteNumber | None]
     suspects: tuple[str, ...]
     trust: AuditTrust
+    comparison: AuditDifference | None
     gate: Outcome

@@ -16,6 +16,11 @@ GateMetric = Literal[
     "trust_lds",
     "trust_lds_low",
     "trust_lds_of_ceiling",
+    "new_suspect_share",
+    "persisting_suspect_share",
+    "score_rank_correlation",
+    "curvature_distance",
+    "changed_example_share",
 ]
 
 
@@ -95,6 +100,33 @@ METRICS: dict[GateMetric, MetricDescription] = {
     "trust_lds_of_ceiling": MetricDescription(
         "That rank correlation as a share of what retraining noise allows.",
         _TRUST,
+    ),
+    "new_suspect_share": MetricDescription(
+        "Share of the training examples that are suspects now and were none in the audit before.",
+        "data/08_reporting/audit_comparison.parquet has them under status new; look at what was "
+        "added or relabelled since that audit.",
+    ),
+    "persisting_suspect_share": MetricDescription(
+        "Share of the training examples that were suspects in the audit before and still are.",
+        "Somebody is to look at them: correct the label, remove the example, or accept the share "
+        "by a higher limit.",
+    ),
+    "score_rank_correlation": MetricDescription(
+        "Rank correlation of harm in this audit and the one before, over the unchanged examples.",
+        "Compare what else changed: method, parameters, queries, checkpoints. Where nothing did, "
+        "training is too noisy for one run's scores; average several runs (docs/ensembles.md).",
+    ),
+    "curvature_distance": MetricDescription(
+        "Of all layers the largest mean distance of the eigenvalues' quantiles from the audit "
+        "before, in powers of ten.",
+        "The page names the layers; a changed architecture, learning rate or length of training "
+        "usually explains it.",
+    ),
+    "changed_example_share": MetricDescription(
+        "Examples added, removed, relabelled or edited since the audit before, as a share of the "
+        "training examples of both audits together.",
+        "Check that the change was meant: data/08_reporting/audit_comparison.parquet names every "
+        "example.",
     ),
 }
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sourcetrace.gate.metric_names import GateMetric
 
-GATE_SCHEMA_VERSION: Final = "1.0"
+GATE_SCHEMA_VERSION: Final = "1.1"
 """Grows before the point when a reader of the file must change, behind it when fields are added."""
 
 Outcome = Literal["pass", "warn", "inconclusive", "fail"]
@@ -69,7 +69,7 @@ class GateReport(Published):
         metrics: Every metric that a check can be about; null where there is none.
     """
 
-    schema_version: Literal["1.0"] = GATE_SCHEMA_VERSION
+    schema_version: Literal["1.1"] = GATE_SCHEMA_VERSION
     sourcetrace_version: str
     outcome: Outcome
     summary: str

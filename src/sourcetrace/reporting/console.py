@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sourcetrace.comparison.summary import Comparison
 from sourcetrace.gate.report import GateReport
+from sourcetrace.reporting.changes import changes_sentence
 from sourcetrace.reporting.formats import format_noun
 
 
@@ -105,6 +107,12 @@ def print_verdict(report: GateReport, *, file: str, console: Console | None = No
     for reason, metrics in skipped.items():
         console.print(f"  skipped: {', '.join(metrics)} ({escape(reason)})")
     console.print(f"Checks:      {escape(_shown(file))}", soft_wrap=True)
+
+
+def print_changes(found: Comparison, *, console: Console | None = None) -> None:
+    """Print what changed since the audit before."""
+    console = console or Console(highlight=False)
+    console.print(f"[bold]Compared:[/] {escape(changes_sentence(found))}")
 
 
 def _print_trust(trust: Mapping[str, str], console: Console) -> None:

@@ -15,8 +15,10 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
+from sourcetrace.comparison.summary import AuditPoint, Comparison
 from sourcetrace.gate.report import GateReport
-from sourcetrace.reporting import findings, palette, tables
+from sourcetrace.reporting import change_tables, findings, palette, tables
+from sourcetrace.reporting.changes import change_sentences, changes_sentence
 from sourcetrace.reporting.formats import format_count, format_noun
 from sourcetrace.reporting.gallery import GALLERY_CARDS, GALLERY_OPEN, gallery_card
 from sourcetrace.reporting.trust import (
@@ -35,6 +37,17 @@ if TYPE_CHECKING:
 GROUND_TRUTH_SLOT = "<!-- ground-truth -->"
 TRUST_SLOTS = {"trust-line": "trust_line.html.j2", "trust-section": "trust_section.html.j2"}
 """Parts of the page between comments, which a verification replaces -> their templates."""
+
+COMPARISON_SLOTS = {
+    "comparison-line": "comparison_line.html.j2",
+    "comparison-section": "comparison_section.html.j2",
+}
+"""Parts of the page between comments, which a comparison replaces -> their templates."""
+
+NOT_COMPARED = (
+    "This page was not set beside an earlier audit yet: `kedro run --pipelines gate` does, and "
+    "judges it."
+)
 
 GATE_SLOT = "gate"
 """The part between comments that holds the gate's verdict; empty before there is one."""
@@ -143,6 +156,7 @@ def render_page(content: PageContent) -> str:
         ),
         scores_digest=content.scores_digest,
         **_trust_parts(trust, content.verification if current else None),
+        comparison_section=_part("comparison-section", compared=False, sentence=NOT_COMPARED),
         method=method,
         method_does=method_does,
         ground_truth_slot=Markup(GROUND_TRUTH_SLOT),  # noqa: S704, our own constants
@@ -200,6 +214,45 @@ def insert_verification(page: str, verification: Verification) -> str:
     return page
 
 
+def insert_comparison(
+    page: str,
+    found: Comparison,
+    audit_comparison: pl.DataFrame,
+    review_list: pl.DataFrame,
+    *,
+    now: AuditPoint,
+) -> str:
+    """Return the page with what changed since the audit before, in place of what it said.
+
+    Args:
+        page: What `render_page` returned.
+        found: What the comparison says.
+        audit_comparison: `schemas.AuditComparison`.
+        review_list: `schemas.ReviewList`.
+        now: The page's own audit, for the trends.
+
+    Raises:
+        ValueError: If the page lacks a part that is to be replaced.
+    """
+    from sourcetrace.reporting import trend_charts  # noqa: PLC0415, altair takes 0.3 s
+
+    values: dict[str, object] = {"compared": False, "sentence": changes_sentence(found)}
+    if found.previous_at is not None:
+        points = (*found.earlier, now)
+        drift = (change_tables.class_table(found), change_tables.layer_table(found))
+        values |= {
+            "compared": True,
+            "remarks": change_sentences(found),
+            "figures": trend_charts.trend_figures(points),
+            "suspect_tables": change_tables.suspect_tables(audit_comparison, review_list),
+            "drift_tables": [table for table in drift if table is not None],
+            "history": change_tables.history_table(points),
+        }
+    for name in COMPARISON_SLOTS:
+        page = _replace_part(page, name, _part(name, **values))
+    return page
+
+
 def insert_gate(page: str, report: GateReport) -> str:
     """Return the page with the gate's verdict at its top, in place of an earlier one.
 
@@ -223,6 +276,12 @@ def _replace_part(page: str, name: str, part: str) -> str:
         raise ValueError(f"The page has no single part {name!r}. Pass what render_page returned.")
     # A function, because a string's backslashes would be read.
     return slot.sub(lambda _: str(part), page)
+
+
+def _part(name: str, **values: object) -> Markup:
+    """Return a part of the page within its comments."""
+    part = _environment().get_template(COMPARISON_SLOTS[name]).render(values)
+    return Markup(f"<!-- {name} -->\n{part}<!-- /{name} -->")  # noqa: S704, templates escape
 
 
 def _trust_parts(trust: Trust, verification: Verification | None) -> dict[str, Markup]:

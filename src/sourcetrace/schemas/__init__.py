@@ -2,6 +2,7 @@
 
 from sourcetrace.schemas.audit_log import AuditLog
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
+from sourcetrace.schemas.comparison import AuditComparison, CurvatureSpectra, ExampleDigests
 from sourcetrace.schemas.demo import (
     DemoRankings,
     DemoRecallCurve,
@@ -28,11 +29,14 @@ from sourcetrace.schemas.verification import (
 
 __all__ = [
     "AttributionScores",
+    "AuditComparison",
     "AuditLog",
     "CheckpointManifest",
+    "CurvatureSpectra",
     "DemoRankings",
     "DemoRecallCurve",
     "DigitsTrainingSet",
+    "ExampleDigests",
     "ExampleSignals",
     "PlantedLabelErrors",
     "QueryInfluence",

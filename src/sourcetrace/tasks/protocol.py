@@ -21,8 +21,10 @@ class Task(Protocol):
     A task may also have `train(indices, *, seed) -> nn.Module`, which retrains the model on the
     training examples with these numbers, as it was trained (`train_with_sgd` may help), and
     `recipe`, a JSON value of what `train` reads from elsewhere; `describe(outputs, batch)`, whose
-    values the reports show (see `ClassificationTask`); and `picture(index) -> array`, a picture
-    of a training example ([height, width] or [height, width, 3], values 0 to 1).
+    values the reports show (see `ClassificationTask`); `picture(index) -> array`, a picture
+    of a training example ([height, width] or [height, width, 3], values 0 to 1); and
+    `inputs_of(item)`, the part of an item that stays when its label is corrected, by which later
+    audits know it again (default: the first of a pair, a mapping without its label).
     """
 
     measurement_higher_is_better: bool

@@ -28,6 +28,7 @@ def data_digest(
     table: pl.DataFrame,
     *,
     progress: Callable[[range], Iterable[int]] = iter,
+    each: Callable[[Any], None] | None = None,
 ) -> str:
     """Return the digest of examples and their table, 36 characters.
 
@@ -39,6 +40,8 @@ def data_digest(
             tuples, mappings and dataclasses of these.
         table: N rows: `example_id`, and `label` where there are labels.
         progress: Wraps the numbers of the examples, for a progress bar.
+        each: Given every example as it is read, for what else is to be known of it; not all of
+            them where there is no content to speak of.
     """
     content = hashlib.sha256()
     # As audits write both; they add an empty column where a task has no labels.
@@ -48,12 +51,15 @@ def data_digest(
     count = len(examples)
     try:
         if any(
-            _item_digest(examples[i]) != _item_digest(examples[i]) for i in range(min(2, count))
+            value_digest(examples[i]) != value_digest(examples[i]) for i in range(min(2, count))
         ):
             raise _NoContentError("examples differ from one reading to the next")
         whole = content.copy()
         for index in progress(range(count)):
-            whole.update(_item_digest(examples[index]))
+            item = examples[index]
+            whole.update(value_digest(item))
+            if each is not None:
+                each(item)
     except _NoContentError as reason:
         logger.warning(
             "The data's digest covers ids and labels alone, because %s. Exchanged inputs would "
@@ -72,6 +78,11 @@ def table_digest(table: pl.DataFrame) -> str:
     return content.hexdigest()
 
 
+def covers_examples(digest: str) -> bool:
+    """Return whether a digest is of the examples' content, not of ids and labels alone."""
+    return digest.startswith(_EXAMPLES)
+
+
 def same_data(one: str | None, other: str | None) -> bool | None:
     """Return whether two digests are of the same data; None where they cannot be compared."""
     if one is None or other is None:
@@ -82,18 +93,19 @@ def same_data(one: str | None, other: str | None) -> bool | None:
     return one == other
 
 
+def value_digest(value: Any) -> bytes:
+    """Return the SHA-256 of an example, or of a part of one."""
+    content = hashlib.sha256()
+    _feed(content, value)
+    return content.digest()
+
+
 class _NoContentError(Exception):
     """An example's content cannot be digested; the message says why."""
 
 
 def _shorten(kind: str, digest: str) -> str:
     return (kind + digest)[:_LENGTH]
-
-
-def _item_digest(item: Any) -> bytes:
-    content = hashlib.sha256()
-    _feed(content, item)
-    return content.digest()
 
 
 def _feed(content: "hashlib._Hash", value: Any) -> None:

@@ -150,29 +150,38 @@ def ingest_checkpoints(
 
 def digest_data(
     task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
-) -> dict[str, dict[str, Any]]:
-    """Return digests, the number of examples and the columns of `training` and `queries`.
+) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
+    """Digest `training` and `queries`, reading each once.
 
-    `digest` is of the examples, `table` of all columns that the task gives.
+    Returns:
+        data_digests, with the digest, the number of examples and the columns of each (`digest` is
+        of the examples, `table` of all columns that the task gives), and example_digests, of every
+        training example.
     """
     from sourcetrace.reporting.progress import track
     from sourcetrace.tracking.data_digest import data_digest, table_digest
+    from sourcetrace.tracking.example_digests import digest_examples
 
+    training, examples = digest_examples(
+        task.train_examples(),
+        train_table,
+        progress=partial(track, description="Reading training data"),
+        inputs_of=getattr(task, "inputs_of", None),
+    )
+    queries = data_digest(
+        task.query_examples(),
+        query_table,
+        progress=partial(track, description="Reading queries"),
+    )
     return {
         name: {
-            "digest": data_digest(examples, table, progress=partial(track, description=text)),
+            "digest": digest,
             "table": table_digest(given),
             "rows": table.height,
             "columns": {column: str(kind) for column, kind in table.schema.items()},
         }
-        for name, examples, table, given, text in (
-            (
-                "training",
-                task.train_examples(),
-                train_table,
-                task.train_table(),
-                "Reading training data",
-            ),
-            ("queries", task.query_examples(), query_table, task.query_table(), "Reading queries"),
+        for name, digest, table, given in (
+            ("training", training, train_table, task.train_table()),
+            ("queries", queries, query_table, task.query_table()),
         )
-    }
+    }, examples

@@ -38,7 +38,7 @@ def create_pipeline() -> Pipeline:
                     "train_table": "train_table",
                     "query_table": "query_table",
                 },
-                outputs="data_digests",
+                outputs=["data_digests", "example_digests"],
                 name="digest_data",
             ),
         ]

@@ -1,6 +1,8 @@
 """Fit every segment's curvature."""
 
 import logging
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,9 +18,10 @@ from sourcetrace.parameters import (
 from sourcetrace.reporting.progress import track
 
 if TYPE_CHECKING:
+    from sourcetrace.core.curvature import SegmentCurvature
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    Task = Any
+    SegmentCurvature = Task = Any
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +38,12 @@ def fit_curvature(
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
     batch_size: int | None = None,
-) -> tuple[StageResult[list[Any]], dict[str, Any]]:
-    """Return the curvature of every segment, none where the method needs none, and metrics."""
+) -> tuple[StageResult[list[Any]], pl.DataFrame, dict[str, Any]]:
+    """Return the curvature of every segment, none where the method needs none.
+
+    Returns:
+        curvature, curvature_spectra and metrics.
+    """
     from sourcetrace.core.attribution import fit_segment, visits
     from sourcetrace.core.curvature_scale import scale_curvature
     from sourcetrace.core.memory import start_peak
@@ -57,7 +64,7 @@ def fit_curvature(
     )
     source, plan = setup.source, setup.plan
     if not plan.uses_curvature:
-        return StageResult(setup.identity, []), {}
+        return StageResult(setup.identity, []), _spectra([], []), {}
     sums = covariances.of(setup.identity, stage="gradient_extraction")
     start_peak(source.device)
     segments: list[Any] = []
@@ -84,8 +91,9 @@ def fit_curvature(
             with source.work.counted("scaled curvature", units=1):
                 walked = scale_curvature(source, plan, segments, setup.queries)
     metrics = report_work(source, "ekfac_fitting")
+    numbers = [planned.segment.number for planned in plan.segments]
     if not walked:
-        return StageResult(setup.identity, segments), metrics
+        return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics
     # A run's segments come once for every dropout mask, under the same number.
     scales: dict[int, list[float]] = {}
     for planned, (scale, _) in zip(plan.segments, walked, strict=True):
@@ -98,4 +106,36 @@ def fit_curvature(
             mean,
         )
         metrics[f"curvature_scale_segment_{number}"] = {"value": mean, "step": 0}
-    return StageResult(setup.identity, [scaled for _, scaled in walked]), metrics
+    segments = [scaled for _, scaled in walked]
+    return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics
+
+
+def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl.DataFrame:
+    """Return every layer's spectrum, those under several dropout masks as their mean."""
+    from sourcetrace.core.spectrum import spectrum_quantiles
+
+    found: dict[tuple[int, str], list[Any]] = {}
+    for number, segment in zip(numbers, segments, strict=True):
+        for layer, block in segment.items():
+            found.setdefault((number, layer), []).append(block.eigenvalues)
+    return pl.DataFrame(
+        [
+            {
+                "segment": number,
+                "layer": layer,
+                "eigenvalues": ones[0].numel(),
+                "trace": fmean(float(one.double().sum()) for one in ones),
+                "quantiles": [
+                    fmean(level) for level in zip(*map(spectrum_quantiles, ones), strict=True)
+                ],
+            }
+            for (number, layer), ones in found.items()
+        ],
+        schema={
+            "segment": pl.Int64,
+            "layer": pl.String,
+            "eigenvalues": pl.Int64,
+            "trace": pl.Float64,
+            "quantiles": pl.List(pl.Float64),
+        },
+    )

@@ -24,7 +24,7 @@ def create_pipeline() -> Pipeline:
                     "ensemble": "params:ensemble",
                     "batch_size": "batch_size",
                 },
-                outputs=["curvature", "curvature_metrics"],
+                outputs=["curvature", "curvature_spectra", "curvature_metrics"],
                 name="fit_curvature",
             )
         ]

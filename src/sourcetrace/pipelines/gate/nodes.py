@@ -7,10 +7,13 @@ from typing import Any
 import polars as pl
 
 from sourcetrace import __version__
+from sourcetrace.comparison.summary import Comparison
 from sourcetrace.core.errors import InputError
+from sourcetrace.datasets.audit_snapshots import AuditSnapshots
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.gate.audit_result import (
     AuditCounts,
+    AuditDifference,
     AuditedCheckpoint,
     AuditedData,
     AuditResult,
@@ -21,6 +24,7 @@ from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.judge import judge, outcome_of, summarise
 from sourcetrace.gate.junit import junit_xml
 from sourcetrace.gate.measured import measure_audit, measure_trust
+from sourcetrace.gate.measured_changes import measure_comparison
 from sourcetrace.gate.report import GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -54,6 +58,7 @@ def judge_audit(
     query_influence: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     verification_summary: pl.DataFrame,
+    comparison_summary: dict[str, Any],
     baseline: Baseline,
     gate: GateParameters,
 ) -> tuple[dict[str, Any], str, dict[str, Any]]:
@@ -76,6 +81,7 @@ def judge_audit(
         **measure_trust(
             verification_summary, current=is_current(verification_summary, scores_digest=digest)
         ),
+        **measure_comparison(Comparison.from_json(comparison_summary)),
     }
     results = judge(metrics, gate=gate, baseline=baseline)
     report = GateReport(
@@ -103,6 +109,7 @@ def state_result(
     checkpoint_manifest: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
     verification_summary: pl.DataFrame,
+    comparison_summary: dict[str, Any],
     task: TaskParameters,
     segments: SegmentParameters,
     gradients: GradientParameters,
@@ -154,6 +161,7 @@ def state_result(
             lds=verdict.metrics.get("trust_lds"),
             lds_low=verdict.metrics.get("trust_lds_low"),
         ),
+        comparison=_compared(Comparison.from_json(comparison_summary)),
         gate=verdict.outcome,
     ).model_dump(mode="json")
 
@@ -164,7 +172,11 @@ def extend_page(page: str, gate_report: dict[str, Any]) -> str:
 
 
 def enforce_gate(
-    gate_report: dict[str, Any], gate_junit: str, audit_result: dict[str, Any], page: str
+    gate_report: dict[str, Any],
+    gate_junit: str,
+    audit_result: dict[str, Any],
+    page: str,
+    snapshot: AuditSnapshots,
 ) -> dict[str, Any]:
     """Return the verdict, or end the run.
 
@@ -177,3 +189,27 @@ def enforce_gate(
     if report.outcome == "fail":
         raise GateFailed(report)
     return gate_report
+
+
+def _compared(found: Comparison) -> AuditDifference | None:
+    """Return what changed since the audit before; None of a first audit."""
+    if found.previous_at is None or found.previous_scores_digest is None:
+        return None
+    suspects, data = found.suspects, found.data
+    return AuditDifference(
+        previous_at=found.previous_at,
+        previous_scores_digest=found.previous_scores_digest,
+        matched_by=data.matched_by,
+        new=suspects.new,
+        persisting=suspects.persisting,
+        resolved=suspects.resolved,
+        resolved_by=suspects.resolved_by,
+        unchanged_examples=found.scores.examples,
+        score_rank_correlation=found.scores.rank_correlation,
+        added=data.added,
+        removed=data.removed,
+        relabelled=data.relabelled,
+        edited=data.edited,
+        training_data_same=data.training_same,
+        queries_same=data.queries_same,
+    )

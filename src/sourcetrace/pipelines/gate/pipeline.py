@@ -15,8 +15,8 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
     """Return the stage; it runs on what an audit left.
 
     Args:
-        page: The entry under which the page was written last in the same run: everything here
-            comes after it, and the verdict goes on top of it.
+        page: The entry under which the page was written last before the comparison with the
+            audit before: everything here comes after it, and the verdict goes on top.
     """
     return Pipeline(
         [
@@ -37,6 +37,7 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "query_influence": "query_influence",
                     "checkpoint_manifest": "checkpoint_manifest",
                     "verification_summary": "verification_summary",
+                    "comparison_summary": "comparison_summary",
                     "baseline": "baseline",
                     "gate": "params:gate",
                 },
@@ -52,6 +53,7 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "checkpoint_manifest": "checkpoint_manifest",
                     "data_digests": "data_digests",
                     "verification_summary": "verification_summary",
+                    "comparison_summary": "comparison_summary",
                     "task": "params:task",
                     "segments": "params:segments",
                     "gradients": "params:gradients",
@@ -65,7 +67,7 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
             ),
             node(
                 extend_page,
-                inputs={"page": page, "gate_report": "gate_report"},
+                inputs={"page": "compared_cleaning_report", "gate_report": "gate_report"},
                 outputs="judged_cleaning_report",
                 name="extend_page_with_gate",
             ),
@@ -76,6 +78,7 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "gate_junit": "gate_junit",
                     "audit_result": "audit_result",
                     "page": "judged_cleaning_report",
+                    "snapshot": "audit_snapshot",
                 },
                 outputs="verdict",
                 name="enforce_gate",

@@ -1,0 +1,213 @@
+"""What changed since the audit before: the sentence, the section, the terminal."""
+
+import io
+import re
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from sourcetrace.comparison.changes import compare_examples
+from sourcetrace.comparison.summary import (
+    CurvatureDrift,
+    DataDrift,
+    LayerDrift,
+    ScoreDrift,
+    SuspectDrift,
+)
+from sourcetrace.reporting.change_tables import ROWS, history_table, suspect_tables
+from sourcetrace.reporting.changes import (
+    change_sentences,
+    changes_sentence,
+    format_correlation,
+)
+from sourcetrace.reporting.console import print_changes
+from sourcetrace.reporting.page import (
+    NOT_COMPARED,
+    insert_comparison,
+    insert_gate,
+    insert_verification,
+    render_page,
+)
+from sourcetrace.reporting.trend_charts import trend_figures
+from tests.comparison.examples import audit, first_audit, point, second_audit
+from tests.gate.examples import verdict
+from tests.reporting.content import page_content, verification
+
+SAME = DataDrift(training_same=True, queries_same=True)
+
+
+def remarks(**changes):
+    return " ".join(change_sentences(second_audit(**changes)))
+
+
+def compared(count=30, *, label="0"):
+    """Return a comparison: the first third is new, the second persists, the last is resolved."""
+    names = [f"scan-{i:05d}" for i in range(count)]
+    third = count // 3
+    before = audit(*((n, n, label, i >= third) for i, n in enumerate(names)))
+    now = audit(*((n, n, label, i < 2 * third) for i, n in enumerate(names)))
+    return compare_examples(now, before)
+
+
+def page_of(content, found=None, table=None):
+    return insert_comparison(
+        render_page(content),
+        found or second_audit(),
+        compared() if table is None else table,
+        content.review_list,
+        now=point(at="", trust_lds=0.6),
+    )
+
+
+def test_the_sentence_says_when_how_many_and_why():
+    assert changes_sentence(second_audit()) == (
+        "Since the audit of 2026-11-25 02:00 UTC: 12 new suspects (2 just added), 30 resolved "
+        "(25 relabelled, 5 removed), 61 persisting; the scores’ rank correlation is 0.93."
+    )
+    assert changes_sentence(first_audit()).startswith("No earlier audit")
+    assert change_sentences(first_audit()) == []
+
+
+def test_nothing_is_said_to_have_a_cause_where_nothing_happened():
+    quiet = second_audit(suspects=SuspectDrift(), scores=ScoreDrift(2))
+    assert changes_sentence(quiet).endswith(
+        "0 new suspects, 0 resolved, 0 persisting; 2 unchanged examples are too few or too alike "
+        "to compare the scores’ order."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {},
+            "Training data: 2 added, 5 removed, 25 relabelled, 1 edited under the same id, "
+            "3 under another id, 4 at another place.",
+        ),
+        ({"data": SAME}, "The training data is the same. The queries are the same."),
+        (
+            {"data": DataDrift(training_same=False, queries_same=False)},
+            "something else in the examples did. The queries are other ones",
+        ),
+        ({"data": DataDrift(matched_by="id")}, "known again by their id alone"),
+        ({"previous_method": "influence"}, "The method was influence and is source now"),
+        (
+            {},
+            "1 of 2 spectra changed by a factor of two or more; layer head in segment 2 moved "
+            "most, its eigenvalues by a factor of 3.16 on average.",
+        ),
+        (
+            {"curvature": CurvatureDrift((LayerDrift(3, "a", 1.0, 0.0),), 2, 3)},
+            "cut into 2 segments before and 3 now; the last ones are compared. Curvature: none of "
+            "1 spectrum changed by a factor of two or more.",
+        ),
+        ({"curvature": CurvatureDrift()}, "no layer’s curvature in common"),
+    ],
+)
+def test_what_else_changed_is_said(changes, said):
+    assert said in remarks(**changes)
+
+
+def test_a_correlation_is_1_only_where_it_is():
+    values = [1.0, 0.9999, 0.5, -0.25, None]
+    assert [format_correlation(v) for v in values] == ["1.00", "0.99", "0.50", "−0.25", "—"]
+
+
+def test_the_tables_have_the_first_of_each_kind_and_say_where_the_rest_is():
+    review = page_content().review_list
+    new, persisting, resolved = suspect_tables(compared(60), review)
+    assert [len(table.rows) for table in (new, persisting, resolved)] == [ROWS] * 3
+    assert new.rows[0][0] == "scan-00000"
+    assert persisting.rows[0][-1] == "2"
+    assert f"The first {ROWS} of 20 rows" in resolved.note
+    assert suspect_tables(compared(60).filter(status="new"), review)[0].label == new.label
+
+
+def test_a_removed_example_has_no_rank_and_no_label_now():
+    table = compare_examples(audit(), audit(("gone", "x", "3", True)))
+    (resolved,) = suspect_tables(table, page_content().review_list)
+    assert resolved.rows == [["gone", "removed", "3 → —", "1 → —", "+1 → —", "1"]]
+
+
+def test_the_page_says_so_at_its_top_and_in_a_section_and_changes_nothing_else():
+    content = page_content()
+    plain = render_page(content)
+    page = page_of(content)
+    assert NOT_COMPARED.split(":")[0] in plain
+    assert page.count("Since the audit of 2026-11-25 02:00 UTC") == 2
+    assert page.index("Since the audit of") < page.index('class="key-figures"')
+    slots = r"<!-- (comparison-\w+) -->.*?<!-- /\1 -->"
+    assert re.sub(slots, "", page, flags=re.S) == re.sub(slots, "", plain, flags=re.S)
+    for name in ("trend-shares", "trend-query-loss", "trend-trust"):
+        assert f'id="{name}"' in page
+
+
+def test_the_same_comparison_gives_the_same_bytes_and_replaces_an_earlier_one():
+    content = page_content()
+    once = page_of(content)
+    again = insert_comparison(
+        once, second_audit(), compared(), content.review_list, now=point(at="", trust_lds=0.6)
+    )
+    assert again == once == page_of(content)
+
+
+def test_comparison_verification_and_verdict_leave_each_other_alone():
+    content = page_content(scores_digest="abc")
+    report = verdict({"metric": "harmful_share", "at_most": 0.1}, harmful_share=0.2)
+    evidence = verification(digest="abc")
+    one = insert_verification(insert_gate(page_of(content), report), evidence)
+    page = insert_gate(insert_verification(render_page(content), evidence), report)
+    other = insert_comparison(
+        page, second_audit(), compared(), content.review_list, now=point(at="", trust_lds=0.6)
+    )
+    assert one == other
+
+
+def test_what_comes_from_data_is_escaped():
+    label = "<script>alert(1)</script><!-- /comparison-section -->"
+    found = second_audit(
+        previous_method=label,
+        curvature=CurvatureDrift((LayerDrift(1, label, 1.0, 0.1),), 1, 1),
+        earlier=(point(outcome="pass"),),
+    )
+    page = page_of(page_content(), found, compared(label=label))
+    assert "<script>" not in page
+    assert page.count("<!-- /comparison-section -->") == 1
+    assert "&lt;script&gt;" in page
+
+
+def test_a_first_audit_has_no_line_at_the_top():
+    page = page_of(page_content(), first_audit(), compared().clear())
+    assert page.count("No earlier audit of this task") == 1
+    assert 'class="changes"' not in page
+
+
+def test_trends_take_two_measurements():
+    audits = [point(trust_lds=0.5), point(at="", harmful_share=None)]
+    names = [figure.name for figure in trend_figures(audits)]
+    assert names == ["trend-shares", "trend-query-loss"]
+    assert trend_figures(audits[:1]) == []
+    # Thirty audits, with gaps, and of every outcome.
+    outcomes = ("pass", "warn", "inconclusive", "fail")
+    many = [point(outcome=outcomes[i % 4], trust_lds=i / 30 if i % 3 else None) for i in range(30)]
+    shares, _, trust = trend_figures(many)
+    assert "30 audits since 2026-11-24 02:00 UTC" in shares.description
+    assert "trust from 0.0333 to 0.967" in trust.description
+
+
+def test_the_history_begins_with_this_audit():
+    table = history_table([point(), point(at="", outcome="fail", new=3)])
+    assert [row[0] for row in table.rows] == ["this audit", "2026-11-24 02:00 UTC"]
+    assert table.rows[0][7] == "3"
+
+
+def test_the_terminal_says_the_sentence():
+    output = io.StringIO()
+    print_changes(second_audit(), console=Console(file=output, width=300))
+    assert output.getvalue() == f"Compared: {changes_sentence(second_audit())}\n"
+
+
+def test_a_page_without_the_part_is_refused():
+    with pytest.raises(ValueError, match="no single part 'comparison-line'"):
+        insert_comparison("", first_audit(), pl.DataFrame(), pl.DataFrame(), now=point())
