@@ -168,9 +168,9 @@ def test_only_a_failed_gate_raises(severity):
     report, xml, _ = judged(gate)
     if severity == "fail":
         with pytest.raises(GateFailed, match="harmful_share is"):
-            enforce_gate(report, xml, {}, "page")
+            enforce_gate(report, xml, {}, "card", {}, "page")
     else:
-        assert enforce_gate(report, xml, {}, "page") == report
+        assert enforce_gate(report, xml, {}, "card", {}, "page") == report
 
 
 def test_an_optional_file_is_read_where_it_is_and_never_written(tmp_path):

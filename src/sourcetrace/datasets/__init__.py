@@ -6,6 +6,7 @@ whenever it runs anything, a report from existing tables too.
 
 from sourcetrace.datasets.audit_log import AuditLogDataset
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
+from sourcetrace.datasets.code_revision import CodeRevisionDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
 from sourcetrace.datasets.curvature import CurvatureDataset
 from sourcetrace.datasets.gradient_cache import GradientCacheDataset
@@ -20,6 +21,7 @@ from sourcetrace.datasets.task import TaskDataset
 __all__ = [
     "AuditLogDataset",
     "CheckpointsDataset",
+    "CodeRevisionDataset",
     "CovariancesDataset",
     "CurvatureDataset",
     "GradientCacheDataset",

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,6 +11,19 @@ from sourcetrace import __version__
 
 PACKAGES = ("torch", "kedro", "kedro-mlflow", "mlflow", "numpy", "pandera", "polars", "safetensors")
 """What decides the numbers and how they are kept."""
+
+
+@dataclass(frozen=True)
+class CodeRevision:
+    """Which code ran.
+
+    Attributes:
+        commit: Full hash of the git commit.
+        dirty: Whether files differed from it.
+    """
+
+    commit: str
+    dirty: bool
 
 
 def environment_tags(project: Path) -> dict[str, str]:
@@ -39,8 +53,8 @@ def device_tag(requested: str) -> dict[str, str]:
     return {"sourcetrace.device": device}
 
 
-def _git_tags(project: Path) -> dict[str, str]:
-    """Return the revision and whether files differ from it; nothing outside a repository."""
+def code_revision(project: Path) -> CodeRevision | None:
+    """Return the revision that a folder is at; None outside a git repository."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(project), *arguments]
@@ -49,9 +63,17 @@ def _git_tags(project: Path) -> dict[str, str]:
         ).stdout.strip()
 
     try:
-        return {
-            "mlflow.source.git.commit": git("rev-parse", "HEAD"),
-            "sourcetrace.git.dirty": str(bool(git("status", "--porcelain"))).lower(),
-        }
+        return CodeRevision(git("rev-parse", "HEAD"), dirty=bool(git("status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git_tags(project: Path) -> dict[str, str]:
+    """Return the revision and whether files differed from it; nothing outside a repository."""
+    revision = code_revision(project)
+    if revision is None:
         return {}
+    return {
+        "mlflow.source.git.commit": revision.commit,
+        "sourcetrace.git.dirty": str(revision.dirty).lower(),
+    }

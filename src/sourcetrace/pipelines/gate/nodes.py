@@ -30,9 +30,13 @@ from sourcetrace.parameters import (
     ReportParameters,
     SegmentParameters,
     TaskParameters,
+    TrackingParameters,
 )
 from sourcetrace.reporting.page import insert_gate, scores_of
 from sourcetrace.reporting.trust import is_current, state_trust
+from sourcetrace.standards.facts import AuditFacts
+from sourcetrace.standards.ml_bom import make_ml_bom
+from sourcetrace.standards.model_card import render_model_card
 
 _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
 
@@ -158,13 +162,41 @@ def state_result(
     ).model_dump(mode="json")
 
 
+def describe_audit(
+    audit_result: dict[str, Any],
+    gate_report: dict[str, Any],
+    verification_summary: pl.DataFrame,
+    code_revision: dict[str, Any],
+    tracking: TrackingParameters,
+) -> tuple[str, dict[str, Any]]:
+    """Return the model card's section and the ML-BOM."""
+    result = AuditResult.model_validate(audit_result)
+    # It may be of other scores: then the result has no figure.
+    interval = verification_summary.filter(measure="lds").drop_nans("high").drop_nulls("high")
+    facts = AuditFacts(
+        result=result,
+        gate=GateReport.model_validate(gate_report),
+        trust_high=interval["high"][0]
+        if result.trust.lds is not None and not interval.is_empty()
+        else None,
+        revision=code_revision or None,
+        model=tracking.registered_model,
+    )
+    return render_model_card(facts), make_ml_bom(facts)
+
+
 def extend_page(page: str, gate_report: dict[str, Any]) -> str:
     """Return the page with the verdict at its top."""
     return insert_gate(page, GateReport.model_validate(gate_report))
 
 
 def enforce_gate(
-    gate_report: dict[str, Any], gate_junit: str, audit_result: dict[str, Any], page: str
+    gate_report: dict[str, Any],
+    gate_junit: str,
+    audit_result: dict[str, Any],
+    model_card: str,
+    ml_bom: dict[str, Any],
+    page: str,
 ) -> dict[str, Any]:
     """Return the verdict, or end the run.
 
