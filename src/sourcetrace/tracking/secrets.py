@@ -8,18 +8,19 @@ HIDDEN = "***"
 
 _SECRET_NAME = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
-_ARGUMENTS = "task.arguments"
+# Of an audit under a namespace, too.
+_ARGUMENTS = re.compile(r"(^|\.)task\.arguments(\.|$)")
 
 
 def hide_value(name: str, value: Any) -> Any:
     """Return a parameter's value, or `HIDDEN` where its name or an address in it says secret.
 
     Args:
-        name: Dotted, `attribution.method`; everything under `task.arguments` is hidden.
+        name: Dotted, `attribution.method`; everything under a `task.arguments` is hidden.
         value: Any value.
     """
-    arguments = name == _ARGUMENTS or name.startswith(f"{_ARGUMENTS}.")
-    if arguments or _SECRET_NAME.search(name.rsplit(".", 1)[-1]) or _CREDENTIALS.search(str(value)):
+    secret = _ARGUMENTS.search(name) or _SECRET_NAME.search(name.rsplit(".", 1)[-1])
+    if secret or _CREDENTIALS.search(str(value)):
         return HIDDEN
     return value
 
