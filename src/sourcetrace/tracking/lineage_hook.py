@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import polars as pl
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from mlflow.tracking import MlflowClient
-from pydantic import ValidationError
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.parameters import TrackingParameters
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.environment import device_tag
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
 from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
+from sourcetrace.tracking.read_parameters import read_tracking
 from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
-from sourcetrace.tracking.secrets import hide_credentials
+from sourcetrace.tracking.secrets import error_line
 from sourcetrace.tracking.send_pending import PENDING
 
 logger = logging.getLogger(__name__)
@@ -137,7 +135,7 @@ class LineageHook:
             attributed_share=summary["attributed_share"],
             training_data=_data(digests.get("training")),
             query_data=_data(digests.get("queries")),
-            checkpoints=() if manifest is None else _checkpoints(manifest),
+            checkpoints=() if manifest is None else CheckpointFile.of_manifest(manifest),
             report_sha256=_file_digest(getattr(audit["cleaning_report"], "_filepath", None)),
             model=self._model,
         )
@@ -154,7 +152,7 @@ class LineageHook:
         except InputError:
             raise
         except Exception as error:
-            logger.warning("The registered model was not found yet: %s", _first_line(error))
+            logger.warning("The registered model was not found yet: %s", error_line(error))
             return
         if version is not None:
             self._model = ModelReference(version.name, version=version.version)
@@ -163,7 +161,7 @@ class LineageHook:
         try:
             version = find_version(MlflowClient(), self._model, run_id=self._run_id)
         except Exception as error:
-            logger.warning("The version's training data is not known yet: %s", _first_line(error))
+            logger.warning("The version's training data is not known yet: %s", error_line(error))
             return
         if version is not None:
             warn_of_mismatch(version, digest)
@@ -179,15 +177,7 @@ def _records_audit(made: Collection[str], audit: AuditCatalog) -> bool:
 
 
 def _reference(audit: AuditCatalog) -> ModelReference | None:
-    content = audit.load("params:tracking") if "params:tracking" in audit else {}
-    try:
-        parameters = TrackingParameters.model_validate(content)
-    except ValidationError as error:
-        raise InputError(
-            "tracking: expected {registered_model: null} or {registered_model: {name: …, version: "
-            f"… or alias: …}}}}. {error.errors()[0]['msg']}."
-        ) from error
-    named = parameters.registered_model
+    named = read_tracking(audit).registered_model
     return ModelReference(named.name, named.version, named.alias) if named else None
 
 
@@ -223,14 +213,6 @@ def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
     return None if content is None else DataRecord(**content)
 
 
-def _checkpoints(manifest: pl.DataFrame) -> tuple[CheckpointFile, ...]:
-    columns = ("sha256", "step", "stage", "run", "optimizer")
-    return tuple(
-        CheckpointFile(id=row["checkpoint_id"], **{name: row[name] for name in columns})
-        for row in manifest.iter_rows(named=True)
-    )
-
-
 def _task_class(audit: AuditCatalog) -> str:
     task = audit.load("params:task")
     return str(task["class"] if isinstance(task, Mapping) else task.class_path)
@@ -245,7 +227,7 @@ def _tag_device(client: MlflowClient, run_id: str, audit: AuditCatalog) -> None:
         for name, value in device_tag(requested).items():
             client.set_tag(run_id, name, value)
     except Exception as error:
-        logger.warning("MLflow was not told of the device: %s", _first_line(error))
+        logger.warning("MLflow was not told of the device: %s", error_line(error))
 
 
 def _file_digest(path: Any) -> str | None:
@@ -253,7 +235,3 @@ def _file_digest(path: Any) -> str | None:
         return None
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return hide_credentials(str(error).split("\n", 1)[0])

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sourcetrace.reporting.formats import shorten
+
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
@@ -38,3 +40,9 @@ def hide_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def hide_credentials(text: str) -> str:
     """Return text without users and passwords in its addresses."""
     return _CREDENTIALS.sub(f"://{HIDDEN}@", text)
+
+
+def error_line(error: BaseException) -> str:
+    """Return what went wrong, in a line without users and passwords."""
+    line = hide_credentials(str(error).strip().split("\n", 1)[0])
+    return shorten(f"{type(error).__name__}: {line}", limit=300)
