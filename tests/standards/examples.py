@@ -8,9 +8,10 @@ from sourcetrace.gate.audit_result import (
 )
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.standards.facts import AuditFacts
+from sourcetrace.tracking.environment import CodeRevision
 from tests.gate.examples import audit_result, one_of_each
 
-REVISION = {"commit": "c" * 40, "dirty": False}
+REVISION = CodeRevision("c" * 40, dirty=False)
 UNVERIFIED = AuditTrust(status="Not verified", text="nobody did.", lds=None, lds_low=None)
 
 

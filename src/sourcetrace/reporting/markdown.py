@@ -4,8 +4,10 @@ import re
 
 from sourcetrace.reporting.formats import format_count, format_noun, format_share
 
-# Whatever starts markup in CommonMark, GitHub's tables, strikethrough and formulas included.
-_MARKUP = re.compile(r"[\\`*\[\]<>|#~$&]")
+# Whatever starts markup in CommonMark and in GitHub's tables and strikethrough.
+_MARKUP = re.compile(r"[\\`*\[\]>|#~]")
+# As entities: not every renderer knows these behind a backslash.
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", "$": "&#36;"})
 # Inside a word an underscore is one; names of metrics stay readable.
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # At the start of a line these make a list, a rule or a heading.
@@ -25,7 +27,8 @@ OUTCOME_MEANING = {
 def escape_markdown(text: str) -> str:
     """Return a line that shows this text and is nothing but text."""
     escaped = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
-    return _START.sub(r"\1\\\2", _UNDERSCORE.sub(r"\_", escaped))
+    started = _START.sub(r"\1\\\2", _UNDERSCORE.sub(r"\_", escaped))
+    return started.translate(_ENTITIES)
 
 
 def code_span(text: str) -> str:

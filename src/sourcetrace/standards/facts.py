@@ -1,13 +1,12 @@
 """What both formats say of an audit, and the limits that both state."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sourcetrace.gate.audit_result import AuditResult
 from sourcetrace.gate.report import GateReport
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.formats import format_noun, format_share
+from sourcetrace.tracking.environment import CodeRevision
 
 SOURCE_PAPER = "https://arxiv.org/abs/2405.12186"
 """Bae et al. 2024, the method Source."""
@@ -21,14 +20,14 @@ class AuditFacts:
         result: What `audit.json` says.
         gate: What `gate.json` says.
         trust_high: Upper end of the trust figure's 95 % interval; None where not verified.
-        revision: `commit` and `dirty` of the project's code; None outside a git repository.
+        revision: Of the project's code; None outside a git repository.
         model: The audited version in MLflow's registry, where the parameters name one.
     """
 
     result: AuditResult
     gate: GateReport
     trust_high: float | None = None
-    revision: Mapping[str, Any] | None = None
+    revision: CodeRevision | None = None
     model: RegisteredModelParameters | None = None
 
     @property

@@ -71,8 +71,8 @@ def _model(facts: AuditFacts, data: Iterable[Mapping[str, Any]]) -> dict[str, An
     if facts.model is not None and facts.model.alias is not None:
         properties["model_alias"] = facts.model.alias
     if facts.revision is not None:
-        properties["git_commit"] = facts.revision["commit"]
-        properties["git_dirty"] = str(facts.revision["dirty"]).lower()
+        properties["git_commit"] = facts.revision.commit
+        properties["git_dirty"] = str(facts.revision.dirty).lower()
     return {
         **component,
         "modelCard": {

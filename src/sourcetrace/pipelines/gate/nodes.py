@@ -37,6 +37,7 @@ from sourcetrace.reporting.trust import is_current, state_trust
 from sourcetrace.standards.facts import AuditFacts
 from sourcetrace.standards.ml_bom import make_ml_bom
 from sourcetrace.standards.model_card import render_model_card
+from sourcetrace.tracking.environment import CodeRevision
 
 _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
 
@@ -179,7 +180,7 @@ def describe_audit(
         trust_high=interval["high"][0]
         if result.trust.lds is not None and not interval.is_empty()
         else None,
-        revision=code_revision or None,
+        revision=CodeRevision(**code_revision) if code_revision else None,
         model=tracking.registered_model,
     )
     return render_model_card(facts), make_ml_bom(facts)
