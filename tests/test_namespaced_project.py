@@ -19,6 +19,8 @@ churn_audit:
     checks: [{metric: harmful_share, at_most: 0.0}]
   task:
     arguments: {table: data/03_primary/customers.parquet}
+  tracking:
+    openlineage: {path: events.jsonl, namespace: churn}
 """
 
 
@@ -79,10 +81,14 @@ def test_training_and_audit_run_together_and_the_gate_holds_under_the_namespace(
     assert "Traceback" not in strict.stderr + strict.stdout
     assert rows_of(project)[-1]["status"] == "fail"
 
+    first, *_, last = map(json.loads, (project / "events.jsonl").read_text().splitlines())
+    assert (first["eventType"], last["eventType"]) == ("START", "FAIL")
+    assert "churn_audit.ml_bom" in {one["name"] for one in last["outputs"]}
+
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "churn"]
-    newest, first = client.search_runs([experiment.experiment_id])
-    assert (first.info.status, newest.info.status) == ("FINISHED", "FAILED")
+    newest, oldest = client.search_runs([experiment.experiment_id])
+    assert (oldest.info.status, newest.info.status) == ("FINISHED", "FAILED")
     assert newest.data.params["churn_audit.task.arguments.table"] == "***"
     assert newest.data.tags["audit.trust"].startswith("Not verified")
     inputs = client.get_run(newest.info.run_id).inputs

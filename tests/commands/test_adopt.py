@@ -14,8 +14,8 @@ def project(tmp_path, monkeypatch):
     return tmp_path / "conf/base"
 
 
-def run(*arguments):
-    return CliRunner().invoke(adopt, [*arguments, "--task", "churn.task.ChurnTask"])
+def run(*arguments, task="churn.task.ChurnTask"):
+    return CliRunner().invoke(adopt, [*arguments, "--task", task])
 
 
 def test_it_writes_a_catalog_and_parameters(project):
@@ -40,6 +40,14 @@ def test_a_namespace_is_a_name(namespace):
     result = run(namespace)
     assert result.exit_code == 2
     assert "is no namespace" in result.output
+
+
+@pytest.mark.parametrize("task", ["ChurnTask", "a b.C", "x: y", ""])
+def test_a_task_is_an_import_path(project, task):
+    result = run("churn_audit", task=task)
+    assert result.exit_code == 2
+    assert "expected package.module.Class" in result.output
+    assert not list(project.iterdir())
 
 
 def test_outside_a_project_it_says_where_to_run(tmp_path, monkeypatch):

@@ -19,6 +19,9 @@ nothing is overwritten.
 )
 def adopt(namespace: str, task: str) -> None:
     """Write both files, or neither."""
+    from pydantic import ValidationError
+
+    from sourcetrace.parameters import TaskParameters
     from sourcetrace.starter import FILES, starter_file
 
     if not re.fullmatch(r"[A-Za-z_]\w*", namespace):
@@ -27,6 +30,13 @@ def adopt(namespace: str, task: str) -> None:
             "churn_audit.",
             param_hint="NAMESPACE",
         )
+    try:
+        TaskParameters.model_validate({"class": task})
+    except ValidationError as error:
+        raise click.BadParameter(
+            f"{task!r} is no import path of a class: expected package.module.Class.",
+            param_hint="--task",
+        ) from error
     folder = Path("conf/base")
     if not folder.is_dir():
         raise click.ClickException(

@@ -27,10 +27,10 @@ from sourcetrace.parameters import (
     EnsembleParameters,
     GateParameters,
     GradientParameters,
+    RegisteredModelParameters,
     ReportParameters,
     SegmentParameters,
     TaskParameters,
-    TrackingParameters,
 )
 from sourcetrace.reporting.page import insert_gate, scores_of
 from sourcetrace.reporting.trust import is_current, state_trust
@@ -168,7 +168,7 @@ def describe_audit(
     gate_report: dict[str, Any],
     verification_summary: pl.DataFrame,
     code_revision: dict[str, Any],
-    tracking: TrackingParameters,
+    registered_model: dict[str, Any] | None,
 ) -> tuple[str, dict[str, Any]]:
     """Return the model card's section and the ML-BOM."""
     result = AuditResult.model_validate(audit_result)
@@ -181,7 +181,10 @@ def describe_audit(
         if result.trust.lds is not None and not interval.is_empty()
         else None,
         revision=CodeRevision(**code_revision) if code_revision else None,
-        model=tracking.registered_model,
+        # The lineage hook has refused a wrong one.
+        model=RegisteredModelParameters.model_validate(registered_model)
+        if registered_model
+        else None,
     )
     return render_model_card(facts), make_ml_bom(facts)
 

@@ -71,7 +71,8 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "gate_report": "gate_report",
                     "verification_summary": "verification_summary",
                     "code_revision": "code_revision",
-                    "tracking": "params:tracking",
+                    # Not the whole group: kedro-mlflow logs what a node takes.
+                    "registered_model": "params:tracking.registered_model",
                 },
                 outputs=["model_card", "ml_bom"],
                 name="describe_audit",
