@@ -17,8 +17,8 @@ test: $(DEVELOPMENT)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(DEVELOPMENT)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 
 $(BIN)/python:

@@ -4,7 +4,6 @@ import logging
 import sys
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any
 
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -17,6 +16,7 @@ from sourcetrace.comparison.summary import Comparison
 from sourcetrace.core.errors import InputError
 from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.report import GateReport
+from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.console import (
     print_changes,
     print_error,
@@ -57,9 +57,11 @@ class SummaryHook:
         """Print the summary of what was run, and the gate's verdict."""
         _summarise(pipeline, catalog)
         _print_changes(pipeline, catalog)
-        if "gate_report" in pipeline.all_outputs():
-            report = GateReport.model_validate(catalog.load("gate_report"))
-            print_verdict(report, file=_path_of(catalog, "gate_report"))
+        names = AuditNames.of(pipeline)
+        if "gate_report" in names.made_by(pipeline):
+            audit = AuditCatalog(catalog, names)
+            report = GateReport.model_validate(audit.load("gate_report"))
+            print_verdict(report, file=_path_of(audit, "gate_report"))
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -80,7 +82,7 @@ class VerdictHook:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Silence Kedro's remarks on the node that raises."""
-        if node.name == "enforce_gate":
+        if node.name.rpartition(".")[2] == "enforce_gate":
             self._set_level(logging.CRITICAL)
 
     @hook_impl
@@ -124,27 +126,29 @@ def readable_error(error: BaseException | None) -> BaseException | None:
 
 def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """Print the summary of an audit, and the demo's answer key where it was part of the run."""
-    made = pipeline.all_outputs()
+    names = AuditNames.of(pipeline)
+    made, audit = names.made_by(pipeline), AuditCatalog(catalog, names)
     if "verification_summary" in made:
-        trust = trust_figure(catalog.load("verification_summary"))
-        print_verification(asdict(trust), page=_path_of(catalog, "cleaning_report"))
+        trust = trust_figure(audit.load("verification_summary"))
+        print_verification(asdict(trust), page=_path_of(audit, "cleaning_report"))
         return
     if "audit_summary" not in made:
         return
     page = "demo_cleaning_report" if "demo_cleaning_report" in made else "cleaning_report"
     print_summary(
-        catalog.load("audit_summary"),
-        rankings=catalog.load("demo_rankings") if "demo_rankings" in made else None,
-        page=_path_of(catalog, page),
-        review_list=_path_of(catalog, "review_list_csv"),
+        audit.load("audit_summary"),
+        rankings=audit.load("demo_rankings") if "demo_rankings" in made else None,
+        page=_path_of(audit, page),
+        review_list=_path_of(audit, "review_list_csv"),
     )
 
 
 def _print_changes(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    if "comparison_summary" in pipeline.all_outputs():
-        print_changes(Comparison.from_json(catalog.load("comparison_summary")))
+    names = AuditNames.of(pipeline)
+    if "comparison_summary" in names.made_by(pipeline):
+        summary = AuditCatalog(catalog, names).load("comparison_summary")
+        print_changes(Comparison.from_json(summary))
 
 
-def _path_of(catalog: DataCatalog, name: str) -> str:
-    dataset: Any = catalog[name]
-    return str(getattr(dataset, "_filepath", ""))
+def _path_of(audit: AuditCatalog, name: str) -> str:
+    return str(getattr(audit[name], "_filepath", ""))

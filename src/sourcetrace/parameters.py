@@ -347,17 +347,31 @@ class WatchedModelParameters(_Parameters):
         return self
 
 
+class OpenLineageParameters(_Parameters):
+    """Where events of OpenLineage are written.
+
+    Attributes:
+        path: File that events are appended to, a line of JSON each; relative to the project.
+        namespace: Of jobs and data sets.
+    """
+
+    path: str = Field(min_length=1)
+    namespace: str = Field(default="sourcetrace", min_length=1)
+
+
 class TrackingParameters(_Parameters):
-    """What MLflow is told besides the run.
+    """What others are told of a run.
 
     Attributes:
         registered_model: The audited version, which is tagged with the outcome; null means the
             version that the same run registered, if it did.
         pending: The models that `sourcetrace audit --pending` watches.
+        openlineage: Where events of OpenLineage are written; null means nowhere.
     """
 
     registered_model: RegisteredModelParameters | None = None
     pending: tuple[WatchedModelParameters, ...] = ()
+    openlineage: OpenLineageParameters | None = None
 
     @model_validator(mode="after")
     def _watches_each_once(self) -> Self:

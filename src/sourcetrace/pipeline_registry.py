@@ -1,46 +1,30 @@
-"""The stages, in the order in which they run."""
+"""The pipelines of this project by name."""
 
 from kedro.pipeline import Pipeline
 
-from sourcetrace.pipelines import (
-    checkpoint_ingest,
-    cleaning_report,
-    comparison,
-    demo_evaluation,
-    demo_training,
-    ekfac_fitting,
-    gate,
-    gradient_extraction,
-    source_scoring,
-    verification,
+from sourcetrace.pipelines import demo_evaluation, demo_training
+from sourcetrace.pipelines.audit import (
+    create_audit,
+    create_judgement,
+    create_stages,
+    create_verification,
 )
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return every pipeline by name."""
-    stages = {
-        "checkpoint_ingest": checkpoint_ingest.create_pipeline(),
-        "gradient_extraction": gradient_extraction.create_pipeline(),
-        "ekfac_fitting": ekfac_fitting.create_pipeline(),
-        "source_scoring": source_scoring.create_pipeline(),
-        "cleaning_report": cleaning_report.create_pipeline(),
-    }
-    audit = sum(stages.values(), start=Pipeline([]))
-    # The verdict is the last thing on the page, and nothing is left to write when the gate fails.
+    stages = create_stages()
     training = demo_training.create_pipeline()
     evaluation = demo_evaluation.create_pipeline()
     return {
         **stages,
-        "gate": _judgement(),
-        "audit": audit + _judgement(),
+        "gate": create_judgement(),
+        "audit": create_audit(),
         "demo_training": training,
         "demo_evaluation": evaluation,
-        "verification": verification.create_pipeline()
-        + _judgement(page="verified_cleaning_report"),
-        "__default__": training + audit + evaluation + _judgement(page="demo_cleaning_report"),
+        "verification": create_verification(),
+        # The verdict is the last thing on the page, and nothing is left to write when it fails.
+        "__default__": sum(stages.values(), start=training)
+        + evaluation
+        + create_judgement(page="demo_cleaning_report"),
     }
-
-
-def _judgement(*, page: str = "cleaning_report") -> Pipeline:
-    """Return what ends an audit: the gate can be about what changed since the audit before."""
-    return comparison.create_pipeline(page=page) + gate.create_pipeline(page=page)

@@ -10,6 +10,7 @@ from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook, VerdictHook
 from sourcetrace.tracking.hooks import RunRecordHook, SecretsHook
 from sourcetrace.tracking.lineage_hook import LineageHook
+from sourcetrace.tracking.openlineage_hook import OpenLineageHook
 from sourcetrace.tracking.run_lock import RunLockHook
 from sourcetrace.tracking.server_hook import TrackingServerHook
 
@@ -21,6 +22,7 @@ HOOKS = (
     SecretsHook(),
     RunRecordHook(),
     LineageHook(),
+    OpenLineageHook(),
     SummaryHook(),
     VerdictHook(),
 )

@@ -2,6 +2,14 @@
 
 import polars as pl
 
+from sourcetrace.gate.audit_result import (
+    AuditCounts,
+    AuditDifference,
+    AuditedCheckpoint,
+    AuditedData,
+    AuditResult,
+    AuditTrust,
+)
 from sourcetrace.gate.baseline import Baseline
 from sourcetrace.gate.judge import judge, outcome_of, summarise
 from sourcetrace.gate.measured import Measured
@@ -60,3 +68,57 @@ def verdict(*checks, baseline=None, required=False, **values):
 def approved(**metrics):
     """Return a baseline of these metrics."""
     return Baseline("approved.json", metrics)
+
+
+def one_of_each():
+    """Return a report with a check of every status."""
+    return verdict(
+        {"metric": "harmful_share", "at_most": 0.1, "severity": "fail"},
+        {"metric": "trust_lds", "at_least": 0.5, "severity": "inconclusive"},
+        {"metric": "class_concentration", "at_most": 2.0, "severity": "warn"},
+        {"metric": "mean_query_loss", "at_most": 1.0},
+        {"metric": "slice_concentration", "at_most": 1.0},
+        harmful_share=0.2,
+        trust_lds=0.1,
+        class_concentration=3.0,
+        mean_query_loss=0.5,
+        slice_concentration=None,
+    )
+
+
+def audit_result(**changes):
+    """Return the result of a small audit."""
+    report = one_of_each()
+    values = {
+        "versions": {"sourcetrace": "0"},
+        "task": "a.Task",
+        "method": "source",
+        "parameters": {"gate": {"baseline": None}},
+        "scores_digest": "d",
+        "data": {"training": AuditedData(digest="st1-0", rows=1)},
+        "checkpoints": (AuditedCheckpoint(id="c", step=1, sha256="s"),),
+        "counts": AuditCounts(training_examples=1, queries=1, runs=1, checkpoints=1, segments=1),
+        "actions": {"relabel": 0, "check": 0, "keep": 1},
+        "metrics": report.metrics,
+        "suspects": ("e0",),
+        "trust": AuditTrust(status="Verified", text="t", lds=0.1, lds_low=None),
+        "comparison": AuditDifference(
+            previous_at="2026-11-25T02:00:09+00:00",
+            previous_scores_digest="d",
+            matched_by="content",
+            new=1,
+            persisting=2,
+            resolved=3,
+            resolved_by={"relabelled": 3},
+            unchanged_examples=4,
+            score_rank_correlation=None,
+            added=0,
+            removed=0,
+            relabelled=3,
+            edited=0,
+            training_data_same=False,
+            queries_same=None,
+        ),
+        "gate": report.outcome,
+    }
+    return AuditResult(**{**values, **changes})

@@ -4,72 +4,13 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 
-from sourcetrace.gate.audit_result import (
-    AuditCounts,
-    AuditDifference,
-    AuditedCheckpoint,
-    AuditedData,
-    AuditResult,
-    AuditTrust,
-)
 from sourcetrace.gate.junit import junit_xml
 from sourcetrace.gate.publish_schemas import PUBLISHED, schema_folder, schema_text
-from tests.gate.examples import verdict
-
-
-def one_of_each():
-    return verdict(
-        {"metric": "harmful_share", "at_most": 0.1, "severity": "fail"},
-        {"metric": "trust_lds", "at_least": 0.5, "severity": "inconclusive"},
-        {"metric": "class_concentration", "at_most": 2.0, "severity": "warn"},
-        {"metric": "mean_query_loss", "at_most": 1.0},
-        {"metric": "slice_concentration", "at_most": 1.0},
-        harmful_share=0.2,
-        trust_lds=0.1,
-        class_concentration=3.0,
-        mean_query_loss=0.5,
-        slice_concentration=None,
-    )
-
-
-def result():
-    report = one_of_each()
-    return AuditResult(
-        versions={"sourcetrace": "0"},
-        task="a.Task",
-        method="source",
-        parameters={"gate": {"baseline": None}},
-        scores_digest="d",
-        data={"training": AuditedData(digest="st1-0", rows=1)},
-        checkpoints=(AuditedCheckpoint(id="c", step=1, sha256="s"),),
-        counts=AuditCounts(training_examples=1, queries=1, runs=1, checkpoints=1, segments=1),
-        actions={"keep": 1},
-        metrics=report.metrics,
-        suspects=("e0",),
-        trust=AuditTrust(status="Verified", text="t", lds=0.1, lds_low=None),
-        comparison=AuditDifference(
-            previous_at="2026-11-25T02:00:09+00:00",
-            previous_scores_digest="d",
-            matched_by="content",
-            new=1,
-            persisting=2,
-            resolved=3,
-            resolved_by={"relabelled": 3},
-            unchanged_examples=4,
-            score_rank_correlation=None,
-            added=0,
-            removed=0,
-            relabelled=3,
-            edited=0,
-            training_data_same=False,
-            queries_same=None,
-        ),
-        gate=report.outcome,
-    )
+from tests.gate.examples import audit_result, one_of_each
 
 
 def published(name):
@@ -87,7 +28,8 @@ def test_a_published_schema_is_the_models_own(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("gate.schema.json", one_of_each()), ("audit.schema.json", result())]
+    ("name", "content"),
+    [("gate.schema.json", one_of_each()), ("audit.schema.json", audit_result())],
 )
 def test_what_is_written_fits_its_schema_and_nothing_else_does(name, content):
     validator = Draft202012Validator(published(name))
@@ -118,6 +60,7 @@ def test_every_check_is_a_test_case_of_its_kind():
     assert failure.text == report.checks[0].advice
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.text(st.characters(), max_size=20))
 def test_any_label_in_a_message_leaves_well_formed_xml(label):
     report = one_of_each()

@@ -9,6 +9,7 @@ import yaml
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import OptionalJSONDataset
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
+from sourcetrace.gate.audit_result import AuditTrust
 from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.report import GateReport
 from sourcetrace.parameters import (
@@ -22,6 +23,7 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipeline_registry import register_pipelines
 from sourcetrace.pipelines.gate.nodes import (
+    describe_audit,
     enforce_gate,
     judge_audit,
     read_baseline,
@@ -30,6 +32,7 @@ from sourcetrace.pipelines.gate.nodes import (
 from sourcetrace.reporting.page import render_page
 from sourcetrace.schemas import VerificationSummary
 from tests.comparison.examples import first_audit, second_audit
+from tests.gate.examples import audit_result
 from tests.reporting.content import page_content, verification
 
 PIPELINES = register_pipelines()
@@ -188,10 +191,10 @@ def test_only_a_failed_gate_raises(severity):
     report, xml, _ = judged(gate)
     if severity == "fail":
         with pytest.raises(GateFailed, match="harmful_share is"):
-            enforce_gate(report, xml, {}, "page", AuditSnapshots(Path("nowhere")))
+            enforce_gate(report, xml, {}, "card", {}, "page", AuditSnapshots(Path("nowhere")))
     else:
         snapshots = AuditSnapshots(Path("nowhere"))
-        assert enforce_gate(report, xml, {}, "page", snapshots) == report
+        assert enforce_gate(report, xml, {}, "card", {}, "page", snapshots) == report
 
 
 def test_an_optional_file_is_read_where_it_is_and_never_written(tmp_path):
@@ -205,3 +208,34 @@ def test_an_optional_file_is_read_where_it_is_and_never_written(tmp_path):
     (tmp_path / "some.json").write_text("{")
     with pytest.raises(Exception, match="cannot be read as JSON"):
         some.load()
+
+
+@pytest.mark.parametrize("registered", [None, {"name": "churn", "version": 3}])
+def test_the_documents_have_the_figure_of_these_scores_alone(registered):
+    report, _, _ = judged(summary=verification(digest=DIGEST).summary)
+    unverified, _, _ = judged(summary=verification(digest="other").summary)
+
+    def figure(verdict, summary, trust):
+        card, bom = describe_audit(
+            audit_result=audit_result(trust=trust, metrics=verdict["metrics"]).model_dump(),
+            gate_report=verdict,
+            verification_summary=summary,
+            code_revision={},
+            registered_model=registered,
+        )
+        model = bom["metadata"]["component"]
+        assert model["name"] == (registered["name"] if registered else "Task")
+        metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+        return card, {one["type"]: one for one in metrics}.get("trust_lds")
+
+    values = report["metrics"]
+    trust = AuditTrust(
+        status="Verified", text="t", lds=values["trust_lds"], lds_low=values["trust_lds_low"]
+    )
+    card, found = figure(report, verification(digest=DIGEST).summary, trust)
+    assert float(found["confidenceInterval"]["upperBound"]) > values["trust_lds"]
+    assert "95 % interval" in card
+    none = AuditTrust(status="Not verified", text="t", lds=None, lds_low=None)
+    card, found = figure(unverified, verification(digest="other").summary, none)
+    assert found is None
+    assert "95 % interval" not in card

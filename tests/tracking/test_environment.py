@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sourcetrace.tracking.environment import device_tag, environment_tags
+from sourcetrace.tracking.environment import device_tag, environment_tags, repository_address
 
 
 def test_versions_are_there_with_and_without_a_repository(tmp_path):
@@ -26,6 +26,25 @@ def test_a_repository_has_a_revision_and_says_whether_files_differ(tmp_path):
     assert tags["sourcetrace.git.dirty"] == "false"
     (tmp_path / "file").touch()
     assert environment_tags(tmp_path)["sourcetrace.git.dirty"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("https://me:hunter2@host/team/repo.git", "https://host/team/repo.git"),
+        ("git@host.org:team/repo.git", "ssh://host.org/team/repo.git"),
+        ("ssh://git@host.org:22/team/repo.git", "ssh://host.org:22/team/repo.git"),
+        ("/somewhere/on/this/machine", None),
+        ("C:/somewhere", None),
+        (None, None),
+    ],
+)
+def test_the_repositorys_address_has_no_user_and_is_no_folder(tmp_path, remote, address):
+    subprocess.run(["git", "-C", str(tmp_path), "init", "-q"], check=True)
+    if remote is not None:
+        command = ["git", "-C", str(tmp_path), "remote", "add", "origin", remote]
+        subprocess.run(command, check=True)
+    assert repository_address(tmp_path) == address
 
 
 @pytest.mark.parametrize("requested", ["auto", "cpu"])

@@ -27,22 +27,24 @@ def test_parameters_are_logged_one_by_one(monkeypatch):
     assert logged["attribution.method"] == "scaled_source"
 
 
+@pytest.mark.parametrize("group", ["task", "churn_audit.task"])
 @pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret", "table"])
-def test_a_tasks_arguments_are_logged_by_name_alone(monkeypatch, name):
+def test_a_tasks_arguments_are_logged_by_name_alone(monkeypatch, name, group):
     arguments = {"rows": 7, "store": {name: "hunter2"}, "at": "db://me:hunter2@host"}
     task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
-    logged = run_hook(monkeypatch, {"params:task": task})
+    logged = run_hook(monkeypatch, {f"params:{group}": task})
     assert logged == {
-        "task.class": "churn.Task",
-        "task.arguments.rows": "***",
-        f"task.arguments.store.{name}": "***",
-        "task.arguments.at": "***",
+        f"{group}.class": "churn.Task",
+        f"{group}.arguments.rows": "***",
+        f"{group}.arguments.store.{name}": "***",
+        f"{group}.arguments.at": "***",
     }
     assert "hunter2" not in repr(task)
 
 
 def test_secrets_of_the_command_line_are_hidden_before_anybody_logs_them():
     given = {
+        "churn_audit": {"task": {"arguments": {"store": "hunter2"}}},
         "task": {"class": "churn.Task", "arguments": {"store": "hunter2"}},
         "checkpoints": {"path": "s3://me:hunter2@host/run"},
         "attribution": {"seed": 3},

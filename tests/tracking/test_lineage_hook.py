@@ -13,6 +13,8 @@ from kedro.pipeline import Pipeline, node
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
 from sourcetrace.datasets.task import code_digest
+from sourcetrace.namespace import AuditNames
+from sourcetrace.pipelines.audit import create_audit
 from sourcetrace.tracking import lineage_hook
 from sourcetrace.tracking.audit_key import key_parts, limits_part
 from sourcetrace.tracking.audit_log import read_audits
@@ -90,6 +92,32 @@ def test_the_outcome_is_the_gates_unless_the_run_broke_off(catalog, gate, error,
     assert row["status"] == status
     assert row["suspect_fraction"] == pytest.approx(0.1)
     assert row["report_sha256"]
+
+
+@pytest.mark.usefixtures("untracked")
+def test_under_a_namespace_an_audit_is_recorded_from_its_own_entries(catalog):
+    inside = DataCatalog(
+        {
+            AuditNames("churn_audit").full(name): catalog[name]
+            for name in ["audit_log", "cleaning_report", "params:task", "params:attribution"]
+        }
+    )
+    audit, hook = create_audit("churn_audit"), LineageHook()
+    hook.before_pipeline_run(pipeline=audit, catalog=inside)
+    hook.after_node_run(outputs={"audit_summary": {}, "churn_audit.audit_summary": SUMMARY})
+    hook.after_node_run(outputs={"churn_audit.gate_report": FAILED})
+    hook.on_pipeline_error(error=RuntimeError("gate"), pipeline=audit, catalog=inside)
+    (row,) = read_audits(catalog["audit_log"].path)
+    assert row["status"] == "fail"
+    assert row["suspect_fraction"] == pytest.approx(0.1)
+    assert row["report_sha256"]
+
+
+@pytest.mark.usefixtures("untracked")
+def test_two_audits_in_a_run_are_refused(catalog):
+    both = create_audit("first") + create_audit("second")
+    with pytest.raises(InputError, match=r"\('first', 'second'\).* one after the other"):
+        LineageHook().before_pipeline_run(pipeline=both, catalog=catalog)
 
 
 @pytest.mark.usefixtures("untracked")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 COMMANDS: Mapping[str, str] = {
+    "adopt": "sourcetrace.commands.adopt:adopt",
     "audit": "sourcetrace.commands.audit:audit",
     "sync": "sourcetrace.commands.sync:sync",
 }

@@ -172,6 +172,8 @@ def merge(total: LayerCovariances | None, more: LayerCovariances) -> LayerCovari
 
 def _add(total: Tensor, more: Tensor) -> Tensor:
     """Add to `total` in place; some rows at a time, because torch converts a copy first."""
-    for part, one in zip(total.split(_ROWS, dim=-2), more.split(_ROWS, dim=-2), strict=True):
+    for part, one in zip(
+        torch.split(total, _ROWS, dim=-2), torch.split(more, _ROWS, dim=-2), strict=True
+    ):
         part.add_(one)
     return total

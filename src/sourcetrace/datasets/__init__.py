@@ -7,6 +7,7 @@ whenever it runs anything, a report from existing tables too.
 from sourcetrace.datasets.audit_log import AuditLogDataset
 from sourcetrace.datasets.audit_snapshots import AuditSnapshotsDataset
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
+from sourcetrace.datasets.code_revision import CodeRevisionDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
 from sourcetrace.datasets.curvature import CurvatureDataset
 from sourcetrace.datasets.gradient_cache import GradientCacheDataset
@@ -22,6 +23,7 @@ __all__ = [
     "AuditLogDataset",
     "AuditSnapshotsDataset",
     "CheckpointsDataset",
+    "CodeRevisionDataset",
     "CovariancesDataset",
     "CurvatureDataset",
     "GradientCacheDataset",

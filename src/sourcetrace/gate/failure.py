@@ -26,7 +26,7 @@ def failure_text(report: GateReport) -> str:
     for check in failed:
         lines += [f"• {check.message}", f"  {check.advice}"]
     lines.append(
-        "The audit itself is complete: data/08_reporting/cleaning_report.html shows it, "
-        "data/08_reporting/gate.json has all checks, and docs/audits.md says what to do."
+        "The audit itself is complete: cleaning_report.html shows it, gate.json beside it has all "
+        "checks, and docs/audits.md says what to do."
     )
     return "\n".join(lines)

@@ -50,12 +50,12 @@ METRICS: dict[GateMetric, MetricDescription] = {
     "harmful_share": MetricDescription(
         "Share of the training examples whose removal would help the queries, the sign being "
         "certain (harm above 0 and sign_stable).",
-        "Work through data/08_reporting/review_list.csv from the top; compare with what was added "
+        "Work through review_list.csv from the top; compare with what was added "
         "to the training data since the last audit that passed.",
     ),
     "relabel_share": MetricDescription(
         "Share of the training examples that the review list suggests to relabel.",
-        "Open data/08_reporting/cleaning_report.html and check the first suspects' labels; many "
+        "Open cleaning_report.html and check the first suspects' labels; many "
         "wrong ones mean that a batch of labels went wrong.",
     ),
     "unstable_share": MetricDescription(
@@ -73,7 +73,7 @@ METRICS: dict[GateMetric, MetricDescription] = {
     ),
     "attributed_share": MetricDescription(
         "Share of the model's parameters that carry attribution.",
-        "data/02_intermediate/unattributed_parameters.parquet names the others and why; register "
+        "unattributed_parameters.parquet names the others and why; register "
         "the layer, or accept the share by a lower limit.",
     ),
     "mean_query_loss": MetricDescription(

@@ -6,6 +6,7 @@ It stands between two marker comments; what people wrote around it is theirs.
 import re
 
 from sourcetrace.reporting.formats import format_count, format_noun, format_share
+from sourcetrace.reporting.markdown import OUTCOME_MEANING, escape_markdown, suspects_sentence
 from sourcetrace.tracking.record import AuditRecord, DataRecord
 
 OPENING = "<!-- sourcetrace:audit -->"
@@ -28,15 +29,6 @@ _MATCHES = {
     None: "not known what this version was trained on",
 }
 
-_MEANING = {
-    "pass": "every check of the gate passed",
-    "warn": "the gate passed with warnings",
-    "fail": "see what was found",
-    "inconclusive": "too little is known to judge",
-    "unjudged": "no gate judged it",
-    "error": "the run broke off before its end",
-}
-
 
 def render_card(
     record: AuditRecord, *, status: str, data_matches: bool | None, experiment_id: str
@@ -52,7 +44,7 @@ def render_card(
         experiment_id: Of the run, for the link.
     """
     rows = [
-        ("Trust", f"{record.trust_status}: {record.trust_text}"),
+        ("Trust", escape_markdown(f"{record.trust_status}: {record.trust_text}")),
         ("Training data", f"{_data(record.training_data)}: {_MATCHES[data_matches]}"),
         ("Queries", _data(record.query_data)),
         ("Checkpoints", _checkpoints(record)),
@@ -71,19 +63,20 @@ def render_card(
         )
     lines = [
         OPENING,
-        f"### Audit: {status} ({_MEANING[status]})",
+        f"### Audit: {status} ({OUTCOME_MEANING[status]})",
         "",
-        f"{format_count(record.relabel + record.check)} of "
-        f"{format_noun(record.training_examples, 'training example')} "
-        f"({format_share(record.suspect_fraction)}) are suspects: "
-        f"{format_count(record.relabel)} to relabel, {format_count(record.check)} to check.",
+        suspects_sentence(
+            relabel=record.relabel,
+            check=record.check,
+            training_examples=record.training_examples,
+        ),
         "",
         *(["#### Found", ""] if findings else []),
-        *[f"- {_plain(text)}" for text in findings[:_FINDINGS]],
+        *[f"- {escape_markdown(text)}" for text in findings[:_FINDINGS]],
         *([f"- … and {len(findings) - _FINDINGS} more"] if len(findings) > _FINDINGS else []),
         *(["", "#### Audited", ""] if findings else []),
         # No table: MLflow's page sets its columns without a space between them.
-        *[f"- **{name}**: {_plain(text)}" for name, text in rows],
+        *[f"- **{name}**: {text}" for name, text in rows],
         "",
         _last_line(record, experiment_id),
         CLOSING,
@@ -134,8 +127,3 @@ def _checkpoints(record: AuditRecord) -> str:
     runs = len({one.run for one in record.checkpoints})
     of_runs = f" of {format_noun(runs, 'run')}" if runs > 1 else ""
     return f"{len(steps)}{of_runs}, steps {min(steps):,} to {max(steps):,}"
-
-
-def _plain(text: str) -> str:
-    """Return text that neither ends the card nor starts markup: a label may hold anything."""
-    return " ".join(text.split()).replace("<", "&lt;").replace("[", "\\[")

@@ -11,6 +11,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
+from sourcetrace.namespace import AuditNames
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.environment import environment_tags
 from sourcetrace.tracking.secrets import hide_value, hide_values
@@ -32,6 +33,7 @@ class RunRecordHook:
 
     def __init__(self) -> None:
         self._project = Path()
+        self._names = AuditNames()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -45,6 +47,7 @@ class RunRecordHook:
         kedro-mlflow logs a parameter group that pydantic has checked as one line of text, which
         nobody can filter runs by.
         """
+        self._names = AuditNames.of(pipeline)
         if mlflow.active_run() is None:
             return
         mlflow.log_params(
@@ -62,6 +65,7 @@ class RunRecordHook:
         """Tag the run with how far its scores can be trusted, and which scores they are."""
         if mlflow.active_run() is None:
             return
+        outputs = self._names.own(outputs)
         if "trust" in outputs:
             trust = outputs["trust"]
             tags = {

@@ -2,21 +2,19 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import polars as pl
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from mlflow.tracking import MlflowClient
-from pydantic import ValidationError
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.parameters import TrackingParameters
+from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.connection import CONNECTION
@@ -24,6 +22,7 @@ from sourcetrace.tracking.environment import device_tag
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
 from sourcetrace.tracking.outage import ServerAway, reason_of
 from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
+from sourcetrace.tracking.read_parameters import read_tracking
 from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
 from sourcetrace.tracking.run_key import RunKey
 from sourcetrace.tracking.send_pending import PENDING
@@ -41,6 +40,7 @@ class LineageHook:
 
     def __init__(self) -> None:
         self._run_id = ""
+        self._names = AuditNames()
         self._outputs: dict[str, Any] = {}
         self._model: ModelReference | None = None
         self._recorded = False
@@ -51,27 +51,30 @@ class LineageHook:
         """Verify the history, and refuse a version that does not exist before any work.
 
         Raises:
-            InputError: If `tracking.registered_model` is wrong.
+            InputError: If `tracking.registered_model` is wrong, or the run holds two audits.
         """
+        self._names = AuditNames.of(pipeline)
+        audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
         run = mlflow.active_run()
         self._run_id = run.info.run_id if run else ""
         self._outputs, self._model, self._recorded, self._key = {}, None, False, None
-        if not _records_audit(pipeline, catalog):
+        if not _records_audit(made, audit):
             return
-        self._key = RunKey(catalog, lambda: _task_class(catalog))
-        log = audit_log_path(catalog)
+        self._key = RunKey(audit, lambda: _task_class(audit))
+        log = audit_log_path(audit)
         for problem in verify_audit_log(log):
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
-        self._model = _reference(catalog)
+        self._model = _reference(audit)
         if self._model is not None and run is not None:
             self._pin_version(self._model)
-        if self._model is None and "checkpoint_manifest" not in pipeline.all_outputs():
+        if self._model is None and "checkpoint_manifest" not in made:
             # It goes on with an audit that is there already, of the version that one was of.
             self._model = _model_of_last(log)
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
         """Keep what the record needs, and say early where training data was exchanged."""
+        outputs = self._names.own(outputs)
         if self._key is not None:
             self._key.see(outputs)
         self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
@@ -92,15 +95,16 @@ class LineageHook:
 
     def _record(self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None) -> None:
         judged = any(name in self._outputs for name in _JUDGED)
-        if self._recorded or not judged or not _records_audit(pipeline, catalog):
+        audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
+        if self._recorded or not judged or not _records_audit(made, audit):
             return
         self._recorded = True
         try:
-            record = self._make_record(pipeline, catalog, error=error)
-            log = audit_log_path(catalog)
+            record = self._make_record(made, audit, error=error)
+            log = audit_log_path(audit)
             client = MlflowClient() if self._run_id else None
             if client is not None:
-                _tag_device(client, self._run_id, catalog)
+                _tag_device(client, self._run_id, audit)
             # A journal would send a part of it before the rest is known.
             with CONNECTION.only_server():
                 record_audit(client, record, log=log, pending=log.parent / PENDING)
@@ -109,14 +113,14 @@ class LineageHook:
             logger.exception("The audit is complete, but could not be recorded.")
 
     def _make_record(
-        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
+        self, made: Collection[str], audit: AuditCatalog, *, error: Exception | None
     ) -> AuditRecord:
-        summary = self._output_or_file("audit_summary", catalog)
-        manifest = self._output_or_file("checkpoint_manifest", catalog)
-        digests = self._output_or_file("data_digests", catalog) or {}
+        summary = self._output_or_file("audit_summary", audit)
+        manifest = self._output_or_file("checkpoint_manifest", audit)
+        digests = self._output_or_file("data_digests", audit) or {}
         status, findings = _verdict(
             self._outputs.get("gate_report"),
-            judges="gate_report" in pipeline.all_outputs(),
+            judges="gate_report" in made,
             failed=error is not None,
         )
         trust = summary["trust"]["status"], summary["trust"]["text"]
@@ -128,7 +132,7 @@ class LineageHook:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             status=status,
             findings=findings,
-            task=_task_class(catalog),
+            task=_task_class(audit),
             method=summary["method"],
             trust_status=trust[0],
             trust_text=trust[1],
@@ -139,16 +143,16 @@ class LineageHook:
             attributed_share=summary["attributed_share"],
             training_data=_data(digests.get("training")),
             query_data=_data(digests.get("queries")),
-            checkpoints=() if manifest is None else _checkpoints(manifest),
-            report_sha256=_file_digest(getattr(catalog["cleaning_report"], "_filepath", None)),
+            checkpoints=() if manifest is None else CheckpointFile.of_manifest(manifest),
+            report_sha256=_file_digest(getattr(audit["cleaning_report"], "_filepath", None)),
             model=self._model,
             key=self._key.parts() if self._key is not None else None,
         )
 
-    def _output_or_file(self, name: str, catalog: DataCatalog) -> Any:
+    def _output_or_file(self, name: str, audit: AuditCatalog) -> Any:
         if name in self._outputs:
             return self._outputs[name]
-        return catalog.load(name) if catalog.exists(name) else None
+        return audit.load(name) if audit.exists(name) else None
 
     def _pin_version(self, reference: ModelReference) -> None:
         """Keep the version's number: an alias may point elsewhere by the end of the audit."""
@@ -177,28 +181,18 @@ class LineageHook:
             warn_of_mismatch(version, digest)
 
 
-def audit_log_path(catalog: DataCatalog) -> Path:
+def audit_log_path(audit: AuditCatalog) -> Path:
     """Return where the history of audits is."""
-    dataset: Any = catalog["audit_log"]
-    path: Path = dataset.path
+    path: Path = audit["audit_log"].path
     return path
 
 
-def _records_audit(pipeline: Pipeline, catalog: DataCatalog) -> bool:
-    return "audit_log" in catalog and any(name in pipeline.all_outputs() for name in _JUDGED)
+def _records_audit(made: Collection[str], audit: AuditCatalog) -> bool:
+    return "audit_log" in audit and any(name in made for name in _JUDGED)
 
 
-def _reference(catalog: DataCatalog) -> ModelReference | None:
-    content = catalog.load("params:tracking") if "params:tracking" in catalog else {}
-    try:
-        parameters = TrackingParameters.model_validate(content)
-    except ValidationError as error:
-        raise InputError(
-            "tracking: expected {registered_model: null} or {registered_model: {name: …, version: "
-            "… or alias: …}}, and in pending a list of {name: …, checkpoints: …}. "
-            f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}."
-        ) from error
-    named = parameters.registered_model
+def _reference(audit: AuditCatalog) -> ModelReference | None:
+    named = read_tracking(audit).registered_model
     return ModelReference(named.name, named.version, named.alias) if named else None
 
 
@@ -236,21 +230,13 @@ def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
     return DataRecord(**{name: content[name] for name in ("digest", "rows", "columns")})
 
 
-def _checkpoints(manifest: pl.DataFrame) -> tuple[CheckpointFile, ...]:
-    columns = ("sha256", "step", "stage", "run", "optimizer")
-    return tuple(
-        CheckpointFile(id=row["checkpoint_id"], **{name: row[name] for name in columns})
-        for row in manifest.iter_rows(named=True)
-    )
-
-
-def _task_class(catalog: DataCatalog) -> str:
-    task = catalog.load("params:task")
+def _task_class(audit: AuditCatalog) -> str:
+    task = audit.load("params:task")
     return str(task["class"] if isinstance(task, Mapping) else task.class_path)
 
 
-def _tag_device(client: MlflowClient, run_id: str, catalog: DataCatalog) -> None:
-    parameters = catalog.load("params:attribution")
+def _tag_device(client: MlflowClient, run_id: str, audit: AuditCatalog) -> None:
+    parameters = audit.load("params:attribution")
     requested = (
         parameters.get("device", "auto") if isinstance(parameters, Mapping) else parameters.device
     )

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+import polars as pl
+
 
 @dataclass(frozen=True)
 class DataRecord:
@@ -30,6 +32,15 @@ class CheckpointFile:
     stage: str
     run: str
     optimizer: str
+
+    @classmethod
+    def of_manifest(cls, manifest: pl.DataFrame) -> tuple[Self, ...]:
+        """Return the checkpoints of a manifest, in its order."""
+        columns = ("sha256", "step", "stage", "run", "optimizer")
+        return tuple(
+            cls(id=row["checkpoint_id"], **{name: row[name] for name in columns})
+            for row in manifest.iter_rows(named=True)
+        )
 
 
 @dataclass(frozen=True)

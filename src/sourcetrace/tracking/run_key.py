@@ -4,9 +4,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kedro.io import DataCatalog
-
 from sourcetrace.datasets.task import code_digest
+from sourcetrace.namespace import AuditCatalog
 from sourcetrace.tracking.audit_key import key_parts, limits_part
 from sourcetrace.tracking.secrets import hide_credentials
 
@@ -21,12 +20,12 @@ class RunKey:
     """Watches what a run makes.
 
     Args:
-        catalog: Of the run.
+        audit: The audit's entries in the run's catalog.
         task_class: Returns the import path of the task's class.
     """
 
-    def __init__(self, catalog: DataCatalog, task_class: Callable[[], str]) -> None:
-        self._catalog = catalog
+    def __init__(self, audit: AuditCatalog, task_class: Callable[[], str]) -> None:
+        self._audit = audit
         self._task_class = task_class
         self._made: dict[str, Any] = {}
         self._inputs: dict[str, str] | None = None
@@ -42,7 +41,7 @@ class RunKey:
         """Return the parts that the run decided; None where its audit's inputs are not known."""
         made = set(_SCORED) & set(self._made)
         if not made:
-            return _logged(lambda: {"limits": limits_part(self._catalog.load("parameters"))})
+            return _logged(lambda: {"limits": limits_part(self._audit.parameters())})
         # Of an audit that was resumed, nobody knows what the other stages were run with.
         return self._inputs if made == set(_SCORED) else None
 
@@ -51,9 +50,9 @@ class RunKey:
         files = dict(manifest.select("file", "sha256").iter_rows())
         return key_parts(
             data=self._made["data_digests"],
-            checkpoints=self._catalog.load("checkpoints").digests(files),
+            checkpoints=self._audit.load("checkpoints").digests(files),
             code=code_digest(self._task_class()),
-            parameters=self._catalog.load("parameters"),
+            parameters=self._audit.parameters(),
         )
 
 

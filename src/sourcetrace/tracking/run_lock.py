@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+
+from sourcetrace.namespace import AuditCatalog, AuditNames
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +104,11 @@ class RunLockHook:
     """Lets runs of one project follow each other."""
 
     @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Wait for the run that writes in this project, before anything is read."""
-        if "audit_log" in catalog:
-            log: Any = catalog["audit_log"]
-            PROJECT_LOCK.acquire(log.path.with_name(RUN_LOCK), wait=True)
+        audit = AuditCatalog(catalog, AuditNames.of(pipeline))
+        if "audit_log" in audit:
+            PROJECT_LOCK.acquire(audit["audit_log"].path.with_name(RUN_LOCK), wait=True)
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:

@@ -11,11 +11,13 @@ import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.hooks import show_readable_error
+from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.journal import FOLDER, waiting_runs
 from sourcetrace.tracking.lineage_hook import audit_log_path
@@ -58,14 +60,17 @@ class TrackingServerHook:
             return (yield)
 
     @hook_impl(wrapper=True, tryfirst=True)
-    def before_pipeline_run(self, catalog: DataCatalog) -> Generator[None, Any, Any]:
+    def before_pipeline_run(
+        self, pipeline: Pipeline, catalog: DataCatalog
+    ) -> Generator[None, Any, Any]:
         """Name the folder for what cannot be sent, and mention what waits already.
 
         Raises:
             InputError: If the server refuses the run.
         """
-        if "audit_log" in catalog:
-            folder = audit_log_path(catalog).parent
+        audit = AuditCatalog(catalog, AuditNames.of(pipeline))
+        if "audit_log" in audit:
+            folder = audit_log_path(audit).parent
             _mention_waiting(folder)
             CONNECTION.begin((folder / FOLDER).absolute())
         self._begun_before = mlflow.active_run() is not None

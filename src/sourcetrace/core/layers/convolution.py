@@ -8,6 +8,7 @@ Source: Grosse & Martens 2016, arXiv 1602.01407 (a convolution as a linear layer
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ def _patches(module: Any, inputs: Tensor) -> Tensor:
         values = windows[..., ::dilation]
     # [N, C_in, out…, kernel…], a view until the last line.
     examples, groups = inputs.shape[0], module.groups
-    grouped = values.unflatten(1, (groups, -1))
+    grouped = torch.unflatten(values, 1, (groups, -1))
     kernel = range(3 + space, 3 + 2 * space)
     patches = grouped.permute(0, 1, *range(3, 3 + space), *kernel, 2)
     return patches.reshape(examples, groups, grouped.shape[3 : 3 + space].numel(), -1)

@@ -31,12 +31,17 @@ from sourcetrace.parameters import (
     EnsembleParameters,
     GateParameters,
     GradientParameters,
+    RegisteredModelParameters,
     ReportParameters,
     SegmentParameters,
     TaskParameters,
 )
 from sourcetrace.reporting.page import insert_gate, scores_of
 from sourcetrace.reporting.trust import is_current, state_trust
+from sourcetrace.standards.facts import AuditFacts
+from sourcetrace.standards.ml_bom import make_ml_bom
+from sourcetrace.standards.model_card import render_model_card
+from sourcetrace.tracking.environment import CodeRevision
 
 _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
 
@@ -166,6 +171,32 @@ def state_result(
     ).model_dump(mode="json")
 
 
+def describe_audit(
+    audit_result: dict[str, Any],
+    gate_report: dict[str, Any],
+    verification_summary: pl.DataFrame,
+    code_revision: dict[str, Any],
+    registered_model: dict[str, Any] | None,
+) -> tuple[str, dict[str, Any]]:
+    """Return the model card's section and the ML-BOM."""
+    result = AuditResult.model_validate(audit_result)
+    # It may be of other scores: then the result has no figure.
+    interval = verification_summary.filter(measure="lds").drop_nans("high").drop_nulls("high")
+    facts = AuditFacts(
+        result=result,
+        gate=GateReport.model_validate(gate_report),
+        trust_high=interval["high"][0]
+        if result.trust.lds is not None and not interval.is_empty()
+        else None,
+        revision=CodeRevision(**code_revision) if code_revision else None,
+        # The lineage hook has refused a wrong one.
+        model=RegisteredModelParameters.model_validate(registered_model)
+        if registered_model
+        else None,
+    )
+    return render_model_card(facts), make_ml_bom(facts)
+
+
 def extend_page(page: str, gate_report: dict[str, Any]) -> str:
     """Return the page with the verdict at its top."""
     return insert_gate(page, GateReport.model_validate(gate_report))
@@ -175,6 +206,8 @@ def enforce_gate(
     gate_report: dict[str, Any],
     gate_junit: str,
     audit_result: dict[str, Any],
+    model_card: str,
+    ml_bom: dict[str, Any],
     page: str,
     snapshot: AuditSnapshots,
 ) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Verdict, result and banner; at the very end the node that raises."""
+"""Verdict, result, documents and banner; at the very end the node that raises."""
 
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.pipelines.gate.nodes import (
+    describe_audit,
     enforce_gate,
     extend_page,
     judge_audit,
@@ -66,6 +67,19 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                 name="state_result",
             ),
             node(
+                describe_audit,
+                inputs={
+                    "audit_result": "audit_result",
+                    "gate_report": "gate_report",
+                    "verification_summary": "verification_summary",
+                    "code_revision": "code_revision",
+                    # Not the whole group: kedro-mlflow logs what a node takes.
+                    "registered_model": "params:tracking.registered_model",
+                },
+                outputs=["model_card", "ml_bom"],
+                name="describe_audit",
+            ),
+            node(
                 extend_page,
                 inputs={"page": "compared_cleaning_report", "gate_report": "gate_report"},
                 outputs="judged_cleaning_report",
@@ -77,6 +91,8 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "gate_report": "gate_report",
                     "gate_junit": "gate_junit",
                     "audit_result": "audit_result",
+                    "model_card": "model_card",
+                    "ml_bom": "ml_bom",
                     "page": "judged_cleaning_report",
                     "snapshot": "audit_snapshot",
                 },

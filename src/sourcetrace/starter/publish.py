@@ -1,0 +1,72 @@
+"""Write the starter's files from this project's own configuration.
+
+`python -m sourcetrace.starter.publish` does so in a checkout, after conf/base has changed.
+"""
+
+import re
+from pathlib import Path
+
+from sourcetrace.starter import FILES, PLACEHOLDER, TASK
+
+STAGES = (
+    "checkpoint_ingest",
+    "gradient_extraction",
+    "source_scoring",
+    "cleaning_report",
+    "gate",
+    "verification",
+    "tracking",
+)
+"""Whose parameters another project needs; the demo's stay here."""
+
+_CATALOG_HEADING = """\
+# The audit's entries under the namespace {namespace}, written by `sourcetrace adopt`. Change paths
+# and types as your project needs them; names stay, and so do the validators, which check tables.
+"""
+_PARAMETERS_HEADING = """\
+# The audit's parameters under the namespace {namespace}, written by `sourcetrace adopt`.
+"""
+_DEMO = "\n# ── the demo"
+
+
+def starter_text(name: str, configuration: Path) -> str:
+    """Return what a file of the starter should hold.
+
+    Args:
+        name: One of `FILES`.
+        configuration: The folder conf/base.
+    """
+    return _catalog(configuration) if name == "catalog" else _parameters(configuration)
+
+
+def _catalog(configuration: Path) -> str:
+    text = (configuration / "catalog.yml").read_text(encoding="utf-8").split(_DEMO)[0]
+    _, text = text.split("\n", 1)  # its heading
+    text = re.sub(r"^(\w+):$", rf"{PLACEHOLDER}.\1:", text, flags=re.MULTILINE)
+    text = re.sub(r"\bdata/(\d\d_\w+)/", rf"data/\1/{PLACEHOLDER}/", text)
+    text = text.replace("${parameter:", f"${{parameter:{PLACEHOLDER}.")
+    return f"{_CATALOG_HEADING}{text.rstrip()}\n"
+
+
+def _parameters(configuration: Path) -> str:
+    parts = [
+        (configuration / f"parameters_{stage}.yml").read_text(encoding="utf-8").strip()
+        for stage in STAGES
+    ]
+    lines = "\n\n".join(parts).splitlines()
+    body = "\n".join(f"  {line}" if line else "" for line in lines)
+    body = body.replace("data/01_raw/", f"data/01_raw/{PLACEHOLDER}/")
+    body = re.sub(r"(?m)^( +class:) .*$", rf"\1 {TASK}", body)
+    return f"{_PARAMETERS_HEADING}{PLACEHOLDER}:\n{body}\n"
+
+
+def main() -> None:
+    """Write the files."""
+    configuration = Path(__file__).parents[3] / "conf/base"
+    for name in FILES:
+        path = Path(__file__).parent / f"{name}.yml"
+        path.write_text(starter_text(name, configuration), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The audit as other projects take it in."""
+
+import pytest
+
+from sourcetrace.pipelines.audit import create_audit, create_verification
+from sourcetrace.starter import starter_file
+
+
+def test_everything_is_under_the_namespace_but_what_stays_outside():
+    audit = create_audit("churn_audit", inputs={"checkpoints": "churn_checkpoints"})
+    names = {name.removeprefix("params:") for name in audit.datasets()}
+    assert {name for name in names if not name.startswith("churn_audit.")} == {"churn_checkpoints"}
+    assert audit.nodes[-1].name == "churn_audit.enforce_gate"
+
+
+def test_without_a_namespace_an_input_can_be_exchanged():
+    inputs = create_audit(inputs={"checkpoints": "churn_checkpoints"}).inputs()
+    assert "churn_checkpoints" in inputs
+    assert "checkpoints" not in inputs
+
+
+@pytest.mark.parametrize("make", [create_audit, create_verification])
+def test_the_starter_has_every_entry_and_parameter(make):
+    import yaml
+
+    catalog = yaml.safe_load(starter_file("catalog", namespace="churn_audit", task="a.Task"))
+    text = starter_file("parameters", namespace="churn_audit", task="a.Task")
+    parameters = yaml.safe_load(text)["churn_audit"]
+    pipeline = make("churn_audit")
+    wanted = {name for name in pipeline.inputs() if not name.startswith("params:")}
+    assert wanted <= set(catalog)
+    groups = {name.split(".")[1] for name in pipeline.inputs() if name.startswith("params:")}
+    assert groups <= set(parameters)
+    assert parameters["task"]["class"] == "a.Task"

@@ -1,0 +1,96 @@
+"""The example project in examples/, set up and run as its README says."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from tests.test_commands import REPOSITORY, kedro
+
+pytestmark = pytest.mark.slow
+
+STRICT = """
+churn_audit:
+  gate:
+    checks: [{metric: harmful_share, at_most: 0.0}]
+  task:
+    arguments: {table: data/03_primary/customers.parquet}
+  tracking:
+    openlineage: {path: events.jsonl, namespace: churn}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("host") / "their project"
+    shutil.copytree(
+        REPOSITORY / "examples/namespaced_project",
+        folder,
+        ignore=shutil.ignore_patterns("__pycache__", "data", "*_churn_audit.yml", "mlflow.db"),
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sourcetrace",
+            "adopt",
+            "churn_audit",
+            "--task",
+            "churn.task.ChurnTask",
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
+        check=True,
+    )
+    return folder
+
+
+def run(project, *arguments):
+    return kedro(project, "run", *arguments, PYTHONPATH=str(REPOSITORY / "src"))
+
+
+def rows_of(project):
+    log = project / "data/08_reporting/churn_audit/audit_log.jsonl"
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+# MLflow's own use of SQLAlchemy.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_training_and_audit_run_together_and_the_gate_holds_under_the_namespace(project):
+    from mlflow.tracking import MlflowClient
+
+    both = run(project)
+    assert both.returncode == 0, both.stderr[-3000:]
+    reports = project / "data/08_reporting/churn_audit"
+    assert "data/08_reporting/churn_audit/cleaning_report.html" in both.stdout
+    assert json.loads((reports / "gate.json").read_text())["outcome"] == "pass"
+    customers = pl.read_parquet(project / "data/03_primary/customers.parquet")
+    review = pl.read_parquet(reports / "review_list.parquet")
+    assert set(review["example_id"]) == set(customers.filter(split="train")["customer"])
+    assert rows_of(project)[-1]["status"] == "pass"
+
+    (project / "conf/strict").mkdir()
+    (project / "conf/strict/parameters.yml").write_text(STRICT)
+    strict = run(project, "--pipelines", "audit", "--env", "strict")
+    assert strict.returncode == 1
+    assert "The gate failed: 1 check: 1 failed." in strict.stderr + strict.stdout
+    assert "Traceback" not in strict.stderr + strict.stdout
+    assert rows_of(project)[-1]["status"] == "fail"
+
+    first, *_, last = map(json.loads, (project / "events.jsonl").read_text().splitlines())
+    assert (first["eventType"], last["eventType"]) == ("START", "FAIL")
+    assert "churn_audit.ml_bom" in {one["name"] for one in last["outputs"]}
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    (experiment,) = [one for one in client.search_experiments() if one.name == "churn"]
+    newest, oldest = client.search_runs([experiment.experiment_id])
+    assert (oldest.info.status, newest.info.status) == ("FINISHED", "FAILED")
+    assert newest.data.params["churn_audit.task.arguments.table"] == "***"
+    assert newest.data.tags["audit.trust"].startswith("Not verified")
+    inputs = client.get_run(newest.info.run_id).inputs
+    assert len(inputs.dataset_inputs) == 2
+    assert len(inputs.model_inputs) == 4
