@@ -5,5 +5,6 @@ from collections.abc import Mapping
 COMMANDS: Mapping[str, str] = {
     "audit": "sourcetrace.commands.audit:audit",
     "sync": "sourcetrace.commands.sync:sync",
+    "webhooks": "sourcetrace.commands.webhooks:webhooks",
 }
 """Name -> where its click command is; imported when it is called."""
