@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from sourcetrace.alerts.outbox import one_alert
 from sourcetrace.gate.report import Outcome
 
 PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -85,12 +86,18 @@ def audit(
         arguments += ["--env", env]
     names = [name.strip() for name in pipelines.split(",") if name.strip()]
     quiet_stdout = _stdout_as_stderr() if output == "json" else nullcontext()
-    try:
-        with quiet_stdout:
-            report = _judged(names, arguments, verbose=verbose)
-    # A task's code may call sys.exit: its code is no verdict.
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        sys.exit(_explain(error, verbose=verbose))
+    with one_alert() as alert:
+        try:
+            with quiet_stdout:
+                report = _judged(names, arguments, verbose=verbose)
+        # A task's code may call sys.exit: its code is no verdict.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            code = _explain(error, verbose=verbose)
+            if code == ERROR:
+                alert.note_error(error)
+                alert.send()
+            sys.exit(code)
+        alert.send()
     if output == "json":
         click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     sys.exit(EXIT_CODES[report["outcome"]])
