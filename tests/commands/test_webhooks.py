@@ -38,7 +38,7 @@ def refusal(capsys, *arguments):
     [
         ([], "Missing option '--model'"),
         (["--model", "churn=other"], "there is no folder conf/other"),
-        (["--model", "a,b"], "no comma"),
+        (["--model", "a,b"], "begins with a letter"),
         (["--model", "churn", "--tolerance", "0"], "--tolerance"),
         (["--model", "churn", "--port", "70000"], "--port"),
     ],

@@ -2,7 +2,7 @@
 
 import json
 
-from mlflow.webhooks import delivery
+from mlflow.webhooks import constants, delivery
 
 SECRET = "a secret of the tests"
 NOW = 1_800_000_000.0
@@ -25,7 +25,7 @@ def headers(body, *, secret=SECRET, delivery_id="d-1", timestamp=NOW):
     sent = str(int(timestamp))
     signature = delivery._generate_hmac_signature(secret, delivery_id, sent, body.decode())
     return {
-        "X-MLflow-Delivery-Id": delivery_id,
-        "X-MLflow-Timestamp": sent,
-        "X-MLflow-Signature": signature,
+        constants.WEBHOOK_DELIVERY_ID_HEADER: delivery_id,
+        constants.WEBHOOK_TIMESTAMP_HEADER: sent,
+        constants.WEBHOOK_SIGNATURE_HEADER: signature,
     }

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.parameters import TrackingParameters
 from sourcetrace.webhooks.events import RequestedAudit
 from sourcetrace.webhooks.queue import AuditQueue
 from sourcetrace.webhooks.worker import (
@@ -162,12 +163,37 @@ def test_the_command_names_the_version_and_its_models_environment():
     ]
 
 
-@pytest.mark.parametrize("name", ["", "a,b", "a b", "a=b", "a:b", "17", "1.5", "-2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a,b",
+        "a b",
+        "a=b",
+        "a:b",
+        "17",
+        "1e5",
+        "-2",
+        "true",
+        "null",
+        "No",
+        "[a]",
+        "${a}",
+        "a#b",
+        "'a'",
+    ],
+)
 def test_names_that_kedro_would_take_apart_are_refused(name):
     with pytest.raises(InputError, match="--model"):
         check_model_name(name)
 
 
 @pytest.mark.parametrize("name", ["churn", "sourcetrace-digits", "v2", "größe", "a.b"])
-def test_other_names_are_taken(name):
+def test_other_names_are_taken_and_come_through(name):
+    from kedro.framework.cli.utils import _split_params
+
     check_model_name(name)
+    command = audit_command(RequestedAudit(name, "3"), models={name: None})
+    parameters = _split_params(None, None, command[command.index("--params") + 1])
+    named = TrackingParameters(**parameters["tracking"]).registered_model
+    assert (named.name, named.version) == (name, "3")

@@ -5,11 +5,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlflow.webhooks.constants import (
-    WEBHOOK_DELIVERY_ID_HEADER,
-    WEBHOOK_SIGNATURE_HEADER,
-    WEBHOOK_TIMESTAMP_HEADER,
-)
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -121,7 +116,7 @@ async def _read(request: Request) -> bytes:
 
 def _envelope(headers: Mapping[str, str]) -> Envelope:
     return Envelope(
-        delivery_id=headers.get(WEBHOOK_DELIVERY_ID_HEADER, ""),
-        timestamp=headers.get(WEBHOOK_TIMESTAMP_HEADER, ""),
-        signature=headers.get(WEBHOOK_SIGNATURE_HEADER, ""),
+        delivery_id=headers.get("X-MLflow-Delivery-Id", ""),
+        timestamp=headers.get("X-MLflow-Timestamp", ""),
+        signature=headers.get("X-MLflow-Signature", ""),
     )

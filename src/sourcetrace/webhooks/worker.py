@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import yaml
+
 from sourcetrace.core.errors import InputError
 from sourcetrace.webhooks.events import RequestedAudit
 from sourcetrace.webhooks.queue import AuditQueue
@@ -22,8 +24,7 @@ VERSION_PLACE = "{version}"
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 20.0
-# What Kedro would take apart, or for a number.
-_UNFIT_NAME = re.compile(r"[,=:\s]|^[\d.+-]+$|^$")
+_FIT_NAME = re.compile(r"[^\W\d][\w.-]*")
 
 
 class AuditWorker(threading.Thread):
@@ -144,16 +145,17 @@ def audit_command(
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a name that could not be handed on as a parameter.
+    """Refuse a name that could not be handed on as a parameter, which Kedro reads as YAML.
 
     Raises:
         InputError: If it is such a name.
     """
-    if _UNFIT_NAME.search(name):
+    if not _FIT_NAME.fullmatch(name) or yaml.safe_load(name) != name:
         raise InputError(
-            f"--model {name!r}: expected a registered model's name that is no number and has no "
-            "comma, colon, equals sign or space, which --params of an audit would take apart. "
-            "Audit this model from a scheduler, with its name in the parameters."
+            f"--model {name!r}: expected a registered model's name that begins with a letter, has "
+            "only letters, digits and _ . - in it and is no word of YAML like true or null: the "
+            "--params of an audit would take any other apart. Audit this model from a scheduler, "
+            "with its name in the parameters."
         )
 
 
