@@ -124,6 +124,11 @@ def test_a_run_that_breaks_off_is_told_with_the_version_that_the_parameters_name
     assert "customer 17" not in str(payload)
 
 
+def test_a_verdict_that_another_run_told_is_not_told_again(catalog, sent):
+    run(catalog, error=GateFailed(REPORTS["fail"]))
+    assert sent == []
+
+
 def test_an_error_behind_a_pass_is_an_error(catalog, sent):
     run(catalog, "pass", error=OSError("disk full"), status="error")
     assert outcomes(sent) == ["error"]
@@ -140,8 +145,14 @@ def test_an_earlier_audits_end_is_not_taken_for_this_ones(catalog, sent):
     assert sent == []
 
 
-def test_a_run_that_judges_nothing_and_goes_well_is_not_told(catalog, sent):
-    run(catalog)
+@pytest.mark.parametrize("recorded", [None, "unjudged", "fail"])
+def test_a_run_that_judges_nothing_and_goes_well_is_not_told(catalog, sent, recorded):
+    hook = AlertHook()
+    hook.after_context_created(context=SimpleNamespace(project_path="/srv/churn", params={}))
+    hook.before_pipeline_run(catalog=catalog)
+    if recorded is not None:
+        record(catalog, status=recorded)
+    hook.after_pipeline_run(catalog=catalog)
     assert sent == []
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sourcetrace.alerts.message import AlertOutcome, EndedAudit
 from sourcetrace.alerts.outbox import tell, use_parameters, warn_of_address
 from sourcetrace.core.errors import InputError
+from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.report import GateReport
 from sourcetrace.hooks import readable_error
 from sourcetrace.parameters import AlertParameters
@@ -99,12 +100,15 @@ class AlertHook:
         """Return how the run ended; None where it went well and judged nothing."""
         report = self._outputs.get("gate_report")
         gate = None if report is None else GateReport.model_validate(report)
+        if gate is None and isinstance(readable_error(error), GateFailed):
+            # A scheduler that runs every node as a run of its own: the one that judged has told.
+            return None
         added = _audits(catalog)[self._audits_before :]
         row = next((one for one in reversed(added) if one["run_id"] == self._run.id), None)
         outcome: AlertOutcome | None = gate.outcome if gate else None
         if error is not None and outcome != "fail":
             outcome = "error"
-        elif row is not None and row["status"] == "fail":
+        elif gate is not None and row is not None and row["status"] == "fail":
             # The comparison with the data that trained the version, which the gate knows not of.
             outcome = "fail"
         if outcome is None:
