@@ -382,6 +382,28 @@ class TrackingParameters(_Parameters):
         return self
 
 
+class AlertParameters(_Parameters):
+    """Whom to tell when an audit ends badly.
+
+    Attributes:
+        outcomes: Which ends of an audit are told.
+        url_variable: Environment variable with the address; unset: nobody is told.
+        secret_variable: Environment variable with a secret that signs the message; may be unset.
+        timeout_seconds: Of one attempt.
+        total_seconds: Of all attempts.
+    """
+
+    outcomes: tuple[Literal["pass", "warn", "inconclusive", "fail", "error"], ...] = (
+        "fail",
+        "inconclusive",
+        "error",
+    )
+    url_variable: str = Field(default="SOURCETRACE_ALERT_URL", pattern=r"^[A-Za-z_]\w*$")
+    secret_variable: str = Field(default="SOURCETRACE_ALERT_SECRET", pattern=r"^[A-Za-z_]\w*$")
+    timeout_seconds: float = Field(default=10, gt=0)
+    total_seconds: float = Field(default=60, gt=0, le=600)
+
+
 class DemoParameters(_Parameters):
     """The demo's training run.
 

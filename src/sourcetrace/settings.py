@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
+from sourcetrace.alerts.hook import AlertHook
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook, VerdictHook
 from sourcetrace.tracking.hooks import RunRecordHook, SecretsHook
@@ -25,6 +26,7 @@ HOOKS = (
     OpenLineageHook(),
     SummaryHook(),
     VerdictHook(),
+    AlertHook(),
 )
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import click
 
+from sourcetrace.alerts.outbox import one_alert
 from sourcetrace.gate.report import Outcome
 
 PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -108,28 +109,35 @@ def audit(
     names = [name.strip() for name in pipelines.split(",") if name.strip()]
     quiet_stdout = _stdout_as_stderr() if output == "json" else nullcontext()
     result: Any
-    try:
-        with quiet_stdout:
-            command = _run_command(names, verbose=verbose)
-            given = _given(command, typed, params_file) if pending or params_file else None
-            if pending:
-                from sourcetrace.commands.audit_pending import audit_pending
+    with one_alert() as alert:
+        try:
+            with quiet_stdout:
+                command = _run_command(names, verbose=verbose)
+                given = _given(command, typed, params_file) if pending or params_file else None
+                if pending:
+                    from sourcetrace.commands.audit_pending import audit_pending
 
-                result, code = audit_pending(
-                    given or {},
-                    env=env,
-                    pipelines=names,
-                    dry_run=dry_run,
-                    force=force,
-                    verbose=verbose,
-                )
-            else:
-                arguments = [*(typed if given is None else []), *environment]
-                result = _judged(command, names, arguments, given=given)
-                code = EXIT_CODES[result["outcome"]]
-    # A task's code may call sys.exit: its code is no verdict.
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        sys.exit(_explain(error, verbose=verbose))
+                    # Each version's own process tells of it.
+                    result, code = audit_pending(
+                        given or {},
+                        env=env,
+                        pipelines=names,
+                        dry_run=dry_run,
+                        force=force,
+                        verbose=verbose,
+                    )
+                else:
+                    arguments = [*(typed if given is None else []), *environment]
+                    result = _judged(command, names, arguments, given=given)
+                    code = EXIT_CODES[result["outcome"]]
+        # A task's code may call sys.exit: its code is no verdict.
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            code = _explain(error, verbose=verbose)
+            if code == ERROR:
+                alert.note_error(error)
+                alert.send()
+            sys.exit(code)
+        alert.send()
     if output == "json":
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     sys.exit(code)

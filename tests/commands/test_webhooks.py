@@ -1,0 +1,138 @@
+"""`sourcetrace webhooks`: what it refuses, and a life from start to SIGTERM."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from filelock import FileLock
+
+from sourcetrace.commands.webhooks import webhooks
+from tests.webhooks.messages import SECRET, event, headers
+
+VARIABLE = "SOURCETRACE_WEBHOOK_SECRET"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "conf/mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(VARIABLE, SECRET)
+    return tmp_path
+
+
+def refusal(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        webhooks(arguments, prog_name="sourcetrace webhooks")
+    assert ended.value.code not in (0, None)
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing option '--model'"),
+        (["--model", "churn=other"], "there is no folder conf/other"),
+        (["--model", "a,b"], "begins with a letter"),
+        (["--model", "churn", "--tolerance", "0"], "--tolerance"),
+        (["--model", "churn", "--port", "70000"], "--port"),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_wrong_options_are_refused(capsys, arguments, message):
+    assert message in refusal(capsys, *arguments)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("secret", [None, "", "too short"])
+def test_without_a_proper_secret_it_does_not_start_nor_show_it(capsys, monkeypatch, secret):
+    monkeypatch.delenv(VARIABLE)
+    if secret is not None:
+        monkeypatch.setenv(VARIABLE, secret)
+    said = refusal(capsys, "--model", "churn=mine")
+    assert VARIABLE in said
+    assert "too short" not in said
+
+
+def test_outside_a_project_it_says_where_to_run(project, capsys, monkeypatch):
+    monkeypatch.chdir(project / "conf")
+    assert "Run this command in the project's folder" in refusal(capsys, "--model", "churn")
+
+
+def test_a_second_receiver_of_a_queue_is_refused(project, capsys):
+    (project / "data").mkdir()
+    with FileLock(project / "data/webhooks.sqlite.lock"):
+        assert "Another receiver" in refusal(capsys, "--model", "churn=mine")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def until_healthy(port, process):
+    deadline = time.monotonic() + 120
+    while True:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return json.loads(connection.getresponse().read())
+        except ConnectionError:
+            time.sleep(0.1)
+        finally:
+            connection.close()
+
+
+@pytest.mark.slow
+def test_it_receives_audits_and_ends_on_sigterm_without_losing_what_waits(project):
+    """The audit itself fails at once: this folder is no project. The queue is what counts."""
+    port = free_port()
+
+    def start():
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "sourcetrace", "webhooks", "--model", "churn=mine"),
+                *("--port", str(port)),
+            ],
+            env={**os.environ, "DO_NOT_TRACK": "true"},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    (project / "data").mkdir()
+    lock = FileLock(project / "data/audit.lock")
+    lock.acquire()
+    receiver = start()
+    until_healthy(port, receiver)
+    body = event()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/mlflow", body, headers(body, timestamp=time.time()))
+    assert connection.getresponse().status == 202
+    connection.close()
+    receiver.send_signal(signal.SIGTERM)
+    _, said = receiver.communicate(timeout=60)
+    assert receiver.returncode == 0, said
+    assert "An audit of churn version 3 waits." in said
+    assert SECRET not in said
+    assert "Traceback" not in said
+
+    receiver = start()
+    assert until_healthy(port, receiver) == {"status": "ok", "waiting": 1, "running": 0}
+    lock.release()
+    deadline = time.monotonic() + 120
+    while until_healthy(port, receiver) != {"status": "ok", "waiting": 0, "running": 0}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    receiver.send_signal(signal.SIGINT)
+    _, said = receiver.communicate(timeout=60)
+    assert "Audit of churn version 3: exit code 2." in said
+    assert "Traceback" not in said
