@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
 
 from sourcetrace.alerts import outbox
 from sourcetrace.alerts.hook import AlertHook
@@ -70,7 +71,7 @@ def run(catalog, outcome=None, *, error=None, status=None, hook=None, **params):
     hook = hook or AlertHook()
     context = SimpleNamespace(project_path="/srv/churn-project", params=params)
     hook.after_context_created(context=context)
-    hook.before_pipeline_run(catalog=catalog)
+    hook.before_pipeline_run(pipeline=Pipeline([]), catalog=catalog)
     hook.after_node_run(outputs={"secret": 1})
     if outcome is not None:
         hook.after_node_run(outputs={"gate_report": REPORTS[outcome].model_dump(mode="json")})
@@ -149,7 +150,7 @@ def test_an_earlier_audits_end_is_not_taken_for_this_ones(catalog, sent):
 def test_a_run_that_judges_nothing_and_goes_well_is_not_told(catalog, sent, recorded):
     hook = AlertHook()
     hook.after_context_created(context=SimpleNamespace(project_path="/srv/churn", params={}))
-    hook.before_pipeline_run(catalog=catalog)
+    hook.before_pipeline_run(pipeline=Pipeline([]), catalog=catalog)
     if recorded is not None:
         record(catalog, status=recorded)
     hook.after_pipeline_run(catalog=catalog)

@@ -9,7 +9,7 @@ import pytest
 from sourcetrace.comparison.summary import Comparison
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import AuditSnapshotsDataset
-from sourcetrace.parameters import ComparisonParameters, TaskParameters, TrackingParameters
+from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.pipeline_registry import register_pipelines
 from sourcetrace.pipelines.comparison.nodes import (
     compare_audits,
@@ -74,7 +74,7 @@ class Audits:
                 "queries": {"digest": "st1-q"},
             },
             "task": TASK,
-            "tracking": TrackingParameters.model_validate({"registered_model": named}),
+            "registered_model": named,
             "comparison": ComparisonParameters(class_minimum=10),
         }
         page = render_page(replace(content, review_list=review))
@@ -225,7 +225,7 @@ def test_tables_of_different_audits_are_refused(audits, other):
             data_digests={},
             audit_summary={},
             task=TASK,
-            tracking=TrackingParameters(),
+            registered_model=None,
             comparison=ComparisonParameters(),
         )
 

@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from kedro.pipeline import Pipeline
 
 from sourcetrace.tracking.run_lock import RUN_LOCK, HeldLock, RunLockHook, holder_of
 
@@ -84,8 +85,8 @@ def test_pipelines_that_belong_together_keep_it_between_them(file):
 def test_a_run_holds_it_from_its_start_to_its_end(file, ending):
     hook = RunLockHook()
     log = SimpleNamespace(path=file.with_name("audit_log.jsonl"))
-    hook.before_pipeline_run(catalog={"audit_log": log})
+    hook.before_pipeline_run(pipeline=Pipeline([]), catalog={"audit_log": log})
     assert not HeldLock().acquire(file, wait=False)
     getattr(hook, ending)()
     assert HeldLock().acquire(file, wait=False)
-    hook.before_pipeline_run(catalog={})
+    hook.before_pipeline_run(pipeline=Pipeline([]), catalog={})

@@ -11,6 +11,7 @@ import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
 from pydantic import ValidationError
 
 from sourcetrace.alerts.message import AlertOutcome, EndedAudit
@@ -19,8 +20,10 @@ from sourcetrace.core.errors import InputError
 from sourcetrace.gate.failure import GateFailed
 from sourcetrace.gate.report import GateReport
 from sourcetrace.hooks import readable_error
+from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import AlertParameters
 from sourcetrace.tracking.audit_log import read_audits
+from sourcetrace.tracking.lineage_hook import audit_log_path
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ class AlertHook:
 
     def __init__(self) -> None:
         self._project = ""
+        self._names = AuditNames()
         self._params: Mapping[str, Any] = {}
         self._parameters = AlertParameters()
         self._run = _Run()
@@ -52,7 +56,7 @@ class AlertHook:
         use_parameters(self._parameters)
 
     @hook_impl(trylast=True)
-    def before_pipeline_run(self, catalog: DataCatalog) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Refuse wrong parameters before any work, and see what is there before it.
 
         Raises:
@@ -60,7 +64,8 @@ class AlertHook:
         """
         self._run = _active_run()
         self._outputs = {}
-        self._audits_before = len(_audits(catalog))
+        self._names = AuditNames.of(pipeline)
+        self._audits_before = len(self._audits(catalog))
         try:
             AlertParameters.model_validate(self._params.get("alerts") or {})
         except ValidationError as error:
@@ -74,7 +79,8 @@ class AlertHook:
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
         """Keep the figures."""
-        self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
+        own = self._names.own(outputs)
+        self._outputs |= {name: own[name] for name in _KEPT if name in own}
 
     # Last: the audit is recorded by then.
     @hook_impl(trylast=True)
@@ -103,7 +109,7 @@ class AlertHook:
         if gate is None and isinstance(readable_error(error), GateFailed):
             # A scheduler that runs every node as a run of its own: the one that judged has told.
             return None
-        added = _audits(catalog)[self._audits_before :]
+        added = self._audits(catalog)[self._audits_before :]
         row = next((one for one in reversed(added) if one["run_id"] == self._run.id), None)
         outcome: AlertOutcome | None = gate.outcome if gate else None
         if error is not None and outcome != "fail":
@@ -127,7 +133,12 @@ class AlertHook:
     def _summary(self, catalog: DataCatalog) -> Any:
         if "audit_summary" in self._outputs:
             return self._outputs["audit_summary"]
-        return catalog.load("audit_summary") if catalog.exists("audit_summary") else None
+        audit = AuditCatalog(catalog, self._names)
+        return audit.load("audit_summary") if audit.exists("audit_summary") else None
+
+    def _audits(self, catalog: DataCatalog) -> list[dict[str, Any]]:
+        audit = AuditCatalog(catalog, self._names)
+        return read_audits(audit_log_path(audit)) if "audit_log" in audit else []
 
 
 @dataclass(frozen=True)
@@ -149,13 +160,6 @@ def _active_run() -> _Run:
     server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
     page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     return _Run(run.info.run_id, f"{server}/{page}")
-
-
-def _audits(catalog: DataCatalog) -> list[dict[str, Any]]:
-    if "audit_log" not in catalog:
-        return []
-    dataset: Any = catalog["audit_log"]
-    return read_audits(dataset.path)
 
 
 def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[str, str] | None:

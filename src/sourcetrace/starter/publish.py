@@ -13,6 +13,7 @@ STAGES = (
     "gradient_extraction",
     "source_scoring",
     "cleaning_report",
+    "comparison",
     "gate",
     "verification",
     "tracking",

@@ -1,5 +1,6 @@
 """Compare an audit with the one before it, say so on the page, and keep it for the next."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -21,7 +22,7 @@ from sourcetrace.comparison.summary import (
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
 from sourcetrace.gate.report import GateReport
-from sourcetrace.parameters import ComparisonParameters, TaskParameters, TrackingParameters
+from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.reporting.page import insert_comparison, scores_of
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 from sourcetrace.tracking.data_digest import same_data
@@ -36,7 +37,7 @@ def compare_audits(
     data_digests: dict[str, dict[str, Any]],
     audit_summary: dict[str, Any],
     task: TaskParameters,
-    tracking: TrackingParameters,
+    registered_model: dict[str, Any] | None,
     comparison: ComparisonParameters,
 ) -> tuple[pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Return what became of every example, what that says, and metrics for MLflow."""
@@ -52,7 +53,7 @@ def compare_audits(
     identity = audit_identity(
         scores_digest=scores_digest, training_digest=digests[0], query_digest=digests[1]
     )
-    history = audit_snapshots.history(_series(task, tracking))
+    history = audit_snapshots.history(_series(task, registered_model))
     earlier = before_this(history, identity)
     first = Comparison(
         scores_digest=scores_digest,
@@ -106,7 +107,7 @@ def take_snapshot(
     audit_result: dict[str, Any],
     page: str,
     task: TaskParameters,
-    tracking: TrackingParameters,
+    registered_model: dict[str, Any] | None,
     comparison: ComparisonParameters,
 ) -> AuditSnapshot:
     """Return what later audits are compared with.
@@ -116,7 +117,7 @@ def take_snapshot(
     """
     report = GateReport.model_validate(gate_report)
     digests = data_digests["training"]["digest"], data_digests["queries"]["digest"]
-    name, model = _series(task, tracking)
+    name, model = _series(task, registered_model)
     examples = kept_examples(example_digests, review_list).join(
         audit_comparison.filter(pl.col("rank").is_not_null()).select(
             "example_id", "audits_suspected"
@@ -148,9 +149,12 @@ def take_snapshot(
     )
 
 
-def _series(task: TaskParameters, tracking: TrackingParameters) -> tuple[str, str | None]:
-    named = tracking.registered_model
-    return task.class_path, named.name if named else None
+def _series(
+    task: TaskParameters, registered_model: Mapping[str, Any] | None
+) -> tuple[str, str | None]:
+    """Return what audits have in common that are compared: the task's class, the model's name."""
+    # The lineage hook has refused a wrong one.
+    return task.class_path, registered_model["name"] if registered_model else None
 
 
 def _no_rows() -> pl.DataFrame:

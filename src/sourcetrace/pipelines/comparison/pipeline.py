@@ -24,7 +24,8 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "data_digests": "data_digests",
                     "audit_summary": "audit_summary",
                     "task": "params:task",
-                    "tracking": "params:tracking",
+                    # Not the whole group: kedro-mlflow logs what a node takes.
+                    "registered_model": "params:tracking.registered_model",
                     "comparison": "params:comparison",
                 },
                 outputs=["audit_comparison", "comparison_summary", "comparison_metrics"],
@@ -55,7 +56,8 @@ def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
                     "audit_result": "audit_result",
                     "page": "judged_cleaning_report",
                     "task": "params:task",
-                    "tracking": "params:tracking",
+                    # Not the whole group: kedro-mlflow logs what a node takes.
+                    "registered_model": "params:tracking.registered_model",
                     "comparison": "params:comparison",
                 },
                 outputs="audit_snapshot",
