@@ -44,19 +44,7 @@ class ReadableErrorsHook:
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
         """Replace the traceback where the error is one that a user is meant to read."""
-        readable = readable_error(error)
-        if readable is None:
-            return
-
-        def show(
-            kind: type[BaseException], value: BaseException, trace: TracebackType | None
-        ) -> None:
-            if readable_error(value) is not None:
-                print_error(str(readable))
-            else:
-                sys.__excepthook__(kind, value, trace)
-
-        sys.excepthook = show
+        show_readable_error(error)
 
 
 class SummaryHook:
@@ -104,6 +92,21 @@ class VerdictHook:
     def _set_level(self, level: int) -> None:
         for name in self._LOGGERS:
             logging.getLogger(name).setLevel(level)
+
+
+def show_readable_error(error: BaseException) -> None:
+    """Have the process end with the message of an error, where a user is meant to read it."""
+    readable = readable_error(error)
+    if readable is None:
+        return
+
+    def show(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        if readable_error(value) is not None:
+            print_error(str(readable))
+        else:
+            sys.__excepthook__(kind, value, trace)
+
+    sys.excepthook = show
 
 
 def readable_error(error: BaseException | None) -> BaseException | None:

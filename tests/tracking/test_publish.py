@@ -236,7 +236,7 @@ def test_a_kill_at_any_write_leaves_no_claim_of_a_pass_and_sending_completes_it(
             if status == "fail" and step > 1:
                 assert aliases(client) == []
             assert read_pending(files["pending"]) == [audit]
-            assert send_pending(client, **files) == 1
+            assert send_pending(client, **files).audits == 1
         tags = client.get_model_version("churn", "1").tags
         assert (tags["audit.status"], tags["audit.at"]) == (status, audit.at)
         assert aliases(client) == (["audited"] if status == "pass" else [])
@@ -266,12 +266,12 @@ def test_a_server_that_is_down_loses_nothing_and_the_log_says_what_to_run(
     assert "hunter2" not in caplog.text
     assert read_pending(files["pending"]) == [audit]
     assert [row["status"] for row in read_audits(files["log"])] == ["pass"]
-    assert send_pending(client, **files) == 1
+    assert send_pending(client, **files).audits == 1
     assert not files["pending"].exists()
     # Only the server knew that the data was exchanged: the history gets the correction.
     assert [row["status"] for row in read_audits(files["log"])] == ["pass", "fail"]
     assert client.get_model_version("churn", "1").tags["audit.status"] == "fail"
-    assert send_pending(client, **files) == 0
+    assert send_pending(client, **files).audits == 0
 
 
 def test_an_audit_that_waited_does_not_overwrite_a_later_one(
@@ -283,7 +283,7 @@ def test_an_audit_that_waited_does_not_overwrite_a_later_one(
     # The clock went backwards; the history's order counts.
     new = audit_record(run_id=start_run(), model=CHURN_1, at="2020-01-01T00:00:00+00:00")
     record(client, new)
-    assert send_pending(client, **files) == 1
+    assert send_pending(client, **files).audits == 1
     version = client.get_model_version("churn", "1")
     assert version.tags["audit.at"] == new.at
     assert version.aliases == ["audited"]

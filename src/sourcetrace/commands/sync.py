@@ -1,24 +1,47 @@
 """`sourcetrace sync`: send what MLflow was not told of while its server was away."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+SENT, WAITS = 0, 2
+
 
 @click.command(
-    help="Send what MLflow could not be told of while its server was away. Run it in the "
-    "project's folder; sending twice does no harm.",
+    help="Send what MLflow could not be told of while its server was away: runs, with all that "
+    "they logged, and what audits say of the versions. Run it in the project's folder; sending "
+    "twice does no harm.\n\n"
+    "\b\nExit codes:\n"
+    "  0  nothing waits any more\n"
+    "  2  something still waits; the last line says why",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--env", help="Configuration environment that names the server.")
 def sync(env: str | None) -> None:
     """Load the project in the current folder and send what waits in it."""
+    if not Path("conf").is_dir():
+        raise click.ClickException(
+            f"{Path.cwd()} holds no folder conf. Run this command in the project's folder."
+        )
+    from sourcetrace.core.errors import InputError
+
+    try:
+        sys.exit(_sync(env))
+    except InputError as error:
+        click.echo(str(error), err=True)
+        sys.exit(WAITS)
+
+
+def _sync(env: str | None) -> int:
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
     from mlflow.tracking import MlflowClient
 
-    from sourcetrace.tracking.send_pending import PENDING, send_pending
+    from sourcetrace.tracking.connection import CONNECTION
+    from sourcetrace.tracking.outage import is_outage, reason_of
+    from sourcetrace.tracking.send_pending import PENDING, count_pending, send_pending
 
     project = Path.cwd()
     bootstrap_project(project)
@@ -27,5 +50,33 @@ def sync(env: str | None) -> None:
         # kedro-mlflow names the server while the context is made.
         dataset: Any = session.load_context().catalog["audit_log"]
         log: Path = dataset.path
-        count = send_pending(MlflowClient(), pending=log.parent / PENDING, log=log)
-    click.echo(f"{count} sent." if count else "Nothing waits.")
+        files = {"pending": log.parent / PENDING, "log": log}
+        if not count_pending(**files):
+            click.echo("Nothing waits.")
+            return SENT
+        try:
+            if CONNECTION.reason is not None:
+                return _still_away(CONNECTION.reason, count_pending(**files))
+            sent = send_pending(MlflowClient(), **files, progress=click.echo)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            return _still_away(reason_of(error), count_pending(**files))
+    click.echo(f"Sent {_number(sent.runs, 'run')} and {_number(sent.audits, 'audit')}.")
+    for name in sorted(sent.writing):
+        click.echo(f"Run {name} is still being written: send it when it has ended.")
+    for problem in sent.problems:
+        click.echo(problem, err=True)
+    return WAITS if sent.problems else SENT
+
+
+def _still_away(reason: str, count: int) -> int:
+    click.echo(
+        f"MLflow's server does not answer ({reason}): {_number(count, 'thing')} left to send.",
+        err=True,
+    )
+    return WAITS
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -19,11 +19,12 @@ from sourcetrace.core.errors import InputError
 from sourcetrace.parameters import TrackingParameters
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.environment import device_tag
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
+from sourcetrace.tracking.outage import ServerAway, reason_of
 from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
 from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
-from sourcetrace.tracking.secrets import hide_credentials
 from sourcetrace.tracking.send_pending import PENDING
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,9 @@ class LineageHook:
             client = MlflowClient() if self._run_id else None
             if client is not None:
                 _tag_device(client, self._run_id, catalog)
-            record_audit(client, record, log=log, pending=log.parent / PENDING)
+            # A journal would send a part of it before the rest is known.
+            with CONNECTION.only_server():
+                record_audit(client, record, log=log, pending=log.parent / PENDING)
         except Exception:
             # The audit itself is written: its record must not turn it into a failure.
             logger.exception("The audit is complete, but could not be recorded.")
@@ -147,8 +150,11 @@ class LineageHook:
             version = find_version(MlflowClient(), reference, run_id=self._run_id)
         except InputError:
             raise
+        except ServerAway:
+            # `sourcetrace sync` finds it, as the parameter names it.
+            return
         except Exception as error:
-            logger.warning("The registered model was not found yet: %s", _first_line(error))
+            logger.warning("The registered model was not found yet: %s", reason_of(error))
             return
         if version is not None:
             self._model = ModelReference(version.name, version=version.version)
@@ -156,8 +162,10 @@ class LineageHook:
     def _compare_early(self, digest: str) -> None:
         try:
             version = find_version(MlflowClient(), self._model, run_id=self._run_id)
+        except ServerAway:
+            return
         except Exception as error:
-            logger.warning("The version's training data is not known yet: %s", _first_line(error))
+            logger.warning("The version's training data is not known yet: %s", reason_of(error))
             return
         if version is not None:
             warn_of_mismatch(version, digest)
@@ -240,7 +248,7 @@ def _tag_device(client: MlflowClient, run_id: str, catalog: DataCatalog) -> None
         for name, value in device_tag(requested).items():
             client.set_tag(run_id, name, value)
     except Exception as error:
-        logger.warning("MLflow was not told of the device: %s", _first_line(error))
+        logger.warning("MLflow was not told of the device: %s", reason_of(error))
 
 
 def _file_digest(path: Any) -> str | None:
@@ -248,7 +256,3 @@ def _file_digest(path: Any) -> str | None:
         return None
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return hide_credentials(str(error).split("\n", 1)[0])

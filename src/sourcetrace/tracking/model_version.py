@@ -161,7 +161,9 @@ def _digest_of_run(client: MlflowClient, run_id: str) -> str | None:
         return None
     try:
         run = client.get_run(run_id)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
         # Deleted, or of another server: nothing is known of it.
         return None
     if TRAINING_DIGEST in run.data.tags:

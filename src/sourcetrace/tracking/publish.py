@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.reporting.formats import shorten
 from sourcetrace.tracking.audit_log import AuditEntry, append_audit, read_audits
+from sourcetrace.tracking.connection import SYNC
 from sourcetrace.tracking.data_digest import same_data
 from sourcetrace.tracking.model_version import (
     AuditedVersion,
@@ -18,14 +18,12 @@ from sourcetrace.tracking.model_version import (
     matches_text,
     write_version,
 )
+from sourcetrace.tracking.outage import ServerAway, reason_of
 from sourcetrace.tracking.pending import keep_pending, remove_pending
 from sourcetrace.tracking.record import AuditRecord, ModelReference
 from sourcetrace.tracking.run_lineage import write_run_lineage
-from sourcetrace.tracking.secrets import hide_credentials
 
 logger = logging.getLogger(__name__)
-
-SEND_COMMAND = "sourcetrace sync"
 
 
 def record_audit(
@@ -65,12 +63,15 @@ def record_audit(
     if error is None:
         remove_pending(pending, record)
         return
+    if isinstance(error, ServerAway):
+        # The connection said so when it was lost.
+        return
     logger.warning(
         "The audit is complete, but MLflow was not told all of it (%s). The rest is kept in %s; "
         "when the server is back, run: %s",
-        _without_address(error),
+        reason_of(error),
         pending,
-        SEND_COMMAND,
+        SYNC,
     )
 
 
@@ -154,13 +155,25 @@ def entry_of(record: AuditRecord, version: AuditedVersion | None, *, status: str
     )
 
 
-def send_again(client: MlflowClient, record: AuditRecord, *, log: Path) -> None:
+def send_again(
+    client: MlflowClient, record: AuditRecord, *, log: Path, run_id: str | None = None
+) -> None:
     """Send an audit that waited; a version that was audited later is not written to.
 
     The history gets a further row where it has none of this audit, or the comparison of the
     training data, which needs the server, changed how the audit ended.
+
+    Args:
+        client: Of the tracking server.
+        record: The audit.
+        log: The history of audits, whose rows keep the run's id of this machine.
+        run_id: Of the run on the server, where it has another there.
+
+    Raises:
+        InputError: If the version that the audit was to be of does not exist.
     """
-    version = find_version(client, record.model, run_id=record.run_id)
+    on_server = replace(record, run_id=run_id or record.run_id)
+    version = find_version(client, record.model, run_id=on_server.run_id)
     status = final_status(record, matches=data_matches(version, record))
     rows = read_audits(log)
     own = [row for row in rows if row["run_id"] == record.run_id and row["at"] == record.at]
@@ -173,15 +186,9 @@ def send_again(client: MlflowClient, record: AuditRecord, *, log: Path) -> None:
         if own and version and one["sequence"] > own[-1]["sequence"]
         if (one["model_name"], one["model_version"]) == (version.name, version.version)
     ]
-    publish(client, record, version, log_hash=row["hash"], current=not later)
+    publish(client, on_server, version, log_hash=row["hash"], current=not later)
 
 
 def _log_once(client: MlflowClient, run_id: str, name: str, value: float) -> None:
     if client.get_run(run_id).data.metrics.get(name) != value:
         client.log_metric(run_id, name, value)
-
-
-def _without_address(error: Exception) -> str:
-    """Return what went wrong, in a line; a server's address may hold a password."""
-    line = hide_credentials(str(error).split("\n", 1)[0])
-    return shorten(f"{type(error).__name__}: {line}", limit=200)
