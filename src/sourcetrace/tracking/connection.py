@@ -18,8 +18,6 @@ from sourcetrace.tracking.outage import ServerAway, is_denial, is_outage, reason
 
 logger = logging.getLogger(__name__)
 
-SYNC = "sourcetrace sync"
-
 Answer = TypeVar("Answer")
 
 
@@ -29,11 +27,13 @@ class Connection:
     Attributes:
         reason: Why the server is away; None while it answers.
         experiments: Id -> name, of those asked for.
+        sync_command: What sends later what the server missed.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self.experiments: dict[str, str] = {}
+        self.sync_command = "sourcetrace sync"
         self._folder: Path | None = None
         self._runs: dict[str, Run] = {}
         self._journals: dict[str, Journal] = {}
@@ -45,9 +45,14 @@ class Connection:
         """Whether the server is not asked any more."""
         return self.reason is not None
 
-    def reset(self) -> None:
-        """Ask the server again; what an earlier run of this process left is its own."""
+    def reset(self, *, environment: str | None = None) -> None:
+        """Ask the server again; what an earlier run of this process left is its own.
+
+        Args:
+            environment: Kedro's, that names the server; None for the default one.
+        """
         self.close()
+        self.sync_command = "sourcetrace sync" + (f" --env {environment}" if environment else "")
         self.reason = None
         self.experiments, self._runs, self._folder = {}, {}, None
 
@@ -182,7 +187,7 @@ class Connection:
             "and artifacts are kept in %s. When the server is back, run: %s",
             self.reason,
             self._folder,
-            SYNC,
+            self.sync_command,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.tracking.audit_log import AuditEntry, append_audit, read_audits
-from sourcetrace.tracking.connection import SYNC
+from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.data_digest import same_data
 from sourcetrace.tracking.model_version import (
     AuditedVersion,
@@ -62,7 +62,7 @@ def record_audit(
         "when the server is back, run: %s",
         reason_of(error),
         pending,
-        SYNC,
+        CONNECTION.sync_command,
     )
 
 
@@ -173,8 +173,8 @@ def send_again(
 ) -> None:
     """Send an audit that waited; a version that was audited later is not written to.
 
-    The history gets a further row where it has none of this audit, or the comparison of the
-    training data, which needs the server, changed how the audit ended.
+    The history gets a further row where it has none of this audit, or where the server knows what
+    was not known: the version's number, or that the training data was exchanged.
 
     Args:
         client: Of the tracking server.
@@ -191,7 +191,7 @@ def send_again(
     rows = read_audits(log)
     own = [row for row in rows if row["run_id"] == record.run_id and row["at"] == record.at]
     row = own[-1] if own else None
-    if row is None or row["status"] != status:
+    if row is None or row["status"] != status or (version and row["model_version"] is None):
         row = append_audit(log, entry_of(record, version, status=status))
     later = [
         one

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sourcetrace.core.errors import InputError
 from sourcetrace.hooks import show_readable_error
-from sourcetrace.tracking.connection import CONNECTION, SYNC
+from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.journal import FOLDER, waiting_runs
 from sourcetrace.tracking.outage import reason_of
 from sourcetrace.tracking.pending import read_pending
@@ -26,10 +26,10 @@ from sourcetrace.tracking.stores import guard_stores
 logger = logging.getLogger(__name__)
 
 _PATIENCE = {
-    # MLflow's own are 7 tries, 120 seconds each: minutes for every call of a server that is away.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # MLflow's own are 8 tries, 120 seconds each: minutes for every call of a server that is away.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 """How long a server is waited for, unless the environment says so."""
 
@@ -52,7 +52,7 @@ class TrackingServerHook:
         # It warns of every try; we say once what it means.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         guard_stores()
-        CONNECTION.reset()
+        CONNECTION.reset(environment=context.env)
         with _readable_refusal():
             return (yield)
 
@@ -115,18 +115,18 @@ def _mention_waiting(folder: Path) -> None:
             count,
             "" if count == 1 else "s",
             folder,
-            SYNC,
+            CONNECTION.sync_command,
         )
 
 
 @contextmanager
 def _readable_refusal() -> Generator[None]:
-    """Say what to change where the server refuses what a run begins with."""
+    """Say what to change where MLflow cannot be used for what a run begins with."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:
         refused = InputError(
-            f"MLflow refused the run: {reason_of(error)} Check server.mlflow_tracking_uri and "
+            f"MLflow cannot be used: {reason_of(error)}. Check server.mlflow_tracking_uri and "
             "tracking.experiment.name in conf/<environment>/mlflow.yml, and MLFLOW_TRACKING_URI, "
             "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN in the "
             "environment."

@@ -7,6 +7,7 @@ goes through them: kedro-mlflow, our hooks, and a task's own calls of `mlflow.lo
 
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,29 @@ class GuardedTrackingStore(GuardedStore):
             )
         except ServerAway:
             self._connection.experiments[UNKNOWN_EXPERIMENT] = experiment_name
-            return Experiment(UNKNOWN_EXPERIMENT, experiment_name, "", LifecycleStage.ACTIVE)
+            return _stand_in(UNKNOWN_EXPERIMENT, experiment_name)
         if found is not None:
             self._connection.experiments[found.experiment_id] = experiment_name
         return found
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        """Return an experiment; while the server is away what is known of it."""
+        try:
+            found: Experiment = self._connection.ask(
+                lambda: self._make().get_experiment(experiment_id)
+            )
+        except ServerAway:
+            name = self._connection.experiments.get(experiment_id)
+            if name is None:
+                raise
+            return _stand_in(experiment_id, name)
+        self._connection.experiments[experiment_id] = found.name
+        return found
+
+    def restore_experiment(self, experiment_id: str) -> None:
+        """Restore an experiment; `sourcetrace sync` does it where the server is away."""
+        with suppress(ServerAway):
+            self._connection.ask(lambda: self._make().restore_experiment(experiment_id))
 
     def create_experiment(self, name: str, artifact_location: Any = None, tags: Any = None) -> str:
         """Create an experiment; `sourcetrace sync` does it where the server is away."""
@@ -182,6 +202,10 @@ class GuardedTrackingStore(GuardedStore):
         if not isinstance(places.get(run.info.run_id), GuardedArtifacts):
             places[run.info.run_id] = GuardedArtifacts(run, self._connection, self._address)
         return self._connection.remember(run)
+
+
+def _stand_in(experiment_id: str, name: str) -> Experiment:
+    return Experiment(experiment_id, name, "", LifecycleStage.ACTIVE)
 
 
 class GuardedArtifacts:
