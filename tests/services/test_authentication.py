@@ -41,3 +41,5 @@ def test_without_the_password_there_is_no_verdict_and_one_message(guarded, tmp_p
     guarded.password = password
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
+    assert "MLFLOW_TRACKING_PASSWORD" in run.stderr
+    assert not project.reporting.exists()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sourcetrace.tracking.audit_log import read_audits
 from tests.services.churn import churn_project, set_churn_parameters
 from tests.services.faults.audit_process import AuditProcess, audit_once
 from tests.services.faults.invariants import (
@@ -204,6 +205,9 @@ def clock_goes_back(bench: Bench, days: float) -> Outcome:
         if code != 0:
             found.lost.append(f"With a clock off by {clock} s the audit ended with {code}.")
         bench.sync(project, found)
+    times = [row["at"] for row in read_audits(project.reporting / "audit_log.jsonl")]
+    if times[1:2] != [min(times)]:
+        found.history.append(f"The clock did not go back: {times}.")
     found += check_invariants(project, bench.server, model, ended=3)
     return Outcome("clock back", f"by {days:g} days", ended=3, killed=0, findings=found)
 
@@ -252,6 +256,8 @@ def two_audits_race(bench: Bench, moment: str, *, shared_history: bool) -> Outco
 def kill_moments(bench: Bench, *, count: int, seed: int) -> Sequence[float]:
     """Return random moments within the time that an audit takes here, which is measured."""
     project, _ = bench.project()
+    # The first starts the process that all others are forked from.
+    audit_once(project)
     started = time.monotonic()
     audit_once(project)
     taken = time.monotonic() - started

@@ -10,9 +10,9 @@ from tests.services.faults.scenarios import Bench
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
 
-@pytest.fixture
-def bench(postgres, server, tmp_path):
-    return Bench(tmp_path, postgres=postgres, server=server)
+@pytest.fixture(scope="module")
+def bench(postgres, server, tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("faults"), postgres=postgres, server=server)
 
 
 @pytest.fixture
