@@ -1,4 +1,5 @@
 # Two commands: `make demo` and `make test`. Both set up .venv first.
+# `make services` runs PostgreSQL and an MLflow server to look at, until Ctrl-C.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ export DO_NOT_TRACK := true
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint services clean
 
 demo: $(RUNTIME)
 	$(BIN)/kedro run
@@ -20,6 +21,9 @@ lint: $(DEVELOPMENT)
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
+
+services: $(DEVELOPMENT)
+	$(BIN)/python -m tests.services
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

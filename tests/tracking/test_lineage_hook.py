@@ -1,5 +1,6 @@
 """When a run records its audit, and what it takes for its outcome."""
 
+import errno
 import hashlib
 import logging
 from types import SimpleNamespace
@@ -69,7 +70,7 @@ def run(hook, catalog, outputs, *, error=None, declared=()):
     hook.before_pipeline_run(pipeline=made, catalog=catalog)
     hook.after_node_run(outputs=outputs)
     if error is None:
-        hook.after_pipeline_run(pipeline=made, catalog=catalog)
+        list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
     else:
         hook.on_pipeline_error(error=error, pipeline=made, catalog=catalog)
     return read_audits(catalog["audit_log"].path)
@@ -160,13 +161,28 @@ def test_a_wrong_reference_is_refused_before_the_work(catalog, wrong):
 
 
 @pytest.mark.usefixtures("untracked")
-def test_a_failure_to_record_is_no_failure_of_the_audit(catalog, monkeypatch, caplog):
+def test_a_defect_of_the_recording_is_no_failure_of_the_audit(catalog, monkeypatch, caplog):
     def fail(*_, **__):
-        raise OSError("disk full")
+        raise RuntimeError("a defect")
 
     monkeypatch.setattr(lineage_hook, "record_audit", fail)
     run(LineageHook(), catalog, {"audit_summary": SUMMARY})
     assert "could not be recorded" in caplog.text
+
+
+@pytest.mark.usefixtures("untracked")
+def test_an_audit_that_no_history_has_ends_with_an_error(catalog, monkeypatch):
+    full = OSError(errno.ENOSPC, "No space left on device", "audit_log.jsonl")
+
+    def fill(*_, **__):
+        raise full
+
+    monkeypatch.setattr(lineage_hook, "record_audit", fill)
+    outputs = {"audit_summary": SUMMARY, "gate_report": PASSED}
+    with pytest.raises(InputError, match=r"not its record: .*No space left.*audit again"):
+        run(LineageHook(), catalog, outputs)
+    # A failed gate keeps its own error.
+    run(LineageHook(), catalog, outputs, error=RuntimeError("gate"))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.tracking import model_version
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.card import CLOSING, OPENING
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
@@ -324,3 +325,85 @@ def test_without_tracking_the_history_is_written_alone(record):
     files = record(None, audit_record(run_id=""))
     assert [row["run_id"] for row in read_audits(files["log"])] == [""]
     assert not files["pending"].exists()
+
+
+def record_elsewhere(client, folder, audit):
+    """Record an audit as another machine would, with a history of its own."""
+    folder.mkdir()
+    record_audit(client, audit, log=folder / "audit_log.jsonl", pending=folder / "pending.json")
+
+
+class OvertakenClient(FailingClient):
+    """Lets something else happen before the writing call with this number."""
+
+    def __init__(self, client, at, happens):
+        super().__init__(client, at, Killed())
+        self._happens = happens
+
+    def __getattr__(self, name):
+        call = super().__getattr__(name)
+
+        def overtaken(*arguments, **named):
+            try:
+                return call(*arguments, **named)
+            except Killed:
+                self._left = 10**6
+                self._happens()
+                return getattr(self._client, name)(*arguments, **named)
+
+        return overtaken
+
+
+@pytest.mark.parametrize("statuses", [("pass", "fail"), ("fail", "pass")])
+@pytest.mark.parametrize("at", range(0, 20, 3))
+def test_two_machines_leave_a_version_with_all_of_one_audit(
+    client, start_run, register, record, tmp_path, monkeypatch, statuses, at
+):
+    monkeypatch.setattr(model_version, "_PAUSE", 0.0)
+    register(start_run())
+    first, second = (
+        audit_record(run_id=start_run(), status=status, model=CHURN_1, report_sha256=status * 16)
+        for status in statuses
+    )
+    overtaken = OvertakenClient(
+        client, at, lambda: record_elsewhere(client, tmp_path / "elsewhere", second)
+    )
+    files = record(overtaken, first)
+    assert overtaken.failed
+    found = client.get_model_version("churn", "1")
+    last = first if found.tags["audit.run_id"] == first.run_id else second
+    assert found.tags["audit.status"] == last.status
+    assert found.tags["audit.report_sha256"] == last.report_sha256
+    assert found.aliases == (["audited"] if last.status == "pass" else [])
+    assert found.description.count(OPENING) == found.description.count(CLOSING) == 1
+    assert f"Audit: {last.status}" in found.description
+    assert f"runs/{last.run_id}" in found.description
+    assert read_pending(files["pending"]) == []
+    # The checkpoints of both are the same.
+    assert counts(client, first.run_id)[1:3] == counts(client, second.run_id)[1:3] == (2, 2)
+
+
+def test_an_audit_that_never_has_a_version_to_itself_waits(
+    client, start_run, register, record, caplog, monkeypatch
+):
+    monkeypatch.setattr(model_version, "_PAUSE", 0.0)
+    monkeypatch.setattr(model_version, "_is_there", lambda *_, **__: False)
+    register(start_run())
+    audit = audit_record(run_id=start_run(), model=CHURN_1)
+    with caplog.at_level(logging.WARNING):
+        files = record(client, audit)
+    assert read_pending(files["pending"]) != []
+    assert "keeps writing to churn version 1" in caplog.text
+
+
+def test_what_sync_sends_of_a_killed_audit_ends_its_run(client, start_run, register, tmp_path):
+    register(start_run())
+    audit = audit_record(run_id=start_run(), model=CHURN_1)
+    files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
+    with pytest.raises(Killed):
+        record_audit(FailingClient(client, 6, Killed()), audit, **files)
+    assert client.get_run(audit.run_id).info.status == "RUNNING"
+    send_pending(client, **files)
+    ended = client.get_run(audit.run_id).info
+    assert ended.status == "KILLED"
+    assert ended.end_time == 1_772_366_400_000

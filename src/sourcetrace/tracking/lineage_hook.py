@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kedro.pipeline import Pipeline
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.hooks import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
@@ -83,21 +84,41 @@ class LineageHook:
         if "data_digests" in outputs and self._model is not None and self._run_id:
             self._compare_early(outputs["data_digests"]["training"]["digest"])
 
-    @hook_impl(tryfirst=True)
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Record the audit."""
-        self._record(pipeline, catalog, error=None)
+    @hook_impl(wrapper=True)
+    def after_pipeline_run(
+        self, pipeline: Pipeline, catalog: DataCatalog
+    ) -> Generator[None, Any, Any]:
+        """Record the audit.
+
+        Raises:
+            InputError: If its files cannot be written: an audit that no history has did not pass.
+        """
+        unwritten = self._record(pipeline, catalog, error=None)
+        # First let kedro-mlflow end the run, and the summary say what was found.
+        result = yield
+        if unwritten is not None:
+            log = audit_log_path(AuditCatalog(catalog, self._names))
+            lost = InputError(
+                f"The audit's reports are written, but not its record: {unwritten}. Make room, or "
+                f"let {log.parent} be written to, and run the audit again."
+            )
+            show_readable_error(lost)
+            raise lost from unwritten
+        return result
 
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Record the audit where its figures are there: a failed gate ends a run this way."""
         self._record(pipeline, catalog, error=error)
 
-    def _record(self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None) -> None:
+    def _record(
+        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
+    ) -> OSError | None:
+        """Return what kept files from being written, if anything did."""
         judged = any(name in self._outputs for name in _JUDGED)
         audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
         if self._recorded or not judged or not _records_audit(made, audit):
-            return
+            return None
         self._recorded = True
         try:
             record = self._make_record(made, audit, error=error)
@@ -108,9 +129,13 @@ class LineageHook:
             # A journal would send a part of it before the rest is known.
             with CONNECTION.only_server():
                 record_audit(client, record, log=log, pending=log.parent / PENDING)
+        except OSError as unwritten:
+            logger.error("The audit is complete, but not in its history: %s", unwritten)
+            return unwritten
         except Exception:
             # The audit itself is written: its record must not turn it into a failure.
             logger.exception("The audit is complete, but could not be recorded.")
+        return None
 
     def _make_record(
         self, made: Collection[str], audit: AuditCatalog, *, error: Exception | None

@@ -3,8 +3,13 @@
 The order of writing keeps a killed audit from leaving a version that claims a pass it has not got:
 `audit.status` is `running` first, an earlier alias is taken away before anything else where the
 new audit does not pass, key and status are written last, and the alias after them.
+
+A registry has no transactions: two audits of a version from two machines would leave tags of both.
+So each reads what it wrote, and writes it again until it finds all of it there at once.
 """
 
+import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,10 +25,15 @@ from sourcetrace.tracking.card import render_card, replace_card
 from sourcetrace.tracking.data_digest import same_data
 from sourcetrace.tracking.record import AuditRecord, ModelReference
 
+_ATTEMPTS = 10
+_PAUSE = 1.0
+"""Seconds at most between two attempts; drawn, so that two audits get out of step."""
+
 ALIAS = "audited"
 """Of the version that passed last."""
 
 STATUS = "audit.status"
+_LAST = (KEY, STATUS)
 TRAINING_DIGEST = "training.data_digest"
 """Tag of a training run, or of a version, with `data_digest` of what it was trained on."""
 
@@ -32,6 +42,10 @@ _ABSENT = (
     # What the registry's databases say of a missing alias.
     "INVALID_PARAMETER_VALUE",
 )
+
+
+class VersionContestedError(Exception):
+    """Two audits write to a version without end."""
 
 
 @dataclass(frozen=True)
@@ -100,27 +114,61 @@ def write_version(
 
     Returns:
         Whether the description had room for the card.
+
+    Raises:
+        VersionContestedError: If another audit does not stop writing to the version.
     """
     matches = data_matches(version, record)
-    for key, value in _tags(record, matches).items():
-        client.set_model_version_tag(version.name, version.version, key, value)
     experiment = client.get_run(record.run_id).info.experiment_id
     card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
-    before = client.get_model_version(version.name, version.version)
-    description = replace_card(before.description, card)
-    if description is not None:
-        client.update_model_version(version.name, version.version, description=description)
-    key = complete_key(record.key, earlier=before.tags.get(KEY))
-    client.set_model_version_tag(version.name, version.version, KEY, key)
-    client.set_model_version_tag(version.name, version.version, STATUS, status)
-    if status == "pass":
-        client.set_registered_model_alias(version.name, ALIAS, version.version)
-    return description is not None
+    earlier = client.get_model_version(version.name, version.version).tags.get(KEY)
+    key = complete_key(record.key, earlier=earlier)
+    tags = {**_tags(record, matches), KEY: key, STATUS: status}
+    for _ in range(_ATTEMPTS):
+        fits = _write_once(client, version, tags=tags, card=card)
+        if _is_there(client, version, tags=tags, card=card if fits else ""):
+            return fits
+        time.sleep(random.uniform(0, _PAUSE))  # noqa: S311, no secret
+        mark_running(client, version, status=status)
+    raise VersionContestedError(
+        f"Another audit keeps writing to {version.name} version {version.version}."
+    )
 
 
 def matches_text(matches: bool | None) -> str:
     """Return the comparison as tags have it."""
     return {True: "true", False: "false", None: "unknown"}[matches]
+
+
+def _write_once(
+    client: MlflowClient, version: AuditedVersion, *, tags: Mapping[str, str], card: str
+) -> bool:
+    for key, value in tags.items():
+        if key not in _LAST:
+            client.set_model_version_tag(version.name, version.version, key, value)
+    before = client.get_model_version(version.name, version.version).description
+    description = replace_card(before, card)
+    if description is not None:
+        client.update_model_version(version.name, version.version, description=description)
+    for key in _LAST:
+        client.set_model_version_tag(version.name, version.version, key, tags[key])
+    if tags[STATUS] == "pass":
+        client.set_registered_model_alias(version.name, ALIAS, version.version)
+    return description is not None
+
+
+def _is_there(
+    client: MlflowClient, version: AuditedVersion, *, tags: Mapping[str, str], card: str
+) -> bool:
+    found = client.get_model_version(version.name, version.version)
+    last_line = card.split("\n")[-2] if card else ""
+    return (
+        tags.items() <= found.tags.items()
+        # A card that was cut still has it; it names the run.
+        and last_line in (found.description or "")
+        # The alias of a pass may have gone on to another version already.
+        and (tags[STATUS] == "pass" or ALIAS not in found.aliases)
+    )
 
 
 def _tags(record: AuditRecord, matches: bool | None) -> Mapping[str, str]:

@@ -23,6 +23,17 @@ def remove_pending(path: Path, record: AuditRecord) -> None:
         _write(path, [one for one in _read(path) if not _same(one, record)])
 
 
+def is_pending(path: Path, record: AuditRecord) -> bool:
+    """Return whether an audit waits."""
+    return any(_same(one, record) for one in _read(path))
+
+
+def sending(path: Path) -> FileLock:
+    """Return the lock to hold while audits of this file are sent, one process at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f"{path.name}.sync.lock"))
+
+
 def read_pending(path: Path) -> list[AuditRecord]:
     """Return what waits, oldest first; nothing where there is no file."""
     return [AuditRecord.from_json(one) for one in _read(path)]

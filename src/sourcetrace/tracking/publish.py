@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -19,7 +20,7 @@ from sourcetrace.tracking.model_version import (
     write_version,
 )
 from sourcetrace.tracking.outage import ServerAway, reason_of
-from sourcetrace.tracking.pending import keep_pending, remove_pending
+from sourcetrace.tracking.pending import is_pending, keep_pending, remove_pending, sending
 from sourcetrace.tracking.record import AuditRecord, ModelReference
 from sourcetrace.tracking.run_lineage import write_run_lineage
 
@@ -45,6 +46,30 @@ def record_audit(
         return
     # First, so that a kill at any later moment leaves it.
     keep_pending(pending, record)
+    with sending(pending):
+        if not is_pending(pending, record):
+            # `sourcetrace sync` was there, and sent it.
+            return
+        error = _append_and_publish(client, record, log=log)
+        if error is None:
+            remove_pending(pending, record)
+            return
+    if isinstance(error, ServerAway):
+        # The connection said so when it was lost.
+        return
+    logger.warning(
+        "The audit is complete, but MLflow was not told all of it (%s). The rest is kept in %s; "
+        "when the server is back, run: %s",
+        reason_of(error),
+        pending,
+        CONNECTION.sync_command,
+    )
+
+
+def _append_and_publish(
+    client: MlflowClient, record: AuditRecord, *, log: Path
+) -> Exception | None:
+    """Return what kept MLflow from being told; the history has its row in any case."""
     version, error = None, None
     try:
         version = find_version(client, record.model, run_id=record.run_id)
@@ -60,19 +85,7 @@ def record_audit(
             publish(client, record, version, log_hash=row["hash"])
         except Exception as raised:
             error = raised
-    if error is None:
-        remove_pending(pending, record)
-        return
-    if isinstance(error, ServerAway):
-        # The connection said so when it was lost.
-        return
-    logger.warning(
-        "The audit is complete, but MLflow was not told all of it (%s). The rest is kept in %s; "
-        "when the server is back, run: %s",
-        reason_of(error),
-        pending,
-        CONNECTION.sync_command,
-    )
+    return error
 
 
 def publish(
@@ -187,6 +200,10 @@ def send_again(
         if (one["model_name"], one["model_version"]) == (version.name, version.version)
     ]
     publish(client, on_server, version, log_hash=row["hash"], current=not later)
+    if client.get_run(on_server.run_id).info.status == "RUNNING":
+        # Killed while it told the server of its audit: its process would have ended it.
+        ended = int(datetime.fromisoformat(record.at).timestamp() * 1000)
+        client.set_terminated(on_server.run_id, "KILLED", ended)
 
 
 def _log_once(client: MlflowClient, run_id: str, name: str, value: float) -> None:

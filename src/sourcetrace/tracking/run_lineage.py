@@ -90,15 +90,11 @@ def _checkpoint_model(
     client: MlflowClient, experiment: str, checkpoint: CheckpointFile, training_run: str | None
 ) -> str:
     """Return the id of a checkpoint's logged model, made if there is none yet."""
-    found = client.search_logged_models(
-        [experiment], filter_string=f"tags.`{CHECKPOINT_DIGEST}` = '{checkpoint.sha256}'"
-    )
-    if found:
-        model = found[0]
-    else:
+    model = _find_checkpoint(client, experiment, checkpoint)
+    if model is None:
         # What the fluent create_external_model does, without asking for the active run: the audit
         # did not make the checkpoint, and must not be shown as its source.
-        model = client.create_logged_model(
+        made = client.create_logged_model(
             experiment,
             name=re.sub(r"[^\w-]+", "_", f"checkpoint_{checkpoint.id}"),
             source_run_id=training_run,
@@ -111,11 +107,23 @@ def _checkpoint_model(
             },
             tags={CHECKPOINT_DIGEST: checkpoint.sha256, MLFLOW_MODEL_IS_EXTERNAL: "true"},
         )
+        # Another machine's audit may have made it in between: the first stays.
+        model = _find_checkpoint(client, experiment, checkpoint) or made
+        if model.model_id != made.model_id:
+            client.delete_logged_model(made.model_id)
     if str(model.status) != "READY":
         # Made just now, or by a run that was killed before this line.
         client.finalize_logged_model(model.model_id, "READY")
     model_id: str = model.model_id
     return model_id
+
+
+def _find_checkpoint(client: MlflowClient, experiment: str, checkpoint: CheckpointFile) -> Any:
+    """Return the oldest logged model of a checkpoint; None where there is none."""
+    found = client.search_logged_models(
+        [experiment], filter_string=f"tags.`{CHECKPOINT_DIGEST}` = '{checkpoint.sha256}'"
+    )
+    return min(found, key=lambda one: (one.creation_timestamp, one.model_id), default=None)
 
 
 def _dataset_input(name: str, data: DataRecord, task: str) -> DatasetInput:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -18,7 +17,7 @@ from sourcetrace.core.errors import InputError
 from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.journal import FOLDER, Journal, open_journal, waiting_runs
 from sourcetrace.tracking.outage import is_outage, reason_of
-from sourcetrace.tracking.pending import read_pending, remove_pending
+from sourcetrace.tracking.pending import read_pending, remove_pending, sending
 from sourcetrace.tracking.publish import send_again
 from sourcetrace.tracking.send_run import send_run
 
@@ -66,8 +65,7 @@ def send_pending(
         Exception: What the server's absence raised, see `outage.is_outage`.
     """
     sent = Sent()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(log.parent / f"{pending.name}.sync.lock"), CONNECTION.only_server():
+    with sending(pending), CONNECTION.only_server():
         journals = _send_runs(client, log.parent / FOLDER, sent, progress)
         try:
             waits = _send_audits(client, pending, log, journals, sent, progress)
