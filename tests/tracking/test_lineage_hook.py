@@ -286,7 +286,7 @@ def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded
     hook.before_pipeline_run(pipeline=made, catalog=catalog)
     hook.after_node_run(outputs=inputs)
     baseline.write_text('{"metrics": {"harmful_share": 0.1}}')
-    hook.after_pipeline_run(pipeline=made, catalog=catalog)
+    list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
     (record,) = recorded
     assert record.key["limits"] == before != limits_part(parameters)
 
