@@ -25,6 +25,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 CHURN_1 = ModelReference("churn", version="1")
 
 
+class Down:
+    """A client whose server never answers."""
+
+    def __getattr__(self, name):
+        def call(*_, **__):
+            raise MlflowException("no answer from http://ada:hunter2@mlflow.example")
+
+        return call
+
+
 @pytest.fixture
 def record(tmp_path):
     """Record an audit in this test's files."""
@@ -251,13 +261,6 @@ def test_a_kill_at_any_write_leaves_no_claim_of_a_pass_and_sending_completes_it(
 def test_a_server_that_is_down_loses_nothing_and_the_log_says_what_to_run(
     client, start_run, register, tmp_path, caplog
 ):
-    class Down:
-        def __getattr__(self, name):
-            def call(*_, **__):
-                raise MlflowException("no answer from http://ada:hunter2@mlflow.example")
-
-            return call
-
     register(start_run(**{TRAINING_DIGEST: OTHER}))
     files = {"log": tmp_path / "log.jsonl", "pending": tmp_path / "pending_lineage.json"}
     audit = audit_record(run_id=start_run(), model=CHURN_1)
@@ -273,6 +276,18 @@ def test_a_server_that_is_down_loses_nothing_and_the_log_says_what_to_run(
     assert [row["status"] for row in read_audits(files["log"])] == ["pass", "fail"]
     assert client.get_model_version("churn", "1").tags["audit.status"] == "fail"
     assert send_pending(client, **files).audits == 0
+
+
+def test_sending_adds_the_number_that_an_alias_stood_for(client, start_run, register, record):
+    register(start_run())
+    client.set_registered_model_alias("churn", "next", "1")
+    audit = audit_record(run_id=start_run(), model=ModelReference("churn", alias="next"))
+    files = record(Down(), audit)
+    assert [row["model_version"] for row in read_audits(files["log"])] == [None]
+    for _ in range(2):
+        send_pending(client, **files)
+        assert [row["model_version"] for row in read_audits(files["log"])] == [None, "1"]
+    assert verify_audit_log(files["log"]) == []
 
 
 def test_an_audit_that_waited_does_not_overwrite_a_later_one(

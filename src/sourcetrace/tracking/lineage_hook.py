@@ -57,7 +57,7 @@ class LineageHook:
         self._outputs, self._model, self._recorded = {}, None, False
         if not _records_audit(pipeline, catalog):
             return
-        log = _log_path(catalog)
+        log = audit_log_path(catalog)
         for problem in verify_audit_log(log):
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
         self._model = _reference(catalog)
@@ -91,7 +91,7 @@ class LineageHook:
         if unwritten is not None:
             lost = InputError(
                 f"The audit's reports are written, but not its record: {unwritten}. Make room, or "
-                f"let {_log_path(catalog).parent} be written to, and run the audit again."
+                f"let {audit_log_path(catalog).parent} be written to, and run the audit again."
             )
             show_readable_error(lost)
             raise lost from unwritten
@@ -112,7 +112,7 @@ class LineageHook:
         self._recorded = True
         try:
             record = self._make_record(pipeline, catalog, error=error)
-            log = _log_path(catalog)
+            log = audit_log_path(catalog)
             client = MlflowClient() if self._run_id else None
             if client is not None:
                 _tag_device(client, self._run_id, catalog)
@@ -195,7 +195,8 @@ class LineageHook:
             warn_of_mismatch(version, digest)
 
 
-def _log_path(catalog: DataCatalog) -> Path:
+def audit_log_path(catalog: DataCatalog) -> Path:
+    """Return where the history of audits is."""
     dataset: Any = catalog["audit_log"]
     path: Path = dataset.path
     return path

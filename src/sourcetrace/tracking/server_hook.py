@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sourcetrace.core.errors import InputError
 from sourcetrace.hooks import show_readable_error
 from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.journal import FOLDER, waiting_runs
+from sourcetrace.tracking.lineage_hook import audit_log_path
 from sourcetrace.tracking.outage import reason_of
 from sourcetrace.tracking.pending import read_pending
 from sourcetrace.tracking.send_pending import PENDING
@@ -63,10 +64,10 @@ class TrackingServerHook:
         Raises:
             InputError: If the server refuses the run.
         """
-        log = audit_log_path(catalog)
-        if log is not None:
-            _mention_waiting(log.parent)
-            CONNECTION.begin((log.parent / FOLDER).absolute())
+        if "audit_log" in catalog:
+            folder = audit_log_path(catalog).parent
+            _mention_waiting(folder)
+            CONNECTION.begin((folder / FOLDER).absolute())
         self._begun_before = mlflow.active_run() is not None
         with _readable_refusal():
             return (yield)
@@ -96,15 +97,6 @@ class TrackingServerHook:
         CONNECTION.close()
 
 
-def audit_log_path(catalog: DataCatalog) -> Path | None:
-    """Return where the history of audits is; None in a project that keeps none."""
-    if "audit_log" not in catalog:
-        return None
-    dataset: Any = catalog["audit_log"]
-    path: Path = dataset.path
-    return path
-
-
 def _mention_waiting(folder: Path) -> None:
     runs = {run.name for run in waiting_runs(folder / FOLDER)}
     count = len(runs | {record.run_id for record in read_pending(folder / PENDING)})
@@ -120,11 +112,11 @@ def _mention_waiting(folder: Path) -> None:
 
 
 @contextmanager
-def _readable_refusal() -> Generator[None]:
+def _readable_refusal() -> Iterator[None]:
     """Say what to change where MLflow cannot be used for what a run begins with."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ImportError) as error:
+    except (MlflowException, SQLAlchemyError) as error:
         refused = InputError(
             f"MLflow cannot be used: {reason_of(error)}. Check server.mlflow_tracking_uri and "
             "tracking.experiment.name in conf/<environment>/mlflow.yml, and MLFLOW_TRACKING_URI, "

@@ -15,6 +15,7 @@ from typing import Any
 import mlflow.tracking._model_registry.utils as registry_service
 import mlflow.tracking._tracking_service.utils as tracking_service
 from mlflow.entities import Experiment, LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.db.db_types import DATABASE_ENGINES, MSSQL, SQLITE
 from sqlalchemy import NullPool, create_engine
@@ -281,4 +282,8 @@ def _try_database(address: str) -> None:
     if database in {"http", "https"}:
         return
     limit = "timeout" if database == MSSQL else "connect_timeout"
-    create_engine(address, poolclass=NullPool, connect_args={limit: _PATIENCE}).connect().close()
+    try:
+        engine = create_engine(address, poolclass=NullPool, connect_args={limit: _PATIENCE})
+    except ImportError as error:
+        raise MlflowException(f"The database's driver is missing: {error}") from error
+    engine.connect().close()
