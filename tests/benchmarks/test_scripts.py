@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lds", "speed", "scaling", "floor", "gpu"])
+@pytest.mark.parametrize("name", ["lds", "speed", "scaling", "floor", "gpu", "lineage"])
 @pytest.mark.parametrize("as_module", [True, False])
 def test_help_is_printed(name: str, as_module: bool) -> None:
     command = ["-m", f"benchmarks.{name}"] if as_module else [f"benchmarks/{name}.py"]

@@ -12,7 +12,7 @@ from sourcetrace.tracking import model_version
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.card import CLOSING, OPENING
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
-from sourcetrace.tracking.pending import read_pending
+from sourcetrace.tracking.pending import keep_pending, read_pending
 from sourcetrace.tracking.publish import record_audit
 from sourcetrace.tracking.record import ModelReference
 from sourcetrace.tracking.run_lineage import CHECKPOINT_DIGEST
@@ -319,6 +319,21 @@ def test_an_audit_that_waited_does_not_overwrite_a_later_one(
     assert version.tags["audit.at"] == new.at
     assert version.aliases == ["audited"]
     assert counts(client, old.run_id)[:2] == (2, 2)
+
+
+def test_an_audit_killed_before_its_row_does_not_overwrite_a_later_one(
+    client, start_run, register, record, tmp_path
+):
+    register(start_run())
+    old = audit_record(run_id=start_run(), model=CHURN_1, status="fail")
+    keep_pending(tmp_path / "pending.json", old)
+    new = audit_record(run_id=start_run(), model=CHURN_1, at="2030-01-01T00:00:00+00:00")
+    files = record(client, new)
+    assert send_pending(client, **files).audits == 1
+    version = client.get_model_version("churn", "1")
+    assert version.tags["audit.at"] == new.at
+    assert version.aliases == ["audited"]
+    assert {row["run_id"] for row in read_audits(files["log"])} == {old.run_id, new.run_id}
 
 
 def test_without_tracking_the_history_is_written_alone(record):

@@ -196,8 +196,9 @@ def send_again(
     later = [
         one
         for one in rows
-        if own and version and one["sequence"] > own[-1]["sequence"]
-        if (one["model_name"], one["model_version"]) == (version.name, version.version)
+        if version and (one["model_name"], one["model_version"]) == (version.name, version.version)
+        # One that was killed before it had a row has but the clock to be placed by.
+        if (one["sequence"] > own[-1]["sequence"] if own else one["at"] > record.at)
     ]
     publish(client, on_server, version, log_hash=row["hash"], current=not later)
     if client.get_run(on_server.run_id).info.status == "RUNNING":
