@@ -37,7 +37,12 @@ MANIFEST = pl.DataFrame(
         "optimizer": ["SGD"],
     }
 )
-DATA = {"digest": "st1-1", "rows": 3, "columns": {"example_id": "String", "label": "Int64"}}
+DATA = {
+    "digest": "st1-1",
+    "table": "t",
+    "rows": 3,
+    "columns": {"example_id": "String", "label": "Int64"},
+}
 
 
 @pytest.fixture

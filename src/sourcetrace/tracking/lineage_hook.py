@@ -250,9 +250,7 @@ def _verdict(
 
 
 def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
-    if content is None:
-        return None
-    return DataRecord(**{name: content[name] for name in ("digest", "rows", "columns")})
+    return None if content is None else DataRecord.of_digests(content)
 
 
 def _task_class(audit: AuditCatalog) -> str:

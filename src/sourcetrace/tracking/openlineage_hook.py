@@ -153,7 +153,7 @@ class OpenLineageHook:
         manifest = self._outputs.get("checkpoint_manifest")
         return [
             *(
-                events.audited_data(name, DataRecord(**digests[key]))
+                events.audited_data(name, DataRecord.of_digests(digests[key]))
                 for key, name in (("training", TRAINING_DATA), ("queries", QUERIES))
                 if key in digests
             ),

@@ -21,6 +21,11 @@ class DataRecord:
     rows: int
     columns: Mapping[str, str]
 
+    @classmethod
+    def of_digests(cls, content: Mapping[str, Any]) -> Self:
+        """Return one side of `data_digests`, which knows more of it."""
+        return cls(content["digest"], content["rows"], content["columns"])
+
 
 @dataclass(frozen=True)
 class CheckpointFile:
