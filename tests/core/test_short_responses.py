@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sourcetrace.core import short_responses
+from sourcetrace.core.factored_gradient import FactoredGradient
 from tests.tiny import LossAsMeasurement, assert_close, attribute, wide_case
 
 STAGES = {"one stage": 48 * "a", "two stages": 24 * "ab"}
@@ -74,6 +75,24 @@ def test_the_choice_is_the_cheaper_one():
     for choice in check.choices:
         assert choice.multiplications <= choice.dense_multiplications
         assert bool(choice.terms) == (choice.multiplications < choice.dense_multiplications)
+
+
+def test_what_products_would_write_out_is_written_out_once(monkeypatch):
+    products = FactoredGradient.products
+    written_out = []
+
+    def counted(self, queries):
+        if isinstance(queries, FactoredGradient):
+            short = queries.terms * self.size < self.dense_size
+            written_out.append((len(queries), short))
+        return products(self, queries)
+
+    monkeypatch.setattr(FactoredGradient, "products", counted)
+    (check,) = attribute(wide_case(positions=6), segments=3, batch_size=16, tolerance=0.003).checks
+    shortened = [one for one in check.choices if one.terms]
+    assert any(one.multiplications == one.dense_multiplications for one in shortened)
+    # The check's own sample is used once.
+    assert [rows for rows, short in written_out if not short and rows > 4] == []
 
 
 @pytest.mark.parametrize("positions", [1, 3])

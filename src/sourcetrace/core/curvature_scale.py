@@ -28,9 +28,9 @@ from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.filter_sums import Weights, filter_sum
 from sourcetrace.core.filters import SegmentFilter
 from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.gradients import DenseGradient, Gradients, LayerGradient, concatenate
+from sourcetrace.core.gradients import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.plan import AttributionPlan, Member, PlannedSegment
-from sourcetrace.core.samples import affordable, extract_sample, spread
+from sourcetrace.core.samples import affordable, sample_gradients, spread
 from sourcetrace.core.scoring import SegmentStep
 from sourcetrace.core.short_walk import Propagation, most_terms
 
@@ -83,8 +83,7 @@ def _walk_back(
             affordable(source, most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(planned.points)),
         )
         sampled = [
-            concatenate([one.sampled for one in extract_sample(source, point, examples)])
-            for point in planned.points
+            sample_gradients(source, point, examples, sampled=True) for point in planned.points
         ]
         scale = curvature_scale(planned, curvature, queries, sampled)
         scaled = {name: block.scaled(scale) for name, block in curvature.items()}

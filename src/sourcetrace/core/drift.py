@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import Gradients, concatenate, squared_norms
-from sourcetrace.core.samples import affordable, extract_sample, spread
+from sourcetrace.core.samples import affordable, sample_gradients, spread
 from sourcetrace.core.segments import CheckpointRecord
 
 LARGEST_DRIFT = 0.6
@@ -76,11 +76,11 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 
 def _gradients(source: GradientSource, record: CheckpointRecord, examples: Tensor) -> Gradients:
     count = affordable(source, most=EXAMPLES, limit=_SAMPLE_BYTES)
-    parts = []
-    for chosen in torch.split(spread(examples, count), _ROWS):
-        point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
-        parts += [one.gradients for one in extract_sample(source, point, chosen)]
-    return concatenate(parts)
+    chosen = spread(examples, count)
+    point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
+    return concatenate(
+        [sample_gradients(source, point, rows) for rows in torch.split(chosen, _ROWS)]
+    )
 
 
 def _inner_products(before: Gradients, after: Gradients) -> float:

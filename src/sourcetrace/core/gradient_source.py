@@ -234,7 +234,7 @@ class GradientSource:
             return _split(kept, "given", self.device)
         if self._cache.keeps:
             return dict(self.extract(point, block).gradients)
-        return self._alone(point, point.rows(block), sampled=False)
+        return self.compute(point, point.rows(block), sampled=False)
 
     def stage_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of the stage's own examples."""
@@ -251,18 +251,24 @@ class GradientSource:
         if self._cache.keeps:
             return dict(self.extract(point, block).sampled)
         if not bool(own.any()):  # one, to have its form
-            return _rows(self._alone(point, rows[:1], sampled=True), own[:1])
-        return self._alone(point, rows[own], sampled=True)
+            return _rows(self.compute(point, rows[:1], sampled=True), own[:1])
+        return self.compute(point, rows[own], sampled=True)
 
-    def _alone(
+    def compute(
         self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
     ) -> dict[str, LayerGradient]:
-        """Compute one kind of gradients again, without what only the first visit needs."""
+        """Compute one kind of gradients by one backward pass, past the cache.
+
+        Args:
+            point: The weights.
+            rows: Numbers of the examples, one batch.
+            sampled: Whether of sampled labels, or of the given ones.
+        """
         return self._halving.run(
-            lambda part: self._alone_of(point, part, sampled=sampled), rows, join=concatenate
+            lambda part: self._computed(point, part, sampled=sampled), rows, join=concatenate
         )
 
-    def _alone_of(
+    def _computed(
         self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
     ) -> dict[str, LayerGradient]:
         numbers = rows.tolist()

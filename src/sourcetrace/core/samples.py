@@ -1,6 +1,5 @@
 """Gradients of a few examples, spread evenly, where a run measures itself."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from sourcetrace.core.examples import Block
 from sourcetrace.core.gradient_source import EvaluationPoint, Extraction, GradientSource
+from sourcetrace.core.gradients import LayerGradient, concatenate
 
 _FEWEST = 32
 """Examples however large their gradients are; a mean over fewer says little."""
@@ -42,11 +42,16 @@ def probe_point(source: GradientSource, point: EvaluationPoint) -> Extraction:
     return source.extract(part, Block(0, len(source.training)), keep=False)
 
 
-def extract_sample(
-    source: GradientSource, point: EvaluationPoint, examples: Tensor
-) -> Iterator[Extraction]:
-    """Yield what the passes of these examples alone give, batch by batch; nothing is cached."""
-    everything = Block(0, len(source.training))
-    for rows in torch.split(examples, source.batch_size):
-        part = replace(point, examples=rows, curvature_examples=rows)
-        yield source.extract(part, everything, keep=False)
+def sample_gradients(
+    source: GradientSource, point: EvaluationPoint, examples: Tensor, *, sampled: bool = False
+) -> dict[str, LayerGradient]:
+    """Return the gradients of these examples alone; nothing is cached.
+
+    Args:
+        source: Whose model it is.
+        point: The weights.
+        examples: Their numbers.
+        sampled: Whether of sampled labels, or of the given ones.
+    """
+    parts = torch.split(examples, source.batch_size)
+    return concatenate([source.compute(point, rows, sampled=sampled) for rows in parts])

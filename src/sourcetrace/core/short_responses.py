@@ -17,10 +17,10 @@ from sourcetrace.core.attribution import QueryGradients, layer_steps, query_resp
 from sourcetrace.core.curvature import SegmentCurvature
 from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.gradients import Gradients, concatenate
+from sourcetrace.core.gradients import Gradients, LayerGradient
 from sourcetrace.core.plan import Member, PlannedSegment
-from sourcetrace.core.samples import extract_sample, spread
-from sourcetrace.core.scoring import Response, checkpoint_scores, walk
+from sourcetrace.core.samples import sample_gradients, spread
+from sourcetrace.core.scoring import Response, Vectors, checkpoint_scores, walk
 from sourcetrace.core.short_walk import walk_short
 
 Precision = Literal["float32", "bfloat16"]
@@ -112,6 +112,7 @@ def short_responses(
         if error <= tolerance or exactly:
             break
         aim *= _TIGHTER
+    responses = _written_out(responses, queries)
     if rounded:
         lower = [
             {name: _rounded(one, precision) for name, one in segment.items()}
@@ -127,6 +128,35 @@ def _exact_responses(
     queries: QueryGradients, member: Member, curvatures: Sequence[SegmentCurvature | None]
 ) -> list[dict[str, Response]]:
     return [dict(one) for one in query_responses(queries.dense(), member, curvatures)]
+
+
+def _written_out(
+    responses: Sequence[Mapping[str, Response]], queries: QueryGradients
+) -> list[dict[str, Response]]:
+    """Write out, once, what the products with every block would write out again."""
+    return [
+        {
+            name: torch.cat(
+                [part.dense() if isinstance(part, FactoredGradient) else part for part in response]
+            )
+            if isinstance(response, tuple) and not _is_cheaper(response[0], queries.measured[name])
+            else response
+            for name, response in segment.items()
+        }
+        for segment in responses
+    ]
+
+
+def _is_cheaper(response: Vectors, query: LayerGradient) -> bool:
+    """Return whether products take a response as a short sum; see `FactoredGradient.products`."""
+    return isinstance(response, FactoredGradient) and (
+        response.size * _positions(query) < response.dense_size
+    )
+
+
+def _positions(query: LayerGradient) -> int:
+    """Return the terms of training gradients: as many as the queries' have."""
+    return query.terms if isinstance(query, FactoredGradient) else 1
 
 
 def _rounded(response: Response, precision: Precision) -> Response:
@@ -215,10 +245,7 @@ class _Sample:
 
 
 def _training_gradients(source: GradientSource, segment: PlannedSegment) -> Gradients:
-    examples = spread(segment.examples, _EXAMPLES)
-    return concatenate(
-        [one.gradients for one in extract_sample(source, segment.points[-1], examples)]
-    )
+    return sample_gradients(source, segment.points[-1], spread(segment.examples, _EXAMPLES))
 
 
 def _scores(
@@ -245,17 +272,15 @@ def _choices(
         for name, response in segment.items():
             first = response[0] if isinstance(response, tuple) else response
             own = queries.measured[name]
-            # Training gradients have as many terms as the queries' had.
-            positions = own.terms if isinstance(own, FactoredGradient) else 1
             if not isinstance(first, FactoredGradient):
                 terms, dense = 0, first[0].numel()
                 short, reason = dense, "a short sum would need as many multiplications, or more"
             else:
                 terms, dense = first.terms, first.dense_size
-                short = min(dense, first.size * positions)
+                short = min(dense, first.size * _positions(own))
                 reason = (
                     f"{short:,} multiplications a pair instead of {dense:,}"
-                    if short < dense
+                    if _is_cheaper(first, own)
                     else "a short sum is cheaper to rotate; products write it out"
                 )
             number = planned.segment.number
