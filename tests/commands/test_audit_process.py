@@ -11,7 +11,10 @@ from sourcetrace.commands import audit_process
 
 PYTHON = sys.executable
 
-CHILD = """#!{python}
+# A first line with the interpreter cannot hold a path with a space; to Python it is a string.
+CHILD = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import json, os, shutil, stat, sys
 from pathlib import Path
 given = sys.argv[sys.argv.index("--params-file") + 1]
