@@ -10,8 +10,7 @@ import urllib3.exceptions
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException, RestException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
-from sourcetrace.reporting.formats import shorten
-from sourcetrace.tracking.secrets import hide_credentials
+from sourcetrace.tracking.secrets import error_line
 
 _NO_ANSWER = (
     ConnectionError,
@@ -72,8 +71,7 @@ def reason_of(error: BaseException) -> str:
     # The connection's own error says where and why; what MLflow makes of it is long.
     behind = [one for one in _chain(error) if isinstance(one, urllib3.exceptions.HTTPError)]
     said = next((one for one in reversed(behind)), error)
-    line = hide_credentials(str(said).strip().split("\n", 1)[0])
-    return shorten(f"{type(said).__name__}: {line}", limit=200)
+    return error_line(said, limit=200)
 
 
 def _is_outage(error: BaseException) -> bool:

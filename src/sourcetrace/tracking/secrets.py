@@ -42,7 +42,7 @@ def hide_credentials(text: str) -> str:
     return _CREDENTIALS.sub(f"://{HIDDEN}@", text)
 
 
-def error_line(error: BaseException) -> str:
+def error_line(error: BaseException, *, limit: int = 300) -> str:
     """Return what went wrong, in a line without users and passwords."""
     line = hide_credentials(str(error).strip().split("\n", 1)[0])
-    return shorten(f"{type(error).__name__}: {line}", limit=300)
+    return shorten(f"{type(error).__name__}: {line}", limit=limit)
