@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import mlflow
@@ -72,7 +73,7 @@ def run(hook, catalog, outputs, *, error=None, declared=()):
     if error is None:
         list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
     else:
-        hook.on_pipeline_error(error=error, pipeline=made, catalog=catalog)
+        list(hook.on_pipeline_error(error=error, pipeline=made, catalog=catalog))
     return read_audits(catalog["audit_log"].path)
 
 
@@ -107,7 +108,7 @@ def test_under_a_namespace_an_audit_is_recorded_from_its_own_entries(catalog):
     hook.before_pipeline_run(pipeline=audit, catalog=inside)
     hook.after_node_run(outputs={"audit_summary": {}, "churn_audit.audit_summary": SUMMARY})
     hook.after_node_run(outputs={"churn_audit.gate_report": FAILED})
-    hook.on_pipeline_error(error=RuntimeError("gate"), pipeline=audit, catalog=inside)
+    list(hook.on_pipeline_error(error=RuntimeError("gate"), pipeline=audit, catalog=inside))
     (row,) = read_audits(catalog["audit_log"].path)
     assert row["status"] == "fail"
     assert row["suspect_fraction"] == pytest.approx(0.1)
@@ -165,7 +166,7 @@ def test_a_defect_of_the_recording_is_no_failure_of_the_audit(catalog, monkeypat
     def fail(*_, **__):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(lineage_hook, "record_audit", fail)
+    monkeypatch.setattr(lineage_hook, "recording", fail)
     run(LineageHook(), catalog, {"audit_summary": SUMMARY})
     assert "could not be recorded" in caplog.text
 
@@ -177,7 +178,7 @@ def test_an_audit_that_no_history_has_ends_with_an_error(catalog, monkeypatch):
     def fill(*_, **__):
         raise full
 
-    monkeypatch.setattr(lineage_hook, "record_audit", fill)
+    monkeypatch.setattr(lineage_hook, "recording", fill)
     outputs = {"audit_summary": SUMMARY, "gate_report": PASSED}
     with pytest.raises(InputError, match=r"not its record: .*No space left.*audit again"):
         run(LineageHook(), catalog, outputs)
@@ -193,7 +194,13 @@ def recorded(monkeypatch):
         mlflow, "active_run", lambda: SimpleNamespace(info=SimpleNamespace(run_id="r"))
     )
     monkeypatch.setattr(lineage_hook, "MlflowClient", object)
-    monkeypatch.setattr(lineage_hook, "record_audit", lambda _, record, **__: found.append(record))
+
+    @contextmanager
+    def keep(_, record, **__):
+        found.append(record)
+        yield
+
+    monkeypatch.setattr(lineage_hook, "recording", keep)
     monkeypatch.setattr(lineage_hook, "device_tag", lambda _: {})
     return found
 
@@ -302,12 +309,13 @@ def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(
 
 
 def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, recorded, tmp_path):
-    from sourcetrace.tracking.publish import record_audit
+    from sourcetrace.tracking.publish import recording
     from tests.reporting.content import verification
 
     log = catalog["audit_log"].path
     version = ModelReference("churn", version="4")
-    record_audit(None, audit_record(model=version), log=log, pending=tmp_path / "pending.json")
+    with recording(None, audit_record(model=version), log=log, pending=tmp_path / "pending.json"):
+        pass
     catalog["audit_summary"] = MemoryDataset(SUMMARY)
     run(LineageHook(), catalog, {"verification_summary": verification(digest="1").summary})
     (record,) = recorded

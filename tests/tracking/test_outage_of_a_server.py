@@ -3,6 +3,7 @@
 import json
 import logging
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 
 import mlflow
@@ -14,7 +15,7 @@ from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.journal import FOLDER, RUN_KEY, waiting_runs
 from sourcetrace.tracking.outage import ServerAway, is_outage
 from sourcetrace.tracking.pending import read_pending
-from sourcetrace.tracking.publish import record_audit
+from sourcetrace.tracking.publish import recording
 from sourcetrace.tracking.record import ModelReference
 from sourcetrace.tracking.send_pending import send_pending
 from sourcetrace.tracking.stores import guard_stores
@@ -82,10 +83,11 @@ class Audit:
             self._log_page(f"page of node {node}")
         mlflow.set_tag("replaced", "late")
         record = audit_record(run_id=run_id, model=self.model)
-        with CONNECTION.only_server():
-            record_audit(MlflowClient(), record, **self.files)
-        while mlflow.active_run():
-            mlflow.end_run("FAILED")
+        with ExitStack() as until_ended:
+            with CONNECTION.only_server():
+                until_ended.enter_context(recording(MlflowClient(), record, **self.files))
+            while mlflow.active_run():
+                mlflow.end_run("FAILED")
         CONNECTION.close()
         return run_id
 

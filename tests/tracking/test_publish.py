@@ -13,7 +13,7 @@ from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.card import CLOSING, OPENING
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
 from sourcetrace.tracking.pending import keep_pending, read_pending
-from sourcetrace.tracking.publish import record_audit
+from sourcetrace.tracking.publish import recording
 from sourcetrace.tracking.record import ModelReference
 from sourcetrace.tracking.run_lineage import CHECKPOINT_DIGEST
 from sourcetrace.tracking.send_pending import send_pending
@@ -41,7 +41,8 @@ def record(tmp_path):
 
     def write(client, audit):
         files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
-        record_audit(client, audit, **files)
+        with recording(client, audit, **files):
+            pass
         return files
 
     return write
@@ -279,8 +280,8 @@ def test_a_server_that_is_down_loses_nothing_and_the_log_says_what_to_run(
     register(start_run(**{TRAINING_DIGEST: OTHER}))
     files = {"log": tmp_path / "log.jsonl", "pending": tmp_path / "pending_lineage.json"}
     audit = audit_record(run_id=start_run(), model=CHURN_1)
-    with caplog.at_level(logging.WARNING):
-        record_audit(Down(), audit, **files)
+    with caplog.at_level(logging.WARNING), recording(Down(), audit, **files):
+        pass
     assert "sourcetrace sync" in caplog.text
     assert "hunter2" not in caplog.text
     assert read_pending(files["pending"]) == [audit]
@@ -345,7 +346,8 @@ def test_without_tracking_the_history_is_written_alone(record):
 def record_elsewhere(client, folder, audit):
     """Record an audit as another machine would, with a history of its own."""
     folder.mkdir()
-    record_audit(client, audit, log=folder / "audit_log.jsonl", pending=folder / "pending.json")
+    with recording(client, audit, log=folder / "audit_log.jsonl", pending=folder / "pending.json"):
+        pass
 
 
 class OvertakenClient(FailingClient):
@@ -415,10 +417,26 @@ def test_what_sync_sends_of_a_killed_audit_ends_its_run(client, start_run, regis
     register(start_run())
     audit = audit_record(run_id=start_run(), model=CHURN_1)
     files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
-    with pytest.raises(Killed):
-        record_audit(FailingClient(client, 6, Killed()), audit, **files)
+    with pytest.raises(Killed), recording(FailingClient(client, 6, Killed()), audit, **files):
+        pass
     assert client.get_run(audit.run_id).info.status == "RUNNING"
     send_pending(client, **files)
     ended = client.get_run(audit.run_id).info
     assert ended.status == "KILLED"
     assert ended.end_time == 1_772_366_400_000
+
+
+def test_an_audit_that_is_killed_before_its_run_ends_waits_and_is_ended(
+    client, start_run, register, tmp_path
+):
+    register(start_run())
+    audit = audit_record(run_id=start_run(), model=CHURN_1)
+    files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
+    with pytest.raises(Killed), recording(client, audit, **files):
+        raise Killed
+    before = counts(client, audit.run_id)
+    send_pending(client, **files)
+    assert client.get_run(audit.run_id).info.status == "KILLED"
+    assert counts(client, audit.run_id) == before
+    assert len(read_audits(files["log"])) == 1
+    assert not files["pending"].exists()

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from sourcetrace.tracking.connection import CONNECTION
 from sourcetrace.tracking.environment import device_tag
 from sourcetrace.tracking.model_version import TRAINING_DIGEST, find_version
 from sourcetrace.tracking.outage import ServerAway, reason_of
-from sourcetrace.tracking.publish import record_audit, warn_of_mismatch
+from sourcetrace.tracking.publish import recording, warn_of_mismatch
 from sourcetrace.tracking.read_parameters import read_tracking
 from sourcetrace.tracking.record import AuditRecord, CheckpointFile, DataRecord, ModelReference
 from sourcetrace.tracking.run_key import RunKey
@@ -44,7 +45,7 @@ class LineageHook:
         self._names = AuditNames()
         self._outputs: dict[str, Any] = {}
         self._model: ModelReference | None = None
-        self._recorded = False
+        self._was_recorded = False
         self._key: RunKey | None = None
 
     @hook_impl(trylast=True)
@@ -58,7 +59,7 @@ class LineageHook:
         audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
         run = mlflow.active_run()
         self._run_id = run.info.run_id if run else ""
-        self._outputs, self._model, self._recorded, self._key = {}, None, False, None
+        self._outputs, self._model, self._was_recorded, self._key = {}, None, False, None
         if not _records_audit(made, audit):
             return
         self._key = RunKey(audit, lambda: _task_class(audit))
@@ -93,9 +94,9 @@ class LineageHook:
         Raises:
             InputError: If its files cannot be written: an audit that no history has did not pass.
         """
-        unwritten = self._record(pipeline, catalog, error=None)
-        # First let kedro-mlflow end the run, and the summary say what was found.
-        result = yield
+        with self._recording(pipeline, catalog, error=None) as unwritten:
+            # First let kedro-mlflow end the run, and the summary say what was found.
+            result = yield
         if unwritten is not None:
             log = audit_log_path(AuditCatalog(catalog, self._names))
             lost = InputError(
@@ -106,20 +107,39 @@ class LineageHook:
             raise lost from unwritten
         return result
 
-    @hook_impl(tryfirst=True)
-    def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    @hook_impl(wrapper=True)
+    def on_pipeline_error(
+        self, error: Exception, pipeline: Pipeline, catalog: DataCatalog
+    ) -> Generator[None, Any, Any]:
         """Record the audit where its figures are there: a failed gate ends a run this way."""
-        self._record(pipeline, catalog, error=error)
+        with self._recording(pipeline, catalog, error=error):
+            return (yield)
+
+    @contextmanager
+    def _recording(
+        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
+    ) -> Iterator[OSError | None]:
+        """Record the audit, and let its run be ended within.
+
+        Yields:
+            What kept files from being written, if anything did.
+        """
+        with ExitStack() as until_ended:
+            yield self._record(pipeline, catalog, until_ended, error=error)
 
     def _record(
-        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
+        self,
+        pipeline: Pipeline,
+        catalog: DataCatalog,
+        until_ended: ExitStack,
+        *,
+        error: Exception | None,
     ) -> OSError | None:
-        """Return what kept files from being written, if anything did."""
         judged = any(name in self._outputs for name in _JUDGED)
         audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
-        if self._recorded or not judged or not _records_audit(made, audit):
+        if self._was_recorded or not judged or not _records_audit(made, audit):
             return None
-        self._recorded = True
+        self._was_recorded = True
         try:
             record = self._make_record(made, audit, error=error)
             log = audit_log_path(audit)
@@ -128,7 +148,9 @@ class LineageHook:
                 _tag_device(client, self._run_id, audit)
             # A journal would send a part of it before the rest is known.
             with CONNECTION.only_server():
-                record_audit(client, record, log=log, pending=log.parent / PENDING)
+                until_ended.enter_context(
+                    recording(client, record, log=log, pending=log.parent / PENDING)
+                )
         except OSError as unwritten:
             logger.error("The audit is complete, but not in its history: %s", unwritten)
             return unwritten

@@ -1,6 +1,8 @@
 """Record an audit: in the local history first, then in MLflow, where it may have to wait."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -27,13 +29,15 @@ from sourcetrace.tracking.run_lineage import write_run_lineage
 logger = logging.getLogger(__name__)
 
 
-def record_audit(
+@contextmanager
+def recording(
     client: MlflowClient | None, record: AuditRecord, *, log: Path, pending: Path
-) -> None:
-    """Append the audit to the history and write its lineage to MLflow.
+) -> Iterator[None]:
+    """Append the audit to the history and write its lineage to MLflow, then let its run be ended.
 
     What cannot be written stays in `pending`, and the log says what sends it later: nothing that
-    a server does loses an audit.
+    a server does loses an audit. It stays, too, where the process is killed within the context,
+    so that `sourcetrace sync` ends the run which this process had been about to end.
 
     Args:
         client: Of the tracking server; None where tracking is off.
@@ -43,27 +47,33 @@ def record_audit(
     """
     if client is None:
         append_audit(log, entry_of(record, None, status=record.status))
+        yield
         return
     # First, so that a kill at any later moment leaves it.
     keep_pending(pending, record)
     with sending(pending):
-        if not is_pending(pending, record):
-            # `sourcetrace sync` was there, and sent it.
-            return
-        error = _append_and_publish(client, record, log=log)
-        if error is None:
-            remove_pending(pending, record)
-            return
-    if isinstance(error, ServerAway):
-        # The connection said so when it was lost.
-        return
-    logger.warning(
-        "The audit is complete, but MLflow was not told all of it (%s). The rest is kept in %s; "
-        "when the server is back, run: %s",
-        reason_of(error),
-        pending,
-        CONNECTION.sync_command,
-    )
+        error = None
+        # Otherwise `sourcetrace sync` was there, and sent it.
+        if is_pending(pending, record):
+            error = _append_and_publish(client, record, log=log)
+            _warn_of_rest(error, pending)
+        yield
+        # An audit that is sent again is none the worse for it.
+        with suppress(OSError):
+            if error is None:
+                remove_pending(pending, record)
+
+
+def _warn_of_rest(error: Exception | None, pending: Path) -> None:
+    # Where the server is away, the connection said so when it was lost.
+    if error is not None and not isinstance(error, ServerAway):
+        logger.warning(
+            "The audit is complete, but MLflow was not told all of it (%s). The rest is kept in "
+            "%s; when the server is back, run: %s",
+            reason_of(error),
+            pending,
+            CONNECTION.sync_command,
+        )
 
 
 def _append_and_publish(

@@ -42,7 +42,7 @@ def plan(bench: Bench, *, kills: int, seed: int) -> Iterator[tuple[str, Call]]:
     yield from each(scenarios.disk_fills, [*list(STAGES.values())[4:], "before summarise_audit"])
     for seconds in scenarios.kill_moments(bench, count=kills, seed=seed):
         yield "killed_after", lambda seconds=seconds: scenarios.killed_after(bench, seconds)
-    yield from each(scenarios.killed_at, WRITES)
+    yield from each(scenarios.killed_at, [*WRITES, "end of run"])
     yield "clock_goes_back", lambda: scenarios.clock_goes_back(bench, 400.0)
     for shared in (True, False):
         yield from each(scenarios.two_audits_race, WRITES[1:], shared_history=shared)

@@ -1,7 +1,7 @@
 """`sourcetrace audit` in a process that stops at one moment and waits to be let go on.
 
-A moment is `before NODE` or `write N`: the Nth request, from 0, with which the finished audit's
-record is written to MLflow.
+A moment is `before NODE`, `write N`: the Nth request, from 0, with which the finished audit's
+record is written to MLflow, or `end of run`: the request after these that ends its run.
 """
 
 import os
@@ -56,6 +56,9 @@ class PauseHook:
         if self._writes >= 0 and method != "GET":
             self._reach(f"write {self._writes}")
             self._writes += 1
+            path = options.get("endpoint") or arguments[1]
+            if path.endswith("/runs/update"):
+                self._reach("end of run")
         return self._request(*arguments, **options)
 
     def _reach(self, moment: str) -> None:

@@ -34,8 +34,9 @@ def test_a_database_that_restarts_goes_unnoticed(bench):
     assert scenarios.database_restarts(bench, "write 3").findings.all() == []
 
 
-def test_a_kill_costs_no_recorded_audit(bench):
-    assert scenarios.killed_at(bench, "write 12").findings.all() == []
+@pytest.mark.parametrize("moment", ["write 12", "end of run"])
+def test_a_kill_costs_no_recorded_audit(bench, moment):
+    assert scenarios.killed_at(bench, moment).findings.all() == []
 
 
 @pytest.mark.usefixtures("may_mount")
