@@ -36,7 +36,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.workloads import Workload, build_network, draw_labels, margin
 
 from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.covariance import CovarianceSums, LayerCovariances, merge
+from sourcetrace.core.covariance import RunningCovariances
+from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.curvature import CurvatureBlock, eigen_basis
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
@@ -215,20 +216,25 @@ def _fit(
 ) -> dict[str, CurvatureBlock]:
     """Return EK-FAC of every layer."""
     layers = source.coverage.layers
-    covariances: LayerCovariances | None = None
+    running = RunningCovariances()
     for block in source.blocks():
         with timer.stage(CAPTURE):
             inputs, gradients = _capture(source, point, block)
         with timer.stage(COVARIANCES):
-            found = {
-                layer.name: CovarianceSums.of(layer, inputs[layer.name], gradients[layer.name])
-                for layer in layers
-            }
-            covariances = merge(covariances, found)
+            running.add(
+                {
+                    layer.name: [
+                        CovarianceTerms.of(layer, inputs[layer.name], gradients[layer.name])
+                    ]
+                    for layer in layers
+                }
+            )
+    with timer.stage(COVARIANCES):
+        covariances = running.sums()
     with timer.stage(EIGENDECOMPOSITION):
         bases = {
             name: eigen_basis(*sums.compute(), dtype=source.dtype)
-            for name, sums in (covariances or {}).items()
+            for name, sums in covariances.items()
         }
     squares = {
         layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=source.device)

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from sourcetrace.core.attribution import fit_segment, visits
-from sourcetrace.core.covariance import merge
+from sourcetrace.core.covariance import RunningCovariances
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.layers import find_layers
@@ -141,10 +141,10 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         examples=TRAIN,
         damping=DAMPING,
     )
-    covariances: dict[str, Any] = {}
+    running = {point.id: RunningCovariances() for point in plan.points}
     for point, block in visits(source, plan.points):
-        found = source.extract(point, block).covariances
-        covariances[point.id] = merge(covariances.get(point.id), found)
+        running[point.id].add(source.extract(point, block).covariances)
+    covariances = {name: one.sums() for name, one in running.items()}
     curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
     scorer = make_scorer("influence", source, plan, curvatures, queries, higher_is_better=False)
     return torch.cat([scorer.scores(block).shares.sum(0)[:-1] for block in source.blocks()], dim=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sourcetrace.core.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.attribution import fit_segment, visits
-from sourcetrace.core.covariance import merge
+from sourcetrace.core.covariance import RunningCovariances
 from sourcetrace.core.curvature_scale import scale_curvature
 from sourcetrace.core.scorers import make_scorer
 from sourcetrace.datasets.checkpoints import CheckpointFolder
@@ -139,10 +139,10 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
     if not plan.uses_curvature:
         return [None] * len(plan.segments)
     watch.start(COVARIANCES)
-    covariances: dict[str, Any] = {}
+    running = {point.id: RunningCovariances(source.work) for point in plan.points}
     for point, block in visits(source, plan.points):
-        extraction = source.extract(point, block)
-        covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+        running[point.id].add(source.extract(point, block).covariances)
+    covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
     for planned in plan.segments:
         watch.start(EIGENDECOMPOSITION)

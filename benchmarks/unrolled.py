@@ -27,7 +27,7 @@ from tests.oracles.recursion import Phase, Trajectory, UpdateRule, shuffled_batc
 from torch import Tensor, nn
 
 from sourcetrace.core.attribution import fit_segment
-from sourcetrace.core.covariance import LayerCovariances, merge
+from sourcetrace.core.covariance import LayerCovariances, RunningCovariances
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import DenseGradient, LayerGradient
@@ -254,12 +254,11 @@ def source_scores(
 
 
 def _covariances(source: GradientSource, point: EvaluationPoint) -> LayerCovariances:
-    total: LayerCovariances | None = None
+    running = RunningCovariances()
     for block in source.blocks():
         if len(point.rows(block)):
-            total = merge(total, source.extract(point, block).covariances)
-    assert total is not None  # noqa: S101
-    return total
+            running.add(source.extract(point, block).covariances)
+    return running.sums()
 
 
 def dense_scores(

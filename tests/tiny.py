@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.astra import SolveSettings
 from sourcetrace.core.attribution import fit_segment
-from sourcetrace.core.covariance import LayerCovariances, merge
+from sourcetrace.core.covariance import LayerCovariances, RunningCovariances
 from sourcetrace.core.examples import Examples
 from sourcetrace.core.gradient_source import Cache, EvaluationPoint, GradientSource
 from sourcetrace.core.layers import find_layers
@@ -351,9 +351,8 @@ def attribute(
 
 def covariances_at(source: GradientSource, point: EvaluationPoint) -> LayerCovariances:
     """Return the sums of A and G over all blocks of a point."""
-    total: LayerCovariances | None = None
+    running = RunningCovariances()
     for block in source.blocks():
         if len(point.rows(block)):
-            total = merge(total, source.extract(point, block).covariances)
-    assert total is not None
-    return total
+            running.add(source.extract(point, block).covariances)
+    return running.sums()

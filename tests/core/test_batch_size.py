@@ -9,7 +9,7 @@ import torch
 
 from sourcetrace.core import memory
 from sourcetrace.core.batch_size import LARGEST, SMALLEST, bytes_of_example, choose_batch_size
-from sourcetrace.core.covariance import merge
+from sourcetrace.core.covariance import RunningCovariances
 from sourcetrace.core.gradient_source import bytes_per_example
 from sourcetrace.core.samples import probe_point
 from sourcetrace.tasks import ClassificationTask
@@ -90,15 +90,15 @@ def held_in_passes(count):
     case = tiny_case("a" * count)
     source = gradient_source(case, ClassificationTask(), batch_size=16, cache=KeepsNothing())
     point = case_plan(case, "source", segments=1).points[0]
-    sums, found, most = None, None, 0
+    running, found, most = RunningCovariances(), None, 0
     source.model_at(point)
     before = {id(one) for one in tensors()}
     for block in source.blocks():
         source.gradients(point, block)
         found = source.extract(point, block)
-        sums = merge(sums, found.covariances)
+        running.add(found.covariances)
         most = max(most, sum(one.nbytes for one in tensors() if id(one) not in before))
-    assert sums["head"].examples == count
+    assert running.sums()["head"].examples == count
     assert len(found.gradients["head"]) == 16
     return most
 

@@ -8,6 +8,7 @@ import torch
 from sourcetrace.core.astra import SolveSettings
 from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.cost import RunCost, estimate_cost
+from sourcetrace.core.covariance import RunningCovariances
 from sourcetrace.core.examples import Block
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.multiplications import MultiplicationCounter
@@ -61,11 +62,13 @@ def test_the_fit_takes_what_was_estimated(make_case):
 @pytest.mark.parametrize("make_case", CASES.values(), ids=CASES)
 def test_the_extraction_takes_what_was_estimated(make_case):
     source, plan, cost = estimated(make_case, queries=0)
+    running = RunningCovariances(source.work)
     with source.work.stage("extraction") as done:
         for point in plan.points:
             for block in source.blocks():
                 if len(point.rows(block)):
-                    source.extract(point, block)
+                    running.add(source.extract(point, block).covariances)
+        running.sums()
     expected = cost.multiplications_of(("passes", "covariances"))
     assert done.multiplications == pytest.approx(expected, rel=1e-6)
 

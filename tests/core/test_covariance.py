@@ -1,12 +1,23 @@
 """A and G against sums of outer products, position by position."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core import covariance
 from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.covariance import CovarianceSums, mean_covariances, merge
+from sourcetrace.core.covariance import (
+    CovarianceSums,
+    LayerTerms,
+    RunningCovariances,
+    mean_covariances,
+    sums_of,
+)
+from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.layers import Layer, find_layers
+from sourcetrace.core.work import Work
 from tests.oracles.dense import kronecker_factors
 from tests.tiny import assert_close, seeded
 
@@ -33,60 +44,98 @@ def prepared(name: str, examples: int = 7) -> tuple[nn.Sequential, Layer, Tensor
     return model, layer, inputs
 
 
-def sums_of(model: nn.Module, layer: Layer, inputs: Tensor) -> CovarianceSums:
+def terms_of(model: nn.Module, layer: Layer, inputs: Tensor) -> LayerTerms:
     passed = capture_forward(model, [layer], lambda: model(inputs))
     gradients = passed.output_gradients(sum_of_sines(passed.outputs), last=True)
-    return CovarianceSums.of(layer, passed.inputs()[layer.name], gradients[layer.name])
+    sides = passed.inputs() | passed.pixels()
+    return {layer.name: [CovarianceTerms.of(layer, sides[layer.name], gradients[layer.name])]}
+
+
+def sums_of_model(
+    model: nn.Module, layer: Layer, inputs: Tensor
+) -> tuple[CovarianceSums, Callable[[int], Tensor]]:
+    """Return the sums of a layer, and the loss of an example that they are of."""
+
+    def loss_of(example: int) -> Tensor:
+        return sum_of_sines(model(inputs[example : example + 1])).sum()
+
+    return sums_of(terms_of(model, layer, inputs))[layer.name], loss_of
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equal_the_sums_of_outer_products(name):
     model, layer, inputs = prepared(name)
-
-    def loss_of(example: int) -> Tensor:
-        return sum_of_sines(model(inputs[example : example + 1])).sum()
-
+    sums, loss_of = sums_of_model(model, layer, inputs)
     expected = kronecker_factors(model[0], loss_of, len(inputs))
-    found = sums_of(model, layer, inputs).compute()
-    assert_close(found[0], expected[0])
-    assert_close(found[1], expected[1])
+    for found, one in zip(sums.compute(), expected, strict=True):
+        assert_close(found, one)
 
 
-def test_sums_of_parts_merge_to_those_of_the_whole():
-    model, layer, inputs = prepared("convolution in groups")
-    total = None
+@pytest.mark.parametrize("enough", [1, 4, 1000])
+@pytest.mark.parametrize("name", MODELS)
+def test_batches_add_up_to_the_whole_whenever_they_are_multiplied(name, enough, monkeypatch):
+    monkeypatch.setattr(covariance, "_ENOUGH", enough)
+    model, layer, inputs = prepared(name)
+    running = RunningCovariances()
     for part in inputs.split(3):
-        total = merge(total, {"0": sums_of(model, layer, part)})
-    whole = sums_of(model, layer, inputs)
-    assert total["0"].examples == whole.examples == len(inputs)
-    for found, expected in zip(total["0"].compute(), whole.compute(), strict=True):
-        assert_close(found, expected)
+        running.add(terms_of(model, layer, part))
+    found, (whole, _) = running.sums()["0"], sums_of_model(model, layer, inputs)
+    assert found.examples == whole.examples == len(inputs)
+    for one, expected in zip(found.compute(), whole.compute(), strict=True):
+        assert one.dtype == torch.float64
+        assert_close(one, expected)
 
 
-def test_a_merge_leaves_what_it_adds():
+def test_images_of_several_sizes_add_up():
+    with seeded(2):
+        model = nn.Sequential(nn.Conv2d(32, 2, 3, padding=1), nn.Tanh()).double()
+        images = [torch.randn(2, 32, size, 4, dtype=torch.float64) for size in (3, 5, 3)]
+    (layer,) = find_layers(model, lambda: model(images[0])).layers
+    running = RunningCovariances()
+    for one in images:
+        running.add(terms_of(model, layer, one))
+    expected = sum(sums_of_model(model, layer, one)[0].activation for one in images)
+    assert_close(running.sums()["0"].activation, expected)
+
+
+def test_sums_can_be_asked_for_and_added_to():
     model, layer, inputs = prepared("linear")
-    first, second = (sums_of(model, layer, part) for part in (inputs[:2], inputs[2:]))
-    kept = [(one.activation.clone(), one.pseudo_gradient.clone()) for one in (first, second)]
-    merge(merge(None, {"0": first}), {"0": second})
-    for one, (activation, pseudo_gradient) in zip((first, second), kept, strict=True):
-        assert torch.equal(one.activation, activation)
-        assert torch.equal(one.pseudo_gradient, pseudo_gradient)
+    running = RunningCovariances()
+    running.add(terms_of(model, layer, inputs[:2]))
+    first = running.sums()["0"].activation.clone()
+    running.add(terms_of(model, layer, inputs[2:]))
+    assert_close(first, sums_of_model(model, layer, inputs[:2])[0].activation)
+    assert_close(running.sums()["0"].activation, sums_of_model(model, layer, inputs)[0].activation)
+
+
+def test_few_rows_of_a_wide_side_wait_and_no_more_than_enough_do():
+    layer = prepared("linear")[1]
+    work = Work(torch.device("cpu"))
+    running = RunningCovariances(work)
+    inputs, gradients = torch.ones(3, 1, 1, 4), torch.ones(3, 1, 1, 1)
+    with work.stage("extraction") as stage:
+        running.add({"0": [CovarianceTerms.of(layer, inputs, gradients)]})
+        assert stage.multiplications == 3  # of G, which is narrow
+        running.add({"0": [CovarianceTerms.of(layer, inputs, gradients)]})
+        assert stage.multiplications == 2 * 3 + 6 * 4 * 4
+        running.sums()
+    assert stage.multiplications == 2 * 3 + 6 * 4 * 4
 
 
 def test_float32_batches_are_summed_in_float64():
     _, layer, _ = prepared("linear")
-    total = None
-    large, small = torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 4)
-    large[..., 0], small[..., 0] = 2.0**13, 1.0
+    running = RunningCovariances()
+    large, small = torch.zeros(4, 1, 1, 4), torch.zeros(4, 1, 1, 4)
+    large[..., 0], small[..., 0] = 2.0**12, 0.5
     # 2²⁶ + 1 is not a float32: its running sum would never grow.
     for inputs in (large, small):
-        total = merge(total, {"0": CovarianceSums.of(layer, inputs, torch.ones(1, 1, 1, 2))})
-    assert total["0"].activation[0, 0, 0].item() == 2**26 + 1
+        running.add({"0": [CovarianceTerms.of(layer, inputs, torch.ones(4, 1, 1, 2))]})
+    assert running.sums()["0"].activation[0, 0, 0].item() == 2**26 + 1
 
 
 def test_checkpoints_of_a_segment_count_alike_whatever_their_examples():
     model, layer, inputs = prepared("linear")
-    few, many = (sums_of(model, layer, part) for part in (inputs[:2], inputs[2:]))
+    few, many = (sums_of_model(model, layer, part)[0] for part in (inputs[:2], inputs[2:]))
     for found, first, second in zip(
         mean_covariances([few, many]), few.compute(), many.compute(), strict=True
     ):

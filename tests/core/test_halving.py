@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from sourcetrace.core.covariance import sums_of
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import EvaluationPoint
@@ -50,7 +51,7 @@ def test_the_parts_make_up_the_whole(most):
     for name in expected.gradients:
         assert_close(found.gradients[name].dense(), expected.gradients[name].dense())
         assert_close(found.sampled[name].dense(), expected.sampled[name].dense())
-        sums, whole_sums = found.covariances[name], expected.covariances[name]
+        sums, whole_sums = sums_of(found.covariances)[name], sums_of(expected.covariances)[name]
         assert sums.examples == whole_sums.examples == 3
         assert_close(sums.activation, whole_sums.activation)
         assert_close(sums.pseudo_gradient, whole_sums.pseudo_gradient)

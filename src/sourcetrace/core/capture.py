@@ -16,6 +16,7 @@ from sourcetrace.core.calls import Call, Recording
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.gradients import LayerGradient, per_example_gradient
 from sourcetrace.core.layers import Layer, Site
+from sourcetrace.core.layers.pixels import Pixels
 from sourcetrace.core.positions import Positions, TiedPositions, join_positions
 from sourcetrace.core.recording import recording
 
@@ -49,6 +50,18 @@ class ForwardPass:
             return layer.inputs_of(self._modules[site.module], call.inputs, site)
 
         return {layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._layers}
+
+    def pixels(self) -> dict[str, Pixels]:
+        """Return the inputs of convolutions whose covariance is cheaper to take from pixels."""
+        found = {}
+        for layer in self._layers:
+            calls = self._calls_of(layer)
+            if len(calls) == 1:
+                ((site, call),) = calls
+                pixels = layer.pixels_of(self._modules[site.module], call.inputs, site)
+                if pixels is not None:
+                    found[layer.name] = pixels
+        return found
 
     def output_gradients(self, loss: Tensor, *, last: bool) -> dict[str, Positions]:
         """Return the gradients of Σ loss at the layer outputs, name -> [N, groups, S, D_out].

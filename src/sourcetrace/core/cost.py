@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sourcetrace.core.astra import SolveSettings
-from sourcetrace.core.covariance import MAXIMUM_FACTOR
+from sourcetrace.core.covariance_terms import MAXIMUM_FACTOR
 from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.gradient_source import Extraction, GradientSource, bytes_per_example
 from sourcetrace.core.gradients import DenseGradient, LayerGradient

@@ -1,9 +1,9 @@
-"""Activation and pseudo-gradient covariances of a layer, as sums that can be merged.
+"""Activation and pseudo-gradient covariances of a layer, as sums that batches are added to.
 
 A = E[Σ_s a_s a_sᵀ] and G = E[Σ_s g_s g_sᵀ], expectations over examples, g with labels drawn
-from the model. Products of one batch are exact enough in the working precision, their running
-sum over a large data set is not: batches are merged in float64, in place, because for a wide
-layer a copy of the sum takes longer than the product.
+from the model. Products of some thousand rows are exact enough in the working precision, their
+running sum over a large data set is not: they are added up in float64, in place, because for a
+wide layer a copy of the sum takes longer than the product.
 
 A side is kept as its diagonal alone where one-hot inputs make it diagonal (an embedding's A),
 and where it is wider than `MAXIMUM_FACTOR` (a language model's output layer). Its eigenbasis
@@ -16,26 +16,17 @@ labels, of which only the eigenvectors matter to EK-FAC (as in Shampoo, Gupta et
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradients import tied_gradient
-from sourcetrace.core.layers import Layer
-from sourcetrace.core.positions import Positions, TiedPositions
+from sourcetrace.core.covariance_terms import CovarianceTerms, SideTerms, joined_terms
+from sourcetrace.core.work import Work
 
-MAXIMUM_FACTOR = 16384
-"""The widest side whose covariance is formed: 2 GiB in float64."""
-
-_WHOLE = 256
-"""Width up to which a symmetric product is taken as any other; torch has none of its own."""
-
-_MANY = 1024
-"""Rows below which moving the parts of the result takes longer than computing all of it."""
-
-_HALVINGS = 2
-"""They save 3/8 of the multiplications; more would save an eighth at most, in small products."""
+_ENOUGH = 4096
+"""Rows that are multiplied at once, if there are not as many as columns before."""
 
 _ROWS = 256
 """Of a sum, added to at once: their copy in float64 stays in the cache."""
@@ -55,33 +46,6 @@ class CovarianceSums:
     pseudo_gradient: Tensor
     examples: int
 
-    @classmethod
-    def of(
-        cls, layer: Layer, inputs: Positions, sampled_output_gradients: Positions
-    ) -> "CovarianceSums":
-        """Return the sums over a batch, in its own precision.
-
-        Args:
-            layer: The layer.
-            inputs: [N, groups, S, D_in], or the indices of one-hot inputs, [N, S].
-            sampled_output_gradients: [N, groups, S, D_out].
-        """
-        count = len(inputs)
-        if isinstance(inputs, TiedPositions) or isinstance(sampled_output_gradients, TiedPositions):
-            gradient = tied_gradient(inputs, sampled_output_gradients)
-            # The rows of ∇W lie in the space of the inputs, its columns in the outputs'.
-            inputs, sampled_output_gradients = gradient, gradient.mT
-        elif not inputs.is_floating_point():
-            without = (inputs < 0)[:, None, :, None]
-            sampled_output_gradients = sampled_output_gradients.masked_fill(without, 0)
-        return cls(
-            _summed(inputs, width=layer.inputs, dtype=sampled_output_gradients.dtype),
-            _summed(
-                sampled_output_gradients, width=layer.outputs, dtype=sampled_output_gradients.dtype
-            ),
-            count,
-        )
-
     def to(self, device: torch.device) -> "CovarianceSums":
         """Return the sums on another device."""
         return replace(
@@ -95,36 +59,83 @@ class CovarianceSums:
         return self.activation / self.examples, self.pseudo_gradient / self.examples
 
 
-def _summed(values: Tensor, *, width: int, dtype: torch.dtype) -> Tensor:
-    """Return Σ over examples and positions of x xᵀ, [groups, D, D], or its diagonal [groups, D].
+LayerCovariances = Mapping[str, CovarianceSums]
+"""The sums of every attributed layer, by layer name."""
+
+LayerTerms = Mapping[str, Sequence[CovarianceTerms]]
+"""What batches add, by layer name."""
+
+
+class RunningCovariances:
+    """The sums of every layer while batches are added.
 
     Args:
-        values: [N, groups, S, D], or the indices of one-hot x, [N, S], -1 for none.
-        width: D.
-        dtype: Of the diagonal of one-hot x.
+        work: Counts the multiplications; nobody, if not given.
     """
-    if not values.is_floating_point():
-        found = values[values >= 0].flatten()
-        return torch.bincount(found, minlength=width).to(dtype).unsqueeze(0)
-    if width > MAXIMUM_FACTOR:
-        return values.square().sum((0, 2))
-    return _gram(values.transpose(0, 1).flatten(1, 2))
+
+    def __init__(self, work: Work | None = None) -> None:
+        self._work = work
+        self._layers: dict[str, _RunningLayer] = {}
+
+    def add(self, terms: LayerTerms) -> None:
+        """Add batches; their rows are multiplied when there are enough of them."""
+        with self._work.measured() if self._work else nullcontext():
+            for name, batches in terms.items():
+                layer = self._layers.setdefault(name, _RunningLayer())
+                for batch in batches:
+                    layer.add(batch)
+
+    def sums(self) -> dict[str, CovarianceSums]:
+        """Return the sums of all that was added, in float64; adding on changes them."""
+        with self._work.measured() if self._work else nullcontext():
+            return {name: layer.sums() for name, layer in self._layers.items()}
 
 
-def _gram(rows: Tensor, *, halvings: int = _HALVINGS) -> Tensor:
-    """Return XᵀX of [groups, M, D], without computing what symmetry tells."""
-    count, width = rows.shape[-2:]
-    if width <= _WHOLE or count < _MANY or not halvings:
-        return rows.mT @ rows
-    first, second = rows[..., : width // 2], rows[..., width // 2 :]
-    corner = first.mT @ second
-    return torch.cat(
-        [
-            torch.cat([_gram(first, halvings=halvings - 1), corner], dim=-1),
-            torch.cat([corner.mT, _gram(second, halvings=halvings - 1)], dim=-1),
-        ],
-        dim=-2,
-    )
+class _RunningLayer:
+    def __init__(self) -> None:
+        self._activation, self._pseudo_gradient = _RunningSide(), _RunningSide()
+        self._examples = 0
+
+    def add(self, terms: CovarianceTerms) -> None:
+        self._activation.add(terms.activation)
+        self._pseudo_gradient.add(terms.pseudo_gradient)
+        self._examples += terms.examples
+
+    def sums(self) -> CovarianceSums:
+        return CovarianceSums(
+            self._activation.summed(), self._pseudo_gradient.summed(), self._examples
+        )
+
+
+class _RunningSide:
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._waiting: list[SideTerms] = []
+
+    def add(self, terms: SideTerms) -> None:
+        self._waiting.append(terms)
+        if sum(one.rows for one in self._waiting) >= min(terms.width, _ENOUGH):
+            self.summed()
+
+    def summed(self) -> Tensor:
+        """Return the sum of everything, nothing waiting any more."""
+        for terms in joined_terms(self._waiting):
+            found = terms.summed()
+            if self._total is None:
+                self._total = found.to(torch.float64, copy=True)
+            else:
+                _add(self._total, found)
+        self._waiting.clear()
+        if self._total is None:
+            raise ValueError("Nothing was added.")
+        return self._total
+
+
+def sums_of(terms: LayerTerms) -> dict[str, CovarianceSums]:
+    """Return the sums over some batches, in float64."""
+    running = RunningCovariances()
+    running.add(terms)
+    return running.sums()
 
 
 def is_diagonal(covariance: Tensor) -> bool:
@@ -138,36 +149,6 @@ def mean_covariances(sums: Sequence[CovarianceSums]) -> tuple[Tensor, Tensor]:
     activation = torch.stack([a for a, _ in computed]).mean(0)
     pseudo_gradient = torch.stack([g for _, g in computed]).mean(0)
     return activation, pseudo_gradient
-
-
-LayerCovariances = Mapping[str, CovarianceSums]
-"""The sums of every attributed layer, by layer name."""
-
-
-def merge(total: LayerCovariances | None, more: LayerCovariances) -> LayerCovariances:
-    """Return two sets of sums added up, in float64.
-
-    Args:
-        total: An earlier result of this function, which is added to in place; None for nothing.
-        more: What is added; it stays as it is.
-    """
-    if total is None:
-        return {
-            name: CovarianceSums(
-                sums.activation.to(torch.float64, copy=True),
-                sums.pseudo_gradient.to(torch.float64, copy=True),
-                sums.examples,
-            )
-            for name, sums in more.items()
-        }
-    return {
-        name: CovarianceSums(
-            _add(total[name].activation, sums.activation),
-            _add(total[name].pseudo_gradient, sums.pseudo_gradient),
-            total[name].examples + sums.examples,
-        )
-        for name, sums in more.items()
-    }
 
 
 def _add(total: Tensor, more: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.covariance import LayerTerms
 from sourcetrace.core.dropout import dropout_mask
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradients import LayerGradient, concatenate, from_tensors
@@ -99,13 +99,13 @@ class Extraction:
         signals: A row an example.
         gradients: Of the given labels' loss (for queries: of the measurement), by layer.
         sampled: Of the sampled labels' loss, by layer; only the stage's own examples.
-        covariances: Sums over the stage's own examples, by layer.
+        covariances: What the stage's own examples add, by layer.
     """
 
     signals: BlockSignals
     gradients: Mapping[str, LayerGradient]
     sampled: Mapping[str, LayerGradient]
-    covariances: Mapping[str, CovarianceSums]
+    covariances: LayerTerms
 
 
 class GradientSource:

@@ -6,15 +6,17 @@ one of the measurement and one of the training loss.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.capture import capture_forward, per_example_loss
-from sourcetrace.core.covariance import CovarianceSums, LayerCovariances, merge
+from sourcetrace.core.covariance import LayerTerms
+from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.layers import Layer
+from sourcetrace.core.layers.pixels import Pixels
 from sourcetrace.core.objective import ExampleGenerator, Objective
 from sourcetrace.core.positions import Positions
 from sourcetrace.core.work import Work
@@ -45,13 +47,13 @@ class TrainingPasses:
         signals: A row an example.
         gradients: Of the given labels' loss, by layer.
         sampled: Of the sampled labels' loss, by layer, n rows; none if they were not asked for.
-        covariances: Sums over the stage's own examples, by layer.
+        covariances: What the stage's own examples add, by layer.
     """
 
     signals: BlockSignals
     gradients: Mapping[str, LayerGradient]
     sampled: Mapping[str, LayerGradient]
-    covariances: LayerCovariances
+    covariances: LayerTerms
 
 
 QueryPasses = tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]
@@ -100,13 +102,15 @@ def training_passes(
         )
         gradients = captured.gradients(inputs, outputs)
         sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
-    with work.counted("covariances", units=int(own.sum())):
-        covariances = {
-            layer.name: CovarianceSums.of(
-                layer, _own(inputs[layer.name], own), _own(sampled_outputs[layer.name], own)
+    sides = inputs | captured.pixels()
+    covariances = {
+        layer.name: [
+            CovarianceTerms.of(
+                layer, _own(sides[layer.name], own), _own(sampled_outputs[layer.name], own)
             )
-            for layer in layers
-        }
+        ]
+        for layer in layers
+    }
     signals = _signals(objective, rows, captured.outputs, batch, loss, gradients)
     return TrainingPasses(signals, gradients, sampled_gradients, covariances)
 
@@ -178,14 +182,14 @@ def query_passes(
 
 def join_training(parts: Sequence[TrainingPasses]) -> TrainingPasses:
     """Join the passes of consecutive examples."""
-    covariances: LayerCovariances | None = None
-    for part in parts:
-        covariances = merge(covariances, part.covariances)
     return TrainingPasses(
         _join_signals([part.signals for part in parts]),
         concatenate([part.gradients for part in parts]),
         concatenate([part.sampled for part in parts]),
-        covariances or {},
+        {
+            name: [batch for part in parts for batch in part.covariances[name]]
+            for name in parts[0].covariances
+        },
     )
 
 
@@ -198,7 +202,10 @@ def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
     )
 
 
-def _own(positions: Positions, own: Tensor) -> Positions:
+_Side = TypeVar("_Side", Positions, Positions | Pixels)
+
+
+def _own(positions: _Side, own: Tensor) -> _Side:
     """Return the rows in `own`; indexing would copy where it is all of them, the usual case."""
     return positions if bool(own.all()) else positions[own]
 

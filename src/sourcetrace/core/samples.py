@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sourcetrace.core.covariance import sums_of
 from sourcetrace.core.examples import Block
 from sourcetrace.core.gradient_source import EvaluationPoint, Extraction, GradientSource
 from sourcetrace.core.gradients import LayerGradient, concatenate
@@ -39,7 +40,11 @@ def probe_point(source: GradientSource, point: EvaluationPoint) -> Extraction:
     """Return what the passes of `PROBE` examples give, as one batch; nothing is cached."""
     rows = spread(point.examples, PROBE)
     part = replace(point, examples=rows, curvature_examples=rows)
-    return source.extract(part, Block(0, len(source.training)), keep=False)
+    extraction = source.extract(part, Block(0, len(source.training)), keep=False)
+    # Nobody needs their sums, but what an example takes.
+    with source.work.counted("covariances", units=len(rows)):
+        sums_of(extraction.covariances)
+    return extraction
 
 
 def sample_gradients(

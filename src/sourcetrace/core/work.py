@@ -110,6 +110,20 @@ class Work:
         finally:
             self._counting = False
 
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Count what runs in the context as it runs: calls whose size tells nothing."""
+        if self._counting:
+            yield
+            return
+        self._counting = True
+        try:
+            with MultiplicationCounter() as counter:
+                yield
+            self.count(counter.total)
+        finally:
+            self._counting = False
+
     def per_unit(self, kind: str) -> float:
         """Return the multiplications of a unit; 0 of a kind that has not run yet."""
         return self._kinds.get(kind, _Kind()).each

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.capture import ForwardPass, capture_forward
-from sourcetrace.core.covariance import CovarianceSums, merge
+from sourcetrace.core.covariance import RunningCovariances
+from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients import LayerGradient
 from sourcetrace.core.layers import Coverage, find_layers
 from tests.oracles.dense import named_gradients
@@ -77,13 +78,13 @@ def check_covariances(model: nn.Module, inputs: Tensor, name: str, run: Run | No
     (layer,) = [layer for layer in coverage.layers if layer.name == name]
     found = []
     for size in (len(inputs), 2):
-        sums = None
+        running = RunningCovariances()
         for part in inputs.split(size):
             _, captured = passed(model, part, run)
             outputs = captured.output_gradients(sum_of_sines(captured.outputs), last=True)
-            one = CovarianceSums.of(layer, captured.inputs()[name], outputs[name])
-            sums = merge(sums, {name: one})
-        found.append(sums[name].compute())
+            sides = captured.inputs() | captured.pixels()
+            running.add({name: [CovarianceTerms.of(layer, sides[name], outputs[name])]})
+        found.append(running.sums()[name].compute())
     assert_close(found[0][0], found[1][0])
     assert_close(found[0][1], found[1][1])
     return found[0]

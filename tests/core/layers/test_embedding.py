@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import nn
 
-from sourcetrace.core import covariance
-from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core import covariance_terms
+from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients import DenseGradient, concatenate, from_tensors, squared_norms
 from sourcetrace.core.indexed_gradient import IndexedGradient
 from tests.core.layers.checks import (
@@ -112,9 +112,9 @@ def test_a_padding_token_is_counted_nowhere():
     (layer,) = coverage_of(model, tokens).layers
     gradients = normal(6, 1, 4, 3)
     indices = layer.inputs_of(model[0], tokens)
-    sums = CovarianceSums.of(layer, indices, gradients)
+    terms = CovarianceTerms.of(layer, indices, gradients)
     kept = gradients[:, 0][tokens != 2]
-    assert_close(sums.pseudo_gradient[0], kept.T @ kept)
+    assert_close(terms.pseudo_gradient.summed()[0], kept.T @ kept)
 
 
 def test_a_side_that_is_too_wide_keeps_its_diagonal_alone(monkeypatch):
@@ -122,7 +122,7 @@ def test_a_side_that_is_too_wide_keeps_its_diagonal_alone(monkeypatch):
         model = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).double()
         inputs = normal(5, 3)
     whole = check_covariances(model, inputs, "0")
-    monkeypatch.setattr(covariance, "MAXIMUM_FACTOR", 5)
+    monkeypatch.setattr(covariance_terms, "MAXIMUM_FACTOR", 5)
     activation, pseudo_gradient = check_covariances(model, inputs, "0")
     assert_close(activation, whole[0])
     assert_close(pseudo_gradient, whole[1].diagonal(dim1=1, dim2=2))

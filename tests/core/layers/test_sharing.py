@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.covariance import CovarianceSums
+from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients import DenseGradient
 from tests.core.layers.checks import (
     check_all_counted,
@@ -158,13 +158,13 @@ def test_some_examples_of_a_tied_layer_can_be_taken():
     outputs = captured.output_gradients(sum_of_sines(captured.outputs), last=True)["embedding"]
     own = torch.tensor([True, False, True, True])
     (layer, *_) = coverage.layers
-    some = CovarianceSums.of(layer, inputs[own], outputs[own])
+    some = CovarianceTerms.of(layer, inputs[own], outputs[own])
     _, captured = passed(model, tokens[own])
     gradients = captured.output_gradients(sum_of_sines(captured.outputs), last=True)
-    expected = CovarianceSums.of(layer, captured.inputs()["embedding"], gradients["embedding"])
+    expected = CovarianceTerms.of(layer, captured.inputs()["embedding"], gradients["embedding"])
     assert some.examples == 3
-    assert_close(some.activation, expected.activation)
-    assert_close(some.pseudo_gradient, expected.pseudo_gradient)
+    assert_close(some.activation.summed(), expected.activation.summed())
+    assert_close(some.pseudo_gradient.summed(), expected.pseudo_gradient.summed())
 
 
 def test_a_weight_tied_to_an_unsupported_module_is_named():

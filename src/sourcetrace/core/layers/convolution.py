@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
+from sourcetrace.core.layers.pixels import Pixels
 from sourcetrace.core.layers.types import LayerType
 
 
@@ -28,11 +29,38 @@ def _padding(module: Any) -> list[int]:
     return [side for pair in reversed(pairs) for side in pair]
 
 
-def _patches(module: Any, inputs: Tensor) -> Tensor:
-    """Return what the kernel meets, [N, groups, S, kernel · C_in / groups]."""
+def _padded(module: Any, inputs: Tensor) -> Tensor:
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padding = _padding(module)
-    values = F.pad(inputs, padding, mode=mode) if any(padding) else inputs
+    return F.pad(inputs, padding, mode=mode) if any(padding) else inputs
+
+
+def _pixels(module: Any, inputs: Tensor) -> Pixels | None:
+    """Return the input as the kernel meets it; None where it moves in larger steps than 1."""
+    if any(stride != 1 for stride in module.stride):
+        return None
+    space = len(module.kernel_size)
+    if module.padding_mode == "zeros":
+        sides = _padding(module) or [0] * 2 * space
+    else:
+        inputs, sides = _padded(module, inputs), [0] * 2 * space
+    padding = list(zip(sides[::2], sides[1::2], strict=True))[::-1]
+    kernel = list(zip(module.kernel_size, module.dilation, padding, strict=True))
+    return Pixels(
+        torch.unflatten(inputs, 1, (module.groups, -1)).movedim(2, -1).contiguous(),
+        offsets=tuple(
+            tuple(k * step - before for k in range(size)) for size, step, (before, _) in kernel
+        ),
+        outputs=tuple(
+            extent + before + after - step * (size - 1)
+            for extent, (size, step, (before, after)) in zip(inputs.shape[2:], kernel, strict=True)
+        ),
+    )
+
+
+def _patches(module: Any, inputs: Tensor) -> Tensor:
+    """Return what the kernel meets, [N, groups, S, kernel · C_in / groups]."""
+    values = _padded(module, inputs)
     values = values.movedim(1, -1).contiguous().movedim(-1, 1)
     space = len(module.kernel_size)
     for dimension in range(space):
@@ -61,6 +89,6 @@ def _groups(module: Any) -> int:
 
 
 CONVOLUTIONS = tuple(
-    LayerType(kind, _patches, _output_channels, _groups, channels_last=True)
+    LayerType(kind, _patches, _output_channels, pixels=_pixels, groups=_groups, channels_last=True)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 )

@@ -7,13 +7,14 @@ the gradient is the sum over all of them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.layers.pixels import Pixels
 from sourcetrace.core.layers.types import LayerType
 
 
@@ -119,6 +120,15 @@ class Layer:
                 f"expects {self.inputs}. Is the module called with another input elsewhere?"
             )
         return positions
+
+    def pixels_of(self, module: nn.Module, values: Tensor, site: Site) -> Pixels | None:
+        """Return one call's inputs as pixels, where the covariance is cheaper to take from them."""
+        if site.kind.pixels is None or self.weight is None:
+            return None
+        pixels = site.kind.pixels(module, values.movedim(site.example_dimension, 0))
+        if pixels is None or not pixels.pays:
+            return None
+        return replace(pixels, ones=self.has_bias)
 
     def output_gradients_of(
         self, module: nn.Module, gradients: Tensor, site: Site | None = None

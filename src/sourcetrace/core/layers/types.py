@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sourcetrace.core.layers.pixels import Pixels
+
 
 def one_group(_: nn.Module) -> int:
     """Return 1: the weight is one block."""
@@ -28,6 +30,8 @@ class LayerType:
             ones; integers [N, S] where `indexed`, -1 where a position has no gradient.
         output_positions: Module and output gradient, [N, …] -> [N, groups, S, D_out].
         groups: Number of independent blocks of the weight.
+        pixels: Module and input -> what a convolution's patches are made of, without the ones;
+            None where that does not say it.
         transposed: Whether the weight is stored as [D_in, D_out].
         channels_last: Whether D_in runs over the weight's second dimension fastest: a convolution's
             kernel positions slowest, its channels fastest.
@@ -41,6 +45,7 @@ class LayerType:
     positions: Callable[[Any, Tensor], Tensor]
     output_positions: Callable[[Any, Tensor], Tensor]
     groups: Callable[[Any], int] = one_group
+    pixels: Callable[[Any, Tensor], Pixels | None] | None = None
     transposed: bool = False
     channels_last: bool = False
     indexed: bool = False

@@ -76,7 +76,7 @@ def extract_gradients(
         what the run will cost and what this stage did.
     """
     from sourcetrace.core.attribution import visits
-    from sourcetrace.core.covariance import merge
+    from sourcetrace.core.covariance import RunningCovariances
     from sourcetrace.core.memory import start_peak
     from sourcetrace.pipelines.accounting import report_cost, report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
@@ -99,7 +99,7 @@ def extract_gradients(
     gradient_cache.restart(policy)
     start_peak(source.device)
     tables: list[pl.DataFrame] = []
-    covariances: dict[str, Any] = {}
+    running = {point.id: RunningCovariances(source.work) for point in plan.points}
     query_rows = []
     query_visits = [
         (member.final, block)
@@ -115,7 +115,8 @@ def extract_gradients(
                     checkpoint_id=pl.lit("+".join(point.checkpoints))
                 )
             )
-            covariances[point.id] = merge(covariances.get(point.id), extraction.covariances)
+            running[point.id].add(extraction.covariances)
+        covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
             signals, *_ = source.query_gradients(setup.queries, point, block)
             _refuse_infinite(signals, query_table, "as a query")

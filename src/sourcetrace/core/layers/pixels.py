@@ -1,0 +1,183 @@
+"""A convolution's inputs as pixels, in place of the patches that its kernel meets.
+
+Kernel positions k and l contribute Σ_p x_{p+k} x_{p+l}ᵀ to the covariance of the patches. Where the
+stride is 1, all k and l that are equally far apart meet the same pairs of pixels, except at the
+borders. For every distance these pairs are multiplied once, cut where some kernel position ends,
+and each block of the covariance adds up the cuts that it meets: 13 products for the 45 of a
+3 × 3 kernel, exactly, and no patch is copied.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Place = tuple[int, ...]
+"""A number a dimension."""
+
+Box = tuple[tuple[int, int], ...]
+"""For every dimension, the first pixel and the one after the last."""
+
+Pair = tuple[int, int]
+"""Numbers of two kernel positions."""
+
+_FEWEST_CHANNELS = 16
+"""With fewer the products are too small to pay."""
+
+_NARROW = 256
+"""Patches up to this width are multiplied in no time."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a convolution of stride 1 read.
+
+    Attributes:
+        values: [N, groups, *space, C_in / groups].
+        offsets: By dimension, how far each kernel position is from the output position; outside
+            of the space everything is 0.
+        outputs: Output positions of every dimension.
+        ones: Whether D_in has a last column of ones.
+    """
+
+    values: Tensor
+    offsets: tuple[tuple[int, ...], ...]
+    outputs: tuple[int, ...]
+    ones: bool = False
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __getitem__(self, examples: Tensor) -> "Pixels":
+        return replace(self, values=self.values[examples])
+
+    @property
+    def channels(self) -> int:
+        """C_in / groups."""
+        return self.values.shape[-1]
+
+    @property
+    def width(self) -> int:
+        """D_in."""
+        return len(self._places) * self.channels + self.ones
+
+    @property
+    def rows(self) -> int:
+        """Output positions of all examples."""
+        return len(self) * self._positions
+
+    @property
+    def kind(self) -> object:
+        """Equal for what `joined` can join."""
+        return self.values.shape[1:], self.offsets, self.outputs, self.ones
+
+    @classmethod
+    def joined(cls, parts: Sequence["Pixels"]) -> "Pixels":
+        """Return the pixels of consecutive examples."""
+        return replace(parts[0], values=torch.cat([one.values for one in parts]))
+
+    @property
+    def pays(self) -> bool:
+        """Whether the covariance of the patches takes more than twice the multiplications."""
+        if self.channels < _FEWEST_CHANNELS or self.width <= _NARROW:
+            return False
+        pairs = sum(_size(cut) for cuts in self._cuts.values() for cut in cuts)
+        return 2 * pairs < self._positions * len(self._places) ** 2
+
+    def summed(self) -> Tensor:
+        """Return Σ over examples and output positions of a aᵀ, [groups, D_in, D_in]."""
+        groups, places, channels = self.values.shape[1], len(self._places), self.channels
+        total = self.values.new_zeros(groups, self.width, self.width)
+        patches = total[:, : places * channels, : places * channels]
+        blocks = torch.unflatten(
+            torch.unflatten(patches, 2, (places, channels)), 1, (places, channels)
+        )
+        for distance, cuts in self._cuts.items():
+            for cut, pairs in cuts.items():
+                product = self._rows(cut).mT @ self._rows(_moved(cut, distance))
+                for first, second in pairs:
+                    blocks[:, first, :, second] += product
+                    if first != second:
+                        blocks[:, second, :, first] += product.mT
+        if self.ones:
+            sums = torch.stack([self._sum_at(place) for place in self._places], dim=1).flatten(1)
+            total[:, -1, :-1] = total[:, :-1, -1] = sums
+            total[:, -1, -1] = self.rows
+        return total
+
+    @property
+    def _places(self) -> tuple[Place, ...]:
+        return _places(self.offsets)
+
+    @property
+    def _positions(self) -> int:
+        return torch.Size(self.outputs).numel()
+
+    @property
+    def _cuts(self) -> Mapping[Place, Mapping[Box, Sequence[Pair]]]:
+        return _cuts(self.offsets, self.outputs, tuple(self.values.shape[2:-1]))
+
+    def _rows(self, box: Box) -> Tensor:
+        """Return the pixels of a box, [groups, rows, C]."""
+        part = self.values[(slice(None), slice(None), *itertools.starmap(slice, box))]
+        return part.transpose(0, 1).flatten(1, -2)
+
+    def _sum_at(self, place: Place) -> Tensor:
+        """Return the sum of what a kernel position met, [groups, C]."""
+        space = tuple(self.values.shape[2:-1])
+        return self._rows(_met(place, (0,) * len(space), self.outputs, space)).sum(1)
+
+
+def _places(offsets: Sequence[Sequence[int]]) -> tuple[Place, ...]:
+    """Return the offsets of the kernel's positions, in the order of D_in."""
+    return tuple(itertools.product(*offsets))
+
+
+@lru_cache(maxsize=256)
+def _cuts(
+    offsets: tuple[tuple[int, ...], ...], outputs: Place, space: Place
+) -> dict[Place, dict[Box, list[Pair]]]:
+    """Return distance -> cut -> the pairs of kernel positions, by number, that meet all of it."""
+    found: dict[Place, dict[Pair, Box]] = {}
+    numbered = enumerate(_places(offsets))
+    for (first, one), (second, other) in itertools.combinations_with_replacement(numbered, 2):
+        distance = tuple(there - here for here, there in zip(one, other, strict=True))
+        met = _met(one, distance, outputs, space)
+        if all(low < high for low, high in met):
+            found.setdefault(distance, {})[first, second] = met
+    return {distance: _cut(boxes) for distance, boxes in found.items()}
+
+
+def _met(place: Place, distance: Place, outputs: Place, space: Place) -> Box:
+    """Return the pixels that a kernel position meets while one at a distance is inside, too."""
+    return tuple(
+        (max(here, 0, -away), min(count + here, size, size - away))
+        for here, away, count, size in zip(place, distance, outputs, space, strict=True)
+    )
+
+
+def _cut(boxes: Mapping[Pair, Box]) -> dict[Box, list[Pair]]:
+    """Cut boxes wherever one of them begins or ends, and say which of them hold each cut."""
+    bounds = [
+        sorted({bound for one in along for bound in one})
+        for along in zip(*boxes.values(), strict=True)
+    ]
+    cuts = itertools.product(*(itertools.pairwise(one) for one in bounds))
+    held = {cut: [pair for pair, box in boxes.items() if _holds(box, cut)] for cut in cuts}
+    return {cut: pairs for cut, pairs in held.items() if pairs}
+
+
+def _holds(box: Box, cut: Box) -> bool:
+    sides = zip(box, cut, strict=True)
+    return all(low <= first and last <= high for (low, high), (first, last) in sides)
+
+
+def _moved(box: Box, distance: Place) -> Box:
+    return tuple((low + away, high + away) for (low, high), away in zip(box, distance, strict=True))
+
+
+def _size(box: Box) -> int:
+    return torch.Size(high - low for low, high in box).numel()
