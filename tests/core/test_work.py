@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sourcetrace.core.attribution import fit_segment
+from sourcetrace.core.eigenvectors import eigenvectors
 from sourcetrace.core.matmul_rate import matmul_rate
 from sourcetrace.core.multiplications import MultiplicationCounter
 from sourcetrace.core.work import StageWork, Work
@@ -20,7 +21,11 @@ def test_products_and_eigenvectors_are_counted_and_elementwise_work_is_not():
         _ = multiply(2) * 7
         torch.nn.functional.conv1d(torch.ones(2, 3, 8), torch.ones(4, 3, 3))
         torch.linalg.eigh(torch.eye(4).expand(2, 4, 4))
-    assert counter.total == 2 * 3 * 5 + 2 * 4 * 6 * 3 * 3 + 2 * 9 * 4**3
+        eigenvectors(torch.eye(5).expand(3, 5, 5))
+    assert counter.total == 2 * 3 * 5 + 2 * 4 * 6 * 3 * 3 + 2 * 9 * 4**3 + 3 * 9 * 5**3
+    multiply(2)
+    eigenvectors(torch.eye(2).unsqueeze(0))
+    assert counter.total == 2 * 3 * 5 + 2 * 4 * 6 * 3 * 3 + 2 * 9 * 4**3 + 3 * 9 * 5**3
 
 
 def test_backward_passes_are_counted():

@@ -22,14 +22,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sourcetrace.core.covariance_terms import CovarianceTerms, SideTerms, joined_terms
+from sourcetrace.core.covariance_terms import CovarianceTerms, SideTerms, SumLayout
 from sourcetrace.core.work import Work
 
 _ENOUGH = 4096
 """Rows that are multiplied at once, if there are not as many as columns before."""
 
-_ROWS = 256
-"""Of a sum, added to at once: their copy in float64 stays in the cache."""
+_PART = 2**18
+"""Numbers of a sum, added to at once: their copy in float64 stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,20 @@ class _RunningLayer:
 
 
 class _RunningSide:
+    """The sum of one side, by layout: images of several sizes have several."""
+
+    def __init__(self) -> None:
+        self._sums: dict[SumLayout, _RunningSum] = {}
+
+    def add(self, terms: SideTerms) -> None:
+        self._sums.setdefault(terms.layout, _RunningSum()).add(terms)
+
+    def summed(self) -> Tensor:
+        first, *others = [layout.expanded(one.total()) for layout, one in self._sums.items()]
+        return sum(others, first)
+
+
+class _RunningSum:
     def __init__(self) -> None:
         self._total: Tensor | None = None
         self._waiting: list[SideTerms] = []
@@ -115,17 +129,20 @@ class _RunningSide:
     def add(self, terms: SideTerms) -> None:
         self._waiting.append(terms)
         if sum(one.rows for one in self._waiting) >= min(terms.width, _ENOUGH):
-            self.summed()
+            self.total()
 
-    def summed(self) -> Tensor:
+    def total(self) -> Tensor:
         """Return the sum of everything, nothing waiting any more."""
-        for terms in joined_terms(self._waiting):
-            found = terms.summed()
+        if self._waiting:
+            first, *others = self._waiting
+            found = (type(first).joined(self._waiting) if others else first).summed()
+            self._waiting.clear()
             if self._total is None:
-                self._total = found.to(torch.float64, copy=True)
+                self._total = found.to(
+                    torch.float64, copy=True, memory_format=torch.contiguous_format
+                )
             else:
                 _add(self._total, found)
-        self._waiting.clear()
         if self._total is None:
             raise ValueError("Nothing was added.")
         return self._total
@@ -151,10 +168,10 @@ def mean_covariances(sums: Sequence[CovarianceSums]) -> tuple[Tensor, Tensor]:
     return activation, pseudo_gradient
 
 
-def _add(total: Tensor, more: Tensor) -> Tensor:
-    """Add to `total` in place; some rows at a time, because torch converts a copy first."""
-    for part, one in zip(
-        torch.split(total, _ROWS, dim=-2), torch.split(more, _ROWS, dim=-2), strict=True
-    ):
+def _add(total: Tensor, more: Tensor) -> None:
+    """Add to `total` in place; a part at a time, because torch converts a copy first."""
+    parts = zip(
+        torch.split(total.view(-1), _PART), torch.split(more.reshape(-1), _PART), strict=True
+    )
+    for part, one in parts:
         part.add_(one)
-    return total

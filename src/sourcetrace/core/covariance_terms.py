@@ -29,8 +29,19 @@ _HALVINGS = 2
 """They save 3/8 of the multiplications; more would save an eighth at most, in small products."""
 
 
+class SumLayout(Protocol):
+    """How sums are laid out; equal ones may be added up."""
+
+    def expanded(self, sums: Tensor) -> Tensor:
+        """Return Σ x xᵀ, [groups, D, D], or its diagonal, [groups, D]."""
+
+
 class SideTerms(Protocol):
     """Terms of Σ x xᵀ over the positions of one side, or of its diagonal."""
+
+    @property
+    def layout(self) -> SumLayout:
+        """Of their sums; terms of equal layouts can be joined."""
 
     @property
     def rows(self) -> int:
@@ -40,16 +51,30 @@ class SideTerms(Protocol):
     def width(self) -> int:
         """D; 0 where nothing is saved by waiting for more rows."""
 
-    @property
-    def kind(self) -> object:
-        """Equal for terms of one class that can be joined."""
-
     @classmethod
     def joined(cls, parts: Sequence[Any]) -> "SideTerms":
-        """Return terms of one kind as one."""
+        """Return several as one."""
 
     def summed(self) -> Tensor:
-        """Return the sum, [groups, D, D], or its diagonal, [groups, D], in their precision."""
+        """Return their sums, in their precision."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Sums that are what they are for.
+
+    Attributes:
+        kind: Of the terms.
+        groups, width: Of the sums.
+    """
+
+    kind: str
+    groups: int
+    width: int
+
+    def expanded(self, sums: Tensor) -> Tensor:
+        """Return them."""
+        return sums
 
 
 @dataclass(frozen=True)
@@ -57,6 +82,11 @@ class Rows:
     """Positions as they are, [groups, M, D]."""
 
     values: Tensor
+
+    @property
+    def layout(self) -> Plain:
+        """Groups and D."""
+        return Plain("rows", self.values.shape[0], self.values.shape[2])
 
     @property
     def rows(self) -> int:
@@ -67,11 +97,6 @@ class Rows:
     def width(self) -> int:
         """D, or 0 where a row is added to a diagonal."""
         return 0 if self._is_wide else self.values.shape[2]
-
-    @property
-    def kind(self) -> object:
-        """Groups and D."""
-        return self.values.shape[0], self.values.shape[2]
 
     @classmethod
     def joined(cls, parts: Sequence["Rows"]) -> "Rows":
@@ -96,9 +121,9 @@ class Diagonal:
     width: int = 0
 
     @property
-    def kind(self) -> object:
-        """Their shape."""
-        return self.values.shape
+    def layout(self) -> Plain:
+        """Groups and D."""
+        return Plain("diagonal", *self.values.shape)
 
     @classmethod
     def joined(cls, parts: Sequence["Diagonal"]) -> "Diagonal":
@@ -149,14 +174,6 @@ class CovarianceTerms:
         gradients = sampled_output_gradients.masked_fill(without, 0)
         found = torch.bincount(inputs[inputs >= 0].flatten(), minlength=layer.inputs)
         return cls(Diagonal(found.to(gradients.dtype).unsqueeze(0)), _rows_of(gradients), count)
-
-
-def joined_terms(parts: Sequence[SideTerms]) -> list[SideTerms]:
-    """Return the terms with those of a kind joined."""
-    kinds: dict[object, list[SideTerms]] = {}
-    for one in parts:
-        kinds.setdefault((type(one), one.kind), []).append(one)
-    return [type(alike[0]).joined(alike) if alike[1:] else alike[0] for alike in kinds.values()]
 
 
 def _rows_of(values: Positions) -> Rows:

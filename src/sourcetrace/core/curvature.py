@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.covariance import is_diagonal
+from sourcetrace.core.eigenvectors import eigenvectors
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ SegmentCurvature = Mapping[str, CurvatureBlock]
 def eigen_basis(activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dtype) -> EigenBasis:
     """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
 
-    Decomposed in float64, because float32 loses the small eigenvalues' directions; returned
-    in `dtype`. A side given by its diagonal, [groups, D], has the identity, None.
+    Decomposed in float64 and returned in `dtype`. A side given by its diagonal, [groups, D], has
+    the identity, None.
     """
     return EigenBasis(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
 
@@ -129,10 +130,4 @@ def _between(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:
     if is_diagonal(covariance):
         return None
-    return _fix_signs(torch.linalg.eigh(covariance.double())[1]).to(dtype)
-
-
-def _fix_signs(vectors: Tensor) -> Tensor:
-    """Make each eigenvector's largest entry positive, so that stored bases can be compared."""
-    largest = vectors.abs().argmax(dim=-2, keepdim=True)
-    return vectors * vectors.gather(-2, largest).sign()
+    return eigenvectors(covariance).to(dtype)

@@ -32,6 +32,17 @@ class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # True, torch's default, imports its compiler, which takes a second, at the first use.
         return False
 
+    def __enter__(self) -> "MultiplicationCounter":
+        """Begin to count."""
+        _OPEN.append(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End counting."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _OPEN.remove(self)
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -48,6 +59,16 @@ class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif (formula := _FORMULAS.get(operation)) is not None:
             self.total += formula(*args, **keywords, out_val=result) // 2
         return result
+
+
+_OPEN: list[MultiplicationCounter] = []
+"""Counters that are open now."""
+
+
+def count_aside(multiplications: int) -> None:
+    """Add what is done past torch to all counters that are open."""
+    for counter in _OPEN:
+        counter.total += multiplications
 
 
 _FORMULAS = cast("Mapping[Any, Callable[..., int]]", flop_registry)

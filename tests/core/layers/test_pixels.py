@@ -54,7 +54,7 @@ def test_equal_products_of_the_patches(case):
     pixels = _pixels(module, values)
     rows = patches_of(module, values).transpose(0, 1).flatten(1, 2)
     assert (pixels.rows, pixels.width) == rows.shape[1:]
-    assert_close(pixels.summed(), rows.mT @ rows)
+    assert_close(pixels.layout.expanded(pixels.summed()), rows.mT @ rows)
 
 
 def test_larger_steps_have_patches_alone():

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.layers.pixels import Pixels
+from sourcetrace.core.layers.pixels import PatchLayout, Pixels
 from sourcetrace.core.layers.types import LayerType
 
 
@@ -46,8 +46,9 @@ def _pixels(module: Any, inputs: Tensor) -> Pixels | None:
         inputs, sides = _padded(module, inputs), [0] * 2 * space
     padding = list(zip(sides[::2], sides[1::2], strict=True))[::-1]
     kernel = list(zip(module.kernel_size, module.dilation, padding, strict=True))
-    return Pixels(
-        torch.unflatten(inputs, 1, (module.groups, -1)).movedim(2, -1).contiguous(),
+    layout = PatchLayout(
+        channels=inputs.shape[1] // module.groups,
+        space=tuple(inputs.shape[2:]),
         offsets=tuple(
             tuple(k * step - before for k in range(size)) for size, step, (before, _) in kernel
         ),
@@ -56,6 +57,8 @@ def _pixels(module: Any, inputs: Tensor) -> Pixels | None:
             for extent, (size, step, (before, after)) in zip(inputs.shape[2:], kernel, strict=True)
         ),
     )
+    grouped = torch.unflatten(inputs, 1, (module.groups, -1))
+    return Pixels(grouped.movedim(2, -1).contiguous(), layout)
 
 
 def _patches(module: Any, inputs: Tensor) -> Tensor:

@@ -126,9 +126,9 @@ class Layer:
         if site.kind.pixels is None or self.weight is None:
             return None
         pixels = site.kind.pixels(module, values.movedim(site.example_dimension, 0))
-        if pixels is None or not pixels.pays:
+        if pixels is None or not pixels.layout.pays:
             return None
-        return replace(pixels, ones=self.has_bias)
+        return replace(pixels, layout=replace(pixels.layout, ones=self.has_bias))
 
     def output_gradients_of(
         self, module: nn.Module, gradients: Tensor, site: Site | None = None

@@ -3,8 +3,8 @@
 Kernel positions k and l contribute Σ_p x_{p+k} x_{p+l}ᵀ to the covariance of the patches. Where the
 stride is 1, all k and l that are equally far apart meet the same pairs of pixels, except at the
 borders. For every distance these pairs are multiplied once, cut where some kernel position ends,
-and each block of the covariance adds up the cuts that it meets: 13 products for the 45 of a
-3 × 3 kernel, exactly, and no patch is copied.
+and in the end each block of the covariance adds up the cuts that it meets: 13 products for the 45
+of a 3 × 3 kernel, exactly, and no patch is copied.
 """
 
 import itertools
@@ -32,21 +32,88 @@ _NARROW = 256
 
 
 @dataclass(frozen=True)
-class Pixels:
-    """What a convolution of stride 1 read.
+class PatchLayout:
+    """How a convolution of stride 1 meets pixels.
 
     Attributes:
-        values: [N, groups, *space, C_in / groups].
+        channels: C_in / groups.
+        space: Size of the input.
         offsets: By dimension, how far each kernel position is from the output position; outside
             of the space everything is 0.
         outputs: Output positions of every dimension.
         ones: Whether D_in has a last column of ones.
     """
 
-    values: Tensor
+    channels: int
+    space: Place
     offsets: tuple[tuple[int, ...], ...]
-    outputs: tuple[int, ...]
+    outputs: Place
     ones: bool = False
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Offsets of the kernel's positions, in the order of D_in."""
+        return _places(self.offsets)
+
+    @property
+    def positions(self) -> int:
+        """Output positions of an example."""
+        return torch.Size(self.outputs).numel()
+
+    @property
+    def width(self) -> int:
+        """D_in."""
+        return len(self.places) * self.channels + self.ones
+
+    @property
+    def cuts(self) -> Mapping[Place, Mapping[Box, Sequence[Pair]]]:
+        """Distance -> cut -> the pairs of kernel positions, by number, that meet all of it."""
+        return _cuts(self.offsets, self.outputs, self.space)
+
+    @property
+    def pays(self) -> bool:
+        """Whether the covariance of the patches takes more than twice the multiplications."""
+        if self.channels < _FEWEST_CHANNELS or self.width <= _NARROW:
+            return False
+        pairs = sum(_size(cut) for cuts in self.cuts.values() for cut in cuts)
+        return 2 * pairs < self.positions * len(self.places) ** 2
+
+    def met(self, place: Place) -> Box:
+        """Return the pixels that a kernel position meets."""
+        return _met(place, (0,) * len(place), self.outputs, self.space)
+
+    def expanded(self, sums: Tensor) -> Tensor:
+        """Return Σ a aᵀ, [groups, D_in, D_in], of results of `Pixels.summed` added up."""
+        places, channels = len(self.places), self.channels
+        total = sums.new_zeros(len(sums), self.width, self.width)
+        patches = total[:, : places * channels, : places * channels]
+        blocks = torch.unflatten(
+            torch.unflatten(patches, 2, (places, channels)), 1, (places, channels)
+        )
+        held = [pairs for cuts in self.cuts.values() for pairs in cuts.values()]
+        products, rest = sums.tensor_split([len(held) * channels**2], dim=1)
+        products = torch.unflatten(products, 1, (len(held), channels, channels))
+        for number, pairs in enumerate(held):
+            for first, second in pairs:
+                blocks[:, first, :, second] += products[:, number]
+                if first != second:
+                    blocks[:, second, :, first] += products[:, number].mT
+        if self.ones:
+            total[:, -1] = total[:, :, -1] = rest
+        return total
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a convolution read.
+
+    Attributes:
+        values: [N, groups, *space, C_in / groups].
+        layout: How its kernel meets them.
+    """
+
+    values: Tensor
+    layout: PatchLayout
 
     def __len__(self) -> int:
         return self.values.shape[0]
@@ -55,80 +122,40 @@ class Pixels:
         return replace(self, values=self.values[examples])
 
     @property
-    def channels(self) -> int:
-        """C_in / groups."""
-        return self.values.shape[-1]
+    def rows(self) -> int:
+        """Output positions of all examples."""
+        return len(self) * self.layout.positions
 
     @property
     def width(self) -> int:
         """D_in."""
-        return len(self._places) * self.channels + self.ones
-
-    @property
-    def rows(self) -> int:
-        """Output positions of all examples."""
-        return len(self) * self._positions
-
-    @property
-    def kind(self) -> object:
-        """Equal for what `joined` can join."""
-        return self.values.shape[1:], self.offsets, self.outputs, self.ones
+        return self.layout.width
 
     @classmethod
     def joined(cls, parts: Sequence["Pixels"]) -> "Pixels":
         """Return the pixels of consecutive examples."""
         return replace(parts[0], values=torch.cat([one.values for one in parts]))
 
-    @property
-    def pays(self) -> bool:
-        """Whether the covariance of the patches takes more than twice the multiplications."""
-        if self.channels < _FEWEST_CHANNELS or self.width <= _NARROW:
-            return False
-        pairs = sum(_size(cut) for cuts in self._cuts.values() for cut in cuts)
-        return 2 * pairs < self._positions * len(self._places) ** 2
-
     def summed(self) -> Tensor:
-        """Return Σ over examples and output positions of a aᵀ, [groups, D_in, D_in]."""
-        groups, places, channels = self.values.shape[1], len(self._places), self.channels
-        total = self.values.new_zeros(groups, self.width, self.width)
-        patches = total[:, : places * channels, : places * channels]
-        blocks = torch.unflatten(
-            torch.unflatten(patches, 2, (places, channels)), 1, (places, channels)
-        )
-        for distance, cuts in self._cuts.items():
-            for cut, pairs in cuts.items():
-                product = self._rows(cut).mT @ self._rows(_moved(cut, distance))
-                for first, second in pairs:
-                    blocks[:, first, :, second] += product
-                    if first != second:
-                        blocks[:, second, :, first] += product.mT
-        if self.ones:
-            sums = torch.stack([self._sum_at(place) for place in self._places], dim=1).flatten(1)
-            total[:, -1, :-1] = total[:, :-1, -1] = sums
-            total[:, -1, -1] = self.rows
-        return total
+        """Return what the layout makes Σ over examples and output positions of a aᵀ of.
 
-    @property
-    def _places(self) -> tuple[Place, ...]:
-        return _places(self.offsets)
-
-    @property
-    def _positions(self) -> int:
-        return torch.Size(self.outputs).numel()
-
-    @property
-    def _cuts(self) -> Mapping[Place, Mapping[Box, Sequence[Pair]]]:
-        return _cuts(self.offsets, self.outputs, tuple(self.values.shape[2:-1]))
+        Products of cuts, then, for a column of ones, sums at the kernel positions, and the rows:
+        [groups, …].
+        """
+        parts = [
+            (self._rows(cut).mT @ self._rows(_moved(cut, distance))).flatten(1)
+            for distance, cuts in self.layout.cuts.items()
+            for cut in cuts
+        ]
+        if self.layout.ones:
+            parts += [self._rows(self.layout.met(place)).sum(1) for place in self.layout.places]
+            parts.append(parts[-1].new_full((len(parts[-1]), 1), self.rows))
+        return torch.cat(parts, dim=1)
 
     def _rows(self, box: Box) -> Tensor:
         """Return the pixels of a box, [groups, rows, C]."""
         part = self.values[(slice(None), slice(None), *itertools.starmap(slice, box))]
         return part.transpose(0, 1).flatten(1, -2)
-
-    def _sum_at(self, place: Place) -> Tensor:
-        """Return the sum of what a kernel position met, [groups, C]."""
-        space = tuple(self.values.shape[2:-1])
-        return self._rows(_met(place, (0,) * len(space), self.outputs, space)).sum(1)
 
 
 def _places(offsets: Sequence[Sequence[int]]) -> tuple[Place, ...]:
