@@ -28,7 +28,8 @@ def make_project(folder):
     shutil.copytree(
         REPOSITORY / "src",
         folder / "src",
-        ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
+        # Compiled modules are copied along: they are valid for files as old as theirs.
+        ignore=shutil.ignore_patterns("*.egg-info"),
     )
     return folder
 

@@ -1,7 +1,7 @@
-"""Eigenvectors of symmetric matrices, by the LAPACK that is fastest where they are.
+"""Eigenvectors of symmetric matrices, by the LAPACK that is fastest for them.
 
-On a CPU that is scipy's: its divide and conquer takes half to two thirds of the time of torch's
-for matrices of some hundred rows and more. A GPU has torch's.
+For large ones on a CPU that is scipy's: its divide and conquer takes two thirds of the time of
+torch's. Small ones stay with torch, because threads of both would wait for each other.
 """
 
 import torch
@@ -9,6 +9,9 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from sourcetrace.core.multiplications import count_aside, eigendecomposition
+
+_LARGE = 1024
+"""Rows from which on scipy is faster in spite of torch's threads, which keep a core for a while."""
 
 
 def eigenvectors(matrices: Tensor) -> Tensor:
@@ -24,7 +27,7 @@ def eigenvectors(matrices: Tensor) -> Tensor:
         [groups, D, D] in float64.
     """
     exact = matrices.double()
-    if exact.device.type == "cpu":
+    if exact.device.type == "cpu" and exact.shape[-1] >= _LARGE:
         count_aside(len(exact) * eigendecomposition(exact.shape[-1]))
         found = torch.stack([torch.from_numpy(eigh(one, driver="evd")[1]) for one in exact.numpy()])
     else:

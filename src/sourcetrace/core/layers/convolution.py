@@ -58,7 +58,7 @@ def _pixels(module: Any, inputs: Tensor) -> Pixels | None:
         ),
     )
     grouped = torch.unflatten(inputs, 1, (module.groups, -1))
-    return Pixels(grouped.movedim(2, -1).contiguous(), layout)
+    return Pixels(grouped.movedim(2, -1), layout)
 
 
 def _patches(module: Any, inputs: Tensor) -> Tensor:

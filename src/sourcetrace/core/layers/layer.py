@@ -128,7 +128,8 @@ class Layer:
         pixels = site.kind.pixels(module, values.movedim(site.example_dimension, 0))
         if pixels is None or not pixels.layout.pays:
             return None
-        return replace(pixels, layout=replace(pixels.layout, ones=self.has_bias))
+        layout = replace(pixels.layout, ones=self.has_bias)
+        return replace(pixels, values=pixels.values.contiguous(), layout=layout)
 
     def output_gradients_of(
         self, module: nn.Module, gradients: Tensor, site: Site | None = None
