@@ -28,8 +28,8 @@ def make_project(folder):
     shutil.copytree(
         REPOSITORY / "src",
         folder / "src",
-        # Compiled modules are copied along: they are valid for files as old as theirs.
-        ignore=shutil.ignore_patterns("*.egg-info"),
+        # Compiled modules come along, valid for files as old as theirs; half-written ones do not.
+        ignore=shutil.ignore_patterns("*.egg-info", "*.pyc.*"),
     )
     return folder
 

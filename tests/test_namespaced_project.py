@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tests.test_commands import REPOSITORY, kedro
+from tests.tracking.server import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +54,31 @@ def run(project, *arguments):
     return kedro(project, "run", *arguments, PYTHONPATH=str(REPOSITORY / "src"))
 
 
+def sourcetrace(project, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "sourcetrace", *arguments],
+        cwd=project,
+        env={
+            **os.environ,
+            "COLUMNS": "300",
+            "DO_NOT_TRACK": "true",
+            "PYTHONPATH": str(REPOSITORY / "src"),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def name_server(project, address):
+    (project / "conf/remote").mkdir(exist_ok=True)
+    (project / "conf/remote/mlflow.yml").write_text(
+        f"server: {{mlflow_tracking_uri: '{address}'}}\n"
+        "tracking: {experiment: {name: sent later}}\n"
+    )
+
+
 def rows_of(project):
     log = project / "data/08_reporting/churn_audit/audit_log.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()]
@@ -75,8 +101,9 @@ def test_training_and_audit_run_together_and_the_gate_holds_under_the_namespace(
 
     (project / "conf/strict").mkdir()
     (project / "conf/strict/parameters.yml").write_text(STRICT)
-    strict = run(project, "--pipelines", "audit", "--env", "strict")
+    strict = sourcetrace(project, "audit", "--env", "strict", "--output", "json")
     assert strict.returncode == 1
+    assert json.loads(strict.stdout)["outcome"] == "fail"
     assert "The gate failed: 1 check: 1 failed." in strict.stderr + strict.stdout
     assert "Traceback" not in strict.stderr + strict.stdout
     assert rows_of(project)[-1]["status"] == "fail"
@@ -94,3 +121,27 @@ def test_training_and_audit_run_together_and_the_gate_holds_under_the_namespace(
     inputs = client.get_run(newest.info.run_id).inputs
     assert len(inputs.dataset_inputs) == 2
     assert len(inputs.model_inputs) == 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_server_missed_is_sent_and_pending_versions_are_refused(project):
+    from mlflow.tracking import MlflowClient
+
+    name_server(project, f"http://127.0.0.1:{free_port()}")
+    missed = sourcetrace(project, "audit", "--env", "remote")
+    assert missed.returncode == 0, missed.stderr[-3000:]
+    assert "run: sourcetrace sync --env remote" in " ".join((missed.stdout + missed.stderr).split())
+    away = sourcetrace(project, "sync", "--env", "remote")
+    assert away.returncode == 2
+    assert "does not answer" in away.stderr
+
+    name_server(project, "sqlite:///mlflow.db")
+    sent = sourcetrace(project, "sync", "--env", "remote")
+    assert (sent.returncode, sent.stdout.splitlines()[-1]) == (0, "Sent 1 run and 1 audit.")
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("sent later").experiment_id])
+    assert run.data.tags["audit.status"] == rows_of(project)[-1]["status"] == "pass"
+
+    pending = sourcetrace(project, "audit", "--pending")
+    assert pending.returncode == 2
+    assert "churn_audit.tracking.registered_model.name" in pending.stderr

@@ -1,8 +1,6 @@
 """The page in headless Chromium: no console message, no request, no sideways scrolling."""
 
 import re
-import shutil
-import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,13 +15,11 @@ from sourcetrace.reporting.page import (
     insert_verification,
     render_page,
 )
+from tests.chromium import CHROMIUM, open_page
 from tests.comparison.examples import audit, point, second_audit
 from tests.gate.examples import verdict
 from tests.reporting.content import ground_truth, page_content, verification
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
@@ -71,28 +67,9 @@ def served(pages):
         server.server_close()
 
 
-def visit(address, profile):
+def visit(address):
     """Return the document after loading and what the console said."""
-    run = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-background-networking",
-            "--no-first-run",
-            "--no-proxy-server",
-            "--enable-logging=stderr",
-            f"--user-data-dir={profile}",
-            "--dump-dom",
-            address,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    run = open_page(address, "--enable-logging=stderr", "--dump-dom")
     return run.stdout, re.findall(r"^.*CONSOLE.*$", run.stderr, re.MULTILINE)
 
 
@@ -127,26 +104,26 @@ def page():
     return insert_gate(insert_verification(page, verification()), report)
 
 
-def test_it_asks_for_nothing_and_the_console_is_silent(page, tmp_path):
+def test_it_asks_for_nothing_and_the_console_is_silent(page):
     with served({"/page": page}) as (address, asked):
-        document, console = visit(address + "/page", tmp_path)
+        document, console = visit(address + "/page")
     assert "Verified:" in document
     assert console == []
     assert asked == ["/page"]
 
 
-def test_a_request_would_have_been_noticed(page, tmp_path):
+def test_a_request_would_have_been_noticed(page):
     spoiled = page.replace("</body>", '<img src="/picture.png" alt=""></body>')
     with served({"/page": spoiled}) as (address, asked):
-        _, console = visit(address + "/page", tmp_path)
+        _, console = visit(address + "/page")
     # The page's own policy stops it, and the console tells.
     assert any("Content Security Policy" in line for line in console)
     assert asked == ["/page"]
 
 
-def test_it_fits_a_phone(page, tmp_path):
+def test_it_fits_a_phone(page):
     with served({"/phone": PHONE, "/page": page}) as (address, _):
-        document, console = visit(address + "/phone", tmp_path)
+        document, console = visit(address + "/phone")
     assert console == []
     measured = dict(re.findall(r'data-(width|elements)="(\d+)"', document))
     assert int(measured["elements"]) > 1000

@@ -1,13 +1,8 @@
 """MLflow's own pages in headless Chromium: their document once it is drawn, and a picture."""
 
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+from tests.chromium import open_page
 
 _DRAWN_AFTER = 20_000
 """Milliseconds of the page's own clock, which runs on whenever nothing is loading."""
@@ -34,26 +29,5 @@ def take_picture(address: str, file: Path, *, height: int = 1400) -> None:
 
 
 def _visit(address: str, *options: str) -> str:
-    assert CHROMIUM is not None
-    with tempfile.TemporaryDirectory() as profile:
-        run = subprocess.run(
-            [
-                CHROMIUM,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
-                "--disable-background-networking",
-                "--no-first-run",
-                "--no-proxy-server",
-                f"--virtual-time-budget={_DRAWN_AFTER}",
-                f"--user-data-dir={profile}",
-                *options,
-                address,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=True,
-        )
-    return run.stdout
+    budget = f"--virtual-time-budget={_DRAWN_AFTER}"
+    return open_page(address, budget, *options, seconds=180).stdout

@@ -10,8 +10,8 @@ import pytest
 from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.card import CLOSING, OPENING
 from sourcetrace.tracking.model_version import TRAINING_DIGEST
+from tests.chromium import CHROMIUM
 from tests.services.browser import (
-    CHROMIUM,
     document,
     run_page,
     take_picture,

@@ -17,6 +17,7 @@ from typing import Any, cast
 import click
 
 from sourcetrace.alerts.outbox import one_alert
+from sourcetrace.commands.project import configure_project_here
 from sourcetrace.gate.report import Outcome
 
 PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -29,7 +30,6 @@ EXIT_CODES: Mapping[Outcome, int] = {
 }
 """Stable: schedulers depend on them. 2 is an error: there is no verdict."""
 
-_PACKAGE = "sourcetrace"
 _JUDGING_NODE = "enforce_gate"
 
 
@@ -149,18 +149,14 @@ def _run_command(names: Sequence[str], *, verbose: bool) -> click.Command:
     Raises:
         click.ClickException: If there is none, or it cannot give a verdict.
     """
-    if not Path("conf").is_dir():
-        raise click.ClickException(
-            f"{Path.cwd()} holds no folder conf. Run this command in the project's folder."
-        )
+    package = configure_project_here()
     from kedro.framework.cli.utils import find_run_command
-    from kedro.framework.project import configure_project, pipelines
+    from kedro.framework.project import pipelines
 
-    configure_project(_PACKAGE)
     _check_names(names, pipelines)
     if not verbose:
         _silence_kedro()
-    return cast(click.Command, find_run_command(_PACKAGE))
+    return cast(click.Command, find_run_command(package))
 
 
 def _given(command: click.Command, arguments: Sequence[str], file: Path | None) -> dict[str, Any]:
@@ -189,7 +185,10 @@ def _judged(
     Raises:
         click.ClickException: If there is no verdict.
     """
+    from kedro.framework.project import pipelines
+
     from sourcetrace.gate.failure import GateFailed
+    from sourcetrace.namespace import AuditNames
     from sourcetrace.tracking.run_lock import PROJECT_LOCK
 
     defaults = {} if given is None else {"default_map": {"params": given}}
@@ -205,8 +204,9 @@ def _judged(
                 click.echo(f"\n{failure}", err=True)
                 report = failure.report.model_dump(mode="json")
             else:
-                if "verdict" in made:
-                    report = made["verdict"].load()
+                verdict = AuditNames.of(pipelines[name]).full("verdict")
+                if verdict in made:
+                    report = made[verdict].load()
             _end_mlflow_run()
     if report is None:
         raise click.ClickException("The run ended without a verdict of the gate.")
@@ -222,7 +222,7 @@ def _check_names(names: Sequence[str], registered: Mapping[str, Any]) -> None:
     judging = [
         name
         for name in sorted(registered)
-        if any(node.name == _JUDGING_NODE for node in registered[name].nodes)
+        if any(node.name.rpartition(".")[2] == _JUDGING_NODE for node in registered[name].nodes)
     ]
     if not set(names) & set(judging):
         raise click.ClickException(

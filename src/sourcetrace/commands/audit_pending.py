@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from kedro.framework.project import pipelines as registered
 from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.io import DataCatalog
@@ -26,6 +27,7 @@ from sourcetrace.commands.pending_report import VersionResult, print_plan, print
 from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.checkpoints import CheckpointFolder
 from sourcetrace.gate.report import OUTCOMES
+from sourcetrace.namespace import AuditNames
 from sourcetrace.parameters import TrackingParameters
 from sourcetrace.tracking.audit_key import AuditKey, key_parts
 from sourcetrace.tracking.due_versions import PlannedVersion, plan_audits
@@ -70,6 +72,13 @@ def audit_pending(
     if "audit" not in pipelines:
         raise click.ClickException(
             f"--pending audits anew: --pipelines {','.join(pipelines)} lacks audit."
+        )
+    if namespace := AuditNames.of(registered["audit"]).namespace:
+        raise click.ClickException(
+            f"--pending knows audits without a namespace; this project's is {namespace}. Audit one "
+            "version at a time: sourcetrace audit --params "
+            f"{namespace}.tracking.registered_model.name=…,"
+            f"{namespace}.tracking.registered_model.version=…"
         )
     session: Any = KedroSession.create(env=env, runtime_params=dict(given))
     with session:

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from sourcetrace.commands.project import configure_project_here
+
 SENT, WAITS = 0, 2
 
 
@@ -21,10 +23,7 @@ SENT, WAITS = 0, 2
 @click.option("--env", help="Configuration environment that names the server.")
 def sync(env: str | None) -> None:
     """Load the project in the current folder and send what waits in it."""
-    if not Path("conf").is_dir():
-        raise click.ClickException(
-            f"{Path.cwd()} holds no folder conf. Run this command in the project's folder."
-        )
+    configure_project_here()
     from sourcetrace.core.errors import InputError
 
     try:
@@ -36,38 +35,54 @@ def sync(env: str | None) -> None:
 
 def _sync(env: str | None) -> int:
     from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
     from mlflow.tracking import MlflowClient
 
     from sourcetrace.tracking.connection import CONNECTION
     from sourcetrace.tracking.outage import is_outage, reason_of
-    from sourcetrace.tracking.send_pending import PENDING, count_pending, send_pending
+    from sourcetrace.tracking.send_pending import PENDING, Sent, count_pending, send_pending
 
-    project = Path.cwd()
-    bootstrap_project(project)
-    session: Any = KedroSession.create(project, env=env)
+    session: Any = KedroSession.create(Path.cwd(), env=env)
     with session:
         # kedro-mlflow names the server while the context is made.
-        dataset: Any = session.load_context().catalog["audit_log"]
-        log: Path = dataset.path
-        files = {"pending": log.parent / PENDING, "log": log}
-        if not count_pending(**files):
+        logs = _histories(session.load_context().catalog)
+        places = [{"pending": log.parent / PENDING, "log": log} for log in logs]
+        count = sum(count_pending(**files) for files in places)
+        if not count:
             click.echo("Nothing waits.")
             return SENT
+        sent = Sent()
         try:
             if CONNECTION.reason is not None:
-                return _still_away(CONNECTION.reason, count_pending(**files))
-            sent = send_pending(MlflowClient(), **files, progress=click.echo)
+                return _still_away(CONNECTION.reason, count)
+            for files in places:
+                send_pending(MlflowClient(), **files, sent=sent, progress=click.echo)
         except Exception as error:
             if not is_outage(error):
                 raise
-            return _still_away(reason_of(error), count_pending(**files))
+            return _still_away(reason_of(error), sum(count_pending(**files) for files in places))
     click.echo(f"Sent {_number(sent.runs, 'run')} and {_number(sent.audits, 'audit')}.")
     for name in sorted(sent.writing):
         click.echo(f"Run {name} is still being written: send it when it has ended.")
     for problem in sent.problems:
         click.echo(problem, err=True)
     return WAITS if sent.problems else SENT
+
+
+def _histories(catalog: Any) -> list[Path]:
+    """Return where the histories of audits are: a project may have several, by namespace.
+
+    Raises:
+        InputError: If there is none.
+    """
+    from sourcetrace.core.errors import InputError
+
+    found = [catalog[name].path for name in sorted(catalog) if name.split(".")[-1] == "audit_log"]
+    if not found:
+        raise InputError(
+            "The catalog has no entry audit_log, and none under a namespace: nothing is audited in "
+            "this project. `sourcetrace adopt` writes the entries."
+        )
+    return found
 
 
 def _still_away(reason: str, count: int) -> int:

@@ -51,20 +51,25 @@ def send_pending(
     *,
     pending: Path,
     log: Path,
+    sent: Sent | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Sent:
-    """Send everything that waits.
+    """Send everything that waits beside a history.
 
     Args:
         client: Of the tracking server.
         pending: File of the audits that wait.
         log: The history of audits, beside which the runs wait.
+        sent: What was sent before, to which this is added.
         progress: Called with a line for each that is sent.
+
+    Returns:
+        What came of it.
 
     Raises:
         Exception: What the server's absence raised, see `outage.is_outage`.
     """
-    sent = Sent()
+    sent = sent or Sent()
     with sending(pending), CONNECTION.only_server():
         journals = _send_runs(client, log.parent / FOLDER, sent, progress)
         try:
