@@ -7,8 +7,8 @@ Every measurement is a process of its own, one after the other, the packages in 
 medians are printed with their range. Stages are timed inside the process, so that starting Python
 and reading the data count for nobody; peak memory holds them for everybody.
 
-Peers: kronfluence 1.0.1 (EK-FAC fit and pairwise scores of one checkpoint), and the collectors of
-bergson 2.5.1 (fit alone, linear layers alone: see speed_bergson.py). They are installed into
+Peers: EK-FAC fit and pairwise scores of one checkpoint by kronfluence 1.0.1, and by the collectors
+of bergson 2.5.1, which take linear layers alone. They are installed into
 virtual environments under --environments, on top of this interpreter's torch, and kept there.
 
 The MLP takes its data from DIR/data.npz (Gaussian inputs without --ground-truth) and is trained
@@ -66,14 +66,12 @@ class Contestant:
         python: Its interpreter.
         module: Measures one run.
         arguments: Of the module, without folder and files.
-        has_scores: Whether it computes scores, or fits the curvature alone.
     """
 
     name: str
     python: Path | str
     module: str
     arguments: tuple[object, ...]
-    has_scores: bool = True
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -177,7 +175,6 @@ def _contestants(given: argparse.Namespace) -> list[Contestant]:
                 make_environment(home, requirement, without=_NOT_NEEDED.get(peer, ())),
                 f"benchmarks.speed_{peer}",
                 (*labels, "--batch-size", peer_size),
-                has_scores=peer != "bergson",
             )
         )
     return found
@@ -192,8 +189,7 @@ def _measure_in_turn(
         for one in contestants:
             with console.status(f"{one.name}, run {repeat + 1} of {repeats}"):
                 file = _scores_file(folder, one.name, repeat)
-                scores = ("--scores", file) if one.has_scores else ()
-                arguments = [folder, *one.arguments, *scores, "--seed", repeat]
+                arguments = [folder, *one.arguments, "--scores", file, "--seed", repeat]
                 found = measure_in_process(one.python, one.module, arguments, threads=threads)
                 runs[one.name].append(found)
     return {
@@ -202,7 +198,7 @@ def _measure_in_turn(
             tuple(
                 torch.load(_scores_file(folder, one.name, repeat), weights_only=True)
                 # Two tell how far draws alone move them.
-                for repeat in range(min(repeats, 2) if one.has_scores else 0)
+                for repeat in range(min(repeats, 2))
             ),
         )
         for one in contestants
@@ -231,7 +227,7 @@ def _comparisons(workload: str, names: Sequence[str]) -> list[Comparison]:
             Comparison(
                 "(b) EK-FAC fit and pairwise scores, one checkpoint: Source, influence functions",
                 STAGES,
-                (SOURCE_OF_ONE, *everybody[:3]),
+                (SOURCE_OF_ONE, *everybody),
             ),
             Comparison(
                 "(c) Source, six checkpoints in three segments, and influence functions of one",
@@ -260,8 +256,6 @@ def _print_exact(
             measure_in_process(own.python, own.module, arguments, threads=given.threads)
         exact[own.name] = torch.load(file, weights_only=True)
     for one in contestants:
-        if not one.has_scores:
-            continue
         expected = exact.get(one.name, exact[OURS])
         found = measured[one.name].scores[0][: expected.shape[0], : expected.shape[1]]
         console.print(

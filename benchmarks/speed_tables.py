@@ -18,7 +18,7 @@ class Measured:
 
     Attributes:
         runs: One or more.
-        scores: Of the first two, [Q, N] each; none where it computes none.
+        scores: Of the first two, [Q, N] each.
     """
 
     runs: tuple[Measurement, ...]
@@ -64,7 +64,6 @@ def comparison_table(comparison: Comparison, measured: Mapping[str, Measured]) -
     for name in comparison.names:
         other = measured[name]
         costs, reference = _costs(other, comparison.stages), _costs(first, comparison.stages)
-        correlated = whole and other.scores and first.scores
         table.add_row(
             name,
             _range(costs, lambda cost: cost.wall),
@@ -72,7 +71,7 @@ def comparison_table(comparison: Comparison, measured: Mapping[str, Measured]) -
             _range(costs, lambda cost: cost.peak_bytes / _MIB, digits=0),
             _ratio(costs, reference, lambda cost: cost.wall),
             _ratio(costs, reference, lambda cost: cost.cpu),
-            f"{pearson(other.scores[0], first.scores[0]):.5f}" if correlated else "",
+            f"{pearson(other.scores[0], first.scores[0]):.5f}" if whole else "",
             f"{pearson(*other.scores):.5f}" if whole and len(other.scores) > 1 else "",
         )
     return table
@@ -87,9 +86,6 @@ def stage_table(measured: Mapping[str, Measured]) -> Table:
     for name, one in measured.items():
         cells = []
         for stage in STAGES:
-            if stage not in one.runs[0].costs:
-                cells.append("not run")
-                continue
             costs = _costs(one, (stage,))
             cells.append(
                 f"{median(cost.wall for cost in costs):.2f} / "
