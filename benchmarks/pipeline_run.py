@@ -115,7 +115,7 @@ def run_pipeline(
         solve=SolveSettings(**attribution.astra.model_dump()),
         projection_dimension=attribution.projection_dimension,
         tolerance=attribution.tolerance if tolerance is None else tolerance,
-        precision=attribution.precision,
+        precision=attribution.precision.scores,
     )
     kept = []
     for block in source.blocks():

@@ -83,6 +83,22 @@ class SolveParameters(_Parameters):
     examples: int = Field(default=2048, ge=1)
 
 
+class PrecisionParameters(_Parameters):
+    """Precision of three kinds of work; a lower one's error is measured, logged and in MLflow.
+
+    Attributes:
+        passes: Of forward and backward passes: `bfloat16` is autocast, `tf32` is TensorFloat-32 on
+            a GPU that has it.
+        curvature: Of the products that make up covariances and corrected eigenvalues.
+        scores: Of the products of queries and training gradients, used where the tolerance allows
+            its error.
+    """
+
+    passes: Literal["float32", "tf32", "bfloat16"] = "float32"
+    curvature: Literal["float32", "tf32"] = "float32"
+    scores: Literal["float32", "tf32", "bfloat16"] = "float32"
+
+
 class AttributionParameters(_Parameters):
     """Which method scores, and where it runs.
 
@@ -95,8 +111,7 @@ class AttributionParameters(_Parameters):
         projection_dimension: Of the gradients that `trak` projects.
         tolerance: Relative error of the scores up to which filters may be shortened; 0 takes
             them exactly.
-        precision: Of the products of queries and training gradients; `bfloat16` is used where the
-            tolerance allows its error.
+        precision: Of passes, curvature and scores.
     """
 
     method: Method = "scaled_source"
@@ -106,7 +121,7 @@ class AttributionParameters(_Parameters):
     astra: SolveParameters = SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: PrecisionParameters = PrecisionParameters()
 
 
 class EnsembleParameters(_Parameters):

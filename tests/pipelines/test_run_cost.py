@@ -8,7 +8,11 @@ import torch
 
 from sourcetrace.core import batch_size
 from sourcetrace.core.errors import InputError
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    GradientParameters,
+    PrecisionParameters,
+)
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import choose_batch_size, extract_gradients
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
@@ -60,6 +64,26 @@ def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog
     assert took == pytest.approx(sum(costs.values()) - queries, rel=1e-3)
     for name in ("eigendecompositions", "corrected_eigenvalues", "scoring", "self_influence"):
         assert metrics[f"cost.{name}.seconds_estimated"]["value"] > 0
+
+
+def test_lower_precisions_say_their_error(inputs, caplog):
+    precision = PrecisionParameters(passes="bfloat16", curvature="tf32", scores="tf32")
+    lower = AttributionParameters(device="cpu", precision=precision)
+    with caplog.at_level(logging.INFO):
+        metrics = run(inputs | {"attribution": lower})
+    assert 1e-4 < metrics["precision_error.passes"]["value"] < 0.1
+    assert metrics["precision_error.curvature"]["value"] < 1e-4
+    assert "attribution.precision.passes: bfloat16 is off by" in caplog.text
+    assert "attribution.precision.curvature: tf32 is off by" in caplog.text
+    assert "Scores are multiplied in tf32; on a sample of pairs they are off by" in caplog.text
+    assert not any(name.startswith("precision_error") for name in run(inputs))
+
+
+def test_stages_of_different_precisions_do_not_mix(inputs):
+    *_, covariances, _ = extract_gradients(**inputs)
+    lower = AttributionParameters(device="cpu", precision=PrecisionParameters(passes="bfloat16"))
+    with pytest.raises(InputError, match="gradient_extraction"):
+        fit_curvature(covariances=covariances, **(inputs | {"attribution": lower}))
 
 
 def test_methods_without_curvature_have_no_fit_to_pay_for(inputs):

@@ -47,7 +47,8 @@ class ForwardPass:
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
             _check(layer, site, call, examples)
-            return layer.inputs_of(self._modules[site.module], call.inputs, site)
+            values = self._recorded(call.inputs)
+            return layer.inputs_of(self._modules[site.module], values, site)
 
         return {layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._layers}
 
@@ -58,7 +59,8 @@ class ForwardPass:
             calls = self._calls_of(layer)
             if len(calls) == 1:
                 ((site, call),) = calls
-                pixels = layer.pixels_of(self._modules[site.module], call.inputs, site)
+                values = self._recorded(call.inputs)
+                pixels = layer.pixels_of(self._modules[site.module], values, site)
                 if pixels is not None:
                     found[layer.name] = pixels
         return found
@@ -79,7 +81,7 @@ class ForwardPass:
             gradient = gradients[id(call)]
             if gradient is None:  # one of several calls does not reach the loss
                 gradient = torch.zeros(call.output_shape, dtype=loss.dtype, device=loss.device)
-            laid_out = gradient.reshape(call.output_shape)
+            laid_out = self._recorded(gradient).reshape(call.output_shape)
             return layer.output_gradients_of(self._modules[site.module], laid_out, site)
 
         for layer in self._layers:
@@ -100,6 +102,10 @@ class ForwardPass:
             )
             for layer in self._layers
         }
+
+    def _recorded(self, values: Tensor) -> Tensor:
+        """Return what a pass left in the model's precision; passes under autocast leave less."""
+        return values.to(self._dtype) if values.is_floating_point() else values
 
     def _calls_of(self, layer: Layer) -> list[tuple[Site, Call]]:
         return [(site, call) for site in layer.sites for call in self._calls.get(site.key, ())]

@@ -6,6 +6,7 @@ example signals. The cache is only a memo: what it does not hold is computed aga
 same numbers. A batch that does not fit into memory is run in parts (`core.halving`).
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ from sourcetrace.core.passes import (
     join_training,
     query_passes,
     training_passes,
+)
+from sourcetrace.core.precision import (
+    DoubledObjective,
+    Precision,
+    RoundedObjective,
+    products_in,
 )
 from sourcetrace.core.work import Work
 
@@ -121,6 +128,7 @@ class GradientSource:
         batch_size: Examples a block.
         seed: Of the sampled labels and the dropout masks.
         device: Where the model runs.
+        precision: Of the passes.
 
     Attributes:
         passes: Passes through the model so far.
@@ -139,8 +147,10 @@ class GradientSource:
         batch_size: int,
         seed: int,
         device: torch.device,
+        precision: Precision = "float32",
     ) -> None:
         self.objective = objective
+        self.precision = precision
         self.coverage = coverage
         self.training = training
         self.batch_size = batch_size
@@ -150,10 +160,36 @@ class GradientSource:
         self._model = model.to(device).eval()
         self._load_weights = load_weights
         self._cache = cache
+        self._rounding = (
+            RoundedObjective(objective, device, self.dtype)
+            if precision == "bfloat16"
+            else objective
+        )
         self._loaded: str | None = None
         self._halving = Halving()
         self.passes = Passes()
         self.work = Work(device)
+
+    def exactly(self) -> "GradientSource":
+        """Return the same with passes in float32, for `compute` and no cached block."""
+        return self._with(self._model, self.objective)
+
+    def doubled(self) -> "GradientSource":
+        """Return the same with a copy of the model in float64, for `compute` as well."""
+        return self._with(copy.deepcopy(self._model).double(), DoubledObjective(self.objective))
+
+    def _with(self, model: nn.Module, objective: Objective) -> "GradientSource":
+        return GradientSource(
+            model=model,
+            objective=objective,
+            coverage=self.coverage,
+            training=self.training,
+            load_weights=self._load_weights,
+            cache=self._cache,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            device=self.device,
+        )
 
     def blocks(self) -> list[Block]:
         """Return the blocks of the training examples."""
@@ -209,10 +245,10 @@ class GradientSource:
 
     def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
         batch = self.training.batch(rows.tolist(), self.device)
-        with self.thinned(point, examples=len(rows)):
+        with self.thinned(point, examples=len(rows)), products_in(self.precision):
             passed = training_passes(
                 self.model_at(point),
-                self.objective,
+                self._rounding,
                 self.coverage.layers,
                 batch,
                 rows=rows,
@@ -274,10 +310,10 @@ class GradientSource:
         numbers = rows.tolist()
         batch = self.training.batch(numbers, self.device)
         purpose = point.draws or point.id
-        with self.thinned(point, examples=len(rows)):
+        with self.thinned(point, examples=len(rows)), products_in(self.precision):
             found = gradients_alone(
                 self.model_at(point),
-                self.objective,
+                self._rounding,
                 self.coverage.layers,
                 batch,
                 count=len(rows),
@@ -301,10 +337,10 @@ class GradientSource:
 
     def _query_passes(self, queries: Examples, point: EvaluationPoint, rows: Tensor) -> QueryPasses:
         batch = queries.batch(rows.tolist(), self.device)
-        with self.thinned(point, examples=len(rows)):
+        with self.thinned(point, examples=len(rows)), products_in(self.precision):
             passed = query_passes(
                 self.model_at(point),
-                self.objective,
+                self._rounding,
                 self.coverage.layers,
                 batch,
                 rows=rows,

@@ -25,10 +25,11 @@ from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.methods import Method
 from sourcetrace.core.plan import AttributionPlan, Member
+from sourcetrace.core.precision import Precision, products_in
 from sourcetrace.core.representations import representations
 from sourcetrace.core.scoring import Response
 from sourcetrace.core.self_influence import SelfInfluence
-from sourcetrace.core.short_responses import Precision, ScoreCheck, short_responses
+from sourcetrace.core.short_responses import ScoreCheck, short_responses
 from sourcetrace.core.trak import TrakFit, fit_trak
 
 
@@ -51,16 +52,19 @@ class FrameScorer:
         member: Segments and filters.
         curvatures: EK-FAC of every segment.
         responses: Of the queries, by segment and layer.
+        precision: Of the products with them.
     """
 
     source: GradientSource
     member: Member
     curvatures: Sequence[SegmentCurvature | None]
     responses: Sequence[Mapping[str, Response]]
+    precision: Precision = "float32"
 
     def scores(self, block: Block) -> BlockScores:
         """Return every segment's share."""
-        return score_block_by_checkpoint(self.source, self.member, self.responses, block)
+        with products_in(self.precision):
+            return score_block_by_checkpoint(self.source, self.member, self.responses, block)
 
     def self_influence(self, block: Block) -> Tensor:
         """Return every segment's share of the self-influence, by EK-FAC, [segments, n]."""
@@ -199,6 +203,6 @@ def make_scorer(
             responses, check = short_responses(
                 source, gradients, member, fitted, tolerance=tolerance, precision=precision
             )
-            members.append(FrameScorer(source, member, fitted, responses))
+            members.append(FrameScorer(source, member, fitted, responses, check.precision))
             checks.append(check)
     return MeanScorer(members, solves, checks)

@@ -8,7 +8,6 @@ layers and segments, must be within the tolerance; the sums are made again, long
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +18,10 @@ from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import Gradients, LayerGradient
 from sourcetrace.core.plan import Member, PlannedSegment
+from sourcetrace.core.precision import Precision, products_in
 from sourcetrace.core.samples import sample_gradients, spread
 from sourcetrace.core.scoring import Response, Vectors, checkpoint_scores, walk
 from sourcetrace.core.short_walk import walk_short
-
-Precision = Literal["float32", "bfloat16"]
 
 _QUERIES = 4
 _EXAMPLES = 64
@@ -114,11 +112,8 @@ def short_responses(
         aim *= _TIGHTER
     responses = _written_out(responses, queries)
     if rounded:
-        lower = [
-            {name: _rounded(one, precision) for name, one in segment.items()}
-            for segment in responses
-        ]
-        refused = sample.error(lower)
+        lower = responses if precision == "tf32" else _rounded(responses)
+        refused = sample.error(lower, precision)
         if refused <= tolerance:
             return lower, ScoreCheck(refused, tolerance, choices, precision)
     return responses, ScoreCheck(error, tolerance, choices, refused=refused)
@@ -159,14 +154,17 @@ def _positions(query: LayerGradient) -> int:
     return query.terms if isinstance(query, FactoredGradient) else 1
 
 
-def _rounded(response: Response, precision: Precision) -> Response:
-    """Return the measurements' rows in a lower precision; the mean loss's stays as it is."""
-    dtype: torch.dtype = getattr(torch, precision)
-    if isinstance(response, tuple):
-        return (response[0].to(dtype), *response[1:])
-    if isinstance(response, FactoredGradient):
-        return response.to(dtype)
-    return (response[:-1].to(dtype), response[-1:])
+def _rounded(responses: Sequence[Mapping[str, Response]]) -> list[dict[str, Response]]:
+    """Return the measurements' rows in bfloat16; the mean loss's stays as it is."""
+
+    def lower(response: Response) -> Response:
+        if isinstance(response, tuple):
+            return (response[0].to(torch.bfloat16), *response[1:])
+        if isinstance(response, FactoredGradient):
+            return response.to(torch.bfloat16)
+        return (response[:-1].to(torch.bfloat16), response[-1:])
+
+    return [{name: lower(one) for name, one in segment.items()} for segment in responses]
 
 
 def _responses(
@@ -229,13 +227,16 @@ class _Sample:
         }
         return _scores(query_responses(chosen, self._member, self._curvatures), self._gradients)
 
-    def error(self, responses: Sequence[Mapping[str, Response]]) -> float:
-        """Return ‖s − s_exact‖ / ‖s_exact‖ over all segments."""
+    def error(
+        self, responses: Sequence[Mapping[str, Response]], precision: Precision = "float32"
+    ) -> float:
+        """Return ‖s − s_exact‖ / ‖s_exact‖ over all segments, s multiplied in a precision."""
         chosen = [
             {name: _rows(response, self._rows) for name, response in segment.items()}
             for segment in responses
         ]
-        found = _scores(chosen, self._gradients)
+        with products_in(precision):
+            found = _scores(chosen, self._gradients)
         off = sum(
             float((one - other).double().square().sum())
             for one, other in zip(found, self._exact, strict=True)

@@ -109,3 +109,14 @@ def _seconds(seconds: float) -> str:
     if seconds < 0.95:  # noqa: PLR2004
         return f"{seconds:.1g} s"
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"  # noqa: PLR2004
+
+
+def report_precision(kind: str, precision: str, error: float) -> dict[str, Any]:
+    """Log how far a lower precision is from float64 and return it as a metric."""
+    logger.info(
+        "attribution.precision.%s: %s is off by %.1e of its size, on examples of this run",
+        kind,
+        precision,
+        error,
+    )
+    return {f"precision_error.{kind}": {"value": error, "step": 0}}

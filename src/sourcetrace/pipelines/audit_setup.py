@@ -97,6 +97,7 @@ def set_up_audit(
         batch_size=batch_size or 1,
         seed=attribution.seed,
         device=device,
+        precision=attribution.precision.passes,
     )
     if gradients.batch_size != "auto":
         source.batch_size = gradients.batch_size
@@ -110,6 +111,8 @@ def set_up_audit(
         attribution.seed,
         ensemble.dropout_masks,
         device.type,
+        attribution.precision.passes,
+        attribution.precision.curvature,
         sorted(trained_parameters(segments)),
         train_table.hash_rows(seed=0).to_list(),
         # The only method whose curvature depends on what is asked.

@@ -47,7 +47,9 @@ def fit_curvature(
     from sourcetrace.core.attribution import fit_segment, visits
     from sourcetrace.core.curvature_scale import scale_curvature
     from sourcetrace.core.memory import start_peak
-    from sourcetrace.pipelines.accounting import report_work
+    from sourcetrace.core.precision import products_in
+    from sourcetrace.core.precision_check import curvature_error
+    from sourcetrace.pipelines.accounting import report_precision, report_work
     from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 
     setup = set_up_audit(
@@ -67,6 +69,7 @@ def fit_curvature(
         return StageResult(setup.identity, []), _spectra([], []), {}
     sums = covariances.of(setup.identity, stage="gradient_extraction")
     start_peak(source.device)
+    precision = attribution.precision.curvature
     segments: list[Any] = []
     walked: list[tuple[float, Any]] = []
     with source.work.stage("ekfac_fitting"):
@@ -75,7 +78,7 @@ def fit_curvature(
         ):
             found = visits(source, planned.points)
             units = sum(len(point.rows(block)) for point, block in found)
-            with source.work.counted("fitted segment", units=units):
+            with source.work.counted("fitted segment", units=units), products_in(precision):
                 segments.append(
                     fit_segment(
                         source,
@@ -91,6 +94,9 @@ def fit_curvature(
             with source.work.counted("scaled curvature", units=1):
                 walked = scale_curvature(source, plan, segments, setup.queries)
     metrics = report_work(source, "ekfac_fitting")
+    if precision != "float32":
+        error = curvature_error(source, plan.segments[-1], segments[-1], precision=precision)
+        metrics |= report_precision("curvature", precision, error)
     numbers = [planned.segment.number for planned in plan.segments]
     if not walked:
         return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics

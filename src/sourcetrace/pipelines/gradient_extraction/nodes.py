@@ -78,7 +78,9 @@ def extract_gradients(
     from sourcetrace.core.attribution import visits
     from sourcetrace.core.covariance import RunningCovariances
     from sourcetrace.core.memory import start_peak
-    from sourcetrace.pipelines.accounting import report_cost, report_work
+    from sourcetrace.core.precision import products_in
+    from sourcetrace.core.precision_check import passes_error
+    from sourcetrace.pipelines.accounting import report_cost, report_precision, report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
     setup = set_up_audit(
@@ -96,6 +98,10 @@ def extract_gradients(
     source, plan = setup.source, setup.plan
     policy, cost = _plan_costs(setup, gradients, attribution)
     metrics = report_cost(source, cost)
+    curvature_precision = attribution.precision.curvature
+    if source.precision != "float32":
+        error = passes_error(source, plan.points[-1])
+        metrics |= report_precision("passes", source.precision, error)
     gradient_cache.restart(policy)
     start_peak(source.device)
     tables: list[pl.DataFrame] = []
@@ -115,8 +121,10 @@ def extract_gradients(
                     checkpoint_id=pl.lit("+".join(point.checkpoints))
                 )
             )
-            running[point.id].add(extraction.covariances)
-        covariances = {name: one.sums() for name, one in running.items()}
+            with products_in(curvature_precision):
+                running[point.id].add(extraction.covariances)
+        with products_in(curvature_precision):
+            covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
             signals, *_ = source.query_gradients(setup.queries, point, block)
             _refuse_infinite(signals, query_table, "as a query")

@@ -45,8 +45,8 @@ def check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
     refused = [check.refused for check in checks if check.refused is not None]
     if refused:
         logger.warning(
-            "attribution.precision: bfloat16 would be off by %.1e on a sample of pairs, more than "
-            "attribution.tolerance, %g: float32 is used. Raise the tolerance to accept it.",
+            "attribution.precision.scores: scores would be off by %.1e on a sample of pairs, more "
+            "than attribution.tolerance, %g: float32 is used. Raise the tolerance to accept it.",
             max(refused),
             checks[0].tolerance,
         )

@@ -91,7 +91,7 @@ def score_examples(
             solve=SolveSettings(**attribution.astra.model_dump()),
             projection_dimension=attribution.projection_dimension,
             tolerance=attribution.tolerance,
-            precision=attribution.precision,
+            precision=attribution.precision.scores,
             report=lambda segment, iteration, residual: logger.info(
                 "ASTRA segment %d of %d, iteration %d, residual %.2g",
                 segment,

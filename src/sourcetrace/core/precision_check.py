@@ -1,0 +1,79 @@
+"""How far passes and curvature in a lower precision are from float64, on examples of the run."""
+
+import logging
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature import SegmentCurvature
+from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradients import from_tensors
+from sourcetrace.core.plan import PlannedSegment
+from sourcetrace.core.precision import Precision, cast, products_in
+from sourcetrace.core.samples import spread
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 4
+"""Each is a gradient of the model's size, twice, in float64."""
+
+
+def passes_error(source: GradientSource, point: EvaluationPoint) -> float:
+    """Return ‖g − g_exact‖ / ‖g_exact‖ of some examples' gradients, all layers together.
+
+    Held against a copy of the model in float64; against float32 where the task cannot run that,
+    which the log then says.
+
+    Args:
+        source: Whose precision it is.
+        point: The weights.
+    """
+    rows = spread(point.examples, _EXAMPLES)
+    found = source.compute(point, rows, sampled=False)
+    try:
+        exact = source.doubled().compute(point, rows, sampled=False)
+    except (RuntimeError, TypeError, ValueError) as error:
+        logger.warning(
+            "The task does not run in float64 (%s): passes are held against float32.", error
+        )
+        exact = source.exactly().compute(point, rows, sampled=False)
+    return _ratio(
+        (found[name].dense().double(), one.dense().double()) for name, one in exact.items()
+    )
+
+
+def curvature_error(
+    source: GradientSource,
+    planned: PlannedSegment,
+    curvature: SegmentCurvature,
+    *,
+    precision: Precision,
+) -> float:
+    """Return the relative error of some examples' squares in the eigenbasis, which make up Λ.
+
+    Args:
+        source: Gives their gradients.
+        planned: The segment.
+        curvature: Of which the eigenbases count.
+        precision: In which they are rotated.
+    """
+    rows = spread(planned.examples, _EXAMPLES)
+    gradients = source.compute(planned.points[-1], rows, sampled=True)
+    pairs = []
+    for name, block in curvature.items():
+        gradient, basis = gradients[name], block.basis
+        with products_in(precision):
+            found = gradient.rotated_squares(basis.inputs, basis.outputs)
+        exact = from_tensors(cast({**gradient.tensors()}, torch.float64))
+        inputs, outputs = cast((basis.inputs, basis.outputs), torch.float64)
+        pairs.append((found.double(), exact.rotated_squares(inputs, outputs)))
+    return _ratio(pairs)
+
+
+def _ratio(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    off, whole = 0.0, 0.0
+    for found, exact in pairs:
+        off += float((found - exact).square().sum())
+        whole += float(exact.square().sum())
+    return (off / whole) ** 0.5 if whole else 0.0

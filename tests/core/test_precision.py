@@ -1,0 +1,195 @@
+"""Lower precisions: where they hold, and that their error is the one that is said."""
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sourcetrace.core import scorers
+from sourcetrace.core.attribution import fit_segment
+from sourcetrace.core.examples import Block, Examples
+from sourcetrace.core.factored_gradient import FactoredGradient
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.precision import products_in
+from sourcetrace.core.precision_check import curvature_error, passes_error
+from sourcetrace.core.scorers import FrameScorer
+from sourcetrace.core.short_responses import ScoreCheck
+from sourcetrace.tasks import ClassificationTask
+from tests.core.test_transformer import transformer_case
+from tests.tiny import (
+    CPU,
+    KeepsNothing,
+    attribute,
+    case_plan,
+    covariances_at,
+    gradient_source,
+    tiny_case,
+    wide_case,
+)
+
+FLAGS = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+
+
+def flags():
+    return [one.fp32_precision for one in FLAGS]
+
+
+def single(case):
+    """Return a case in float32."""
+
+    def cast(values):
+        return values.float() if values.is_floating_point() else values
+
+    states = {
+        name: {key: cast(value) for key, value in state.items()}
+        for name, state in case.states.items()
+    }
+    images, queries = cast(case.images), cast(case.query_images)
+    return replace(
+        case, model=case.model.float(), states=states, images=images, query_images=queries
+    )
+
+
+CASES = {"convolutions": tiny_case, "transformer": transformer_case}
+
+
+def source_of(case, precision, task=None):
+    task = task or ClassificationTask()
+    plain = gradient_source(case, task, cache=KeepsNothing())
+    return GradientSource(
+        model=case.model,
+        objective=task,
+        coverage=plain.coverage,
+        training=plain.training,
+        load_weights=case.states.__getitem__,
+        cache=KeepsNothing(),
+        batch_size=3,
+        seed=5,
+        device=CPU,
+        precision=precision,
+    )
+
+
+def point_of(case):
+    return case_plan(case, "source", segments=1).points[-1]
+
+
+def test_products_are_rounded_where_it_is_said_alone_and_the_flags_go_back():
+    before = flags()
+    with products_in("tf32"):
+        assert flags() == ["tf32", "tf32"]
+        with suppress(ZeroDivisionError), products_in("float32"):
+            assert flags() == ["ieee", "ieee"]
+            raise ZeroDivisionError
+        assert flags() == ["tf32", "tf32"]
+    assert flags() == before
+
+
+class Watching(ClassificationTask):
+    """Notes the flags in which the model runs, and what the losses get."""
+
+    def __init__(self):
+        super().__init__()
+        self.ran, self.got = [], set()
+
+    def forward(self, model, batch):
+        self.ran.append((flags()[0], torch.is_autocast_enabled("cpu")))
+        return super().forward(model, batch)
+
+    def train_loss(self, outputs, batch):
+        self.got.add((outputs.dtype, torch.is_autocast_enabled("cpu")))
+        return super().train_loss(outputs, batch)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        ("float32", ("ieee", False)),
+        ("tf32", ("tf32", False)),
+        ("bfloat16", ("ieee", True)),
+    ],
+)
+def test_all_passes_run_in_their_precision_and_losses_in_float32(precision, expected):
+    case, task = single(tiny_case()), Watching()
+    source, point = source_of(case, precision, task), point_of(case)
+    task.ran.clear()
+    source.extract(point, Block(0, 3))
+    source.gradients(point, Block(0, 3))
+    queries = Examples(list(zip(case.query_images, case.query_labels, strict=True)),
+                       ["a", "b", "c"], task.collate)  # fmt: skip
+    source.query_gradients(queries, point, Block(0, 2))
+    assert task.ran == [expected] * 3
+    assert task.got == {(torch.float32, False)}
+
+
+@pytest.mark.parametrize("make_case", CASES.values(), ids=CASES)
+def test_passes_in_bfloat16_are_off_by_what_is_said_and_leave_float32(make_case):
+    case = single(make_case())
+    source, point = source_of(case, "bfloat16"), point_of(case)
+    error = passes_error(source, point)
+    assert 1e-3 < error < 0.1
+    assert passes_error(source_of(case, "float32"), point) < 1e-5
+    rounded, whole = (
+        one.extract(point, Block(0, 8)) for one in (source, source_of(case, "float32"))
+    )
+    off = torch.stack(
+        [
+            (rounded.gradients[name].dense() - layer.dense()).square().sum()
+            for name, layer in whole.gradients.items()
+        ]
+    ).sum()
+    size = torch.stack([one.dense().square().sum() for one in whole.gradients.values()]).sum()
+    assert error / 3 < float((off / size).sqrt()) < 3 * error
+    for layer in rounded.gradients.values():
+        assert layer.dense().dtype == torch.float32
+
+
+def test_a_task_that_cannot_run_in_float64_is_held_against_float32(caplog):
+    class Narrow(ClassificationTask):
+        def forward(self, model, batch):
+            return super().forward(model, (batch[0].float(), *batch[1:]))
+
+    case = single(tiny_case())
+    with caplog.at_level(logging.WARNING):
+        error = passes_error(source_of(case, "bfloat16", Narrow()), point_of(case))
+    assert "passes are held against float32" in caplog.text
+    assert error == pytest.approx(
+        passes_error(source_of(case, "bfloat16"), point_of(case)), rel=0.1
+    )
+
+
+def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch):
+    case = single(tiny_case())
+    source = source_of(case, "float32")
+    plan = case_plan(case, "source", segments=1)
+    planned = plan.segments[0]
+    sums = {point.id: covariances_at(source, point) for point in planned.points}
+    fitted = fit_segment(source, planned, sums)
+    assert curvature_error(source, planned, fitted, precision="tf32") < 1e-5
+    true = FactoredGradient.rotated_squares
+
+    def rounded(gradient, *bases):
+        off = 1.01 if flags()[0] == "tf32" and gradient.inputs.dtype == torch.float32 else 1.0
+        return off * true(gradient, *bases)
+
+    monkeypatch.setattr(FactoredGradient, "rotated_squares", rounded)
+    layers = source.compute(planned.points[-1], planned.examples[:1], sampled=True).values()
+    assert any(isinstance(layer, FactoredGradient) for layer in layers)
+    error = curvature_error(source, planned, fitted, precision="tf32")
+    assert 1e-3 < error <= 0.0101
+    assert curvature_error(source, planned, fitted, precision="float32") < 1e-5
+
+
+def test_scores_in_tf32_are_checked_and_multiplied_in_it(monkeypatch):
+    found = attribute(wide_case(), precision="tf32")
+    (check,) = found.checks
+    assert isinstance(check, ScoreCheck)
+    assert check.precision == "tf32"
+    assert check.error <= check.tolerance
+    seen = []
+    monkeypatch.setattr(scorers, "score_block_by_checkpoint", lambda *_: seen.append(flags()[0]))
+    for precision in ("float32", "tf32"):
+        FrameScorer(None, None, (), (), precision).scores(Block(0, 1))
+    assert seen == ["ieee", "tf32"]
