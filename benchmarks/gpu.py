@@ -18,7 +18,7 @@ Not yet run on a GPU: only the CPU path is tested.
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,6 +44,7 @@ from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
 from sourcetrace.core.gradients import per_example_gradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import make_plan
+from sourcetrace.core.precision import Precision, products_in
 from sourcetrace.core.scorers import make_scorer
 from sourcetrace.core.segments import CheckpointRecord, partition
 
@@ -101,6 +102,7 @@ class Case:
         model: With random weights.
         training, queries: Random examples.
         batch_size: Examples a forward pass.
+        precision: Of passes and products.
     """
 
     name: str
@@ -108,13 +110,13 @@ class Case:
     training: Examples
     queries: Examples
     batch_size: int
+    precision: Precision = "float32"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table a network."""
     given = _parse(arguments)
     device = torch.device(given.device)
-    torch.set_float32_matmul_precision("highest" if given.precision == "float32" else "high")
     torch.manual_seed(0)
     print(describe_machine())
     if device.type == "cuda":
@@ -123,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, rate in rates.items():
         print(f"{name}: {rate / 1e12:.3f} TFLOP/s ({given.matrix_size} × {given.matrix_size})")
     for name in given.networks:
-        case = mlp_case(given, device) if name == "mlp" else decoder_case(given, device)
+        made = mlp_case(given, device) if name == "mlp" else decoder_case(given, device)
+        case = replace(made, precision=given.precision)
         print(f"\n{describe(case)}; products in {given.precision}")
         for line in measure(case, device, rates, repeats=given.repeats, warm_up=given.warm_up):
             print(line)
@@ -178,6 +181,11 @@ def run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
         device: Where its model is.
         timer: Measures the stages.
     """
+    with products_in(case.precision, device):
+        return _run_stages(case, device, timer)
+
+
+def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     objective = Objective()
     state = {name: value.clone() for name, value in case.model.state_dict().items()}
     probe = case.training.batch([0, 1], device)
@@ -191,6 +199,7 @@ def run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
         batch_size=case.batch_size,
         seed=0,
         device=device,
+        precision=case.precision,
     )
     record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
     count = len(case.training)
@@ -201,7 +210,13 @@ def run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     blocks = _fit(source, point, timer)
     with timer.stage(QUERIES):
         scorer = make_scorer(
-            "influence", source, plan, [blocks], case.queries, higher_is_better=True
+            "influence",
+            source,
+            plan,
+            [blocks],
+            case.queries,
+            higher_is_better=True,
+            precision=case.precision,
         )
     found = []
     for block in source.blocks():
@@ -350,7 +365,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, help="Q; 200 for mlp, 8 for decoder")
     parser.add_argument("--tokens", type=int, help="of a sequence; 512")
     parser.add_argument("--batch-size", type=int, help="2000 for mlp, 8 for decoder")
-    parser.add_argument("--precision", choices=("float32", "TF32"), default="float32")
+    parser.add_argument("--precision", choices=("float32", "tf32"), default="float32")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=1)
     parser.add_argument("--matrix-size", type=int, help="of the product whose rate is measured")

@@ -1,13 +1,17 @@
 """Lower precisions: where they hold, and that their error is the one that is said."""
 
 import logging
-from contextlib import suppress
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sourcetrace.core import scorers
+from sourcetrace.core import gradient_source as gradient_source_module
+from sourcetrace.core import precision_check, scorers, scoring, short_responses
 from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.factored_gradient import FactoredGradient
@@ -15,7 +19,6 @@ from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.precision import products_in
 from sourcetrace.core.precision_check import curvature_error, passes_error
 from sourcetrace.core.scorers import FrameScorer
-from sourcetrace.core.short_responses import ScoreCheck
 from sourcetrace.tasks import ClassificationTask
 from tests.core.test_transformer import transformer_case
 from tests.tiny import (
@@ -29,11 +32,11 @@ from tests.tiny import (
     wide_case,
 )
 
-FLAGS = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+GPU = torch.device("cuda")
 
 
 def flags():
-    return [one.fp32_precision for one in FLAGS]
+    return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
 
 def single(case):
@@ -78,13 +81,31 @@ def point_of(case):
 
 def test_products_are_rounded_where_it_is_said_alone_and_the_flags_go_back():
     before = flags()
-    with products_in("tf32"):
-        assert flags() == ["tf32", "tf32"]
-        with suppress(ZeroDivisionError), products_in("float32"):
-            assert flags() == ["ieee", "ieee"]
+    with products_in("tf32", GPU):
+        assert flags() == [True, True]
+        with suppress(ZeroDivisionError), products_in("bfloat16", GPU):
+            assert flags() == [False, False]
             raise ZeroDivisionError
-        assert flags() == ["tf32", "tf32"]
+        assert flags() == [True, True]
     assert flags() == before
+    with products_in("tf32", CPU):
+        assert flags() == before
+
+
+def test_where_the_users_code_has_set_the_new_flags_ours_are_new_ones_too():
+    code = """
+import torch
+from sourcetrace.core.precision import products_in
+products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+products.fp32_precision, convolutions.fp32_precision = "tf32", "ieee"
+with products_in("float32", torch.device("cuda")):
+    print(products.fp32_precision, convolutions.fp32_precision)
+with products_in("tf32", torch.device("cuda")):
+    print(products.fp32_precision, convolutions.fp32_precision)
+print(products.fp32_precision, convolutions.fp32_precision)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["ieee", "ieee", "tf32", "tf32", "tf32", "ieee"]
 
 
 class Watching(ClassificationTask):
@@ -95,7 +116,7 @@ class Watching(ClassificationTask):
         self.ran, self.got = [], set()
 
     def forward(self, model, batch):
-        self.ran.append((flags()[0], torch.is_autocast_enabled("cpu")))
+        self.ran.append(torch.is_autocast_enabled("cpu"))
         return super().forward(model, batch)
 
     def train_loss(self, outputs, batch):
@@ -103,15 +124,26 @@ class Watching(ClassificationTask):
         return super().train_loss(outputs, batch)
 
 
-@pytest.mark.parametrize(
-    ("precision", "expected"),
-    [
-        ("float32", ("ieee", False)),
-        ("tf32", ("tf32", False)),
-        ("bfloat16", ("ieee", True)),
-    ],
-)
-def test_all_passes_run_in_their_precision_and_losses_in_float32(precision, expected):
+@pytest.fixture
+def asked(monkeypatch):
+    """The precisions that were asked for, in turn; products in tf32 have rounded factors."""
+    seen, rounding = [], []
+
+    @contextmanager
+    def noted(precision, device):
+        seen.append((precision, device))
+        rounding.append(precision)
+        yield
+        rounding.pop()
+
+    for module in (gradient_source_module, precision_check, scorers, short_responses):
+        monkeypatch.setattr(module, "products_in", noted)
+    seen_and_now = SimpleNamespace(seen=seen, now=lambda: rounding[-1] if rounding else None)
+    return seen_and_now
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_all_passes_run_in_their_precision_and_losses_in_float32(precision, asked):
     case, task = single(tiny_case()), Watching()
     source, point = source_of(case, precision, task), point_of(case)
     task.ran.clear()
@@ -120,7 +152,8 @@ def test_all_passes_run_in_their_precision_and_losses_in_float32(precision, expe
     queries = Examples(list(zip(case.query_images, case.query_labels, strict=True)),
                        ["a", "b", "c"], task.collate)  # fmt: skip
     source.query_gradients(queries, point, Block(0, 2))
-    assert task.ran == [expected] * 3
+    assert task.ran == [precision == "bfloat16"] * 3
+    assert asked.seen == [(precision, CPU)] * 3
     assert task.got == {(torch.float32, False)}
 
 
@@ -160,7 +193,7 @@ def test_a_task_that_cannot_run_in_float64_is_held_against_float32(caplog):
     )
 
 
-def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch):
+def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch, asked):
     case = single(tiny_case())
     source = source_of(case, "float32")
     plan = case_plan(case, "source", segments=1)
@@ -171,7 +204,7 @@ def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch):
     true = FactoredGradient.rotated_squares
 
     def rounded(gradient, *bases):
-        off = 1.01 if flags()[0] == "tf32" and gradient.inputs.dtype == torch.float32 else 1.0
+        off = 1.01 if asked.now() == "tf32" else 1.0
         return off * true(gradient, *bases)
 
     monkeypatch.setattr(FactoredGradient, "rotated_squares", rounded)
@@ -182,14 +215,27 @@ def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch):
     assert curvature_error(source, planned, fitted, precision="float32") < 1e-5
 
 
-def test_scores_in_tf32_are_checked_and_multiplied_in_it(monkeypatch):
+def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):
     found = attribute(wide_case(), precision="tf32")
     (check,) = found.checks
-    assert isinstance(check, ScoreCheck)
     assert check.precision == "tf32"
     assert check.error <= check.tolerance
-    seen = []
-    monkeypatch.setattr(scorers, "score_block_by_checkpoint", lambda *_: seen.append(flags()[0]))
+    assert ("tf32", CPU) in asked.seen
+    now = []
+    monkeypatch.setattr(scorers, "score_block_by_checkpoint", lambda *_: now.append(asked.now()))
     for precision in ("float32", "tf32"):
-        FrameScorer(None, None, (), (), precision).scores(Block(0, 1))
-    assert seen == ["ieee", "tf32"]
+        FrameScorer(SimpleNamespace(device=CPU), None, (), (), precision).scores(Block(0, 1))
+    assert now == ["float32", "tf32"]
+
+
+def test_scores_that_tf32_would_spoil_are_multiplied_in_float32(asked, monkeypatch):
+    true = scoring.checkpoint_scores
+
+    def spoiled(*arguments):
+        for one in true(*arguments):
+            yield 1.1 * one if asked.now() == "tf32" else one
+
+    monkeypatch.setattr(short_responses, "checkpoint_scores", spoiled)
+    (check,) = attribute(wide_case(), precision="tf32").checks
+    assert check.precision == "float32"
+    assert check.refused == pytest.approx(0.1, rel=0.05)

@@ -245,7 +245,7 @@ class GradientSource:
 
     def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
         batch = self.training.batch(rows.tolist(), self.device)
-        with self.thinned(point, examples=len(rows)), products_in(self.precision):
+        with self.thinned(point, examples=len(rows)), products_in(self.precision, self.device):
             passed = training_passes(
                 self.model_at(point),
                 self._rounding,
@@ -310,7 +310,7 @@ class GradientSource:
         numbers = rows.tolist()
         batch = self.training.batch(numbers, self.device)
         purpose = point.draws or point.id
-        with self.thinned(point, examples=len(rows)), products_in(self.precision):
+        with self.thinned(point, examples=len(rows)), products_in(self.precision, self.device):
             found = gradients_alone(
                 self.model_at(point),
                 self._rounding,
@@ -337,7 +337,7 @@ class GradientSource:
 
     def _query_passes(self, queries: Examples, point: EvaluationPoint, rows: Tensor) -> QueryPasses:
         batch = queries.batch(rows.tolist(), self.device)
-        with self.thinned(point, examples=len(rows)), products_in(self.precision):
+        with self.thinned(point, examples=len(rows)), products_in(self.precision, self.device):
             passed = query_passes(
                 self.model_at(point),
                 self._rounding,

@@ -19,20 +19,42 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 @contextmanager
-def products_in(precision: Precision) -> Iterator[None]:
+def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
     """Let a GPU round the factors of float32's products where that is asked for, and only there.
 
     By default torch does so in convolutions, and says nothing.
+
+    Args:
+        precision: Of the products.
+        device: Where they are; without a GPU nothing is changed.
     """
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [one.fp32_precision for one in backends]
-    for one in backends:
-        one.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    if device.type != "cuda":
+        yield
+        return
+    flags = _flags()
+    before = [getattr(*flag[:2]) for flag in flags]
+    for owner, name, values in flags:
+        setattr(owner, name, values[precision == "tf32"])
     try:
         yield
     finally:
-        for one, value in zip(backends, before, strict=True):
-            one.fp32_precision = value
+        for (owner, name, _), value in zip(flags, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _flags() -> list[tuple[Any, str, tuple[Any, Any]]]:
+    """Return torch's flags, owner and name, with their values for float32 and for TF32.
+
+    There are old and new ones, and torch refuses to multiply where both were set: ours are those
+    that the user's code left readable, the old ones if it set none.
+    """
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    try:
+        _ = products.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:
+        convolutions = cudnn.conv  # type: ignore[attr-defined]
+        return [(one, "fp32_precision", ("ieee", "tf32")) for one in (products, convolutions)]
+    return [(one, "allow_tf32", (False, True)) for one in (products, cudnn)]
 
 
 class RoundedObjective:

@@ -63,7 +63,7 @@ def curvature_error(
     pairs = []
     for name, block in curvature.items():
         gradient, basis = gradients[name], block.basis
-        with products_in(precision):
+        with products_in(precision, source.device):
             found = gradient.rotated_squares(basis.inputs, basis.outputs)
         exact = from_tensors(cast({**gradient.tensors()}, torch.float64))
         inputs, outputs = cast((basis.inputs, basis.outputs), torch.float64)

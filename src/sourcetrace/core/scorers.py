@@ -63,7 +63,7 @@ class FrameScorer:
 
     def scores(self, block: Block) -> BlockScores:
         """Return every segment's share."""
-        with products_in(self.precision):
+        with products_in(self.precision, self.source.device):
             return score_block_by_checkpoint(self.source, self.member, self.responses, block)
 
     def self_influence(self, block: Block) -> Tensor:

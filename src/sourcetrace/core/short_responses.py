@@ -235,7 +235,7 @@ class _Sample:
             {name: _rows(response, self._rows) for name, response in segment.items()}
             for segment in responses
         ]
-        with products_in(precision):
+        with products_in(precision, self._source.device):
             found = _scores(chosen, self._gradients)
         off = sum(
             float((one - other).double().square().sum())

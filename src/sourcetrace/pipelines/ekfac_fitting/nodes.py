@@ -78,7 +78,10 @@ def fit_curvature(
         ):
             found = visits(source, planned.points)
             units = sum(len(point.rows(block)) for point, block in found)
-            with source.work.counted("fitted segment", units=units), products_in(precision):
+            with (
+                source.work.counted("fitted segment", units=units),
+                products_in(precision, source.device),
+            ):
                 segments.append(
                     fit_segment(
                         source,

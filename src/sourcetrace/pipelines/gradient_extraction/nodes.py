@@ -121,9 +121,9 @@ def extract_gradients(
                     checkpoint_id=pl.lit("+".join(point.checkpoints))
                 )
             )
-            with products_in(curvature_precision):
+            with products_in(curvature_precision, source.device):
                 running[point.id].add(extraction.covariances)
-        with products_in(curvature_precision):
+        with products_in(curvature_precision, source.device):
             covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
             signals, *_ = source.query_gradients(setup.queries, point, block)
