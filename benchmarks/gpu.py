@@ -39,8 +39,9 @@ from sourcetrace.core.capture import capture_forward
 from sourcetrace.core.covariance import RunningCovariances
 from sourcetrace.core.covariance_terms import CovarianceTerms
 from sourcetrace.core.curvature import CurvatureBlock, eigen_basis
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import per_example_gradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import make_plan

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.covariance import LayerCovariances, RunningCovariances
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import DenseGradient, LayerGradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from sourcetrace.core.astra import SolveSettings
 from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.covariance import LayerCovariances, RunningCovariances
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Examples
-from sourcetrace.core.gradient_source import Cache, EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.kept_gradients import Cache
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.plan import AttributionPlan, make_plan
 from sourcetrace.core.scorers import make_scorer

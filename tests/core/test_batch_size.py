@@ -10,7 +10,7 @@ import torch
 from sourcetrace.core import memory
 from sourcetrace.core.batch_size import LARGEST, SMALLEST, bytes_of_example, choose_batch_size
 from sourcetrace.core.covariance import RunningCovariances
-from sourcetrace.core.gradient_source import bytes_per_example
+from sourcetrace.core.kept_gradients import bytes_per_example
 from sourcetrace.core.samples import probe_point
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import (

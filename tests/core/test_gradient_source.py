@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from sourcetrace.core.covariance import sums_of
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource, bytes_per_example
+from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.kept_gradients import bytes_per_example
 from sourcetrace.core.layers import find_layers
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import (

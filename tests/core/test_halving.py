@@ -7,8 +7,8 @@ import torch
 
 from sourcetrace.core.covariance import sums_of
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint
 from sourcetrace.core.halving import Halving
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import KeepsEverything, assert_close, gradient_source, tiny_case

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.representations import representations
 from sourcetrace.tasks import ClassificationTask

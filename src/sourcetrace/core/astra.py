@@ -28,8 +28,9 @@ from torch import Tensor
 
 from sourcetrace.core.conjugate_gradients import Vectors, conjugate_gradients
 from sourcetrace.core.curvature import CurvatureBlock, SegmentCurvature
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.gauss_newton import gauss_newton_products
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.plan import Member, PlannedSegment
 from sourcetrace.core.scoring import SegmentStep
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from sourcetrace.core.covariance import LayerCovariances, mean_covariances
 from sourcetrace.core.curvature import CurvatureBlock, EigenBasis, SegmentCurvature, eigen_basis
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.filters import SegmentFilter
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import LayerGradient, concatenate
 from sourcetrace.core.plan import Member, PlannedSegment
 from sourcetrace.core.preconditioner import RankOneScaling, precondition, rank_one_scaling

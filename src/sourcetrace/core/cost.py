@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from sourcetrace.core.astra import SolveSettings
 from sourcetrace.core.covariance_terms import MAXIMUM_FACTOR
 from sourcetrace.core.factored_gradient import FactoredGradient
-from sourcetrace.core.gradient_source import Extraction, GradientSource, bytes_per_example
+from sourcetrace.core.gradient_source import Extraction, GradientSource
 from sourcetrace.core.gradients import DenseGradient, LayerGradient
+from sourcetrace.core.kept_gradients import bytes_per_example
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.multiplications import eigendecomposition
 from sourcetrace.core.plan import AttributionPlan

@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.evaluation_point import EvaluationPoint
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import Gradients, concatenate, squared_norms
 from sourcetrace.core.samples import affordable, sample_gradients, spread
 from sourcetrace.core.segments import CheckpointRecord

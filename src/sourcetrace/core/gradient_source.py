@@ -10,16 +10,17 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.covariance import LayerTerms
 from sourcetrace.core.dropout import dropout_mask
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradients import LayerGradient, concatenate, from_tensors
+from sourcetrace.core.gradients import LayerGradient, concatenate
 from sourcetrace.core.halving import Halving
+from sourcetrace.core.kept_gradients import Cache, key_of, of_kind, to_tensors
 from sourcetrace.core.layers import Coverage
 from sourcetrace.core.objective import Objective
 from sourcetrace.core.passes import (
@@ -41,20 +42,6 @@ from sourcetrace.core.precision import (
 from sourcetrace.core.work import Work
 
 
-class Cache(Protocol):
-    """Where blocks of gradients may be kept between the stages."""
-
-    @property
-    def keeps(self) -> bool:
-        """Whether anything that is put can come back."""
-
-    def get(self, key: str) -> Mapping[str, Tensor] | None:
-        """Return the tensors under `key`, or None if they are not kept."""
-
-    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the tensors, or not, as the budget says."""
-
-
 @dataclass
 class Passes:
     """Passes through the model so far, each counted by example.
@@ -71,31 +58,6 @@ class Passes:
         """Add one forward pass of some examples and the backward passes that follow it."""
         self.forward += examples
         self.backward += backward * examples
-
-
-@dataclass(frozen=True)
-class EvaluationPoint:
-    """Weights at which gradients are taken: a checkpoint, or the mean of several.
-
-    Attributes:
-        id: Unique name.
-        checkpoints: Ids whose weights are averaged.
-        examples: Training examples whose gradients are needed here, increasing, [n].
-        curvature_examples: Those whose stage it is; they make up the curvature, [n'].
-        draws: Names what is drawn here, such as sampled labels; the id, unless said otherwise.
-        dropout_mask: Number of the fixed dropout mask that thins the model; 0 for none.
-    """
-
-    id: str
-    checkpoints: tuple[str, ...]
-    examples: Tensor
-    curvature_examples: Tensor
-    draws: str = ""
-    dropout_mask: int = 0
-
-    def rows(self, block: Block) -> Tensor:
-        """Return the numbers of the needed examples that lie in `block`."""
-        return _within(self.examples, block)
 
 
 @dataclass(frozen=True)
@@ -237,7 +199,7 @@ class GradientSource:
             lambda part: self._passes_of(point, part, sampled=sampled), rows, join=join_training
         )
         if keep and sampled:
-            self._keep(point, block, passed.gradients, passed.sampled)
+            self._cache.put(key_of(point, block), to_tensors(passed.gradients, passed.sampled))
         own = torch.isin(rows, point.curvature_examples)
         return Extraction(
             passed.signals, passed.gradients, _rows(passed.sampled, own), passed.covariances
@@ -265,9 +227,9 @@ class GradientSource:
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
-        kept = self._cache.get(_key(point, block))
+        kept = self._cache.get(key_of(point, block))
         if kept is not None:
-            return _split(kept, "given", self.device)
+            return of_kind(kept, "given", self.device)
         if self._cache.keeps:
             return dict(self.extract(point, block).gradients)
         return self.compute(point, point.rows(block), sampled=False)
@@ -279,11 +241,11 @@ class GradientSource:
 
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients with sampled labels of the stage's own examples in `block`."""
-        kept = self._cache.get(_key(point, block))
+        kept = self._cache.get(key_of(point, block))
         rows = point.rows(block)
         own = torch.isin(rows, point.curvature_examples)
         if kept is not None:
-            return _rows(_split(kept, "sampled", self.device), own)
+            return _rows(of_kind(kept, "sampled", self.device), own)
         if self._cache.keeps:
             return dict(self.extract(point, block).sampled)
         if not bool(own.any()):  # one, to have its form
@@ -348,54 +310,6 @@ class GradientSource:
             )
         self.passes.count(len(rows), backward=2)
         return passed
-
-    def _keep(
-        self,
-        point: EvaluationPoint,
-        block: Block,
-        gradients: Mapping[str, LayerGradient],
-        sampled: Mapping[str, LayerGradient],
-    ) -> None:
-        tensors: dict[str, Tensor] = {}
-        for kind, layers in (("given", gradients), ("sampled", sampled)):
-            for name, layer in layers.items():
-                for part, tensor in layer.tensors().items():
-                    # Both kinds share the layer inputs; they are kept once.
-                    owner = "both" if part == "inputs" else kind
-                    tensors[f"{owner}/{name}/{part}"] = tensor
-        self._cache.put(_key(point, block), tensors)
-
-
-def bytes_per_example(coverage: Coverage, gradients: Mapping[str, LayerGradient]) -> int:
-    """Return what the cache holds of one example at one point, from a block's gradients."""
-    total = 0
-    for layer in coverage.layers:
-        for part, tensor in gradients[layer.name].tensors().items():
-            copies = 1 if part == "inputs" else 2
-            total += copies * tensor[0].numel() * tensor.element_size()
-    return total
-
-
-def _within(examples: Tensor, block: Block) -> Tensor:
-    bounds = torch.searchsorted(examples, torch.tensor([block.start, block.stop]))
-    return examples[int(bounds[0]) : int(bounds[1])]
-
-
-def _key(point: EvaluationPoint, block: Block) -> str:
-    return f"{point.id}/{block.start}-{block.stop}"
-
-
-def _split(
-    tensors: Mapping[str, Tensor], kind: str, device: torch.device
-) -> dict[str, LayerGradient]:
-    """Pick one kind of gradient out of what `_keep` wrote."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        owner, rest = key.split("/", 1)
-        if owner in (kind, "both"):
-            name, part = rest.rsplit("/", 1)
-            parts.setdefault(name, {})[part] = tensor.to(device)
-    return {name: from_tensors(layer) for name, layer in parts.items()}
 
 
 def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block
 from sourcetrace.core.filters import SegmentFilter, follows_training, segment_filter
-from sourcetrace.core.gradient_source import EvaluationPoint
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.methods import Method
 from sourcetrace.core.optimizer_settings import ParameterSettings

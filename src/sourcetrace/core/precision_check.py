@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature import SegmentCurvature
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.evaluation_point import EvaluationPoint
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import from_tensors
 from sourcetrace.core.plan import PlannedSegment
 from sourcetrace.core.precision import Precision, cast, products_in

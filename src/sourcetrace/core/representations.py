@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sourcetrace.core.capture import capture_forward
 from sourcetrace.core.errors import InputError
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import EvaluationPoint, GradientSource
+from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.positions import TiedPositions
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.covariance import sums_of
+from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.examples import Block
-from sourcetrace.core.gradient_source import EvaluationPoint, Extraction, GradientSource
+from sourcetrace.core.gradient_source import Extraction, GradientSource
 from sourcetrace.core.gradients import LayerGradient, concatenate
 
 _FEWEST = 32

@@ -156,7 +156,7 @@ def _plan_costs(
     """Choose where gradients are kept, say so, and return what the run will cost."""
     from sourcetrace.core.astra import SolveSettings
     from sourcetrace.core.cost import estimate_cost
-    from sourcetrace.core.gradient_source import bytes_per_example
+    from sourcetrace.core.kept_gradients import bytes_per_example
     from sourcetrace.core.samples import probe_point
 
     source, plan = setup.source, setup.plan
