@@ -87,9 +87,10 @@ class PrecisionParameters(_Parameters):
     """Precision of three kinds of work; a lower one's error is measured, logged and in MLflow.
 
     Attributes:
-        passes: Of forward and backward passes: `bfloat16` is autocast, `tf32` is TensorFloat-32 on
-            a GPU that has it.
-        curvature: Of the products that make up covariances and corrected eigenvalues.
+        passes: Of forward and backward passes: `bfloat16` is autocast (not in ASTRA's products and
+            in representations), `tf32` is TensorFloat-32 on a GPU that has it.
+        curvature: Of the products that make up covariances and corrected eigenvalues; measured are
+            the eigenvalues'.
         scores: Of the products of queries and training gradients, used where the tolerance allows
             its error.
     """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core import covariance
+from sourcetrace.core import covariance, covariance_terms
 from sourcetrace.core.capture import capture_forward
 from sourcetrace.core.covariance import (
     CovarianceSums,
@@ -120,6 +120,44 @@ def test_few_rows_of_a_wide_side_wait_and_no_more_than_enough_do():
         assert stage.multiplications == 2 * 3 + 6 * 4 * 4
         running.sums()
     assert stage.multiplications == 2 * 3 + 6 * 4 * 4
+
+
+def test_rows_that_wait_are_copies_and_keep_nothing_else():
+    _, layer, _ = prepared("linear")
+    running = RunningCovariances()
+    sequence = torch.ones(1, 1, 50, 4)
+    inputs = sequence[:, :, :1]
+    running.add({"0": [CovarianceTerms.of(layer, inputs, torch.ones(1, 1, 1, 2))]})
+    waiting = running._layers["0"]._activation._sums
+    (held,) = (rows.values for one in waiting.values() for rows in one._waiting)
+    assert held.untyped_storage().nbytes() == held.nbytes
+    # The next batch may be read into the same memory.
+    sequence.zero_()
+    assert running.sums()["0"].activation[0, 0, 0].item() == 1
+
+
+def test_products_that_do_not_fit_into_memory_are_taken_in_parts(monkeypatch):
+    model, layer, inputs = prepared("linear at several positions")
+    expected, _ = sums_of_model(model, layer, inputs)
+    true = covariance_terms._gram
+
+    def small(rows, **options):
+        if rows.shape[1] > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return true(rows, **options)
+
+    monkeypatch.setattr(covariance_terms, "_gram", small)
+    monkeypatch.setattr(covariance, "_FEWEST_ROWS", 2)
+    monkeypatch.setattr(covariance, "_ENOUGH", 1000)
+    running = RunningCovariances()
+    for part in inputs.split(3):
+        running.add(terms_of(model, layer, part))
+    found = running.sums()["0"]
+    assert_close(found.activation, expected.activation)
+    assert_close(found.pseudo_gradient, expected.pseudo_gradient)
+    monkeypatch.setattr(covariance, "_FEWEST_ROWS", 10)
+    with pytest.raises(torch.OutOfMemoryError):
+        sums_of(terms_of(model, layer, inputs))
 
 
 def test_float32_batches_are_summed_in_float64():

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from sourcetrace.core.examples import Block, Examples, example_seed, to_device
+from sourcetrace.core.examples import Block, Examples, example_seed
+from sourcetrace.core.nested import to_device
 from sourcetrace.core.objective import ExampleGenerator, signs, uniform
 from tests.tiny import CPU
 

@@ -4,7 +4,7 @@ import logging
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +16,7 @@ from sourcetrace.core.attribution import fit_segment
 from sourcetrace.core.examples import Block, Examples
 from sourcetrace.core.factored_gradient import FactoredGradient
 from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.precision import products_in
+from sourcetrace.core.precision import RoundedObjective, products_in
 from sourcetrace.core.precision_check import curvature_error, passes_error
 from sourcetrace.core.scorers import FrameScorer
 from sourcetrace.tasks import ClassificationTask
@@ -92,20 +92,40 @@ def test_products_are_rounded_where_it_is_said_alone_and_the_flags_go_back():
         assert flags() == before
 
 
-def test_where_the_users_code_has_set_the_new_flags_ours_are_new_ones_too():
-    code = """
+NEW = """
 import torch
 from sourcetrace.core.precision import products_in
-products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-products.fp32_precision, convolutions.fp32_precision = "tf32", "ieee"
-with products_in("float32", torch.device("cuda")):
-    print(products.fp32_precision, convolutions.fp32_precision)
-with products_in("tf32", torch.device("cuda")):
-    print(products.fp32_precision, convolutions.fp32_precision)
-print(products.fp32_precision, convolutions.fp32_precision)
+cudnn = torch.backends.cudnn
+flags = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+for one, value in zip(flags, ("tf32", "ieee", "tf32")):
+    one.fp32_precision = value
+for precision in ("float32", "tf32"):
+    with products_in(precision, torch.device("cuda")):
+        print(*(one.fp32_precision for one in flags))
+print(*(one.fp32_precision for one in flags))
 """
+
+OLD = """
+import torch
+from sourcetrace.core.precision import products_in
+torch.set_float32_matmul_precision("medium")
+for precision in ("float32", "tf32"):
+    with products_in(precision, torch.device("cuda")):
+        print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (NEW, ["ieee ieee ieee", "tf32 tf32 tf32", "tf32 ieee tf32"]),
+        (OLD, ["highest False", "high True", "medium True"]),
+    ],
+)
+def test_the_flags_that_the_users_code_has_set_come_back(code, expected):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["ieee", "ieee", "tf32", "tf32", "tf32", "ieee"]
+    assert run.stdout.splitlines() == expected
 
 
 class Watching(ClassificationTask):
@@ -161,9 +181,11 @@ def test_all_passes_run_in_their_precision_and_losses_in_float32(precision, aske
 def test_passes_in_bfloat16_are_off_by_what_is_said_and_leave_float32(make_case):
     case = single(make_case())
     source, point = source_of(case, "bfloat16"), point_of(case)
-    error = passes_error(source, point)
+    measured = passes_error(source, point)
+    error = measured.relative
+    assert measured.against == "float64"
     assert 1e-3 < error < 0.1
-    assert passes_error(source_of(case, "float32"), point) < 1e-5
+    assert passes_error(source_of(case, "float32"), point).relative < 1e-5
     rounded, whole = (
         one.extract(point, Block(0, 8)) for one in (source, source_of(case, "float32"))
     )
@@ -179,18 +201,42 @@ def test_passes_in_bfloat16_are_off_by_what_is_said_and_leave_float32(make_case)
         assert layer.dense().dtype == torch.float32
 
 
+def test_losses_get_float32_from_outputs_of_any_make():
+    @dataclass
+    class Outputs:
+        logits: torch.Tensor
+
+    class Wrapped(Watching):
+        def forward(self, model, batch):
+            return Outputs(super().forward(model, batch))
+
+        def train_loss(self, outputs, batch):
+            return super().train_loss(outputs.logits, batch)
+
+        def sampled_loss(self, outputs, generator):
+            return super().sampled_loss(outputs.logits, generator)
+
+    case = single(tiny_case())
+    plain = gradient_source(case, ClassificationTask(), cache=KeepsNothing())
+    task = RoundedObjective(Wrapped(), CPU, torch.float32)
+    batch = plain.training.batch([0, 1], CPU)
+    task.train_loss(task.forward(case.model, batch), batch)
+    assert task.got == {(torch.float32, False)}
+
+
 def test_a_task_that_cannot_run_in_float64_is_held_against_float32(caplog):
     class Narrow(ClassificationTask):
         def forward(self, model, batch):
-            return super().forward(model, (batch[0].float(), *batch[1:]))
+            assert batch[0].dtype == torch.float32
+            return super().forward(model, batch)
 
     case = single(tiny_case())
     with caplog.at_level(logging.WARNING):
         error = passes_error(source_of(case, "bfloat16", Narrow()), point_of(case))
     assert "passes are held against float32" in caplog.text
-    assert error == pytest.approx(
-        passes_error(source_of(case, "bfloat16"), point_of(case)), rel=0.1
-    )
+    exact = passes_error(source_of(case, "bfloat16"), point_of(case))
+    assert (error.against, exact.against) == ("float32", "float64")
+    assert error.relative == pytest.approx(exact.relative, rel=0.1)
 
 
 def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch, asked):
@@ -200,7 +246,7 @@ def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch, asked):
     planned = plan.segments[0]
     sums = {point.id: covariances_at(source, point) for point in planned.points}
     fitted = fit_segment(source, planned, sums)
-    assert curvature_error(source, planned, fitted, precision="tf32") < 1e-5
+    assert curvature_error(source, planned, fitted, precision="tf32").relative < 1e-5
     true = FactoredGradient.rotated_squares
 
     def rounded(gradient, *bases):
@@ -210,9 +256,9 @@ def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch, asked):
     monkeypatch.setattr(FactoredGradient, "rotated_squares", rounded)
     layers = source.compute(planned.points[-1], planned.examples[:1], sampled=True).values()
     assert any(isinstance(layer, FactoredGradient) for layer in layers)
-    error = curvature_error(source, planned, fitted, precision="tf32")
+    error = curvature_error(source, planned, fitted, precision="tf32").relative
     assert 1e-3 < error <= 0.0101
-    assert curvature_error(source, planned, fitted, precision="float32") < 1e-5
+    assert curvature_error(source, planned, fitted, precision="float32").relative < 1e-5
 
 
 def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):

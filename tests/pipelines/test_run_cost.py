@@ -73,8 +73,10 @@ def test_lower_precisions_say_their_error(inputs, caplog):
         metrics = run(inputs | {"attribution": lower})
     assert 1e-4 < metrics["precision_error.passes"]["value"] < 0.1
     assert metrics["precision_error.curvature"]["value"] < 1e-4
-    assert "attribution.precision.passes: bfloat16 is off by" in caplog.text
-    assert "attribution.precision.curvature: tf32 is off by" in caplog.text
+    assert (
+        "attribution.precision.passes: in bfloat16, examples' gradients are off by" in caplog.text
+    )
+    assert "attribution.precision.curvature: in tf32, examples' squares in" in caplog.text
     assert "Scores are multiplied in tf32; on a sample of pairs they are off by" in caplog.text
     assert not any(name.startswith("precision_error") for name in run(inputs))
 

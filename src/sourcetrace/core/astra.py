@@ -200,7 +200,7 @@ class _System:
         for rows in torch.split(self.examples, self._source.batch_size):
             batch = self._source.training.batch(rows.tolist(), self._source.device)
             counted = self._source.work.counted("gauss_newton", units=len(rows) * (1 + count))
-            with self._source.thinned(self._point, examples=len(rows)), counted:
+            with self._source.running(self._point, examples=len(rows)), counted:
                 part = gauss_newton_products(
                     model, self._layers, self._source.objective, batch, entered, examples=len(rows)
                 )

@@ -23,11 +23,15 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.covariance_terms import CovarianceTerms, SideTerms, SumLayout
+from sourcetrace.core.halving import is_out_of_memory
 from sourcetrace.core.work import Work
 
 _ENOUGH = 2048
 """Rows that are multiplied at once, if there are not as many as columns before. More would save
 little and hold more: these take a quarter of the sum's memory where it is 4,096 wide."""
+
+_FEWEST_ROWS = 64
+"""Rows whose product is not taken in halves when memory runs out: the result alone is too large."""
 
 _PART = 2**18
 """Numbers of a sum, added to at once: their copy in float64 stays in the cache."""
@@ -118,8 +122,14 @@ class _RunningSide:
         self._sums.setdefault(terms.layout, _RunningSum()).add(terms)
 
     def summed(self) -> Tensor:
-        first, *others = [layout.expanded(one.total()) for layout, one in self._sums.items()]
-        return sum(others, first)
+        (layout, first), *others = self._sums.items()
+        total = layout.expanded(first.total())
+        if others:
+            total = total.clone()
+        # One at a time: each is as large as the result.
+        for layout, one in others:
+            total += layout.expanded(one.total())
+        return total
 
 
 class _RunningSum:
@@ -128,15 +138,18 @@ class _RunningSum:
         self._waiting: list[SideTerms] = []
 
     def add(self, terms: SideTerms) -> None:
-        self._waiting.append(terms)
-        if sum(one.rows for one in self._waiting) >= min(terms.width, _ENOUGH):
+        rows = sum(one.rows for one in self._waiting) + terms.rows
+        if rows >= min(terms.width, _ENOUGH):
+            self._waiting.append(terms)
             self.total()
+        else:
+            # A view would keep the batch, and change with it where the task uses it again.
+            self._waiting.append(terms.owned())
 
     def total(self) -> Tensor:
         """Return the sum of everything, nothing waiting any more."""
         if self._waiting:
-            first, *others = self._waiting
-            found = (type(first).joined(self._waiting) if others else first).summed()
+            found = _summed(self._waiting)
             self._waiting.clear()
             if self._total is None:
                 self._total = found.to(
@@ -147,6 +160,19 @@ class _RunningSum:
         if self._total is None:
             raise ValueError("Nothing was added.")
         return self._total
+
+
+def _summed(terms: Sequence[SideTerms]) -> Tensor:
+    """Return the sums of terms of one layout, in parts where memory does not hold all at once."""
+    first, *others = terms
+    try:
+        return (type(first).joined(terms) if others else first).summed()
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or sum(one.rows for one in terms) < _FEWEST_ROWS:
+            raise
+    middle = len(terms) // 2
+    parts = (terms[:middle], terms[middle:]) if others else tuple([one] for one in first.halves())
+    return sum((_summed(part) for part in parts[1:]), _summed(parts[0]))
 
 
 def sums_of(terms: LayerTerms) -> dict[str, CovarianceSums]:

@@ -55,6 +55,12 @@ class SideTerms(Protocol):
     def joined(cls, parts: Sequence[Any]) -> "SideTerms":
         """Return several as one."""
 
+    def owned(self) -> "SideTerms":
+        """Return terms that nobody else writes to or holds."""
+
+    def halves(self) -> Sequence["SideTerms"]:
+        """Return two with half of the rows each."""
+
     def summed(self) -> Tensor:
         """Return their sums, in their precision."""
 
@@ -103,6 +109,14 @@ class Rows:
         """Return all rows."""
         return cls(torch.cat([one.values for one in parts], dim=1))
 
+    def owned(self) -> "Rows":
+        """Return a copy."""
+        return Rows(self.values.clone())
+
+    def halves(self) -> list["Rows"]:
+        """Return the first rows and the last."""
+        return [Rows(one) for one in self.values.tensor_split(2, dim=1)]
+
     def summed(self) -> Tensor:
         """Return Σ x xᵀ; of too wide a side the diagonal."""
         return self.values.square().sum(1) if self._is_wide else _gram(self.values)
@@ -129,6 +143,14 @@ class Diagonal:
     def joined(cls, parts: Sequence["Diagonal"]) -> "Diagonal":
         """Return their sum."""
         return cls(torch.stack([one.values for one in parts]).sum(0))
+
+    def owned(self) -> "Diagonal":
+        """Return it: it is a sum already."""
+        return self
+
+    def halves(self) -> list["Diagonal"]:
+        """Return it alone: it is a sum already."""
+        return [self]
 
     def summed(self) -> Tensor:
         """Return it."""

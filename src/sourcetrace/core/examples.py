@@ -1,12 +1,13 @@
 """Examples of a map-style data set, read in consecutive blocks."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from sourcetrace.core.nested import to_device
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,3 @@ def example_seed(seed: int, purpose: str, example_id: str) -> int:
     """Return the 63-bit seed of an example's random draws."""
     digest = hashlib.sha256(f"{seed}\0{purpose}\0{example_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor in nested mappings, tuples and lists to `device`."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch

@@ -18,8 +18,7 @@ Shapes: directions by layer, [Q, groups, D_out, D_in].
 Source: Schraudolph 2002 (the three products); Pearlmutter 1994 (the backward pass for J).
 """
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from sourcetrace.core.capture import per_example_loss
 from sourcetrace.core.errors import InputError
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.nested import map_tensors
 from sourcetrace.core.objective import Objective
 
 _DIRECTIONS = 16
@@ -147,7 +147,7 @@ def _output_loss(
         found.append((tensor, edge))
         return edge
 
-    loss = objective.train_loss(_mapped(outputs, cut), batch)
+    loss = objective.train_loss(map_tensors(outputs, cut), batch)
     loss = per_example_loss(loss, name="train_loss", examples=examples)
     if not found or not loss.requires_grad:
         return [], [], []
@@ -205,20 +205,3 @@ def _layer_matrices(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor:
             for row in range(count)
         ]
     )
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return nested mappings, tuples and lists with every tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        # A copy, not a dict: a language model's output is read by attribute.
-        copied: Any = copy.copy(value)
-        for key, inner in value.items():
-            copied[key] = _mapped(inner, change)
-        return copied
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(inner, change) for inner in value))
-    if isinstance(value, tuple | list):
-        return type(value)(_mapped(inner, change) for inner in value)
-    return value

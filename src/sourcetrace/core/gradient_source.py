@@ -7,8 +7,8 @@ same numbers. A batch that does not fit into memory is run in parts (`core.halvi
 """
 
 import copy
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -176,13 +176,16 @@ class GradientSource:
             for key, value in states[-1].items()
         }
 
-    def thinned(self, point: EvaluationPoint, *, examples: int) -> AbstractContextManager[None]:
-        """Return the context in which the model has the dropout mask of `point`, if it has one.
+    @contextmanager
+    def running(self, point: EvaluationPoint, *, examples: int) -> Iterator[None]:
+        """Give the model the dropout mask of `point`, if it has one, and products the precision.
 
         Forward and backward passes both belong into it: recomputed activations run the model
         again.
         """
-        return dropout_mask(self._model, point.dropout_mask, seed=self.seed, examples=examples)
+        mask = dropout_mask(self._model, point.dropout_mask, seed=self.seed, examples=examples)
+        with mask, products_in(self.precision, self.device):
+            yield
 
     def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> Extraction:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
@@ -207,7 +210,7 @@ class GradientSource:
 
     def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
         batch = self.training.batch(rows.tolist(), self.device)
-        with self.thinned(point, examples=len(rows)), products_in(self.precision, self.device):
+        with self.running(point, examples=len(rows)):
             passed = training_passes(
                 self.model_at(point),
                 self._rounding,
@@ -272,7 +275,7 @@ class GradientSource:
         numbers = rows.tolist()
         batch = self.training.batch(numbers, self.device)
         purpose = point.draws or point.id
-        with self.thinned(point, examples=len(rows)), products_in(self.precision, self.device):
+        with self.running(point, examples=len(rows)):
             found = gradients_alone(
                 self.model_at(point),
                 self._rounding,
@@ -299,7 +302,7 @@ class GradientSource:
 
     def _query_passes(self, queries: Examples, point: EvaluationPoint, rows: Tensor) -> QueryPasses:
         batch = queries.batch(rows.tolist(), self.device)
-        with self.thinned(point, examples=len(rows)), products_in(self.precision, self.device):
+        with self.running(point, examples=len(rows)):
             passed = query_passes(
                 self.model_at(point),
                 self._rounding,

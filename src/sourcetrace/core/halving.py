@@ -45,7 +45,7 @@ class Halving:
             try:
                 return work(rows)
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(rows) <= 1:
                     raise InputError(_too_large(error)) from error
@@ -67,7 +67,8 @@ class Halving:
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether memory ran out."""
     # On a CPU it is a RuntimeError like any other.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from sourcetrace.core.nested import to_dtype
 from sourcetrace.core.objective import Objective
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -31,30 +31,48 @@ def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    flags = _flags()
-    before = [getattr(*flag[:2]) for flag in flags]
-    for owner, name, values in flags:
-        setattr(owner, name, values[precision == "tf32"])
+    rounded = precision == "tf32"
+    with _old_flags(rounded) if _old_flags_are_readable() else _new_flags(rounded):
+        yield
+
+
+def _old_flags_are_readable() -> bool:
+    """Return whether the user's code has left torch's old flags alone, or used them.
+
+    There are old and new ones, and torch refuses to multiply where both were set.
+    """
+    try:
+        _ = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _old_flags(rounded: bool) -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if rounded else "highest")
+    cudnn.allow_tf32 = rounded
     try:
         yield
     finally:
-        for (owner, name, _), value in zip(flags, before, strict=True):
-            setattr(owner, name, value)
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
 
 
-def _flags() -> list[tuple[Any, str, tuple[Any, Any]]]:
-    """Return torch's flags, owner and name, with their values for float32 and for TF32.
-
-    There are old and new ones, and torch refuses to multiply where both were set: ours are those
-    that the user's code left readable, the old ones if it set none.
-    """
-    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+@contextmanager
+def _new_flags(rounded: bool) -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [one.fp32_precision for one in backends]
+    for one in backends:
+        one.fp32_precision = "tf32" if rounded else "ieee"
     try:
-        _ = products.allow_tf32, cudnn.allow_tf32
-    except RuntimeError:
-        convolutions = cudnn.conv  # type: ignore[attr-defined]
-        return [(one, "fp32_precision", ("ieee", "tf32")) for one in (products, convolutions)]
-    return [(one, "allow_tf32", (False, True)) for one in (products, cudnn)]
+        yield
+    finally:
+        for one, value in zip(backends, before, strict=True):
+            one.fp32_precision = value
 
 
 class RoundedObjective:
@@ -72,7 +90,7 @@ class RoundedObjective:
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """Return the model's outputs."""
         with torch.autocast(self._device.type, torch.bfloat16):
-            return cast(self._objective.forward(model, batch), self._dtype)
+            return to_dtype(self._objective.forward(model, batch), self._dtype)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._objective, name)
@@ -86,22 +104,11 @@ class DoubledObjective:
 
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """Return the model's outputs."""
-        return self._objective.forward(model, cast(batch, torch.float64))
+        return self._objective.forward(model, to_dtype(batch, torch.float64))
 
     def train_loss(self, outputs: Any, batch: Any) -> Tensor:
         """Return the loss, [B]."""
-        return self._objective.train_loss(outputs, cast(batch, torch.float64))
+        return self._objective.train_loss(outputs, to_dtype(batch, torch.float64))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._objective, name)
-
-
-def cast(values: Any, dtype: torch.dtype) -> Any:
-    """Return nested values with their floating-point tensors in another precision."""
-
-    def one(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            return value.to(dtype)
-        return value
-
-    return tree_map(one, values)

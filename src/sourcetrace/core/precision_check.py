@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,8 +11,9 @@ from sourcetrace.core.curvature import SegmentCurvature
 from sourcetrace.core.evaluation_point import EvaluationPoint
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.gradients import from_tensors
+from sourcetrace.core.nested import to_dtype
 from sourcetrace.core.plan import PlannedSegment
-from sourcetrace.core.precision import Precision, cast, products_in
+from sourcetrace.core.precision import Precision, products_in
 from sourcetrace.core.samples import spread
 
 logger = logging.getLogger(__name__)
@@ -20,11 +22,24 @@ _EXAMPLES = 4
 """Each is a gradient of the model's size, twice, in float64."""
 
 
-def passes_error(source: GradientSource, point: EvaluationPoint) -> float:
-    """Return ‖g − g_exact‖ / ‖g_exact‖ of some examples' gradients, all layers together.
+@dataclass(frozen=True)
+class PrecisionError:
+    """How far a lower precision is off.
+
+    Attributes:
+        relative: ‖found − exact‖ / ‖exact‖.
+        against: Precision of what it was held against.
+    """
+
+    relative: float
+    against: str = "float64"
+
+
+def passes_error(source: GradientSource, point: EvaluationPoint) -> PrecisionError:
+    """Return the error of some examples' gradients, all layers together.
 
     Held against a copy of the model in float64; against float32 where the task cannot run that,
-    which the log then says.
+    whatever it raises.
 
     Args:
         source: Whose precision it is.
@@ -32,16 +47,16 @@ def passes_error(source: GradientSource, point: EvaluationPoint) -> float:
     """
     rows = spread(point.examples, _EXAMPLES)
     found = source.compute(point, rows, sampled=False)
+    against = "float64"
     try:
         exact = source.doubled().compute(point, rows, sampled=False)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         logger.warning(
             "The task does not run in float64 (%s): passes are held against float32.", error
         )
-        exact = source.exactly().compute(point, rows, sampled=False)
-    return _ratio(
-        (found[name].dense().double(), one.dense().double()) for name, one in exact.items()
-    )
+        against, exact = "float32", source.exactly().compute(point, rows, sampled=False)
+    pairs = ((found[name].dense().double(), one.dense().double()) for name, one in exact.items())
+    return PrecisionError(_ratio(pairs), against)
 
 
 def curvature_error(
@@ -50,8 +65,10 @@ def curvature_error(
     curvature: SegmentCurvature,
     *,
     precision: Precision,
-) -> float:
-    """Return the relative error of some examples' squares in the eigenbasis, which make up Λ.
+) -> PrecisionError:
+    """Return the error of some examples' squares in the eigenbasis, which make up Λ.
+
+    That of the covariances is not in it: the eigenbasis is the same on both sides.
 
     Args:
         source: Gives their gradients.
@@ -66,10 +83,10 @@ def curvature_error(
         gradient, basis = gradients[name], block.basis
         with products_in(precision, source.device):
             found = gradient.rotated_squares(basis.inputs, basis.outputs)
-        exact = from_tensors(cast({**gradient.tensors()}, torch.float64))
-        inputs, outputs = cast((basis.inputs, basis.outputs), torch.float64)
+        exact = from_tensors(to_dtype({**gradient.tensors()}, torch.float64))
+        inputs, outputs = to_dtype((basis.inputs, basis.outputs), torch.float64)
         pairs.append((found.double(), exact.rotated_squares(inputs, outputs)))
-    return _ratio(pairs)
+    return PrecisionError(_ratio(pairs))
 
 
 def _ratio(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

@@ -30,7 +30,7 @@ def representations(
     index = list(range(block.start, block.stop))
     batch = examples.batch(index, source.device)
     model = source.model_at(point)
-    with source.thinned(point, examples=len(index)):
+    with source.running(point, examples=len(index)):
         captured = capture_forward(
             model,
             [layer],

@@ -7,6 +7,7 @@ from sourcetrace.core.cost import RunCost, StageCost
 from sourcetrace.core.gradient_source import GradientSource
 from sourcetrace.core.matmul_rate import matmul_rate
 from sourcetrace.core.memory import peak_memory
+from sourcetrace.core.precision_check import PrecisionError
 from sourcetrace.reporting.formats import format_bytes, format_noun, format_share
 
 logger = logging.getLogger(__name__)
@@ -111,12 +112,21 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"  # noqa: PLR2004
 
 
-def report_precision(kind: str, precision: str, error: float) -> dict[str, Any]:
-    """Log how far a lower precision is from float64 and return it as a metric."""
+def report_precision(what: str, kind: str, precision: str, error: PrecisionError) -> dict[str, Any]:
+    """Log how far a lower precision is off and return it as a metric.
+
+    Args:
+        what: That was compared, for the log.
+        kind: Of `attribution.precision`.
+        precision: The precision.
+        error: Measured on examples of the run.
+    """
     logger.info(
-        "attribution.precision.%s: %s is off by %.1e of its size, on examples of this run",
+        "attribution.precision.%s: in %s, %s are off by %.1e of their size from those in %s",
         kind,
         precision,
-        error,
+        what,
+        error.relative,
+        error.against,
     )
-    return {f"precision_error.{kind}": {"value": error, "step": 0}}
+    return {f"precision_error.{kind}": {"value": error.relative, "step": 0}}

@@ -1,5 +1,7 @@
 """The covariance of patches from their pixels, against products of the patches themselves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,7 +29,12 @@ def convolutions(draw):
     padding = draw(st.one_of(st.just("same"), st.tuples(*(st.integers(0, k) for k in kernel))))
     mode = draw(st.sampled_from(["zeros", "replicate"]))
     extents = [step * (size - 1) + 1 for step, size in zip(dilation, kernel, strict=True)]
-    shape = [extent + draw(st.integers(0, 4)) for extent in extents]
+    # As small as an image may be: outer kernel positions then meet padding alone.
+    margins = extents if padding == "same" else [2 * size for size in padding]
+    shape = [
+        max(1, extent - margin) + draw(st.integers(0, 4))
+        for extent, margin in zip(extents, margins, strict=True)
+    ]
     module = KINDS[space](
         groups * channels,
         groups,
@@ -51,14 +58,27 @@ def patches_of(module, values):
 @given(convolutions())
 def test_equal_products_of_the_patches(case):
     module, values = case
-    pixels = _pixels(module, values)
-    rows = patches_of(module, values).transpose(0, 1).flatten(1, 2)
+    found = _pixels(module, values)
+    pixels = replace(found, layout=replace(found.layout, ones=True))
+    rows = nn.functional.pad(patches_of(module, values), (0, 1), value=1.0)
+    rows = rows.transpose(0, 1).flatten(1, 2)
     assert (pixels.rows, pixels.width) == rows.shape[1:]
     assert_close(pixels.layout.expanded(pixels.summed()), rows.mT @ rows)
 
 
 def test_larger_steps_have_patches_alone():
     assert _pixels(nn.Conv2d(2, 2, 3, stride=(1, 2)), torch.zeros(1, 2, 5, 5)) is None
+
+
+def test_a_dilated_kernel_on_a_small_image_meets_padding_with_its_outer_positions():
+    module = nn.Conv2d(32, 2, 3, padding=12, dilation=12)
+    with seeded(8):
+        values = torch.rand(2, 32, 8, 8)
+    pixels = _pixels(module, values)
+    pixels = replace(pixels, layout=replace(pixels.layout, ones=True))
+    assert pixels.layout.pays
+    rows = nn.functional.pad(patches_of(module, values)[:, 0], (0, 1), value=1.0).flatten(0, 1)
+    torch.testing.assert_close(pixels.layout.expanded(pixels.summed())[0], rows.mT @ rows)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -85,6 +105,8 @@ def test_few_channels_and_few_shared_distances_are_left_to_patches():
     assert not taken(nn.Conv2d(8, 2, 7), 9)
     assert not taken(nn.Conv2d(512, 2, 1), 6)
     assert not taken(nn.Conv2d(64, 2, 3, stride=2), 6)
+    # Thousands of blocks would take longer than what they save.
+    assert not taken(nn.Conv2d(16, 2, 9), 10)
 
 
 def test_a_kernel_of_three_by_three_takes_a_sixth_of_the_multiplications():

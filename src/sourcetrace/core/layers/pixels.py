@@ -30,6 +30,9 @@ _FEWEST_CHANNELS = 16
 _NARROW = 256
 """Patches up to this width are multiplied in no time."""
 
+_MOST_PLACES = 49
+"""Kernel positions; blocks of the result are as many squared, and some cuts each."""
+
 
 @dataclass(frozen=True)
 class PatchLayout:
@@ -74,6 +77,8 @@ class PatchLayout:
     def pays(self) -> bool:
         """Whether the covariance of the patches takes more than twice the multiplications."""
         if self.channels < _FEWEST_CHANNELS or self.width <= _NARROW:
+            return False
+        if len(self.places) > _MOST_PLACES:
             return False
         pairs = sum(_size(cut) for cuts in self.cuts.values() for cut in cuts)
         return 2 * pairs < self.positions * len(self.places) ** 2
@@ -136,6 +141,14 @@ class Pixels:
         """Return the pixels of consecutive examples."""
         return replace(parts[0], values=torch.cat([one.values for one in parts]))
 
+    def owned(self) -> "Pixels":
+        """Return pixels that nobody else writes to or holds."""
+        return replace(self, values=self.values.clone())
+
+    def halves(self) -> list["Pixels"]:
+        """Return two halves of the examples."""
+        return [replace(self, values=one) for one in self.values.tensor_split(2)]
+
     def summed(self) -> Tensor:
         """Return what the layout makes Σ over examples and output positions of a aᵀ of.
 
@@ -180,10 +193,12 @@ def _cuts(
 
 def _met(place: Place, distance: Place, outputs: Place, space: Place) -> Box:
     """Return the pixels that a kernel position meets while one at a distance is inside, too."""
-    return tuple(
+    bounds = (
         (max(here, 0, -away), min(count + here, size, size - away))
         for here, away, count, size in zip(place, distance, outputs, space, strict=True)
     )
+    # Of a small image a dilated kernel's outer positions meet nothing.
+    return tuple((low, max(low, high)) for low, high in bounds)
 
 
 def _cut(boxes: Mapping[Pair, Box]) -> dict[Box, list[Pair]]:

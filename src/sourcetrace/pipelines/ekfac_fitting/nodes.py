@@ -99,7 +99,9 @@ def fit_curvature(
     metrics = report_work(source, "ekfac_fitting")
     if precision != "float32":
         error = curvature_error(source, plan.segments[-1], segments[-1], precision=precision)
-        metrics |= report_precision("curvature", precision, error)
+        metrics |= report_precision(
+            "examples' squares in the eigenbasis", "curvature", precision, error
+        )
     numbers = [planned.segment.number for planned in plan.segments]
     if not walked:
         return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics

@@ -101,7 +101,7 @@ def extract_gradients(
     curvature_precision = attribution.precision.curvature
     if source.precision != "float32":
         error = passes_error(source, plan.points[-1])
-        metrics |= report_precision("passes", source.precision, error)
+        metrics |= report_precision("examples' gradients", "passes", source.precision, error)
     gradient_cache.restart(policy)
     start_peak(source.device)
     tables: list[pl.DataFrame] = []

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sourcetrace.core.errors import InputError
-from sourcetrace.core.examples import to_device
+from sourcetrace.core.nested import to_device
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.datasets.task import load_task
 from sourcetrace.tasks import Task

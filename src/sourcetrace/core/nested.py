@@ -1,0 +1,45 @@
+"""Tensors inside what tasks pass around: batches and outputs of any make."""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return nested mappings, tuples, lists and dataclasses with every tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, MutableMapping):
+        # A copy, not a dict: a language model's output is read by attribute.
+        copied: Any = copy.copy(value)
+        for key, inner in value.items():
+            copied[key] = map_tensors(inner, change)
+        return copied
+    if isinstance(value, Mapping):
+        return {key: map_tensors(inner, change) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        parts = [map_tensors(inner, change) for inner in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        copied = copy.copy(value)
+        for field in dataclasses.fields(value):
+            # Frozen ones, too.
+            object.__setattr__(copied, field.name, map_tensors(getattr(value, field.name), change))
+        return copied
+    return value
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return nested values with every tensor on a device."""
+    return map_tensors(value, lambda tensor: tensor.to(device))
+
+
+def to_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """Return nested values with every floating-point tensor in a precision."""
+    return map_tensors(
+        value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor
+    )
