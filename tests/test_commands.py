@@ -45,6 +45,25 @@ def kedro(project, *arguments, **environment):
     )
 
 
+def sourcetrace(project, *arguments, **environment):
+    """Run the command in a project, whose MLflow is the configured one and waits for no server."""
+    unset = {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"}
+    return subprocess.run(
+        [sys.executable, "-m", "sourcetrace", *arguments],
+        cwd=project,
+        env={
+            **{name: value for name, value in os.environ.items() if name not in unset},
+            "COLUMNS": "300",
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def scores_of(project):
     folder = project / "data/07_model_output/attribution_scores"
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}

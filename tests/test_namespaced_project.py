@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tests.test_commands import REPOSITORY, kedro
+from tests.test_commands import sourcetrace as run_sourcetrace
 from tests.tracking.server import free_port
 
 pytestmark = pytest.mark.slow
@@ -55,20 +56,7 @@ def run(project, *arguments):
 
 
 def sourcetrace(project, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "sourcetrace", *arguments],
-        cwd=project,
-        env={
-            **os.environ,
-            "COLUMNS": "300",
-            "DO_NOT_TRACK": "true",
-            "PYTHONPATH": str(REPOSITORY / "src"),
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_sourcetrace(project, *arguments, PYTHONPATH=str(REPOSITORY / "src"))
 
 
 def name_server(project, address):

@@ -1,14 +1,11 @@
 """`sourcetrace sync` after audits whose server was away, as an engineer on call meets it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.tracking.journal import RUN_KEY
 from tests.test_commands import make_project
+from tests.test_commands import sourcetrace as run_sourcetrace
 from tests.tracking.server import Door, free_port, mlflow_server
 
 pytestmark = pytest.mark.slow
@@ -39,20 +36,7 @@ def project(tmp_path_factory):
 
 
 def sourcetrace(project, *arguments):
-    unset = {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"}
-    return subprocess.run(
-        [sys.executable, "-m", "sourcetrace", *arguments],
-        cwd=project,
-        env={
-            **{name: value for name, value in os.environ.items() if name not in unset},
-            "COLUMNS": "300",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-            "PYTHONPATH": str(project / "src"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_sourcetrace(project, *arguments, PYTHONPATH=str(project / "src"))
 
 
 def name_server(project, address, experiment):

@@ -122,7 +122,7 @@ class GradientSource:
         self._model = model.to(device).eval()
         self._load_weights = load_weights
         self._cache = cache
-        self._rounding = (
+        self._run_objective = (
             RoundedObjective(objective, device, self.dtype)
             if precision == "bfloat16"
             else objective
@@ -213,7 +213,7 @@ class GradientSource:
         with self.running(point, examples=len(rows)):
             passed = training_passes(
                 self.model_at(point),
-                self._rounding,
+                self._run_objective,
                 self.coverage.layers,
                 batch,
                 rows=rows,
@@ -278,7 +278,7 @@ class GradientSource:
         with self.running(point, examples=len(rows)):
             found = gradients_alone(
                 self.model_at(point),
-                self._rounding,
+                self._run_objective,
                 self.coverage.layers,
                 batch,
                 count=len(rows),
@@ -305,7 +305,7 @@ class GradientSource:
         with self.running(point, examples=len(rows)):
             passed = query_passes(
                 self.model_at(point),
-                self._rounding,
+                self._run_objective,
                 self.coverage.layers,
                 batch,
                 rows=rows,
