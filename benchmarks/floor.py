@@ -29,9 +29,9 @@ from benchmarks.pipeline_run import run_pipeline
 from benchmarks.speed_ours import WorkloadTask
 from benchmarks.workloads import LAST, WORKLOADS, prepare, random_data
 
-from sourcetrace.core.matmul_rate import matmul_rate
-from sourcetrace.core.multiplications import MultiplicationCounter
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.machine.matmul_rate import matmul_rate
+from sourcetrace.core.machine.multiplications import MultiplicationCounter
 from sourcetrace.parameters import AttributionParameters
 
 

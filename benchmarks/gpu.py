@@ -35,19 +35,19 @@ from benchmarks.device_timer import DeviceTimer, matrix_multiply_rates
 from benchmarks.machine import describe_machine
 from benchmarks.workloads import Workload, build_network, draw_labels, margin
 
-from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.covariance import RunningCovariances
-from sourcetrace.core.covariance_terms import CovarianceTerms
-from sourcetrace.core.curvature import CurvatureBlock, eigen_basis
-from sourcetrace.core.evaluation_point import EvaluationPoint
-from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.gradients import per_example_gradient
+from sourcetrace.core.curvature.blocks import CurvatureBlock, eigen_basis
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.per_example import per_example_gradient
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.plan import make_plan
-from sourcetrace.core.precision import Precision, products_in
-from sourcetrace.core.scorers import make_scorer
-from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.precision import Precision, products_in
+from sourcetrace.core.plan.plan import make_plan
+from sourcetrace.core.training.segments import CheckpointRecord, partition
 
 CAPTURE, COVARIANCES, EIGENDECOMPOSITION = "capture", "covariances", "eigendecomposition"
 CORRECTED_EIGENVALUES, QUERIES, SCORES = "corrected eigenvalues", "queries", "scores"
@@ -190,7 +190,7 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     objective = Objective()
     state = {name: value.clone() for name, value in case.model.state_dict().items()}
     probe = case.training.batch([0, 1], device)
-    source = GradientSource(
+    engine = GradientEngine(
         model=case.model,
         objective=objective,
         coverage=find_layers(case.model, lambda: objective.forward(case.model, probe), examples=2),
@@ -208,11 +208,11 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
         "influence", partition([record], 1), {"stage": torch.arange(count)}, examples=count
     )
     point = plan.points[0]
-    blocks = _fit(source, point, timer)
+    blocks = _fit(engine, point, timer)
     with timer.stage(QUERIES):
         scorer = make_scorer(
             "influence",
-            source,
+            engine,
             plan,
             [blocks],
             case.queries,
@@ -220,22 +220,22 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
             precision=case.precision,
         )
     found = []
-    for block in source.blocks():
-        source.extract(point, block)  # into the cache; the same passes are timed as capture
+    for block in engine.blocks():
+        engine.extract(point, block)  # into the cache; the same passes are timed as capture
         with timer.stage(SCORES):
             found.append(scorer.scores(block).shares.sum(0)[:-1])
     return torch.cat(found, dim=1)
 
 
 def _fit(
-    source: GradientSource, point: EvaluationPoint, timer: DeviceTimer
+    engine: GradientEngine, point: EvaluationPoint, timer: DeviceTimer
 ) -> dict[str, CurvatureBlock]:
     """Return EK-FAC of every layer."""
-    layers = source.coverage.layers
+    layers = engine.coverage.layers
     running = RunningCovariances()
-    for block in source.blocks():
+    for block in engine.blocks():
         with timer.stage(CAPTURE):
-            inputs, gradients = _capture(source, point, block)
+            inputs, gradients = _capture(engine, point, block)
         with timer.stage(COVARIANCES):
             running.add(
                 {
@@ -249,38 +249,38 @@ def _fit(
         covariances = running.sums()
     with timer.stage(EIGENDECOMPOSITION):
         bases = {
-            name: eigen_basis(*sums.compute(), dtype=source.dtype)
+            name: eigen_basis(*sums.compute(), dtype=engine.dtype)
             for name, sums in covariances.items()
         }
     squares = {
-        layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=source.device)
+        layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=engine.device)
         for layer in layers
     }
-    for block in source.blocks():
-        inputs, gradients = _capture(source, point, block)
+    for block in engine.blocks():
+        inputs, gradients = _capture(engine, point, block)
         with timer.stage(CORRECTED_EIGENVALUES):
             for layer in layers:
                 name, basis = layer.name, bases[layer.name]
                 one = per_example_gradient(inputs[name], gradients[name], width=layer.inputs)
                 squares[name] += one.rotated_squares(basis.inputs, basis.outputs).double()
-    count = len(source.training)
+    count = len(engine.training)
     return {
-        name: CurvatureBlock(bases[name], (total / count).to(source.dtype))
+        name: CurvatureBlock(bases[name], (total / count).to(engine.dtype))
         for name, total in squares.items()
     }
 
 
 def _capture(
-    source: GradientSource, point: EvaluationPoint, block: Block
+    engine: GradientEngine, point: EvaluationPoint, block: Block
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Return layer inputs and the output gradients of drawn labels, after both backward passes."""
-    objective = source.objective
-    model = source.model_at(point)
+    objective = engine.objective
+    model = engine.model_at(point)
     index = range(block.start, block.stop)
-    batch = source.training.batch(index, source.device)
+    batch = engine.training.batch(index, engine.device)
     captured = capture_forward(
         model,
-        source.coverage.layers,
+        engine.coverage.layers,
         lambda: objective.forward(model, batch),
         examples=len(block),
     )

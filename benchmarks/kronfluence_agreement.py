@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from sourcetrace.core.attribution import fit_segment, visits
-from sourcetrace.core.covariance import RunningCovariances
-from sourcetrace.core.examples import Examples
-from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.engine.gradient_engine import GradientEngine, visits
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.plan import make_plan
-from sourcetrace.core.scorers import make_scorer
-from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.plan.plan import make_plan
+from sourcetrace.core.training.segments import CheckpointRecord, partition
 from sourcetrace.tasks import RegressionTask
 
 TRAIN, QUERIES = 64, 8
@@ -122,7 +122,7 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         for side, tensors in sides.items()
     )
     device = torch.device("cpu")
-    source = GradientSource(
+    engine = GradientEngine(
         model=model,
         objective=task,
         coverage=find_layers(model, lambda: model(sides["train"][0][:2])),
@@ -142,12 +142,12 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         damping=DAMPING,
     )
     running = {point.id: RunningCovariances() for point in plan.points}
-    for point, block in visits(source, plan.points):
-        running[point.id].add(source.extract(point, block).covariances)
+    for point, block in visits(engine, plan.points):
+        running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
-    curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
-    scorer = make_scorer("influence", source, plan, curvatures, queries, higher_is_better=False)
-    return torch.cat([scorer.scores(block).shares.sum(0)[:-1] for block in source.blocks()], dim=1)
+    curvatures = [fit_segment(engine, planned, covariances) for planned in plan.segments]
+    scorer = make_scorer("influence", engine, plan, curvatures, queries, higher_is_better=False)
+    return torch.cat([scorer.scores(block).shares.sum(0)[:-1] for block in engine.blocks()], dim=1)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,12 @@ from benchmarks.ground_truth_data import read_side
 from benchmarks.machine import describe_machine
 from benchmarks.pipeline_run import run_pipeline
 
-from sourcetrace.core.evaluation import bootstrap_interval, linear_datamodeling_score
-from sourcetrace.core.retraining import removal_slope
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.statistics.rank_correlation import (
+    bootstrap_interval,
+    linear_datamodeling_score,
+)
+from sourcetrace.core.statistics.retraining import removal_slope
 from sourcetrace.parameters import AttributionParameters, SolveParameters
 from sourcetrace.tasks import ClassificationTask, RegressionTask
 

@@ -13,12 +13,13 @@ import torch
 from benchmarks.measurement import STAGES, Stopwatch
 from torch import Tensor
 
-from sourcetrace.core.astra import SegmentSolve, SolveSettings
-from sourcetrace.core.attribution import fit_segment, visits
-from sourcetrace.core.covariance import RunningCovariances
-from sourcetrace.core.curvature_scale import scale_curvature
-from sourcetrace.core.scorers import make_scorer
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.engine.gradient_engine import visits
+from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
+from sourcetrace.core.methods.curvature_scale import scale_curvature
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.scorers import make_scorer
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -102,12 +103,12 @@ def run_pipeline(
         attribution=attribution,
         ensemble=ensemble,
     )
-    source, plan = setup.source, setup.plan
+    engine, plan = setup.engine, setup.plan
     curvatures = fit_curvatures(setup, watch=watch)
     watch.start(SCORES)
     scorer = make_scorer(
         attribution.method,
-        source,
+        engine,
         plan,
         curvatures,
         setup.queries,
@@ -118,7 +119,7 @@ def run_pipeline(
         precision=attribution.precision.scores,
     )
     kept = []
-    for block in source.blocks():
+    for block in engine.blocks():
         if scored_examples is not None and block.start >= scored_examples:
             break
         scores = scorer.scores(block).shares.sum(0)[:-1]
@@ -127,7 +128,7 @@ def run_pipeline(
     watch.stop()
     return PipelineRun(
         torch.cat(kept, dim=1),
-        (source.passes.forward, source.passes.backward),
+        (engine.passes.forward, engine.passes.backward),
         scorer.solves,
         [check.error for check in scorer.checks],
     )
@@ -135,22 +136,22 @@ def run_pipeline(
 
 def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
     """Return EK-FAC of every segment, or as many None where the method needs none."""
-    source, plan = setup.source, setup.plan
+    engine, plan = setup.engine, setup.plan
     if not plan.uses_curvature:
         return [None] * len(plan.segments)
     watch.start(COVARIANCES)
-    running = {point.id: RunningCovariances(source.work) for point in plan.points}
-    for point, block in visits(source, plan.points):
-        running[point.id].add(source.extract(point, block).covariances)
+    running = {point.id: RunningCovariances(engine.work) for point in plan.points}
+    for point, block in visits(engine, plan.points):
+        running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
     for planned in plan.segments:
         watch.start(EIGENDECOMPOSITION)
         # The decomposition is done when the first block is asked for.
-        blocks = _announced(visits(source, planned.points), CORRECTED_EIGENVALUES, watch)
-        fitted.append(fit_segment(source, planned, covariances, progress=blocks))
+        blocks = _announced(visits(engine, planned.points), CORRECTED_EIGENVALUES, watch)
+        fitted.append(fit_segment(engine, planned, covariances, progress=blocks))
     if setup.method == "scaled_source":
-        fitted = [scaled for _, scaled in scale_curvature(source, plan, fitted, setup.queries)]
+        fitted = [scaled for _, scaled in scale_curvature(engine, plan, fitted, setup.queries)]
     watch.stop()
     return fitted
 

@@ -23,7 +23,7 @@ from benchmarks.workloads import CLASSES, Workload, build_network, random_data, 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.parameters import AttributionParameters
 from sourcetrace.tasks import ClassificationTask
 

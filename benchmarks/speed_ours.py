@@ -17,7 +17,7 @@ from benchmarks.workloads import LAST, build_network, read_data, read_workload
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.parameters import AttributionParameters
 from sourcetrace.tasks import ClassificationTask
 

@@ -26,17 +26,17 @@ from tests.oracles.dense import matrix_function, matrix_response
 from tests.oracles.recursion import Phase, Trajectory, UpdateRule, shuffled_batches, train
 from torch import Tensor, nn
 
-from sourcetrace.core.attribution import fit_segment
-from sourcetrace.core.covariance import LayerCovariances, RunningCovariances
-from sourcetrace.core.evaluation_point import EvaluationPoint
-from sourcetrace.core.examples import Block, Examples
-from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.gradients import DenseGradient, LayerGradient
+from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
+from sourcetrace.core.curvature.preconditioner import mean_preconditioner
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.plan import AttributionPlan, make_plan
-from sourcetrace.core.preconditioner import mean_preconditioner
-from sourcetrace.core.scorers import make_scorer
-from sourcetrace.core.segments import CheckpointRecord, partition
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.plan.plan import AttributionPlan, make_plan
+from sourcetrace.core.training.segments import CheckpointRecord, partition
 from sourcetrace.tasks import ClassificationTask
 
 EXAMPLES, QUERIES, BATCH, CLASSES = 48, 8, 8, 3
@@ -73,7 +73,7 @@ class Nothing:
         """Keep nothing."""
 
 
-class DenseSource(GradientSource):
+class DenseSource(GradientEngine):
     """Gradients with sampled labels multiplied out, so that P̄^½ scales them exactly."""
 
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
@@ -205,7 +205,7 @@ def source_scores(
     run: Trajectory,
     *,
     preconditioned: bool = True,
-    kind: type[GradientSource] = GradientSource,
+    kind: type[GradientEngine] = GradientEngine,
 ) -> Tensor:
     """Return the package's scores of one run, [Q, N]."""
     records = make_records(phases)
@@ -215,7 +215,7 @@ def source_scores(
     training = Examples(items, [str(i) for i in range(len(items))], task.collate)
     batch = training.batch([0, 1], torch.device("cpu"))
     coverage = find_layers(network.module, lambda: task.forward(network.module, batch))
-    source = kind(
+    engine = kind(
         model=network.module,
         objective=task,
         coverage=coverage,
@@ -232,7 +232,7 @@ def source_scores(
         data.stage_examples(),
         examples=len(items),
     )
-    covariances = {point.id: _covariances(source, point) for point in plan.points}
+    covariances = {point.id: _covariances(engine, point) for point in plan.points}
     curvatures = []
     for planned in plan.segments:
         roots = {}
@@ -243,22 +243,22 @@ def source_scores(
                 root = mean_preconditioner(layer, divided, dtype=torch.float64)
                 assert root is not None  # noqa: S101
                 roots[layer.name] = root
-        curvatures.append(fit_segment(source, planned, covariances, preconditioners=roots))
+        curvatures.append(fit_segment(engine, planned, covariances, preconditioners=roots))
     queries = Examples(
         list(zip(data.query_inputs, data.query_labels, strict=True)),
         [f"query {i}" for i in range(QUERIES)],
         task.collate,
     )
-    scorer = make_scorer("source", source, plan, curvatures, queries, higher_is_better=True)
-    scores = [scorer.scores(block).shares for block in source.blocks()]
+    scorer = make_scorer("source", engine, plan, curvatures, queries, higher_is_better=True)
+    scores = [scorer.scores(block).shares for block in engine.blocks()]
     return torch.cat(scores, dim=2).sum(0)[:-1]
 
 
-def _covariances(source: GradientSource, point: EvaluationPoint) -> LayerCovariances:
+def _covariances(engine: GradientEngine, point: EvaluationPoint) -> LayerCovariances:
     running = RunningCovariances()
-    for block in source.blocks():
+    for block in engine.blocks():
         if len(point.rows(block)):
-            running.add(source.extract(point, block).covariances)
+            running.add(engine.extract(point, block).covariances)
     return running.sums()
 
 

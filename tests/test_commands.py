@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests import REPOSITORY
+
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[1]
 KEDRO = Path(sys.executable).with_name("kedro")
 
 

@@ -4,7 +4,7 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.pipelines.audit import create_audit, create_verification
 

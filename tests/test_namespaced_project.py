@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_commands import REPOSITORY, kedro
 from tests.test_commands import sourcetrace as run_sourcetrace
-from tests.tracking.server import free_port
+from tests.tracking.door import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.astra import SolveSettings
-from sourcetrace.core.attribution import fit_segment
-from sourcetrace.core.covariance import LayerCovariances, RunningCovariances
-from sourcetrace.core.evaluation_point import EvaluationPoint
-from sourcetrace.core.examples import Examples
-from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.kept_gradients import Cache
+from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.gradients.kept import Cache
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.plan import AttributionPlan, make_plan
-from sourcetrace.core.scorers import make_scorer
-from sourcetrace.core.segments import CheckpointRecord, number_segments, partition
-from sourcetrace.core.short_responses import ScoreCheck
+from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.plan.plan import AttributionPlan, make_plan
+from sourcetrace.core.responses.low_rank_responses import ScoreCheck
+from sourcetrace.core.training.segments import CheckpointRecord, number_segments, partition
 from sourcetrace.tasks import ClassificationTask
 
 CPU = torch.device("cpu")
@@ -268,12 +268,12 @@ def gradient_source(
     batch_size: int = 3,
     cache: Cache | None = None,
     seed: int = 5,
-) -> GradientSource:
+) -> GradientEngine:
     """Return the gradients of a case."""
     items = list(zip(case.images, case.labels, strict=True))
     training = Examples(items, case.ids, task.collate)
     batch = training.batch([0, 1], CPU)
-    return GradientSource(
+    return GradientEngine(
         model=case.model,
         objective=task,
         coverage=find_layers(case.model, lambda: task.forward(case.model, batch)),
@@ -321,18 +321,18 @@ def attribute(
 ) -> Outcome:
     """Run the core over a case, from the covariances to the scores."""
     task = ClassificationTask() if task is None else task
-    source = gradient_source(case, task, batch_size=batch_size, cache=cache)
+    engine = gradient_source(case, task, batch_size=batch_size, cache=cache)
     plan = case_plan(case, method, segments=segments, damping=damping, dropout_masks=dropout_masks)
-    covariances = {point.id: covariances_at(source, point) for point in plan.points}
+    covariances = {point.id: covariances_at(engine, point) for point in plan.points}
     curvatures = [
-        fit_segment(source, planned, covariances) if planned.filter.uses_curvature else None
+        fit_segment(engine, planned, covariances) if planned.filter.uses_curvature else None
         for planned in plan.segments
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
     scorer = make_scorer(
         method,
-        source,
+        engine,
         plan,
         curvatures,
         queries,
@@ -342,7 +342,7 @@ def attribute(
         tolerance=tolerance,
         precision=precision,
     )
-    blocks = source.blocks()
+    blocks = engine.blocks()
     return Outcome(
         torch.cat([scorer.scores(block).shares for block in blocks], dim=2),
         torch.cat([scorer.self_influence(block) for block in blocks], dim=1),
@@ -351,10 +351,10 @@ def attribute(
     )
 
 
-def covariances_at(source: GradientSource, point: EvaluationPoint) -> LayerCovariances:
+def covariances_at(engine: GradientEngine, point: EvaluationPoint) -> LayerCovariances:
     """Return the sums of A and G over all blocks of a point."""
     running = RunningCovariances()
-    for block in source.blocks():
+    for block in engine.blocks():
         if len(point.rows(block)):
-            running.add(source.extract(point, block).covariances)
+            running.add(engine.extract(point, block).covariances)
     return running.sums()

@@ -11,7 +11,7 @@ from typing import Any
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 
 def read_parameters(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 _Value = TypeVar("_Value")
 _PARAMETERS = "params:"

@@ -12,9 +12,9 @@ from pydantic import (
     model_validator,
 )
 
-from sourcetrace.core.methods import Method
-from sourcetrace.gate.metric_names import TRUST_PREFIX, GateMetric
-from sourcetrace.tracking.checkpoint_path import check_template
+from sourcetrace.checkpoints.path_template import check_template
+from sourcetrace.core.plan.methods import Method
+from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
 
 _OF_AN_AUDIT = frozenset(
     {"task", "checkpoints", "segments", "gradients", "attribution", "ensemble"}

@@ -6,14 +6,19 @@ import os
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
-from sourcetrace.alerts.hook import AlertHook
 from sourcetrace.configuration import ParameterAwareConfigLoader
-from sourcetrace.hooks import ProjectFolderHook, ReadableErrorsHook, SummaryHook, VerdictHook
-from sourcetrace.tracking.hooks import RunRecordHook, SecretsHook
-from sourcetrace.tracking.lineage_hook import LineageHook
-from sourcetrace.tracking.openlineage_hook import OpenLineageHook
-from sourcetrace.tracking.run_lock import RunLockHook
-from sourcetrace.tracking.server_hook import TrackingServerHook
+from sourcetrace.hooks.alerts import AlertHook
+from sourcetrace.hooks.lineage import LineageHook
+from sourcetrace.hooks.openlineage import OpenLineageHook
+from sourcetrace.hooks.run_lock import RunLockHook
+from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
+from sourcetrace.hooks.terminal import (
+    ProjectFolderHook,
+    ReadableErrorsHook,
+    SummaryHook,
+    VerdictHook,
+)
+from sourcetrace.hooks.tracking_server import TrackingServerHook
 
 HOOKS = (
     ProjectFolderHook(),

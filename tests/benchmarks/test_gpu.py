@@ -1,15 +1,13 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from benchmarks.device_timer import DeviceTimer, matrix_multiply_rates
 
 from benchmarks import gpu
+from tests import REPOSITORY
 from tests.tiny import CPU, assert_close, seeded
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def _case(name: str) -> gpu.Case:

@@ -7,7 +7,7 @@ from benchmarks.measurement import STAGES, Stopwatch
 from benchmarks.pipeline_run import INGEST, PipelineRun, run_pipeline
 from benchmarks.speed_ours import WorkloadTask
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.parameters import AttributionParameters
 from tests.tiny import assert_close
 

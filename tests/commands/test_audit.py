@@ -8,10 +8,10 @@ import sys
 import click
 import pytest
 
+from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.commands import audit as command
-from sourcetrace.core.errors import InputError
-from sourcetrace.gate.failure import GateFailed
-from tests.gate.examples import verdict
+from sourcetrace.errors import InputError
+from tests.audit.gate.examples import verdict
 from tests.test_commands import make_project
 
 CHECK = {"metric": "harmful_share", "at_most": 0.1}

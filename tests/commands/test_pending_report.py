@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
-from sourcetrace.tracking.due_versions import PlannedVersion
+from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 
 OLD = "older than the 3 newest"
 PLAN = [

@@ -3,10 +3,10 @@
 import pytest
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.tracking.journal import RUN_KEY
+from sourcetrace.tracking.server.journal import RUN_KEY
 from tests.test_commands import make_project
 from tests.test_commands import sourcetrace as run_sourcetrace
-from tests.tracking.server import Door, free_port, mlflow_server
+from tests.tracking.door import Door, free_port, mlflow_server
 
 pytestmark = pytest.mark.slow
 

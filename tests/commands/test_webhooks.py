@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from sourcetrace.commands.webhooks import webhooks
-from tests.webhooks.messages import SECRET, event, headers
+from tests.integrations.webhooks.messages import SECRET, event, headers
 
 VARIABLE = "SOURCETRACE_WEBHOOK_SECRET"
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from sourcetrace.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
-from sourcetrace.comparison.summary import AuditPoint
+from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
+from sourcetrace.audit.comparison.summary import AuditPoint
 from sourcetrace.datasets import AuditSnapshotsDataset
 from sourcetrace.datasets import audit_snapshots as module
 

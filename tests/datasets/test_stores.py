@@ -8,9 +8,8 @@ import torch
 from kedro.io import DatasetError
 from polars.testing import assert_frame_equal
 
-from sourcetrace.core.covariance import CovarianceSums
-from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
-from sourcetrace.core.errors import InputError
+from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
+from sourcetrace.core.curvature.covariance import CovarianceSums
 from sourcetrace.datasets import (
     CovariancesDataset,
     CurvatureDataset,
@@ -18,6 +17,7 @@ from sourcetrace.datasets import (
     ShardedParquetDataset,
 )
 from sourcetrace.datasets.stage_result import StageResult
+from sourcetrace.errors import InputError
 
 
 def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp_path):

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from sourcetrace.core.errors import InputError
-from sourcetrace.datasets.task import TaskDataset, load_task
+from sourcetrace.datasets.task import TaskDataset
+from sourcetrace.errors import InputError
+from sourcetrace.tasks.loading import load_task
 
 
 @pytest.fixture

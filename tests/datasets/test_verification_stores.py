@@ -5,7 +5,6 @@ import polars as pl
 import pytest
 from kedro.io import DatasetError
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import (
     OptionalParquetDataset,
     RetrainedOutcomesDataset,
@@ -14,6 +13,7 @@ from sourcetrace.datasets import (
 )
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.errors import InputError
 from sourcetrace.schemas import VerificationOutcomes, VerificationPlan, VerificationSummary
 
 

@@ -4,13 +4,14 @@ import fcntl
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests import REPOSITORY
+
 pytestmark = pytest.mark.slow
 
-CRONTAB = Path(__file__).parents[2] / "examples/cron/crontab"
+CRONTAB = REPOSITORY / "examples/cron/crontab"
 
 
 def parts():

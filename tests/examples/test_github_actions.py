@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-WORKFLOW = Path(__file__).parents[2] / "examples/github-actions/audit.yml"
+from tests import REPOSITORY
+
+WORKFLOW = REPOSITORY / "examples/github-actions/audit.yml"
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import CheckpointsDataset
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
 from sourcetrace.reporting.console import print_summary

@@ -6,19 +6,15 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from sourcetrace.comparison.summary import Comparison
-from sourcetrace.core.errors import InputError
+from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.datasets import AuditSnapshotsDataset
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.pipeline_registry import register_pipelines
-from sourcetrace.pipelines.comparison.nodes import (
-    compare_audits,
-    show_comparison,
-    take_snapshot,
-)
+from sourcetrace.pipelines.comparison.nodes import compare_audits, show_comparison, take_snapshot
 from sourcetrace.reporting.page import render_page
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
-from tests.gate.examples import verdict
+from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
 
 TASK = TaskParameters.model_validate({"class": "a.Task"})

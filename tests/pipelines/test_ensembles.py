@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,

@@ -6,12 +6,12 @@ import polars as pl
 import pytest
 import yaml
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.audit.gate.audit_result import AuditTrust
+from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.datasets import OptionalJSONDataset
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
-from sourcetrace.gate.audit_result import AuditTrust
-from sourcetrace.gate.failure import GateFailed
-from sourcetrace.gate.report import GateReport
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
@@ -31,12 +31,13 @@ from sourcetrace.pipelines.gate.nodes import (
 )
 from sourcetrace.reporting.page import render_page
 from sourcetrace.schemas import VerificationSummary
-from tests.comparison.examples import first_audit, second_audit
-from tests.gate.examples import audit_result
+from tests import REPOSITORY
+from tests.audit.comparison.examples import first_audit, second_audit
+from tests.audit.gate.examples import audit_result
 from tests.reporting.content import page_content, verification
 
 PIPELINES = register_pipelines()
-PARAMETERS = Path(__file__).parents[2] / "conf/base/parameters_gate.yml"
+PARAMETERS = REPOSITORY / "conf/base/parameters_gate.yml"
 DIGEST = "abc"
 
 

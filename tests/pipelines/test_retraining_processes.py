@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 from sourcetrace.schemas import VerificationOutcomes
+from tests import REPOSITORY
 from tests.verifiable import QUERIES, plan_of, retrain, trained
 
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def test_outcomes_come_from_two_processes_and_are_known_the_second_time(tmp_path, caplog):

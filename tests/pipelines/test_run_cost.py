@@ -6,13 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sourcetrace.core import batch_size
-from sourcetrace.core.errors import InputError
-from sourcetrace.parameters import (
-    AttributionParameters,
-    GradientParameters,
-    PrecisionParameters,
-)
+from sourcetrace.core.engine import batch_size
+from sourcetrace.errors import InputError
+from sourcetrace.parameters import AttributionParameters, GradientParameters, PrecisionParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import choose_batch_size, extract_gradients
 from sourcetrace.pipelines.source_scoring.nodes import score_examples

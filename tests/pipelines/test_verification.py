@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters, VerificationParameters
 from sourcetrace.pipelines.verification.groups import (
     random_subsets,

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from sourcetrace.comparison.changes import compare_examples
-from sourcetrace.comparison.summary import (
+from sourcetrace.audit.comparison.changes import compare_examples
+from sourcetrace.audit.comparison.summary import (
     CurvatureDrift,
     DataDrift,
     LayerDrift,
@@ -16,11 +16,7 @@ from sourcetrace.comparison.summary import (
     SuspectDrift,
 )
 from sourcetrace.reporting.change_tables import ROWS, history_table, suspect_tables
-from sourcetrace.reporting.changes import (
-    change_sentences,
-    changes_sentence,
-    format_correlation,
-)
+from sourcetrace.reporting.changes import change_sentences, changes_sentence, format_correlation
 from sourcetrace.reporting.console import print_changes
 from sourcetrace.reporting.page import (
     NOT_COMPARED,
@@ -30,8 +26,8 @@ from sourcetrace.reporting.page import (
     render_page,
 )
 from sourcetrace.reporting.trend_charts import trend_figures
-from tests.comparison.examples import audit, first_audit, point, second_audit
-from tests.gate.examples import verdict
+from tests.audit.comparison.examples import audit, first_audit, point, second_audit
+from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content, verification
 
 SAME = DataDrift(training_same=True, queries_same=True)

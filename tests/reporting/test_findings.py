@@ -5,7 +5,7 @@ from typing import get_args
 import polars as pl
 import pytest
 
-from sourcetrace.core.methods import Method
+from sourcetrace.core.plan.methods import Method
 from sourcetrace.reporting.findings import (
     TOP_SHARE,
     describe_method,

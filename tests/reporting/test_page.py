@@ -9,11 +9,7 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from sourcetrace.reporting.page import (
-    GROUND_TRUTH_SLOT,
-    insert_ground_truth,
-    render_page,
-)
+from sourcetrace.reporting.page import GROUND_TRUTH_SLOT, insert_ground_truth, render_page
 from tests.reporting.content import ground_truth, page_content
 
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sourcetrace.comparison.changes import compare_examples
+from sourcetrace.audit.comparison.changes import compare_examples
 from sourcetrace.reporting.page import (
     insert_comparison,
     insert_gate,
@@ -15,9 +15,9 @@ from sourcetrace.reporting.page import (
     insert_verification,
     render_page,
 )
+from tests.audit.comparison.examples import audit, point, second_audit
+from tests.audit.gate.examples import verdict
 from tests.chromium import CHROMIUM, open_page
-from tests.comparison.examples import audit, point, second_audit
-from tests.gate.examples import verdict
 from tests.reporting.content import ground_truth, page_content, verification
 
 pytestmark = [

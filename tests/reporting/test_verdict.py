@@ -7,7 +7,7 @@ from rich.console import Console
 
 from sourcetrace.reporting.console import print_verdict
 from sourcetrace.reporting.page import insert_gate, insert_verification, render_page, scores_of
-from tests.gate.examples import verdict
+from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content, verification
 
 WARNING = verdict(

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sourcetrace.tracking.data_digest import data_digest
-from sourcetrace.tracking.model_version import TRAINING_DIGEST
+from sourcetrace.audit.identity.data_digest import data_digest
+from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST
 from tests.services.served_project import PASSES, ServedProject
 from tests.services.tracking_server import TrackingServer
 from tests.test_commands import REPOSITORY, train_churn_model

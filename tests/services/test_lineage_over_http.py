@@ -7,16 +7,11 @@ import re
 import polars as pl
 import pytest
 
-from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
-from sourcetrace.tracking.card import CLOSING, OPENING
-from sourcetrace.tracking.model_version import TRAINING_DIGEST
+from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.lineage.card import CLOSING, OPENING
+from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST
 from tests.chromium import CHROMIUM
-from tests.services.browser import (
-    document,
-    run_page,
-    take_picture,
-    version_page,
-)
+from tests.services.browser import document, run_page, take_picture, version_page
 from tests.services.churn import churn_project, set_churn_parameters
 from tests.services.served_project import FAILS, PASSES, ServedProject
 from tests.test_commands import REPOSITORY

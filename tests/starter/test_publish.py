@@ -8,8 +8,9 @@ import yaml
 from sourcetrace import starter
 from sourcetrace.starter import FILES, starter_file
 from sourcetrace.starter.publish import starter_text
+from tests import REPOSITORY
 
-CONFIGURATION = Path(__file__).parents[2] / "conf/base"
+CONFIGURATION = REPOSITORY / "conf/base"
 
 
 @pytest.mark.parametrize("name", FILES)

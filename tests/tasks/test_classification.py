@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.objective import ExampleGenerator
+from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import assert_close, seeded
 

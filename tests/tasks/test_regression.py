@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sourcetrace.core.errors import InputError
-from sourcetrace.core.objective import ExampleGenerator
+from sourcetrace.core.model.objective import ExampleGenerator
+from sourcetrace.errors import InputError
 from sourcetrace.tasks import RegressionTask
 from tests.tiny import assert_close, seeded
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import DemoParameters
 from sourcetrace.pipelines.demo_training.nodes import plant_label_errors, train_network
 from sourcetrace.tasks import ClassificationTask, SGDRecipe, train_with_sgd

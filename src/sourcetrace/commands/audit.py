@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import click
 
-from sourcetrace.alerts.outbox import one_alert
+from sourcetrace.audit.gate.report import Outcome
 from sourcetrace.commands.project import configure_project_here
-from sourcetrace.gate.report import Outcome
+from sourcetrace.integrations.alerts.outbox import one_alert
 
 PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -187,9 +187,9 @@ def _judged(
     """
     from kedro.framework.project import pipelines
 
-    from sourcetrace.gate.failure import GateFailed
+    from sourcetrace.audit.gate.failure import GateFailed
+    from sourcetrace.hooks.run_lock import PROJECT_LOCK
     from sourcetrace.namespace import AuditNames
-    from sourcetrace.tracking.run_lock import PROJECT_LOCK
 
     defaults = {} if given is None else {"default_map": {"params": given}}
     report: dict[str, Any] | None = None
@@ -251,7 +251,7 @@ def _message(error: BaseException, *, hint: str) -> str:
         return f"the run was ended by sys.exit({error.code!r}): there is no verdict{hint}."
     from kedro.validation import ParameterValidationError
 
-    from sourcetrace.hooks import readable_error
+    from sourcetrace.hooks.terminal import readable_error
 
     readable = readable_error(error)
     if readable is not None:

@@ -21,22 +21,23 @@ from kedro.io import DataCatalog
 from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
 
+from sourcetrace.audit.gate.report import OUTCOMES
+from sourcetrace.audit.identity.audit_key import AuditKey, key_parts
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.commands.audit import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.audit_process import ending_of, run_audit
 from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
-from sourcetrace.core.errors import InputError
-from sourcetrace.datasets.checkpoints import CheckpointFolder
-from sourcetrace.gate.report import OUTCOMES
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.run_lock import PROJECT_LOCK, RUN_LOCK
+from sourcetrace.locks import HeldLock, holder_of
 from sourcetrace.namespace import AuditNames
 from sourcetrace.parameters import TrackingParameters
-from sourcetrace.tracking.audit_key import AuditKey, key_parts
-from sourcetrace.tracking.due_versions import PlannedVersion, plan_audits
-from sourcetrace.tracking.kept_reports import keep_reports
-from sourcetrace.tracking.model_version import STATUS
-from sourcetrace.tracking.run_lock import PROJECT_LOCK, RUN_LOCK, HeldLock, holder_of
-from sourcetrace.tracking.secrets import hide_credentials
-from sourcetrace.tracking.send_pending import PENDING, send_pending
-from sourcetrace.tracking.task_reader import TaskReader
+from sourcetrace.redaction import hide_credentials
+from sourcetrace.tracking.history.kept_reports import keep_reports
+from sourcetrace.tracking.lineage.model_version import STATUS
+from sourcetrace.tracking.scheduling.due_versions import PlannedVersion, plan_audits
+from sourcetrace.tracking.scheduling.task_reader import TaskReader
+from sourcetrace.tracking.server.send_pending import PENDING, send_pending
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sourcetrace.reporting.formats import format_noun
-from sourcetrace.tracking.due_versions import PlannedVersion
+from sourcetrace.formats import format_noun
+from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 
 _WIDTH_OF_A_LOG = 160
 

@@ -24,7 +24,7 @@ SENT, WAITS = 0, 2
 def sync(env: str | None) -> None:
     """Load the project in the current folder and send what waits in it."""
     configure_project_here()
-    from sourcetrace.core.errors import InputError
+    from sourcetrace.errors import InputError
 
     try:
         sys.exit(_sync(env))
@@ -37,9 +37,9 @@ def _sync(env: str | None) -> int:
     from kedro.framework.session import KedroSession
     from mlflow.tracking import MlflowClient
 
-    from sourcetrace.tracking.connection import CONNECTION
-    from sourcetrace.tracking.outage import is_outage, reason_of
-    from sourcetrace.tracking.send_pending import PENDING, Sent, count_pending, send_pending
+    from sourcetrace.tracking.server.connection import CONNECTION
+    from sourcetrace.tracking.server.outage import is_outage, reason_of
+    from sourcetrace.tracking.server.send_pending import PENDING, Sent, count_pending, send_pending
 
     session: Any = KedroSession.create(Path.cwd(), env=env)
     with session:
@@ -74,7 +74,7 @@ def _histories(catalog: Any) -> list[Path]:
     Raises:
         InputError: If there is none.
     """
-    from sourcetrace.core.errors import InputError
+    from sourcetrace.errors import InputError
 
     found = [catalog[name].path for name in sorted(catalog) if name.split(".")[-1] == "audit_log"]
     if not found:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 _HELP = """Receive MLflow's registry webhooks and audit the versions that they announce.
 
@@ -115,9 +115,9 @@ def _receive(
     """Serve, and audit beside it, until the process is told to end."""
     import uvicorn
 
-    from sourcetrace.webhooks.queue import AuditQueue
-    from sourcetrace.webhooks.server import ReceiverSettings, make_application
-    from sourcetrace.webhooks.worker import AuditWorker, audit_command
+    from sourcetrace.integrations.webhooks.queue import AuditQueue
+    from sourcetrace.integrations.webhooks.server import ReceiverSettings, make_application
+    from sourcetrace.integrations.webhooks.worker import AuditWorker, audit_command
 
     queue = AuditQueue(queue_path, remember_seconds=2 * tolerance)
     for audit in queue.recover():
@@ -156,7 +156,7 @@ def _receive(
 
 def _environments(models: Sequence[str]) -> dict[str, str | None]:
     """Return model -> environment of `NAME[=ENV]`."""
-    from sourcetrace.webhooks.worker import check_model_name
+    from sourcetrace.integrations.webhooks.worker import check_model_name
 
     if not Path("conf").is_dir():
         raise InputError(
@@ -176,7 +176,7 @@ def _environments(models: Sequence[str]) -> dict[str, str | None]:
 
 
 def _secret() -> str:
-    from sourcetrace.webhooks.worker import SECRET_VARIABLE
+    from sourcetrace.integrations.webhooks.worker import SECRET_VARIABLE
 
     secret = os.environ.get(SECRET_VARIABLE, "")
     if len(secret) < _SHORTEST_SECRET:

@@ -13,11 +13,11 @@ from sourcetrace.datasets.curvature import CurvatureDataset
 from sourcetrace.datasets.gradient_cache import GradientCacheDataset
 from sourcetrace.datasets.optional_json import OptionalJSONDataset
 from sourcetrace.datasets.optional_parquet import OptionalParquetDataset
-from sourcetrace.datasets.registered_model import RegisteredModelDataset
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomesDataset
 from sourcetrace.datasets.score_files import ScoreFilesDataset
 from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
 from sourcetrace.datasets.task import TaskDataset
+from sourcetrace.tracking.lineage.registered_model import RegisteredModelDataset
 
 __all__ = [
     "AuditLogDataset",

@@ -13,7 +13,7 @@ import polars as pl
 from filelock import FileLock
 from kedro.io import AbstractDataset
 
-from sourcetrace.comparison.snapshot import AuditFigures, AuditSnapshot
+from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.tracking.environment import code_revision
+from sourcetrace.audit.identity.code_revision import code_revision
 
 
 class CodeRevisionDataset(AbstractDataset[NoReturn, dict[str, Any]]):

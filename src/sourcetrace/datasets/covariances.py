@@ -11,7 +11,7 @@ from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.datasets.tensor_file import read_identity, read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    from sourcetrace.core.covariance import CovarianceSums
+    from sourcetrace.core.curvature.covariance import CovarianceSums
 
     Covariances = Mapping[str, Mapping[str, CovarianceSums]]
 
@@ -45,7 +45,7 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
         write_tensors(self._filepath, tensors, identity=data.identity)
 
     def _load(self) -> "StageResult[Covariances]":
-        from sourcetrace.core.covariance import CovarianceSums
+        from sourcetrace.core.curvature.covariance import CovarianceSums
 
         tensors = read_tensors(self._filepath)
         result: dict[str, dict[str, CovarianceSums]] = {}

@@ -10,7 +10,7 @@ from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.datasets.tensor_file import read_identity, read_tensors, write_tensors
 
 if TYPE_CHECKING:
-    from sourcetrace.core.curvature import SegmentCurvature
+    from sourcetrace.core.curvature.blocks import SegmentCurvature
 
 
 class CurvatureDataset(AbstractDataset[Any, Any]):
@@ -44,7 +44,7 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
         write_tensors(self._filepath, tensors, identity=data.identity)
 
     def _load(self) -> "StageResult[Sequence[SegmentCurvature]]":
-        from sourcetrace.core.curvature import CurvatureBlock, EigenBasis
+        from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 
         tensors = read_tensors(self._filepath)
         segments: dict[int, dict[str, CurvatureBlock]] = {}

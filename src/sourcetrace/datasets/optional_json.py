@@ -6,7 +6,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 
 def read_optional_json(path: Path | None) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import polars as pl
 from kedro.io import AbstractDataset
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 _Value = TypeVar("_Value")
 

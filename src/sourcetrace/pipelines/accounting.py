@@ -3,12 +3,12 @@
 import logging
 from typing import Any
 
-from sourcetrace.core.cost import RunCost, StageCost
-from sourcetrace.core.gradient_source import GradientSource
-from sourcetrace.core.matmul_rate import matmul_rate
-from sourcetrace.core.memory import peak_memory
-from sourcetrace.core.precision_check import PrecisionError
-from sourcetrace.reporting.formats import format_bytes, format_noun, format_share
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.machine.matmul_rate import matmul_rate
+from sourcetrace.core.machine.memory import peak_memory
+from sourcetrace.core.methods.cost import RunCost, StageCost
+from sourcetrace.core.methods.precision_check import PrecisionError
+from sourcetrace.formats import format_bytes, format_noun, format_share
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +23,16 @@ _PARTS = {
     "ekfac_fitting": ("eigendecompositions", "corrected_eigenvalues"),
     "source_scoring": ("exact_solves", "scoring", "self_influence"),
 }
-"""Stage of the audit -> what `core.cost` counts of it."""
+"""Stage of the audit -> what `core.methods.cost` counts of it."""
 
 
-def report_cost(source: GradientSource, cost: RunCost) -> dict[str, Any]:
+def report_cost(engine: GradientEngine, cost: RunCost) -> dict[str, Any]:
     """Log what the run will cost and return it as metrics.
 
     Seconds are those of the multiplications at the rate measured in this process: what a run
     cannot take less than. The work on small matrices, on Python and on files comes on top.
     """
-    rate = matmul_rate(source.device, source.dtype)
+    rate = matmul_rate(engine.device, engine.dtype)
     stages = {stage.name: stage for stage in cost.stages}
     logger.info(
         "This run takes %s and %s of an example",
@@ -65,16 +65,16 @@ def report_cost(source: GradientSource, cost: RunCost) -> dict[str, Any]:
     }
 
 
-def report_work(source: GradientSource, stage: str) -> dict[str, Any]:
+def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
     """Log what a stage did and return it as metrics.
 
     Args:
-        source: Whose work it was.
-        stage: As it was named to `source.work.stage`.
+        engine: Whose work it was.
+        stage: As it was named to `engine.work.stage`.
     """
-    done = source.work.stages[stage]
-    share = done.share_of(matmul_rate(source.device, source.dtype))
-    peak = peak_memory(source.device)
+    done = engine.work.stages[stage]
+    share = done.share_of(matmul_rate(engine.device, engine.dtype))
+    peak = peak_memory(engine.device)
     logger.info(
         "%s took %s for %s multiplications, %s of this machine's matrix-multiply rate; peak "
         "memory %s",

@@ -9,26 +9,27 @@ from dataclasses import dataclass, replace
 import polars as pl
 import torch
 
-from sourcetrace.core.batch_size import choose_batch_size
-from sourcetrace.core.examples import Examples
-from sourcetrace.core.filters import follows_training
-from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.curvature.preconditioner import mean_preconditioner
+from sourcetrace.core.engine.batch_size import choose_batch_size
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers import Coverage, find_layers
-from sourcetrace.core.methods import Method
-from sourcetrace.core.optimizer_settings import ADAPTIVE
-from sourcetrace.core.plan import AttributionPlan, make_plan
-from sourcetrace.core.preconditioner import mean_preconditioner
-from sourcetrace.core.segments import Segment, make_segment, settings_of, trained_parameters
-from sourcetrace.datasets.checkpoints import CheckpointFolder
-from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.parameters import (
-    AttributionParameters,
-    EnsembleParameters,
-    GradientParameters,
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.plan.filters import follows_training
+from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.plan import AttributionPlan, make_plan
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE
+from sourcetrace.core.training.segments import (
+    Segment,
+    make_segment,
+    settings_of,
+    trained_parameters,
 )
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.formats import format_bytes, format_noun
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.device import pick_device
 from sourcetrace.pipelines.manifest import record_of
-from sourcetrace.reporting.formats import format_bytes, format_noun
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -40,14 +41,14 @@ class AuditSetup:
 
     Attributes:
         plan: What is evaluated.
-        source: The training gradients.
+        engine: The training gradients.
         queries: The queries.
         method: The attribution method.
         identity: Digest of all that a stage's result depends on.
     """
 
     plan: AttributionPlan
-    source: GradientSource
+    engine: GradientEngine
     queries: Examples
     method: Method
     identity: str
@@ -66,7 +67,7 @@ def set_up_audit(
     ensemble: EnsembleParameters,
     batch_size: int | None = None,
 ) -> AuditSetup:
-    """Make the same plan and gradient source in every stage, from what the ingest wrote.
+    """Make the same plan and gradient engine in every stage, from what the ingest wrote.
 
     `batch_size` is what an earlier stage chose where `gradients.batch_size` is `auto`; without
     it, one is chosen here.
@@ -87,7 +88,7 @@ def set_up_audit(
         dropout_masks=ensemble.dropout_masks,
     )
     files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
-    source = GradientSource(
+    engine = GradientEngine(
         model=model,
         objective=task,
         coverage=coverage,
@@ -100,13 +101,13 @@ def set_up_audit(
         precision=attribution.precision.passes,
     )
     if gradients.batch_size != "auto":
-        source.batch_size = gradients.batch_size
+        engine.batch_size = gradients.batch_size
     elif batch_size is None:
-        source.batch_size = _chosen_batch_size(source, plan, queries)
+        engine.batch_size = _chosen_batch_size(engine, plan, queries)
     settings = [
         f"{type(task).__module__}.{type(task).__qualname__}",
         checkpoint_manifest.drop("bytes", "attributed_share").sort("checkpoint_id").to_dicts(),
-        source.batch_size,
+        engine.batch_size,
         attribution.method,
         attribution.seed,
         ensemble.dropout_masks,
@@ -120,11 +121,11 @@ def set_up_audit(
     ]
     identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     gradient_cache.open(identity)
-    return AuditSetup(plan, source, queries, attribution.method, identity)
+    return AuditSetup(plan, engine, queries, attribution.method, identity)
 
 
-def _chosen_batch_size(source: GradientSource, plan: AttributionPlan, queries: Examples) -> int:
-    choice = choose_batch_size(source, plan, queries=len(queries))
+def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:
+    choice = choose_batch_size(engine, plan, queries=len(queries))
     logger.info(
         "Batches of %s: one takes %s, %s are free",
         format_noun(choice.examples, "example"),
@@ -191,7 +192,7 @@ def preconditioners(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
     rows = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
-    source = setup.source
+    engine = setup.engine
     for planned in setup.plan.segments:
         if planned.segment.optimizer not in ADAPTIVE or not follows_training(setup.method):
             yield {}
@@ -204,8 +205,8 @@ def preconditioners(
                 names[one["place"]] = (*names.get(one["place"], ()), one["parameter"])
             denominators.append(checkpoints.denominators(row["file"], row["sha256"], names))
         roots = {
-            layer.name: mean_preconditioner(layer, denominators, dtype=source.dtype)
-            for layer in source.coverage.layers
+            layer.name: mean_preconditioner(layer, denominators, dtype=engine.dtype)
+            for layer in engine.coverage.layers
         }
         yield {name: root for name, root in roots.items() if root is not None}
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 
 def pick_device(name: str) -> torch.device:

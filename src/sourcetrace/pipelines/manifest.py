@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sourcetrace.core.optimizer_settings import ParameterGroup
-from sourcetrace.core.segments import CheckpointRecord
+from sourcetrace.core.training.optimizer_settings import ParameterGroup
+from sourcetrace.core.training.segments import CheckpointRecord
 
 
 def group_rows(

@@ -5,15 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.comparison.summary import AuditPoint, Comparison
+from sourcetrace.audit.comparison.summary import AuditPoint, Comparison
+from sourcetrace.formats import MISSING, format_count, format_noun, format_number, format_share
 from sourcetrace.reporting.changes import format_correlation, format_moment
-from sourcetrace.reporting.formats import (
-    MISSING,
-    format_count,
-    format_noun,
-    format_number,
-    format_share,
-)
 from sourcetrace.reporting.tables import Column, Table
 
 ROWS = 12

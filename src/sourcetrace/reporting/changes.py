@@ -1,7 +1,7 @@
 """What changed since the audit before, in sentences."""
 
-from sourcetrace.comparison.summary import Comparison, CurvatureDrift, DataDrift
-from sourcetrace.reporting.formats import MISSING, format_count, format_noun, format_number
+from sourcetrace.audit.comparison.summary import Comparison, CurvatureDrift, DataDrift
+from sourcetrace.formats import MISSING, format_count, format_noun, format_number
 
 FIRST = "No earlier audit of this task and model is kept: there is none to compare this one with."
 

@@ -12,10 +12,10 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from sourcetrace.formats import format_count, format_noun, format_share
 from sourcetrace.reporting import palette
 from sourcetrace.reporting.drawing import PER_CENT, WIDE, Figure, draw, opacity_of
 from sourcetrace.reporting.findings import TOP_SHARE, is_suspect
-from sourcetrace.reporting.formats import format_count, format_noun, format_share
 
 POINTS = 300
 LABEL_BARS = 15

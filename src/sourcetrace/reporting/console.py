@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sourcetrace.comparison.summary import Comparison
-from sourcetrace.gate.report import GateReport
+from sourcetrace.audit.comparison.summary import Comparison
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.formats import format_noun
 from sourcetrace.reporting.changes import changes_sentence
-from sourcetrace.reporting.formats import format_noun
 
 
 def print_error(message: str) -> None:

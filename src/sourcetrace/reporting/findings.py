@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from sourcetrace.reporting.formats import (
-    MISSING,
-    format_count,
-    format_noun,
-    format_number,
-    format_share,
-)
+from sourcetrace.formats import MISSING, format_count, format_noun, format_number, format_share
 
 # The share of a ranking that "the top" means, here and in the comparison with planted errors.
 TOP_SHARE = 0.08

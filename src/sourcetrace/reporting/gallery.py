@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from sourcetrace.reporting.formats import (
+from sourcetrace.formats import (
     MISSING,
     format_count,
     format_number,

@@ -2,7 +2,7 @@
 
 import re
 
-from sourcetrace.reporting.formats import format_count, format_noun, format_share
+from sourcetrace.formats import format_count, format_noun, format_share
 
 # Whatever starts markup in CommonMark and in GitHub's tables and strikethrough.
 _MARKUP = re.compile(r"[\\`*\[\]>|#~]")

@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from sourcetrace.comparison.summary import AuditPoint, Comparison
-from sourcetrace.gate.report import GateReport
+from sourcetrace.audit.comparison.summary import AuditPoint, Comparison
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.formats import format_count, format_noun
 from sourcetrace.reporting import change_tables, findings, palette, tables
 from sourcetrace.reporting.changes import change_sentences, changes_sentence
-from sourcetrace.reporting.formats import format_count, format_noun
 from sourcetrace.reporting.gallery import GALLERY_CARDS, GALLERY_OPEN, gallery_card
 from sourcetrace.reporting.trust import (
     Trust,

@@ -6,10 +6,10 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from sourcetrace.formats import format_share
 from sourcetrace.reporting import palette
 from sourcetrace.reporting.drawing import PER_CENT, Figure, draw
 from sourcetrace.reporting.findings import TOP_SHARE
-from sourcetrace.reporting.formats import format_share
 
 CURVE_POINTS = 200
 # Nobody inspects more than half of the data to find errors in it.

@@ -5,8 +5,7 @@ from typing import Literal
 
 import polars as pl
 
-from sourcetrace.reporting.findings import run_count
-from sourcetrace.reporting.formats import (
+from sourcetrace.formats import (
     MISSING,
     format_bytes,
     format_count,
@@ -15,6 +14,7 @@ from sourcetrace.reporting.formats import (
     format_share,
     format_with_error,
 )
+from sourcetrace.reporting.findings import run_count
 
 REVIEW_ROWS = 200
 CHECKPOINT_ROWS = 60

@@ -7,6 +7,7 @@ their number.
 import altair as alt
 import polars as pl
 
+from sourcetrace.formats import format_noun, format_number
 from sourcetrace.reporting import palette
 from sourcetrace.reporting.drawing import (
     DIGITS,
@@ -17,7 +18,6 @@ from sourcetrace.reporting.drawing import (
     group_shape,
     groups_of,
 )
-from sourcetrace.reporting.formats import format_noun, format_number
 
 
 def segment_contributions(

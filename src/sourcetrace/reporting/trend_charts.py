@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import altair as alt
 import polars as pl
 
-from sourcetrace.comparison.summary import AuditPoint
+from sourcetrace.audit.comparison.summary import AuditPoint
+from sourcetrace.formats import format_count, format_number, format_share
 from sourcetrace.reporting import palette
 from sourcetrace.reporting.changes import format_moment
 from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, draw
-from sourcetrace.reporting.formats import format_count, format_number, format_share
 
 _OUTCOMES = {
     "pass": (palette.KEEP, "circle"),

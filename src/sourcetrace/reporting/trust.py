@@ -5,7 +5,7 @@ from typing import Literal
 
 import polars as pl
 
-from sourcetrace.reporting.formats import MISSING, format_count, format_number, format_share
+from sourcetrace.formats import MISSING, format_count, format_number, format_share
 from sourcetrace.reporting.tables import Column, Table
 
 COMMAND = "kedro run --pipelines verification"

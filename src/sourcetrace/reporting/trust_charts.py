@@ -4,9 +4,9 @@ import altair as alt
 import numpy as np
 import polars as pl
 
+from sourcetrace.formats import format_noun, format_number
 from sourcetrace.reporting import palette
 from sourcetrace.reporting.drawing import Figure, draw
-from sourcetrace.reporting.formats import format_noun, format_number
 
 _BIN = 0.1
 _KINDS = {"helpers": "helpers", "random": "at random"}

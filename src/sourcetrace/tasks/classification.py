@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.objective import signs
+from sourcetrace.core.model.objective import signs
 from sourcetrace.tasks.protocol import TaskBase
 
 

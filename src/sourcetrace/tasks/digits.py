@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcetrace.core.errors import InputError
-from sourcetrace.core.objective import signs
+from sourcetrace.core.model.objective import signs
+from sourcetrace.errors import InputError
 from sourcetrace.tasks.protocol import TaskBase
 
 

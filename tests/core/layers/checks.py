@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.capture import ForwardPass, capture_forward
-from sourcetrace.core.covariance import RunningCovariances
-from sourcetrace.core.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients import LayerGradient
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
+from sourcetrace.core.gradients.capture import ForwardPass, capture_forward
+from sourcetrace.core.gradients.per_example import LayerGradient
 from sourcetrace.core.layers import Coverage, find_layers
 from tests.oracles.dense import named_gradients
 from tests.tiny import assert_close

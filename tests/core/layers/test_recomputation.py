@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.errors import InputError
+from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.errors import InputError
 from tests.core.layers.checks import check_gradients_of, coverage_of, normal, passed, sum_of_sines
 from tests.tiny import assert_close, seeded
 

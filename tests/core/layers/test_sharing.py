@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.capture import capture_forward
-from sourcetrace.core.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients import DenseGradient
+from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
+from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.per_example import DenseGradient
 from tests.core.layers.checks import (
     check_all_counted,
     check_covariances,

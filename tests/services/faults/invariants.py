@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sourcetrace.tracking.audit_log import read_audits, verify_audit_log
-from sourcetrace.tracking.card import CLOSING, OPENING
+from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.lineage.card import CLOSING, OPENING
 from tests.services.served_project import ServedProject
 from tests.services.tracking_server import TrackingServer
 

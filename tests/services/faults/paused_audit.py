@@ -18,7 +18,7 @@ from mlflow.utils import rest_utils
 
 from sourcetrace import settings
 from sourcetrace.__main__ import main
-from sourcetrace.tracking import lineage_hook
+from sourcetrace.hooks import lineage as lineage_hook
 
 
 class PauseHook:

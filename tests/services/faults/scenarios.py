@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sourcetrace.tracking.audit_log import read_audits
+from sourcetrace.tracking.history.audit_log import read_audits
 from tests.services.churn import churn_project, set_churn_parameters
 from tests.services.faults.audit_process import AuditProcess, audit_once
 from tests.services.faults.invariants import (

@@ -8,10 +8,10 @@ weight is Σ_s g_s a_sᵀ. A layer type says how to lay out the two, [N, groups,
 
 from sourcetrace.core.layers.coverage import Coverage, Unattributed
 from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.kinds.registry import LAYER_TYPES, register
+from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import Layer, Site
-from sourcetrace.core.layers.registry import LAYER_TYPES, register
 from sourcetrace.core.layers.rehearsal import refuse_compiled
-from sourcetrace.core.layers.types import LayerType
 
 __all__ = [
     "LAYER_TYPES",

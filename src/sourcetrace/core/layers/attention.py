@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import Site, join_names
 from sourcetrace.core.layers.slots import Offer, Slot
-from sourcetrace.core.layers.types import LayerType
 
 PROJECTIONS = ("in_proj", "q_proj", "k_proj", "v_proj", "out_proj")
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.coverage import Coverage, Unattributed
 from sourcetrace.core.layers.layer import Layer, Site, join_names
@@ -22,6 +21,7 @@ from sourcetrace.core.layers.rehearsal import (
     rehearse,
 )
 from sourcetrace.core.layers.slots import Offer, Slot, offered
+from sourcetrace.errors import InputError
 
 
 @dataclass

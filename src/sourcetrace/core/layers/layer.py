@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.errors import InputError
-from sourcetrace.core.layers.pixels import Pixels
-from sourcetrace.core.layers.types import LayerType
+from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.core.layers.kinds.types import LayerType
+from sourcetrace.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.calls import ran_without_gradients
-from sourcetrace.core.errors import InputError
 from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.layers.calls import ran_without_gradients
 from sourcetrace.core.layers.layer import Site
+from sourcetrace.errors import InputError
 
 
 @dataclass

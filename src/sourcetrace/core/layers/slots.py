@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sourcetrace.core.layers.kinds.registry import layer_type
 from sourcetrace.core.layers.layer import Site
-from sourcetrace.core.layers.registry import layer_type
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import polars as pl
 
-from sourcetrace.core.drift import LARGEST_DRIFT, measure_drifts, segment_ends
-from sourcetrace.core.examples import Examples
-from sourcetrace.core.gradient_source import GradientSource
+from sourcetrace.checkpoints.folder import Checkpoint
+from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers import Coverage
-from sourcetrace.core.segments import CheckpointRecord, Segment, partition, partition_at
-from sourcetrace.datasets.checkpoints import Checkpoint
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.training.segments import CheckpointRecord, Segment, partition, partition_at
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import SegmentParameters
 from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.device import pick_device
-from sourcetrace.reporting.progress import track
+from sourcetrace.progress import track
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def drift_source(
     train_table: pl.DataFrame,
     coverage: Coverage,
     device_name: str,
-) -> GradientSource:
+) -> GradientEngine:
     """Return the training gradients at loaded checkpoints.
 
     Args:
@@ -49,7 +49,7 @@ def drift_source(
     """
     weights = {one.record.id: one.state_dict for one in checkpoints}
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
-    return GradientSource(
+    return GradientEngine(
         model=task.build_model(),
         objective=task,
         coverage=coverage,
@@ -64,10 +64,10 @@ def drift_source(
 
 
 def automatic_segments(
-    source: GradientSource, records: Sequence[CheckpointRecord], train_table: pl.DataFrame
+    engine: GradientEngine, records: Sequence[CheckpointRecord], train_table: pl.DataFrame
 ) -> list[Segment]:
     """Return a run's segments, which end where the gradients drift more than `LARGEST_DRIFT`."""
-    measured = measure_drifts(source, track(records, "Drift"), stage_examples(train_table))
+    measured = measure_drifts(engine, track(records, "Drift"), stage_examples(train_table))
     drifts = list(measured)
     logger.info(
         "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",

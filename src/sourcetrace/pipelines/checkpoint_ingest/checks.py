@@ -8,15 +8,15 @@ import polars as pl
 import torch
 from torch import nn
 
-from sourcetrace.core.capture import per_example_loss
-from sourcetrace.core.dropout import dropout_mask
-from sourcetrace.core.errors import InputError
-from sourcetrace.core.examples import Examples
-from sourcetrace.core.gradient_check import check_gradients
+from sourcetrace.checkpoints.folder import Checkpoint
+from sourcetrace.core.gradients.capture import per_example_loss
+from sourcetrace.core.gradients.check import check_gradients
 from sourcetrace.core.layers import Coverage, refuse_compiled
-from sourcetrace.core.objective import ExampleGenerator
-from sourcetrace.core.segments import Segment
-from sourcetrace.datasets.checkpoints import Checkpoint
+from sourcetrace.core.model.dropout import dropout_mask
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.objective import ExampleGenerator
+from sourcetrace.core.training.segments import Segment
+from sourcetrace.errors import InputError
 from sourcetrace.pipelines.audit_setup import coverage_of
 from sourcetrace.pipelines.checkpoint_ingest.stages import stage_lists
 from sourcetrace.pipelines.device import pick_device

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.manifest import group_rows, place_rows
-from sourcetrace.reporting.formats import format_noun
 from sourcetrace.schemas.checkpoints import checkpoint_manifest
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def ingest_checkpoints(
     Returns:
         checkpoint_manifest, unattributed_parameters, train_table, query_table.
     """
-    from sourcetrace.core.segments import group_step_masses, number_segments
+    from sourcetrace.core.training.segments import group_step_masses, number_segments
     from sourcetrace.pipelines.checkpoint_ingest.automatic import (
         automatic_segments,
         drift_source,
@@ -52,10 +52,7 @@ def ingest_checkpoints(
         train_table,
         try_losses,
     )
-    from sourcetrace.pipelines.checkpoint_ingest.training import (
-        describe_runs,
-        warn_of_filled_rates,
-    )
+    from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
 
     model = task.build_model()
     found = []
@@ -158,9 +155,9 @@ def digest_data(
         of the examples, `table` of all columns that the task gives), and example_digests, of every
         training example.
     """
-    from sourcetrace.reporting.progress import track
-    from sourcetrace.tracking.data_digest import data_digest, table_digest
-    from sourcetrace.tracking.example_digests import digest_examples
+    from sourcetrace.audit.identity.data_digest import data_digest, table_digest
+    from sourcetrace.audit.identity.example_digests import digest_examples
+    from sourcetrace.progress import track
 
     training, examples = digest_examples(
         task.train_examples(),

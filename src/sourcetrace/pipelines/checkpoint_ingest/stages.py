@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from sourcetrace.core.errors import InputError
+from sourcetrace.errors import InputError
 
 _NAMED = 5
 """Offending values listed in a message."""

@@ -7,12 +7,12 @@ from itertools import groupby
 
 from torch import nn
 
-from sourcetrace.core.errors import InputError
-from sourcetrace.core.schedules import CheckpointRates, KnownRates, sum_rates
-from sourcetrace.core.segments import CheckpointRecord, check_order, group_step_masses
-from sourcetrace.datasets.checkpoints import Checkpoint, CheckpointFolder
-from sourcetrace.datasets.parameter_names import name_groups
-from sourcetrace.datasets.scheduler_state import scheduled_rates
+from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
+from sourcetrace.checkpoints.parameter_names import name_groups
+from sourcetrace.checkpoints.scheduler_state import scheduled_rates
+from sourcetrace.core.training.schedules import CheckpointRates, KnownRates, sum_rates
+from sourcetrace.core.training.segments import CheckpointRecord, check_order, group_step_masses
+from sourcetrace.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.signals import average_signals
 from sourcetrace.reporting.review import build_review_list, stage_text

@@ -5,27 +5,22 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.comparison.changes import compare_examples, count_reordered, kept_examples
-from sourcetrace.comparison.drift import curvature_drift, score_drift
-from sourcetrace.comparison.snapshot import (
+from sourcetrace.audit.comparison.changes import compare_examples, count_reordered, kept_examples
+from sourcetrace.audit.comparison.drift import curvature_drift, score_drift
+from sourcetrace.audit.comparison.snapshot import (
     AuditFigures,
     AuditSnapshot,
     audit_identity,
     before_this,
 )
-from sourcetrace.comparison.summary import (
-    AuditPoint,
-    Comparison,
-    DataDrift,
-    SuspectDrift,
-)
-from sourcetrace.core.errors import InputError
+from sourcetrace.audit.comparison.summary import AuditPoint, Comparison, DataDrift, SuspectDrift
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
-from sourcetrace.gate.report import GateReport
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.reporting.page import insert_comparison, scores_of
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
-from sourcetrace.tracking.data_digest import same_data
 
 
 def compare_audits(

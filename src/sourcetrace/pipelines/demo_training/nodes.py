@@ -67,9 +67,9 @@ def train_network(
 
     import torch
 
+    from sourcetrace.audit.identity.data_digest import data_digest
     from sourcetrace.tasks import SGDRecipe, train_with_sgd
     from sourcetrace.tasks.digits import DigitsTables
-    from sourcetrace.tracking.data_digest import data_digest
 
     task = DigitsTables(training_set, query_set)
     recipe = SGDRecipe(

@@ -2,10 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.demo_training.nodes import (
-    plant_label_errors,
-    train_network,
-)
+from sourcetrace.pipelines.demo_training.nodes import plant_label_errors, train_network
 
 
 def create_pipeline() -> Pipeline:

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import (
-    AttributionParameters,
-    EnsembleParameters,
-    GradientParameters,
-)
-from sourcetrace.reporting.progress import track
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
+from sourcetrace.progress import track
 
 if TYPE_CHECKING:
-    from sourcetrace.core.curvature import SegmentCurvature
+    from sourcetrace.core.curvature.blocks import SegmentCurvature
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
     SegmentCurvature = Task = Any
@@ -44,11 +40,12 @@ def fit_curvature(
     Returns:
         curvature, curvature_spectra and metrics.
     """
-    from sourcetrace.core.attribution import fit_segment, visits
-    from sourcetrace.core.curvature_scale import scale_curvature
-    from sourcetrace.core.memory import start_peak
-    from sourcetrace.core.precision import products_in
-    from sourcetrace.core.precision_check import curvature_error
+    from sourcetrace.core.engine.gradient_engine import visits
+    from sourcetrace.core.machine.memory import start_peak
+    from sourcetrace.core.methods.curvature_scale import scale_curvature
+    from sourcetrace.core.methods.fit import fit_segment
+    from sourcetrace.core.methods.precision_check import curvature_error
+    from sourcetrace.core.model.precision import products_in
     from sourcetrace.pipelines.accounting import report_precision, report_work
     from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 
@@ -64,27 +61,27 @@ def fit_curvature(
         ensemble=ensemble,
         batch_size=batch_size,
     )
-    source, plan = setup.source, setup.plan
+    engine, plan = setup.engine, setup.plan
     if not plan.uses_curvature:
         return StageResult(setup.identity, []), _spectra([], []), {}
     sums = covariances.of(setup.identity, stage="gradient_extraction")
-    start_peak(source.device)
+    start_peak(engine.device)
     precision = attribution.precision.curvature
     segments: list[Any] = []
     walked: list[tuple[float, Any]] = []
-    with source.work.stage("ekfac_fitting"):
+    with engine.work.stage("ekfac_fitting"):
         for planned, roots in zip(
             plan.segments, preconditioners(checkpoints, checkpoint_manifest, setup), strict=True
         ):
-            found = visits(source, planned.points)
+            found = visits(engine, planned.points)
             units = sum(len(point.rows(block)) for point, block in found)
             with (
-                source.work.counted("fitted segment", units=units),
-                products_in(precision, source.device),
+                engine.work.counted("fitted segment", units=units),
+                products_in(precision, engine.device),
             ):
                 segments.append(
                     fit_segment(
-                        source,
+                        engine,
                         planned,
                         sums,
                         preconditioners=roots,
@@ -94,11 +91,11 @@ def fit_curvature(
                     )
                 )
         if attribution.method == "scaled_source":
-            with source.work.counted("scaled curvature", units=1):
-                walked = scale_curvature(source, plan, segments, setup.queries)
-    metrics = report_work(source, "ekfac_fitting")
+            with engine.work.counted("scaled curvature", units=1):
+                walked = scale_curvature(engine, plan, segments, setup.queries)
+    metrics = report_work(engine, "ekfac_fitting")
     if precision != "float32":
-        error = curvature_error(source, plan.segments[-1], segments[-1], precision=precision)
+        error = curvature_error(engine, plan.segments[-1], segments[-1], precision=precision)
         metrics |= report_precision(
             "examples' squares in the eigenbasis", "curvature", precision, error
         )
@@ -123,7 +120,7 @@ def fit_curvature(
 
 def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl.DataFrame:
     """Return every layer's spectrum, those under several dropout masks as their mean."""
-    from sourcetrace.core.spectrum import spectrum_quantiles
+    from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 
     found: dict[tuple[int, str], list[Any]] = {}
     for number, segment in zip(numbers, segments, strict=True):

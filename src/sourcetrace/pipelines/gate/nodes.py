@@ -7,11 +7,8 @@ from typing import Any
 import polars as pl
 
 from sourcetrace import __version__
-from sourcetrace.comparison.summary import Comparison
-from sourcetrace.core.errors import InputError
-from sourcetrace.datasets.audit_snapshots import AuditSnapshots
-from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.gate.audit_result import (
+from sourcetrace.audit.comparison.summary import Comparison
+from sourcetrace.audit.gate.audit_result import (
     AuditCounts,
     AuditDifference,
     AuditedCheckpoint,
@@ -19,13 +16,18 @@ from sourcetrace.gate.audit_result import (
     AuditResult,
     AuditTrust,
 )
-from sourcetrace.gate.baseline import Baseline, parse_baseline
-from sourcetrace.gate.failure import GateFailed
-from sourcetrace.gate.judge import judge, outcome_of, summarise
-from sourcetrace.gate.junit import junit_xml
-from sourcetrace.gate.measured import measure_audit, measure_trust
-from sourcetrace.gate.measured_changes import measure_comparison
-from sourcetrace.gate.report import GateReport
+from sourcetrace.audit.gate.baseline import Baseline, parse_baseline
+from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.judge import judge, outcome_of, summarise
+from sourcetrace.audit.gate.junit import junit_xml
+from sourcetrace.audit.gate.measured import measure_audit, measure_trust
+from sourcetrace.audit.gate.measured_changes import measure_comparison
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.audit.identity.code_revision import CodeRevision
+from sourcetrace.datasets.audit_snapshots import AuditSnapshots
+from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.errors import InputError
+from sourcetrace.integrations.ml_bom import make_ml_bom
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
@@ -36,12 +38,10 @@ from sourcetrace.parameters import (
     SegmentParameters,
     TaskParameters,
 )
+from sourcetrace.reporting.documents.facts import AuditFacts
+from sourcetrace.reporting.documents.model_card import render_model_card
 from sourcetrace.reporting.page import insert_gate, scores_of
 from sourcetrace.reporting.trust import is_current, state_trust
-from sourcetrace.standards.facts import AuditFacts
-from sourcetrace.standards.ml_bom import make_ml_bom
-from sourcetrace.standards.model_card import render_model_card
-from sourcetrace.tracking.environment import CodeRevision
 
 _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
 

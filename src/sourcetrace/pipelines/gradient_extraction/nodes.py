@@ -5,21 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import (
-    AttributionParameters,
-    EnsembleParameters,
-    GradientParameters,
-)
+from sourcetrace.formats import format_bytes, format_noun
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.signals import average_signals
-from sourcetrace.reporting.formats import format_bytes, format_noun
-from sourcetrace.reporting.progress import track
+from sourcetrace.progress import track
 
 if TYPE_CHECKING:
-    from sourcetrace.core.cost import RunCost
-    from sourcetrace.core.passes import BlockSignals
+    from sourcetrace.core.engine.passes import BlockSignals
+    from sourcetrace.core.methods.cost import RunCost
     from sourcetrace.pipelines.audit_setup import AuditSetup
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
@@ -54,7 +50,7 @@ def choose_batch_size(
         gradients=gradients,
         attribution=attribution,
         ensemble=ensemble,
-    ).source.batch_size
+    ).engine.batch_size
 
 
 def extract_gradients(
@@ -75,11 +71,11 @@ def extract_gradients(
         example_signals, query_signals, the covariance sums by point and layer, and the metrics:
         what the run will cost and what this stage did.
     """
-    from sourcetrace.core.attribution import visits
-    from sourcetrace.core.covariance import RunningCovariances
-    from sourcetrace.core.memory import start_peak
-    from sourcetrace.core.precision import products_in
-    from sourcetrace.core.precision_check import passes_error
+    from sourcetrace.core.curvature.covariance import RunningCovariances
+    from sourcetrace.core.engine.gradient_engine import visits
+    from sourcetrace.core.machine.memory import start_peak
+    from sourcetrace.core.methods.precision_check import passes_error
+    from sourcetrace.core.model.precision import products_in
     from sourcetrace.pipelines.accounting import report_cost, report_precision, report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
 
@@ -95,38 +91,38 @@ def extract_gradients(
         ensemble=ensemble,
         batch_size=batch_size,
     )
-    source, plan = setup.source, setup.plan
+    engine, plan = setup.engine, setup.plan
     policy, cost = _plan_costs(setup, gradients, attribution)
-    metrics = report_cost(source, cost)
+    metrics = report_cost(engine, cost)
     curvature_precision = attribution.precision.curvature
-    if source.precision != "float32":
-        error = passes_error(source, plan.points[-1])
-        metrics |= report_precision("examples' gradients", "passes", source.precision, error)
+    if engine.precision != "float32":
+        error = passes_error(engine, plan.points[-1])
+        metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
     gradient_cache.restart(policy)
-    start_peak(source.device)
+    start_peak(engine.device)
     tables: list[pl.DataFrame] = []
-    running = {point.id: RunningCovariances(source.work) for point in plan.points}
+    running = {point.id: RunningCovariances(engine.work) for point in plan.points}
     query_rows = []
     query_visits = [
         (member.final, block)
         for member in plan.members
-        for block in setup.queries.blocks(source.batch_size)
+        for block in setup.queries.blocks(engine.batch_size)
     ]
-    with source.work.stage("gradient_extraction"):
-        for point, block in track(visits(source, plan.points), "Extracting gradients"):
-            extraction = source.extract(point, block)
+    with engine.work.stage("gradient_extraction"):
+        for point, block in track(visits(engine, plan.points), "Extracting gradients"):
+            extraction = engine.extract(point, block)
             _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
             tables.append(
                 _signal_rows(extraction.signals, train_table).with_columns(
                     checkpoint_id=pl.lit("+".join(point.checkpoints))
                 )
             )
-            with products_in(curvature_precision, source.device):
+            with products_in(curvature_precision, engine.device):
                 running[point.id].add(extraction.covariances)
-        with products_in(curvature_precision, source.device):
+        with products_in(curvature_precision, engine.device):
             covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
-            signals, *_ = source.query_gradients(setup.queries, point, block)
+            signals, *_ = engine.query_gradients(setup.queries, point, block)
             _refuse_infinite(signals, query_table, "as a query")
             query_rows.append(_signal_rows(signals, query_table))
     columns = [
@@ -146,7 +142,7 @@ def extract_gradients(
         examples.select(columns),
         average_signals(pl.concat(query_rows), by=["example_id"]).select(query_columns),
         StageResult(setup.identity, covariances),
-        metrics | report_work(source, "gradient_extraction"),
+        metrics | report_work(engine, "gradient_extraction"),
     )
 
 
@@ -154,15 +150,15 @@ def _plan_costs(
     setup: AuditSetup, gradients: GradientParameters, attribution: AttributionParameters
 ) -> tuple[Policy, RunCost]:
     """Choose where gradients are kept, say so, and return what the run will cost."""
-    from sourcetrace.core.astra import SolveSettings
-    from sourcetrace.core.cost import estimate_cost
-    from sourcetrace.core.kept_gradients import bytes_per_example
-    from sourcetrace.core.samples import probe_point
+    from sourcetrace.core.engine.samples import probe_point
+    from sourcetrace.core.gradients.kept import bytes_per_example
+    from sourcetrace.core.methods.astra import SolveSettings
+    from sourcetrace.core.methods.cost import estimate_cost
 
-    source, plan = setup.source, setup.plan
-    probe = probe_point(source, plan.points[-1])
+    engine, plan = setup.engine, setup.plan
+    probe = probe_point(engine, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
-    size = visits * bytes_per_example(source.coverage, probe.gradients)
+    size = visits * bytes_per_example(engine.coverage, probe.gradients)
     if gradients.cache != "auto":
         policy: Policy = gradients.cache
     elif size <= gradients.memory_budget_gib * _GIB:
@@ -171,7 +167,7 @@ def _plan_costs(
         policy = "disk" if size <= gradients.disk_budget_gib * _GIB else "recompute"
     logger.info(
         "%s × %s: their gradients take %s (%s)",
-        format_noun(len(source.training), "example"),
+        format_noun(len(engine.training), "example"),
         format_noun(len(plan.points), "point"),
         format_bytes(size),
         {"memory": "kept in memory", "disk": "kept on disk"}.get(
@@ -180,7 +176,7 @@ def _plan_costs(
     )
     solves = attribution.method in ("astra_source", "astra_influence")
     cost = estimate_cost(
-        source,
+        engine,
         plan,
         probe,
         queries=len(setup.queries),
@@ -192,7 +188,7 @@ def _plan_costs(
 
 def _refuse_infinite(signals: BlockSignals, table: pl.DataFrame, where: str) -> None:
     """Refuse an example whose loss, measurement or gradient is not finite, by its name."""
-    from sourcetrace.core.errors import InputError
+    from sourcetrace.errors import InputError
 
     values = (signals.loss, signals.measurement, signals.gradient_norm)
     infinite = ~(values[0].isfinite() & values[1].isfinite() & values[2].isfinite()).cpu()

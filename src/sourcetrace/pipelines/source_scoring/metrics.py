@@ -4,9 +4,9 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from sourcetrace.core.astra import SegmentSolve
-from sourcetrace.core.gradient_source import Passes
-from sourcetrace.core.short_responses import ScoreCheck
+from sourcetrace.core.engine.gradient_engine import Passes
+from sourcetrace.core.methods.astra import SegmentSolve
+from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 
 logger = logging.getLogger(__name__)
 

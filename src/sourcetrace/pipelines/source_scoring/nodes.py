@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sourcetrace.datasets.checkpoints import CheckpointFolder
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import (
@@ -16,18 +16,18 @@ from sourcetrace.parameters import (
     GradientParameters,
     ReportParameters,
 )
-from sourcetrace.reporting.progress import track
+from sourcetrace.progress import track
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sourcetrace.core.attribution import BlockScores
-    from sourcetrace.core.gradient_source import GradientSource
-    from sourcetrace.core.methods import Method
-    from sourcetrace.core.plan import AttributionPlan
+    from sourcetrace.core.engine.gradient_engine import GradientEngine
+    from sourcetrace.core.methods.score import BlockScores
+    from sourcetrace.core.plan.methods import Method
+    from sourcetrace.core.plan.plan import AttributionPlan
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    AttributionPlan = BlockScores = GradientSource = Method = Task = Tensor = Any
+    AttributionPlan = BlockScores = GradientEngine = Method = Task = Tensor = Any
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def score_examples(
     """
     import torch
 
-    from sourcetrace.core.astra import SolveSettings
-    from sourcetrace.core.memory import start_peak
-    from sourcetrace.core.scorers import make_scorer
+    from sourcetrace.core.machine.memory import start_peak
+    from sourcetrace.core.methods.astra import SolveSettings
+    from sourcetrace.core.methods.scorers import make_scorer
     from sourcetrace.pipelines.accounting import report_work
     from sourcetrace.pipelines.audit_setup import set_up_audit
     from sourcetrace.pipelines.source_scoring.metrics import check_metrics, solve_metrics
@@ -72,18 +72,18 @@ def score_examples(
         ensemble=ensemble,
         batch_size=batch_size,
     )
-    source, plan = setup.source, setup.plan
+    engine, plan = setup.engine, setup.plan
     curvatures: list[Any] = [
-        {name: block.to(source.device) for name, block in segment.items()}
+        {name: block.to(engine.device) for name, block in segment.items()}
         for segment in curvature.of(setup.identity, stage="ekfac_fitting")
     ]
     curvatures = curvatures or [None] * len(plan.segments)
     count = len(plan.segments)
-    start_peak(source.device)
-    with source.work.stage("source_scoring"), _counted_preparation(source, attribution.method):
+    start_peak(engine.device)
+    with engine.work.stage("source_scoring"), _counted_preparation(engine, attribution.method):
         scorer = make_scorer(
             attribution.method,
-            source,
+            engine,
             plan,
             curvatures,
             setup.queries,
@@ -100,7 +100,7 @@ def score_examples(
                 residual,
             ),
         )
-    metrics = solve_metrics(scorer.solves, source.passes) | check_metrics(scorer.checks)
+    metrics = solve_metrics(scorer.solves, engine.passes) | check_metrics(scorer.checks)
     # A run's segments come once for every dropout mask, under the same number.
     places: dict[int, list[int]] = {}
     for index, planned in enumerate(plan.segments):
@@ -108,16 +108,16 @@ def score_examples(
     query_ids = query_table["example_id"]
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
-    blocks = source.blocks()
+    blocks = engine.blocks()
     for block in track(blocks, "Scoring"):
         visits = sum(len(one.points) * len(one.within(block)) for one in plan.segments)
-        with source.work.stage("source_scoring"):
-            with source.work.counted("scores", units=visits):
+        with engine.work.stage("source_scoring"):
+            with engine.work.counted("scores", units=visits):
                 found = scorer.scores(block)
-            with source.work.counted("self-influence", units=visits):
+            with engine.work.counted("self-influence", units=visits):
                 own_shares = scorer.self_influence(block)
         if block == blocks[-1]:
-            metrics |= report_work(source, "source_scoring")
+            metrics |= report_work(engine, "source_scoring")
         segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
         own = torch.stack([own_shares[same].sum(0) for same in places.values()])
         examples = train_table["example_id"][block.start : block.stop]
@@ -177,11 +177,11 @@ def draw_suspects(
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _counted_preparation(source: GradientSource, method: Method) -> AbstractContextManager[None]:
+def _counted_preparation(engine: GradientEngine, method: Method) -> AbstractContextManager[None]:
     """Count what preparing the queries takes, but for long solves, which count themselves."""
     if method in ("astra_source", "astra_influence"):
         return nullcontext()
-    return source.work.counted("responses", units=1)
+    return engine.work.counted("responses", units=1)
 
 
 def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:
@@ -216,7 +216,7 @@ def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) ->
     """Return the error of each example's harm, where it comes from, and whether its sign holds."""
     import torch
 
-    from sourcetrace.core.uncertainty import (
+    from sourcetrace.core.statistics.uncertainty import (
         in_quadrature,
         sign_is_stable,
         standard_error_of_mean,

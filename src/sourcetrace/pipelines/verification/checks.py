@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.errors import InputError
 from sourcetrace.tasks import Task
 
 

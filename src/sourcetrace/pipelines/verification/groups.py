@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import VerificationParameters
 
 _FEWEST_SUBSETS = 3

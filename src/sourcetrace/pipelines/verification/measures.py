@@ -9,8 +9,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from sourcetrace.core.evaluation import rank_correlation, rank_correlation_interval
-from sourcetrace.core.retraining import (
+from sourcetrace.core.statistics.rank_correlation import rank_correlation, rank_correlation_interval
+from sourcetrace.core.statistics.retraining import (
     mean_interval,
     noise_ceiling,
     removal_slope,

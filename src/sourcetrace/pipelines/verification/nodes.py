@@ -4,14 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from sourcetrace.core.errors import InputError
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.parameters import (
-    GradientParameters,
-    TaskParameters,
-    VerificationParameters,
-)
+from sourcetrace.errors import InputError
+from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 
 if TYPE_CHECKING:
     from sourcetrace.tasks import Task

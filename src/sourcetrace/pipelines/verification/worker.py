@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sourcetrace.core.errors import InputError
-from sourcetrace.core.nested import to_device
+from sourcetrace.core.machine.nested import to_device
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
-from sourcetrace.datasets.task import load_task
+from sourcetrace.errors import InputError
 from sourcetrace.tasks import Task
+from sourcetrace.tasks.loading import load_task
 
 
 @dataclass(frozen=True)

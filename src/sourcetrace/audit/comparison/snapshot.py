@@ -1,0 +1,81 @@
+"""What is kept of an audit for those after it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import polars as pl
+
+from sourcetrace.audit.comparison.summary import AuditPoint
+
+
+@dataclass(frozen=True)
+class AuditFigures:
+    """An audit in numbers.
+
+    Attributes:
+        identity: Of the audit: the same scores of the same data are the same audit.
+        task: Import path of the task's class.
+        model: Name of the registered model, where one is set.
+        method: The attribution method.
+        scores_digest, training_digest, query_digest: Of scores and data.
+        point: Its figures in the trends.
+        spectra: Rows of `schemas.CurvatureSpectra`.
+    """
+
+    identity: str
+    task: str
+    model: str | None
+    method: str
+    scores_digest: str
+    training_digest: str
+    query_digest: str
+    point: AuditPoint
+    spectra: tuple[Mapping[str, Any], ...]
+
+    @property
+    def series(self) -> tuple[str, str | None]:
+        """What is audited: audits of one series are compared."""
+        return self.task, self.model
+
+    def to_json(self) -> dict[str, Any]:
+        """Return values that JSON has."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_json` returned."""
+        point, spectra = AuditPoint(**content["point"]), tuple(content["spectra"])
+        return cls(**{**content, "point": point, "spectra": spectra})
+
+
+@dataclass(frozen=True)
+class AuditSnapshot:
+    """An audit as it is handed over to be kept.
+
+    Attributes:
+        figures: Its numbers; the time it ended is set where it is kept.
+        examples: A row a training example, in their order: the columns of
+            `schemas.ExampleDigests`, `rank`, `harm`, `suspect`, `audits_suspected`.
+        keep: How many audits of its series are kept.
+    """
+
+    figures: AuditFigures
+    examples: pl.DataFrame
+    keep: int
+
+
+def audit_identity(*, scores_digest: str, training_digest: str, query_digest: str) -> str:
+    """Return what tells an audit from another one."""
+    parts = "\0".join((scores_digest, training_digest, query_digest))
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def before_this(history: Sequence[AuditFigures], identity: str) -> Sequence[AuditFigures]:
+    """Return the audits before the one with this identity, oldest first.
+
+    Where the newest is that one, it runs again: it is compared with what it was compared with the
+    first time. An older audit that came to the same is one to compare with.
+    """
+    return history[:-1] if history and history[-1].identity == identity else history

@@ -1,0 +1,206 @@
+"""What an audit's tables say, as the numbers that checks are about."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from sourcetrace.errors import InputError
+from sourcetrace.schemas.metric_names import GateMetric
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of an audit.
+
+    Attributes:
+        value: The number; None where there is none to have; not finite where measuring failed.
+        detail: Where the value comes from, or why there is none; may be empty.
+    """
+
+    value: float | None
+    detail: str = ""
+
+    @property
+    def finite(self) -> float | None:
+        """The number, where it is one that a file can hold."""
+        return self.value if self.value is not None and math.isfinite(self.value) else None
+
+
+def measure_audit(
+    review_list: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    *,
+    slice_columns: Sequence[str],
+    group_minimum: int,
+) -> dict[GateMetric, Measured]:
+    """Return every metric that the audit alone can give.
+
+    Args:
+        review_list: `schemas.ReviewList`.
+        train_table: `schemas.TrainTable`, of the same examples.
+        query_signals: `schemas.QuerySignals`.
+        checkpoint_manifest: `schemas.CheckpointManifest`, in the order of training.
+        slice_columns: Columns of the training table, for `slice_concentration`.
+        group_minimum: Examples that a label or slice needs to count for a concentration.
+
+    Raises:
+        InputError: If a slice column is not in the training table.
+    """
+    examples = review_list.height
+    suspects = review_list.filter(pl.col("suggested_action") != "keep")
+    relabel = review_list.filter(pl.col("suggested_action") == "relabel").height
+    return {
+        "harmful_share": Measured(_harmful_share(review_list)),
+        "relabel_share": Measured(relabel / examples),
+        "unstable_share": _unstable_share(suspects),
+        "class_concentration": _class_concentration(review_list, group_minimum),
+        "slice_concentration": _slice_concentration(
+            review_list, train_table, slice_columns, group_minimum
+        ),
+        "attributed_share": Measured(float(checkpoint_manifest["attributed_share"][-1])),
+        "mean_query_loss": Measured(_mean(query_signals["loss"])),
+        "training_examples": Measured(float(examples)),
+    }
+
+
+def measure_trust(
+    verification_summary: pl.DataFrame, *, current: bool
+) -> dict[GateMetric, Measured]:
+    """Return the metrics of trust: numbers only where these very scores were verified.
+
+    What a verification could not measure is NaN, not missing: it must not pass for unknown.
+
+    Args:
+        verification_summary: `schemas.VerificationSummary`; may be empty.
+        current: Whether it is of the scores that are judged.
+    """
+    if not current:
+        why = (
+            "no retraining has tested these scores"
+            if verification_summary.is_empty()
+            else "the last verification was of other scores"
+        )
+        return {
+            "trust_verified": Measured(0.0, why),
+            "trust_lds": Measured(None, why),
+            "trust_lds_low": Measured(None, why),
+            "trust_lds_of_ceiling": Measured(None, why),
+        }
+    return {
+        "trust_verified": Measured(1.0),
+        "trust_lds": _of_summary(verification_summary, "lds", "value"),
+        "trust_lds_low": _of_summary(verification_summary, "lds", "low"),
+        "trust_lds_of_ceiling": _of_summary(verification_summary, "lds_of_ceiling", "value"),
+    }
+
+
+def concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, str] | None:
+    """Return how much more harm the worst group has than its size explains, and which it is.
+
+    The ratio of the group's share of all harm above 0 to its share of the examples, the largest
+    over the groups with at least `group_minimum` examples. Small groups are left out because one
+    harmful example among three says nothing of a group. None where no group is large enough, or
+    nothing harms.
+
+    Args:
+        groups: Columns `group` (text) and `harm`, a row an example; rows without a group count
+            for the totals.
+        group_minimum: At least 1.
+    """
+    harm = pl.col("harm").clip(lower_bound=0.0)
+    total = groups.select(harm.sum()).item()
+    # NaN included: harmful_share reports harm that is no number.
+    if not total > 0:
+        return None
+    sums = (
+        groups.filter(pl.col("group").is_not_null())
+        .group_by("group")
+        .agg(examples=pl.len(), harm=harm.sum())
+        .filter(pl.col("examples") >= group_minimum)
+        .with_columns(ratio=(pl.col("harm") / total) / (pl.col("examples") / groups.height))
+        # Names break ties, so that the same tables name the same group.
+        .sort(["ratio", "group"], descending=[True, False])
+    )
+    if sums.is_empty():
+        return None
+    row = sums.row(0, named=True)
+    return float(row["ratio"]), str(row["group"])
+
+
+def _harmful_share(review_list: pl.DataFrame) -> float:
+    """Return the share of examples that a user can act on: harm above 0, the sign certain.
+
+    The share of suspects would not do: it is `report.check_share` wherever enough examples have
+    any harm. This one has no such bound, and noise around 0 does not move it.
+    """
+    if not review_list["harm"].is_finite().all():
+        return math.nan
+    return review_list.filter((pl.col("harm") > 0) & pl.col("sign_stable")).height / (
+        review_list.height
+    )
+
+
+def _unstable_share(suspects: pl.DataFrame) -> Measured:
+    if suspects.is_empty():
+        return Measured(None, "there are no suspects")
+    return Measured(suspects.filter(~pl.col("sign_stable")).height / suspects.height)
+
+
+def _class_concentration(review_list: pl.DataFrame, group_minimum: int) -> Measured:
+    # A regression's target is no class.
+    if review_list["given_label_probability"].is_null().all():
+        return Measured(None, "the task has no classes")
+    groups = review_list.select("harm", group="given_label")
+    found = concentration(groups, group_minimum=group_minimum)
+    if found is None:
+        return Measured(None, _nothing_found("label", group_minimum))
+    return Measured(found[0], f"label {found[1]}")
+
+
+def _slice_concentration(
+    review_list: pl.DataFrame,
+    train_table: pl.DataFrame,
+    slice_columns: Sequence[str],
+    group_minimum: int,
+) -> Measured:
+    if not slice_columns:
+        return Measured(None, "gate.slice_columns names none")
+    worst: tuple[float, str] | None = None
+    for column in slice_columns:
+        if column not in train_table.columns:
+            raise InputError(
+                f"gate.slice_columns names {column!r}, which the training table does not have. "
+                f"It has {', '.join(train_table.columns)}."
+            )
+        values = train_table.select("example_id", group=column)
+        if isinstance(values.schema["group"], pl.List):
+            values = values.explode("group")
+        groups = values.with_columns(pl.col("group").cast(pl.String)).join(
+            review_list.select("example_id", "harm"), on="example_id", how="inner"
+        )
+        found = concentration(groups, group_minimum=group_minimum)
+        if found is not None and (worst is None or found[0] > worst[0]):
+            worst = found[0], f"{column} {found[1]}"
+    if worst is None:
+        return Measured(None, _nothing_found("slice", group_minimum))
+    return Measured(*worst)
+
+
+def _nothing_found(kind: str, group_minimum: int) -> str:
+    return f"nothing harms, or no {kind} has {group_minimum} examples"
+
+
+def _of_summary(summary: pl.DataFrame, measure: str, column: str) -> Measured:
+    values = summary.filter(measure=measure)[column].to_list()
+    if not values or values[0] is None:
+        return Measured(math.nan, "the verification could not measure it")
+    return Measured(float(values[0]))
+
+
+def _mean(values: pl.Series) -> float:
+    mean = values.mean()
+    return float(mean) if isinstance(mean, int | float) else math.nan

@@ -1,0 +1,225 @@
+"""How a checkpoint was trained, from the state dict of its optimiser."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
+from sourcetrace.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SUPPORTED = (
+    "Supported are torch.optim.SGD with heavy-ball or Nesterov momentum, dampening and weight "
+    "decay, and torch.optim.Adam and AdamW, with or without amsgrad."
+)
+_SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
+_ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
+# Settings of optimisers that share the names above: RMSprop, Muon, NAdam.
+_FOREIGN = {"alpha", "ns_steps", "momentum_decay"}
+_STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
+
+
+@dataclass(frozen=True)
+class StoredGroup:
+    """A parameter group as it was saved.
+
+    Attributes:
+        settings: Its settings, without names.
+        places: Numbers of its parameters in the optimiser's state.
+        names: Their names in the model, if the file says; None means every parameter.
+    """
+
+    settings: ParameterGroup
+    places: tuple[int, ...] = ()
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What the method needs of the training.
+
+    Attributes:
+        step: Optimiser steps taken, over the whole training.
+        optimizer: Its name.
+        groups: The parameter groups, at least one.
+        stage: Stage of training, if the file says.
+        shapes: Place in the optimiser's state -> shape of the parameter, where it has a state.
+        learning_rates: Of the steps up to this one, [steps] or [steps, groups], if saved.
+        scheduler: State of a learning-rate scheduler, if saved.
+    """
+
+    step: int
+    optimizer: OptimizerName
+    groups: tuple[StoredGroup, ...]
+    stage: str | None = None
+    shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    learning_rates: "Tensor | None" = None
+    scheduler: Mapping[str, Any] | None = None
+
+
+def describe_training(file: Path, content: Mapping[str, Any]) -> TrainingState:
+    """Derive the training state from a checkpoint's mapping.
+
+    Raises:
+        InputError: If the optimiser is not a supported one, or its state is not whole.
+    """
+    state = content["optimizer_state_dict"]
+    groups = parameter_groups(file, state)
+    optimizer = _optimizer_name(file, groups, content.get("optimizer"))
+    step = content["step"]
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise InputError(
+            f"{file.name}: step is {step!r}; expected the number of optimiser steps so far, a "
+            "whole number of 0 or more."
+        )
+    shapes = _state_shapes(state)
+    if optimizer != "SGD" and step and not shapes:
+        raise InputError(
+            f"{file.name}: the {optimizer} state has no second moments (exp_avg_sq). Save "
+            "optimizer.state_dict() as it is, with its 'state'."
+        )
+    stage = content.get("stage")
+    scheduler = next(
+        (
+            content[key]
+            for key in ("lr_scheduler_state_dict", "scheduler_state_dict")
+            if isinstance(content.get(key), Mapping)
+        ),
+        None,
+    )
+    return TrainingState(
+        step=step,
+        optimizer=optimizer,
+        groups=tuple(
+            _stored(file, group, names)
+            for group, names in zip(groups, _names(file, groups, content), strict=True)
+        ),
+        stage=None if stage is None else str(stage),
+        shapes=shapes,
+        learning_rates=recorded_rates(file.name, content.get("learning_rates")),
+        scheduler=scheduler,
+    )
+
+
+def parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
+    """Return `param_groups` of an optimiser's state dict.
+
+    Raises:
+        InputError: If there are none.
+    """
+    groups = state.get("param_groups") if isinstance(state, Mapping) else None
+    if not groups:
+        raise InputError(
+            f"{file.name}: optimizer_state_dict has no param_groups. Save "
+            "optimizer.state_dict() as it is."
+        )
+    return list(groups)
+
+
+def recorded_rates(name: str, rates: Any) -> "Tensor | None":
+    """Return the saved `learning_rates` as [steps, groups].
+
+    Raises:
+        InputError: If they are not numbers of 0 or more.
+    """
+    import torch
+
+    if rates is None:
+        return None
+    problem = f"{name}: learning_rates must be a list or tensor of one rate a step"
+    try:
+        values = torch.as_tensor(rates, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{problem}: {error}.") from error
+    if values.dim() == 1:
+        values = values.unsqueeze(1)
+    columns = 2
+    if values.dim() != columns or not bool((values.isfinite() & (values >= 0)).all()):
+        raise InputError(f"{problem}, each finite and 0 or more; found {list(values.shape)}.")
+    return values
+
+
+def _optimizer_name(file: Path, groups: Sequence[Mapping[str, Any]], stated: Any) -> OptimizerName:
+    first = groups[0]
+    if first.keys() & _FOREIGN or not (first.keys() >= _SGD or first.keys() >= _ADAM):
+        raise InputError(
+            f"{file.name}: the optimiser is not a supported one (its settings: "
+            f"{', '.join(key for key in first if key != 'params')}). {_SUPPORTED}"
+        )
+    if any(group.get("maximize") for group in groups):
+        raise InputError(
+            f"{file.name}: the optimiser was used with maximize=True, which is not supported. "
+            "Let it minimise the negative instead."
+        )
+    if first.keys() >= _SGD:
+        return "SGD"
+    decoupled = {bool(group.get("decoupled_weight_decay")) for group in groups}
+    if all("decoupled_weight_decay" in group for group in groups) and len(decoupled) == 1:
+        return "AdamW" if decoupled.pop() else "Adam"
+    # Older versions of torch do not save which of the two it was.
+    if stated in ("Adam", "AdamW"):
+        return "AdamW" if stated == "AdamW" else "Adam"
+    if not any(group["weight_decay"] for group in groups):
+        return "Adam"
+    raise InputError(
+        f"{file.name}: the optimiser state does not say whether it is Adam's or AdamW's, whose "
+        'weight decays differ. Add "optimizer": "AdamW" (or "Adam") to the checkpoint.'
+    )
+
+
+def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None) -> StoredGroup:
+    try:
+        initial = group.get("initial_lr")
+        settings = ParameterGroup(
+            learning_rate=float(group["lr"]),
+            momentum=float(group.get("momentum", 0.0)),
+            dampening=float(group.get("dampening", 0.0)),
+            weight_decay=float(group["weight_decay"]),
+            initial_learning_rate=None if initial is None else float(initial),
+        )
+        places = tuple(int(place) for place in group["params"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
+            "optimizer.state_dict() as it is."
+        ) from error
+    values = (settings.learning_rate, settings.weight_decay)
+    if not all(0 <= value < float("inf") for value in values):
+        raise InputError(
+            f"{file.name}: learning rate {values[0]:g} and weight decay {values[1]:g}; expected "
+            "finite numbers of 0 or more."
+        )
+    return StoredGroup(settings, places, names)
+
+
+def _names(
+    file: Path, groups: Sequence[Mapping[str, Any]], content: Mapping[str, Any]
+) -> list[tuple[str, ...] | None]:
+    """Return each group's parameter names: those of torch, or the checkpoint's own list."""
+    counts = [len(group.get("params", ())) for group in groups]
+    stated = content.get("parameter_names")
+    if stated is None:
+        return [
+            tuple(map(str, group["param_names"])) if group.get("param_names") else None
+            for group in groups
+        ]
+    names = [str(name) for name in stated]
+    if len(names) != sum(counts):
+        raise InputError(
+            f"{file.name}: parameter_names has {len(names)} names, the optimiser has "
+            f"{sum(counts)} parameters. Expected one a parameter, group after group."
+        )
+    bounds = [sum(counts[:index]) for index in range(len(counts) + 1)]
+    return [tuple(names[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def _state_shapes(state: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:
+    return {
+        int(place): tuple(entry[key].shape)
+        for place, entry in dict(state.get("state") or {}).items()
+        for key in _STATE_KEYS
+        if isinstance(entry, Mapping) and hasattr(entry.get(key), "shape")
+    }

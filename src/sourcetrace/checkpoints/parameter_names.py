@@ -1,0 +1,185 @@
+"""Which parameters of the model each number in an optimiser's state stands for.
+
+torch numbers parameters in the order in which the optimiser was given them, group after group.
+The names are in the file (`param_names`, where the optimiser was made from named parameters,
+or the checkpoint's own `parameter_names`), or they follow from the model: the only way to
+share its parameters, in order, among the groups so that all shapes fit.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sourcetrace.checkpoints.optimizer_state import StoredGroup, TrainingState
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
+from sourcetrace.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_REMEDY = (
+    "Make the optimiser from named parameters (torch.optim.AdamW(model.named_parameters(), …)), "
+    "or add parameter_names to the checkpoint: the names of the optimiser's parameters, group "
+    "after group."
+)
+_WRAPPERS = ("module.", "_orig_mod.")
+_NAMED = 5
+"""Names listed in a message."""
+
+
+def name_groups(
+    file: str, training: TrainingState, model: "nn.Module"
+) -> tuple[tuple[ParameterGroup, ...], dict[int, tuple[str, ...]]]:
+    """Return the groups with their parameters, and place in the state -> the parameter's names.
+
+    A parameter that the model has under several names is listed under each. One without a state,
+    of an optimiser that keeps states, was never moved, and is left out.
+
+    Raises:
+        InputError: If names, shapes or numbers do not fit the model, or several ways would.
+    """
+    aliases = _aliases(model)
+    shapes = {names[0]: tuple(parameter.shape) for names, parameter in aliases.values()}
+    first_name = {name: names[0] for names, _ in aliases.values() for name in names}
+    everything = {names[0]: names for names, _ in aliases.values()}
+    stated = [group.names for group in training.groups]
+    if all(names is None and not group.places for names, group in _pairs(stated, training)):
+        # A sidecar of SGD: nothing but the settings, of every parameter.
+        return tuple(
+            replace(group.settings, parameters=tuple(first_name)) for group in training.groups
+        ), {}
+    if any(names is None for names in stated):
+        order = _infer(file, training, model, shapes)
+    else:
+        order = [_known(file, names or (), first_name) for names in stated]
+    places: dict[int, tuple[str, ...]] = {}
+    named = []
+    for group, names in zip(training.groups, order, strict=True):
+        kept: list[str] = []
+        keeps_state = training.optimizer in ADAPTIVE or group.settings.momentum > 0
+        for index, name in enumerate(names):
+            if group.places:
+                place = group.places[index]
+                _check_shape(file, name, training.shapes.get(place), shapes[name])
+                if keeps_state and training.shapes and place not in training.shapes:
+                    continue
+                places[place] = everything[name]
+            kept += everything[name]
+        named.append(replace(group.settings, parameters=tuple(kept)))
+    return tuple(named), places
+
+
+def without_wrappers(names: Sequence[str]) -> list[str]:
+    """Take off what DataParallel and torch.compile put before every name."""
+    result = list(names)
+    while result and any(all(one.startswith(prefix) for one in result) for prefix in _WRAPPERS):
+        result = [one.split(".", 1)[1] for one in result]
+    return result
+
+
+def _pairs(
+    stated: Sequence[tuple[str, ...] | None], training: TrainingState
+) -> list[tuple[tuple[str, ...] | None, StoredGroup]]:
+    return list(zip(stated, training.groups, strict=True))
+
+
+def _aliases(model: "nn.Module") -> "dict[int, tuple[tuple[str, ...], Tensor]]":
+    """Return every parameter once, in the model's order, with all its names."""
+    found: dict[int, tuple[tuple[str, ...], Tensor]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names, _ = found.get(id(parameter), ((), parameter))
+        found[id(parameter)] = ((*names, name), parameter)
+    return found
+
+
+def _known(file: str, names: Sequence[str], first_name: Mapping[str, str]) -> list[str]:
+    plain = without_wrappers(names)
+    unknown = [name for name in plain if name not in first_name]
+    if unknown:
+        raise InputError(
+            f"{file}: the optimiser has parameters that the model does not: "
+            f"{', '.join(unknown[:_NAMED])}. Let build_model() return the architecture that was "
+            "trained."
+        )
+    return [first_name[name] for name in plain]
+
+
+def _check_shape(
+    file: str, name: str, found: tuple[int, ...] | None, expected: tuple[int, ...]
+) -> None:
+    if found is not None and found != expected:
+        raise InputError(
+            f"{file}: the optimiser's state of {name} has shape {list(found)}, the model's "
+            f"parameter {list(expected)}. {_REMEDY} A state that was flattened or split over "
+            "processes must be saved whole."
+        )
+
+
+def _infer(
+    file: str,
+    training: TrainingState,
+    model: "nn.Module",
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[list[str]]:
+    """Share the model's parameters among the groups, each group in the model's order."""
+    counts = [len(group.places) for group in training.groups]
+    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+    for candidates in (list(shapes), trainable):
+        if len(candidates) == sum(counts):
+            if len(counts) == 1:
+                return [candidates]
+            ways = _ways(candidates, training, shapes)
+            break
+    else:
+        ways = _ways(list(shapes), training, shapes)
+    if len(ways) == 1:
+        return ways[0]
+    problem = (
+        f"cannot be matched to the model's {len(shapes)}"
+        if not ways
+        else f"can be matched to the model's {len(shapes)} in several ways"
+    )
+    raise InputError(
+        f"{file}: the optimiser's {sum(counts)} parameters in {len(counts)} groups have no names "
+        f"and {problem}. {_REMEDY}"
+    )
+
+
+def _ways(
+    names: Sequence[str], training: TrainingState, shapes: Mapping[str, tuple[int, ...]]
+) -> list[list[list[str]]]:
+    """Return up to two ways in which every group takes parameters in order and all shapes fit."""
+    groups = [group.places for group in training.groups]
+    full = tuple(map(len, groups))
+    may_skip = len(names) > sum(full)
+    # How many each group has taken -> up to two ways there, each (owner of the last name, rest);
+    # -1 owns what no group has.
+    reached: dict[tuple[int, ...], list[_Way]] = {(0,) * len(groups): [None]}
+    for position, name in enumerate(names):
+        following: dict[tuple[int, ...], list[_Way]] = {}
+        for taken, ways in reached.items():
+            owners = [-1] if may_skip else []
+            for number, places in enumerate(groups):
+                if taken[number] < full[number]:
+                    shape = training.shapes.get(places[taken[number]])
+                    owners += [number] if shape in (None, shapes[name]) else []
+            for owner in owners:
+                more = tuple(n + (index == owner) for index, n in enumerate(taken))
+                if sum(full) - sum(more) < len(names) - position:
+                    known = following.setdefault(more, [])
+                    known += [(owner, way) for way in ways][: 2 - len(known)]
+        reached = following
+    return [_shared_out(names, way, len(groups)) for way in reached.get(full, [])]
+
+
+_Way = tuple[int, "_Way"] | None
+
+
+def _shared_out(names: Sequence[str], way: "_Way", groups: int) -> list[list[str]]:
+    shares: list[list[str]] = [[] for _ in range(groups)]
+    for name in reversed(names):
+        assert way is not None  # noqa: S101, one link a name
+        owner, way = way
+        if owner >= 0:
+            shares[owner].insert(0, name)
+    return shares

@@ -1,0 +1,133 @@
+"""EK-FAC curvature of a segment: shared eigenbases and corrected eigenvalues.
+
+H ≈ (Q_G ⊗ Q_A) diag(Λ) (Q_G ⊗ Q_A)ᵀ for each layer, where A and G are averaged over the
+segment's checkpoints and eigendecomposed once, in float64, and
+Λ = E[(Q_Gᵀ ∇W Q_A)²] is a per-example mean of gradients with sampled labels, averaged over
+the checkpoints.
+
+Source: George et al. 2018 (EK-FAC); Bae et al. 2024, arXiv 2405.12186 (averages over a segment).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.covariance import is_diagonal
+from sourcetrace.core.machine.eigenvectors import eigenvectors
+
+
+@dataclass(frozen=True)
+class EigenBasis:
+    """Q_A [groups, D_in, D_in] and Q_G [groups, D_out, D_out], eigenvectors in columns.
+
+    None stands for the identity: the eigenbasis of a diagonal covariance.
+    """
+
+    inputs: Tensor | None
+    outputs: Tensor | None
+
+    def rotate(self, gradients: Tensor) -> Tensor:
+        """Return Q_Gᵀ V Q_A of every V in [*, groups, D_out, D_in]."""
+        rotated = gradients if self.outputs is None else self.outputs.mT @ gradients
+        return rotated if self.inputs is None else rotated @ self.inputs
+
+    def rotate_back(self, rotated: Tensor) -> Tensor:
+        """Return Q_G V Q_Aᵀ, the inverse of `rotate`."""
+        gradients = rotated if self.outputs is None else self.outputs @ rotated
+        return gradients if self.inputs is None else gradients @ self.inputs.mT
+
+    def inverse(self) -> "EigenBasis":
+        """Return the basis whose `rotate` is this one's `rotate_back`."""
+        return EigenBasis(
+            None if self.inputs is None else self.inputs.mT,
+            None if self.outputs is None else self.outputs.mT,
+        )
+
+    def into(self, other: "EigenBasis") -> "EigenBasis":
+        """Return what takes coordinates in this basis to those in another."""
+        return EigenBasis(
+            _between(self.inputs, other.inputs), _between(self.outputs, other.outputs)
+        )
+
+    def squared(self) -> "EigenBasis":
+        """Return the squared entries, which take a diagonal matrix to its rotated diagonal."""
+        return EigenBasis(
+            None if self.inputs is None else self.inputs.square(),
+            None if self.outputs is None else self.outputs.square(),
+        )
+
+    def to(self, device: torch.device) -> "EigenBasis":
+        """Return the basis on another device."""
+        return EigenBasis(
+            None if self.inputs is None else self.inputs.to(device),
+            None if self.outputs is None else self.outputs.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class CurvatureBlock:
+    """One layer's EK-FAC matrix: its eigenbasis and corrected eigenvalues [groups, D_out, D_in].
+
+    Attributes:
+        basis: Q_A and Q_G.
+        eigenvalues: Λ.
+        preconditioner: P̄^½ of an adaptive optimiser, [groups, D_out, D_in]; the block is then
+            that of Ĥ = P̄^½ H̄ P̄^½. None where steps follow the gradient itself.
+    """
+
+    basis: EigenBasis
+    eigenvalues: Tensor
+    preconditioner: Tensor | None = None
+
+    def to(self, device: torch.device) -> "CurvatureBlock":
+        """Return the block on another device."""
+        root = None if self.preconditioner is None else self.preconditioner.to(device)
+        return CurvatureBlock(self.basis.to(device), self.eigenvalues.to(device), root)
+
+    def scaled(self, factor: float) -> "CurvatureBlock":
+        """Return the block of `factor` times the matrix."""
+        return replace(self, eigenvalues=factor * self.eigenvalues)
+
+    def decayed(self, coupled_decay: float) -> Tensor:
+        """Return the eigenvalues of Ĥ + wP̄, P̄ by its diagonal in the eigenbasis.
+
+        Args:
+            coupled_decay: w, which a preconditioner multiplies as it does the gradient.
+        """
+        if not coupled_decay:
+            return self.eigenvalues
+        if self.preconditioner is None:
+            return self.eigenvalues + coupled_decay
+        diagonal = self.basis.squared().rotate(self.preconditioner.square())
+        return self.eigenvalues + coupled_decay * diagonal
+
+    def apply(self, function: Callable[[Tensor], Tensor], gradients: Tensor) -> Tensor:
+        """Return f(H) V for every V in [*, groups, D_out, D_in]."""
+        return self.basis.rotate_back(function(self.eigenvalues) * self.basis.rotate(gradients))
+
+
+SegmentCurvature = Mapping[str, CurvatureBlock]
+"""The blocks of every attributed layer, by layer name."""
+
+
+def eigen_basis(activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dtype) -> EigenBasis:
+    """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
+
+    Decomposed in float64 and returned in `dtype`. A side given by its diagonal, [groups, D], has
+    the identity, None.
+    """
+    return EigenBasis(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
+
+
+def _between(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None:
+        return other
+    return one.mT if other is None else one.mT @ other
+
+
+def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:
+    if is_diagonal(covariance):
+        return None
+    return eigenvectors(covariance).to(dtype)

@@ -1,0 +1,204 @@
+"""Activation and pseudo-gradient covariances of a layer, as sums that batches are added to.
+
+A = E[Σ_s a_s a_sᵀ] and G = E[Σ_s g_s g_sᵀ], expectations over examples, g with labels drawn
+from the model. Products of some thousand rows are exact enough in the working precision, their
+running sum over a large data set is not: they are added up in float64, in place, because for a
+wide layer a copy of the sum takes longer than the product.
+
+A side is kept as its diagonal alone where one-hot inputs make it diagonal (an embedding's A),
+and where it is wider than `MAXIMUM_FACTOR` (a language model's output layer). Its eigenbasis
+is then the identity: exact for one-hot inputs; for a wide side the covariance is never
+formed, and the curvature is approximated in that side's own coordinates.
+
+A weight that an embedding shares with a linear output layer meets tokens and activations on
+both sides. The sums are then those of its whole gradient, Σ ∇Wᵀ∇W and Σ ∇W∇Wᵀ with sampled
+labels, of which only the eigenvectors matter to EK-FAC (as in Shampoo, Gupta et al. 2018).
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.covariance_terms import CovarianceTerms, SideTerms, SumLayout
+from sourcetrace.core.machine.halving import is_out_of_memory
+from sourcetrace.core.machine.work import Work
+
+_ENOUGH = 2048
+"""Rows that are multiplied at once, if there are not as many as columns before. More would save
+little and hold more: these take a quarter of the sum's memory where it is 4,096 wide."""
+
+_FEWEST_ROWS = 64
+"""Rows whose product is not taken in halves when memory runs out: the result alone is too large."""
+
+_PART = 2**18
+"""Numbers of a sum, added to at once: their copy in float64 stays in the cache."""
+
+
+@dataclass(frozen=True)
+class CovarianceSums:
+    """Sums over examples, a block a group.
+
+    Attributes:
+        activation: Σ a aᵀ, [groups, D_in, D_in], or its diagonal, [groups, D_in].
+        pseudo_gradient: Σ g gᵀ, [groups, D_out, D_out], or its diagonal, [groups, D_out].
+        examples: How many were added.
+    """
+
+    activation: Tensor
+    pseudo_gradient: Tensor
+    examples: int
+
+    def to(self, device: torch.device) -> "CovarianceSums":
+        """Return the sums on another device."""
+        return replace(
+            self,
+            activation=self.activation.to(device),
+            pseudo_gradient=self.pseudo_gradient.to(device),
+        )
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return A and G, divided once by the number of examples."""
+        return self.activation / self.examples, self.pseudo_gradient / self.examples
+
+
+LayerCovariances = Mapping[str, CovarianceSums]
+"""The sums of every attributed layer, by layer name."""
+
+LayerTerms = Mapping[str, Sequence[CovarianceTerms]]
+"""What batches add, by layer name."""
+
+
+class RunningCovariances:
+    """The sums of every layer while batches are added.
+
+    Args:
+        work: Counts the multiplications; nobody, if not given.
+    """
+
+    def __init__(self, work: Work | None = None) -> None:
+        self._work = work
+        self._layers: dict[str, _RunningLayer] = {}
+
+    def add(self, terms: LayerTerms) -> None:
+        """Add batches; their rows are multiplied when there are enough of them."""
+        with self._work.measured() if self._work else nullcontext():
+            for name, batches in terms.items():
+                layer = self._layers.setdefault(name, _RunningLayer())
+                for batch in batches:
+                    layer.add(batch)
+
+    def sums(self) -> dict[str, CovarianceSums]:
+        """Return the sums of all that was added, in float64; adding on changes them."""
+        with self._work.measured() if self._work else nullcontext():
+            return {name: layer.sums() for name, layer in self._layers.items()}
+
+
+class _RunningLayer:
+    def __init__(self) -> None:
+        self._activation, self._pseudo_gradient = _RunningSide(), _RunningSide()
+        self._examples = 0
+
+    def add(self, terms: CovarianceTerms) -> None:
+        self._activation.add(terms.activation)
+        self._pseudo_gradient.add(terms.pseudo_gradient)
+        self._examples += terms.examples
+
+    def sums(self) -> CovarianceSums:
+        return CovarianceSums(
+            self._activation.summed(), self._pseudo_gradient.summed(), self._examples
+        )
+
+
+class _RunningSide:
+    """The sum of one side, by layout: images of several sizes have several."""
+
+    def __init__(self) -> None:
+        self._sums: dict[SumLayout, _RunningSum] = {}
+
+    def add(self, terms: SideTerms) -> None:
+        self._sums.setdefault(terms.layout, _RunningSum()).add(terms)
+
+    def summed(self) -> Tensor:
+        (layout, first), *others = self._sums.items()
+        total = layout.expanded(first.total())
+        if others:
+            total = total.clone()
+        # One at a time: each is as large as the result.
+        for layout, one in others:
+            total += layout.expanded(one.total())
+        return total
+
+
+class _RunningSum:
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._waiting: list[SideTerms] = []
+
+    def add(self, terms: SideTerms) -> None:
+        rows = sum(one.rows for one in self._waiting) + terms.rows
+        if rows >= min(terms.width, _ENOUGH):
+            self._waiting.append(terms)
+            self.total()
+        else:
+            # A view would keep the batch, and change with it where the task uses it again.
+            self._waiting.append(terms.owned())
+
+    def total(self) -> Tensor:
+        """Return the sum of everything, nothing waiting any more."""
+        if self._waiting:
+            found = _summed(self._waiting)
+            self._waiting.clear()
+            if self._total is None:
+                self._total = found.to(
+                    torch.float64, copy=True, memory_format=torch.contiguous_format
+                )
+            else:
+                _add(self._total, found)
+        if self._total is None:
+            raise ValueError("Nothing was added.")
+        return self._total
+
+
+def _summed(terms: Sequence[SideTerms]) -> Tensor:
+    """Return the sums of terms of one layout, in parts where memory does not hold all at once."""
+    first, *others = terms
+    try:
+        return (type(first).joined(terms) if others else first).summed()
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or sum(one.rows for one in terms) < _FEWEST_ROWS:
+            raise
+    middle = len(terms) // 2
+    parts = (terms[:middle], terms[middle:]) if others else tuple([one] for one in first.halves())
+    return sum((_summed(part) for part in parts[1:]), _summed(parts[0]))
+
+
+def sums_of(terms: LayerTerms) -> dict[str, CovarianceSums]:
+    """Return the sums over some batches, in float64."""
+    running = RunningCovariances()
+    running.add(terms)
+    return running.sums()
+
+
+def is_diagonal(covariance: Tensor) -> bool:
+    """Return whether only the diagonal is kept, [groups, D]."""
+    return covariance.ndim == 2  # noqa: PLR2004
+
+
+def mean_covariances(sums: Sequence[CovarianceSums]) -> tuple[Tensor, Tensor]:
+    """Return A and G averaged over the checkpoints of a segment, each checkpoint alike."""
+    computed = [one.compute() for one in sums]
+    activation = torch.stack([a for a, _ in computed]).mean(0)
+    pseudo_gradient = torch.stack([g for _, g in computed]).mean(0)
+    return activation, pseudo_gradient
+
+
+def _add(total: Tensor, more: Tensor) -> None:
+    """Add to `total` in place; a part at a time, because torch converts a copy first."""
+    parts = zip(
+        torch.split(total.view(-1), _PART), torch.split(more.reshape(-1), _PART), strict=True
+    )
+    for part, one in parts:
+        part.add_(one)

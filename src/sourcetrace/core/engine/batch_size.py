@@ -1,0 +1,107 @@
+"""How many examples a batch may have, from what some of them take and the memory that is free."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import probe_point
+from sourcetrace.core.gradients.per_example import Gradients
+from sourcetrace.core.machine.memory import free_memory
+from sourcetrace.core.plan.plan import AttributionPlan
+
+SMALLEST, LARGEST = 16, 1024
+"""Examples. Fewer leave the processor idle; more make the products no faster."""
+
+_BLOCKS = 4
+"""At least so many a pass over the examples, for a progress bar that says something."""
+
+_SAFETY = 3
+"""What a batch takes over what is counted: copies in another layout, products before they are
+summed, examples longer than those of the probe."""
+
+_SHARE = 0.5
+"""Of the free memory, for a batch; the filtered queries, the curvature and kept gradients need
+the rest."""
+
+
+@dataclass(frozen=True)
+class BatchChoice:
+    """A batch size and the reasons for it.
+
+    Attributes:
+        examples: A batch.
+        bytes_per_example: What one takes, as counted on a probe.
+        free_bytes: Memory that was free.
+    """
+
+    examples: int
+    bytes_per_example: int
+    free_bytes: int
+
+
+def choose_batch_size(
+    engine: GradientEngine,
+    plan: AttributionPlan,
+    *,
+    queries: int,
+    free: int | None = None,
+) -> BatchChoice:
+    """Choose the largest power of two that fits, within `SMALLEST` and `LARGEST`.
+
+    Args:
+        engine: The gradients; a few of them are taken.
+        plan: Says at how many points gradients are held at once.
+        queries: Q.
+        free: Bytes to choose by; None for what is free on the engine's device.
+    """
+    free = free_memory(engine.device) if free is None else free
+    each = bytes_of_example(engine, plan, queries=queries)
+    fits = int(_SHARE * free) // (_SAFETY * each)
+    most = min(LARGEST, fits, len(engine.training) // _BLOCKS)
+    power = 1 << max(0, most.bit_length() - 1)
+    return BatchChoice(max(SMALLEST, power), each, free)
+
+
+def bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries: int) -> int:
+    """Return the bytes that a batch takes an example, where it takes most.
+
+    That is in the passes, which hold what the backward passes need and both kinds of gradients,
+    or in scoring, which holds the gradients at all points of a member, and the scores.
+    """
+    point = plan.points[-1]
+    with _saved_bytes(engine.model_at(point)) as saved:
+        found = probe_point(engine, point)
+    count = len(found.signals.examples)
+    given, sampled = _bytes_of(found.gradients), _bytes_of(found.sampled)
+    passes = saved() + given + sampled
+    points = max(
+        1 + sum(len(segment.points) for segment in member.segments) for member in plan.members
+    )
+    segments = max(len(member.segments) for member in plan.members)
+    scores = count * segments * (queries + 1) * engine.dtype.itemsize
+    return -(-max(passes, points * given + scores) // count)
+
+
+@contextmanager
+def _saved_bytes(model: nn.Module) -> Iterator[Callable[[], int]]:
+    """Give what tells the bytes that autograd saved in the context, the model's own left out."""
+    own = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:  # views share what they view
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        yield lambda: sum(sizes.values())
+
+
+def _bytes_of(gradients: Gradients) -> int:
+    tensors: list[Mapping[str, Tensor]] = [layer.tensors() for layer in gradients.values()]
+    return sum(one.numel() * one.element_size() for layer in tensors for one in layer.values())

@@ -1,0 +1,330 @@
+"""Per-example gradients on demand: from a cache where they fit, recomputed where they do not.
+
+The unit is one block of examples at one evaluation point. One forward pass of it serves the
+backward pass with sampled labels (curvature) and the one with given labels (scores), and its
+example signals. The cache is only a memo: what it does not hold is computed again, with the
+same numbers. A batch that does not fit into memory is run in parts (`core.machine.halving`).
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.core.curvature.covariance import LayerTerms
+from sourcetrace.core.engine.passes import (
+    BlockSignals,
+    QueryPasses,
+    TrainingPasses,
+    gradients_alone,
+    join_queries,
+    join_training,
+    query_passes,
+    training_passes,
+)
+from sourcetrace.core.gradients.kept import Cache, key_of, of_kind, to_tensors
+from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
+from sourcetrace.core.layers import Coverage
+from sourcetrace.core.machine.halving import Halving
+from sourcetrace.core.machine.work import Work
+from sourcetrace.core.model.dropout import dropout_mask
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.objective import Objective
+from sourcetrace.core.model.precision import (
+    DoubledObjective,
+    Precision,
+    RoundedObjective,
+    products_in,
+)
+
+
+@dataclass
+class Passes:
+    """Passes through the model so far, each counted by example.
+
+    Attributes:
+        forward: Forward passes.
+        backward: Backward passes; those along many directions count once a direction.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def count(self, examples: int, *, backward: int) -> None:
+        """Add one forward pass of some examples and the backward passes that follow it."""
+        self.forward += examples
+        self.backward += backward * examples
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The result of one block's passes.
+
+    Attributes:
+        signals: A row an example.
+        gradients: Of the given labels' loss (for queries: of the measurement), by layer.
+        sampled: Of the sampled labels' loss, by layer; only the stage's own examples.
+        covariances: What the stage's own examples add, by layer.
+    """
+
+    signals: BlockSignals
+    gradients: Mapping[str, LayerGradient]
+    sampled: Mapping[str, LayerGradient]
+    covariances: LayerTerms
+
+
+class GradientEngine:
+    """Gradients of a task's examples at evaluation points.
+
+    Args:
+        model: The model; its weights are replaced as points are visited.
+        objective: Forward pass and losses.
+        coverage: The attributed layers.
+        training: The training examples.
+        load_weights: Checkpoint id -> state dict.
+        cache: Where blocks may be kept.
+        batch_size: Examples a block.
+        seed: Of the sampled labels and the dropout masks.
+        device: Where the model runs.
+        precision: Of the passes.
+
+    Attributes:
+        passes: Passes through the model so far.
+        work: What the stages did so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        objective: Objective,
+        coverage: Coverage,
+        training: Examples,
+        load_weights: Callable[[str], Mapping[str, Tensor]],
+        cache: Cache,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        precision: Precision = "float32",
+    ) -> None:
+        self.objective = objective
+        self.precision = precision
+        self.coverage = coverage
+        self.training = training
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        self._model = model.to(device).eval()
+        self._load_weights = load_weights
+        self._cache = cache
+        self._run_objective = (
+            RoundedObjective(objective, device, self.dtype)
+            if precision == "bfloat16"
+            else objective
+        )
+        self._loaded: str | None = None
+        self._halving = Halving()
+        self.passes = Passes()
+        self.work = Work(device)
+
+    def exactly(self) -> "GradientEngine":
+        """Return the same with passes in float32, for `compute` and no cached block."""
+        return self._with(self._model, self.objective)
+
+    def doubled(self) -> "GradientEngine":
+        """Return the same with a copy of the model in float64, for `compute` as well."""
+        return self._with(copy.deepcopy(self._model).double(), DoubledObjective(self.objective))
+
+    def _with(self, model: nn.Module, objective: Objective) -> "GradientEngine":
+        return GradientEngine(
+            model=model,
+            objective=objective,
+            coverage=self.coverage,
+            training=self.training,
+            load_weights=self._load_weights,
+            cache=self._cache,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            device=self.device,
+        )
+
+    def blocks(self) -> list[Block]:
+        """Return the blocks of the training examples."""
+        return list(self.training.blocks(self.batch_size))
+
+    def model_at(self, point: EvaluationPoint) -> nn.Module:
+        """Return the model with the weights of `point`, in evaluation mode."""
+        if self._loaded != point.id:
+            self._model.load_state_dict(self._weights(point))
+            self._loaded = point.id
+        return self._model
+
+    def _weights(self, point: EvaluationPoint) -> Mapping[str, Tensor]:
+        states = [self._load_weights(checkpoint) for checkpoint in point.checkpoints]
+        if len(states) == 1:
+            return states[0]
+        return {
+            # Counters such as BatchNorm's are whole numbers; the last one stands.
+            key: torch.stack([state[key] for state in states]).mean(0)
+            if value.is_floating_point()
+            else value
+            for key, value in states[-1].items()
+        }
+
+    @contextmanager
+    def running(self, point: EvaluationPoint, *, examples: int) -> Iterator[None]:
+        """Give the model the dropout mask of `point`, if it has one, and products the precision.
+
+        Forward and backward passes both belong into it: recomputed activations run the model
+        again.
+        """
+        mask = dropout_mask(self._model, point.dropout_mask, seed=self.seed, examples=examples)
+        with mask, products_in(self.precision, self.device):
+            yield
+
+    def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> Extraction:
+        """Run a block's forward pass and both backward passes, and keep what the cache takes.
+
+        Args:
+            point: The weights.
+            block: The examples.
+            keep: Whether the cache is offered the gradients. One that keeps nothing gets no
+                gradients with sampled labels, and nor does the result.
+        """
+        rows = point.rows(block)
+        sampled = self._cache.keeps or not keep
+        passed = self._halving.run(
+            lambda part: self._passes_of(point, part, sampled=sampled), rows, join=join_training
+        )
+        if keep and sampled:
+            self._cache.put(key_of(point, block), to_tensors(passed.gradients, passed.sampled))
+        own = torch.isin(rows, point.curvature_examples)
+        return Extraction(
+            passed.signals, passed.gradients, _rows(passed.sampled, own), passed.covariances
+        )
+
+    def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
+        batch = self.training.batch(rows.tolist(), self.device)
+        with self.running(point, examples=len(rows)):
+            passed = training_passes(
+                self.model_at(point),
+                self._run_objective,
+                self.coverage.layers,
+                batch,
+                rows=rows,
+                own=torch.isin(rows, point.curvature_examples),
+                seeds=self.training.seeds(
+                    rows.tolist(), seed=self.seed, purpose=point.draws or point.id
+                ),
+                sampled=sampled,
+                work=self.work,
+            )
+        # Not before: a batch that did not fit into memory is run again.
+        self.passes.count(len(rows), backward=2)
+        return passed
+
+    def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return the gradients of the given labels' loss of `point.rows(block)`."""
+        kept = self._cache.get(key_of(point, block))
+        if kept is not None:
+            return of_kind(kept, "given", self.device)
+        if self._cache.keeps:
+            return dict(self.extract(point, block).gradients)
+        return self.compute(point, point.rows(block), sampled=False)
+
+    def stage_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return the gradients of the given labels' loss of the stage's own examples."""
+        own = torch.isin(point.rows(block), point.curvature_examples)
+        return _rows(self.gradients(point, block), own)
+
+    def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
+        """Return the gradients with sampled labels of the stage's own examples in `block`."""
+        kept = self._cache.get(key_of(point, block))
+        rows = point.rows(block)
+        own = torch.isin(rows, point.curvature_examples)
+        if kept is not None:
+            return _rows(of_kind(kept, "sampled", self.device), own)
+        if self._cache.keeps:
+            return dict(self.extract(point, block).sampled)
+        if not bool(own.any()):  # one, to have its form
+            return _rows(self.compute(point, rows[:1], sampled=True), own[:1])
+        return self.compute(point, rows[own], sampled=True)
+
+    def compute(
+        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
+    ) -> dict[str, LayerGradient]:
+        """Compute one kind of gradients by one backward pass, past the cache.
+
+        Args:
+            point: The weights.
+            rows: Numbers of the examples, one batch.
+            sampled: Whether of sampled labels, or of the given ones.
+        """
+        return self._halving.run(
+            lambda part: self._computed(point, part, sampled=sampled), rows, join=concatenate
+        )
+
+    def _computed(
+        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
+    ) -> dict[str, LayerGradient]:
+        numbers = rows.tolist()
+        batch = self.training.batch(numbers, self.device)
+        purpose = point.draws or point.id
+        with self.running(point, examples=len(rows)):
+            found = gradients_alone(
+                self.model_at(point),
+                self._run_objective,
+                self.coverage.layers,
+                batch,
+                count=len(rows),
+                seeds=self.training.seeds(numbers, seed=self.seed, purpose=purpose)
+                if sampled
+                else None,
+                work=self.work,
+            )
+        self.passes.count(len(rows), backward=1)
+        return found
+
+    def query_gradients(
+        self, queries: Examples, point: EvaluationPoint, block: Block
+    ) -> QueryPasses:
+        """Return signals, measurement gradients and training-loss gradients of query examples."""
+        return self._halving.run(
+            lambda part: self._query_passes(queries, point, part),
+            torch.arange(block.start, block.stop),
+            join=join_queries,
+        )
+
+    def _query_passes(self, queries: Examples, point: EvaluationPoint, rows: Tensor) -> QueryPasses:
+        batch = queries.batch(rows.tolist(), self.device)
+        with self.running(point, examples=len(rows)):
+            passed = query_passes(
+                self.model_at(point),
+                self._run_objective,
+                self.coverage.layers,
+                batch,
+                rows=rows,
+                work=self.work,
+            )
+        self.passes.count(len(rows), backward=2)
+        return passed
+
+
+def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:
+    if bool(own.all()):  # the usual case; indexing would copy
+        return dict(gradients)
+    return {name: layer.rows(own) for name, layer in gradients.items()}
+
+
+def visits(
+    engine: GradientEngine, points: Iterable[EvaluationPoint]
+) -> list[tuple[EvaluationPoint, Block]]:
+    """Return every (point, block) with an example whose gradient is needed there."""
+    return [
+        (point, block) for point in points for block in engine.blocks() if len(point.rows(block))
+    ]

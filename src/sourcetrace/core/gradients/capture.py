@@ -1,0 +1,212 @@
+"""One forward pass, then one backward pass a loss, and no weight gradient.
+
+Layer inputs come from the recorded forward pass. Output gradients come from autograd, asked
+for the gradient at each call's output alone: it then leaves every weight gradient out. Losses
+are summed over the batch, so the rows of an output gradient belong to single examples as long
+as the model treats examples independently (evaluation mode).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.core.gradients.per_example import LayerGradient, per_example_gradient
+from sourcetrace.core.gradients.positions import Positions, TiedPositions, join_positions
+from sourcetrace.core.gradients.recording import recording
+from sourcetrace.core.layers import Layer, Site
+from sourcetrace.core.layers.calls import Call, Recording
+from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.errors import InputError
+
+
+class ForwardPass:
+    """The captured forward pass of a batch; each call of `output_gradients` is a backward pass."""
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[Layer], calls: Recording, outputs: Any
+    ) -> None:
+        self.outputs = outputs
+        self._layers = layers
+        self._modules = {
+            site.module: model.get_submodule(site.module)
+            for layer in layers
+            for site in layer.sites
+        }
+        self._calls = calls
+        reference = next(p for p in model.parameters() if p.is_floating_point())
+        self._dtype, self._device = reference.dtype, reference.device
+
+    def inputs(self, *, examples: int | None = None) -> dict[str, Positions]:
+        """Return the layer inputs, name -> [N, groups, S, D_in].
+
+        Args:
+            examples: N, where it is known; a layer that has another number is refused.
+        """
+
+        def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
+            _check(layer, site, call, examples)
+            values = self._recorded(call.inputs)
+            return layer.inputs_of(self._modules[site.module], values, site)
+
+        return {layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._layers}
+
+    def pixels(self) -> dict[str, Pixels]:
+        """Return the inputs of convolutions whose covariance is cheaper to take from pixels."""
+        found = {}
+        for layer in self._layers:
+            calls = self._calls_of(layer)
+            if len(calls) == 1:
+                ((site, call),) = calls
+                values = self._recorded(call.inputs)
+                pixels = layer.pixels_of(self._modules[site.module], values, site)
+                if pixels is not None:
+                    found[layer.name] = pixels
+        return found
+
+    def output_gradients(self, loss: Tensor, *, last: bool) -> dict[str, Positions]:
+        """Return the gradients of Σ loss at the layer outputs, name -> [N, groups, S, D_out].
+
+        Args:
+            loss: One value an example, [N].
+            last: Whether no further backward pass follows; the graph is freed then.
+        """
+        calls = [call for key in self._calls for call in self._calls[key]]
+        edges = [call.output for call in calls]
+        found = torch.autograd.grad(loss.sum(), edges, retain_graph=not last, allow_unused=True)
+        gradients = {id(call): one for call, one in zip(calls, found, strict=True)}
+
+        def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
+            gradient = gradients[id(call)]
+            if gradient is None:  # one of several calls does not reach the loss
+                gradient = torch.zeros(call.output_shape, dtype=loss.dtype, device=loss.device)
+            laid_out = self._recorded(gradient).reshape(call.output_shape)
+            return layer.output_gradients_of(self._modules[site.module], laid_out, site)
+
+        for layer in self._layers:
+            if all(gradients[id(call)] is None for _, call in self._calls_of(layer)):
+                raise InputError(
+                    f"{layer.name}: the loss does not depend on this layer's output. "
+                    "Freeze its parameters (requires_grad_(False)) or use it in the loss."
+                )
+        return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._layers}
+
+    def gradients(
+        self, inputs: Mapping[str, Positions], output_gradients: Mapping[str, Positions]
+    ) -> dict[str, LayerGradient]:
+        """Join layer inputs and output gradients to per-example gradients."""
+        return {
+            layer.name: per_example_gradient(
+                inputs[layer.name], output_gradients[layer.name], width=layer.inputs
+            )
+            for layer in self._layers
+        }
+
+    def _recorded(self, values: Tensor) -> Tensor:
+        """Return what a pass left in the model's precision; passes under autocast leave less."""
+        return values.to(self._dtype) if values.is_floating_point() else values
+
+    def _calls_of(self, layer: Layer) -> list[tuple[Site, Call]]:
+        return [(site, call) for site in layer.sites for call in self._calls.get(site.key, ())]
+
+    def _joined(
+        self, layer: Layer, lay_out: Callable[[Layer, Site, Call], Tensor], *, inputs: bool
+    ) -> Positions:
+        """Lay out a layer's calls, and join them along their positions."""
+        parts: list[tuple[int, Tensor]] = []
+        indexed: list[Tensor] = []
+        for site, call in self._calls_of(layer):
+            values = lay_out(layer, site, call)
+            if site.kind.indexed:
+                indexed.append(values)
+                continue
+            first, stop = call.groups or (0, values.shape[1])
+            # Several projections of one input: it is recorded once.
+            values = values.expand(-1, stop - first, -1, -1)
+            parts.append((site.first_group + first, values))
+        if not layer.partly_indexed:
+            if indexed:
+                return torch.cat(indexed, dim=1 if inputs else 2)
+            return join_positions(parts, layer.groups)
+        return self._tied(layer, parts, indexed, inputs=inputs)
+
+    def _tied(
+        self,
+        layer: Layer,
+        parts: Sequence[tuple[int, Tensor]],
+        indexed: Sequence[Tensor],
+        *,
+        inputs: bool,
+    ) -> TiedPositions:
+        """Join the calls of a weight that an embedding shares; one of the two may have none."""
+        examples = (indexed[0] if indexed else parts[0][1]).shape[0]
+        _, outputs, width = layer.shape
+
+        def none(*shape: int, dtype: torch.dtype = self._dtype) -> Tensor:
+            return torch.zeros(examples, *shape, dtype=dtype, device=self._device)
+
+        linear = join_positions(parts, layer.groups) if parts else None
+        if linear is None:
+            linear = none(1, 0, width if inputs else outputs)
+        if indexed:
+            return TiedPositions(linear, torch.cat(list(indexed), dim=1 if inputs else 2))
+        return TiedPositions(linear, none(0, dtype=torch.long) if inputs else none(1, 0, width))
+
+
+def _check(layer: Layer, site: Site, call: Call, examples: int | None) -> None:
+    shape = call.inputs.shape
+    # Inside attention the sequence is first.
+    dimension = 1 if site.part else site.example_dimension
+    if examples is not None and shape[dimension] != examples:
+        raise InputError(
+            f"{layer.name}: its input has shape {list(shape)} for a batch of "
+            f"{examples} examples; dimension {dimension} must be the example. Put the "
+            "batch first in the model, or freeze this layer."
+        )
+    if call.inputs._version != call.version:
+        raise InputError(
+            f"{layer.name}: its input was changed in place after the layer read it, "
+            "so the gradient cannot be rebuilt. Replace the in-place operation."
+        )
+
+
+def capture_forward(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    run_forward: Callable[[], Any],
+    *,
+    examples: int | None = None,
+) -> ForwardPass:
+    """Run one forward pass of `model` and keep what the backward passes need.
+
+    Args:
+        model: The model, in evaluation mode.
+        layers: The layers to capture.
+        run_forward: Runs the pass.
+        examples: N, where it is known; embeddings that serve all examples at once need it.
+    """
+    with torch.enable_grad(), recording(model, layers, examples=examples) as calls:
+        outputs = run_forward()
+    missing = [layer.name for layer in layers if not any(site.key in calls for site in layer.sites)]
+    if missing:
+        raise InputError(_not_called(", ".join(missing)))
+    return ForwardPass(model, layers, calls, outputs)
+
+
+def _not_called(names: str) -> str:
+    return (
+        f"The forward pass did not call {names}, which an earlier batch did. "
+        "Models whose layers depend on the data are not supported."
+    )
+
+
+def per_example_loss(loss: Tensor, *, name: str, examples: int) -> Tensor:
+    """Return `loss` if it is one value an example, [B]; say what to change otherwise."""
+    if loss.shape != (examples,):
+        raise InputError(
+            f"{name} returned shape {list(loss.shape)} for a batch of {examples} examples; "
+            f"expected [{examples}], one value an example. "
+            "Use reduction='none' and do not average over the batch."
+        )
+    return loss

@@ -1,0 +1,148 @@
+"""Per-example gradients of one layer, and the products the method needs of them.
+
+Three forms, chosen by `per_example_gradient`:
+- `FactoredGradient`: Σ_s g_s a_sᵀ kept as its factors, [N, groups, S, D_out] and
+  [N, groups, S, D_in], where they are smaller than what they make up: S (D_out + D_in) numbers
+  and not D_out · D_in. The same count says where rotations cost less.
+- `DenseGradient`: Σ_s g_s a_sᵀ summed out, [N, groups, D_out, D_in].
+- `IndexedGradient`: where the inputs are one-hot; their indices, and the output gradients.
+
+A basis that is None is the identity.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
+from torch import Tensor
+
+from sourcetrace.core.gradients.factored import FactoredGradient, joined_factors, product
+from sourcetrace.core.gradients.indexed import IndexedGradient, indexed_gradient
+from sourcetrace.core.gradients.positions import Positions, TiedPositions
+
+
+@dataclass(frozen=True)
+class DenseGradient:
+    """∇W of every example, values [N, groups, D_out, D_in]."""
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def dense(self) -> Tensor:
+        """Return the gradients, [N, groups, D_out, D_in]."""
+        return self.values
+
+    def summed(self) -> Tensor:
+        """Return the sum over the examples, [1, groups, D_out, D_in]."""
+        return self.values.sum(0, keepdim=True)
+
+    def squared_norms(self) -> Tensor:
+        """Return the squared Euclidean norm of every example's gradient, [N]."""
+        return self.values.square().flatten(1).sum(1)
+
+    def rotated(self, input_basis: Tensor | None, output_basis: Tensor | None) -> "DenseGradient":
+        """Return Q_Gᵀ ∇W Q_A; bases are [groups, D, D], None for the identity."""
+        rotated = self.values if output_basis is None else output_basis.mT @ self.values
+        return DenseGradient(rotated if input_basis is None else rotated @ input_basis)
+
+    def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
+        """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [groups, D_out, D_in]; bases are [groups, D, D]."""
+        # Not in place: without bases the rotated gradients are these.
+        return self.rotated(input_basis, output_basis).values.square().sum(0)
+
+    def products(self, queries: Tensor | FactoredGradient) -> Tensor:
+        """Return ⟨query, gradient⟩ for queries [Q, groups, D_out, D_in]: [Q, N]."""
+        if isinstance(queries, FactoredGradient):
+            queries = queries.dense()
+        return product(self.values.flatten(1), queries.flatten(1).T).T
+
+    def paired_products(self, others: Tensor) -> Tensor:
+        """Return ⟨other_n, gradient_n⟩ for others [N, groups, D_out, D_in]: [N]."""
+        return (others * self.values).flatten(1).sum(1)
+
+    def rows(self, index: Tensor) -> "DenseGradient":
+        """Return the gradients of the examples in `index`."""
+        return DenseGradient(self.values[index])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that make up the gradient, by name."""
+        return {"values": self.values}
+
+
+LayerGradient = FactoredGradient | DenseGradient | IndexedGradient
+Gradients = Mapping[str, LayerGradient]
+"""Per-example gradients of every attributed layer, by layer name."""
+
+
+def per_example_gradient(
+    inputs: Positions, output_gradients: Positions, *, width: int | None = None
+) -> LayerGradient:
+    """Return the gradients from inputs [N, groups, S, D_in] and gradients [N, groups, S, D_out].
+
+    Args:
+        inputs: Layer inputs; indices [N, S] where they are one-hot.
+        output_gradients: Their output gradients.
+        width: D_in; needed where the inputs are indices, which do not tell it.
+    """
+    if isinstance(inputs, TiedPositions) or isinstance(output_gradients, TiedPositions):
+        return DenseGradient(tied_gradient(inputs, output_gradients))
+    if not inputs.is_floating_point():
+        if width is None:
+            raise TypeError("The width of one-hot inputs cannot be told from their indices.")
+        return indexed_gradient(inputs, output_gradients, width)
+    factored = FactoredGradient(inputs, output_gradients)
+    if inputs.shape[2] == 1 or factored.size < factored.dense_size:
+        return factored
+    return DenseGradient(factored.dense())
+
+
+def tied_gradient(inputs: Positions, output_gradients: Positions) -> Tensor:
+    """Return the gradients of a weight that a linear layer and an embedding share.
+
+    It is written out, [N, 1, V, D]: with several positions an example, the linear output
+    layer's gradient has that size in any case.
+    """
+    if not (isinstance(inputs, TiedPositions) and isinstance(output_gradients, TiedPositions)):
+        raise TypeError("Both sides of a shared weight are TiedPositions.")
+    linear = output_gradients.linear.mT @ inputs.linear
+    rows = indexed_gradient(inputs.embedding, output_gradients.embedding, linear.shape[2])
+    return linear + rows.dense().mT
+
+
+def squared_norms(gradients: Gradients) -> Tensor:
+    """Return the squared norm of every example's gradient over all layers, [N]."""
+    return torch.stack([layer.squared_norms() for layer in gradients.values()]).sum(0)
+
+
+def concatenate(parts: Sequence[Gradients]) -> dict[str, LayerGradient]:
+    """Join the gradients of consecutive examples."""
+    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
+    first = parts[0]
+    if len({type(part) for part in parts}) > 1:  # a batch of sequences of length 1
+        return DenseGradient(torch.cat([part.dense() for part in parts]))
+    if isinstance(first, FactoredGradient):
+        return joined_factors([part for part in parts if isinstance(part, FactoredGradient)])
+    tensors = [part.tensors() for part in parts]
+    if isinstance(first, IndexedGradient):
+        longest = max(one["indices"].shape[1] for one in tensors)
+        for one in tensors:
+            missing = longest - one["indices"].shape[1]
+            one["indices"] = F.pad(one["indices"], (0, missing))
+            one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, 0, missing))
+    return from_tensors({key: torch.cat([one[key] for one in tensors]) for key in tensors[0]})
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> LayerGradient:
+    """Rebuild one layer's gradient from what `tensors()` returned."""
+    if "values" in tensors:
+        return DenseGradient(tensors["values"])
+    if "indices" in tensors:
+        width = int(tensors["widths"][0, 0])
+        return IndexedGradient(tensors["indices"], tensors["output_gradients"], width)
+    return FactoredGradient(tensors["inputs"], tensors["output_gradients"])

@@ -1,0 +1,43 @@
+"""Embeddings: a linear layer whose inputs are one-hot, so only their indices are kept.
+
+The activation covariance is exactly diagonal, the frequencies of the tokens, and its
+eigenbasis the identity.
+"""
+
+from torch import Tensor, nn
+
+from sourcetrace.core.layers.kinds.linear import rows
+from sourcetrace.core.layers.kinds.types import LayerType
+
+
+def _indices(module: nn.Embedding, indices: Tensor) -> Tensor:
+    """Return the indices as [N, S], -1 where the row is held fixed."""
+    positions = indices.reshape(indices.shape[0], -1).long()
+    if module.padding_idx is None:
+        return positions
+    return positions.masked_fill(positions == module.padding_idx, -1)
+
+
+def _no_features(_: nn.Module) -> int:
+    return 0
+
+
+def _changes_its_gradient(module: nn.Embedding) -> str:
+    if module.max_norm is not None:
+        return "Embedding with max_norm: its rows are rescaled in the forward pass"
+    if module.scale_grad_by_freq:
+        return "Embedding with scale_grad_by_freq: its gradient depends on the whole batch"
+    if module.sparse:
+        return "Embedding with sparse gradients: its optimiser leaves unseen rows alone"
+    return ""
+
+
+EMBEDDING = LayerType(
+    nn.Embedding,
+    _indices,
+    rows,
+    transposed=True,
+    indexed=True,
+    feature_dimensions=_no_features,
+    refusal=_changes_its_gradient,
+)

@@ -1,0 +1,22 @@
+"""Linear layers: one block, any number of positions between example and features."""
+
+from torch import Tensor, nn
+
+from sourcetrace.core.layers.kinds.types import LayerType
+
+
+def rows(_: nn.Module, values: Tensor) -> Tensor:
+    """Lay out [N, …, D] as [N, 1, S, D]."""
+    return values.reshape(values.shape[0], 1, -1, values.shape[-1])
+
+
+def _one(_: nn.Module) -> int:
+    return 1
+
+
+LINEAR = LayerType(nn.Linear, rows, rows, feature_dimensions=_one)
+
+TRANSPOSED_LINEAR = LayerType(
+    "transformers.pytorch_utils.Conv1D", rows, rows, transposed=True, feature_dimensions=_one
+)
+"""GPT-2's own; a linear layer whose weight is [D_in, D_out]."""

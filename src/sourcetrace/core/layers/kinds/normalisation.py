@@ -1,0 +1,88 @@
+"""Affine parameters of normalisations: every feature is a group of its own.
+
+y = weight ∘ x̂ + bias acts on each feature alone: D_out = 1, D_in = 1, and one more with a
+bias. The layer input is the normalised x̂, so that the existing frame serves.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
+from torch import Tensor, nn
+
+from sourcetrace.core.layers.kinds.types import LayerType
+from sourcetrace.errors import InputError
+
+
+def _features(module: Any) -> int:
+    return int(module.weight.numel())
+
+
+def _last_dimensions(module: Any, values: Tensor) -> Tensor:
+    """Lay out [N, …, *normalized_shape] as [N, features, S, 1]."""
+    positions = values.reshape(values.shape[0], -1, _features(module))
+    return positions.transpose(1, 2).unsqueeze(-1)
+
+
+def _channels(module: Any, values: Tensor) -> Tensor:
+    """Lay out [N, C, …] as [N, C, S, 1]."""
+    return values.reshape(values.shape[0], _features(module), -1, 1)
+
+
+def _layer_norm(module: nn.LayerNorm, inputs: Tensor) -> Tensor:
+    shape = list(module.normalized_shape)
+    return _last_dimensions(module, F.layer_norm(inputs, shape, eps=module.eps))
+
+
+def _rms_norm(module: nn.RMSNorm, inputs: Tensor) -> Tensor:
+    shape = list(module.normalized_shape)
+    return _last_dimensions(module, F.rms_norm(inputs, shape, eps=module.eps))
+
+
+def _group_norm(module: nn.GroupNorm, inputs: Tensor) -> Tensor:
+    return _channels(module, F.group_norm(inputs, module.num_groups, eps=module.eps))
+
+
+def _batch_norm(module: Any, inputs: Tensor) -> Tensor:
+    if module.training:
+        raise InputError(
+            f"A {type(module).__name__} is in training mode, where examples of a batch depend on "
+            "each other. Call model.eval() first."
+        )
+    normalised = F.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
+    return _channels(module, normalised)
+
+
+def _without_statistics(module: Any) -> str:
+    if module.running_mean is None or module.running_var is None:
+        return (
+            f"{type(module).__name__} without running statistics (track_running_stats is "
+            "False): its examples depend on each other"
+        )
+    return ""
+
+
+def _normalised_dimensions(module: Any) -> int:
+    return len(module.normalized_shape)
+
+
+NORMALISATIONS = (
+    LayerType(
+        nn.LayerNorm,
+        _layer_norm,
+        _last_dimensions,
+        _features,
+        feature_dimensions=_normalised_dimensions,
+    ),
+    LayerType(
+        nn.RMSNorm,
+        _rms_norm,
+        _last_dimensions,
+        _features,
+        feature_dimensions=_normalised_dimensions,
+    ),
+    LayerType(nn.GroupNorm, _group_norm, _channels, _features),
+    *(
+        LayerType(kind, _batch_norm, _channels, _features, refusal=_without_statistics)
+        for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    ),
+)

@@ -1,0 +1,67 @@
+"""What is said of one kind of module, so that its layers can be attributed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sourcetrace.core.layers.kinds.pixels import Pixels
+
+
+def one_group(_: nn.Module) -> int:
+    """Return 1: the weight is one block."""
+    return 1
+
+
+def always_fits(_: nn.Module) -> str:
+    """Return no reason against the module."""
+    return ""
+
+
+@dataclass(frozen=True)
+class LayerType:
+    """How one kind of module, with parameters `weight` and `bias`, lays out what it met.
+
+    Attributes:
+        module: The exact module class (a subclass may compute something else), or its full
+            name, such as "transformers.pytorch_utils.Conv1D", where importing it is too much.
+        positions: Module and input, [N, …] -> layer inputs, [N, groups, S, D_in], without the
+            ones; integers [N, S] where `indexed`, -1 where a position has no gradient.
+        output_positions: Module and output gradient, [N, …] -> [N, groups, S, D_out].
+        groups: Number of independent blocks of the weight.
+        pixels: Module and input -> what a convolution's patches are made of, without the ones;
+            None where that does not say it.
+        transposed: Whether the weight is stored as [D_in, D_out].
+        channels_last: Whether D_in runs over the weight's second dimension fastest: a convolution's
+            kernel positions slowest, its channels fastest.
+        indexed: Whether the inputs are one-hot and given by their index.
+        feature_dimensions: How many last dimensions of the input are features; those before may
+            be in any order, so that the example need not be the first. None where it must be.
+        refusal: Why this module cannot be attributed, or "".
+    """
+
+    module: type[nn.Module] | str
+    positions: Callable[[Any, Tensor], Tensor]
+    output_positions: Callable[[Any, Tensor], Tensor]
+    groups: Callable[[Any], int] = one_group
+    pixels: Callable[[Any, Tensor], Pixels | None] | None = None
+    transposed: bool = False
+    channels_last: bool = False
+    indexed: bool = False
+    feature_dimensions: Callable[[Any], int] | None = None
+    refusal: Callable[[Any], str] = always_fits
+
+    @property
+    def name(self) -> str:
+        """The class's name, for messages."""
+        if isinstance(self.module, str):
+            return self.module.rpartition(".")[2]
+        return self.module.__name__
+
+    def fits(self, module: nn.Module) -> bool:
+        """Return whether `module` is of this kind."""
+        kind = type(module)
+        if isinstance(self.module, str):
+            return f"{kind.__module__}.{kind.__qualname__}" == self.module
+        return kind is self.module

@@ -1,0 +1,225 @@
+"""What a run will cost, before it starts: multiplications, and bytes that are kept, by stage.
+
+Passes and covariances are what torch counted on a probe of a few examples (`core.machine.work`), times
+the examples; the rest follows from the layers' shapes. Two are upper bounds: scoring, where short
+sums of outer products may take the place of written-out responses, and self-influence, for the
+same reason. N examples, Q queries, P attributed parameters; a *visit* is an example at a point.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sourcetrace.core.curvature.covariance_terms import MAXIMUM_FACTOR
+from sourcetrace.core.engine.gradient_engine import Extraction, GradientEngine
+from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.kept import bytes_per_example
+from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
+from sourcetrace.core.layers import Layer
+from sourcetrace.core.machine.multiplications import eigendecomposition
+from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.plan.plan import AttributionPlan
+
+_TWO_OF_THREE = 2 / 3
+"""A forward and one backward pass, in units of a forward and two."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One kind of work.
+
+    Attributes:
+        name: `passes`, `covariances`, `eigendecompositions`, `corrected_eigenvalues`,
+            `exact_solves`, `scoring` or `self_influence`.
+        multiplications: Of scalars; one with the addition that follows is one.
+        kept_bytes: What is kept of it, on disk or in memory, to the end of the run or of its
+            last use.
+        at_most: Whether both are bounds.
+    """
+
+    name: str
+    multiplications: int
+    kept_bytes: int
+    at_most: bool = False
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """The cost of a run.
+
+    Attributes:
+        forward: Forward passes of an example.
+        backward: Backward passes of an example.
+        stages: In the order in which they run.
+    """
+
+    forward: int
+    backward: int
+    stages: tuple[StageCost, ...]
+
+    def multiplications_of(self, names: Sequence[str]) -> int:
+        """Return the multiplications of some of the stages."""
+        return sum(stage.multiplications for stage in self.stages if stage.name in names)
+
+    @property
+    def multiplications(self) -> int:
+        """Of all stages."""
+        return sum(stage.multiplications for stage in self.stages)
+
+
+def estimate_cost(
+    engine: GradientEngine,
+    plan: AttributionPlan,
+    probe: Extraction,
+    *,
+    queries: int,
+    recomputed: bool,
+    solve: SolveSettings | None = None,
+) -> RunCost:
+    """Count what a run will do.
+
+    Args:
+        engine: Which ran the probe, and so knows what passes take.
+        plan: Points, segments and members.
+        probe: Of a few examples; their numbers of positions stand for all.
+        queries: Q.
+        recomputed: Whether later stages compute gradients again.
+        solve: How exactly ASTRA solves; None for other methods.
+    """
+    layers = engine.coverage.layers
+    points = [point for segment in plan.segments for point in segment.points]
+    finals = [member.final for member in plan.members]
+    # Fitting visits every segment's points, scores do so, and self-influence does with the final.
+    again = points * (3 if plan.uses_curvature else 2) + finals if recomputed else []
+    visits = sum(len(point.examples) for point in plan.points)
+    # Then with one backward pass, and without covariances.
+    repeats = sum(len(point.examples) for point in again)
+    scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
+    fitted = scored if plan.uses_curvature else 0
+    # Queries are measured once for their signals and once to be scored.
+    runs_of_queries = 2 * len(plan.members) * queries
+    itemsize = engine.dtype.itemsize
+    parameters = sum(layer.size for layer in layers)
+    segments = len(plan.segments)
+    stages = [
+        StageCost(
+            "passes",
+            round(
+                engine.work.per_unit("passes")
+                * (visits + runs_of_queries + _TWO_OF_THREE * repeats)
+            ),
+            0 if recomputed else visits * bytes_per_example(engine.coverage, probe.gradients),
+        ),
+        StageCost(
+            "covariances",
+            round(
+                engine.work.per_unit("covariances")
+                * sum(len(point.curvature_examples) for point in plan.points)
+            ),
+            8 * len(plan.points) * sum(_covariance_numbers(layer) for layer in layers),
+        ),
+    ]
+    if plan.uses_curvature:
+        stages += [
+            StageCost(
+                "eigendecompositions",
+                segments * sum(eigenbasis_multiplications(layer) for layer in layers),
+                segments * itemsize * sum(_basis_numbers(layer) for layer in layers),
+            ),
+            StageCost(
+                "corrected_eigenvalues",
+                fitted
+                * sum(corrected_multiplications(one, probe.sampled[one.name]) for one in layers),
+                segments * itemsize * parameters,
+            ),
+        ]
+    if solve is not None:
+        stages.append(
+            StageCost("exact_solves", _solved(engine, plan, queries, solve), 0, at_most=True)
+        )
+    stages += [
+        StageCost(
+            "scoring",
+            scored * (queries + 1) * parameters,
+            segments * (queries + 1) * itemsize * parameters,
+            at_most=True,
+        ),
+        StageCost(
+            "self_influence",
+            sum(
+                self_influence_multiplications(one, probe.gradients[one.name], plan)
+                for one in layers
+            ),
+            0,
+            at_most=True,
+        ),
+    ]
+    once = visits + runs_of_queries
+    return RunCost(once + repeats, 2 * once + repeats, tuple(stages))
+
+
+def eigenbasis_multiplications(layer: Layer) -> int:
+    """Return those of both sides' eigenvectors; a diagonal side has none to find."""
+    inputs, outputs = _sides(layer)
+    return layer.groups * (eigendecomposition(inputs) + eigendecomposition(outputs))
+
+
+def corrected_multiplications(layer: Layer, gradient: LayerGradient) -> int:
+    """Return those of one example's squared gradient in the eigenbasis, as torch counts them."""
+    total = rotation_multiplications(layer, gradient)
+    if isinstance(gradient, FactoredGradient):
+        total += gradient.terms * layer.size
+    return total
+
+
+def rotation_multiplications(layer: Layer, gradient: LayerGradient) -> int:
+    """Return those of taking one example's gradient to the eigenbasis."""
+    inputs, outputs = _sides(layer)
+    if isinstance(gradient, FactoredGradient):
+        return layer.groups * gradient.terms * (inputs**2 + outputs**2)
+    if isinstance(gradient, DenseGradient):
+        return layer.size * (inputs + outputs)
+    return gradient.indices.shape[1] * outputs**2
+
+
+def self_influence_multiplications(
+    layer: Layer, gradient: LayerGradient, plan: AttributionPlan
+) -> int:
+    """Return at most those of the layer over all examples, queries walking as written-out ones."""
+    rotated = rotation_multiplications(layer, gradient) if plan.uses_curvature else 0
+    inputs, outputs = _sides(layer)
+    handed_on = layer.size * (inputs + outputs) if plan.uses_curvature else 0
+    total = 0
+    for member in plan.members:
+        for index, segment in enumerate(member.segments):
+            met = len(segment.points) * (rotated + layer.size)
+            total += len(segment.examples) * met
+            # What the example's own gradient becomes for the segment before.
+            total += len(member.final.examples) * (handed_on if index else rotated)
+    return total
+
+
+def _solved(
+    engine: GradientEngine, plan: AttributionPlan, queries: int, solve: SolveSettings
+) -> int:
+    """Return the multiplications of ASTRA's products with the exact matrix, at most."""
+    # Forward and one backward pass, and two along the direction of every query.
+    passes = 2 + 2 * (queries + 1)
+    examples = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
+    # A training example has one forward and two backward passes.
+    return round(engine.work.per_unit("passes") / 3 * passes * examples * solve.max_iterations)
+
+
+def _sides(layer: Layer) -> tuple[int, int]:
+    """Return D_in and D_out; 0 for a side whose eigenbasis is the identity."""
+    inputs = 0 if layer.indexed or layer.inputs > MAXIMUM_FACTOR else layer.inputs
+    return inputs, 0 if layer.outputs > MAXIMUM_FACTOR else layer.outputs
+
+
+def _basis_numbers(layer: Layer) -> int:
+    inputs, outputs = _sides(layer)
+    return layer.groups * (inputs**2 + outputs**2)
+
+
+def _covariance_numbers(layer: Layer) -> int:
+    inputs, outputs = _sides(layer)
+    return layer.groups * ((inputs**2 or layer.inputs) + (outputs**2 or layer.outputs))

@@ -1,0 +1,77 @@
+"""Fitting the curvature and scoring, block by block, over a plan.
+
+Memory holds the filtered queries, [segments, Q, P], and one block of training gradients; it
+does not grow with the number of training examples. All of it is one member of a plan;
+`core.methods.scorers` takes the mean over several.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.blocks import (
+    CurvatureBlock,
+    EigenBasis,
+    SegmentCurvature,
+    eigen_basis,
+)
+from sourcetrace.core.curvature.covariance import LayerCovariances, mean_covariances
+from sourcetrace.core.curvature.preconditioner import RankOneScaling, precondition, rank_one_scaling
+from sourcetrace.core.engine.gradient_engine import GradientEngine, visits
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block
+from sourcetrace.core.plan.plan import PlannedSegment
+
+
+def fit_segment(
+    engine: GradientEngine,
+    planned: PlannedSegment,
+    covariances: Mapping[str, LayerCovariances],
+    *,
+    preconditioners: Mapping[str, Tensor] | None = None,
+    progress: Iterable[tuple[EvaluationPoint, Block]] | None = None,
+) -> SegmentCurvature:
+    """Fit the EK-FAC curvature of one segment.
+
+    Args:
+        engine: Gives the gradients with sampled labels.
+        planned: The segment.
+        covariances: Point id -> layer -> sums of A and G.
+        preconditioners: P̄^½ by layer, [groups, D_out, D_in], of an adaptive optimiser.
+        progress: The segment's (point, block) pairs, wrapped to show progress.
+    """
+    layers, dtype = engine.coverage.layers, engine.dtype
+    roots = {name: root.to(engine.device) for name, root in (preconditioners or {}).items()}
+    scalings: dict[str, RankOneScaling] = {}
+    bases: dict[str, EigenBasis] = {}
+    for layer in layers:
+        activation, pseudo_gradient = mean_covariances(
+            [covariances[point.id][layer.name].to(engine.device) for point in planned.points]
+        )
+        if layer.name in roots:
+            scaling = rank_one_scaling(
+                roots[layer.name], activation=activation, pseudo_gradient=pseudo_gradient
+            )
+            activation = scaling.scale_inputs(activation)
+            pseudo_gradient = scaling.scale_outputs(pseudo_gradient)
+            scalings[layer.name] = scaling
+        bases[layer.name] = eigen_basis(activation, pseudo_gradient, dtype=dtype)
+    sums = {
+        layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=engine.device)
+        for layer in layers
+    }
+    for point, block in progress if progress is not None else visits(engine, planned.points):
+        for name, gradient in engine.sampled_gradients(point, block).items():
+            basis = bases[name]
+            scaled = (
+                precondition(gradient, roots[name], scalings[name]) if name in roots else gradient
+            )
+            sums[name] += scaled.rotated_squares(basis.inputs, basis.outputs).double()
+    terms = len(planned.points) * len(planned.examples)
+    return {
+        layer.name: CurvatureBlock(
+            bases[layer.name], (sums[layer.name] / terms).to(dtype), roots.get(layer.name)
+        )
+        for layer in layers
+    }

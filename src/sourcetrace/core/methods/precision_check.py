@@ -1,0 +1,97 @@
+"""How far passes and curvature in a lower precision are from float64, on examples of the run."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import spread
+from sourcetrace.core.gradients.per_example import from_tensors
+from sourcetrace.core.machine.nested import to_dtype
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.precision import Precision, products_in
+from sourcetrace.core.plan.plan import PlannedSegment
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 4
+"""Each is a gradient of the model's size, twice, in float64."""
+
+
+@dataclass(frozen=True)
+class PrecisionError:
+    """How far a lower precision is off.
+
+    Attributes:
+        relative: ‖found − exact‖ / ‖exact‖.
+        against: Precision of what it was held against.
+    """
+
+    relative: float
+    against: str = "float64"
+
+
+def passes_error(engine: GradientEngine, point: EvaluationPoint) -> PrecisionError:
+    """Return the error of some examples' gradients, all layers together.
+
+    Held against a copy of the model in float64; against float32 where the task cannot run that,
+    whatever it raises.
+
+    Args:
+        engine: Whose precision it is.
+        point: The weights.
+    """
+    rows = spread(point.examples, _EXAMPLES)
+    found = engine.compute(point, rows, sampled=False)
+    against = "float64"
+    try:
+        exact = engine.doubled().compute(point, rows, sampled=False)
+    except Exception as error:
+        logger.warning(
+            "The task does not run in float64 (%s): passes are held against float32.", error
+        )
+        against, exact = "float32", engine.exactly().compute(point, rows, sampled=False)
+    pairs = ((found[name].dense().double(), one.dense().double()) for name, one in exact.items())
+    return PrecisionError(_ratio(pairs), against)
+
+
+def curvature_error(
+    engine: GradientEngine,
+    planned: PlannedSegment,
+    curvature: SegmentCurvature,
+    *,
+    precision: Precision,
+) -> PrecisionError:
+    """Return the error of some examples' squares in the eigenbasis, which make up Λ.
+
+    That of the covariances is not in it: the eigenbasis is the same on both sides.
+
+    Args:
+        engine: Gives their gradients.
+        planned: The segment.
+        curvature: Of which the eigenbases count.
+        precision: In which they are rotated.
+    """
+    rows = spread(planned.examples, _EXAMPLES)
+    gradients = engine.compute(planned.points[-1], rows, sampled=True)
+    pairs = []
+    for name, block in curvature.items():
+        gradient, basis = gradients[name], block.basis
+        with products_in(precision, engine.device):
+            found = gradient.rotated_squares(basis.inputs, basis.outputs)
+        exact = from_tensors(to_dtype({**gradient.tensors()}, torch.float64))
+        inputs, outputs = to_dtype((basis.inputs, basis.outputs), torch.float64)
+        pairs.append((found.double(), exact.rotated_squares(inputs, outputs)))
+    return PrecisionError(_ratio(pairs))
+
+
+def _ratio(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    off, whole = 0.0, 0.0
+    for found, exact in pairs:
+        off += float((found - exact).square().sum())
+        whole += float(exact.square().sum())
+    return (off / whole) ** 0.5 if whole else 0.0

@@ -1,0 +1,49 @@
+"""Representation similarity: how alike the model sees two examples, whatever their labels.
+
+The cosine of the inputs of the last attributed layer at the final weights, averaged over the
+positions of an example. It knows neither loss nor training: a yardstick that any attribution
+must beat. The sign is that of a removal, as if the example helped what resembles it.
+
+Source: Hanawa et al. 2021, arXiv 2006.04528.
+"""
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.positions import TiedPositions
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.errors import InputError
+
+
+def representations(
+    engine: GradientEngine, examples: Examples, point: EvaluationPoint, block: Block
+) -> Tensor:
+    """Return the last layer's mean input of every example, of length 1, [n, D].
+
+    Raises:
+        InputError: If the last attributed layer has no inputs but indices or a bias.
+    """
+    layer = engine.coverage.layers[-1]
+    index = list(range(block.start, block.stop))
+    batch = examples.batch(index, engine.device)
+    model = engine.model_at(point)
+    with engine.running(point, examples=len(index)):
+        captured = capture_forward(
+            model,
+            [layer],
+            lambda: engine.objective.forward(model, batch),
+            examples=len(index),
+        )
+    engine.passes.count(len(index), backward=0)
+    inputs = captured.inputs(examples=len(index))[layer.name]
+    values = inputs.linear if isinstance(inputs, TiedPositions) else inputs
+    if not values.is_floating_point() or layer.weight is None or values.shape[2] == 0:
+        raise InputError(
+            f"representation_similarity compares the inputs of the last attributed layer, and "
+            f"{layer.name} has none: expected a layer of features. Choose another method."
+        )
+    features = values[..., :-1] if layer.has_bias else values
+    return torch.nn.functional.normalize(features.mean(2).flatten(1).detach(), dim=1)

@@ -1,0 +1,205 @@
+"""One scorer a family of methods, all with the same two questions.
+
+The frame's methods, ASTRA among them, meet every training gradient with the queries' responses;
+TRAK does so too and has a self-influence of its own; representation similarity uses no gradient.
+Self-influence under ASTRA is EK-FAC's: an exact solve for every training example is out of reach.
+Each member of an ensemble has a scorer; the ensemble's is their mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.methods.astra import Report, SegmentSolve, SolveSettings, astra_responses
+from sourcetrace.core.methods.representations import representations
+from sourcetrace.core.methods.score import BlockScores, score_block_by_checkpoint
+from sourcetrace.core.methods.self_influence import SelfInfluence
+from sourcetrace.core.methods.trak import TrakFit, fit_trak
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.precision import Precision, products_in
+from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
+from sourcetrace.core.responses.low_rank_responses import ScoreCheck, short_responses
+from sourcetrace.core.responses.propagation import Response
+from sourcetrace.core.responses.queries import query_gradients
+
+
+class Scorer(Protocol):
+    """Scores of training examples, block by block."""
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return every segment's share; the last query is the mean training loss."""
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return every segment's share of the self-influence, [segments, n]."""
+
+
+@dataclass(frozen=True)
+class FrameScorer:
+    """Training gradients against the queries' responses.
+
+    Attributes:
+        engine: The training gradients.
+        member: Segments and filters.
+        curvatures: EK-FAC of every segment.
+        responses: Of the queries, by segment and layer.
+        precision: Of the products with them.
+    """
+
+    engine: GradientEngine
+    member: EnsembleMember
+    curvatures: Sequence[SegmentCurvature | None]
+    responses: Sequence[Mapping[str, Response]]
+    precision: Precision = "float32"
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return every segment's share."""
+        with products_in(self.precision, self.engine.device):
+            return score_block_by_checkpoint(self.engine, self.member, self.responses, block)
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return every segment's share of the self-influence, by EK-FAC, [segments, n]."""
+        return self._self_influence.scores(block)
+
+    @cached_property
+    def _self_influence(self) -> SelfInfluence:
+        return SelfInfluence.of(self.engine, self.member, self.curvatures)
+
+
+@dataclass(frozen=True)
+class TrakScorer:
+    """Training gradients at the final weights against the queries' responses."""
+
+    engine: GradientEngine
+    member: EnsembleMember
+    fit: TrakFit
+    responses: Sequence[Mapping[str, Tensor]]
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return the scores, of one segment."""
+        return score_block_by_checkpoint(self.engine, self.member, self.responses, block)
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return the self-influence, [1, n]."""
+        gradients = self.engine.gradients(self.member.final, block)
+        return self.fit.self_influence(gradients).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class RepresentationScorer:
+    """Cosines with the queries' representations, as removals of what helps.
+
+    Attributes:
+        engine: The training examples and the model.
+        member: Whose final weights count.
+        queries: Their representations, [Q, D].
+        sign: Of the measurement's change when a helping example is removed.
+    """
+
+    engine: GradientEngine
+    member: EnsembleMember
+    queries: Tensor
+    sign: int
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return the scores, of one segment; a loss rises when what resembles it is removed."""
+        own = representations(self.engine, self.engine.training, self.member.final, block)
+        cosines = self.queries @ own.T
+        shares = torch.cat([self.sign * cosines, cosines.mean(0, keepdim=True)]).unsqueeze(0)
+        return BlockScores(shares, (shares[:, :-1].double().sum(1),))
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return 1 for every example, [1, n]: each resembles itself."""
+        return self.queries.new_ones(1, len(block))
+
+
+@dataclass(frozen=True)
+class MeanScorer:
+    """The mean over the members of an ensemble; one, for an ordinary run.
+
+    Attributes:
+        members: A scorer each, in the order of the plan.
+        solves: How well ASTRA's systems were solved, where there were any.
+        checks: How far the scores are from those of the exact filters, a member each.
+    """
+
+    members: Sequence[Scorer]
+    solves: Sequence[SegmentSolve] = field(default=())
+    checks: Sequence[ScoreCheck] = field(default=())
+
+    def scores(self, block: Block) -> BlockScores:
+        """Return every segment's share of the mean, one member after the other."""
+        found = [member.scores(block) for member in self.members]
+        return BlockScores(
+            torch.cat([one.shares for one in found]) / len(found),
+            tuple(sums for one in found for sums in one.checkpoint_sums),
+        )
+
+    def self_influence(self, block: Block) -> Tensor:
+        """Return every segment's share of the mean, [segments, n]."""
+        found = [member.self_influence(block) for member in self.members]
+        return torch.cat(found) / len(found)
+
+
+def make_scorer(
+    method: Method,
+    engine: GradientEngine,
+    plan: AttributionPlan,
+    curvatures: Sequence[SegmentCurvature | None],
+    queries: Examples,
+    *,
+    higher_is_better: bool,
+    solve: SolveSettings | None = None,
+    projection_dimension: int = 2048,
+    tolerance: float = 1e-3,
+    precision: Precision = "float32",
+    report: Report | None = None,
+) -> MeanScorer:
+    """Prepare the queries and return what scores training examples for them.
+
+    Args:
+        method: Name of the method.
+        engine: The training gradients.
+        plan: Of this method.
+        curvatures: EK-FAC of every segment; None where the method needs none.
+        queries: The queries.
+        higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
+        solve: How exactly ASTRA solves.
+        projection_dimension: TRAK's k.
+        tolerance: Of the relative error of scores by short sums; 0 for the exact filters.
+        precision: Of the products of queries and training gradients, within the tolerance.
+        report: Told of every iteration of ASTRA.
+    """
+    members: list[Scorer] = []
+    solves: list[SegmentSolve] = []
+    checks: list[ScoreCheck] = []
+    for member, fitted in plan.by_member(curvatures):
+        if method == "representation_similarity":
+            blocks = queries.blocks(engine.batch_size)
+            found = [representations(engine, queries, member.final, block) for block in blocks]
+            sign = -1 if higher_is_better else 1
+            members.append(RepresentationScorer(engine, member, torch.cat(found), sign))
+            continue
+        gradients = query_gradients(engine, member, queries)
+        if method == "trak":
+            fit = fit_trak(engine, member, dimension=projection_dimension)
+            members.append(TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
+        elif method in ("astra_source", "astra_influence"):
+            solved, own = astra_responses(
+                engine, gradients.dense(), member, fitted, settings=solve, report=report
+            )
+            members.append(FrameScorer(engine, member, fitted, solved))
+            solves += own
+        else:
+            responses, check = short_responses(
+                engine, gradients, member, fitted, tolerance=tolerance, precision=precision
+            )
+            members.append(FrameScorer(engine, member, fitted, responses, check.precision))
+            checks.append(check)
+    return MeanScorer(members, solves, checks)

@@ -1,0 +1,38 @@
+"""A point of training at which gradients are taken, and of which examples."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.model.examples import Block
+
+
+@dataclass(frozen=True)
+class EvaluationPoint:
+    """Weights at which gradients are taken: a checkpoint, or the mean of several.
+
+    Attributes:
+        id: Unique name.
+        checkpoints: Ids whose weights are averaged.
+        examples: Training examples whose gradients are needed here, increasing, [n].
+        curvature_examples: Those whose stage it is; they make up the curvature, [n'].
+        draws: Names what is drawn here, such as sampled labels; the id, unless said otherwise.
+        dropout_mask: Number of the fixed dropout mask that thins the model; 0 for none.
+    """
+
+    id: str
+    checkpoints: tuple[str, ...]
+    examples: Tensor
+    curvature_examples: Tensor
+    draws: str = ""
+    dropout_mask: int = 0
+
+    def rows(self, block: Block) -> Tensor:
+        """Return the numbers of the needed examples that lie in `block`."""
+        return _within(self.examples, block)
+
+
+def _within(examples: Tensor, block: Block) -> Tensor:
+    bounds = torch.searchsorted(examples, torch.tensor([block.start, block.stop]))
+    return examples[int(bounds[0]) : int(bounds[1])]

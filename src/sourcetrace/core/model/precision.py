@@ -1,0 +1,114 @@
+"""Precisions of passes and products.
+
+`tf32` rounds the factors of float32's products to TensorFloat-32 on a GPU that has it, and is
+float32 elsewhere. `bfloat16` runs forward passes under autocast; what they hand to the losses,
+and all that is recorded of them, is float32 again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.core.machine.nested import to_dtype
+from sourcetrace.core.model.objective import Objective
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+@contextmanager
+def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Let a GPU round the factors of float32's products where that is asked for, and only there.
+
+    By default torch does so in convolutions, and says nothing.
+
+    Args:
+        precision: Of the products.
+        device: Where they are; without a GPU nothing is changed.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    rounded = precision == "tf32"
+    with _old_flags(rounded) if _old_flags_are_readable() else _new_flags(rounded):
+        yield
+
+
+def _old_flags_are_readable() -> bool:
+    """Return whether the user's code has left torch's old flags alone, or used them.
+
+    There are old and new ones, and torch refuses to multiply where both were set.
+    """
+    try:
+        _ = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return False
+    return True
+
+
+@contextmanager
+def _old_flags(rounded: bool) -> Iterator[None]:
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if rounded else "highest")
+    cudnn.allow_tf32 = rounded
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def _new_flags(rounded: bool) -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    before = [one.fp32_precision for one in backends]
+    for one in backends:
+        one.fp32_precision = "tf32" if rounded else "ieee"
+    try:
+        yield
+    finally:
+        for one, value in zip(backends, before, strict=True):
+            one.fp32_precision = value
+
+
+class RoundedObjective:
+    """An objective whose forward passes are autocast to bfloat16.
+
+    Args:
+        objective: The objective.
+        device: Where the model is.
+        dtype: Of what the losses get.
+    """
+
+    def __init__(self, objective: Objective, device: torch.device, dtype: torch.dtype) -> None:
+        self._objective, self._device, self._dtype = objective, device, dtype
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Return the model's outputs."""
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return to_dtype(self._objective.forward(model, batch), self._dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objective, name)
+
+
+class DoubledObjective:
+    """An objective for a model in float64, whose batches are made so."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Return the model's outputs."""
+        return self._objective.forward(model, to_dtype(batch, torch.float64))
+
+    def train_loss(self, outputs: Any, batch: Any) -> Tensor:
+        """Return the loss, [B]."""
+        return self._objective.train_loss(outputs, to_dtype(batch, torch.float64))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objective, name)

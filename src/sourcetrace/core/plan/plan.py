@@ -1,0 +1,240 @@
+"""What a method evaluates: which weights, on which examples, filtered how.
+
+Source takes gradients and curvature at every checkpoint of a segment and averages them;
+Fast-Source takes them once, at the mean of the segment's weights; an influence function and
+the similarities know the final checkpoint alone and treat all data as one stage.
+
+Several training runs make an ensemble, and so do several dropout masks of one run: each member
+has its own segments and final weights, and the scores are the mean over the members.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.layers import Layer
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block
+from sourcetrace.core.plan.filters import SegmentFilter, follows_training, segment_filter
+from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.training.optimizer_settings import ParameterSettings
+from sourcetrace.core.training.segments import Segment
+from sourcetrace.errors import InputError
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A segment with the points that stand for it.
+
+    Attributes:
+        segment: Step mass, stage and checkpoints.
+        points: Where gradients and curvature are taken; their means count.
+        filter: F_r and F_S.
+        examples: Training examples of the stage, increasing, [N_stage].
+        layer_filters: Layer -> its own F_r and F_S, where the optimiser's settings differ.
+    """
+
+    segment: Segment
+    points: tuple[EvaluationPoint, ...]
+    filter: SegmentFilter
+    examples: Tensor
+    layer_filters: Mapping[str, SegmentFilter] = field(default_factory=dict)
+
+    def within(self, block: Block) -> Tensor:
+        """Return the places in `block` of the stage's examples."""
+        found = (self.examples >= block.start) & (self.examples < block.stop)
+        return self.examples[found] - block.start
+
+    def filter_of(self, layer: str) -> SegmentFilter:
+        """Return F_r and F_S of a layer."""
+        return self.layer_filters.get(layer, self.filter)
+
+
+@dataclass(frozen=True)
+class EnsembleMember:
+    """Segments in the order of training, and the final weights, where queries are measured."""
+
+    segments: tuple[PlannedSegment, ...]
+    final: EvaluationPoint
+
+
+@dataclass(frozen=True)
+class AttributionPlan:
+    """The members of an ensemble, one for an ordinary run; scores are the mean over them."""
+
+    members: tuple[EnsembleMember, ...]
+
+    @property
+    def segments(self) -> tuple[PlannedSegment, ...]:
+        """The segments of all members, one member after the other."""
+        return tuple(segment for member in self.members for segment in member.segments)
+
+    @property
+    def points(self) -> tuple[EvaluationPoint, ...]:
+        """Every point whose training gradients are needed, each once."""
+        points: dict[str, EvaluationPoint] = {}
+        for member in self.members:
+            points |= {p.id: p for segment in member.segments for p in segment.points}
+            points.setdefault(member.final.id, member.final)
+        return tuple(points.values())
+
+    def by_member(self, values: Sequence[_Value]) -> list[tuple[EnsembleMember, Sequence[_Value]]]:
+        """Give every member its share of `values`, one a segment."""
+        shares, start = [], 0
+        for member in self.members:
+            stop = start + len(member.segments)
+            shares.append((member, values[start:stop]))
+            start = stop
+        return shares
+
+    @property
+    def uses_curvature(self) -> bool:
+        """Whether any filter asks for eigenvalues."""
+        return any(segment.filter.uses_curvature for segment in self.segments)
+
+
+def make_plan(
+    method: Method,
+    segments: Sequence[Segment],
+    stage_examples: Mapping[str, Tensor],
+    *,
+    examples: int,
+    damping: float | None = None,
+    layers: Sequence[Layer] = (),
+    dropout_masks: int = 0,
+) -> AttributionPlan:
+    """Plan a method.
+
+    Args:
+        method: Name of the method.
+        segments: As `partition` returned them; of several runs, one run after the other.
+        stage_examples: Stage -> numbers of its training examples, increasing.
+        examples: Training examples in all.
+        damping: λ of the influence function.
+        layers: The attributed layers; needed where the segments have settings by parameter.
+        dropout_masks: Members made of every run by fixed dropout masks; 0 takes the run as it is.
+
+    Raises:
+        InputError: If a stage of the checkpoints has no training example, or the optimiser's
+            settings differ within a layer.
+    """
+    for segment in segments:
+        if len(stage_examples.get(segment.stage, ())) == 0:
+            raise InputError(
+                f"Checkpoints {', '.join(segment.checkpoints)} belong to stage "
+                f"{segment.stage!r}, but no training example does. The training table's 'stage' "
+                f"column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
+            )
+    runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
+    return AttributionPlan(
+        tuple(
+            _member(
+                method,
+                own,
+                stage_examples,
+                examples=examples,
+                damping=damping,
+                layers=layers,
+                mask=mask,
+            )
+            for own in runs
+            for mask in (range(1, dropout_masks + 1) if dropout_masks else [0])
+        )
+    )
+
+
+def _member(
+    method: Method,
+    segments: Sequence[Segment],
+    stage_examples: Mapping[str, Tensor],
+    *,
+    examples: int,
+    damping: float | None,
+    layers: Sequence[Layer],
+    mask: int,
+) -> EnsembleMember:
+    """Plan one run under one dropout mask."""
+    everything = torch.arange(examples)
+    last = segments[-1]
+    final_id = last.checkpoints[-1]
+    pooled = not (follows_training(method) or method == "tracin")
+    final_stage = everything if pooled else stage_examples[last.stage]
+
+    def point(checkpoints: tuple[str, ...], own: Tensor) -> EvaluationPoint:
+        if checkpoints == (final_id,):
+            return final
+        return _point(last.run, checkpoints, own, own, mask=mask)
+
+    final = _point(last.run, (final_id,), everything, final_stage, mask=mask)
+
+    planned = []
+    for segment in [last] if pooled else segments:
+        own = everything if pooled else stage_examples[segment.stage]
+        if pooled:
+            groups: list[tuple[str, ...]] = [(final_id,)]
+        elif method == "fast_source":
+            groups = [segment.checkpoints]
+        else:
+            groups = [(checkpoint,) for checkpoint in segment.checkpoints]
+        planned.append(
+            PlannedSegment(
+                segment,
+                tuple(point(group, own) for group in groups),
+                segment_filter(
+                    method,
+                    step_mass=segment.step_mass,
+                    weight_decay=segment.weight_decay,
+                    damping=damping,
+                    optimizer=segment.optimizer,
+                ),
+                own,
+                {
+                    layer.name: segment_filter(
+                        method,
+                        step_mass=settings.step_mass,
+                        weight_decay=settings.weight_decay,
+                        damping=damping,
+                        optimizer=segment.optimizer,
+                    )
+                    for layer in ([] if pooled else layers)
+                    if (settings := _layer_settings(segment, layer)) is not None
+                },
+            )
+        )
+    return EnsembleMember(tuple(planned), final)
+
+
+def _point(
+    run: str, checkpoints: tuple[str, ...], examples: Tensor, stage: Tensor, *, mask: int
+) -> EvaluationPoint:
+    ending = f"#mask{mask}" if mask else ""
+    # Without the run's name, a run draws in an ensemble what it draws alone.
+    draws = "+".join(name.removeprefix(f"{run}/") for name in checkpoints)
+    return EvaluationPoint(
+        "+".join(checkpoints) + ending, checkpoints, examples, stage, draws + ending, mask
+    )
+
+
+def _layer_settings(segment: Segment, layer: Layer) -> ParameterSettings | None:
+    """Return the settings of a layer's parameters; None where the segment has one for all."""
+    if not segment.settings:
+        return None
+    # A parameter that the optimiser was not given in this segment does not move in it.
+    untrained = ParameterSettings(0.0, 0.0)
+    found = {name: segment.settings.get(name, untrained) for name in layer.parameters}
+    if len(set(found.values())) > 1:
+        described = "; ".join(
+            f"{name}: step mass {one.step_mass:.4g}, weight decay {one.weight_decay:.4g}"
+            for name, one in found.items()
+        )
+        raise InputError(
+            f"{layer.name}: its parameters have different optimiser settings ({described}); "
+            "expected the same ones. Put them into parameter groups with the same settings."
+        )
+    return next(iter(found.values()))

@@ -1,0 +1,138 @@
+"""The leading singular terms of many matrices at once, as left and right factors.
+
+A random subspace, improved by a power iteration (Halko, Martinsson & Tropp 2011), by large
+products alone. Orthonormal bases come from Gram matrices in float64: batched QR and singular
+value decompositions are many times slower. The random start is the same for all matrices and
+every run.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.gradients.factored import FactoredGradient
+
+_OVERSAMPLING = 8
+
+_HOPE = 1.5
+"""Times the longest sum: up to there a prediction is no reason to stop."""
+
+_TINY = torch.finfo(torch.float64).tiny
+
+
+def shortest_sum(
+    matrices: Tensor, length: int, longest: int, *, tolerance: float
+) -> tuple[Tensor, Tensor] | None:
+    """Return left and right factors, [*, groups, R, D], of as few terms as every row needs.
+
+    Args:
+        matrices: [*, groups, D_out, D_in]; the groups of one row are measured together.
+        length: Terms to try first.
+        longest: Bound on the terms; None is returned if they are not enough.
+        tolerance: Of the norm of what is left out of a row, relative to that row.
+    """
+    longest = min(longest, *matrices.shape[-2:])
+    if longest < 1:
+        return None
+    length = min(length, longest)
+    total = _squares(matrices)
+    before: tuple[int, float] | None = None
+    while True:
+        left, right = leading_terms(matrices, length)
+        # Terms come in the order of their size, in every group; the right ones carry it. What
+        # is left out is summed up: as a difference it would be lost in rounding.
+        sizes = right.double().square().sum((-3, -1))
+        behind = sizes.flip(-1).cumsum(-1).flip(-1) - sizes
+        left_out = behind + _squares(matrices - left.mT @ right).unsqueeze(-1)
+        enough = (left_out <= tolerance**2 * total.unsqueeze(-1)).to(torch.uint8)
+        if bool(enough[..., -1].all()):
+            terms = int(enough.argmax(-1).max()) + 1
+            return left[..., :terms, :], right[..., :terms, :]
+        most = float((left_out[..., -1] / total.clamp_min(_TINY)).max()) ** 0.5
+        if length == longest or _hopeless(before, (length, most), tolerance, longest):
+            return None
+        before = (length, most)
+        length = min(2 * length, longest)
+
+
+def _hopeless(
+    before: tuple[int, float] | None, now: tuple[int, float], tolerance: float, longest: int
+) -> bool:
+    """Return whether what is left out falls so slowly that no allowed length will do.
+
+    Args:
+        before: A length, and what it leaves out of the worst row.
+        now: The same of a longer one.
+        tolerance: What may be left out.
+        longest: Bound on the terms.
+    """
+    if before is None:
+        return False
+    # As a power of the length: where it falls faster, this gives up a little too early at most.
+    fall = math.log(before[1] / now[1]) / math.log(now[0] / before[0])
+    # In logarithms: the predicted length may be beyond any float.
+    return fall <= 0 or math.log(now[1] / tolerance) > fall * math.log(_HOPE * longest / now[0])
+
+
+def leading_terms(
+    matrices: Tensor | FactoredGradient, count: int, *, improved: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Return left [*, count, D_out] and right factors [*, count, D_in], the largest first.
+
+    The left ones are orthonormal; the right ones carry the singular values.
+
+    Args:
+        matrices: [*, D_out, D_in], or short sums.
+        count: Terms; no more are returned than a matrix has rows or columns.
+        improved: Whether a power iteration follows; without it half the work remains, and what
+            is left out is some times larger.
+    """
+    if isinstance(matrices, FactoredGradient):
+        reference = matrices.inputs
+        smaller = min(matrices.shape[1:])
+    else:
+        reference = matrices
+        smaller = min(matrices.shape[-2:])
+    width = min(count + _OVERSAMPLING, smaller)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(reference.shape[-1], width, generator=generator, dtype=torch.float64)
+    basis = _orthonormal(_times(matrices, start.to(reference)))
+    if improved:
+        basis = _orthonormal(_times(matrices, _orthonormal(_transposed_times(matrices, basis))))
+    projected = _transposed_times(matrices, basis).mT
+    squares = projected.double() @ projected.double().mT
+    turn = torch.linalg.eigh(squares)[1].flip(-1)[..., :count].to(reference.dtype)
+    return (basis @ turn).mT, turn.mT @ projected
+
+
+def _times(matrices: Tensor | FactoredGradient, columns: Tensor) -> Tensor:
+    if isinstance(matrices, FactoredGradient):
+        return matrices.output_gradients.mT @ (matrices.inputs @ columns)
+    return matrices @ columns
+
+
+def _transposed_times(matrices: Tensor | FactoredGradient, columns: Tensor) -> Tensor:
+    if isinstance(matrices, FactoredGradient):
+        return matrices.inputs.mT @ (matrices.output_gradients @ columns)
+    return matrices.mT @ columns
+
+
+def _orthonormal(columns: Tensor) -> Tensor:
+    """Return an orthonormal basis of the columns, [*, D, k]; 0 for those that depend on others.
+
+    By their Gram matrix in float64: batched QR decompositions are many times slower.
+    """
+    exact = columns.double()
+    squares, vectors = torch.linalg.eigh(exact.mT @ exact)
+    tiny = torch.finfo(squares.dtype).tiny
+    kept = squares > 1e-13 * squares[..., -1:].clamp_min(tiny)
+    scale = torch.where(kept, squares.where(kept, 1.0).rsqrt(), torch.zeros_like(squares))
+    basis: Tensor = exact @ (vectors * scale.unsqueeze(-2))
+    return basis.to(columns.dtype)
+
+
+def _squares(matrices: Tensor) -> Tensor:
+    """Return the squared norm of every row, over its groups."""
+    norms: Tensor = torch.linalg.vector_norm(matrices, dim=(-3, -2, -1))
+    return norms.double().square()

@@ -1,0 +1,167 @@
+"""The walk of `core.responses.propagation` with queries that stay short sums of outer products.
+
+A query of a layer used at one position is one outer product, in every basis. A segment's filter
+is a sum of R of them (`core.responses.low_rank_filters`), so the response has R terms, and so has what goes on
+to the segment before, where a rotation costs R (D_out² + D_in²) and not
+D_out · D_in (D_out + D_in) multiplications. Terms that add nothing to scores are dropped there.
+
+Where the count of multiplications is against it, as for 1/(σ + λ) with a small λ, which needs
+many terms, the rest of the walk is that of `core.responses.propagation`, exact.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.blocks import CurvatureBlock
+from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
+from sourcetrace.core.plan.filters import SegmentFilter
+from sourcetrace.core.responses.low_rank_filters import (
+    FilterSum,
+    Weights,
+    filter_sum,
+    filtered_sums,
+    shortened,
+)
+from sourcetrace.core.responses.propagation import Vectors, walk
+
+_SHARE_OF_PROPAGATION = 0.3
+"""Of the tolerance, for what a segment hands on: its error reaches all segments before."""
+
+
+def walk_short(
+    queries: FactoredGradient,
+    filters: Sequence[SegmentFilter],
+    blocks: Sequence[CurvatureBlock | None],
+    examples: Sequence[int],
+    *,
+    tolerance: float,
+) -> list[Vectors]:
+    """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
+
+    Args:
+        queries: ∇f of the layer, Q rows.
+        filters: F_r and F_S of every segment, in the order of training.
+        blocks: The layer's curvature in every segment.
+        examples: N_stage of every segment.
+        tolerance: Relative error of the scores that is aimed at.
+    """
+    responses: list[Vectors] = []
+    for index in reversed(range(len(filters))):
+        step = _short_step(
+            queries, filters[index], blocks[index], tolerance=tolerance, first=index == 0
+        )
+        if step is None:
+            upto = slice(index + 1)
+            rest = walk(queries, filters[upto], blocks[upto], examples[upto])
+            return [*rest, *responses[::-1]]
+        answer, queries = step
+        responses.append(answer.scaled(1 / examples[index]))
+    return responses[::-1]
+
+
+def _short_step(
+    queries: FactoredGradient,
+    segment_filter: SegmentFilter,
+    block: CurvatureBlock | None,
+    *,
+    tolerance: float,
+    first: bool,
+) -> tuple[FactoredGradient, FactoredGradient] | None:
+    """Return F_r(H̄) v and F_S(H̄) v as short sums, or None if they would be too long."""
+    if block is None:  # both are constants
+        one = torch.ones((), dtype=queries.inputs.dtype, device=queries.inputs.device)
+        response, onward = segment_filter.response(one), segment_filter.propagation(one)
+        return queries.scaled(response), queries.scaled(onward)
+    if block.preconditioner is not None:  # P̄^½ ∘ v is no short sum
+        return None
+    basis, back = block.basis, block.basis.inverse()
+    rotated = queries.rotated(basis.inputs, basis.outputs)
+    eigenvalues = block.decayed(segment_filter.coupled_decay)
+    response = segment_filter.response(eigenvalues)
+    # Λ is E[g²] of training gradients in this basis, labels drawn from the model.
+    answer = _filtered(response, rotated, block.eigenvalues, block, tolerance=tolerance)
+    if answer is None:
+        return None
+    answer = answer.rotated(back.inputs, back.outputs)
+    if first:  # nothing comes before
+        return answer, queries
+    # What is handed on meets such gradients behind another response; this one stands for it.
+    left = _filtered(
+        segment_filter.propagation(eigenvalues),
+        rotated,
+        response.square() * block.eigenvalues,
+        block,
+        tolerance=_SHARE_OF_PROPAGATION * tolerance,
+    )
+    return None if left is None else (answer, left.rotated(back.inputs, back.outputs))
+
+
+def _filtered(
+    values: Tensor,
+    rotated: FactoredGradient,
+    met: Tensor,
+    block: CurvatureBlock,
+    *,
+    tolerance: float,
+) -> FactoredGradient | None:
+    """Return F ∘ V; `met` is E[x²] of what it meets, [groups, D_out, D_in]."""
+    longest = most_terms(block)
+    sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
+    # A filter that is no short sum leaves none of a query's either; trying would cost much.
+    if sums is None or rotated.terms == 1:
+        return None if sums is None else sums.apply(rotated)
+    return filtered_sums(values, rotated, Weights.of(met), tolerance=tolerance, longest=longest)
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """F_S of one layer's segment, for many rows, each by itself.
+
+    Attributes:
+        values: F_S at every eigenvalue, [groups, D_out, D_in].
+        weights: Of the coordinates of what is handed on.
+        sums: F_S as a short sum; None where that is not cheaper.
+    """
+
+    values: Tensor
+    weights: Weights
+    sums: FilterSum | None
+
+    @classmethod
+    def of(
+        cls, segment_filter: SegmentFilter, block: CurvatureBlock, *, tolerance: float
+    ) -> "Propagation":
+        """Prepare a segment's F_S, to a relative error of what it leaves."""
+        eigenvalues = block.decayed(segment_filter.coupled_decay)
+        values = segment_filter.propagation(eigenvalues)
+        # E[v²] by Λ: with that of the rows themselves, a row's numbers would depend on others.
+        met = segment_filter.response(eigenvalues).square() * block.eigenvalues
+        weights = Weights.of(block.eigenvalues, met)
+        sums = filter_sum(values, weights, tolerance=tolerance, longest=most_terms(block))
+        return cls(values, Weights.of(met), sums)
+
+    def apply(self, rotated: LayerGradient, *, positions: int = 1) -> LayerGradient:
+        """Return F_S ∘ V of gradients in the eigenbasis.
+
+        Args:
+            rotated: V.
+            positions: Outer products that V started with, before any segment's F_S.
+        """
+        if isinstance(rotated, FactoredGradient) and self.sums is not None:
+            left = self.sums.apply(rotated)
+            # A filter adds about its own length to the terms of an outer product that count.
+            terms = rotated.terms + positions * len(self.sums)
+            if left.terms > terms:
+                left = shortened(left, self.weights, terms=terms)
+            return left
+        return DenseGradient(self.values * rotated.dense())
+
+
+def most_terms(block: CurvatureBlock) -> int:
+    """Return how long a filter may be before products with written-out responses are cheaper."""
+    outputs, inputs = block.eigenvalues.shape[-2:]
+    return outputs * inputs // (2 * (outputs + inputs))

@@ -1,0 +1,138 @@
+"""The score: a query walked back through the segments of training.
+
+    score(q, m) = ∇f(z_q)ᵀ Σ_ℓ (S̄_L … S̄_{ℓ+1}) F_r(H̄_ℓ) ḡ_ℓ(m) / N_stage
+
+From the last segment to the first, F_r(H̄_ℓ) v meets the training gradients of the segment,
+then F_S(H̄_ℓ) v goes on to the segment before. The filters act on the queries only, so a
+training gradient is used as it was captured. Where Adam trained, P̄^½ F_r(Ĥ) P̄^½ v and
+P̄^−½ F_S(Ĥ) P̄^½ v take their places (`core.curvature.preconditioner`).
+
+The sign is removal: the predicted change of the measurement when the example is removed.
+
+Source: Bae et al. 2024, arXiv 2405.12186.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.blocks import CurvatureBlock
+from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
+from sourcetrace.core.plan.filters import SegmentFilter
+
+Vectors = Tensor | FactoredGradient
+"""Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as short sums."""
+
+Response = Vectors | tuple[Vectors, ...]
+"""What one layer's gradients meet: such rows, or some of each form, one behind the other."""
+
+
+def walk(
+    queries: Vectors,
+    filters: Sequence[SegmentFilter],
+    blocks: Sequence[CurvatureBlock | None],
+    examples: Sequence[int],
+) -> list[Tensor]:
+    """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
+
+    Args:
+        queries: ∇f of the layer, [Q, groups, D_out, D_in], or as short sums.
+        filters: F_r and F_S of every segment, in the order of training.
+        blocks: The layer's curvature in every segment; None where the filter needs none.
+        examples: N_stage of every segment.
+    """
+    responses: list[Tensor] = []
+    segments = list(zip(filters, blocks, examples, strict=True))
+    for index, (segment_filter, block, count) in reversed(list(enumerate(segments))):
+        step = SegmentStep(queries, segment_filter, block)
+        responses.append(step.response() / count)
+        if index:
+            queries = step.propagated()
+    return responses[::-1]
+
+
+class SegmentStep:
+    """One layer's queries v at a segment: rotated once, filtered twice.
+
+    Args:
+        queries: v, [Q, groups, D_out, D_in], or as short sums, which are cheaper to rotate.
+        segment_filter: F_r and F_S of the segment.
+        block: The layer's curvature; None where the filter needs none.
+    """
+
+    def __init__(
+        self,
+        queries: Vectors,
+        segment_filter: SegmentFilter,
+        block: CurvatureBlock | None,
+    ) -> None:
+        self._filter = segment_filter
+        self._block = block
+        self._root = None if block is None else block.preconditioner
+        if isinstance(queries, FactoredGradient):
+            if block is not None and self._root is None:
+                queries = queries.rotated(block.basis.inputs, block.basis.outputs)
+                self._rotated = queries.dense()
+                self._eigenvalues = block.decayed(segment_filter.coupled_decay)
+                return
+            queries = queries.dense()
+        if block is None:
+            self._rotated, self._eigenvalues = queries, queries.new_ones(1)
+        else:
+            scaled = queries if self._root is None else self._root * queries
+            self._rotated = block.basis.rotate(scaled)
+            self._eigenvalues = block.decayed(segment_filter.coupled_decay)
+
+    def response(self) -> Tensor:
+        """Return F_r(H̄) v, what the segment's gradients meet."""
+        response = self._filtered(self._filter.response)
+        return response if self._root is None else self._root * response
+
+    def propagated(self) -> Tensor:
+        """Return F_S(H̄) v, for the segment before."""
+        left = self._filtered(self._filter.propagation)
+        return left if self._root is None else left / self._root
+
+    def response_curvature(self) -> Tensor:
+        """Return xᵀH̄x of every response x = F_r(H̄) v by the block, decay left out, [Q]."""
+        if self._block is None:
+            raise ValueError("A filter without curvature has none to measure.")
+        response = self._filter.response(self._eigenvalues) * self._rotated
+        return (self._block.eigenvalues * response.square()).flatten(1).sum(1)
+
+    def _filtered(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        filtered = function(self._eigenvalues) * self._rotated
+        return filtered if self._block is None else self._block.basis.rotate_back(filtered)
+
+
+def checkpoint_scores(
+    responses: Mapping[str, Response], gradients: Sequence[Gradients]
+) -> Iterator[Tensor]:
+    """Yield the share that a segment would have with each of its checkpoints alone, [Q, N].
+
+    Their mean is the segment's share of the scores, ḡ_ℓ being the mean of the gradients.
+
+    Args:
+        responses: The segment's responses by layer, Q rows.
+        gradients: The examples' training gradients at each checkpoint of the segment.
+    """
+    for checkpoint in gradients:
+        # The responses' order: a cache may return the layers in another, and sums of floats
+        # in another order differ in their last bits.
+        products = (_products(checkpoint[name], one) for name, one in responses.items())
+        yield reduce(torch.add, products)
+
+
+def response_rows(responses: Mapping[str, Response]) -> int:
+    """Return Q."""
+    any_layer = next(iter(responses.values()))
+    return sum(map(len, any_layer)) if isinstance(any_layer, tuple) else len(any_layer)
+
+
+def _products(gradient: LayerGradient, response: Response) -> Tensor:
+    if isinstance(response, tuple):
+        return torch.cat([gradient.products(part) for part in response])
+    return gradient.products(response)

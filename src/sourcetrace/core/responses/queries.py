@@ -1,0 +1,87 @@
+"""The queries' gradients, and the segments' responses to them with the filters written out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.curvature.blocks import (
+    CurvatureBlock,
+    SegmentCurvature,
+)
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.plan.filters import SegmentFilter
+from sourcetrace.core.plan.plan import EnsembleMember
+from sourcetrace.core.responses.propagation import walk
+
+
+@dataclass(frozen=True)
+class QueryGradients:
+    """Gradients of Q queries at a member's final weights, by layer.
+
+    Attributes:
+        measured: Of the measurements, Q rows.
+        mean_loss: Of their mean training loss, [1, groups, D_out, D_in]: one more query, whose
+            score is what removing an example does to all of them together.
+    """
+
+    measured: Mapping[str, LayerGradient]
+    mean_loss: Mapping[str, Tensor]
+
+    def dense(self) -> dict[str, Tensor]:
+        """Return both, the mean loss behind the measurements, [Q + 1, groups, D_out, D_in]."""
+        return {
+            name: torch.cat([gradient.dense(), self.mean_loss[name]])
+            for name, gradient in self.measured.items()
+        }
+
+
+def query_gradients(
+    engine: GradientEngine, member: EnsembleMember, queries: Examples
+) -> QueryGradients:
+    """Measure the queries."""
+    measured: list[Mapping[str, LayerGradient]] = []
+    totals: dict[str, Tensor] = {}
+    for block in queries.blocks(engine.batch_size):
+        _, gradients, losses = engine.query_gradients(queries, member.final, block)
+        measured.append(gradients)
+        for name, layer in losses.items():
+            total = layer.summed()
+            totals[name] = totals[name] + total if name in totals else total
+    return QueryGradients(
+        concatenate(measured), {name: total / len(queries) for name, total in totals.items()}
+    )
+
+
+def query_responses(
+    queries: Mapping[str, Tensor],
+    member: EnsembleMember,
+    curvatures: Sequence[SegmentCurvature | None],
+) -> list[dict[str, Tensor]]:
+    """Return F_r(H̄_ℓ) v_ℓ / N_stage of a member's segments, by layer, [Q, groups, D_out, D_in].
+
+    Args:
+        queries: Query gradients by layer, [Q, groups, D_out, D_in].
+        member: Segments and filters.
+        curvatures: One a segment; None where the filter needs none.
+    """
+    responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
+    for name, gradients in queries.items():
+        walked = walk(gradients, *layer_steps(name, member, curvatures))
+        for segment, response in zip(responses, walked, strict=True):
+            segment[name] = response
+    return responses
+
+
+def layer_steps(
+    name: str, member: EnsembleMember, curvatures: Sequence[SegmentCurvature | None]
+) -> tuple[list[SegmentFilter], list[CurvatureBlock | None], list[int]]:
+    """Return a layer's filters and curvature, and N_stage, segment by segment."""
+    return (
+        [segment.filter_of(name) for segment in member.segments],
+        [None if fitted is None else fitted[name] for fitted in curvatures],
+        [len(segment.examples) for segment in member.segments],
+    )

@@ -1,0 +1,177 @@
+"""Watches a run and tells of its end where the outcome asks for it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from pydantic import ValidationError
+
+from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.lineage import audit_log_path
+from sourcetrace.hooks.terminal import readable_error
+from sourcetrace.integrations.alerts.message import AlertOutcome, EndedAudit
+from sourcetrace.integrations.alerts.outbox import tell, use_parameters, warn_of_address
+from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.parameters import AlertParameters
+from sourcetrace.tracking.history.audit_log import read_audits
+
+logger = logging.getLogger(__name__)
+
+_KEPT = ("gate_report", "audit_summary")
+
+
+class AlertHook:
+    """Sends an alert when an audit ends with one of `alerts.outcomes`, or a run with an error."""
+
+    def __init__(self) -> None:
+        self._project = ""
+        self._names = AuditNames()
+        self._params: Mapping[str, Any] = {}
+        self._parameters = AlertParameters()
+        self._run = _Run()
+        self._outputs: dict[str, Any] = {}
+        self._audits_before = 0
+
+    @hook_impl(trylast=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Read the parameters; what is wrong with them is said elsewhere."""
+        self._project = Path(context.project_path).name
+        self._params, self._parameters = {}, AlertParameters()
+        try:
+            self._params = context.params
+            self._parameters = AlertParameters.model_validate(self._params.get("alerts") or {})
+        except Exception:
+            # The defaults serve to tell of this error, too.
+            return
+        use_parameters(self._parameters)
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Refuse wrong parameters before any work, and see what is there before it.
+
+        Raises:
+            InputError: If the parameters `alerts` are wrong.
+        """
+        self._run = _active_run()
+        self._outputs = {}
+        self._names = AuditNames.of(pipeline)
+        self._audits_before = len(self._audits(catalog))
+        try:
+            AlertParameters.model_validate(self._params.get("alerts") or {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(["alerts", *map(str, first["loc"])])
+            raise InputError(
+                f"{name}: {first['msg']}. conf/base/parameters_alerts.yml has every key."
+            ) from None
+        warn_of_address(self._parameters)
+
+    @hook_impl
+    def after_node_run(self, outputs: dict[str, Any]) -> None:
+        """Keep the figures."""
+        own = self._names.own(outputs)
+        self._outputs |= {name: own[name] for name in _KEPT if name in own}
+
+    # Last: the audit is recorded by then.
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, catalog: DataCatalog) -> None:
+        """Tell how the audit ended."""
+        self._tell(catalog, error=None)
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self, error: Exception, catalog: DataCatalog) -> None:
+        """Tell of the error, which may be the gate's verdict."""
+        self._tell(catalog, error=error)
+
+    def _tell(self, catalog: DataCatalog, *, error: Exception | None) -> None:
+        try:
+            audit = self._ended(catalog, error=error)
+            if audit is not None:
+                tell(audit, self._parameters)
+        except Exception as raised:
+            # Its name alone: what it says may quote the data.
+            logger.warning("No alert could be made (%s).", type(raised).__name__)
+
+    def _ended(self, catalog: DataCatalog, *, error: Exception | None) -> EndedAudit | None:
+        """Return how the run ended; None where it went well and judged nothing."""
+        report = self._outputs.get("gate_report")
+        gate = None if report is None else GateReport.model_validate(report)
+        if gate is None and isinstance(readable_error(error), GateFailed):
+            # A scheduler that runs every node as a run of its own: the one that judged has told.
+            return None
+        added = self._audits(catalog)[self._audits_before :]
+        row = next((one for one in reversed(added) if one["run_id"] == self._run.id), None)
+        outcome: AlertOutcome | None = gate.outcome if gate else None
+        if error is not None and outcome != "fail":
+            outcome = "error"
+        elif gate is not None and row is not None and row["status"] == "fail":
+            # The comparison with the data that trained the version, which the gate knows not of.
+            outcome = "fail"
+        if outcome is None:
+            return None
+        return EndedAudit(
+            outcome=outcome,
+            project=self._project,
+            error=_name_of(error) if outcome == "error" else None,
+            model=_model(row, self._params),
+            run_id=self._run.id,
+            run_url=self._run.url,
+            gate=gate,
+            summary=self._summary(catalog) if gate else None,
+        )
+
+    def _summary(self, catalog: DataCatalog) -> Any:
+        if "audit_summary" in self._outputs:
+            return self._outputs["audit_summary"]
+        audit = AuditCatalog(catalog, self._names)
+        return audit.load("audit_summary") if audit.exists("audit_summary") else None
+
+    def _audits(self, catalog: DataCatalog) -> list[dict[str, Any]]:
+        audit = AuditCatalog(catalog, self._names)
+        return read_audits(audit_log_path(audit)) if "audit_log" in audit else []
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of MLflow, and its address where MLflow is on a server."""
+
+    id: str = ""
+    url: str | None = None
+
+
+def _active_run() -> _Run:
+    run = mlflow.active_run()
+    if run is None:
+        return _Run()
+    parts = urlsplit(mlflow.get_tracking_uri())
+    if parts.scheme not in {"http", "https"}:
+        return _Run(run.info.run_id)
+    # Without the user and password that an address may have.
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return _Run(run.info.run_id, f"{server}/{page}")
+
+
+def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the audited version: as it was recorded, or else as the parameters name it."""
+    if row is not None and row["model_name"] and row["model_version"]:
+        return row["model_name"], row["model_version"]
+    named = (params.get("tracking") or {}).get("registered_model") or {}
+    where = named.get("version") or named.get("alias")
+    return (str(named["name"]), str(where)) if named.get("name") and where else None
+
+
+def _name_of(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return type(readable_error(error) or error).__name__

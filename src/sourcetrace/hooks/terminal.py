@@ -1,0 +1,154 @@
+"""Kedro hooks for the person at the terminal."""
+
+import logging
+import sys
+from dataclasses import asdict
+from types import TracebackType
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.validation import DataValidationError
+
+from sourcetrace.audit.comparison.summary import Comparison
+from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.errors import InputError
+from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.reporting.console import (
+    print_changes,
+    print_error,
+    print_summary,
+    print_verdict,
+    print_verification,
+)
+from sourcetrace.reporting.trust import trust_figure
+
+
+class ProjectFolderHook:
+    """Lets a task live in a file in the project's folder."""
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Make the project's folder importable, behind everything installed."""
+        # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.
+        logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
+        folder = str(context.project_path)
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+class ReadableErrorsHook:
+    """Ends the command with the message of a wrong input instead of a traceback."""
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Replace the traceback where the error is one that a user is meant to read."""
+        show_readable_error(error)
+
+
+class SummaryHook:
+    """Says at the end of a run what happened and where to look."""
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Print the summary of what was run, and the gate's verdict."""
+        _summarise(pipeline, catalog)
+        _print_changes(pipeline, catalog)
+        names = AuditNames.of(pipeline)
+        if "gate_report" in names.made_by(pipeline):
+            audit = AuditCatalog(catalog, names)
+            report = GateReport.model_validate(audit.load("gate_report"))
+            print_verdict(report, file=_path_of(audit, "gate_report"))
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
+        if isinstance(error, GateFailed):
+            _summarise(pipeline, catalog)
+            _print_changes(pipeline, catalog)
+
+
+class VerdictHook:
+    """Lets a failed gate speak for itself.
+
+    Kedro would log the verdict as a failed node and say how to resume the run, which is complete.
+    """
+
+    _LOGGERS = ("kedro.pipeline.node", "kedro.runner")
+
+    @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Silence Kedro's remarks on the node that raises."""
+        if node.name.rpartition(".")[2] == "enforce_gate":
+            self._set_level(logging.CRITICAL)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let Kedro speak again."""
+        self._set_level(logging.NOTSET)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let Kedro speak again."""
+        self._set_level(logging.NOTSET)
+
+    def _set_level(self, level: int) -> None:
+        for name in self._LOGGERS:
+            logging.getLogger(name).setLevel(level)
+
+
+def show_readable_error(error: BaseException) -> None:
+    """Have the process end with the message of an error, where a user is meant to read it."""
+    readable = readable_error(error)
+    if readable is None:
+        return
+
+    def show(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        if readable_error(value) is not None:
+            print_error(str(readable))
+        else:
+            sys.__excepthook__(kind, value, trace)
+
+    sys.excepthook = show
+
+
+def readable_error(error: BaseException | None) -> BaseException | None:
+    """Return the error behind an error that a user is meant to read; None where there is none."""
+    while error is not None:
+        if isinstance(error, InputError | DataValidationError | GateFailed):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """Print the summary of an audit, and the demo's answer key where it was part of the run."""
+    names = AuditNames.of(pipeline)
+    made, audit = names.made_by(pipeline), AuditCatalog(catalog, names)
+    if "verification_summary" in made:
+        trust = trust_figure(audit.load("verification_summary"))
+        print_verification(asdict(trust), page=_path_of(audit, "cleaning_report"))
+        return
+    if "audit_summary" not in made:
+        return
+    page = "demo_cleaning_report" if "demo_cleaning_report" in made else "cleaning_report"
+    print_summary(
+        audit.load("audit_summary"),
+        rankings=audit.load("demo_rankings") if "demo_rankings" in made else None,
+        page=_path_of(audit, page),
+        review_list=_path_of(audit, "review_list_csv"),
+    )
+
+
+def _print_changes(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    names = AuditNames.of(pipeline)
+    if "comparison_summary" in names.made_by(pipeline):
+        summary = AuditCatalog(catalog, names).load("comparison_summary")
+        print_changes(Comparison.from_json(summary))
+
+
+def _path_of(audit: AuditCatalog, name: str) -> str:
+    return str(getattr(audit[name], "_filepath", ""))

@@ -1,0 +1,113 @@
+"""What an alert says: figures of the audit, and nothing that comes from its data.
+
+Messages of checks and errors are left out, because they name labels, slices and example ids.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.formats import format_number, shorten
+
+ALERT_SCHEMA_VERSION: Final = "1.0"
+"""Grows before the point when a reader must change, behind it when fields are added."""
+
+AlertOutcome = Literal["pass", "warn", "inconclusive", "fail", "error"]
+
+_COUNTS = ("training_examples", "queries", "runs", "checkpoints", "segments")
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class EndedAudit:
+    """An audit that ended.
+
+    Attributes:
+        outcome: As it is recorded: `fail` too where the gate passed but the version was trained on
+            other data.
+        project: Name of the project's folder.
+        error: Name of the error's class, where one ended it.
+        model: Registered model and version, where known.
+        run_id, run_url: Of the MLflow run; the address only where MLflow is on a server.
+        gate: The verdict, where there is one.
+        summary: The audit's summary, where there is one.
+    """
+
+    outcome: AlertOutcome
+    project: str
+    error: str | None = None
+    model: tuple[str, str] | None = None
+    run_id: str = ""
+    run_url: str | None = None
+    gate: GateReport | None = None
+    summary: Mapping[str, Any] | None = None
+
+
+def alert_payload(audit: EndedAudit) -> dict[str, Any]:
+    """Return the alert as JSON values; `text` says the same in words, for a chat."""
+    gate, model = audit.gate, audit.model
+    return {
+        "schema_version": ALERT_SCHEMA_VERSION,
+        "text": _text(audit),
+        "outcome": audit.outcome,
+        "summary": _summary(audit),
+        "project": audit.project,
+        "model": {"name": model[0], "version": model[1]} if model else None,
+        "run": {"id": audit.run_id, "url": audit.run_url} if audit.run_id else None,
+        "error": audit.error,
+        "counts": _counts(audit.summary),
+        "metrics": {name: value for name, value in gate.metrics.items() if value is not None}
+        if gate
+        else {},
+        "checks": [
+            {
+                "name": check.name,
+                "metric": check.metric,
+                "status": check.status,
+                "value": check.value,
+                "limit": check.limit,
+                "baseline": check.baseline,
+            }
+            for check in (gate.checks if gate else ())
+        ],
+    }
+
+
+def _text(audit: EndedAudit) -> str:
+    what = " version ".join(audit.model) if audit.model else f"project {audit.project}"
+    lines = [f"Sourcetrace audit of {_plain(what)}: {audit.outcome}. {_summary(audit)}"]
+    if audit.gate is not None:
+        lines += [
+            f"• {check.name}: {format_number(check.value)}"
+            for check in audit.gate.checks
+            if check.status in {"fail", "inconclusive"}
+        ]
+    if audit.run_url:
+        lines.append(audit.run_url)
+    return "\n".join(lines)
+
+
+def _summary(audit: EndedAudit) -> str:
+    if audit.outcome == "error" or audit.gate is None:
+        named = f" ({audit.error})" if audit.error else ""
+        return f"It ended with an error{named}: there is no verdict. The job's log has the message."
+    if audit.outcome != audit.gate.outcome:
+        return (
+            f"The version was trained on other data than was audited. Gate: {audit.gate.outcome}, "
+            f"{audit.gate.summary}"
+        )
+    return audit.gate.summary
+
+
+def _counts(summary: Mapping[str, Any] | None) -> dict[str, int]:
+    if summary is None:
+        return {}
+    actions = {name: summary["actions"][name] for name in ("relabel", "check")}
+    return {**{name: summary[name] for name in _COUNTS}, **actions}
+
+
+def _plain(name: str) -> str:
+    """Return a name in which no chat finds a mention, a link or markup."""
+    kept = "".join(character for character in name if character not in "<>&@*`[]()|")
+    return shorten(" ".join(kept.split()), limit=_LONGEST_NAME)

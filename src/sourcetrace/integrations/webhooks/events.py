@@ -1,0 +1,72 @@
+"""Which events of MLflow's registry ask for an audit, and of what."""
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sourcetrace.integrations.webhooks.signature import Refused
+
+REQUEST_TAG = "audit.request"
+"""Tag of a version that asks for an audit, whatever its value."""
+
+_OWN_ALIAS = "audited"
+_VERSION = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class RequestedAudit:
+    """A version to audit."""
+
+    model: str
+    version: str
+
+
+def requested_audit(body: bytes, *, models: Collection[str]) -> RequestedAudit | None:
+    """Return what a message asks to audit; None for an event that asks for nothing.
+
+    A new version asks for it, a new alias, and the tag `audit.request`. What an audit writes
+    itself, its tags and its alias, does not: it would never end.
+
+    Args:
+        body: The message, its signature verified.
+        models: Names of the registered models that may be audited.
+
+    Raises:
+        Refused: 400 if it is no event of MLflow, 422 if the model is none of `models`.
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is not JSON") from None
+    kind, data = _parts(content)
+    if not _asks(kind, data):
+        return None
+    model, version = data.get("name"), data.get("version")
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise Refused(400, "the event has no version number")
+    if not isinstance(model, str) or model not in models:
+        raise Refused(422, "this model is not audited here")
+    return RequestedAudit(model, version)
+
+
+def _parts(content: Any) -> tuple[str, dict[str, Any]]:
+    """Return `entity.action` and the data of an event."""
+    if isinstance(content, dict):
+        entity, action, data = (content.get(key) for key in ("entity", "action", "data"))
+        if isinstance(entity, str) and isinstance(action, str) and isinstance(data, dict):
+            return f"{entity}.{action}", data
+    raise Refused(400, "the body is no event of MLflow's registry")
+
+
+def _asks(kind: str, data: dict[str, Any]) -> bool:
+    match kind:
+        case "model_version.created":
+            return True
+        case "model_version_alias.created":
+            return data.get("alias") != _OWN_ALIAS
+        case "model_version_tag.set":
+            return data.get("key") == REQUEST_TAG
+        case _:
+            return False

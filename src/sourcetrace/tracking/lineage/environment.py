@@ -1,0 +1,50 @@
+"""The environment of a run, as tags: versions, the code's revision, the device."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from sourcetrace import __version__
+from sourcetrace.audit.identity.code_revision import code_revision
+
+PACKAGES = ("torch", "kedro", "kedro-mlflow", "mlflow", "numpy", "pandera", "polars", "safetensors")
+"""What decides the numbers and how they are kept."""
+
+
+def environment_tags(project: Path) -> dict[str, str]:
+    """Return the versions, and the revision where the project is in a git repository."""
+    tags = {"sourcetrace.version": __version__, "sourcetrace.python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            tags[f"sourcetrace.{name}"] = version(name)
+        except PackageNotFoundError:
+            continue
+    return tags | _git_tags(project)
+
+
+def device_tag(requested: str) -> dict[str, str]:
+    """Return the device a run computed on; nothing where it never imported torch.
+
+    Args:
+        requested: `attribution.device`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    if requested == "auto":
+        requested = "cuda" if torch.cuda.is_available() else "cpu"
+    named = requested.startswith("cuda") and torch.cuda.is_available()
+    device = f"{requested} ({torch.cuda.get_device_name(requested)})" if named else requested
+    return {"sourcetrace.device": device}
+
+
+def _git_tags(project: Path) -> dict[str, str]:
+    """Return the revision and whether files differed from it; nothing outside a repository."""
+    revision = code_revision(project)
+    if revision is None:
+        return {}
+    return {
+        "mlflow.source.git.commit": revision.commit,
+        "sourcetrace.git.dirty": str(revision.dirty).lower(),
+    }

@@ -1,0 +1,233 @@
+"""The audited version of a registered model: which it is, what trained it, what it is told.
+
+The order of writing keeps a killed audit from leaving a version that claims a pass it has not got:
+`audit.status` is `running` first, an earlier alias is taken away before anything else where the
+new audit does not pass, key and status are written last, and the alias after them.
+
+A registry has no transactions: two audits of a version from two machines would leave tags of both.
+So each reads what it wrote, and writes it again until it finds all of it there at once.
+"""
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from sourcetrace.audit.identity.audit_key import KEY, complete_key
+from sourcetrace.audit.identity.data_digest import same_data
+from sourcetrace.errors import InputError
+from sourcetrace.tracking.lineage.card import render_card, replace_card
+from sourcetrace.tracking.lineage.record import AuditRecord, ModelReference
+
+_ATTEMPTS = 10
+_PAUSE = 1.0
+"""Seconds at most between two attempts; drawn, so that two audits get out of step."""
+
+ALIAS = "audited"
+"""Of the version that passed last."""
+
+STATUS = "audit.status"
+_LAST = (KEY, STATUS)
+TRAINING_DIGEST = "training.data_digest"
+"""Tag of a training run, or of a version, with `data_digest` of what it was trained on."""
+
+_ABSENT = (
+    ErrorCode.Name(RESOURCE_DOES_NOT_EXIST),
+    # What the registry's databases say of a missing alias.
+    "INVALID_PARAMETER_VALUE",
+)
+
+
+class VersionContestedError(Exception):
+    """Two audits write to a version without end."""
+
+
+@dataclass(frozen=True)
+class AuditedVersion:
+    """A version, and what is known of its training.
+
+    Attributes:
+        name, version: Which it is.
+        model_id: Of its logged model, where it has one.
+        training_run: Id of the run that registered it.
+        training_digest: Of the data it was trained on, where its training said so.
+    """
+
+    name: str
+    version: str
+    model_id: str | None
+    training_run: str | None
+    training_digest: str | None
+
+
+def find_version(
+    client: MlflowClient, reference: ModelReference | None, *, run_id: str
+) -> AuditedVersion | None:
+    """Return the version a parameter names, or else the newest that the run itself registered.
+
+    Raises:
+        InputError: If the named version does not exist.
+    """
+    found = _named(client, reference) if reference else _registered_by(client, run_id)
+    if found is None:
+        return None
+    source = found.source or ""
+    return AuditedVersion(
+        name=found.name,
+        version=str(found.version),
+        model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
+        training_run=found.run_id or None,
+        training_digest=found.tags.get(TRAINING_DIGEST)
+        or _digest_of_run(client, found.run_id or ""),
+    )
+
+
+def data_matches(version: AuditedVersion | None, record: AuditRecord) -> bool | None:
+    """Return whether the audited training data trained the version; None where it is unknown."""
+    if version is None or record.training_data is None:
+        return None
+    return same_data(version.training_digest, record.training_data.digest)
+
+
+def final_status(record: AuditRecord, *, matches: bool | None) -> str:
+    """Return what the audit ended as: exchanged training data fails it, whatever the gate said."""
+    return "fail" if matches is False else record.status
+
+
+def mark_running(client: MlflowClient, version: AuditedVersion, *, status: str) -> None:
+    """Say that the version is being written to; where it does not pass, take its alias away."""
+    client.set_model_version_tag(version.name, version.version, STATUS, "running")
+    if status != "pass" and _has_alias(client, version):
+        client.delete_registered_model_alias(version.name, ALIAS)
+
+
+def write_version(
+    client: MlflowClient, version: AuditedVersion, record: AuditRecord, *, status: str
+) -> bool:
+    """Write tags, card, key, status and alias, in this order; the version is marked as running.
+
+    Returns:
+        Whether the description had room for the card.
+
+    Raises:
+        VersionContestedError: If another audit does not stop writing to the version.
+    """
+    matches = data_matches(version, record)
+    experiment = client.get_run(record.run_id).info.experiment_id
+    card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
+    earlier = client.get_model_version(version.name, version.version).tags.get(KEY)
+    key = complete_key(record.key, earlier=earlier)
+    tags = {**_tags(record, matches), KEY: key, STATUS: status}
+    for _ in range(_ATTEMPTS):
+        fits = _write_once(client, version, tags=tags, card=card)
+        if _is_there(client, version, tags=tags, card=card if fits else ""):
+            return fits
+        time.sleep(random.uniform(0, _PAUSE))  # noqa: S311, no secret
+        mark_running(client, version, status=status)
+    raise VersionContestedError(
+        f"Another audit keeps writing to {version.name} version {version.version}."
+    )
+
+
+def matches_text(matches: bool | None) -> str:
+    """Return the comparison as tags have it."""
+    return {True: "true", False: "false", None: "unknown"}[matches]
+
+
+def _write_once(
+    client: MlflowClient, version: AuditedVersion, *, tags: Mapping[str, str], card: str
+) -> bool:
+    for key, value in tags.items():
+        if key not in _LAST:
+            client.set_model_version_tag(version.name, version.version, key, value)
+    before = client.get_model_version(version.name, version.version).description
+    description = replace_card(before, card)
+    if description is not None:
+        client.update_model_version(version.name, version.version, description=description)
+    for key in _LAST:
+        client.set_model_version_tag(version.name, version.version, key, tags[key])
+    if tags[STATUS] == "pass":
+        client.set_registered_model_alias(version.name, ALIAS, version.version)
+    return description is not None
+
+
+def _is_there(
+    client: MlflowClient, version: AuditedVersion, *, tags: Mapping[str, str], card: str
+) -> bool:
+    found = client.get_model_version(version.name, version.version)
+    last_line = card.split("\n")[-2] if card else ""
+    return (
+        tags.items() <= found.tags.items()
+        # A card that was cut still has it; it names the run.
+        and last_line in (found.description or "")
+        # The alias of a pass may have gone on to another version already.
+        and (tags[STATUS] == "pass" or ALIAS not in found.aliases)
+    )
+
+
+def _tags(record: AuditRecord, matches: bool | None) -> Mapping[str, str]:
+    return {
+        "audit.trust": f"{record.trust_status}: {record.trust_text}",
+        "audit.suspect_fraction": f"{record.suspect_fraction:.4f}",
+        "audit.report_sha256": record.report_sha256 or "none",
+        "audit.at": record.at,
+        "audit.run_id": record.run_id,
+        "lineage.data_matches": matches_text(matches),
+    }
+
+
+def _named(client: MlflowClient, reference: ModelReference) -> ModelVersion:
+    where = f"version {reference.version}" if reference.version else f"alias {reference.alias!r}"
+    try:
+        if reference.version:
+            return client.get_model_version(reference.name, reference.version)
+        return client.get_model_version_by_alias(reference.name, reference.alias or "")
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        raise InputError(
+            f"tracking.registered_model: there is no {where} of a registered model "
+            f"{reference.name!r} in MLflow. Correct name, version or alias, or set it to null."
+        ) from error
+
+
+def _registered_by(client: MlflowClient, run_id: str) -> ModelVersion | None:
+    if not run_id:
+        return None
+    found = client.search_model_versions(f"run_id = '{run_id}'")
+    newest = max(found, key=lambda one: int(one.version), default=None)
+    # The search may leave tags and aliases out.
+    return newest and client.get_model_version(newest.name, newest.version)
+
+
+def _digest_of_run(client: MlflowClient, run_id: str) -> str | None:
+    """Return the digest a training run was tagged with, or that of its input `training`."""
+    if not run_id:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        # Deleted, or of another server: nothing is known of it.
+        return None
+    if TRAINING_DIGEST in run.data.tags:
+        tagged: str = run.data.tags[TRAINING_DIGEST]
+        return tagged
+    for one in run.inputs.dataset_inputs if run.inputs else []:
+        contexts = {tag.value for tag in one.tags if tag.key == MLFLOW_DATASET_CONTEXT}
+        if "training" in contexts or one.dataset.name == "training":
+            digest: str = one.dataset.digest
+            return digest
+    return None
+
+
+def _has_alias(client: MlflowClient, version: AuditedVersion) -> bool:
+    found = client.get_model_version(version.name, version.version)
+    return ALIAS in found.aliases

@@ -1,0 +1,158 @@
+"""An audit's lineage on its MLflow run: data sets and checkpoints as inputs, metrics against both.
+
+Everything is looked up before it is written, so that writing twice leaves one of each.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_MODEL_IS_EXTERNAL
+
+from sourcetrace.tracking.lineage.record import AuditRecord, CheckpointFile, DataRecord
+
+TRAINING_DATA = "audited_training_data"
+QUERIES = "audited_queries"
+"""Names of the data-set inputs; never `training`, which is what a training run used."""
+
+CHECKPOINT_DIGEST = "sourcetrace.checkpoint_sha256"
+"""Tag by which a checkpoint's logged model is found again."""
+
+
+def write_run_lineage(
+    client: MlflowClient,
+    record: AuditRecord,
+    *,
+    audited_model: str | None,
+    training_run: str | None,
+) -> None:
+    """Write the inputs and the headline metrics of an audit.
+
+    Args:
+        client: Of the server that has the run.
+        record: The audit.
+        audited_model: Id of the audited version's logged model, where there is one.
+        training_run: Id of the run that trained it, where it is known.
+    """
+    run = client.get_run(record.run_id)
+    experiment = run.info.experiment_id
+    models = [
+        _checkpoint_model(client, experiment, one, training_run) for one in record.checkpoints
+    ]
+    inputs = run.inputs
+    known_models = {one.model_id for one in inputs.model_inputs} if inputs else set()
+    known_data = {
+        (one.dataset.name, one.dataset.digest) for one in (inputs.dataset_inputs if inputs else [])
+    }
+    wanted = [*models, *([audited_model] if audited_model else [])]
+    data = [
+        _dataset_input(name, one, record.task)
+        for name, one in ((TRAINING_DATA, record.training_data), (QUERIES, record.query_data))
+        if one is not None and (name, one.digest) not in known_data
+    ]
+    missing = [LoggedModelInput(model_id) for model_id in wanted if model_id not in known_models]
+    if data or missing:
+        client.log_inputs(record.run_id, datasets=data, models=missing)
+    subject = audited_model or (models[-1] if models else None)
+    if subject is not None:
+        _log_metrics(client, record, subject, known=run.data.metrics)
+
+
+def headline_metrics(record: AuditRecord) -> dict[str, float]:
+    """Return the metrics that are logged against the model, by the names that the run has too."""
+    return {
+        "audit.suspect_share": record.suspect_fraction,
+        "audit.relabel_suggestions": float(record.relabel),
+        "audit.attributed_share": record.attributed_share,
+    }
+
+
+def _log_metrics(
+    client: MlflowClient, record: AuditRecord, model_id: str, *, known: Mapping[str, float]
+) -> None:
+    data = record.training_data
+    against: dict[str, Any] = {"model_id": model_id}
+    if data is not None:
+        against |= {"dataset_name": TRAINING_DATA, "dataset_digest": data.digest}
+    for name, value in headline_metrics(record).items():
+        # The point that is there already, if it is: with its time the run keeps one point.
+        points = client.get_metric_history(record.run_id, name) if name in known else []
+        same = [point for point in points if point.value == value]
+        time, step = (same[0].timestamp, same[0].step) if same else (_milliseconds(record.at), 0)
+        client.log_metric(record.run_id, name, value, timestamp=time, step=step, **against)
+
+
+def _checkpoint_model(
+    client: MlflowClient, experiment: str, checkpoint: CheckpointFile, training_run: str | None
+) -> str:
+    """Return the id of a checkpoint's logged model, made if there is none yet."""
+    model = _find_checkpoint(client, experiment, checkpoint)
+    if model is None:
+        # What the fluent create_external_model does, without asking for the active run: the audit
+        # did not make the checkpoint, and must not be shown as its source.
+        made = client.create_logged_model(
+            experiment,
+            name=re.sub(r"[^\w-]+", "_", f"checkpoint_{checkpoint.id}"),
+            source_run_id=training_run,
+            model_type="checkpoint",
+            params={
+                "step": str(checkpoint.step),
+                "stage": checkpoint.stage,
+                "optimizer": checkpoint.optimizer,
+                **({"training_run": checkpoint.run} if checkpoint.run else {}),
+            },
+            tags={CHECKPOINT_DIGEST: checkpoint.sha256, MLFLOW_MODEL_IS_EXTERNAL: "true"},
+        )
+        # Another machine's audit may have made it in between: the first stays.
+        model = _find_checkpoint(client, experiment, checkpoint) or made
+        if model.model_id != made.model_id:
+            client.delete_logged_model(made.model_id)
+    if str(model.status) != "READY":
+        # Made just now, or by a run that was killed before this line.
+        client.finalize_logged_model(model.model_id, "READY")
+    model_id: str = model.model_id
+    return model_id
+
+
+def _find_checkpoint(client: MlflowClient, experiment: str, checkpoint: CheckpointFile) -> Any:
+    """Return the oldest logged model of a checkpoint; None where there is none."""
+    found = client.search_logged_models(
+        [experiment], filter_string=f"tags.`{CHECKPOINT_DIGEST}` = '{checkpoint.sha256}'"
+    )
+    return min(found, key=lambda one: (one.creation_timestamp, one.model_id), default=None)
+
+
+def _dataset_input(name: str, data: DataRecord, task: str) -> DatasetInput:
+    dataset = Dataset(
+        name=name,
+        digest=data.digest,
+        source_type="code",
+        # The class alone: a path or an argument could hold a password.
+        source=json.dumps({"tags": {"task": task}}),
+        schema=json.dumps(
+            {
+                "mlflow_colspec": [
+                    {"type": _column_type(kind), "name": column, "required": True}
+                    for column, kind in data.columns.items()
+                ]
+            }
+        ),
+        profile=json.dumps({"num_rows": data.rows}),
+    )
+    return DatasetInput(dataset, tags=[InputTag(MLFLOW_DATASET_CONTEXT, "audit")])
+
+
+def _column_type(polars_type: str) -> str:
+    if polars_type.startswith(("Int", "UInt")):
+        return "long"
+    if polars_type.startswith("Float"):
+        return "double"
+    return "boolean" if polars_type == "Boolean" else "string"
+
+
+def _milliseconds(at: str) -> int:
+    return int(datetime.fromisoformat(at).timestamp() * 1000)

@@ -1,0 +1,32 @@
+"""docs/audits.md says what the gate knows."""
+
+import re
+
+import pytest
+import yaml
+from tests import REPOSITORY
+
+from sourcetrace.audit.gate.report import OUTCOMES
+from sourcetrace.commands import audit as command
+from sourcetrace.parameters import GateParameters, TrackingParameters
+from sourcetrace.schemas.metric_names import METRICS
+
+PAGE = (REPOSITORY / "docs/audits.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_are_valid():
+    examples: dict = {}
+    for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S):
+        examples |= yaml.safe_load(text)
+    assert GateParameters(**examples["gate"]).checks
+    assert TrackingParameters(**examples["tracking"]).pending
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_is_explained(metric):
+    assert re.search(rf"^\| .*`{metric}`.* \|", PAGE, re.M)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_outcome_has_its_exit_code(outcome):
+    assert re.search(rf"^\| {command.EXIT_CODES[outcome]} \| .*`{outcome}`", PAGE, re.M)

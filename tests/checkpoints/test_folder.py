@@ -1,0 +1,176 @@
+"""Reading checkpoints: nothing executes, and every refusal names the file and the remedy."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from kedro.io import DatasetError
+from safetensors.torch import save_file
+from torch import nn
+
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.datasets.checkpoints import CheckpointsDataset
+from sourcetrace.errors import InputError
+
+
+def checkpoint(step=10, **settings):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **settings})
+    return {
+        "step": step,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+
+
+def only(folder, stages=None):
+    reader = CheckpointFolder(folder, stages)
+    return reader.load(reader.files()[0])
+
+
+def test_the_training_state_comes_from_the_optimiser(tmp_path):
+    torch.save(checkpoint(weight_decay=0.01), tmp_path / "a.pt")
+    record = only(tmp_path).record
+    assert (record.step, record.learning_rate, record.momentum, record.weight_decay) == (
+        10,
+        0.1,
+        0.9,
+        0.01,
+    )
+
+
+def test_files_are_read_in_the_natural_order_of_their_names(tmp_path):
+    for name in ("step_10.pt", "step_9.pt", "step_100.pt"):
+        torch.save(checkpoint(), tmp_path / name)
+    names = [file.name for file in CheckpointFolder(tmp_path).files()]
+    assert names == ["step_9.pt", "step_10.pt", "step_100.pt"]
+
+
+def test_what_is_saved_is_what_is_loaded_and_replaces_the_run_before(tmp_path):
+    dataset = CheckpointsDataset(path=str(tmp_path))
+    dataset.save([checkpoint(5), checkpoint(6)])
+    dataset.save([checkpoint(7)])
+    folder = dataset.load()
+    assert [folder.load(file).record.step for file in folder.files()] == [7]
+
+
+def test_digests_are_of_every_file_that_says_how_it_was_trained(tmp_path):
+    torch.save(checkpoint(), tmp_path / "a.pt")
+    save_file({"w": torch.ones(1)}, tmp_path / "b.safetensors")
+    sidecar = tmp_path / "b.json"
+    sidecar.write_text(json.dumps({"step": 1, "learning_rate": 0.1}))
+    folder = CheckpointFolder(tmp_path)
+    before = folder.digests()
+    assert list(before) == ["a.pt", "b.safetensors", "b.json"]
+    sidecar.write_text(json.dumps({"step": 1, "learning_rate": 0.2}))
+    changed = folder.digests(known={"b.safetensors": before["b.safetensors"]})
+    assert list(changed) == ["b.safetensors", "b.json"]
+    assert changed["b.json"] != before["b.json"]
+
+
+def test_pickled_code_is_refused_and_not_executed(tmp_path):
+    trace = tmp_path / "executed"
+
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(trace), "w"))
+
+    torch.save({**checkpoint(), "extra": Payload()}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"a\.pt holds pickled Python objects.*nothing in it"):
+        only(tmp_path)
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(InputError, match=r"a\.pt"):
+        only(tmp_path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 500, -40])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    file = tmp_path / "a.pt"
+    torch.save(checkpoint(), file)
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(InputError, match=r"a\.pt"):
+        only(tmp_path)
+
+
+def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        CheckpointFolder(tmp_path / "nowhere").files()
+    (tmp_path / "notes.txt").write_text("no checkpoint")
+    with pytest.raises(InputError, match=r"holds no \.pt"):
+        CheckpointFolder(tmp_path).files()
+
+
+def test_a_checkpoint_without_its_parts_is_refused(tmp_path):
+    content = checkpoint()
+    del content["step"]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="lacks step"):
+        only(tmp_path)
+
+
+@pytest.mark.parametrize("step", [-1, "ten", 1.5, None])
+def test_a_step_that_is_no_count_is_refused(tmp_path, step):
+    torch.save(checkpoint(step), tmp_path / "a.pt")
+    with pytest.raises(InputError, match="step"):
+        only(tmp_path)
+
+
+def test_safetensors_with_a_sidecar_give_the_same_record(tmp_path):
+    state = checkpoint()["model_state_dict"]
+    save_file(state, tmp_path / "a.safetensors")
+    sidecar = tmp_path / "a.json"
+    with pytest.raises(InputError, match=r"no sidecar a\.json"):
+        only(tmp_path)
+    sidecar.write_text(json.dumps({"step": 4, "learning_rate": 0.1, "optimizer": "Lion"}))
+    with pytest.raises(InputError, match="optimizer"):
+        only(tmp_path)
+    sidecar.write_text(json.dumps({"step": 4, "learning_rate": 0.1, "stage": "tuning"}))
+    loaded = only(tmp_path)
+    assert (loaded.record.step, loaded.record.stage) == (4, "tuning")
+    assert all(torch.equal(loaded.state_dict[key], state[key]) for key in state)
+    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(InputError, match="damaged"):
+        only(tmp_path)
+
+
+def test_stages_come_from_their_last_steps_where_the_file_is_silent(tmp_path):
+    torch.save(checkpoint(20), tmp_path / "a.pt")
+    assert only(tmp_path).record.stage == "training"
+    assert only(tmp_path, {"tuning": 30, "pretraining": 15}).record.stage == "tuning"
+    with pytest.raises(InputError, match="behind the last step"):
+        only(tmp_path, {"pretraining": 15})
+
+
+def test_weights_that_changed_since_the_manifest_are_refused(tmp_path):
+    torch.save(checkpoint(), tmp_path / "a.pt")
+    known = only(tmp_path)
+    folder = CheckpointFolder(tmp_path)
+    assert folder.weights("a.pt", known.sha256).keys() == known.state_dict.keys()
+    torch.save(checkpoint(11), tmp_path / "a.pt")
+    with pytest.raises(InputError, match="has changed since"):
+        CheckpointFolder(tmp_path).weights("a.pt", known.sha256)
+    with pytest.raises(InputError, match="has changed since"):
+        CheckpointFolder(tmp_path).denominators("a.pt", known.sha256, {})
+
+
+def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):
+    torch.save(checkpoint(), tmp_path / "theirs.pt")
+    with pytest.raises(DatasetError, match="they are left as they are"):
+        CheckpointsDataset(path=str(tmp_path)).save([checkpoint(7)])
+    assert [file.name for file in tmp_path.iterdir()] == ["theirs.pt"]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_the_prefixes_of_wrapped_models_are_taken_off(tmp_path, prefix):
+    content = checkpoint()
+    names = list(content["model_state_dict"])
+    content["model_state_dict"] = {
+        f"{prefix}{key}": value for key, value in content["model_state_dict"].items()
+    }
+    torch.save(content, tmp_path / "a.pt")
+    assert list(only(tmp_path).state_dict) == names
+    torch.save({**content, "model_state_dict": None}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="is not a mapping of names to tensors"):
+        only(tmp_path)

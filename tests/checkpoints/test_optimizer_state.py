@@ -1,0 +1,284 @@
+"""Which optimisers are read, and how their parameters get their names."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sourcetrace.checkpoints.optimizer_state import describe_training
+from sourcetrace.checkpoints.parameter_names import name_groups, without_wrappers
+from sourcetrace.checkpoints.second_moments import denominators_of_state
+from sourcetrace.core.training.optimizer_settings import ParameterGroup
+from sourcetrace.errors import InputError
+
+FILE = Path("a.pt")
+
+
+class Shared(nn.Module):
+    """Two linear layers of one shape, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = nn.Linear(3, 3)
+        self.head = nn.Linear(3, 2)
+
+
+def trained(model, optimizer, steps=2):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        hidden = model.second(model.first(torch.ones(2, 3)).tanh())
+        model.head(hidden).square().sum().backward()
+        optimizer.step()
+    return {
+        "step": steps,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+
+
+def described(optimizer, **more):
+    return describe_training(
+        FILE, {"step": 0, "optimizer_state_dict": optimizer.state_dict(), **more}
+    )
+
+
+def named(content, model):
+    return name_groups("a.pt", describe_training(FILE, content), model)
+
+
+@pytest.mark.parametrize(
+    ("settings", "factor"),
+    [
+        ({}, 1.0),
+        ({"momentum": 0.9}, 10.0),
+        ({"momentum": 0.9, "nesterov": True}, 10.0),
+        ({"momentum": 0.9, "dampening": 0.5}, 5.0),
+        ({"dampening": 0.5}, 1.0),
+    ],
+)
+def test_sgd_is_read_with_what_momentum_makes_of_a_step(settings, factor):
+    state = described(torch.optim.SGD(Shared().parameters(), lr=0.1, weight_decay=0.2, **settings))
+    (group,) = state.groups
+    assert state.optimizer == "SGD"
+    assert (group.settings.learning_rate, group.settings.weight_decay) == (0.1, 0.2)
+    assert group.settings.step_factor == pytest.approx(factor)
+
+
+def test_adam_and_adamw_are_told_apart():
+    parameters = Shared().parameters
+    assert described(torch.optim.Adam(parameters(), weight_decay=0.1)).optimizer == "Adam"
+    assert described(torch.optim.AdamW(parameters(), amsgrad=True)).optimizer == "AdamW"
+
+
+def test_an_older_state_that_does_not_say_which_adam_is_refused_until_the_file_does():
+    state = torch.optim.AdamW(Shared().parameters(), weight_decay=0.1).state_dict()
+    del state["param_groups"][0]["decoupled_weight_decay"]
+    content = {"step": 0, "optimizer_state_dict": state}
+    with pytest.raises(InputError, match=r'Add "optimizer": "AdamW" \(or "Adam"\)'):
+        describe_training(FILE, content)
+    assert describe_training(FILE, {**content, "optimizer": "AdamW"}).optimizer == "AdamW"
+    state["param_groups"][0]["weight_decay"] = 0
+    assert describe_training(FILE, content).optimizer == "Adam"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: torch.optim.RMSprop(p, momentum=0.9),
+        torch.optim.NAdam,
+        torch.optim.RAdam,
+        torch.optim.Adagrad,
+        torch.optim.Adamax,
+    ],
+    ids=["RMSprop", "NAdam", "RAdam", "Adagrad", "Adamax"],
+)
+def test_other_optimisers_are_refused_with_what_is_supported(make):
+    with pytest.raises(InputError, match=r"Supported are torch\.optim\.SGD .* and AdamW"):
+        described(make(Shared().parameters()))
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+def test_maximising_is_refused(make):
+    with pytest.raises(InputError, match="maximize=True"):
+        described(make(Shared().parameters(), lr=0.1, maximize=True))
+
+
+def test_adam_without_its_second_moments_is_refused():
+    content = trained(model := Shared(), torch.optim.Adam(model.parameters()))
+    content["optimizer_state_dict"]["state"] = {}
+    with pytest.raises(InputError, match="no second moments"):
+        describe_training(FILE, content)
+
+
+def test_one_group_of_all_parameters_is_in_the_models_order():
+    model = Shared()
+    (group,), places = named(trained(model, torch.optim.Adam(model.parameters())), model)
+    assert list(group.parameters) == [name for name, _ in model.named_parameters()]
+    assert places[5] == ("head.bias",)
+
+
+def test_names_that_torch_saved_win_over_the_order():
+    model = Shared()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(model.second.named_parameters()), "lr": 0.1},
+            {"params": list(model.first.named_parameters()), "lr": 0.2},
+        ]
+    )
+    # Their names lack the module's: a user who joins parts names them in the checkpoint.
+    content = trained(model, optimizer)
+    content["parameter_names"] = ["second.weight", "second.bias", "first.weight", "first.bias"]
+    groups, _ = named(content, model)
+    assert [(g.learning_rate, g.parameters) for g in groups] == [
+        (0.1, ("second.weight", "second.bias")),
+        (0.2, ("first.weight", "first.bias")),
+    ]
+    whole = torch.optim.AdamW(model.named_parameters())
+    (group,), _ = named(trained(model, whole), model)
+    assert group.parameters[0] == "first.weight"
+
+
+def test_groups_that_only_fit_in_one_way_are_named_by_their_shapes():
+    model = Shared()
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() == 1]
+    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}])
+    groups, places = named(trained(model, optimizer), model)
+    assert groups[0].parameters == ("first.weight", "second.weight", "head.weight")
+    assert groups[1].parameters == ("first.bias", "second.bias", "head.bias")
+    assert places[3] == ("first.bias",)
+
+
+def test_groups_that_fit_in_several_ways_are_refused():
+    model = Shared()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": model.second.parameters(), "lr": 0.1},
+            {"params": [*model.first.parameters(), *model.head.parameters()]},
+        ]
+    )
+    with pytest.raises(InputError, match=r"in several ways.*named_parameters"):
+        named(trained(model, optimizer), model)
+
+
+def test_an_optimiser_of_the_trainable_parameters_is_named_by_them():
+    model = Shared()
+    model.first.requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    (group,), _ = named(trained(model, optimizer), model)
+    assert group.parameters == ("second.weight", "second.bias", "head.weight", "head.bias")
+
+
+def test_shapes_that_do_not_fit_the_model_are_refused():
+    model, other = Shared(), Shared()
+    other.head = nn.Linear(3, 4)
+    content = trained(other, torch.optim.Adam(other.parameters()))
+    with pytest.raises(InputError, match=r"head\.weight has shape \[4, 3\].*\[2, 3\]"):
+        named(content, model)
+
+
+def test_a_parameter_that_adam_never_moved_is_left_out():
+    model = Shared()
+    model.second.bias.requires_grad_(False)
+    (group,), _ = named(trained(model, torch.optim.Adam(model.parameters())), model)
+    assert "second.bias" not in group.parameters
+    assert len(group.parameters) == 5
+
+
+def test_a_tied_parameter_is_listed_under_all_its_names():
+    model = Shared()
+    model.second.weight = model.first.weight
+    (group,), places = named(trained(model, torch.optim.Adam(model.parameters())), model)
+    assert places[0] == ("first.weight", "second.weight")
+    assert set(group.parameters) == set(model.state_dict())
+
+
+def test_names_the_model_does_not_have_are_refused():
+    model = Shared()
+    content = trained(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    content["parameter_names"] = ["x", *list(model.state_dict())[1:]]
+    with pytest.raises(InputError, match="parameters that the model does not: x"):
+        named(content, model)
+    content["parameter_names"] = ["x"]
+    with pytest.raises(InputError, match="parameter_names has 1 names, the optimiser has 6"):
+        named(content, model)
+
+
+def test_a_model_of_many_parameters_is_matched_without_recursion():
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(700)))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.dim() > 1]},
+            {"params": [p for p in model.parameters() if p.dim() == 1]},
+        ]
+    )
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    content = {"step": 1, "optimizer_state_dict": optimizer.state_dict()}
+    groups, _ = named(content, model)
+    assert groups[0].parameters[-1] == "699.weight"
+
+
+def test_wrappers_are_taken_off_names_where_all_have_them():
+    assert without_wrappers(["module._orig_mod.a", "module._orig_mod.b"]) == ["a", "b"]
+    assert without_wrappers(["module.a", "b"]) == ["module.a", "b"]
+    assert without_wrappers([]) == []
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_the_denominator_is_what_torch_divides_by(amsgrad):
+    """One more step from the saved state, with its gradient known, gives it back."""
+    model = nn.Linear(3, 2).double()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, betas=(0.0, 0.9), amsgrad=amsgrad)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.randn(5, 3, dtype=torch.float64)).square().mean().backward()
+            before = model.weight.detach().clone()
+            optimizer.step()
+    # With β₁ = 0 the step is learning rate · gradient / denominator.
+    expected = 0.1 * model.weight.grad / (before - model.weight.detach())
+    found = denominators_of_state(FILE, optimizer.state_dict(), {0: ("weight",), 1: ("bias",)})
+    assert torch.allclose(found["weight"], expected, rtol=1e-10)
+    assert found["bias"].shape == (2,)
+
+
+def test_an_entry_without_any_gradient_has_an_infinite_denominator():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.tensor([[1.0, 0.0]])).sum().backward()
+    optimizer.step()
+    found = denominators_of_state(FILE, optimizer.state_dict(), {0: ("weight",)})
+    assert found["weight"][0].isfinite().tolist() == [True, False]
+
+
+def test_diverged_second_moments_are_refused():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"][0]["exp_avg_sq"][0, 0] = torch.nan
+    with pytest.raises(InputError, match="weight: Adam's second moments are negative or not"):
+        denominators_of_state(FILE, state, {0: ("weight",)})
+
+
+def test_the_step_factor_is_that_of_a_constant_gradient():
+    """Torch's own momentum, run until it is steady."""
+    for settings in (
+        {"momentum": 0.8},
+        {"momentum": 0.8, "nesterov": True},
+        {"momentum": 0.8, "dampening": 0.3},
+    ):
+        parameter = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        optimizer = torch.optim.SGD([parameter], lr=0.1, **settings)
+        for _ in range(200):
+            before = parameter.item()
+            parameter.grad = torch.ones((), dtype=torch.float64)
+            optimizer.step()
+        settings.pop("nesterov", None)
+        expected = 0.1 * ParameterGroup(0.1, **settings).step_factor
+        assert before - parameter.item() == pytest.approx(expected, rel=1e-9)

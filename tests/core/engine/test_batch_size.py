@@ -1,0 +1,128 @@
+"""A batch is what fits: a power of two within bounds, smaller where memory is."""
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.engine.batch_size import (
+    LARGEST,
+    SMALLEST,
+    bytes_of_example,
+    choose_batch_size,
+)
+from sourcetrace.core.engine.samples import probe_point
+from sourcetrace.core.gradients.kept import bytes_per_example
+from sourcetrace.core.machine import memory
+from sourcetrace.tasks import ClassificationTask
+from tests.tiny import CPU, KeepsNothing, case_plan, gradient_source, tiny_case, wide_case
+
+
+def prepared(stages, make_case=tiny_case):
+    case = make_case(stages)
+    engine = gradient_source(case, ClassificationTask(), cache=KeepsNothing())
+    return engine, case_plan(case, "source", segments=2)
+
+
+@pytest.mark.parametrize(("free", "size"), [(0, SMALLEST), (2**50, 128)])
+def test_the_choice_is_within_its_bounds_and_leaves_several_blocks(free, size):
+    engine, plan = prepared(600 * "a")
+    assert choose_batch_size(engine, plan, queries=3, free=free).examples == size
+
+
+def test_no_batch_is_larger_than_the_largest():
+    engine, plan = prepared(16 * "a")
+    engine.training = replace(engine.training, ids=["one"] * 10**6)
+    engine.training.items.extend(engine.training.items * 10)
+    choice = choose_batch_size(engine, replace(plan), queries=3, free=2**60)
+    assert choice.examples == LARGEST
+
+
+def test_the_choice_is_a_power_of_two_whose_batch_fits():
+    engine, plan = prepared(4096 * "a")
+    sizes = []
+    for free in (2**n for n in range(18, 30)):
+        choice = choose_batch_size(engine, plan, queries=3, free=free)
+        assert choice.examples.bit_count() == 1
+        assert choice.examples == SMALLEST or choice.examples * choice.bytes_per_example < free
+        sizes.append(choice.examples)
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) > 3
+
+
+@pytest.mark.parametrize("make_case", [tiny_case, wide_case])
+def test_an_example_takes_more_than_the_gradients_that_are_kept_of_it(make_case):
+    engine, plan = prepared(16 * "a", make_case)
+    probe = probe_point(engine, plan.points[-1])
+    counted = bytes_of_example(engine, plan, queries=3)
+    assert counted > bytes_per_example(engine.coverage, probe.gradients)
+
+
+def test_more_queries_take_more():
+    engine, plan = prepared(16 * "a")
+    few, many = (bytes_of_example(engine, plan, queries=count) for count in (1, 10**6))
+    # Scores of two segments in float64.
+    assert many == pytest.approx(2 * 10**6 * 8, rel=1e-3)
+    assert few < many / 100
+
+
+def test_the_weights_are_no_part_of_an_example():
+    engine, plan = prepared(16 * "a", wide_case)
+    weights = sum(
+        p.numel() * p.element_size() for p in engine.model_at(plan.points[0]).parameters()
+    )
+    assert bytes_of_example(engine, plan, queries=1) < weights / 2
+
+
+def test_nothing_grows_with_the_examples():
+    """Where gradients are kept nowhere, a pass over many holds what one over few does."""
+    held = [held_in_passes(count) for count in (96, 288)]
+    assert held[0] == held[1] > 0
+
+
+def held_in_passes(count):
+    """Return the most bytes in tensors that are there between two blocks and were not before."""
+    case = tiny_case("a" * count)
+    engine = gradient_source(case, ClassificationTask(), batch_size=16, cache=KeepsNothing())
+    point = case_plan(case, "source", segments=1).points[0]
+    running, found, most = RunningCovariances(), None, 0
+    engine.model_at(point)
+    before = {id(one) for one in tensors()}
+    for block in engine.blocks():
+        engine.gradients(point, block)
+        found = engine.extract(point, block)
+        running.add(found.covariances)
+        most = max(most, sum(one.nbytes for one in tensors() if id(one) not in before))
+    assert running.sums()["head"].examples == count
+    assert len(found.gradients["head"]) == 16
+    return most
+
+
+def tensors():
+    gc.collect()
+    return [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+
+
+def test_a_container_s_limit_counts(tmp_path):
+    files = {
+        "memory.max": "1000",
+        "memory.current": "700",
+        "memory.stat": "anon 1\ninactive_file 50",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert memory._free_in_container(tmp_path) == 350
+    (tmp_path / "memory.max").write_text("max")
+    assert memory._free_in_container(tmp_path) is None
+    assert memory._free_in_container(Path("no such folder")) is None
+
+
+def test_the_machine_says_what_is_free_and_what_was_taken():
+    assert memory.free_memory(CPU) > 2**20
+    before = memory.peak_memory(CPU)
+    held = torch.ones(2**23, dtype=torch.float64)  # 64 MiB, touched
+    assert memory.peak_memory(CPU) >= before > 2**20
+    assert held.sum() == 2**23

@@ -1,0 +1,207 @@
+"""Blocks of gradients: what is refused, what a point's weights are, what the cache is told."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.core.curvature.covariance import sums_of
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.gradients.kept import bytes_per_example
+from sourcetrace.core.layers import find_layers
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.errors import InputError
+from sourcetrace.tasks import ClassificationTask
+from tests.tiny import (
+    CPU,
+    KeepsEverything,
+    KeepsNothing,
+    assert_close,
+    attribute,
+    gradient_source,
+    tiny_case,
+)
+
+EVERYTHING = torch.arange(8)
+POINT = EvaluationPoint("c1", ("c1",), EVERYTHING, EVERYTHING)
+
+
+def averages(name: str) -> ClassificationTask:
+    """Return a task one of whose losses is averaged over the batch, a common mistake."""
+
+    class Averages(ClassificationTask):
+        pass
+
+    def averaged(self, outputs: Tensor, argument: object) -> Tensor:
+        return getattr(ClassificationTask, name)(self, outputs, argument).mean()
+
+    setattr(Averages, name, averaged)
+    return Averages()
+
+
+@pytest.mark.parametrize("name", ["train_loss", "sampled_loss", "measurement"])
+def test_a_scalar_loss_is_refused_by_name(name):
+    expected = rf"^{name} returned shape \[\] for a batch of .* reduction='none'"
+    with pytest.raises(InputError, match=expected):
+        attribute(tiny_case(), task=averages(name))
+
+
+@pytest.mark.parametrize("name", ["train_loss", "measurement"])
+def test_a_scalar_loss_of_the_queries_is_refused_by_name(name):
+    case = tiny_case()
+    engine = gradient_source(case, averages(name))
+    items = list(zip(case.query_images, case.query_labels, strict=True))
+    queries = Examples(items, ["q1", "q2", "q3"], ClassificationTask().collate)
+    with pytest.raises(InputError, match=rf"^{name} returned shape \[\]"):
+        engine.query_gradients(queries, POINT, Block(0, 3))
+
+
+def run_model(model: nn.Module, inputs: Tensor) -> None:
+    """Extract one block of two examples of `inputs`, [2, …], with classes 0 and 1."""
+    model = model.double()
+    task = ClassificationTask()
+    items = [(values, torch.tensor(label)) for label, values in enumerate(inputs)]
+    training = Examples(items, ["one", "two"], task.collate)
+    batch = training.batch([0, 1], CPU)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    engine = GradientEngine(
+        model=model,
+        objective=task,
+        coverage=find_layers(model, lambda: model(batch[0])),
+        training=training,
+        load_weights={"c1": state}.__getitem__,
+        cache=KeepsNothing(),
+        batch_size=2,
+        seed=0,
+        device=CPU,
+    )
+    point = EvaluationPoint("c1", ("c1",), torch.arange(2), torch.arange(2))
+    engine.extract(point, Block(0, 2))
+
+
+def test_an_input_changed_in_place_is_refused():
+    class Overwrites(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, values: Tensor) -> Tensor:
+            hidden = self.first(values) * 1
+            outputs = self.second(hidden)
+            hidden.zero_()
+            return outputs
+
+    with pytest.raises(InputError, match=r"^second: its input was changed in place"):
+        run_model(Overwrites(), torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_a_layer_whose_first_dimension_is_not_the_batch_is_refused():
+    """A sequence-first layer would have its positions taken for examples."""
+
+    class SequenceFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.head(self.shared(values.transpose(0, 1)).tanh().mean(0))
+
+    with pytest.raises(InputError, match="shared"):
+        run_model(SequenceFirst(), torch.ones(2, 4, 3, dtype=torch.float64))
+
+
+def test_a_layer_called_by_keyword_is_captured():
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.linear(input=values)
+
+    run_model(ByKeyword(), torch.ones(2, 3, dtype=torch.float64))
+
+
+def test_the_weights_of_several_checkpoints_are_averaged():
+    case = tiny_case()
+    engine = gradient_source(case, ClassificationTask())
+    point = EvaluationPoint("c1+c3", ("c1", "c3"), EVERYTHING, EVERYTHING)
+    found = {key: value.clone() for key, value in engine.model_at(point).state_dict().items()}
+    for key, value in found.items():
+        assert_close(value, (case.states["c1"][key] + case.states["c3"][key]) / 2)
+    assert not engine.model_at(point).training
+
+
+def test_a_counter_among_the_weights_is_not_averaged():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    states = {}
+    for steps, name in enumerate(("early", "late")):
+        states[name] = {key: value.clone() for key, value in model.state_dict().items()}
+        states[name]["1.num_batches_tracked"] += 3 + steps
+    task = ClassificationTask()
+    engine = GradientEngine(
+        model=model,
+        objective=task,
+        coverage=find_layers(model.eval(), lambda: model(torch.zeros(1, 2))),
+        training=Examples([], [], task.collate),
+        load_weights=states.__getitem__,
+        cache=KeepsNothing(),
+        batch_size=1,
+        seed=0,
+        device=CPU,
+    )
+    nothing = torch.tensor([], dtype=torch.long)
+    point = EvaluationPoint("mean", ("early", "late"), nothing, nothing)
+    assert engine.model_at(point).state_dict()["1.num_batches_tracked"].item() == 4
+
+
+def test_the_signals_are_the_losses_and_the_norm_of_the_whole_gradient():
+    case, task = tiny_case(), ClassificationTask()
+    engine = gradient_source(case, task)
+    signals = engine.extract(POINT, Block(3, 6)).signals
+    assert signals.examples.tolist() == [3, 4, 5]
+    model = engine.model_at(POINT)
+    for row, example in enumerate((3, 4, 5)):
+        log_p = model(case.images[example : example + 1])[0].log_softmax(0)
+        own = log_p[case.labels[example]]
+        squares = [
+            gradient.square().sum()
+            for gradient in torch.autograd.grad(-own, list(model.parameters()), retain_graph=True)
+        ]
+        assert_close(signals.loss[row], -own)
+        assert_close(signals.measurement[row], own - (1 - own.exp()).log())
+        # Every parameter of the tiny network is attributed.
+        assert_close(signals.gradient_norm[row], torch.stack(squares).sum().sqrt())
+        assert signals.described["predicted_label"][row] == str(int(log_p.argmax()))
+
+
+def test_only_the_stages_own_examples_make_up_the_curvature():
+    engine = gradient_source(tiny_case(), ClassificationTask())
+    own = torch.tensor([1, 4, 5])
+    extraction = engine.extract(EvaluationPoint("c1", ("c1",), EVERYTHING, own), Block(0, 5))
+    alone = engine.extract(EvaluationPoint("c1", ("c1",), own, own), Block(0, 5))
+    assert len(extraction.gradients["head"]) == 5
+    found, expected = sums_of(extraction.covariances), sums_of(alone.covariances)
+    for name, sums in expected.items():
+        assert found[name].examples == sums.examples == 2
+        assert_close(found[name].activation, sums.activation)
+        assert_close(found[name].pseudo_gradient, sums.pseudo_gradient)
+        assert_close(extraction.sampled[name].dense(), alone.sampled[name].dense())
+
+
+def test_a_block_holds_the_bytes_it_says():
+    cache = KeepsEverything()
+    engine = gradient_source(tiny_case(), ClassificationTask(), cache=cache)
+    extraction = engine.extract(POINT, Block(0, 3))
+    (kept,) = cache.kept.values()
+    held = sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
+    assert bytes_per_example(engine.coverage, extraction.gradients) * 3 == held
+
+
+def test_extracting_moves_no_weight_and_keeps_no_gradient():
+    case = tiny_case()
+    engine = gradient_source(case, ClassificationTask())
+    engine.extract(POINT, Block(0, 8))
+    for key, value in engine.model_at(POINT).state_dict().items():
+        assert torch.equal(value, case.states["c1"][key])
+    assert all(parameter.grad is None for parameter in case.model.parameters())

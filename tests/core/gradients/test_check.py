@@ -1,0 +1,42 @@
+"""Uses of a weight that no module shows are found before anything expensive."""
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
+from torch import Tensor, nn
+
+from sourcetrace.core.gradients.check import check_gradients
+from sourcetrace.core.layers import find_layers
+from sourcetrace.errors import InputError
+from tests.core.layers.checks import sum_of_sines
+from tests.tiny import seeded
+
+
+class LanguageModel(nn.Module):
+    def __init__(self, *, hidden_use: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(6, 3)
+        self.middle = nn.Linear(3, 3)
+        self.hidden_use = hidden_use
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.middle(self.embedding(tokens)).tanh()
+        return F.linear(hidden, self.embedding.weight) if self.hidden_use else hidden
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("hidden_use", [False, True])
+def test_a_hidden_use_is_refused(hidden_use, dtype):
+    with seeded(111):
+        model = LanguageModel(hidden_use=hidden_use).to(dtype)
+        tokens = torch.randint(6, (2, 5))
+    coverage = find_layers(model, lambda: model(tokens), examples=2)
+
+    def check() -> None:
+        check_gradients(model, coverage, lambda: model(tokens), sum_of_sines, examples=2)
+
+    if not hidden_use:
+        check()
+        return
+    with pytest.raises(InputError, match=r"^embedding: its examples' gradients do not add up"):
+        check()

@@ -1,0 +1,147 @@
+"""What is said of a run's cost beforehand is what torch counts while it runs."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import probe_point
+from sourcetrace.core.machine.multiplications import MultiplicationCounter
+from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.cost import RunCost, estimate_cost
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.scorers import FrameScorer
+from sourcetrace.core.methods.self_influence import SelfInfluence
+from sourcetrace.core.model.examples import Block
+from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.tasks import ClassificationTask
+from tests.core.methods.test_transformer import transformer_case
+from tests.tiny import (
+    KeepsEverything,
+    KeepsNothing,
+    case_plan,
+    covariances_at,
+    gradient_source,
+    tiny_case,
+    wide_case,
+)
+
+CASES = {"convolutions": tiny_case, "transformer": transformer_case, "linear layers": wide_case}
+
+
+def estimated(
+    make_case, *, queries: int = 5, segments: int = 2, recomputed: bool = False, solve=None
+) -> tuple[GradientEngine, AttributionPlan, RunCost]:
+    case = make_case()
+    engine = gradient_source(case, ClassificationTask())
+    plan = case_plan(case, "source", segments=segments)
+    probe = probe_point(engine, plan.points[-1])
+    cost = estimate_cost(engine, plan, probe, queries=queries, recomputed=recomputed, solve=solve)
+    return engine, plan, cost
+
+
+def stage(cost: RunCost, name: str):
+    (found,) = [one for one in cost.stages if one.name == name]
+    return found
+
+
+@pytest.mark.parametrize("make_case", CASES.values(), ids=CASES)
+def test_the_fit_takes_what_was_estimated(make_case):
+    engine, plan, cost = estimated(make_case)
+    covariances = {point.id: covariances_at(engine, point) for point in plan.points}
+    with MultiplicationCounter() as counter:  # the gradients are in the cache
+        for planned in plan.segments:
+            fit_segment(engine, planned, covariances)
+    assert counter.total == cost.multiplications_of(
+        ("eigendecompositions", "corrected_eigenvalues")
+    )
+
+
+@pytest.mark.parametrize("make_case", CASES.values(), ids=CASES)
+def test_the_extraction_takes_what_was_estimated(make_case):
+    engine, plan, cost = estimated(make_case, queries=0)
+    running = RunningCovariances(engine.work)
+    with engine.work.stage("extraction") as done:
+        for point in plan.points:
+            for block in engine.blocks():
+                if len(point.rows(block)):
+                    running.add(engine.extract(point, block).covariances)
+        running.sums()
+    expected = cost.multiplications_of(("passes", "covariances"))
+    assert done.multiplications == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("make_case", CASES.values(), ids=CASES)
+def test_scores_and_self_influence_take_at_most_what_was_estimated(make_case):
+    engine, plan, cost = estimated(make_case)
+    covariances = {point.id: covariances_at(engine, point) for point in plan.points}
+    fitted = [fit_segment(engine, planned, covariances) for planned in plan.segments]
+    scorer = SelfInfluence.of(engine, plan.members[0], fitted)
+    with MultiplicationCounter() as counter:
+        for block in engine.blocks():
+            scorer.scores(block)
+    bound = stage(cost, "self_influence")
+    assert 0 < counter.total <= bound.multiplications
+    assert bound.at_most
+    points = sum(len(one.points) * len(one.examples) for one in plan.segments)
+    parameters = sum(layer.size for layer in engine.coverage.layers)
+    assert stage(cost, "scoring").multiplications == points * 6 * parameters
+
+
+def test_what_is_kept_is_what_the_cache_holds():
+    case = tiny_case()
+    cache = KeepsEverything()
+    engine = gradient_source(case, ClassificationTask(), cache=cache)
+    plan = case_plan(case, "source", segments=2)
+    probe = probe_point(engine, plan.points[-1])
+    assert not cache.kept
+    cost = estimate_cost(engine, plan, probe, queries=1, recomputed=False)
+    for point in plan.points:
+        for block in engine.blocks():
+            if len(point.rows(block)):
+                engine.extract(point, block)
+    tensors = [one for kept in cache.kept.values() for one in kept.values()]
+    assert stage(cost, "passes").kept_bytes == sum(one.nbytes for one in tensors)
+
+
+@pytest.mark.parametrize("make_cache", [KeepsEverything, KeepsNothing])
+def test_a_run_makes_the_passes_that_were_said(make_cache):
+    case = tiny_case("a" * 8)
+    engine = gradient_source(case, ClassificationTask(), cache=make_cache())
+    plan = case_plan(case, "source", segments=2)
+    probe = probe_point(engine, plan.points[-1])
+    recomputed = make_cache is KeepsNothing
+    cost = estimate_cost(engine, plan, probe, queries=0, recomputed=recomputed)
+    engine.passes.forward = engine.passes.backward = 0
+    covariances = {point.id: covariances_at(engine, point) for point in plan.points}
+    fitted = [fit_segment(engine, planned, covariances) for planned in plan.segments]
+    scorer = FrameScorer(engine, plan.members[0], fitted, zero_responses(engine, plan))
+    for block in engine.blocks():
+        scorer.scores(block)
+        scorer.self_influence(block)
+    assert (engine.passes.forward, engine.passes.backward) == (cost.forward, cost.backward)
+    assert (stage(cost, "passes").kept_bytes == 0) == recomputed
+
+
+def zero_responses(engine: GradientEngine, plan: AttributionPlan):
+    one = {layer.name: torch.zeros(2, *layer.shape).double() for layer in engine.coverage.layers}
+    return [one for _ in plan.segments]
+
+
+def test_exact_solves_are_counted_where_there_are_any():
+    *_, plain = estimated(tiny_case)
+    *_, solved = estimated(
+        tiny_case, solve=SolveSettings(tolerance=0.1, max_iterations=7, examples=3)
+    )
+    assert not [one for one in plain.stages if one.name == "exact_solves"]
+    one_more = replace(plain, stages=(*plain.stages, stage(solved, "exact_solves")))
+    assert one_more.multiplications == solved.multiplications > plain.multiplications
+
+
+def test_the_probe_is_one_batch_that_the_cache_never_sees():
+    engine = gradient_source(tiny_case(), ClassificationTask(), batch_size=1)
+    point = case_plan(tiny_case(), "source", segments=1).points[-1]
+    assert len(probe_point(engine, point).signals.examples) == 8
+    assert torch.equal(point.rows(Block(0, 8)), torch.arange(8))

@@ -1,0 +1,93 @@
+"""One run at a time in a project, whatever becomes of the one before."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+from kedro.pipeline import Pipeline
+
+from sourcetrace.hooks.run_lock import RUN_LOCK, RunLockHook
+from sourcetrace.locks import HeldLock, holder_of
+
+HOLD = """
+import sys
+from pathlib import Path
+from sourcetrace.locks import HeldLock
+lock = HeldLock()
+lock.acquire(Path(sys.argv[1]), wait=False)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "reporting" / RUN_LOCK
+
+
+@pytest.fixture
+def other(file):
+    """Another process that holds the lock until it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_holder_is_named_and_a_kill_frees_the_lock(file, other):
+    lock = HeldLock()
+    assert not lock.acquire(file, wait=False)
+    assert f"process {other.pid} (since " in holder_of(file)
+    other.kill()
+    other.wait()
+    assert lock.acquire(file, wait=True)
+    lock.release()
+
+
+def test_who_waits_says_so_and_goes_on(file, other, caplog):
+    lock = HeldLock()
+    with caplog.at_level(logging.WARNING):
+        waiting = threading.Thread(target=lock.acquire, args=(file,), kwargs={"wait": True})
+        waiting.start()
+        while "Waiting for process" not in caplog.text:
+            assert waiting.is_alive()
+            time.sleep(0.01)
+        other.kill()
+        waiting.join()
+    assert not HeldLock().acquire(file, wait=False)
+
+
+def test_a_damaged_note_of_the_holder_is_no_error(file, other):
+    file.with_name(f"{RUN_LOCK}.json").write_text("[")
+    assert holder_of(file) == "another process"
+
+
+def test_pipelines_that_belong_together_keep_it_between_them(file):
+    lock = HeldLock()
+    with lock.kept():
+        lock.acquire(file, wait=True)
+        lock.release()
+        assert not HeldLock().acquire(file, wait=False)
+        lock.acquire(file, wait=True)
+    assert HeldLock().acquire(file, wait=False)
+
+
+@pytest.mark.parametrize("ending", ["after_pipeline_run", "on_pipeline_error"])
+def test_a_run_holds_it_from_its_start_to_its_end(file, ending):
+    hook = RunLockHook()
+    log = SimpleNamespace(path=file.with_name("audit_log.jsonl"))
+    hook.before_pipeline_run(pipeline=Pipeline([]), catalog={"audit_log": log})
+    assert not HeldLock().acquire(file, wait=False)
+    getattr(hook, ending)()
+    assert HeldLock().acquire(file, wait=False)
+    hook.before_pipeline_run(pipeline=Pipeline([]), catalog={})

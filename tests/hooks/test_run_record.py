@@ -1,0 +1,74 @@
+"""What MLflow is told of a run."""
+
+import mlflow
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+
+from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
+from sourcetrace.parameters import AttributionParameters, TaskParameters
+from tests.reporting.content import verification
+
+
+def run_hook(monkeypatch, parameters):
+    logged = {}
+    monkeypatch.setattr(mlflow, "active_run", object)
+    monkeypatch.setattr(mlflow, "log_params", logged.update)
+    monkeypatch.setattr(mlflow, "set_tags", lambda tags: None)
+    pipeline = Pipeline([node(lambda *_: 0, list(parameters), "out", name="node")])
+    catalog = DataCatalog({key: MemoryDataset(value) for key, value in parameters.items()})
+    RunRecordHook().before_pipeline_run(pipeline=pipeline, catalog=catalog)
+    return logged
+
+
+def test_parameters_are_logged_one_by_one(monkeypatch):
+    logged = run_hook(monkeypatch, {"params:attribution": AttributionParameters(seed=3)})
+    assert logged["attribution.seed"] == 3
+    assert logged["attribution.method"] == "scaled_source"
+
+
+@pytest.mark.parametrize("group", ["task", "churn_audit.task"])
+@pytest.mark.parametrize("name", ["password", "db_token", "API_KEY", "client_secret", "table"])
+def test_a_tasks_arguments_are_logged_by_name_alone(monkeypatch, name, group):
+    arguments = {"rows": 7, "store": {name: "hunter2"}, "at": "db://me:hunter2@host"}
+    task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
+    logged = run_hook(monkeypatch, {f"params:{group}": task})
+    assert logged == {
+        f"{group}.class": "churn.Task",
+        f"{group}.arguments.rows": "***",
+        f"{group}.arguments.store.{name}": "***",
+        f"{group}.arguments.at": "***",
+    }
+    assert "hunter2" not in repr(task)
+
+
+def test_secrets_of_the_command_line_are_hidden_before_anybody_logs_them():
+    given = {
+        "churn_audit": {"task": {"arguments": {"store": "hunter2"}}},
+        "task": {"class": "churn.Task", "arguments": {"store": "hunter2"}},
+        "checkpoints": {"path": "s3://me:hunter2@host/run"},
+        "attribution": {"seed": 3},
+    }
+    run_params = {"runtime_params": given, "env": None}
+    SecretsHook().before_pipeline_run(run_params=run_params)
+    assert "hunter2" not in str(run_params)
+    assert run_params["runtime_params"]["attribution"] == {"seed": 3}
+    # The parameters themselves are the run's.
+    assert given["task"]["arguments"] == {"store": "hunter2"}
+
+
+def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):
+    tags = {}
+    monkeypatch.setattr(mlflow, "active_run", object)
+    monkeypatch.setattr(mlflow, "set_tags", tags.update)
+    hook = RunRecordHook()
+    hook.after_node_run(outputs={"review_list": None})
+    assert tags == {}
+    hook.after_node_run(
+        outputs={"trust": {"status": "Not verified", "text": "nobody did.", "scores_digest": "12"}}
+    )
+    assert tags == {"audit.trust": "Not verified: nobody did.", "audit.scores": "12"}
+    summary = verification(digest="34").summary
+    hook.after_node_run(outputs={"verification_summary": summary})
+    assert tags["audit.trust"].startswith("Verified: retrained on 30 random halves")
+    assert tags["audit.scores"] == "34"

@@ -1,0 +1,155 @@
+"""What the receiver answers, over HTTP."""
+
+import http.client
+import json
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from sourcetrace.integrations.webhooks import server as receiver
+from sourcetrace.integrations.webhooks.queue import AuditQueue
+from sourcetrace.integrations.webhooks.server import ReceiverSettings, make_application
+from tests.integrations.webhooks.messages import NOW, SECRET, event, headers
+
+SETTINGS = ReceiverSettings(secret=SECRET, models={"churn": "mine"})
+
+
+@contextmanager
+def served(queue):
+    """Serve the application on a free port of this machine, and yield the port."""
+    config = uvicorn.Config(
+        make_application(SETTINGS, queue), log_config=None, lifespan="off", ws="none"
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def open_queue(tmp_path):
+    return lambda: AuditQueue(tmp_path / "queue.sqlite", remember_seconds=600, now=lambda: NOW)
+
+
+@pytest.fixture
+def port(open_queue):
+    with served(open_queue()) as found:
+        yield found
+
+
+def post(port, body, given=None, *, path="/mlflow"):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("POST", path, body, headers(body) if given is None else given)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_a_signed_event_is_queued_and_the_health_page_names_no_model(port, open_queue):
+    assert post(port, event()) == (202, '{"status":"queued"}')
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    assert answer.status == 200
+    assert json.loads(answer.read()) == {"status": "ok", "waiting": 1, "running": 0}
+    connection.close()
+    assert open_queue().take().audit.version == "3"
+
+
+def test_an_event_that_asks_for_nothing_is_ignored(port, open_queue):
+    body = event("model_version_tag.set", key="audit.status", value="pass")
+    assert post(port, body) == (202, '{"status":"ignored"}')
+    assert open_queue().take() is None
+
+
+@pytest.mark.parametrize(
+    ("body", "given", "status"),
+    [
+        (event(), {}, 400),
+        (event(), {**headers(event()), "X-MLflow-Signature": "v1,AAAA"}, 401),
+        (event(), headers(event(), secret="another secret"), 401),
+        (event(), headers(event(), timestamp=NOW - 301), 400),
+        (event(), headers(event(), timestamp=NOW + 301), 400),
+        (b"not JSON", None, 400),
+        (event(name="fraud"), None, 422),
+        (b" " * (receiver.LONGEST_BODY + 1), None, 413),
+    ],
+)
+def test_what_is_refused_queues_nothing(port, open_queue, body, given, status):
+    assert post(port, body, given)[0] == status
+    assert open_queue().counts()["waiting"] == 0
+
+
+def test_a_replay_is_refused_after_a_restart_too(open_queue):
+    for expected in ([202, 409], [409]):
+        with served(open_queue()) as port:
+            assert [post(port, event())[0] for _ in expected] == expected
+    assert open_queue().counts()["waiting"] == 1
+
+
+def test_what_was_refused_once_cannot_be_sent_again(port):
+    body = event(name="fraud")
+    assert [post(port, body)[0] for _ in range(2)] == [422, 409]
+
+
+def test_other_paths_and_methods_are_not_there(port):
+    assert post(port, event(), path="/")[0] == 404
+    assert post(port, event(), path="/mlflow/../../etc/passwd")[0] == 404
+    assert post(port, event(), path="/health")[0] == 405
+
+
+def raw(port, text):
+    """Send bytes, end the sending side, and return what comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while part := connection.recv(4096):
+            received += part
+    return received
+
+
+def request_text(body, *, length):
+    lines = [f"{name}: {value}" for name, value in headers(body).items()]
+    head = ["POST /mlflow HTTP/1.1", "Host: localhost", *lines, length, "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+def test_a_body_that_breaks_off_queues_nothing(port, open_queue):
+    body = event()
+    assert b"202" not in raw(port, request_text(body, length=f"Content-Length: {len(body) + 9}"))
+    assert open_queue().counts()["waiting"] == 0
+    assert post(port, body)[0] == 202
+
+
+def test_a_body_that_stops_coming_is_refused(port, open_queue, monkeypatch):
+    monkeypatch.setattr(receiver, "_READING_SECONDS", 0.05)
+    body = event()
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(request_text(body, length=f"Content-Length: {len(body) + 9}"))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+    assert open_queue().counts()["waiting"] == 0
+
+
+def test_a_long_body_of_unknown_length_is_cut_off(port, monkeypatch):
+    monkeypatch.setattr(receiver, "LONGEST_BODY", 100)
+    part = b"10\r\n" + b" " * 16 + b"\r\n"
+    head = b"POST /mlflow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(port, head + part * 20).startswith(b"HTTP/1.1 413")
+
+
+def test_no_answer_and_no_repr_has_the_secret(port):
+    assert SECRET not in repr(SETTINGS)
+    assert SECRET not in post(port, b"{", {"X-MLflow-Signature": "v1,"})[1]

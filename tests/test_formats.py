@@ -1,0 +1,86 @@
+"""Numbers never read as an exact 0 % or 100 % that they are not."""
+
+import math
+
+import pytest
+
+from sourcetrace.formats import (
+    format_bytes,
+    format_noun,
+    format_number,
+    format_share,
+    format_with_error,
+    shorten,
+)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0 %"),
+        (0.0004, "< 0.1 %"),
+        (0.08, "8 %"),
+        (0.4521, "45.2 %"),
+        (0.99996, "> 99.9 %"),
+        (1.0, "100 %"),
+        (None, "—"),
+        (math.nan, "—"),
+    ],
+)
+def test_share(share, text):
+    assert format_share(share) == text.replace(" ", "\u00a0")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (-0.83812, "−0.838"),
+        (999.7, "1,000"),
+        (1234567.0, "1,234,567"),
+        (3.2e-7, "3.2e-7"),
+        (-4.5e12, "−4.5e12"),
+        (-math.inf, "−∞"),
+        (None, "—"),
+        (math.nan, "—"),
+    ],
+)
+def test_number(value, text):
+    assert format_number(value) == text
+
+
+def test_signed_numbers_say_so():
+    assert [format_number(v, signed=True) for v in (0.5, 0.0, -0.5)] == ["+0.5", "0", "−0.5"]
+
+
+def test_bytes_change_unit_before_the_digits_run_out():
+    assert [format_bytes(n) for n in (512, 999_700, 2_340_000)] == [
+        "512\u00a0B",
+        "1\u00a0MB",
+        "2.34\u00a0MB",
+    ]
+
+
+def test_nouns_agree():
+    assert format_noun(1, "query", "queries") == "1 query"
+    assert format_noun(1200, "query", "queries") == "1,200 queries"
+
+
+def test_shorten_keeps_short_text_and_marks_a_cut():
+    assert shorten("abc", 3) == "abc"
+    assert shorten("abcd", 3) == "ab…"
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (31.7001, 20.48, "+31.7 ± 20"),
+        (-1234.0, 123.0, "−1,234 ± 120"),
+        (2.0, 0.0, "+2"),
+        (2.0, None, "+2"),
+        (2.0, math.nan, "+2"),
+    ],
+)
+def test_an_error_stands_beside_its_value_where_there_is_one(value, error, text):
+    assert format_with_error(value, error).replace("\u00a0", " ") == text
