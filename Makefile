@@ -21,6 +21,7 @@ lint: $(DEVELOPMENT)
 	$(BIN)/ruff check src tests benchmarks examples
 	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 services: $(DEVELOPMENT)
 	$(BIN)/python -m tests.services

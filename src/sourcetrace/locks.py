@@ -16,6 +16,9 @@ from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
+RUN_LOCK = "run.lock"
+"""Beside the history of audits; held by every run of the project."""
+
 
 class HeldLock:
     """A lock that says who holds it."""
@@ -86,3 +89,7 @@ def holder_of(path: Path) -> str:
 
 def _holder_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
+
+
+PROJECT_LOCK = HeldLock()
+"""Of this process's runs: all of a project write the same files in data/."""

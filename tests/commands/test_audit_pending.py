@@ -15,8 +15,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.commands.audit_pending import LOCK
-from sourcetrace.hooks.run_lock import RUN_LOCK
-from sourcetrace.locks import HeldLock
+from sourcetrace.locks import RUN_LOCK, HeldLock
 from tests.test_commands import REPOSITORY, make_project, train_churn_model
 
 pytestmark = [

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 import pytest
 from kedro.pipeline import Pipeline
 
-from sourcetrace.hooks.run_lock import RUN_LOCK, RunLockHook
-from sourcetrace.locks import HeldLock, holder_of
+from sourcetrace.locks import RUN_LOCK, HeldLock, RunLockHook, holder_of
 
 HOLD = """
 import sys

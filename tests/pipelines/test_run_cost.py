@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sourcetrace.core.engine import batch_size
+from sourcetrace.core.plan import batch_size
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, GradientParameters, PrecisionParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature

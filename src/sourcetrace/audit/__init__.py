@@ -1,0 +1,1 @@
+"""What an audit is besides scores, on plain tables: identity, comparison, gate."""

@@ -1,0 +1,1 @@
+"""Readers of what trainings wrote: weights, optimiser settings, learning rates."""

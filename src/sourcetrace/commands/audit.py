@@ -16,19 +16,13 @@ from typing import Any, cast
 
 import click
 
-from sourcetrace.audit.gate.report import Outcome
+from sourcetrace.commands.exit_codes import (
+    ERROR,
+    EXIT_CODES,
+    INTERRUPTED,
+)
 from sourcetrace.commands.project import configure_project_here
 from sourcetrace.integrations.alerts.outbox import one_alert
-
-PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
-
-EXIT_CODES: Mapping[Outcome, int] = {
-    "pass": PASSED,
-    "warn": PASSED,
-    "fail": FAILED,
-    "inconclusive": INCONCLUSIVE,
-}
-"""Stable: schedulers depend on them. 2 is an error: there is no verdict."""
 
 _JUDGING_NODE = "enforce_gate"
 
@@ -188,7 +182,7 @@ def _judged(
     from kedro.framework.project import pipelines
 
     from sourcetrace.audit.gate.failure import GateFailed
-    from sourcetrace.hooks.run_lock import PROJECT_LOCK
+    from sourcetrace.locks import PROJECT_LOCK
     from sourcetrace.namespace import AuditNames
 
     defaults = {} if given is None else {"default_map": {"params": given}}

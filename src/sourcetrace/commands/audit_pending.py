@@ -24,12 +24,11 @@ from pydantic import ValidationError
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import AuditKey, key_parts
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.commands.audit import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.audit_process import ending_of, run_audit
+from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
 from sourcetrace.errors import InputError
-from sourcetrace.hooks.run_lock import PROJECT_LOCK, RUN_LOCK
-from sourcetrace.locks import HeldLock, holder_of
+from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock, holder_of
 from sourcetrace.namespace import AuditNames
 from sourcetrace.parameters import TrackingParameters
 from sourcetrace.redaction import hide_credentials

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcetrace.commands.audit import INTERRUPTED
+from sourcetrace.commands.exit_codes import INTERRUPTED
 
 _SECONDS_TO_END = 10
 

@@ -17,7 +17,6 @@ from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomesDataset
 from sourcetrace.datasets.score_files import ScoreFilesDataset
 from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
 from sourcetrace.datasets.task import TaskDataset
-from sourcetrace.tracking.lineage.registered_model import RegisteredModelDataset
 
 __all__ = [
     "AuditLogDataset",
@@ -29,7 +28,6 @@ __all__ = [
     "GradientCacheDataset",
     "OptionalJSONDataset",
     "OptionalParquetDataset",
-    "RegisteredModelDataset",
     "RetrainedOutcomesDataset",
     "ScoreFilesDataset",
     "ShardedParquetDataset",

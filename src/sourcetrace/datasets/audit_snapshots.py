@@ -1,9 +1,9 @@
 """What is kept of earlier audits: a JSON and a parquet file each, in one folder."""
 
 import hashlib
+import io
 import json
 import logging
-import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from filelock import FileLock
 from kedro.io import AbstractDataset
 
 from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot
+from sourcetrace.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +61,15 @@ class AuditSnapshots:
             self._remove_unnamed()
 
     def _write(self, number: int, figures: AuditFigures, examples: pl.DataFrame) -> None:
-        partial = self._folder / f"{number:06d}.partial"
-        examples.write_parquet(partial)
+        written = io.BytesIO()
+        examples.write_parquet(written)
         # By its content, so that the file that the JSON still names is never written to.
-        name = f"{number:06d}-{_file_digest(partial)[:12]}.parquet"
-        os.replace(partial, self._folder / name)
+        name = f"{number:06d}-{hashlib.sha256(written.getbuffer()).hexdigest()[:12]}.parquet"
+        with replacing(self._folder / name) as partial:
+            partial.write_bytes(written.getbuffer())
         content = {"version": _VERSION, "examples": name, "audit": figures.to_json()}
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, self._json(number))
+        with replacing(self._json(number)) as partial:
+            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
     def _kept(self) -> list[tuple[int, AuditFigures, str]]:
         """Return number, figures and name of the parquet file of every audit, oldest first."""
@@ -122,8 +124,3 @@ class AuditSnapshotsDataset(AbstractDataset[AuditSnapshot, AuditSnapshots]):
 
     def _describe(self) -> dict[str, Any]:
         return {"path": str(self._path)}
-
-
-def _file_digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 A folder with checkpoints in its sub-folders only holds several training runs, one a sub-folder.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from kedro.io import AbstractDataset
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
+from sourcetrace.files import replacing
 
 if TYPE_CHECKING:
     pass
@@ -66,8 +66,8 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], Checkpoint
         written = set()
         for checkpoint in data:
             target = self._path / f"step_{checkpoint['step']:06d}.pt"
-            torch.save(dict(checkpoint), target.with_suffix(".partial"))
-            os.replace(target.with_suffix(".partial"), target)
+            with replacing(target) as partial:
+                torch.save(dict(checkpoint), partial)
             written.add(target)
         for old in set(self._path.glob("*.pt")) - written:
             old.unlink()

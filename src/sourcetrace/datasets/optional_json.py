@@ -1,26 +1,12 @@
 """A JSON file that may be there or not."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
 from sourcetrace.errors import InputError
-
-
-def read_optional_json(path: Path | None) -> Any:
-    """Return the content of a JSON file; None where there is none, or no path is given.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    if path is None or not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+from sourcetrace.files import read_optional_json
 
 
 class OptionalJSONDataset(AbstractDataset[Any, Any]):

@@ -1,12 +1,13 @@
 """A table that another pipeline may have written, or not yet."""
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from kedro.io import AbstractDataset
+
+from sourcetrace.files import replacing
 
 
 class OptionalParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
@@ -34,10 +35,8 @@ class OptionalParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
         return pl.DataFrame(schema={key: column.dtype.type for key, column in columns.items()})
 
     def _save(self, data: pl.DataFrame) -> None:
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._filepath.with_suffix(".partial")
-        data.write_parquet(partial)
-        os.replace(partial, self._filepath)
+        with replacing(self._filepath) as partial:
+            data.write_parquet(partial)
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -2,12 +2,13 @@
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
+
+from sourcetrace.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +51,8 @@ class RetrainedOutcomes:
         Raises:
             ValueError: If a measurement is NaN or infinite.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self._file(key)
-        # With the process's number: one that was killed leaves its part to nobody else.
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(outcome), allow_nan=False), encoding="utf-8")
-        os.replace(partial, file)
+        with replacing(self._file(key)) as partial:
+            partial.write_text(json.dumps(asdict(outcome), allow_nan=False), encoding="utf-8")
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.json"

@@ -1,11 +1,12 @@
 """A table written and read as numbered parquet files, one a block of rows."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from kedro.io import AbstractDataset, DatasetError
+
+from sourcetrace.files import replacing
 
 
 class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
@@ -40,9 +41,8 @@ class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
             for old in self._path.glob("part-*.parquet"):
                 old.unlink()
         target = self._path / f"part-{self._saved:06d}.parquet"
-        partial = target.with_suffix(".partial")
-        data.write_parquet(partial)
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            data.write_parquet(partial)
         self._saved += 1
 
     def _exists(self) -> bool:

@@ -1,9 +1,10 @@
 """Tensors in one safetensors file, replaced as a whole."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sourcetrace.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,14 +14,12 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", *, identity: str 
     """Write tensors under `path`; a reader sees the old file or the new one, never a part."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(
-        {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
-        partial,
-        metadata={"identity": identity},
-    )
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
+            partial,
+            metadata={"identity": identity},
+        )
 
 
 def read_identity(path: Path) -> str:

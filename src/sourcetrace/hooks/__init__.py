@@ -1,0 +1,1 @@
+"""All Kedro hooks of the project."""

@@ -10,17 +10,10 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from sourcetrace.locks import HeldLock
+from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.namespace import AuditCatalog, AuditNames
 
 logger = logging.getLogger(__name__)
-
-RUN_LOCK = "run.lock"
-"""Beside the history of audits; held by every run of the project."""
-
-
-PROJECT_LOCK = HeldLock()
-"""Of this process's runs."""
 
 
 class RunLockHook:

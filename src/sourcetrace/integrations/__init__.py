@@ -1,0 +1,1 @@
+"""Optional extras with dependencies of their own: webhooks, alerts, OpenLineage, ML-BOM."""

@@ -1,1 +1,1 @@
-"""What MLflow is told besides parameters, metrics and artifacts."""
+"""MLflow: the history of audits, their lineage, the server's absence, scheduling."""

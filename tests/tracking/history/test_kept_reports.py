@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sourcetrace.hooks.run_lock import RUN_LOCK
-from sourcetrace.locks import HeldLock
+from sourcetrace.locks import RUN_LOCK, HeldLock
 from sourcetrace.tracking.history.kept_reports import keep_reports
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 

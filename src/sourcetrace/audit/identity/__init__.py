@@ -1,0 +1,1 @@
+"""What an audit was made of: digests of data, code and parameters."""

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import parse_baseline
-from sourcetrace.datasets.optional_json import read_optional_json
 from sourcetrace.errors import InputError
+from sourcetrace.files import read_optional_json
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,

@@ -1,0 +1,1 @@
+"""EK-FAC: covariances, eigenbases, corrected eigenvalues, preconditioner, exact products."""

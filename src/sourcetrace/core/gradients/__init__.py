@@ -1,0 +1,1 @@
+"""Per-example gradients as algebra, dense, factored and indexed, and how they are captured."""

@@ -1,0 +1,1 @@
+"""What the machine can do: memory, halving, eigenvectors, iterative solves, counted work."""

@@ -1,7 +1,7 @@
 """What the stages of a run did: multiplications, seconds, and the share of the machine's rate.
 
-Multiplications are counted by torch itself (`core.machine.multiplications`) while the first calls of a
-kind run; of the calls that follow the count is theirs times their size. An example:
+Multiplications are counted by torch itself (`core.machine.multiplications`) while the first calls
+of a kind run; of the calls that follow the count is theirs times their size. An example:
 
     with work.stage("source_scoring"):
         for block in blocks:

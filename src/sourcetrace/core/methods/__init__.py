@@ -1,0 +1,1 @@
+"""The methods: how each is fitted and how it scores training examples."""

@@ -1,9 +1,10 @@
 """What a run will cost, before it starts: multiplications, and bytes that are kept, by stage.
 
-Passes and covariances are what torch counted on a probe of a few examples (`core.machine.work`), times
-the examples; the rest follows from the layers' shapes. Two are upper bounds: scoring, where short
-sums of outer products may take the place of written-out responses, and self-influence, for the
-same reason. N examples, Q queries, P attributed parameters; a *visit* is an example at a point.
+Passes and covariances are what torch counted on a probe of a few examples (`core.machine.work`),
+times the examples; the rest follows from the layers' shapes. Two are upper bounds: scoring, where
+short sums of outer products may take the place of written-out responses, and self-influence, for
+the same reason. N examples, Q queries, P attributed parameters; a *visit* is an example at a
+point.
 """
 
 from collections.abc import Sequence

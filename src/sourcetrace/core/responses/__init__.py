@@ -1,0 +1,1 @@
+"""Queries propagated back through the segments, exactly or by low-rank sums."""

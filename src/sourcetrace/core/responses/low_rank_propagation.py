@@ -1,9 +1,9 @@
 """The walk of `core.responses.propagation` with queries that stay short sums of outer products.
 
 A query of a layer used at one position is one outer product, in every basis. A segment's filter
-is a sum of R of them (`core.responses.low_rank_filters`), so the response has R terms, and so has what goes on
-to the segment before, where a rotation costs R (D_out² + D_in²) and not
-D_out · D_in (D_out + D_in) multiplications. Terms that add nothing to scores are dropped there.
+is a sum of R of them (`core.responses.low_rank_filters`), so the response has R terms, and so has
+what goes on to the segment before, where a rotation costs R (D_out² + D_in²) and not D_out · D_in
+(D_out + D_in) multiplications. Terms that add nothing to scores are dropped there.
 
 Where the count of multiplications is against it, as for 1/(σ + λ) with a small λ, which needs
 many terms, the rest of the walk is that of `core.responses.propagation`, exact.

@@ -1,0 +1,1 @@
+"""Rank correlation, retraining statistics, uncertainty, spectra in a few numbers."""

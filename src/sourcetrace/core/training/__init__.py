@@ -1,0 +1,1 @@
+"""What the training run was: optimiser settings, learning rates of the steps, segments."""

@@ -17,6 +17,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from sourcetrace.files import replacing
+
 FIRST = "0" * 64
 """Stands for the row before the first."""
 
@@ -183,6 +185,5 @@ def _read_head(path: Path) -> dict[str, Any] | None:
 
 
 def _write_head(path: Path, row: Mapping[str, Any]) -> None:
-    partial = _head_path(path).with_suffix(".partial")
-    partial.write_text(json.dumps({"sequence": row["sequence"], "hash": row["hash"]}) + "\n")
-    os.replace(partial, _head_path(path))
+    with replacing(_head_path(path)) as partial:
+        partial.write_text(json.dumps({"sequence": row["sequence"], "hash": row["hash"]}) + "\n")

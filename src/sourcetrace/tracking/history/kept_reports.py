@@ -7,7 +7,7 @@ from typing import Any
 
 from kedro.io import DataCatalog
 
-from sourcetrace.hooks.run_lock import PROJECT_LOCK, RUN_LOCK
+from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 
 FOLDER = "versions"

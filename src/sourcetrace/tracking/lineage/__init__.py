@@ -1,0 +1,1 @@
+"""What MLflow is told of an audit: run, data, checkpoints, version, card."""

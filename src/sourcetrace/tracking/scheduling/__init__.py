@@ -1,0 +1,1 @@
+"""Which registered versions need an audit."""

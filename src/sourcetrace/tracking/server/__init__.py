@@ -1,0 +1,1 @@
+"""MLflow's server, and what is done while it is away."""

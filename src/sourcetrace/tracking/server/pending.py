@@ -1,13 +1,13 @@
 """Audits that MLflow was not told of yet, in a file until they are sent."""
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from sourcetrace.files import replacing
 from sourcetrace.tracking.lineage.record import AuditRecord
 
 
@@ -55,9 +55,8 @@ def _write(path: Path, content: Iterable[dict[str, Any]]) -> None:
     if not records:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(records, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _locked(path: Path) -> FileLock:

@@ -1,0 +1,1 @@
+"""Kinds of layers whose gradient is an outer product, one module a kind."""

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
-from sourcetrace.core.engine.batch_size import (
+from sourcetrace.core.engine.samples import probe_point
+from sourcetrace.core.gradients.kept import bytes_per_example
+from sourcetrace.core.machine import memory
+from sourcetrace.core.plan.batch_size import (
     LARGEST,
     SMALLEST,
     bytes_of_example,
     choose_batch_size,
 )
-from sourcetrace.core.engine.samples import probe_point
-from sourcetrace.core.gradients.kept import bytes_per_example
-from sourcetrace.core.machine import memory
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import CPU, KeepsNothing, case_plan, gradient_source, tiny_case, wide_case
 

@@ -18,7 +18,7 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
 
     YAML:
         demo_model:
-          type: sourcetrace.datasets.RegisteredModelDataset
+          type: sourcetrace.tracking.registered_model.RegisteredModelDataset
           name: sourcetrace-digits
 
     Python:

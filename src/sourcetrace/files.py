@@ -1,0 +1,42 @@
+"""Files replaced as a whole: a reader sees the old one or the new one, never a part."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sourcetrace.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of `path` once everything is written.
+
+    The folder is made where it is missing. What an error left unfinished is removed; what a kill
+    left is `.partial`, and is overwritten by the next try.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process is named: two that write the same file do not write into each other's.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_optional_json(path: Path | None) -> Any:
+    """Return the content of a JSON file; None where there is none, or no path is given.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
