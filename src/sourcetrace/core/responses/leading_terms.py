@@ -6,19 +6,12 @@ value decompositions are many times slower. The random start is the same for all
 every run.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from sourcetrace.core.gradients.factored import FactoredGradient
 
 _OVERSAMPLING = 8
-
-_HOPE = 1.5
-"""Times the longest sum: up to there a prediction is no reason to stop."""
-
-_TINY = torch.finfo(torch.float64).tiny
 
 
 def shortest_sum(
@@ -28,7 +21,7 @@ def shortest_sum(
 
     Args:
         matrices: [*, groups, D_out, D_in]; the groups of one row are measured together.
-        length: Terms to try first.
+        length: Terms to try first; twice as many next, and so on.
         longest: Bound on the terms; None is returned if they are not enough.
         tolerance: Of the norm of what is left out of a row, relative to that row.
     """
@@ -37,7 +30,6 @@ def shortest_sum(
         return None
     length = min(length, longest)
     total = _squares(matrices)
-    before: tuple[int, float] | None = None
     while True:
         left, right = leading_terms(matrices, length)
         # Terms come in the order of their size, in every group; the right ones carry it. What
@@ -49,30 +41,9 @@ def shortest_sum(
         if bool(enough[..., -1].all()):
             terms = int(enough.argmax(-1).max()) + 1
             return left[..., :terms, :], right[..., :terms, :]
-        most = float((left_out[..., -1] / total.clamp_min(_TINY)).max()) ** 0.5
-        if length == longest or _hopeless(before, (length, most), tolerance, longest):
+        if length == longest:
             return None
-        before = (length, most)
         length = min(2 * length, longest)
-
-
-def _hopeless(
-    before: tuple[int, float] | None, now: tuple[int, float], tolerance: float, longest: int
-) -> bool:
-    """Return whether what is left out falls so slowly that no allowed length will do.
-
-    Args:
-        before: A length, and what it leaves out of the worst row.
-        now: The same of a longer one.
-        tolerance: What may be left out.
-        longest: Bound on the terms.
-    """
-    if before is None:
-        return False
-    # As a power of the length: where it falls faster, this gives up a little too early at most.
-    fall = math.log(before[1] / now[1]) / math.log(now[0] / before[0])
-    # In logarithms: the predicted length may be beyond any float.
-    return fall <= 0 or math.log(now[1] / tolerance) > fall * math.log(_HOPE * longest / now[0])
 
 
 def leading_terms(

@@ -27,10 +27,12 @@ _QUERIES = 4
 _EXAMPLES = 64
 """The sample of pairs."""
 
-_FIRST_AIM = 1.5
-"""What is left out of a filter overstates the error of scores by that much, as a rule."""
+_FIRST_AIM = 1.2
+"""What is left out of a filter overstates the error of scores by more than that, as a rule."""
 
-_TIGHTER = 0.4
+_TIGHTER = 0.8
+"""Of the aim by which the measured error would have been the tolerance."""
+
 _ATTEMPTS = 4
 
 
@@ -109,7 +111,7 @@ def short_responses(
         error = 0.0 if exact else sample.error(responses)
         if error <= tolerance or exactly:
             break
-        aim *= _TIGHTER
+        aim *= _TIGHTER * tolerance / error
     responses = _written_out(responses, queries)
     if rounded:
         lower = responses if precision == "tf32" else _rounded(responses)
