@@ -223,7 +223,7 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     for block in engine.blocks():
         engine.extract(point, block)  # into the cache; the same passes are timed as capture
         with timer.stage(SCORES):
-            found.append(scorer.scores(block).shares.sum(0)[:-1])
+            found.append(scorer.scores(block, self_influence=False).shares.sum(0)[:-1])
     return torch.cat(found, dim=1)
 
 

@@ -147,7 +147,13 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
     covariances = {name: one.sums() for name, one in running.items()}
     curvatures = [fit_segment(engine, planned, covariances) for planned in plan.segments]
     scorer = make_scorer("influence", engine, plan, curvatures, queries, higher_is_better=False)
-    return torch.cat([scorer.scores(block).shares.sum(0)[:-1] for block in engine.blocks()], dim=1)
+    return torch.cat(
+        [
+            scorer.scores(block, self_influence=False).shares.sum(0)[:-1]
+            for block in engine.blocks()
+        ],
+        dim=1,
+    )
 
 
 if __name__ == "__main__":

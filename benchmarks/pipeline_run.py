@@ -122,7 +122,7 @@ def run_pipeline(
     for block in engine.blocks():
         if scored_examples is not None and block.start >= scored_examples:
             break
-        scores = scorer.scores(block).shares.sum(0)[:-1]
+        scores = scorer.scores(block, self_influence=False).shares.sum(0)[:-1]
         # A copy: a view of nothing would hold all of it.
         kept.append(scores if keep_scores else scores[:, :0].clone())
     watch.stop()

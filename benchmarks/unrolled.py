@@ -250,7 +250,7 @@ def source_scores(
         task.collate,
     )
     scorer = make_scorer("source", engine, plan, curvatures, queries, higher_is_better=True)
-    scores = [scorer.scores(block).shares for block in engine.blocks()]
+    scores = [scorer.scores(block, self_influence=False).shares for block in engine.blocks()]
     return torch.cat(scores, dim=2).sum(0)[:-1]
 
 

@@ -345,7 +345,7 @@ def attribute(
     blocks = engine.blocks()
     return Outcome(
         torch.cat([scorer.scores(block).shares for block in blocks], dim=2),
-        torch.cat([scorer.self_influence(block) for block in blocks], dim=1),
+        torch.cat([scorer.scores(block).self_influence for block in blocks], dim=1),
         plan,
         scorer.checks,
     )

@@ -12,6 +12,7 @@ from sourcetrace.core.machine.multiplications import MultiplicationCounter
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost, estimate_cost
 from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.score import BlockGradients
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.model.examples import Block
@@ -78,10 +79,12 @@ def test_scores_and_self_influence_take_at_most_what_was_estimated(make_case):
     engine, plan, cost = estimated(make_case)
     covariances = {point.id: covariances_at(engine, point) for point in plan.points}
     fitted = [fit_segment(engine, planned, covariances) for planned in plan.segments]
-    scorer = SelfInfluence.of(engine, plan.members[0], fitted)
+    member, layers = plan.members[0], [layer.name for layer in engine.coverage.layers]
+    scorer = SelfInfluence.of(member, fitted, layers, like=engine.like)
+    blocks = [BlockGradients.of(engine, member, block) for block in engine.blocks()]
     with MultiplicationCounter() as counter:
-        for block in engine.blocks():
-            scorer.scores(block)
+        for gradients in blocks:
+            scorer.scores(gradients)
     bound = stage(cost, "self_influence")
     assert 0 < counter.total <= bound.multiplications
     assert bound.at_most
@@ -120,7 +123,6 @@ def test_a_run_makes_the_passes_that_were_said(make_cache):
     scorer = FrameScorer(engine, plan.members[0], fitted, zero_responses(engine, plan))
     for block in engine.blocks():
         scorer.scores(block)
-        scorer.self_influence(block)
     assert (engine.passes.forward, engine.passes.backward) == (cost.forward, cost.backward)
     assert (stage(cost, "passes").kept_bytes == 0) == recomputed
 

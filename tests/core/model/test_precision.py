@@ -270,9 +270,11 @@ def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):
     assert check.error <= check.tolerance
     assert ("tf32", CPU) in asked.seen
     now = []
-    monkeypatch.setattr(scorers, "score_block_by_checkpoint", lambda *_: now.append(asked.now()))
+    monkeypatch.setattr(scorers, "score_by_checkpoint", lambda *_, **__: now.append(asked.now()))
+    monkeypatch.setattr(scorers.BlockGradients, "of", lambda *_: None)
     for precision in ("float32", "tf32"):
-        FrameScorer(SimpleNamespace(device=CPU), None, (), (), precision).scores(Block(0, 1))
+        engine = SimpleNamespace(device=CPU, like=None)
+        FrameScorer(engine, None, (), (), precision).scores(Block(0, 1), self_influence=False)
     assert now == ["float32", "tf32"]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.score import BlockScores, score_block_by_checkpoint
+from sourcetrace.core.methods.score import BlockGradients, BlockScores, score_by_checkpoint
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.responses.queries import query_gradients, query_responses
@@ -48,8 +48,11 @@ def scored(
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
     stacked = query_gradients(source, plan.members[0], queries).dense()
     responses = query_responses(stacked, plan.members[0], curvatures)
+    member = (alone or plan).members[0]
     parts = [
-        score_block_by_checkpoint(source, (alone or plan).members[0], responses, block)
+        score_by_checkpoint(
+            member, responses, BlockGradients.of(source, member, block), like=source.like
+        )
         for block in source.blocks()
     ]
     return BlockScores(
@@ -58,6 +61,7 @@ def scored(
             torch.cat(sums, dim=1)
             for sums in zip(*(part.checkpoint_sums for part in parts), strict=True)
         ),
+        parts[0].self_influence,
     )
 
 

@@ -21,8 +21,10 @@ from sourcetrace.core.engine.passes import (
     TrainingPasses,
     gradients_alone,
     join_queries,
+    join_signals,
     join_training,
     query_passes,
+    query_signals,
     training_passes,
 )
 from sourcetrace.core.gradients.kept import Cache, key_of, of_kind, to_tensors
@@ -153,6 +155,11 @@ class GradientEngine:
             device=self.device,
         )
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor with the dtype and device of the gradients."""
+        return torch.empty(0, dtype=self.dtype, device=self.device)
+
     def blocks(self) -> list[Block]:
         """Return the blocks of the training examples."""
         return list(self.training.blocks(self.batch_size))
@@ -203,7 +210,7 @@ class GradientEngine:
         )
         if keep and sampled:
             self._cache.put(key_of(point, block), to_tensors(passed.gradients, passed.sampled))
-        own = torch.isin(rows, point.curvature_examples)
+        own = point.in_stage(rows)
         return Extraction(
             passed.signals, passed.gradients, _rows(passed.sampled, own), passed.covariances
         )
@@ -217,7 +224,7 @@ class GradientEngine:
                 self.coverage.layers,
                 batch,
                 rows=rows,
-                own=torch.isin(rows, point.curvature_examples),
+                own=point.in_stage(rows),
                 seeds=self.training.seeds(
                     rows.tolist(), seed=self.seed, purpose=point.draws or point.id
                 ),
@@ -237,16 +244,11 @@ class GradientEngine:
             return dict(self.extract(point, block).gradients)
         return self.compute(point, point.rows(block), sampled=False)
 
-    def stage_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
-        """Return the gradients of the given labels' loss of the stage's own examples."""
-        own = torch.isin(point.rows(block), point.curvature_examples)
-        return _rows(self.gradients(point, block), own)
-
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients with sampled labels of the stage's own examples in `block`."""
         kept = self._cache.get(key_of(point, block))
         rows = point.rows(block)
-        own = torch.isin(rows, point.curvature_examples)
+        own = point.in_stage(rows)
         if kept is not None:
             return _rows(of_kind(kept, "sampled", self.device), own)
         if self._cache.keeps:
@@ -293,7 +295,7 @@ class GradientEngine:
     def query_gradients(
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> QueryPasses:
-        """Return signals, measurement gradients and training-loss gradients of query examples."""
+        """Return measurement gradients and training-loss gradients of query examples."""
         return self._halving.run(
             lambda part: self._query_passes(queries, point, part),
             torch.arange(block.start, block.stop),
@@ -308,11 +310,32 @@ class GradientEngine:
                 self._run_objective,
                 self.coverage.layers,
                 batch,
-                rows=rows,
+                count=len(rows),
                 work=self.work,
             )
         self.passes.count(len(rows), backward=2)
         return passed
+
+    def query_signals(
+        self, queries: Examples, point: EvaluationPoint, block: Block
+    ) -> BlockSignals:
+        """Return what a forward pass tells of query examples."""
+        return self._halving.run(
+            lambda part: self._query_signals(queries, point, part),
+            torch.arange(block.start, block.stop),
+            join=join_signals,
+        )
+
+    def _query_signals(
+        self, queries: Examples, point: EvaluationPoint, rows: Tensor
+    ) -> BlockSignals:
+        batch = queries.batch(rows.tolist(), self.device)
+        with self.running(point, examples=len(rows)):
+            signals = query_signals(
+                self.model_at(point), self._run_objective, batch, rows=rows, work=self.work
+            )
+        self.passes.count(len(rows), backward=0)
+        return signals
 
 
 def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:

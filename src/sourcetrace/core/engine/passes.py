@@ -28,14 +28,15 @@ class BlockSignals:
 
     Attributes:
         examples: Their numbers, [n].
-        loss, measurement, gradient_norm: One value each, [n].
+        loss, measurement: One value each, [n].
+        gradient_norm: Of the loss, [n]; None where no backward pass was run.
         described: What the task adds, such as the predicted label; name -> n values.
     """
 
     examples: Tensor
     loss: Tensor
     measurement: Tensor
-    gradient_norm: Tensor
+    gradient_norm: Tensor | None
     described: Mapping[str, Sequence[Any]]
 
 
@@ -56,8 +57,8 @@ class TrainingPasses:
     covariances: LayerTerms
 
 
-QueryPasses = tuple[BlockSignals, dict[str, LayerGradient], dict[str, LayerGradient]]
-"""Signals, gradients of the measurement, and of the training loss."""
+QueryPasses = tuple[dict[str, LayerGradient], dict[str, LayerGradient]]
+"""Gradients of the measurement, and of the training loss."""
 
 
 def training_passes(
@@ -111,7 +112,8 @@ def training_passes(
         ]
         for layer in layers
     }
-    signals = _signals(objective, rows, captured.outputs, batch, loss, gradients)
+    norm = squared_norms(gradients).sqrt()
+    signals = _signals(objective, rows, captured.outputs, batch, loss, norm=norm)
     return TrainingPasses(signals, gradients, sampled_gradients, covariances)
 
 
@@ -158,11 +160,10 @@ def query_passes(
     layers: Sequence[Layer],
     batch: Any,
     *,
-    rows: Tensor,
+    count: int,
     work: Work,
 ) -> QueryPasses:
-    """Run the passes of a batch of queries; arguments as of `training_passes`."""
-    count = len(rows)
+    """Run the passes of a batch of queries; arguments as of `gradients_alone`."""
     with work.counted("query passes", units=count):
         captured = capture_forward(
             model, layers, lambda: objective.forward(model, batch), examples=count
@@ -177,13 +178,33 @@ def query_passes(
         measured = captured.output_gradients(measurement, last=False)
         gradients = captured.gradients(inputs, measured)
         losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
-    return _signals(objective, rows, captured.outputs, batch, loss, gradients), gradients, losses
+    return gradients, losses
+
+
+def query_signals(
+    model: nn.Module, objective: Objective, batch: Any, *, rows: Tensor, work: Work
+) -> BlockSignals:
+    """Measure a batch of queries by a forward pass alone.
+
+    Args:
+        model: The model, in evaluation mode.
+        objective: Forward pass and losses.
+        batch: The collated queries.
+        rows: Their numbers, [n].
+        work: Counts the multiplications.
+    """
+    with work.counted("query measurements", units=len(rows)), torch.no_grad():
+        outputs = objective.forward(model, batch)
+        loss = per_example_loss(
+            objective.train_loss(outputs, batch), name="train_loss", examples=len(rows)
+        )
+        return _signals(objective, rows, outputs, batch, loss, norm=None)
 
 
 def join_training(parts: Sequence[TrainingPasses]) -> TrainingPasses:
     """Join the passes of consecutive examples."""
     return TrainingPasses(
-        _join_signals([part.signals for part in parts]),
+        join_signals([part.signals for part in parts]),
         concatenate([part.gradients for part in parts]),
         concatenate([part.sampled for part in parts]),
         {
@@ -195,11 +216,7 @@ def join_training(parts: Sequence[TrainingPasses]) -> TrainingPasses:
 
 def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
     """Join the passes of consecutive queries."""
-    return (
-        _join_signals([signals for signals, _, _ in parts]),
-        concatenate([gradients for _, gradients, _ in parts]),
-        concatenate([losses for _, _, losses in parts]),
-    )
+    return concatenate([one for one, _ in parts]), concatenate([one for _, one in parts])
 
 
 _Side = TypeVar("_Side", Positions, Positions | Pixels)
@@ -216,7 +233,8 @@ def _signals(
     outputs: Any,
     batch: Any,
     loss: Tensor,
-    gradients: Mapping[str, LayerGradient],
+    *,
+    norm: Tensor | None,
 ) -> BlockSignals:
     with torch.no_grad():
         measurement = per_example_loss(
@@ -224,17 +242,16 @@ def _signals(
         )
         describe = getattr(objective, "describe", None)
         described = describe(outputs, batch) if describe else {}
-    return BlockSignals(
-        rows, loss.detach(), measurement, squared_norms(gradients).sqrt(), described
-    )
+    return BlockSignals(rows, loss.detach(), measurement, norm, described)
 
 
-def _join_signals(parts: Sequence[BlockSignals]) -> BlockSignals:
+def join_signals(parts: Sequence[BlockSignals]) -> BlockSignals:
+    norms = [part.gradient_norm for part in parts if part.gradient_norm is not None]
     return BlockSignals(
         torch.cat([part.examples for part in parts]),
         torch.cat([part.loss for part in parts]),
         torch.cat([part.measurement for part in parts]),
-        torch.cat([part.gradient_norm for part in parts]),
+        torch.cat(norms) if norms else None,
         {
             name: [value for part in parts for value in part.described[name]]
             for name in parts[0].described

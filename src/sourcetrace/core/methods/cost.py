@@ -20,8 +20,8 @@ from sourcetrace.core.machine.multiplications import eigendecomposition
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.plan.plan import AttributionPlan
 
-_TWO_OF_THREE = 2 / 3
-"""A forward and one backward pass, in units of a forward and two."""
+_ONE_OF_THREE = 1 / 3
+"""A pass, in units of a forward and two backward ones."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,18 @@ def estimate_cost(
         solve: How exactly ASTRA solves; None for other methods.
     """
     layers = engine.coverage.layers
-    points = [point for segment in plan.segments for point in segment.points]
-    finals = [member.final for member in plan.members]
-    # Fitting visits every segment's points, scores do so, and self-influence does with the final.
-    again = points * (3 if plan.uses_curvature else 2) + finals if recomputed else []
+    # Fitting visits every segment's points; scores and self-influence share a visit of these and
+    # of the final ones.
+    again = [*plan.points] if recomputed else []
+    if recomputed and plan.uses_curvature:
+        again += [point for segment in plan.segments for point in segment.points]
     visits = sum(len(point.examples) for point in plan.points)
     # Then with one backward pass, and without covariances.
     repeats = sum(len(point.examples) for point in again)
     scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
     fitted = scored if plan.uses_curvature else 0
-    # Queries are measured once for their signals and once to be scored.
-    runs_of_queries = 2 * len(plan.members) * queries
+    # Queries are measured by a forward pass for their signals, and by three to be scored.
+    runs_of_queries = len(plan.members) * queries
     itemsize = engine.dtype.itemsize
     parameters = sum(layer.size for layer in layers)
     segments = len(plan.segments)
@@ -106,7 +107,7 @@ def estimate_cost(
             "passes",
             round(
                 engine.work.per_unit("passes")
-                * (visits + runs_of_queries + _TWO_OF_THREE * repeats)
+                * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats)
             ),
             0 if recomputed else visits * bytes_per_example(engine.coverage, probe.gradients),
         ),
@@ -154,8 +155,11 @@ def estimate_cost(
             at_most=True,
         ),
     ]
-    once = visits + runs_of_queries
-    return RunCost(once + repeats, 2 * once + repeats, tuple(stages))
+    return RunCost(
+        visits + 2 * runs_of_queries + repeats,
+        2 * (visits + runs_of_queries) + repeats,
+        tuple(stages),
+    )
 
 
 def eigenbasis_multiplications(layer: Layer) -> int:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.per_example import LayerGradient
+from sourcetrace.core.gradients.per_example import Gradients
 from sourcetrace.core.model.examples import Block
-from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
+from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.propagation import Response, checkpoint_scores, response_rows
 
 
@@ -21,51 +21,77 @@ class BlockScores:
         shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
         checkpoint_sums: A segment's share of its member's score, summed over the Q queries, had
             each of its points been the only one: [points, n] a segment, float64.
+        self_influence: Every segment's share of each example's own, [segments, n]; [0, n] where
+            it was not asked for.
     """
 
     shares: Tensor
     checkpoint_sums: tuple[Tensor, ...]
+    self_influence: Tensor
 
 
-def score_block_by_checkpoint(
-    engine: GradientEngine,
+@dataclass(frozen=True)
+class BlockGradients:
+    """Training gradients of a block's n examples at all points of a member, fetched once.
+
+    Attributes:
+        block: The examples.
+        final: At the final weights, n rows.
+        places: Of every segment, the places in the block of its stage's examples.
+        met: Of every segment, at each of its points, the gradients of these; empty where there
+            are none.
+    """
+
+    block: Block
+    final: Gradients
+    places: Sequence[Tensor]
+    met: Sequence[Sequence[Gradients]]
+
+    @classmethod
+    def of(cls, engine: GradientEngine, member: EnsembleMember, block: Block) -> "BlockGradients":
+        """Fetch them."""
+        fetched: dict[str, Gradients] = {member.final.id: engine.gradients(member.final, block)}
+        places = [segment.within(block) for segment in member.segments]
+        met: list[list[Gradients]] = []
+        for segment, columns in zip(member.segments, places, strict=True):
+            met.append([])
+            for point in segment.points if len(columns) else ():
+                if point.id not in fetched:
+                    fetched[point.id] = engine.gradients(point, block)
+                inside = point.in_stage(point.rows(block))
+                met[-1].append(
+                    fetched[point.id]
+                    if bool(inside.all())  # the usual case; indexing would copy
+                    else {name: one.rows(inside) for name, one in fetched[point.id].items()}
+                )
+        return cls(block, fetched[member.final.id], places, met)
+
+
+def score_by_checkpoint(
     member: EnsembleMember,
     responses: Sequence[Mapping[str, Response]],
-    block: Block,
+    gradients: BlockGradients,
+    *,
+    like: Tensor,
 ) -> BlockScores:
     """Return the scores of a block, and how they differ between the checkpoints.
 
     Args:
-        engine: Gives the training gradients.
         member: Segments and their points.
         responses: Of every segment, to the queries and, in the last row, their mean loss.
-        block: Which examples.
+        gradients: Of the block.
+        like: Has the dtype and device.
     """
-    shares = torch.zeros(
-        len(member.segments),
-        response_rows(responses[0]),
-        len(block),
-        dtype=engine.dtype,
-        device=engine.device,
-    )
+    examples = len(gradients.block)
+    shares = like.new_zeros(len(member.segments), response_rows(responses[0]), examples)
     sums = []
     for index, planned in enumerate(member.segments):
-        columns, gradients = _stage_gradients(engine, planned, block)
-        own = shares.new_zeros(len(planned.points), len(block), dtype=torch.float64)
+        columns, points = gradients.places[index], len(planned.points)
+        own = shares.new_zeros(points, examples, dtype=torch.float64)
         # One checkpoint at a time: all of them at once would be as many times the memory.
-        for number, scores in enumerate(checkpoint_scores(responses[index], gradients)):
+        for number, scores in enumerate(checkpoint_scores(responses[index], gradients.met[index])):
             shares[index][:, columns] += scores
             own[number, columns] = scores[:-1].double().sum(0)
-        shares[index] /= len(planned.points)
+        shares[index] /= points
         sums.append(own)
-    return BlockScores(shares, tuple(sums))
-
-
-def _stage_gradients(
-    engine: GradientEngine, planned: PlannedSegment, block: Block
-) -> tuple[Tensor, list[dict[str, LayerGradient]]]:
-    """Return the columns of a block in a segment's stage, and their gradients at its points."""
-    columns = planned.within(block)
-    if len(columns) == 0:
-        return columns, []
-    return columns, [engine.stage_gradients(point, block) for point in planned.points]
+    return BlockScores(shares, tuple(sums), like.new_zeros(0, examples))

@@ -7,7 +7,7 @@ Each member of an ensemble has a scorer; the ensemble's is their mean.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.methods.astra import Report, SegmentSolve, SolveSettings, astra_responses
 from sourcetrace.core.methods.representations import representations
-from sourcetrace.core.methods.score import BlockScores, score_block_by_checkpoint
+from sourcetrace.core.methods.score import BlockGradients, BlockScores, score_by_checkpoint
 from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.methods.trak import TrakFit, fit_trak
 from sourcetrace.core.model.examples import Block, Examples
@@ -33,11 +33,13 @@ from sourcetrace.core.responses.queries import query_gradients
 class Scorer(Protocol):
     """Scores of training examples, block by block."""
 
-    def scores(self, block: Block) -> BlockScores:
-        """Return every segment's share; the last query is the mean training loss."""
+    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
+        """Return every segment's share; the last query is the mean training loss.
 
-    def self_influence(self, block: Block) -> Tensor:
-        """Return every segment's share of the self-influence, [segments, n]."""
+        Args:
+            block: The examples.
+            self_influence: Whether their scores for themselves come with it.
+        """
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,21 @@ class FrameScorer:
     responses: Sequence[Mapping[str, Response]]
     precision: Precision = "float32"
 
-    def scores(self, block: Block) -> BlockScores:
-        """Return every segment's share."""
+    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
+        """Return every segment's share; self-influence is by EK-FAC."""
+        gradients = BlockGradients.of(self.engine, self.member, block)
         with products_in(self.precision, self.engine.device):
-            return score_block_by_checkpoint(self.engine, self.member, self.responses, block)
-
-    def self_influence(self, block: Block) -> Tensor:
-        """Return every segment's share of the self-influence, by EK-FAC, [segments, n]."""
-        return self._self_influence.scores(block)
+            found = score_by_checkpoint(
+                self.member, self.responses, gradients, like=self.engine.like
+            )
+        if not self_influence:
+            return found
+        return replace(found, self_influence=self._self_influence.scores(gradients))
 
     @cached_property
     def _self_influence(self) -> SelfInfluence:
-        return SelfInfluence.of(self.engine, self.member, self.curvatures)
+        layers = [layer.name for layer in self.engine.coverage.layers]
+        return SelfInfluence.of(self.member, self.curvatures, layers, like=self.engine.like)
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,14 @@ class TrakScorer:
     fit: TrakFit
     responses: Sequence[Mapping[str, Tensor]]
 
-    def scores(self, block: Block) -> BlockScores:
+    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return the scores, of one segment."""
-        return score_block_by_checkpoint(self.engine, self.member, self.responses, block)
-
-    def self_influence(self, block: Block) -> Tensor:
-        """Return the self-influence, [1, n]."""
-        gradients = self.engine.gradients(self.member.final, block)
-        return self.fit.self_influence(gradients).unsqueeze(0)
+        gradients = BlockGradients.of(self.engine, self.member, block)
+        found = score_by_checkpoint(self.member, self.responses, gradients, like=self.engine.like)
+        if not self_influence:
+            return found
+        own = self.fit.self_influence(gradients.final).unsqueeze(0)
+        return replace(found, self_influence=own)
 
 
 @dataclass(frozen=True)
@@ -107,16 +112,16 @@ class RepresentationScorer:
     queries: Tensor
     sign: int
 
-    def scores(self, block: Block) -> BlockScores:
-        """Return the scores, of one segment; a loss rises when what resembles it is removed."""
+    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
+        """Return the scores, of one segment; a loss rises when what resembles it is removed.
+
+        Self-influence is 1 for every example: each resembles itself.
+        """
         own = representations(self.engine, self.engine.training, self.member.final, block)
         cosines = self.queries @ own.T
         shares = torch.cat([self.sign * cosines, cosines.mean(0, keepdim=True)]).unsqueeze(0)
-        return BlockScores(shares, (shares[:, :-1].double().sum(1),))
-
-    def self_influence(self, block: Block) -> Tensor:
-        """Return 1 for every example, [1, n]: each resembles itself."""
-        return self.queries.new_ones(1, len(block))
+        ones = self.queries.new_ones(int(self_influence), len(block))
+        return BlockScores(shares, (shares[:, :-1].double().sum(1),), ones)
 
 
 @dataclass(frozen=True)
@@ -133,18 +138,14 @@ class MeanScorer:
     solves: Sequence[SegmentSolve] = field(default=())
     checks: Sequence[ScoreCheck] = field(default=())
 
-    def scores(self, block: Block) -> BlockScores:
+    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return every segment's share of the mean, one member after the other."""
-        found = [member.scores(block) for member in self.members]
+        found = [member.scores(block, self_influence=self_influence) for member in self.members]
         return BlockScores(
             torch.cat([one.shares for one in found]) / len(found),
             tuple(sums for one in found for sums in one.checkpoint_sums),
+            torch.cat([one.self_influence for one in found]) / len(found),
         )
-
-    def self_influence(self, block: Block) -> Tensor:
-        """Return every segment's share of the mean, [segments, n]."""
-        found = [member.self_influence(block) for member in self.members]
-        return torch.cat(found) / len(found)
 
 
 def make_scorer(

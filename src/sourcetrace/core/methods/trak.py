@@ -126,7 +126,7 @@ def fit_trak(engine: GradientEngine, member: EnsembleMember, *, dimension: int) 
     projection = Projection.draw(layers, dimension, seed=engine.seed, like=reference.detach())
     moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
     for block in engine.blocks():
-        _, measured, _ = engine.query_gradients(engine.training, member.final, block)
+        measured, _ = engine.query_gradients(engine.training, member.final, block)
         features = projection.project(measured)
         moments += (features.T @ features).double()
     mean = moments.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)

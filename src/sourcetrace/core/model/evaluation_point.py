@@ -30,9 +30,19 @@ class EvaluationPoint:
 
     def rows(self, block: Block) -> Tensor:
         """Return the numbers of the needed examples that lie in `block`."""
-        return _within(self.examples, block)
+        return within(self.examples, block)
+
+    def in_stage(self, rows: Tensor) -> Tensor:
+        """Return which of some examples' numbers are of the point's stage, [n] bool."""
+        if not len(self.curvature_examples):
+            return torch.zeros(len(rows), dtype=torch.bool)
+        # A search in what is sorted: comparing with all examples would be quadratic in them.
+        found = torch.searchsorted(self.curvature_examples, rows)
+        last = len(self.curvature_examples) - 1
+        return self.curvature_examples[found.clamp_max(last)] == rows
 
 
-def _within(examples: Tensor, block: Block) -> Tensor:
+def within(examples: Tensor, block: Block) -> Tensor:
+    """Return the numbers, increasing, that lie in `block`."""
     bounds = torch.searchsorted(examples, torch.tensor([block.start, block.stop]))
     return examples[int(bounds[0]) : int(bounds[1])]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.layers import Layer
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.evaluation_point import EvaluationPoint, within
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.filters import SegmentFilter, follows_training, segment_filter
 from sourcetrace.core.plan.methods import Method
@@ -48,8 +48,7 @@ class PlannedSegment:
 
     def within(self, block: Block) -> Tensor:
         """Return the places in `block` of the stage's examples."""
-        found = (self.examples >= block.start) & (self.examples < block.stop)
-        return self.examples[found] - block.start
+        return within(self.examples, block) - block.start
 
     def filter_of(self, layer: str) -> SegmentFilter:
         """Return F_r and F_S of a layer."""

@@ -15,7 +15,7 @@ _OVERSAMPLING = 8
 
 
 def shortest_sum(
-    matrices: Tensor, length: int, longest: int, *, tolerance: float
+    matrices: Tensor, length: int, longest: int, *, tolerance: float, fewest: int = 1
 ) -> tuple[Tensor, Tensor] | None:
     """Return left and right factors, [*, groups, R, D], of as few terms as every row needs.
 
@@ -24,6 +24,7 @@ def shortest_sum(
         length: Terms to try first; twice as many next, and so on.
         longest: Bound on the terms; None is returned if they are not enough.
         tolerance: Of the norm of what is left out of a row, relative to that row.
+        fewest: Terms to return, even where fewer would do.
     """
     longest = min(longest, *matrices.shape[-2:])
     if longest < 1:
@@ -39,7 +40,7 @@ def shortest_sum(
         left_out = behind + _squares(matrices - left.mT @ right).unsqueeze(-1)
         enough = (left_out <= tolerance**2 * total.unsqueeze(-1)).to(torch.uint8)
         if bool(enough[..., -1].all()):
-            terms = int(enough.argmax(-1).max()) + 1
+            terms = max(fewest, int(enough.argmax(-1).max()) + 1)
             return left[..., :terms, :], right[..., :terms, :]
         if length == longest:
             return None

@@ -78,7 +78,7 @@ class FilterSum:
 
 
 def filter_sum(
-    values: Tensor, weights: Weights, *, tolerance: float, longest: int
+    values: Tensor, weights: Weights, *, tolerance: float, longest: int, fewest: int = 1
 ) -> FilterSum | None:
     """Return the shortest sum within a tolerance, or None if it takes more than `longest` terms.
 
@@ -87,10 +87,11 @@ def filter_sum(
         weights: How much its coordinates count.
         tolerance: Of the weighted norm of what is left out, relative to the whole.
         longest: Bound on the terms.
+        fewest: Terms that it has, even where fewer would do.
     """
     outputs, inputs = weights.outputs.double(), weights.inputs.double()
     weighted = outputs.unsqueeze(-1) * values.double() * inputs.unsqueeze(-2)
-    found = shortest_sum(weighted, _FIRST_LENGTH, longest, tolerance=tolerance)
+    found = shortest_sum(weighted, _FIRST_LENGTH, longest, tolerance=tolerance, fewest=fewest)
     if found is None:
         return None
     left, right = found

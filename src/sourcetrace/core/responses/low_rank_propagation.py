@@ -133,15 +133,29 @@ class Propagation:
 
     @classmethod
     def of(
-        cls, segment_filter: SegmentFilter, block: CurvatureBlock, *, tolerance: float
+        cls,
+        segment_filter: SegmentFilter,
+        block: CurvatureBlock,
+        *,
+        tolerance: float,
+        fewest: int = 1,
     ) -> "Propagation":
-        """Prepare a segment's F_S, to a relative error of what it leaves."""
+        """Prepare a segment's F_S.
+
+        Args:
+            segment_filter: Of the segment.
+            block: The layer's curvature.
+            tolerance: Of the relative error of what it leaves.
+            fewest: Terms that a sum has, even where fewer would do.
+        """
         eigenvalues = block.decayed(segment_filter.coupled_decay)
         values = segment_filter.propagation(eigenvalues)
         # E[v²] by Λ: with that of the rows themselves, a row's numbers would depend on others.
         met = segment_filter.response(eigenvalues).square() * block.eigenvalues
         weights = Weights.of(block.eigenvalues, met)
-        sums = filter_sum(values, weights, tolerance=tolerance, longest=most_terms(block))
+        sums = filter_sum(
+            values, weights, tolerance=tolerance, longest=most_terms(block), fewest=fewest
+        )
         return cls(values, Weights.of(met), sums)
 
     def apply(self, rotated: LayerGradient, *, positions: int = 1) -> LayerGradient:

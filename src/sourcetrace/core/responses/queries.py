@@ -11,11 +11,12 @@ from sourcetrace.core.curvature.blocks import (
     SegmentCurvature,
 )
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
+from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.propagation import walk
+from sourcetrace.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,22 @@ class QueryGradients:
 def query_gradients(
     engine: GradientEngine, member: EnsembleMember, queries: Examples
 ) -> QueryGradients:
-    """Measure the queries."""
+    """Measure the queries.
+
+    Raises:
+        InputError: If a gradient is NaN or infinite.
+    """
     measured: list[Mapping[str, LayerGradient]] = []
     totals: dict[str, Tensor] = {}
     for block in queries.blocks(engine.batch_size):
-        _, gradients, losses = engine.query_gradients(queries, member.final, block)
+        gradients, losses = engine.query_gradients(queries, member.final, block)
+        finite = (squared_norms(gradients) + squared_norms(losses)).isfinite()
+        if not bool(finite.all()):
+            name = queries.ids[block.start + int(finite.int().argmin())]
+            raise InputError(
+                f"The query {name!r} has a NaN or infinite gradient. Check its inputs and label "
+                "for missing values, and the measurement for log(0)."
+            )
         measured.append(gradients)
         for name, layer in losses.items():
             total = layer.summed()

@@ -122,7 +122,7 @@ def extract_gradients(
         with products_in(curvature_precision, engine.device):
             covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
-            signals, *_ = engine.query_gradients(setup.queries, point, block)
+            signals = engine.query_signals(setup.queries, point, block)
             _refuse_infinite(signals, query_table, "as a query")
             query_rows.append(_signal_rows(signals, query_table))
     columns = [
@@ -190,8 +190,10 @@ def _refuse_infinite(signals: BlockSignals, table: pl.DataFrame, where: str) -> 
     """Refuse an example whose loss, measurement or gradient is not finite, by its name."""
     from sourcetrace.errors import InputError
 
-    values = (signals.loss, signals.measurement, signals.gradient_norm)
-    infinite = ~(values[0].isfinite() & values[1].isfinite() & values[2].isfinite()).cpu()
+    finite = signals.loss.isfinite() & signals.measurement.isfinite()
+    if signals.gradient_norm is not None:
+        finite &= signals.gradient_norm.isfinite()
+    infinite = ~finite.cpu()
     if bool(infinite.any()):
         name = table["example_id"][int(signals.examples[infinite][0])]
         raise InputError(
@@ -211,7 +213,9 @@ def _signal_rows(signals: BlockSignals, table: pl.DataFrame) -> pl.DataFrame:
             "measurement": signals.measurement.double().tolist(),
             "predicted_label": described.get("predicted_label", nothing),
             "given_label_probability": described.get("given_label_probability", nothing),
-            "gradient_norm": signals.gradient_norm.double().tolist(),
+            "gradient_norm": nothing
+            if signals.gradient_norm is None
+            else signals.gradient_norm.double().tolist(),
         },
         schema_overrides={
             "predicted_label": pl.String,

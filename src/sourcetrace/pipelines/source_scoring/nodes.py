@@ -111,11 +111,12 @@ def score_examples(
     blocks = engine.blocks()
     for block in track(blocks, "Scoring"):
         visits = sum(len(one.points) * len(one.within(block)) for one in plan.segments)
-        with engine.work.stage("source_scoring"):
-            with engine.work.counted("scores", units=visits):
-                found = scorer.scores(block)
-            with engine.work.counted("self-influence", units=visits):
-                own_shares = scorer.self_influence(block)
+        with (
+            engine.work.stage("source_scoring"),
+            engine.work.counted("scores", units=visits),
+        ):
+            found = scorer.scores(block)
+            own_shares = found.self_influence
         if block == blocks[-1]:
             metrics |= report_work(engine, "source_scoring")
         segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
