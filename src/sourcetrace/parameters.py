@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from sourcetrace.checkpoints.path_template import check_template
-from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
 
 _OF_AN_AUDIT = frozenset(
@@ -115,7 +115,7 @@ class AttributionParameters(_Parameters):
         precision: Of passes, curvature and scores.
     """
 
-    method: Method = "scaled_source"
+    method: str = "scaled_source"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
     damping: float | None = Field(default=None, gt=0)
@@ -123,6 +123,13 @@ class AttributionParameters(_Parameters):
     projection_dimension: int = Field(default=2048, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
     precision: PrecisionParameters = PrecisionParameters()
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in METHODS:
+            raise ValueError(f"expected one of {', '.join(METHODS)}; got {name!r}")
+        return name
 
 
 class EnsembleParameters(_Parameters):

@@ -1,11 +1,9 @@
 """The page's sentences and numbers follow from the review list alone."""
 
-from typing import get_args
-
 import polars as pl
 import pytest
 
-from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.reporting.findings import (
     TOP_SHARE,
     describe_method,
@@ -88,4 +86,4 @@ def test_a_guessed_learning_rate_is_said():
 
 
 def test_the_page_knows_every_method():
-    assert all(describe_method(method)[2] for method in get_args(Method))
+    assert all(describe_method(method)[2] for method in METHODS)

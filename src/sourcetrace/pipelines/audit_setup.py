@@ -15,8 +15,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers import Coverage, find_layers
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
-from sourcetrace.core.plan.filters import follows_training
-from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, make_plan
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.core.training.segments import (
@@ -50,7 +49,7 @@ class AuditSetup:
     plan: AttributionPlan
     engine: GradientEngine
     queries: Examples
-    method: Method
+    method: str
     identity: str
 
 
@@ -117,7 +116,9 @@ def set_up_audit(
         sorted(trained_parameters(segments)),
         train_table.hash_rows(seed=0).to_list(),
         # The only method whose curvature depends on what is asked.
-        query_table.hash_rows(seed=0).to_list() if attribution.method == "scaled_source" else [],
+        query_table.hash_rows(seed=0).to_list()
+        if METHODS[attribution.method].scales_curvature
+        else [],
     ]
     identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
     gradient_cache.open(identity)
@@ -194,7 +195,7 @@ def preconditioners(
     rows = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
     engine = setup.engine
     for planned in setup.plan.segments:
-        if planned.segment.optimizer not in ADAPTIVE or not follows_training(setup.method):
+        if planned.segment.optimizer not in ADAPTIVE or not METHODS[setup.method].follows_optimizer:
             yield {}
             continue
         denominators = []

@@ -14,7 +14,7 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.layers import Layer, find_layers
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.plan.filters import segment_filter
+from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.responses.propagation import walk
 from tests.oracles.dense import (
     kronecker_factors,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sourcetrace.core.methods.astra import SolveSettings, astra_responses, solve_point
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.plan.filters import segment_filter
+from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_attribution import ONE_STAGE, TWO_STAGES, DenseRun, check_scores
 from tests.oracles.scores import frame_scores

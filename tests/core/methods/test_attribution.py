@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.tasks import ClassificationTask
 from tests.oracles.dense import flat, kronecker_factors, layer_ekfac_matrix, model_gradients
 from tests.oracles.scores import DenseSegment, frame_scores, source_scores
@@ -263,7 +263,6 @@ def test_an_example_of_another_stage_contributes_exactly_0():
 
 # Where one filter makes scores and self-influence; ASTRA solves for the queries alone.
 FILTERED = ("source", "fast_source", "influence", "trak", "tracin", "gradient_similarity")
-METHODS = get_args(Method)
 
 
 @pytest.mark.parametrize("method", FILTERED)

@@ -9,7 +9,7 @@ from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.methods.curvature_scale import curvature_scale, scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.filters import segment_filter
+from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.core.responses.queries import query_gradients
 from sourcetrace.core.training.segments import Segment

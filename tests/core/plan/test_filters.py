@@ -10,9 +10,9 @@ from sourcetrace.core.plan.filters import (
     INFLUENCE_DAMPING,
     SegmentFilter,
     propagation,
-    segment_filter,
     segment_response,
 )
+from sourcetrace.core.plan.methods import segment_filter
 from tests.oracles.dense import matrix_propagation, matrix_response
 from tests.tiny import assert_close, seeded
 

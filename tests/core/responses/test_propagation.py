@@ -7,7 +7,8 @@ from torch import Tensor
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
-from sourcetrace.core.plan.filters import SegmentFilter, segment_filter
+from sourcetrace.core.plan.filters import SegmentFilter
+from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.responses.propagation import checkpoint_scores, walk
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.oracles.unrolled import QuadraticPhase, removal_effects

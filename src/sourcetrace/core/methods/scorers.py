@@ -23,7 +23,7 @@ from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.methods.trak import TrakFit, fit_trak
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import Precision, products_in
-from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck, short_responses
 from sourcetrace.core.responses.propagation import Response
@@ -149,7 +149,7 @@ class MeanScorer:
 
 
 def make_scorer(
-    method: Method,
+    method: str,
     engine: GradientEngine,
     plan: AttributionPlan,
     curvatures: Sequence[SegmentCurvature | None],
@@ -180,18 +180,19 @@ def make_scorer(
     members: list[Scorer] = []
     solves: list[SegmentSolve] = []
     checks: list[ScoreCheck] = []
+    scoring = METHODS[method].scoring
     for member, fitted in plan.by_member(curvatures):
-        if method == "representation_similarity":
+        if scoring == "representations":
             blocks = queries.blocks(engine.batch_size)
             found = [representations(engine, queries, member.final, block) for block in blocks]
             sign = -1 if higher_is_better else 1
             members.append(RepresentationScorer(engine, member, torch.cat(found), sign))
             continue
         gradients = query_gradients(engine, member, queries)
-        if method == "trak":
+        if scoring == "projections":
             fit = fit_trak(engine, member, dimension=projection_dimension)
             members.append(TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
-        elif method in ("astra_source", "astra_influence"):
+        elif scoring == "exact solves":
             solved, own = astra_responses(
                 engine, gradients.dense(), member, fitted, settings=solve, report=report
             )

@@ -16,15 +16,20 @@ enters as σ + w (derived; tests hold it against unrolled training):
 - Adam's coupled decay gives P(H + wI), Ĥ + wP, whose diagonal is taken in Ĥ's eigenbasis.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from sourcetrace.core.plan.methods import Method
 from sourcetrace.core.training.optimizer_settings import OptimizerName
+
+if TYPE_CHECKING:  # tensors bring their functions along: reading a method's name needs no torch
+    from torch import Tensor
+
+_TINY = 1.2e-38
+"""Smallest normal number of float32."""
 
 INFLUENCE_DAMPING = 0.1
 """λ of the influence function, as a share of the mean corrected eigenvalue."""
@@ -42,7 +47,7 @@ def segment_response(eigenvalues: Tensor, *, step_mass: float) -> Tensor:
     x = step_mass * eigenvalues
     flat = x == 0
     # expm1: 1 - exp(-x) rounds to 0 for tiny x.
-    ratio = -torch.expm1(-x) / x.masked_fill(flat, 1.0)
+    ratio = -(-x).expm1() / x.masked_fill(flat, 1.0)
     return step_mass * ratio.masked_fill(flat, 1.0)
 
 
@@ -51,7 +56,7 @@ def propagation(eigenvalues: Tensor, *, step_mass: float) -> Tensor:
 
     Source: Bae et al. 2024, propagation.
     """
-    return torch.exp(-step_mass * eigenvalues)
+    return (-step_mass * eigenvalues).exp()
 
 
 @dataclass(frozen=True)
@@ -75,63 +80,70 @@ class SegmentFilter:
     solve_damping: Callable[[Tensor], Tensor | float] | None = None
 
 
-def follows_training(method: Method) -> bool:
-    """Return whether a method's filters are those of the optimiser's steps, P̄ included.
+@dataclass(frozen=True)
+class FilterSettings:
+    """What a method makes a segment's filter of.
 
-    TracIn is the published sum of learning rate · ⟨∇f, ∇ℓ⟩, whatever the optimiser: a plain
-    yardstick to compare with. The others know no training at all.
-    """
-    return method in ("source", "scaled_source", "fast_source", "astra_source")
-
-
-def segment_filter(
-    method: Method,
-    *,
-    step_mass: float,
-    weight_decay: float,
-    damping: float | None = None,
-    optimizer: OptimizerName = "SGD",
-) -> SegmentFilter:
-    """Return the filter of one segment.
-
-    Args:
-        method: Name of the method.
+    Attributes:
         step_mass: τ of the segment.
-        weight_decay: w; it shifts the curvature of `source`.
-        damping: λ of `influence`; by default `INFLUENCE_DAMPING` of the mean eigenvalue.
+        weight_decay: w.
         optimizer: Whose weight decay it is.
+        damping: λ of influence functions; None for `INFLUENCE_DAMPING` of the mean eigenvalue.
     """
-    if follows_training(method):
-        coupled = optimizer == "Adam"
-        shift = 0.0 if coupled else weight_decay
-        return SegmentFilter(
-            lambda sigma: segment_response(sigma + shift, step_mass=step_mass),
-            lambda sigma: propagation(sigma + shift, step_mass=step_mass),
-            uses_curvature=True,
-            coupled_decay=weight_decay if coupled else 0.0,
-            solve_damping=(lambda _: 1 / step_mass + shift if step_mass else math.inf)
-            if method == "astra_source"
-            else None,
-        )
-    if method in ("influence", "astra_influence"):
-        return SegmentFilter(
-            lambda sigma: 1 / (sigma + _damping(sigma, damping)),
-            torch.ones_like,
-            uses_curvature=True,
-            solve_damping=(lambda sigma: _damping(sigma, damping))
-            if method == "astra_influence"
-            else None,
-        )
-    mass = step_mass if method == "tracin" else 1.0
+
+    step_mass: float
+    weight_decay: float
+    optimizer: OptimizerName = "SGD"
+    damping: float | None = None
+
+
+def training_filter(settings: FilterSettings) -> SegmentFilter:
+    """Return Source's F_r and F_S."""
+    mass, coupled = settings.step_mass, settings.optimizer == "Adam"
+    shift = 0.0 if coupled else settings.weight_decay
     return SegmentFilter(
-        lambda sigma: torch.full_like(sigma, mass), torch.ones_like, uses_curvature=False
+        lambda sigma: segment_response(sigma + shift, step_mass=mass),
+        lambda sigma: propagation(sigma + shift, step_mass=mass),
+        uses_curvature=True,
+        coupled_decay=settings.weight_decay if coupled else 0.0,
     )
+
+
+def solved_training_filter(settings: FilterSettings) -> SegmentFilter:
+    """Return Source's filter with F_r(H) replaced by a solve with λ = 1/τ."""
+    mass = settings.step_mass
+    found = training_filter(settings)
+    shift = settings.weight_decay - found.coupled_decay
+    return replace(found, solve_damping=lambda _: 1 / mass + shift if mass else math.inf)
+
+
+def damped_inverse(settings: FilterSettings) -> SegmentFilter:
+    """Return the influence function's 1 / (σ + λ)."""
+    return SegmentFilter(
+        lambda sigma: 1 / (sigma + _damping(sigma, settings.damping)),
+        _ones,
+        uses_curvature=True,
+    )
+
+
+def solved_inverse(settings: FilterSettings) -> SegmentFilter:
+    """Return the influence function's filter, replaced by a solve with the same λ."""
+    return replace(
+        damped_inverse(settings), solve_damping=lambda sigma: _damping(sigma, settings.damping)
+    )
+
+
+def constant(mass: float) -> SegmentFilter:
+    """Return F_r = `mass` and F_S = 1."""
+    return SegmentFilter(lambda sigma: mass * _ones(sigma), _ones, uses_curvature=False)
+
+
+def _ones(eigenvalues: Tensor) -> Tensor:
+    return eigenvalues.new_ones(eigenvalues.shape)
 
 
 def _damping(eigenvalues: Tensor, damping: float | None) -> float | Tensor:
     return (
         # A dead layer's eigenvalues are all 0; its gradients too, so any damping will do.
-        (INFLUENCE_DAMPING * eigenvalues.mean()).clamp(min=torch.finfo(eigenvalues.dtype).tiny)
-        if damping is None
-        else damping
+        (INFLUENCE_DAMPING * eigenvalues.mean()).clamp(min=_TINY) if damping is None else damping
     )

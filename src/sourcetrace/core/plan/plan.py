@@ -19,8 +19,8 @@ from torch import Tensor
 from sourcetrace.core.layers import Layer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint, within
 from sourcetrace.core.model.examples import Block
-from sourcetrace.core.plan.filters import SegmentFilter, follows_training, segment_filter
-from sourcetrace.core.plan.methods import Method
+from sourcetrace.core.plan.filters import SegmentFilter
+from sourcetrace.core.plan.methods import METHODS, segment_filter
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
@@ -99,7 +99,7 @@ class AttributionPlan:
 
 
 def make_plan(
-    method: Method,
+    method: str,
     segments: Sequence[Segment],
     stage_examples: Mapping[str, Tensor],
     *,
@@ -149,7 +149,7 @@ def make_plan(
 
 
 def _member(
-    method: Method,
+    method: str,
     segments: Sequence[Segment],
     stage_examples: Mapping[str, Tensor],
     *,
@@ -162,7 +162,8 @@ def _member(
     everything = torch.arange(examples)
     last = segments[-1]
     final_id = last.checkpoints[-1]
-    pooled = not (follows_training(method) or method == "tracin")
+    evaluates = METHODS[method].evaluates
+    pooled = evaluates == "final checkpoint"
     final_stage = everything if pooled else stage_examples[last.stage]
 
     def point(checkpoints: tuple[str, ...], own: Tensor) -> EvaluationPoint:
@@ -177,7 +178,7 @@ def _member(
         own = everything if pooled else stage_examples[segment.stage]
         if pooled:
             groups: list[tuple[str, ...]] = [(final_id,)]
-        elif method == "fast_source":
+        elif evaluates == "mean weights":
             groups = [segment.checkpoints]
         else:
             groups = [(checkpoint,) for checkpoint in segment.checkpoints]

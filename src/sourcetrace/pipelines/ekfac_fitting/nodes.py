@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
@@ -90,7 +91,7 @@ def fit_curvature(
                         ),
                     )
                 )
-        if attribution.method == "scaled_source":
+        if METHODS[attribution.method].scales_curvature:
             with engine.work.counted("scaled curvature", units=1):
                 walked = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.formats import format_bytes, format_noun
@@ -174,7 +175,7 @@ def _plan_costs(
             policy, "computed again by each later stage"
         ),
     )
-    solves = attribution.method in ("astra_source", "astra_influence")
+    solves = METHODS[attribution.method].scoring == "exact solves"
     cost = estimate_cost(
         engine,
         plan,

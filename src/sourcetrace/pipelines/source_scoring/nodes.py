@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import (
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 
     from sourcetrace.core.engine.gradient_engine import GradientEngine
     from sourcetrace.core.methods.score import BlockScores
-    from sourcetrace.core.plan.methods import Method
     from sourcetrace.core.plan.plan import AttributionPlan
     from sourcetrace.tasks import Task
 else:  # Kedro reads annotations; torch is imported when the node runs.
-    AttributionPlan = BlockScores = GradientEngine = Method = Task = Tensor = Any
+    AttributionPlan = BlockScores = GradientEngine = Task = Tensor = Any
 
 logger = logging.getLogger(__name__)
 
@@ -178,9 +178,9 @@ def draw_suspects(
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _counted_preparation(engine: GradientEngine, method: Method) -> AbstractContextManager[None]:
+def _counted_preparation(engine: GradientEngine, method: str) -> AbstractContextManager[None]:
     """Count what preparing the queries takes, but for long solves, which count themselves."""
-    if method in ("astra_source", "astra_influence"):
+    if METHODS[method].scoring == "exact solves":
         return nullcontext()
     return engine.work.counted("responses", units=1)
 
