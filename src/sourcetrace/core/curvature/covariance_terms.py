@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sourcetrace.core.gradients.per_example import tied_gradient
 from sourcetrace.core.gradients.positions import Positions, TiedPositions
-from sourcetrace.core.layers import Layer
 from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.core.layers.layer import Layer
 
 MAXIMUM_FACTOR = 16384
 """The widest side whose covariance is formed: 2 GiB in float64."""
@@ -127,7 +127,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class _Diagonal:
     """The diagonal of a sum that has nothing beside it, [groups, D]."""
 
     values: Tensor
@@ -140,15 +140,15 @@ class Diagonal:
         return Plain("diagonal", *self.values.shape)
 
     @classmethod
-    def joined(cls, parts: Sequence["Diagonal"]) -> "Diagonal":
+    def joined(cls, parts: Sequence["_Diagonal"]) -> "_Diagonal":
         """Return their sum."""
         return cls(torch.stack([one.values for one in parts]).sum(0))
 
-    def owned(self) -> "Diagonal":
+    def owned(self) -> "_Diagonal":
         """Return it: it is a sum already."""
         return self
 
-    def halves(self) -> list["Diagonal"]:
+    def halves(self) -> list["_Diagonal"]:
         """Return it alone: it is a sum already."""
         return [self]
 
@@ -195,7 +195,7 @@ class CovarianceTerms:
         without = (inputs < 0)[:, None, :, None]
         gradients = sampled_output_gradients.masked_fill(without, 0)
         found = torch.bincount(inputs[inputs >= 0].flatten(), minlength=layer.inputs)
-        return cls(Diagonal(found.to(gradients.dtype).unsqueeze(0)), _rows_of(gradients), count)
+        return cls(_Diagonal(found.to(gradients.dtype).unsqueeze(0)), _rows_of(gradients), count)
 
 
 def _rows_of(values: Positions) -> Rows:

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sourcetrace.core.gradients.capture import per_example_loss
-from sourcetrace.core.layers import Layer
 from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.objective import Objective
 from sourcetrace.errors import InputError

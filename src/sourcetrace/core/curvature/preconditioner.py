@@ -23,7 +23,7 @@ from torch import Tensor
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.indexed import IndexedGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
-from sourcetrace.core.layers import Layer
+from sourcetrace.core.layers.layer import Layer
 
 _ITERATIONS = 200
 """Bound on the power iteration; a positive matrix near rank one needs a few."""

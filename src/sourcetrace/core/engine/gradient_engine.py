@@ -29,7 +29,7 @@ from sourcetrace.core.engine.passes import (
 )
 from sourcetrace.core.gradients.kept import Cache, key_of, of_kind, to_tensors
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
-from sourcetrace.core.layers import Coverage
+from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.machine.work import Work
 from sourcetrace.core.model.dropout import dropout_mask

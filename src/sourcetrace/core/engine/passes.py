@@ -16,8 +16,8 @@ from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients.capture import capture_forward, per_example_loss
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.gradients.positions import Positions
-from sourcetrace.core.layers import Layer
 from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.work import Work
 from sourcetrace.core.model.objective import ExampleGenerator, Objective
 

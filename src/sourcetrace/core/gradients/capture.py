@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from sourcetrace.core.gradients.per_example import LayerGradient, per_example_gradient
 from sourcetrace.core.gradients.positions import Positions, TiedPositions, join_positions
 from sourcetrace.core.gradients.recording import recording
-from sourcetrace.core.layers import Layer, Site
 from sourcetrace.core.layers.calls import Call, Recording
 from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.core.layers.layer import Layer, Site
 from sourcetrace.errors import InputError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.gradients.per_example import LayerGradient, from_tensors
-from sourcetrace.core.layers import Coverage
+from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
 

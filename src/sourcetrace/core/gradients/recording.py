@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.attention_calls import attention_calls
-from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.layers.attention import attention_calls, without_fused_kernels
 from sourcetrace.core.layers.calls import Call, Recording, note_call
 from sourcetrace.core.layers.layer import Layer, Site
 from sourcetrace.core.layers.rehearsal import first_argument

@@ -12,6 +12,7 @@ from torch import nn
 
 from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.coverage import Coverage, Unattributed
+from sourcetrace.core.layers.kinds.registry import layer_type
 from sourcetrace.core.layers.layer import Layer, Site, join_names
 from sourcetrace.core.layers.rehearsal import (
     Rehearsal,
@@ -20,7 +21,7 @@ from sourcetrace.core.layers.rehearsal import (
     refuse_without_gradient,
     rehearse,
 )
-from sourcetrace.core.layers.slots import Offer, Slot, offered
+from sourcetrace.core.layers.slots import Offer, Slot
 from sourcetrace.errors import InputError
 
 
@@ -124,7 +125,7 @@ def _offers(model: nn.Module) -> Iterable[tuple[str, nn.Module, Offer]]:
         elif id(module) in inside:
             yield name, module, Offer(reason=inside[id(module)])
         elif next(module.parameters(recurse=False), None) is not None:
-            yield name, module, offered(name, module)
+            yield name, module, _offered(name, module)
 
 
 def _reason(use: _Use, rehearsal: Rehearsal) -> str:
@@ -211,3 +212,29 @@ def _bias_layer(use: _Use, sites: dict[int, Site]) -> Layer:
         weight=None,
         bias=use.names[0],
     )
+
+
+def _offered(name: str, module: nn.Module) -> Offer:
+    """Return what a module with parameters of its own offers."""
+    own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
+    kind = layer_type(module)
+    if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
+        return Offer(reason=f"{type(module).__name__} is not supported")
+    if reason := kind.refusal(module):
+        return Offer(reason=reason)
+    weight, bias = own["weight"], own.get("bias")
+    groups = kind.groups(module)
+    # A normalisation's groups may spread over several dimensions of its weight.
+    outputs = weight.shape[1] if kind.transposed else max(1, weight.shape[0] // groups)
+    slot = Slot(
+        name=name,
+        site=Site(name, kind),
+        weight=weight,
+        groups=groups,
+        outputs=outputs,
+        inputs=weight.numel() // (groups * outputs),
+        transposed=kind.transposed,
+        bias=bias,
+        bias_groups=groups,
+    )
+    return Offer((slot,))

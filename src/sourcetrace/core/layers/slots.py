@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sourcetrace.core.layers.kinds.registry import layer_type
 from sourcetrace.core.layers.layer import Site
 
 
@@ -44,29 +43,3 @@ class Offer:
 
     slots: tuple[Slot, ...] = ()
     reason: str = ""
-
-
-def offered(name: str, module: nn.Module) -> Offer:
-    """Return what a module with parameters of its own offers."""
-    own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    kind = layer_type(module)
-    if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
-        return Offer(reason=f"{type(module).__name__} is not supported")
-    if reason := kind.refusal(module):
-        return Offer(reason=reason)
-    weight, bias = own["weight"], own.get("bias")
-    groups = kind.groups(module)
-    # A normalisation's groups may spread over several dimensions of its weight.
-    outputs = weight.shape[1] if kind.transposed else max(1, weight.shape[0] // groups)
-    slot = Slot(
-        name=name,
-        site=Site(name, kind),
-        weight=weight,
-        groups=groups,
-        outputs=outputs,
-        inputs=weight.numel() // (groups * outputs),
-        transposed=kind.transposed,
-        bias=bias,
-        bias_groups=groups,
-    )
-    return Offer((slot,))

@@ -18,7 +18,7 @@ Operator = Callable[[Vectors], Vectors]
 
 
 @dataclass(frozen=True)
-class Solution:
+class _Solution:
     """What the iteration found.
 
     Attributes:
@@ -40,7 +40,7 @@ def conjugate_gradients(
     tolerance: float,
     max_iterations: int,
     report: Callable[[int, float], None] | None = None,
-) -> Solution:
+) -> _Solution:
     """Solve from x = 0 on, until every residual is small enough.
 
     The first step is the preconditioner's answer times the factor that suits it best, so that a
@@ -92,7 +92,7 @@ def conjugate_gradients(
         active[rows] = bent & (residuals[rows] > tolerance)
     if report is not None and bool(active.any()):
         report(max_iterations, float(residuals.max()))
-    return Solution(solution, residuals, iterations)
+    return _Solution(solution, residuals, iterations)
 
 
 def _products(one: Vectors, other: Vectors) -> Tensor:

@@ -15,7 +15,7 @@ from sourcetrace.core.engine.gradient_engine import Extraction, GradientEngine
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
-from sourcetrace.core.layers import Layer
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.multiplications import eigendecomposition
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -124,13 +124,13 @@ def estimate_cost(
         stages += [
             StageCost(
                 "eigendecompositions",
-                segments * sum(eigenbasis_multiplications(layer) for layer in layers),
+                segments * sum(_eigenbasis_multiplications(layer) for layer in layers),
                 segments * itemsize * sum(_basis_numbers(layer) for layer in layers),
             ),
             StageCost(
                 "corrected_eigenvalues",
                 fitted
-                * sum(corrected_multiplications(one, probe.sampled[one.name]) for one in layers),
+                * sum(_corrected_multiplications(one, probe.sampled[one.name]) for one in layers),
                 segments * itemsize * parameters,
             ),
         ]
@@ -148,7 +148,7 @@ def estimate_cost(
         StageCost(
             "self_influence",
             sum(
-                self_influence_multiplications(one, probe.gradients[one.name], plan)
+                _self_influence_multiplications(one, probe.gradients[one.name], plan)
                 for one in layers
             ),
             0,
@@ -162,21 +162,21 @@ def estimate_cost(
     )
 
 
-def eigenbasis_multiplications(layer: Layer) -> int:
+def _eigenbasis_multiplications(layer: Layer) -> int:
     """Return those of both sides' eigenvectors; a diagonal side has none to find."""
     inputs, outputs = _sides(layer)
     return layer.groups * (eigendecomposition(inputs) + eigendecomposition(outputs))
 
 
-def corrected_multiplications(layer: Layer, gradient: LayerGradient) -> int:
+def _corrected_multiplications(layer: Layer, gradient: LayerGradient) -> int:
     """Return those of one example's squared gradient in the eigenbasis, as torch counts them."""
-    total = rotation_multiplications(layer, gradient)
+    total = _rotation_multiplications(layer, gradient)
     if isinstance(gradient, FactoredGradient):
         total += gradient.terms * layer.size
     return total
 
 
-def rotation_multiplications(layer: Layer, gradient: LayerGradient) -> int:
+def _rotation_multiplications(layer: Layer, gradient: LayerGradient) -> int:
     """Return those of taking one example's gradient to the eigenbasis."""
     inputs, outputs = _sides(layer)
     if isinstance(gradient, FactoredGradient):
@@ -186,11 +186,11 @@ def rotation_multiplications(layer: Layer, gradient: LayerGradient) -> int:
     return gradient.indices.shape[1] * outputs**2
 
 
-def self_influence_multiplications(
+def _self_influence_multiplications(
     layer: Layer, gradient: LayerGradient, plan: AttributionPlan
 ) -> int:
     """Return at most those of the layer over all examples, queries walking as written-out ones."""
-    rotated = rotation_multiplications(layer, gradient) if plan.uses_curvature else 0
+    rotated = _rotation_multiplications(layer, gradient) if plan.uses_curvature else 0
     inputs, outputs = _sides(layer)
     handed_on = layer.size * (inputs + outputs) if plan.uses_curvature else 0
     total = 0

@@ -78,7 +78,7 @@ class FrameScorer:
 
 
 @dataclass(frozen=True)
-class TrakScorer:
+class _TrakScorer:
     """Training gradients at the final weights against the queries' responses."""
 
     engine: GradientEngine
@@ -97,7 +97,7 @@ class TrakScorer:
 
 
 @dataclass(frozen=True)
-class RepresentationScorer:
+class _RepresentationScorer:
     """Cosines with the queries' representations, as removals of what helps.
 
     Attributes:
@@ -186,12 +186,12 @@ def make_scorer(
             blocks = queries.blocks(engine.batch_size)
             found = [representations(engine, queries, member.final, block) for block in blocks]
             sign = -1 if higher_is_better else 1
-            members.append(RepresentationScorer(engine, member, torch.cat(found), sign))
+            members.append(_RepresentationScorer(engine, member, torch.cat(found), sign))
             continue
         gradients = query_gradients(engine, member, queries)
         if scoring == "projections":
             fit = fit_trak(engine, member, dimension=projection_dimension)
-            members.append(TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
+            members.append(_TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
         elif scoring == "exact solves":
             solved, own = astra_responses(
                 engine, gradients.dense(), member, fitted, settings=solve, report=report

@@ -19,7 +19,7 @@ _WHOLE_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """Modules that drop a channel at all its places."""
 
 
-def dropout_modules(model: nn.Module) -> dict[str, nn.Module]:
+def _dropout_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that masks act on, by name.
 
     Raises:
@@ -59,7 +59,7 @@ def dropout_mask(
     handles = []
     try:
         if number:
-            for name, module in dropout_modules(model).items():
+            for name, module in _dropout_modules(model).items():
                 hook = _hook(name, example_seed(seed, f"dropout mask {number}", name), examples)
                 handles.append(module.register_forward_hook(hook))
         yield

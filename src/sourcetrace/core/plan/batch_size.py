@@ -29,7 +29,7 @@ the rest."""
 
 
 @dataclass(frozen=True)
-class BatchChoice:
+class _BatchChoice:
     """A batch size and the reasons for it.
 
     Attributes:
@@ -49,7 +49,7 @@ def choose_batch_size(
     *,
     queries: int,
     free: int | None = None,
-) -> BatchChoice:
+) -> _BatchChoice:
     """Choose the largest power of two that fits, within `SMALLEST` and `LARGEST`.
 
     Args:
@@ -63,7 +63,7 @@ def choose_batch_size(
     fits = int(_SHARE * free) // (_SAFETY * each)
     most = min(LARGEST, fits, len(engine.training) // _BLOCKS)
     power = 1 << max(0, most.bit_length() - 1)
-    return BatchChoice(max(SMALLEST, power), each, free)
+    return _BatchChoice(max(SMALLEST, power), each, free)
 
 
 def bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries: int) -> int:

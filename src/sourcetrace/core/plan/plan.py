@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sourcetrace.core.layers import Layer
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint, within
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.filters import SegmentFilter

@@ -37,7 +37,7 @@ _ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
-class LayerChoice:
+class _LayerChoice:
     """How one layer's scores of one segment are computed.
 
     Attributes:
@@ -71,7 +71,7 @@ class ScoreCheck:
 
     error: float
     tolerance: float
-    choices: tuple[LayerChoice, ...]
+    choices: tuple[_LayerChoice, ...]
     precision: Precision = "float32"
     refused: float | None = None
 
@@ -269,7 +269,7 @@ def _rows(response: Response, rows: Tensor) -> Response:
 
 def _choices(
     responses: Sequence[Mapping[str, Response]], queries: QueryGradients, member: EnsembleMember
-) -> tuple[LayerChoice, ...]:
+) -> tuple[_LayerChoice, ...]:
     found = []
     for segment, planned in zip(responses, member.segments, strict=True):
         for name, response in segment.items():
@@ -287,5 +287,5 @@ def _choices(
                     else "a short sum is cheaper to rotate; products write it out"
                 )
             number = planned.segment.number
-            found.append(LayerChoice(number, name, terms, short, dense, reason))
+            found.append(_LayerChoice(number, name, terms, short, dense, reason))
     return tuple(found)

@@ -9,7 +9,7 @@ import polars as pl
 from sourcetrace.checkpoints.folder import Checkpoint
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers import Coverage
+from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.training.segments import CheckpointRecord, Segment, partition, partition_at
 from sourcetrace.datasets.gradient_cache import GradientCache

@@ -11,7 +11,8 @@ from torch import nn
 from sourcetrace.checkpoints.folder import Checkpoint
 from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.gradients.check import check_gradients
-from sourcetrace.core.layers import Coverage, refuse_compiled
+from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.layers.rehearsal import refuse_compiled
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator

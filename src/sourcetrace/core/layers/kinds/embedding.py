@@ -6,8 +6,7 @@ eigenbasis the identity.
 
 from torch import Tensor, nn
 
-from sourcetrace.core.layers.kinds.linear import rows
-from sourcetrace.core.layers.kinds.types import LayerType
+from sourcetrace.core.layers.kinds.types import LayerType, rows
 
 
 def _indices(module: nn.Embedding, indices: Tensor) -> Tensor:

@@ -1,13 +1,8 @@
 """Linear layers: one block, any number of positions between example and features."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from sourcetrace.core.layers.kinds.types import LayerType
-
-
-def rows(_: nn.Module, values: Tensor) -> Tensor:
-    """Lay out [N, …, D] as [N, 1, S, D]."""
-    return values.reshape(values.shape[0], 1, -1, values.shape[-1])
+from sourcetrace.core.layers.kinds.types import LayerType, rows
 
 
 def _one(_: nn.Module) -> int:
