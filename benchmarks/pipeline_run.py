@@ -27,8 +27,8 @@ from sourcetrace.parameters import (
     GradientParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
 
 COVARIANCES, EIGENDECOMPOSITION, CORRECTED_EIGENVALUES, SCORES = STAGES
 INGEST = "ingest"
@@ -150,7 +150,7 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
         # The decomposition is done when the first block is asked for.
         blocks = _announced(visits(engine, planned.points), CORRECTED_EIGENVALUES, watch)
         fitted.append(fit_segment(engine, planned, covariances, progress=blocks))
-    if setup.method == "scaled_source":
+    if setup.attribution.method == "scaled_source":
         fitted = [scaled for _, scaled in scale_curvature(engine, plan, fitted, setup.queries)]
     watch.stop()
     return fitted

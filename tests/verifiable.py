@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
@@ -141,6 +142,7 @@ def retrain(root, plan, *, workers=2, seeds=1, **arguments):
         train_table=task.train_table(),
         query_table=task.query_table(),
         retrained_outcomes=RetrainedOutcomes(root / "kept"),
+        gradient_cache=GradientCache(root / "cache"),
         gradients=GradientParameters(batch_size=4),
         verification=VerificationParameters(workers=workers, seeds=seeds),
     )

@@ -99,3 +99,29 @@ def test_the_cache_keeps_what_its_policy_says(tmp_path, policy, same_run, later_
     assert later.get("point/0-2") is None
     cache.restart("recompute")
     assert cache.get("point/0-2") is None
+
+
+def test_a_cache_deletes_what_it_made_and_nothing_else(tmp_path):
+    """Its folder may be one in which other things lie, by a slip in a catalog."""
+    cache = GradientCacheDataset(path=str(tmp_path)).load()
+    cache.open("these inputs")
+    cache.restart("disk")
+    cache.put("point/0-2", {"both/layer/inputs": torch.arange(3)})
+    others = [tmp_path / "thesis/chapter.tex", tmp_path / "0123456789abcdef/model.safetensors"]
+    for file in others:
+        file.parent.mkdir()
+        file.write_text("years of work")
+    GradientCacheDataset(path=str(tmp_path)).load().restart("disk")
+    assert sorted(tmp_path.rglob("*.*")) == sorted(others)
+
+
+def test_a_cache_keeps_the_size_of_its_blocks_for_the_same_inputs(tmp_path):
+    cache = GradientCacheDataset(path=str(tmp_path)).load()
+    cache.open("these inputs")
+    assert cache.batch_size is None
+    cache.keep_batch_size(64)
+    cache.restart("memory")
+    later = GradientCacheDataset(path=str(tmp_path)).load()
+    assert later.batch_size == 64
+    later.open("other inputs")
+    assert later.batch_size is None

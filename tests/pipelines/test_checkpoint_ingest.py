@@ -9,8 +9,8 @@ from torch.utils.data import TensorDataset
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.audit_setup import stage_examples
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import seeded

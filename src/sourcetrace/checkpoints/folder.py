@@ -130,7 +130,7 @@ class CheckpointFolder:
         groups = tuple(group.settings for group in training.groups)
         name = file.relative_to(self._folder)
         record = CheckpointRecord(
-            id=name.with_suffix("").as_posix(),
+            id=self.id_of(file),
             step=training.step,
             stage=training.stage or self._stage_of(training.step, file),
             learning_rate=groups[0].learning_rate,
@@ -142,6 +142,10 @@ class CheckpointFolder:
         )
         digest = _digest(file, data)
         return Checkpoint(record, training, name.as_posix(), digest, len(data), state_dict)
+
+    def id_of(self, file: Path) -> str:
+        """Return the id of a file's checkpoint: its name, with the run's before it."""
+        return file.relative_to(self._folder).with_suffix("").as_posix()
 
     @property
     def stage_ends(self) -> dict[str, int]:

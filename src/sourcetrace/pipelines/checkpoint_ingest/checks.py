@@ -17,9 +17,9 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.audit_setup import coverage_of
 from sourcetrace.pipelines.checkpoint_ingest.stages import stage_lists
-from sourcetrace.pipelines.device import pick_device
+from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.set_up import coverage_of
 from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks import ClassificationTask, Task
 

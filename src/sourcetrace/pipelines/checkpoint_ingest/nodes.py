@@ -1,21 +1,35 @@
 """Read every checkpoint and a little of the data, and refuse what will not work."""
 
 import logging
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.audit.identity.data_digest import data_digest, table_digest
+from sourcetrace.audit.identity.example_digests import digest_examples
+from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
+from sourcetrace.core.training.segments import group_step_masses, number_segments
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.manifest import group_rows, place_rows
+from sourcetrace.pipelines.checkpoint_ingest.automatic import (
+    automatic_segments,
+    drift_source,
+    placed_segments,
+)
+from sourcetrace.pipelines.checkpoint_ingest.checks import (
+    check_labels,
+    check_weights,
+    query_table,
+    train_table,
+    try_losses,
+)
+from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
+from sourcetrace.pipelines.shared.manifest import group_rows, place_rows
+from sourcetrace.progress import track
 from sourcetrace.schemas.checkpoints import checkpoint_manifest
-
-if TYPE_CHECKING:
-    from sourcetrace.tasks import Task
-else:  # Kedro reads annotations; torch is imported when the node runs.
-    Task = Any
+from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -39,27 +53,14 @@ def ingest_checkpoints(
     Returns:
         checkpoint_manifest, unattributed_parameters, train_table, query_table.
     """
-    from sourcetrace.core.training.segments import group_step_masses, number_segments
-    from sourcetrace.pipelines.checkpoint_ingest.automatic import (
-        automatic_segments,
-        drift_source,
-        placed_segments,
-    )
-    from sourcetrace.pipelines.checkpoint_ingest.checks import (
-        check_labels,
-        check_weights,
-        query_table,
-        train_table,
-        try_losses,
-    )
-    from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
-
     model = task.build_model()
-    found = []
+    found: list[Checkpoint] = []
     for file in checkpoints.files():
-        checkpoint = checkpoints.load(file)
-        check_weights(checkpoint, model)
-        found.append(checkpoint)
+        # The last one's weights alone are kept.
+        if found:
+            found[-1] = replace(found[-1], state_dict={})
+        found.append(checkpoints.load(file))
+        check_weights(found[-1], model)
     runs = describe_runs(found, checkpoints, model)
     records = [run.records for run in runs]
     partitioned = number_segments(records, lambda one: placed_segments(one, segments))
@@ -77,7 +78,7 @@ def ingest_checkpoints(
         dropout_masks=ensemble.dropout_masks,
     )
     if segments.ends is None and segments.count == "auto":
-        drifting = drift_source(task, found, training, coverage, attribution.device)
+        drifting = drift_source(task, checkpoints, training, coverage, attribution.device)
         partitioned = number_segments(
             records, lambda one: automatic_segments(drifting, one, training)
         )
@@ -155,10 +156,6 @@ def digest_data(
         of the examples, `table` of all columns that the task gives), and example_digests, of every
         training example.
     """
-    from sourcetrace.audit.identity.data_digest import data_digest, table_digest
-    from sourcetrace.audit.identity.example_digests import digest_examples
-    from sourcetrace.progress import track
-
     training, examples = digest_examples(
         task.train_examples(),
         train_table,

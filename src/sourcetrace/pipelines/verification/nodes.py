@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
@@ -88,7 +89,7 @@ def retrain_groups(
     retrained_outcomes: RetrainedOutcomes,
     gradients: GradientParameters,
     verification: VerificationParameters,
-    batch_size: int | None = None,
+    gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
     from sourcetrace.pipelines.verification.retraining import (
@@ -112,7 +113,7 @@ def retrain_groups(
         examples=train_table.height,
         queries=query_table.height,
         folder=retrained_outcomes.folder.absolute(),
-        batch_size=(batch_size or _QUERIES)
+        batch_size=(gradient_cache.batch_size or _QUERIES)
         if gradients.batch_size == "auto"
         else gradients.batch_size,
         threads=max(1, cores // workers),

@@ -39,7 +39,7 @@ def create_pipeline() -> Pipeline:
                     "retrained_outcomes": "retrained_outcomes",
                     "gradients": "params:gradients",
                     "verification": "params:verification",
-                    "batch_size": "batch_size",
+                    "gradient_cache": "gradient_cache",
                 },
                 outputs="verification_outcomes",
                 name="retrain_groups",

@@ -13,12 +13,12 @@ from typing import Any
 
 import polars as pl
 
+from sourcetrace.audit.identity.made_of import code_digest
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.pipelines.verification.worker import Failure, Job, Setting, retrain, start_process
 from sourcetrace.progress import track
-from sourcetrace.tasks.loading import code_digest
 
 logger = logging.getLogger(__name__)
 
