@@ -28,6 +28,7 @@ from sourcetrace.parameters import (
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
 
 COVARIANCES, EIGENDECOMPOSITION, CORRECTED_EIGENVALUES, SCORES = STAGES
@@ -93,11 +94,7 @@ def run_pipeline(
     gradient_cache = GradientCache(cache_folder or Path("unused"))
     gradient_cache.policy = cache
     setup = set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=manifest,
-        train_table=train_table,
-        query_table=query_table,
+        Ingested(task, checkpoints, manifest, train_table, query_table, identity="benchmark"),
         gradient_cache=gradient_cache,
         gradients=GradientParameters(batch_size=batch_size),
         attribution=attribution,

@@ -21,6 +21,7 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
@@ -113,11 +114,7 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     CheckpointManifest.validate(manifest)
     gradients = GradientParameters(cache="memory", batch_size=4)
     setup = set_up_audit(
-        task,
-        checkpoints,
-        manifest,
-        training,
-        queries,
+        Ingested(task, checkpoints, manifest, training, queries, identity="these"),
         GradientCacheDataset(path=str(folder / "../cache")).load(),
         gradients,
         attribution,

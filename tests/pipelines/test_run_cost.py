@@ -1,13 +1,13 @@
 """What a run says of its cost, before and after, and the batch size that all stages share."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sourcetrace.core.plan import batch_size
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, GradientParameters, PrecisionParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
@@ -79,14 +79,6 @@ def test_lower_precisions_say_their_error(inputs, caplog):
     assert not any(name.startswith("precision_error") for name in run(inputs))
 
 
-def test_stages_of_different_precisions_do_not_mix(inputs):
-    *_, covariances, _ = extract_gradients(set_up_audit(**inputs), inputs["gradients"])
-    lower = AttributionParameters(device="cpu", precision=PrecisionParameters(passes="bfloat16"))
-    setup = set_up_audit(**(inputs | {"attribution": lower}))
-    with pytest.raises(InputError, match="gradient_extraction"):
-        fit_curvature(setup, covariances)
-
-
 def test_methods_without_curvature_have_no_fit_to_pay_for(inputs):
     metrics = run(inputs | {"attribution": AttributionParameters(method="tracin", device="cpu")})
     assert "cost.eigendecompositions.multiplications" not in metrics
@@ -127,7 +119,7 @@ def test_runs_of_the_same_audit_keep_the_size_however_much_memory_there_is_then(
     blocks = list(score_examples(again, curvature))
     assert [block[0].height for block in blocks] == [128] * 4 + [88]
     # Of another audit, the size is chosen anew.
-    other = inputs | {"attribution": AttributionParameters(device="cpu", seed=1)}
+    other = inputs | {"ingested": replace(inputs["ingested"], identity="others")}
     assert set_up_audit(**other).engine.batch_size == batch_size.SMALLEST
 
 

@@ -22,6 +22,7 @@ from sourcetrace.parameters import (
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import CheckpointManifest, CurvatureSpectra, QueryInfluence
@@ -106,11 +107,7 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     task = task or Tiny()
     checkpoints, (manifest, _, training, queries) = ingest(folder, task, count)
     return {
-        "task": task,
-        "checkpoints": checkpoints,
-        "checkpoint_manifest": manifest,
-        "train_table": training,
-        "query_table": queries,
+        "ingested": Ingested(task, checkpoints, manifest, training, queries, identity="these"),
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
         "attribution": AttributionParameters(method=method, device="cpu"),
@@ -146,7 +143,7 @@ def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
     inputs = inputs_of(tmp_path, tmp_path / "run")
     (roots,) = set_up_audit(**inputs).preconditioners()
     assert roots.keys() == {"0", "2", "3"}
-    assert inputs["checkpoint_manifest"]["optimizer"].to_list() == ["AdamW"] * 3
+    assert inputs["ingested"].manifest["optimizer"].to_list() == ["AdamW"] * 3
     # With one checkpoint the mean is the checkpoint's own.
     one = inputs_of(tmp_path, tmp_path / "run", count=3)
     *_, last = set_up_audit(**one).preconditioners()
@@ -317,7 +314,7 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
     _, (scaled, scaled_spectra, metrics) = fitted(inputs)
     scales = {name for name in metrics if name.startswith("curvature_scale")}
     assert scales == {"curvature_scale_segment_1", "curvature_scale_segment_2"}
-    for number, (before, after) in enumerate(zip(plain.value, scaled.value, strict=True), start=1):
+    for number, (before, after) in enumerate(zip(plain, scaled, strict=True), start=1):
         scale = metrics[f"curvature_scale_segment_{number}"]["value"]
         assert scale != 1
         for name, block in before.items():
@@ -328,7 +325,7 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
                 assert row["eigenvalues"] == eigenvalues.numel()
                 assert row["trace"] == pytest.approx(float(eigenvalues.sum()), rel=1e-5)
                 assert row["quantiles"][-1] == float(eigenvalues.max())
-    assert CurvatureSpectra.validate(spectra).height == sum(map(len, plain.value))
+    assert CurvatureSpectra.validate(spectra).height == sum(map(len, plain))
 
 
 def test_stages_as_names_and_as_lists_of_one_give_the_same_bytes(tmp_path):

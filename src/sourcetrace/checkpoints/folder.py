@@ -101,10 +101,7 @@ class CheckpointFolder:
         Raises:
             InputError: If there are no checkpoints.
         """
-        found = dict(known or {}) or {
-            file.relative_to(self._folder).as_posix(): _digest(file, file.read_bytes())
-            for file in self.files()
-        }
+        found = dict(known or {}) or self.file_digests()
         for name in [name for name in found if name.endswith(".safetensors")]:
             sidecar = self._path_of(name).with_suffix(".json")
             if sidecar.exists():
@@ -112,6 +109,17 @@ class CheckpointFolder:
                     sidecar.read_bytes()
                 ).hexdigest()
         return found
+
+    def file_digests(self) -> dict[str, str]:
+        """Return name -> SHA-256 of every checkpoint file, as the manifest has it.
+
+        Raises:
+            InputError: If there are no checkpoints.
+        """
+        return {
+            file.relative_to(self._folder).as_posix(): _digest(file, file.read_bytes())
+            for file in self.files()
+        }
 
     def load(self, file: Path) -> Checkpoint:
         """Read one checkpoint.

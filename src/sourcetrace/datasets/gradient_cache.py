@@ -79,7 +79,9 @@ class GradientCache:
         if kept is not None:
             return kept
         file = self._file(key)
-        return read_tensors(file) if file.exists() else None
+        if not file.exists():
+            return None
+        return read_tensors(file, sealed=f"{self._identity}\0{key}")
 
     def put(self, key: str, tensors: "Mapping[str, Tensor]") -> None:
         """Keep the tensors as the policy says."""
@@ -87,7 +89,7 @@ class GradientCache:
             # As they would come back from disk: contiguous, and no view into a larger batch.
             self._memory[key] = {name: tensor.contiguous() for name, tensor in tensors.items()}
         elif self.policy == "disk":
-            write_tensors(self._file(key), tensors)
+            write_tensors(self._file(key), tensors, sealed=f"{self._identity}\0{key}")
 
     def _file(self, key: str) -> Path:
         # Hashed: a checkpoint's name may hold what a file's name may not.

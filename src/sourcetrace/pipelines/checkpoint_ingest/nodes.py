@@ -9,6 +9,7 @@ import polars as pl
 
 from sourcetrace.audit.identity.data_digest import data_digest, table_digest
 from sourcetrace.audit.identity.example_digests import digest_examples
+from sourcetrace.audit.identity.made_of import checkpoints_part, data_part
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.training.segments import group_step_masses, number_segments
 from sourcetrace.formats import format_noun
@@ -26,6 +27,7 @@ from sourcetrace.pipelines.checkpoint_ingest.checks import (
     try_losses,
 )
 from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
+from sourcetrace.pipelines.shared.inputs import remember_data
 from sourcetrace.pipelines.shared.manifest import group_rows, place_rows
 from sourcetrace.progress import track
 from sourcetrace.schemas.checkpoints import checkpoint_manifest
@@ -144,6 +146,38 @@ def ingest_checkpoints(
     for run in runs:
         warn_of_filled_rates(run)
     return manifest, left_out, training, queries
+
+
+def ingest(
+    checkpoints: CheckpointFolder,
+    task: Task,
+    segments: SegmentParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+) -> tuple[
+    dict[str, str],
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    dict[str, dict[str, Any]],
+    pl.DataFrame,
+]:
+    """Check everything, then say what the audit is made of.
+
+    Returns:
+        audit_identity, which is to be saved before the others, because they carry it; what
+        `ingest_checkpoints` returns; what `digest_data` returns.
+    """
+    tables = ingest_checkpoints(checkpoints, task, segments, attribution, ensemble)
+    manifest, _, training, queries = tables
+    digests, examples = digest_data(task, training, queries)
+    remember_data(task, digests)
+    identity = {
+        "data": data_part(digests),
+        "checkpoints": checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
+    }
+    return identity, *tables, digests, examples
 
 
 def digest_data(

@@ -16,7 +16,6 @@ from sourcetrace.core.methods.precision_check import curvature_error
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.progress import track
@@ -25,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 def fit_curvature(
-    audit_setup: AuditSetup, covariances: StageResult[dict[str, Any]]
-) -> tuple[StageResult[list[Any]], pl.DataFrame, dict[str, Any]]:
+    audit_setup: AuditSetup, covariances: dict[str, Any]
+) -> tuple[list[Any], pl.DataFrame, dict[str, Any]]:
     """Return the curvature of every segment, none where the method needs none.
 
     Returns:
@@ -35,8 +34,7 @@ def fit_curvature(
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
     if not plan.uses_curvature:
-        return StageResult(setup.identity, []), _spectra([], []), {}
-    sums = covariances.of(setup.identity, stage="gradient_extraction")
+        return [], _spectra([], []), {}
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
     segments: list[Any] = []
@@ -53,7 +51,7 @@ def fit_curvature(
                     fit_segment(
                         engine,
                         planned,
-                        sums,
+                        covariances,
                         preconditioners=roots,
                         progress=track(
                             found, f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
@@ -71,7 +69,7 @@ def fit_curvature(
         )
     numbers = [planned.segment.number for planned in plan.segments]
     if not walked:
-        return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics
+        return segments, _spectra(numbers, segments), metrics
     # A run's segments come once for every dropout mask, under the same number.
     scales: dict[int, list[float]] = {}
     for planned, (scale, _) in zip(plan.segments, walked, strict=True):
@@ -85,7 +83,7 @@ def fit_curvature(
         )
         metrics[f"curvature_scale_segment_{number}"] = {"value": mean, "step": 0}
     segments = [scaled for _, scaled in walked]
-    return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics
+    return segments, _spectra(numbers, segments), metrics
 
 
 def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl.DataFrame:

@@ -18,7 +18,6 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import GradientParameters
@@ -34,7 +33,7 @@ _GIB = 2**30
 
 def extract_gradients(
     audit_setup: AuditSetup, gradients: GradientParameters
-) -> tuple[pl.DataFrame, pl.DataFrame, StageResult[dict[str, Any]], dict[str, Any]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint.
 
     Returns:
@@ -89,7 +88,7 @@ def extract_gradients(
     return (
         average_signals(pl.concat(tables), by=["checkpoint_id", "example_id"]).select(columns),
         average_signals(pl.concat(query_rows), by=["example_id"]).select(query_columns),
-        StageResult(setup.identity, covariances),
+        covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
 

@@ -3,14 +3,14 @@
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
-from sourcetrace.pipelines.shared.set_up import set_up_node
+from sourcetrace.pipelines.shared.set_up import set_up_nodes
 
 
 def create_pipeline() -> Pipeline:
     """Return the stage."""
     return Pipeline(
         [
-            set_up_node(),
+            *set_up_nodes(),
             node(
                 extract_gradients,
                 inputs={"audit_setup": "audit_setup", "gradients": "params:gradients"},

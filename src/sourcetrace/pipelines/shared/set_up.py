@@ -1,11 +1,9 @@
 """The set-up of an audit: the plan, and the gradients it needs, made once a run.
 
-Every numerical stage's pipeline contains the node; Kedro joins identical nodes, so a run of several
+Every numerical stage's pipeline contains the nodes; Kedro joins identical ones, so a run of several
 stages sets up once.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +32,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.manifest import record_of
 from sourcetrace.tasks import Task
 
@@ -53,7 +52,6 @@ class AuditSetup:
         checkpoints: The folder of checkpoints.
         manifest: What the ingest wrote of them.
         attribution: The method and its settings.
-        identity: Digest of all that a stage's result depends on.
     """
 
     task: Task
@@ -64,7 +62,6 @@ class AuditSetup:
     checkpoints: CheckpointFolder
     manifest: pl.DataFrame
     attribution: AttributionParameters
-    identity: str
 
     def preconditioners(self) -> Iterator[dict[str, torch.Tensor]]:
         """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
@@ -91,11 +88,7 @@ class AuditSetup:
 
 
 def set_up_audit(
-    task: Task,
-    checkpoints: CheckpointFolder,
-    checkpoint_manifest: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
+    ingested: Ingested,
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
@@ -106,11 +99,13 @@ def set_up_audit(
     Where `gradients.batch_size` is `auto`, the size that an earlier run of the same audit chose
     stands: gradients on disk are kept by batch.
     """
+    task, checkpoints, manifest = ingested.task, ingested.checkpoints, ingested.manifest
+    train_table, query_table = ingested.train_table, ingested.query_table
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
-    segments = segments_of(checkpoint_manifest)
+    segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments)
     plan = make_plan(
         attribution.method,
@@ -121,7 +116,7 @@ def set_up_audit(
         layers=coverage.layers,
         dropout_masks=ensemble.dropout_masks,
     )
-    files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
+    files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
     engine = GradientEngine(
         model=model,
         objective=task,
@@ -134,24 +129,8 @@ def set_up_audit(
         device=device,
         precision=attribution.precision.passes,
     )
-    settings = [
-        f"{type(task).__module__}.{type(task).__qualname__}",
-        checkpoint_manifest.drop("bytes", "attributed_share").sort("checkpoint_id").to_dicts(),
-        attribution.method,
-        attribution.seed,
-        ensemble.dropout_masks,
-        device.type,
-        attribution.precision.passes,
-        attribution.precision.curvature,
-        sorted(trained_parameters(segments)),
-        train_table.hash_rows(seed=0).to_list(),
-        # The only method whose curvature depends on what is asked.
-        query_table.hash_rows(seed=0).to_list()
-        if METHODS[attribution.method].scales_curvature
-        else [],
-    ]
-    identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    gradient_cache.open(identity)
+    # On another device the same gradients differ by their rounding.
+    gradient_cache.open(f"{ingested.identity} {device.type}")
     if gradients.batch_size != "auto":
         engine.batch_size = gradients.batch_size
     else:
@@ -159,35 +138,39 @@ def set_up_audit(
         engine.batch_size = kept or _chosen_batch_size(engine, plan, queries)
         gradient_cache.keep_batch_size(engine.batch_size)
     return AuditSetup(
-        task,
-        plan,
-        engine,
-        queries,
-        gradient_cache,
-        checkpoints,
-        checkpoint_manifest,
-        attribution,
-        identity,
+        task, plan, engine, queries, gradient_cache, checkpoints, manifest, attribution
     )
 
 
-def set_up_node() -> Node:
-    """Return the node; the same in every stage."""
-    names = (
+def set_up_nodes() -> list[Node]:
+    """Return the nodes, the same in every stage: the inputs are checked, then all is set up."""
+    inputs = (
         "task",
         "checkpoints",
         "checkpoint_manifest",
         "train_table",
         "query_table",
-        "gradient_cache",
+        "audit_identity",
     )
     groups = ("gradients", "attribution", "ensemble")
-    return node(
-        set_up_audit,
-        inputs={name: name for name in names} | {name: f"params:{name}" for name in groups},
-        outputs="audit_setup",
-        name="set_up_audit",
-    )
+    return [
+        node(
+            check_inputs,
+            inputs={name: name for name in inputs},
+            outputs="ingested",
+            name="check_inputs",
+        ),
+        node(
+            set_up_audit,
+            inputs={
+                "ingested": "ingested",
+                "gradient_cache": "gradient_cache",
+                **{name: f"params:{name}" for name in groups},
+            },
+            outputs="audit_setup",
+            name="set_up_audit",
+        ),
+    ]
 
 
 def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:

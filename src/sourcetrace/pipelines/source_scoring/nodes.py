@@ -23,7 +23,6 @@ from sourcetrace.core.statistics.uncertainty import (
     standard_error_of_mean,
     standard_error_of_sum,
 )
-from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.accounting import report_work
 from sourcetrace.pipelines.shared.set_up import AuditSetup
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_examples(
-    audit_setup: AuditSetup, curvature: StageResult[list[Any]]
+    audit_setup: AuditSetup, curvature: list[Any]
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]]:
     """Score a block of training examples at a time.
 
@@ -46,8 +45,7 @@ def score_examples(
     setup, task, attribution = audit_setup, audit_setup.task, audit_setup.attribution
     engine, plan = setup.engine, setup.plan
     curvatures: list[Any] = [
-        {name: block.to(engine.device) for name, block in segment.items()}
-        for segment in curvature.of(setup.identity, stage="ekfac_fitting")
+        {name: block.to(engine.device) for name, block in segment.items()} for segment in curvature
     ]
     curvatures = curvatures or [None] * len(plan.segments)
     count = len(plan.segments)

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.shared.set_up import set_up_node
+from sourcetrace.pipelines.shared.set_up import set_up_nodes
 from sourcetrace.pipelines.source_scoring.nodes import draw_suspects, score_examples
 
 
@@ -10,7 +10,7 @@ def create_pipeline() -> Pipeline:
     """Return the stage."""
     return Pipeline(
         [
-            set_up_node(),
+            *set_up_nodes(),
             node(
                 score_examples,
                 inputs={"audit_setup": "audit_setup", "curvature": "curvature"},
@@ -20,6 +20,13 @@ def create_pipeline() -> Pipeline:
                     "self_influence",
                     "segment_contributions",
                     "solve_metrics",
+                ],
+                # Written block by block: they are complete when the node is.
+                confirms=[
+                    "attribution_scores",
+                    "query_influence",
+                    "self_influence",
+                    "segment_contributions",
                 ],
                 name="score_examples",
             ),
