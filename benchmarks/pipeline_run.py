@@ -94,7 +94,7 @@ def run_pipeline(
     gradient_cache = GradientCache(cache_folder or Path("unused"))
     gradient_cache.policy = cache
     setup = set_up_audit(
-        Ingested(task, checkpoints, manifest, train_table, query_table, identity="benchmark"),
+        Ingested(task, checkpoints, manifest, train_table, query_table, "", identity="benchmark"),
         gradient_cache=gradient_cache,
         gradients=GradientParameters(batch_size=batch_size),
         attribution=attribution,

@@ -114,7 +114,7 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     CheckpointManifest.validate(manifest)
     gradients = GradientParameters(cache="memory", batch_size=4)
     setup = set_up_audit(
-        Ingested(task, checkpoints, manifest, training, queries, identity="these"),
+        Ingested(task, checkpoints, manifest, training, queries, data="", identity="these"),
         GradientCacheDataset(path=str(folder / "../cache")).load(),
         gradients,
         attribution,

@@ -107,7 +107,9 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     task = task or Tiny()
     checkpoints, (manifest, _, training, queries) = ingest(folder, task, count)
     return {
-        "ingested": Ingested(task, checkpoints, manifest, training, queries, identity="these"),
+        "ingested": Ingested(
+            task, checkpoints, manifest, training, queries, data="", identity="these"
+        ),
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
         "attribution": AttributionParameters(method=method, device="cpu"),

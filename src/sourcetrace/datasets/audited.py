@@ -117,6 +117,11 @@ class AuditedDataset(AbstractDataset[Any, Any]):
     def _check(self) -> None:
         """Refuse what is not what the stage wrote, or was made of something else."""
         if not self._exists():
+            if self._identity is not None and not self._identity.exists():
+                raise InputError(
+                    f"Nothing was audited yet: there is no {self._filepath}. Run `kedro run "
+                    "--pipelines audit` first."
+                )
             raise self._refusal(f"There is no {self._filepath}")
         try:
             content = json.loads(self._record.read_text(encoding="utf-8"))

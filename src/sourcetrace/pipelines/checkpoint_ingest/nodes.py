@@ -20,6 +20,7 @@ from sourcetrace.pipelines.checkpoint_ingest.automatic import (
     placed_segments,
 )
 from sourcetrace.pipelines.checkpoint_ingest.checks import (
+    LabelCheck,
     check_labels,
     check_weights,
     query_table,
@@ -183,24 +184,29 @@ def ingest(
 def digest_data(
     task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
 ) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
-    """Digest `training` and `queries`, reading each once.
+    """Digest `training` and `queries`, reading each once; refuse labels in another order.
 
     Returns:
         data_digests, with the digest, the number of examples and the columns of each (`digest` is
         of the examples, `table` of all columns that the task gives), and example_digests, of every
         training example.
     """
+    checks = [LabelCheck(task, train_table, "train"), LabelCheck(task, query_table, "query")]
     training, examples = digest_examples(
         task.train_examples(),
         train_table,
         progress=partial(track, description="Reading training data"),
         inputs_of=getattr(task, "inputs_of", None),
+        each=checks[0].see,
     )
     queries = data_digest(
         task.query_examples(),
         query_table,
         progress=partial(track, description="Reading queries"),
+        each=checks[1].see,
     )
+    for check in checks:
+        check.check()
     return {
         name: {
             "digest": digest,

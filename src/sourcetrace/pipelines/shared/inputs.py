@@ -6,6 +6,8 @@ from functools import partial
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import node
+from kedro.pipeline.node import Node
 
 from sourcetrace.audit.identity.data_digest import data_digest, table_digest
 from sourcetrace.audit.identity.made_of import MadeOf, checkpoints_part, data_part
@@ -28,6 +30,7 @@ class Ingested:
         manifest: A row a checkpoint.
         train_table: A row a training example.
         query_table: A row a query.
+        data: Digest of the training data and the queries.
         identity: Digest of all that gradients and curvature depend on.
     """
 
@@ -36,7 +39,19 @@ class Ingested:
     manifest: pl.DataFrame
     train_table: pl.DataFrame
     query_table: pl.DataFrame
+    data: str
     identity: str
+
+
+def check_inputs_node() -> Node:
+    """Return the node; the same in every pipeline that reads the inputs again."""
+    inputs = ("task", "checkpoints", "checkpoint_manifest", "train_table", "query_table")
+    return node(
+        check_inputs,
+        inputs={name: name for name in (*inputs, "audit_identity")},
+        outputs="ingested",
+        name="check_inputs",
+    )
 
 
 def check_inputs(
@@ -73,6 +88,7 @@ def check_inputs(
         checkpoint_manifest,
         train_table,
         query_table,
+        audit_identity.data,
         audit_identity.digest_for("gradient_extraction"),
     )
 

@@ -32,7 +32,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
-from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs_node
 from sourcetrace.pipelines.shared.manifest import record_of
 from sourcetrace.tasks import Task
 
@@ -144,22 +144,9 @@ def set_up_audit(
 
 def set_up_nodes() -> list[Node]:
     """Return the nodes, the same in every stage: the inputs are checked, then all is set up."""
-    inputs = (
-        "task",
-        "checkpoints",
-        "checkpoint_manifest",
-        "train_table",
-        "query_table",
-        "audit_identity",
-    )
     groups = ("gradients", "attribution", "ensemble")
     return [
-        node(
-            check_inputs,
-            inputs={name: name for name in inputs},
-            outputs="ingested",
-            name="check_inputs",
-        ),
+        check_inputs_node(),
         node(
             set_up_audit,
             inputs={
