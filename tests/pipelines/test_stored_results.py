@@ -120,6 +120,10 @@ AUDITED = {
 }
 
 
+BYTES_ALONE = {name for name, entry in AUDITED.items() if "identity" not in entry}
+"""What may be of an earlier audit, and says of which."""
+
+
 @cache
 def defaults():
     files = sorted((REPOSITORY / "conf/base").glob("parameters*.yml"))
@@ -209,6 +213,10 @@ def audits(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         write_inputs(folder, **written)
         run(folder, create_audit() if name == "this" else numbers, **arguments)
+        with inside(folder):
+            catalog = catalog_of()
+            for entry in sorted(BYTES_ALONE):  # empty, as before a verification
+                catalog.save(entry, catalog.load(entry))
         made[name] = folder
     return made
 
@@ -317,8 +325,15 @@ def test_the_results_that_other_stages_read_are_all_checked():
     assert set(AUDITED) - set(readers()) == {"attribution_scores"}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", sorted(set(AUDITED) - {"attribution_scores"}))
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        (name, fault)
+        for name in sorted(set(AUDITED) - {"attribution_scores"})
+        for fault in FAULTS
+        if name not in BYTES_ALONE or fault not in SAID
+    ],
+)
 def test_a_result_with_a_fault_is_refused_by_its_first_reader(audits, broken, name, fault):
     path = path_of(name)
     others = {name: folder for name, folder in audits.items() if name != "this"}

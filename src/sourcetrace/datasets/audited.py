@@ -107,7 +107,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
             partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def _load(self) -> Any:
-        if self._identity is not None or self._exists():
+        if self._identity is not None or self._exists() or self._record.exists():
             self._check()
         try:
             return self._dataset.load()
@@ -155,8 +155,13 @@ class AuditedDataset(AbstractDataset[Any, Any]):
 
     def _refusal(self, what: str) -> InputError:
         return InputError(
-            f"{what}. Run `kedro run --pipelines {self._stage}` and the stages after it again, or "
-            "the whole audit, `kedro run --pipelines audit`."
+            f"{what}. Run `kedro run --pipelines {self._stage}`"
+            + (
+                " again."
+                if self._identity is None
+                else " and the stages after it again, or the whole audit, `kedro run --pipelines "
+                "audit`."
+            )
         )
 
     @property

@@ -246,7 +246,7 @@ def _code_part() -> str:
         content.update(f"{file.relative_to(package).as_posix()}\0".encode())
         content.update(hashlib.sha256(file.read_bytes()).digest())
     try:
-        torch = version("torch")
+        torch = version("torch").split("+", maxsplit=1)[0]  # without its build
     except PackageNotFoundError:
         torch = ""
     return digest_of([__version__, torch, content.hexdigest()])
