@@ -27,8 +27,9 @@ from sourcetrace.parameters import (
     GradientParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.audit_setup import AuditSetup, set_up_audit
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
 
 COVARIANCES, EIGENDECOMPOSITION, CORRECTED_EIGENVALUES, SCORES = STAGES
 INGEST = "ingest"
@@ -93,11 +94,7 @@ def run_pipeline(
     gradient_cache = GradientCache(cache_folder or Path("unused"))
     gradient_cache.policy = cache
     setup = set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=manifest,
-        train_table=train_table,
-        query_table=query_table,
+        Ingested(task, checkpoints, manifest, train_table, query_table, "", identity="benchmark"),
         gradient_cache=gradient_cache,
         gradients=GradientParameters(batch_size=batch_size),
         attribution=attribution,
@@ -150,7 +147,7 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
         # The decomposition is done when the first block is asked for.
         blocks = _announced(visits(engine, planned.points), CORRECTED_EIGENVALUES, watch)
         fitted.append(fit_segment(engine, planned, covariances, progress=blocks))
-    if setup.method == "scaled_source":
+    if setup.attribution.method == "scaled_source":
         fitted = [scaled for _, scaled in scale_curvature(engine, plan, fitted, setup.queries)]
     watch.stop()
     return fitted

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
+from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.verification.nodes import retrain_groups
 from sourcetrace.tasks import ClassificationTask
 
@@ -127,20 +129,25 @@ def signals(task):
     )
 
 
+def ingested_of(task, **changes):
+    """Return a task's inputs as the ingest describes them."""
+    given = {"data": "its data", "identity": "", **changes}
+    return Ingested(task, None, None, task.train_table(), task.query_table(), **given)
+
+
 def retrain(root, plan, *, workers=2, seeds=1, **arguments):
     """Retrain a plan's groups; trainings are noted in root/trained, outcomes kept in root/kept."""
     (root / "trained").mkdir(exist_ok=True)
     arguments = {"folder": str(root / "trained"), **arguments}
     task = CountingTask(**arguments)
     return retrain_groups(
-        task=task,
+        ingested=ingested_of(task),
         task_parameters=TaskParameters.model_validate(
             {"class": "tests.verifiable.CountingTask", "arguments": arguments}
         ),
         verification_plan=plan,
-        train_table=task.train_table(),
-        query_table=task.query_table(),
         retrained_outcomes=RetrainedOutcomes(root / "kept"),
+        gradient_cache=GradientCache(root / "cache"),
         gradients=GradientParameters(batch_size=4),
         verification=VerificationParameters(workers=workers, seeds=seeds),
     )

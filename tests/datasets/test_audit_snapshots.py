@@ -6,6 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from sourcetrace import files
 from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
 from sourcetrace.audit.comparison.summary import AuditPoint
 from sourcetrace.datasets import AuditSnapshotsDataset
@@ -121,7 +122,7 @@ def test_a_killed_audit_leaves_none_and_the_earlier_ones_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(pl.DataFrame, "write_parquet", die(pl.DataFrame.write_parquet))
-        patch.setattr(module.os, "replace", die(module.os.replace))
+        patch.setattr(files.os, "replace", die(files.os.replace))
         patch.setattr(module.Path, "write_text", die(module.Path.write_text))
         for one in ("c", "b"):
             done = 0

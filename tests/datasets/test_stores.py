@@ -16,7 +16,6 @@ from sourcetrace.datasets import (
     GradientCacheDataset,
     ShardedParquetDataset,
 )
-from sourcetrace.datasets.stage_result import StageResult
 from sourcetrace.errors import InputError
 
 
@@ -45,10 +44,8 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
     adaptive = replace(block(), preconditioner=torch.rand(1, 3, 2))
     segments[-1]["adaptive"] = adaptive
     dataset = CurvatureDataset(filepath=str(tmp_path / "curvature.safetensors"))
-    dataset.save(StageResult("this run", segments))
-    with pytest.raises(InputError, match="ekfac_fitting left behind was computed with other"):
-        dataset.load().of("another run", stage="ekfac_fitting")
-    loaded = dataset.load().of("this run", stage="ekfac_fitting")
+    dataset.save(segments)
+    loaded = dataset.load()
     for before, after in zip(segments, loaded, strict=True):
         assert after.keys() == before.keys()
         for name, expected in before.items():
@@ -63,8 +60,8 @@ def test_curvature_comes_back_for_layers_with_any_name(tmp_path):
 def test_a_basis_that_is_the_identity_comes_back_as_such(tmp_path, basis):
     dataset = CurvatureDataset(filepath=str(tmp_path / "curvature.safetensors"))
     block = CurvatureBlock(basis, torch.rand(1, 3, 2))
-    dataset.save(StageResult("this run", [{"embedding": block}]))
-    (loaded,) = dataset.load().of("this run", stage="ekfac_fitting")
+    dataset.save([{"embedding": block}])
+    (loaded,) = dataset.load()
     assert loaded["embedding"].basis.inputs is None
     assert (loaded["embedding"].basis.outputs is None) == (basis.outputs is None)
     gradients = torch.rand(4, 1, 3, 2)
@@ -76,8 +73,8 @@ def test_covariances_come_back(tmp_path, shape):
     name = "run0/step_1#mask2"
     sums = {name: {"a.b": CovarianceSums(torch.rand(shape), torch.rand(1, 3, 3), 7)}}
     dataset = CovariancesDataset(filepath=str(tmp_path / "covariances.safetensors"))
-    dataset.save(StageResult("this run", sums))
-    loaded = dataset.load().of("this run", stage="gradient_extraction")[name]["a.b"]
+    dataset.save(sums)
+    loaded = dataset.load()[name]["a.b"]
     assert loaded.examples == 7
     assert torch.equal(loaded.activation, sums[name]["a.b"].activation)
 
@@ -99,3 +96,47 @@ def test_the_cache_keeps_what_its_policy_says(tmp_path, policy, same_run, later_
     assert later.get("point/0-2") is None
     cache.restart("recompute")
     assert cache.get("point/0-2") is None
+
+
+def test_a_block_on_disk_that_is_not_the_one_written_is_refused(tmp_path):
+    cache = GradientCacheDataset(path=str(tmp_path)).load()
+    cache.open("these inputs")
+    cache.restart("disk")
+    for number in range(2):
+        cache.put(f"point/{number}", {"layer": torch.full((40,), float(number))})
+    one, other = sorted(tmp_path.rglob("*.safetensors"))
+    good, exchanged = one.read_bytes(), other.read_bytes()
+    flipped = bytearray(good)
+    flipped[-1] ^= 1
+    for bad in (bytes(flipped), good[:-8], exchanged):
+        one.write_bytes(bad)
+        with pytest.raises(InputError, match=rf"{one.name} is damaged.*gradient_extraction"):
+            [cache.get(f"point/{number}") for number in range(2)]
+    one.write_bytes(good)
+    assert cache.get("point/1")["layer"][0] == 1
+
+
+def test_a_cache_deletes_what_it_made_and_nothing_else(tmp_path):
+    """Its folder may be one in which other things lie, by a slip in a catalog."""
+    cache = GradientCacheDataset(path=str(tmp_path)).load()
+    cache.open("these inputs")
+    cache.restart("disk")
+    cache.put("point/0-2", {"both/layer/inputs": torch.arange(3)})
+    others = [tmp_path / "thesis/chapter.tex", tmp_path / "0123456789abcdef/model.safetensors"]
+    for file in others:
+        file.parent.mkdir()
+        file.write_text("years of work")
+    GradientCacheDataset(path=str(tmp_path)).load().restart("disk")
+    assert sorted(tmp_path.rglob("*.*")) == sorted(others)
+
+
+def test_a_cache_keeps_the_size_of_its_blocks_for_the_same_inputs(tmp_path):
+    cache = GradientCacheDataset(path=str(tmp_path)).load()
+    cache.open("these inputs")
+    assert cache.batch_size is None
+    cache.keep_batch_size(64)
+    cache.restart("memory")
+    later = GradientCacheDataset(path=str(tmp_path)).load()
+    assert later.batch_size == 64
+    later.open("other inputs")
+    assert later.batch_size is None

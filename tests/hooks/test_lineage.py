@@ -13,13 +13,13 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.audit.identity.audit_key import key_parts, limits_part
+from sourcetrace.audit.identity.made_of import code_digest
 from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.hooks import lineage as lineage_hook
 from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.namespace import AuditNames
 from sourcetrace.pipelines.audit import create_audit
-from sourcetrace.tasks.loading import code_digest
 from sourcetrace.tracking.history.audit_log import read_audits
 from sourcetrace.tracking.lineage.record import AuditRecord, ModelReference
 from tests.tracking.records import audit_record

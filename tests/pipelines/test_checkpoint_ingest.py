@@ -9,8 +9,8 @@ from torch.utils.data import TensorDataset
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.audit_setup import stage_examples
-from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.nodes import digest_data, ingest_checkpoints
+from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import seeded
@@ -278,3 +278,17 @@ def test_segments_end_where_they_are_told_to(tmp_path):
     assert manifest["segment"].to_list() == [1, 2, 2, 3]
     with pytest.raises(InputError, match=r"segments\.ends names step 25"):
         ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), *more)
+
+
+def test_a_table_in_another_order_than_the_data_set_is_refused():
+    task = Tiny()
+    task.more = {"label": ["0", "1", "2", "0", "1", "2"]}
+    queries = task.query_table().with_columns(label=pl.lit(None, dtype=pl.String))
+    digest_data(task, task.train_table(), queries)
+    with pytest.raises(InputError, match=r"train_table\(\): the label.* in 4 of 6 .*'e0'.*order"):
+        digest_data(task, task.train_table().with_columns(pl.col("label").reverse()), queries)
+    task.label_names = ["cat", "dog", "bird"]
+    named = task.train_table().with_columns(label=pl.Series(["cat", "dog", "bird"] * 2))
+    digest_data(task, named, queries)
+    with pytest.raises(InputError, match="'dog' in the table, 'cat' in the data set"):
+        digest_data(task, named.with_columns(pl.lit("dog").alias("label")), queries)

@@ -21,7 +21,9 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
-from sourcetrace.pipelines.signals import average_signals
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import (
     CheckpointManifest,
@@ -110,23 +112,20 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
         checkpoints, task, SegmentParameters(count=count), attribution, ensemble
     )
     CheckpointManifest.validate(manifest)
-    inputs = {
-        "task": task,
-        "checkpoints": checkpoints,
-        "checkpoint_manifest": manifest,
-        "train_table": training,
-        "query_table": queries,
-        "gradient_cache": GradientCacheDataset(path=str(folder / "../cache")).load(),
-        "gradients": GradientParameters(cache="memory", batch_size=4),
-        "attribution": attribution,
-        "ensemble": ensemble,
-    }
-    signals, query_signals, covariances, _ = extract_gradients(**inputs)
+    gradients = GradientParameters(cache="memory", batch_size=4)
+    setup = set_up_audit(
+        Ingested(task, checkpoints, manifest, training, queries, data="", identity="these"),
+        GradientCacheDataset(path=str(folder / "../cache")).load(),
+        gradients,
+        attribution,
+        ensemble,
+    )
+    signals, query_signals, covariances, _ = extract_gradients(setup, gradients)
     ExampleSignals.validate(signals)
-    curvature, spectra, _ = fit_curvature(covariances=covariances, **inputs)
+    curvature, spectra, _ = fit_curvature(setup, covariances)
     # Under several dropout masks, too, a row a segment and layer.
     CurvatureSpectra.validate(spectra)
-    blocks = zip(*score_examples(curvature=curvature, **inputs), strict=True)
+    blocks = zip(*score_examples(setup, curvature), strict=True)
     scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
     SegmentContributions.validate(contributions)
     reviewed, _ = list_for_review(

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from sourcetrace.core.plan import batch_size
-from sourcetrace.errors import InputError
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import AttributionParameters, GradientParameters, PrecisionParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
-from sourcetrace.pipelines.gradient_extraction.nodes import choose_batch_size, extract_gradients
+from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from tests.pipelines.test_training import Tiny, inputs_of, train
 
@@ -25,9 +26,10 @@ def inputs(tmp_path):
 
 def run(inputs):
     """Run the numerical stages and return all metrics, as MLflow gets them."""
-    *_, covariances, extracted = extract_gradients(**inputs)
-    curvature, _, fitted = fit_curvature(covariances=covariances, **inputs)
-    blocks = list(score_examples(curvature=curvature, **inputs))
+    setup = set_up_audit(**inputs)
+    *_, covariances, extracted = extract_gradients(setup, inputs["gradients"])
+    curvature, _, fitted = fit_curvature(setup, covariances)
+    blocks = list(score_examples(setup, curvature))
     assert not any(block[-1] for block in blocks[1:-1])
     return extracted | fitted | {k: v for block in blocks for k, v in block[-1].items()}
 
@@ -77,13 +79,6 @@ def test_lower_precisions_say_their_error(inputs, caplog):
     assert not any(name.startswith("precision_error") for name in run(inputs))
 
 
-def test_stages_of_different_precisions_do_not_mix(inputs):
-    *_, covariances, _ = extract_gradients(**inputs)
-    lower = AttributionParameters(device="cpu", precision=PrecisionParameters(passes="bfloat16"))
-    with pytest.raises(InputError, match="gradient_extraction"):
-        fit_curvature(covariances=covariances, **(inputs | {"attribution": lower}))
-
-
 def test_methods_without_curvature_have_no_fit_to_pay_for(inputs):
     metrics = run(inputs | {"attribution": AttributionParameters(method="tracin", device="cpu")})
     assert "cost.eigendecompositions.multiplications" not in metrics
@@ -110,30 +105,28 @@ class Many(Tiny):
         return torch.utils.data.TensorDataset(self.inputs[600:602], self.labels[600:602])
 
 
-def test_later_stages_keep_the_size_however_much_memory_there_is_then(
+def test_runs_of_the_same_audit_keep_the_size_however_much_memory_there_is_then(
     inputs, tmp_path, monkeypatch
 ):
     inputs = inputs_of(tmp_path, tmp_path / "run", task=Many())
-    size = choose_batch_size(**inputs)
-    assert size == 128  # four blocks at least
-    *_, covariances, _ = extract_gradients(**inputs, batch_size=size)
+    setup = set_up_audit(**inputs)
+    assert setup.engine.batch_size == 128  # four blocks at least
+    *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
     monkeypatch.setattr(batch_size, "free_memory", lambda _: 0)
-    curvature, _, _ = fit_curvature(covariances=covariances, **inputs, batch_size=size)
-    blocks = list(score_examples(curvature=curvature, **inputs, batch_size=size))
+    # As a later run does, of the last stages alone.
+    again = set_up_audit(**(inputs | {"gradient_cache": GradientCache(tmp_path / "cache")}))
+    curvature, _, _ = fit_curvature(again, covariances)
+    blocks = list(score_examples(again, curvature))
     assert [block[0].height for block in blocks] == [128] * 4 + [88]
-    # Chosen now, it would be another, and what the stages left is refused.
-    assert choose_batch_size(**inputs) == batch_size.SMALLEST
-    with pytest.raises(InputError, match="Run gradient_extraction and the stages after it"):
-        fit_curvature(covariances=covariances, **inputs)
+    # Of another audit, the size is chosen anew.
+    other = inputs | {"ingested": replace(inputs["ingested"], identity="others")}
+    assert set_up_audit(**other).engine.batch_size == batch_size.SMALLEST
 
 
 def test_a_number_is_taken_as_it_is(inputs):
     given = inputs | {"gradients": GradientParameters(cache="memory", batch_size=5)}
-    assert choose_batch_size(**given) == 5
-    *_, covariances, _ = extract_gradients(**given, batch_size=5)
-    other = given | {"gradients": GradientParameters(cache="memory", batch_size=3)}
-    with pytest.raises(InputError, match=r"gradients\.batch_size"):
-        fit_curvature(covariances=covariances, **other, batch_size=5)
+    assert set_up_audit(**given).engine.batch_size == 5
+    assert inputs["gradient_cache"].batch_size is None
 
 
 def test_a_size_that_is_no_size_is_refused():
@@ -141,11 +134,3 @@ def test_a_size_that_is_no_size_is_refused():
         GradientParameters(batch_size="all")
     with pytest.raises(ValueError, match="batch_size"):
         GradientParameters(batch_size=0)
-
-
-def test_the_choice_is_all_that_memory_decides(inputs):
-    """Results with the stored size are those of the same number in the parameters."""
-    explicit = inputs | {"gradients": GradientParameters(cache="memory", batch_size=16)}
-    *_, stored, _ = extract_gradients(**inputs, batch_size=16)
-    *_, given, _ = extract_gradients(**explicit)
-    assert replace(stored, value=None) == replace(given, value=None)

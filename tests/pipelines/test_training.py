@@ -19,10 +19,11 @@ from sourcetrace.parameters import (
     GradientParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import CheckpointManifest, CurvatureSpectra, QueryInfluence
 from sourcetrace.tasks import ClassificationTask
@@ -106,11 +107,9 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     task = task or Tiny()
     checkpoints, (manifest, _, training, queries) = ingest(folder, task, count)
     return {
-        "task": task,
-        "checkpoints": checkpoints,
-        "checkpoint_manifest": manifest,
-        "train_table": training,
-        "query_table": queries,
+        "ingested": Ingested(
+            task, checkpoints, manifest, training, queries, data="", identity="these"
+        ),
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
         "attribution": AttributionParameters(method=method, device="cpu"),
@@ -118,12 +117,17 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     }
 
 
+def fitted(inputs):
+    """Run the stages up to the curvature; return the set-up and what the last of them gave."""
+    setup = set_up_audit(**inputs)
+    *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
+    return setup, fit_curvature(setup, covariances)
+
+
 def scored(tmp_path, folder, **settings):
     """Run the numerical stages; return attribution_scores and query_influence."""
-    inputs = inputs_of(tmp_path, folder, **settings)
-    *_, covariances, _ = extract_gradients(**inputs)
-    curvature, _, _ = fit_curvature(covariances=covariances, **inputs)
-    blocks = list(score_examples(curvature=curvature, **inputs))
+    setup, (curvature, *_) = fitted(inputs_of(tmp_path, folder, **settings))
+    blocks = list(score_examples(setup, curvature))
     return pl.concat([block[0] for block in blocks]), pl.concat([block[1] for block in blocks])
 
 
@@ -139,13 +143,12 @@ def adamw(model):
 def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
     state, _ = train(tmp_path / "run", adamw)
     inputs = inputs_of(tmp_path, tmp_path / "run")
-    setup = set_up_audit(**inputs)
-    (roots,) = preconditioners(inputs["checkpoints"], inputs["checkpoint_manifest"], setup)
+    (roots,) = set_up_audit(**inputs).preconditioners()
     assert roots.keys() == {"0", "2", "3"}
-    assert inputs["checkpoint_manifest"]["optimizer"].to_list() == ["AdamW"] * 3
+    assert inputs["ingested"].manifest["optimizer"].to_list() == ["AdamW"] * 3
     # With one checkpoint the mean is the checkpoint's own.
     one = inputs_of(tmp_path, tmp_path / "run", count=3)
-    *_, last = preconditioners(one["checkpoints"], one["checkpoint_manifest"], set_up_audit(**one))
+    *_, last = set_up_audit(**one).preconditioners()
     moment = state["state"][4]["exp_avg_sq"]
     expected = 1 / ((moment / (1 - 0.999**30)).sqrt() + 1e-8)
     torch.testing.assert_close(last["3"][0, :, :-1].square(), expected)
@@ -157,9 +160,7 @@ def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
 def test_methods_that_follow_no_steps_take_no_preconditioner(tmp_path, method):
     train(tmp_path / "run", adamw)
     inputs = inputs_of(tmp_path, tmp_path / "run", method=method)
-    setup = set_up_audit(**inputs)
-    found = preconditioners(inputs["checkpoints"], inputs["checkpoint_manifest"], setup)
-    assert list(found) == [{}]
+    assert list(set_up_audit(**inputs).preconditioners()) == [{}]
 
 
 def test_safetensors_with_second_moments_give_the_same_scores(tmp_path):
@@ -309,15 +310,13 @@ def test_a_stages_steps_behind_its_last_checkpoint_are_its_own(tmp_path):
 def test_a_measured_scale_is_logged_and_used(tmp_path):
     train(tmp_path / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
     inputs = inputs_of(tmp_path, tmp_path / "run", method="source", count=2)
-    *_, covariances, _ = extract_gradients(**inputs)
-    plain, spectra, nothing = fit_curvature(covariances=covariances, **inputs)
+    _, (plain, spectra, nothing) = fitted(inputs)
     assert not any(name.startswith("curvature_scale") for name in nothing)
     inputs = inputs_of(tmp_path, tmp_path / "run", method="scaled_source", count=2)
-    *_, covariances, _ = extract_gradients(**inputs)
-    scaled, scaled_spectra, metrics = fit_curvature(covariances=covariances, **inputs)
+    _, (scaled, scaled_spectra, metrics) = fitted(inputs)
     scales = {name for name in metrics if name.startswith("curvature_scale")}
     assert scales == {"curvature_scale_segment_1", "curvature_scale_segment_2"}
-    for number, (before, after) in enumerate(zip(plain.value, scaled.value, strict=True), start=1):
+    for number, (before, after) in enumerate(zip(plain, scaled, strict=True), start=1):
         scale = metrics[f"curvature_scale_segment_{number}"]["value"]
         assert scale != 1
         for name, block in before.items():
@@ -328,7 +327,7 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
                 assert row["eigenvalues"] == eigenvalues.numel()
                 assert row["trace"] == pytest.approx(float(eigenvalues.sum()), rel=1e-5)
                 assert row["quantiles"][-1] == float(eigenvalues.max())
-    assert CurvatureSpectra.validate(spectra).height == sum(map(len, plain.value))
+    assert CurvatureSpectra.validate(spectra).height == sum(map(len, plain))
 
 
 def test_stages_as_names_and_as_lists_of_one_give_the_same_bytes(tmp_path):

@@ -33,7 +33,15 @@ from sourcetrace.schemas import (
     VerificationSummary,
 )
 from tests.reporting.content import page_content
-from tests.verifiable import EXAMPLES, QUERIES, CountingTask, exact_scores, signals, write_scores
+from tests.verifiable import (
+    EXAMPLES,
+    QUERIES,
+    CountingTask,
+    exact_scores,
+    ingested_of,
+    signals,
+    write_scores,
+)
 
 SMALL = VerificationParameters(subsets=8, seeds=2, removal_queries=2, removal_sizes=[0.1, 5])
 
@@ -279,16 +287,14 @@ def test_trust_belongs_to_the_scores_that_were_verified(audited, tmp_path):
 def test_a_retraining_is_known_by_everything_that_decides_it(tmp_path):
     task = CountingTask(str(tmp_path))
     parameters = TaskParameters.model_validate({"class": "tests.verifiable.CountingTask"})
-    tables = (task.train_table(), task.query_table())
-    base = fingerprint(parameters, task, *tables)
-    assert base == fingerprint(parameters, CountingTask("elsewhere"), *tables)
+    base = fingerprint(parameters, ingested_of(task))
+    assert base == fingerprint(parameters, ingested_of(CountingTask("elsewhere")))
     changed = parameters.model_copy(update={"arguments": {"pause": 1.0}})
-    relabelled = tables[0].with_columns(label=pl.lit("0"))
     task.recipe = {"epochs": 3}
     others = {
-        fingerprint(changed, task, *tables),
-        fingerprint(parameters, task, *tables),
-        fingerprint(parameters, CountingTask(""), relabelled, tables[1]),
+        fingerprint(changed, ingested_of(task)),
+        fingerprint(parameters, ingested_of(task)),
+        fingerprint(parameters, ingested_of(CountingTask(""), data="other data")),
     }
     assert len(others | {base}) == 4
     plan = pl.DataFrame(

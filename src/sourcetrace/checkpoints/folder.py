@@ -101,10 +101,7 @@ class CheckpointFolder:
         Raises:
             InputError: If there are no checkpoints.
         """
-        found = dict(known or {}) or {
-            file.relative_to(self._folder).as_posix(): _digest(file, file.read_bytes())
-            for file in self.files()
-        }
+        found = dict(known or {}) or self.file_digests()
         for name in [name for name in found if name.endswith(".safetensors")]:
             sidecar = self._path_of(name).with_suffix(".json")
             if sidecar.exists():
@@ -112,6 +109,17 @@ class CheckpointFolder:
                     sidecar.read_bytes()
                 ).hexdigest()
         return found
+
+    def file_digests(self) -> dict[str, str]:
+        """Return name -> SHA-256 of every checkpoint file, as the manifest has it.
+
+        Raises:
+            InputError: If there are no checkpoints.
+        """
+        return {
+            file.relative_to(self._folder).as_posix(): _digest(file, file.read_bytes())
+            for file in self.files()
+        }
 
     def load(self, file: Path) -> Checkpoint:
         """Read one checkpoint.
@@ -130,7 +138,7 @@ class CheckpointFolder:
         groups = tuple(group.settings for group in training.groups)
         name = file.relative_to(self._folder)
         record = CheckpointRecord(
-            id=name.with_suffix("").as_posix(),
+            id=self.id_of(file),
             step=training.step,
             stage=training.stage or self._stage_of(training.step, file),
             learning_rate=groups[0].learning_rate,
@@ -142,6 +150,10 @@ class CheckpointFolder:
         )
         digest = _digest(file, data)
         return Checkpoint(record, training, name.as_posix(), digest, len(data), state_dict)
+
+    def id_of(self, file: Path) -> str:
+        """Return the id of a file's checkpoint: its name, with the run's before it."""
+        return file.relative_to(self._folder).with_suffix("").as_posix()
 
     @property
     def stage_ends(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ whenever it runs anything, a report from existing tables too.
 
 from sourcetrace.datasets.audit_log import AuditLogDataset
 from sourcetrace.datasets.audit_snapshots import AuditSnapshotsDataset
+from sourcetrace.datasets.audited import AuditedDataset, AuditIdentityDataset
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.datasets.code_revision import CodeRevisionDataset
 from sourcetrace.datasets.covariances import CovariancesDataset
@@ -19,8 +20,10 @@ from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
 from sourcetrace.datasets.task import TaskDataset
 
 __all__ = [
+    "AuditIdentityDataset",
     "AuditLogDataset",
     "AuditSnapshotsDataset",
+    "AuditedDataset",
     "CheckpointsDataset",
     "CodeRevisionDataset",
     "CovariancesDataset",

@@ -5,17 +5,13 @@ A folder with checkpoints in its sub-folders only holds several training runs, o
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.io import AbstractDataset
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
-
-if TYPE_CHECKING:
-    pass
-
 
 _MARKER = ".saved-by-sourcetrace"
 """File in a folder whose checkpoints may be replaced."""
@@ -66,8 +62,9 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], Checkpoint
         written = set()
         for checkpoint in data:
             target = self._path / f"step_{checkpoint['step']:06d}.pt"
-            with replacing(target) as partial:
-                torch.save(dict(checkpoint), partial)
+            # Into an open file: a path's name, here the process's number, would be in the bytes.
+            with replacing(target) as partial, partial.open("wb") as file:
+                torch.save(dict(checkpoint), file)
             written.add(target)
         for old in set(self._path.glob("*.pt")) - written:
             old.unlink()

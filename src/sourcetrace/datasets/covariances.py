@@ -7,8 +7,7 @@ from urllib.parse import quote, unquote
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.datasets.tensor_file import read_identity, read_tensors, write_tensors
+from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from sourcetrace.core.curvature.covariance import CovarianceSums
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class CovariancesDataset(AbstractDataset[Any, Any]):
-    """A `StageResult` of point id -> layer name -> `CovarianceSums`.
+    """Point id -> layer name -> `CovarianceSums`.
 
     YAML:
         covariances:
@@ -31,20 +30,20 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str) -> None:
         self._filepath = Path(filepath)
 
-    def _save(self, data: "StageResult[Covariances]") -> None:
+    def _save(self, data: "Covariances") -> None:
         import torch
 
         tensors = {}
-        for point, layers in data.value.items():
+        for point, layers in data.items():
             for layer, sums in layers.items():
                 # A point's name has a slash of its own where there are several runs.
                 key = f"{quote(point, safe='')}/{layer}"
                 tensors[f"{key}/activation"] = sums.activation
                 tensors[f"{key}/pseudo_gradient"] = sums.pseudo_gradient
                 tensors[f"{key}/examples"] = torch.tensor(sums.examples)
-        write_tensors(self._filepath, tensors, identity=data.identity)
+        write_tensors(self._filepath, tensors)
 
-    def _load(self) -> "StageResult[Covariances]":
+    def _load(self) -> "Covariances":
         from sourcetrace.core.curvature.covariance import CovarianceSums
 
         tensors = read_tensors(self._filepath)
@@ -56,7 +55,7 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
                 tensors[f"{key}/pseudo_gradient"],
                 int(tensors[f"{key}/examples"]),
             )
-        return StageResult(read_identity(self._filepath), result)
+        return result
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.datasets.tensor_file import read_identity, read_tensors, write_tensors
+from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from sourcetrace.core.curvature.blocks import SegmentCurvature
 
 
 class CurvatureDataset(AbstractDataset[Any, Any]):
-    """A `StageResult` of a list of segments, each layer name -> `CurvatureBlock`.
+    """A list of segments, each layer name -> `CurvatureBlock`.
 
     YAML:
         curvature:
@@ -28,9 +27,9 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str) -> None:
         self._filepath = Path(filepath)
 
-    def _save(self, data: "StageResult[Sequence[SegmentCurvature]]") -> None:
+    def _save(self, data: "Sequence[SegmentCurvature]") -> None:
         tensors = {}
-        for number, segment in enumerate(data.value):
+        for number, segment in enumerate(data):
             for layer, block in segment.items():
                 key = f"{number}/{layer}"
                 # A basis that is the identity is left out.
@@ -41,9 +40,9 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
                 tensors[f"{key}/eigenvalues"] = block.eigenvalues
                 if block.preconditioner is not None:
                     tensors[f"{key}/preconditioner"] = block.preconditioner
-        write_tensors(self._filepath, tensors, identity=data.identity)
+        write_tensors(self._filepath, tensors)
 
-    def _load(self) -> "StageResult[Sequence[SegmentCurvature]]":
+    def _load(self) -> "Sequence[SegmentCurvature]":
         from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 
         tensors = read_tensors(self._filepath)
@@ -58,8 +57,7 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
                 basis, tensors[f"{key}/eigenvalues"], tensors.get(f"{key}/preconditioner")
             )
             segments.setdefault(int(number), {})[layer] = block
-        fitted = [segments[number] for number in sorted(segments)]
-        return StageResult(read_identity(self._filepath), fitted)
+        return [segments[number] for number in sorted(segments)]
 
     def _exists(self) -> bool:
         return self._filepath.exists()

@@ -1,7 +1,8 @@
 """Where gradients are kept between the stages: in memory, on disk, or nowhere."""
 
 import hashlib
-import shutil
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -9,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 from kedro.io import AbstractDataset
 
 from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+from sourcetrace.files import read_optional_json, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Policy = Literal["memory", "disk", "recompute"]
+
+_BATCH_SIZE = "batch_size.json"
+_OURS = re.compile(r"[0-9a-f]{32}\.safetensors(\.\d+\.partial)?")
 
 
 class GradientCache:
@@ -42,14 +47,31 @@ class GradientCache:
         self._identity = identity
         self._folder = self._root / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
+    @property
+    def batch_size(self) -> int | None:
+        """Examples a block, as chosen for the inputs that are open; for the last, if none is."""
+        kept = read_optional_json(self._root / _BATCH_SIZE) or {}
+        same = kept.get("identity") == self._identity or not self._identity
+        return kept.get("batch_size") if same else None
+
+    def keep_batch_size(self, batch_size: int) -> None:
+        """Keep the choice for runs to come: other blocks would be of no use to them."""
+        with replacing(self._root / _BATCH_SIZE) as partial:
+            kept = {"identity": self._identity, "batch_size": batch_size}
+            partial.write_text(json.dumps(kept), encoding="utf-8")
+
     def restart(self, policy: Policy) -> None:
         """Forget every block, of earlier inputs too, and keep new ones as `policy` says."""
         self.policy = policy
         self._memory.clear()
-        if self._root.exists():
-            for folder in self._root.iterdir():
-                if folder.is_dir():
-                    shutil.rmtree(folder)
+        # By name: what else lies in the folder is not ours.
+        for folder in self._root.glob("*"):
+            if re.fullmatch("[0-9a-f]{16}", folder.name) and folder.is_dir():
+                for file in folder.iterdir():
+                    if _OURS.fullmatch(file.name):
+                        file.unlink()
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     def get(self, key: str) -> "Mapping[str, Tensor] | None":
         """Return the tensors under `key`, or None if they are not kept."""
@@ -57,7 +79,9 @@ class GradientCache:
         if kept is not None:
             return kept
         file = self._file(key)
-        return read_tensors(file) if file.exists() else None
+        if not file.exists():
+            return None
+        return read_tensors(file, sealed=f"{self._identity}\0{key}")
 
     def put(self, key: str, tensors: "Mapping[str, Tensor]") -> None:
         """Keep the tensors as the policy says."""
@@ -65,7 +89,7 @@ class GradientCache:
             # As they would come back from disk: contiguous, and no view into a larger batch.
             self._memory[key] = {name: tensor.contiguous() for name, tensor in tensors.items()}
         elif self.policy == "disk":
-            write_tensors(self._file(key), tensors)
+            write_tensors(self._file(key), tensors, sealed=f"{self._identity}\0{key}")
 
     def _file(self, key: str) -> Path:
         # Hashed: a checkpoint's name may hold what a file's name may not.

@@ -5,8 +5,6 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.tasks.loading import load_task
-
 
 class TaskDataset(AbstractDataset[NoReturn, Any]):
     """Makes the task once and hands the same object to every stage.
@@ -27,6 +25,10 @@ class TaskDataset(AbstractDataset[NoReturn, Any]):
         self._task: Any = None
 
     def _load(self) -> Any:
+        # Here, because a task imports torch, and kedro-mlflow makes every data set of the catalog
+        # whenever anything runs.
+        from sourcetrace.tasks.loading import load_task
+
         if self._task is None:
             self._task = load_task(self._specification)
         return self._task

@@ -1,39 +1,68 @@
 """Tensors in one safetensors file, replaced as a whole."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", *, identity: str = "") -> None:
-    """Write tensors under `path`; a reader sees the old file or the new one, never a part."""
+def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", *, sealed: str = "") -> None:
+    """Write tensors under `path`; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        sealed: What they are; where it is given, the file holds a digest of it and of the tensors.
+    """
     from safetensors.torch import save_file
 
+    dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(
-            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
-            partial,
-            metadata={"identity": identity},
-        )
+        save_file(dense, partial, metadata={"digest": _digest(dense, sealed)} if sealed else None)
 
 
-def read_identity(path: Path) -> str:
-    """Return the `identity` that `write_tensors` was given."""
-    from safetensors import safe_open
+def read_tensors(path: Path, *, sealed: str = "") -> "dict[str, Tensor]":
+    """Read what `write_tensors` wrote.
 
-    with safe_open(path, framework="pt") as file:
-        return str((file.metadata() or {}).get("identity", ""))
+    Raises:
+        InputError: If the file is sealed and not as it was written, or is another one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Copied out of the mapped file: a matrix product's last bits depend on how its operands
+            # are aligned, and the same numbers must give the same scores wherever they were kept.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+            digest = (file.metadata() or {}).get("digest")
+    except (SafetensorError, OSError) as error:
+        raise InputError(_damaged(path)) from error
+    if sealed and digest != _digest(tensors, sealed):
+        raise InputError(_damaged(path))
+    return tensors
 
 
-def read_tensors(path: Path) -> "dict[str, Tensor]":
-    """Read what `write_tensors` wrote."""
-    from safetensors.torch import load_file
+def _damaged(path: Path) -> str:
+    return (
+        f"{path} is damaged, or another file was put in its place. Run `kedro run --pipelines "
+        "gradient_extraction` and the stages after it again, or the whole audit, `kedro run "
+        "--pipelines audit`."
+    )
 
-    # Copied out of the mapped file: a matrix product's last bits depend on how its operands
-    # are aligned, and the same numbers must give the same scores wherever they were kept.
-    return {key: tensor.clone() for key, tensor in load_file(path).items()}
+
+def _digest(tensors: "Mapping[str, Tensor]", sealed: str) -> str:
+    import torch
+
+    content = hashlib.sha256(sealed.encode())
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        content.update(f"\0{key}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        if tensor.numel():
+            content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()

@@ -1,30 +1,36 @@
 """The stages put together, for this project's registry and for other Kedro projects."""
 
 from collections.abc import Mapping
+from importlib import import_module
 
 from kedro.pipeline import Pipeline
 
-from sourcetrace.pipelines import (
-    checkpoint_ingest,
-    cleaning_report,
-    comparison,
-    ekfac_fitting,
-    gate,
-    gradient_extraction,
-    source_scoring,
-    verification,
+_STAGES = (
+    "checkpoint_ingest",
+    "gradient_extraction",
+    "ekfac_fitting",
+    "source_scoring",
+    "cleaning_report",
 )
+
+
+def create_stage(name: str, **arguments: str) -> Pipeline:
+    """Return the pipeline of a folder beside this file, imported now and not before.
+
+    This is the one place that is lazy: stages that compute import torch, and a report from tables
+    or `--help` needs none.
+
+    Args:
+        name: Of the folder.
+        arguments: Of its `create_pipeline`.
+    """
+    stage: Pipeline = import_module(f"sourcetrace.pipelines.{name}").create_pipeline(**arguments)
+    return stage
 
 
 def create_stages() -> dict[str, Pipeline]:
     """Return the five stages by name, in the order in which they run."""
-    return {
-        "checkpoint_ingest": checkpoint_ingest.create_pipeline(),
-        "gradient_extraction": gradient_extraction.create_pipeline(),
-        "ekfac_fitting": ekfac_fitting.create_pipeline(),
-        "source_scoring": source_scoring.create_pipeline(),
-        "cleaning_report": cleaning_report.create_pipeline(),
-    }
+    return {name: create_stage(name) for name in _STAGES}
 
 
 def create_judgement(*, page: str = "cleaning_report") -> Pipeline:
@@ -33,7 +39,7 @@ def create_judgement(*, page: str = "cleaning_report") -> Pipeline:
     Args:
         page: The entry under which the page was written last in the same run.
     """
-    return comparison.create_pipeline(page=page) + gate.create_pipeline(page=page)
+    return create_stage("comparison", page=page) + create_stage("gate", page=page)
 
 
 def create_audit(
@@ -56,7 +62,7 @@ def create_verification(
 ) -> Pipeline:
     """Return the retraining that tests an audit's scores, and the gate; see `create_audit`."""
     page = "verified_cleaning_report"
-    return _under(namespace, verification.create_pipeline() + create_judgement(page=page), inputs)
+    return _under(namespace, create_stage("verification") + create_judgement(page=page), inputs)
 
 
 def _under(namespace: str | None, pipeline: Pipeline, inputs: Mapping[str, str] | None) -> Pipeline:

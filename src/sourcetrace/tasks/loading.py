@@ -1,7 +1,5 @@
-"""A task from its import path and arguments, and the digest of its code."""
+"""A task from its import path and arguments."""
 
-import ast
-import hashlib
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -11,6 +9,7 @@ from pydantic import ValidationError
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
+from sourcetrace.tasks.protocol import Task
 
 
 def load_task(specification: Mapping[str, Any]) -> Any:
@@ -19,8 +18,6 @@ def load_task(specification: Mapping[str, Any]) -> Any:
     Raises:
         InputError: If it cannot be imported, made, or lacks a part of the task protocol.
     """
-    from sourcetrace.tasks import Task
-
     try:
         parameters = TaskParameters.model_validate(dict(specification))
     except ValidationError as error:
@@ -58,19 +55,6 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
         )
     return task
-
-
-def code_digest(class_path: str) -> str:
-    """Return the digest of the code of a class's module, its comments apart.
-
-    What other modules hold, it cannot see.
-    """
-    module = importlib.import_module(class_path.rsplit(".", 1)[0])
-    try:
-        code = ast.dump(ast.parse(inspect.getsource(module)))
-    except (OSError, TypeError):  # a compiled module has no source
-        code = ""
-    return hashlib.sha256(code.encode()).hexdigest()
 
 
 def _parts(protocol: Any) -> set[str]:

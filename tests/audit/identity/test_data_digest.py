@@ -107,6 +107,19 @@ def test_content_that_cannot_be_digested_is_said_and_compared_with_its_like_only
     assert same_data(digest(tensors()), table_alone) is None
 
 
+def test_noise_that_begins_further_down_is_noticed(caplog):
+    class Late(Augmented):
+        def __len__(self):
+            return 1000
+
+        def __getitem__(self, index):
+            return super().__getitem__(index) if index > 990 else np.zeros(4)
+
+    table = pl.DataFrame({"example_id": [str(i) for i in range(1000)]})
+    assert digest(Late(), table).startswith("st1t-")
+    assert "differ from one reading to the next" in caplog.text
+
+
 def test_only_our_own_digests_are_compared():
     assert same_data("st1-1", "st1-1") is True
     assert same_data("st1-1", "st1-2") is False

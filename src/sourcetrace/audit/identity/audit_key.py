@@ -5,37 +5,28 @@ side by side, so that a reader sees which of them changed, and so that a run whi
 replaces its own part alone.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ValidationError
-
 from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import parse_baseline
-from sourcetrace.errors import InputError
-from sourcetrace.files import read_optional_json
-from sourcetrace.parameters import (
-    AttributionParameters,
-    EnsembleParameters,
-    GateParameters,
-    ReportParameters,
-    SegmentParameters,
-    TaskParameters,
+from sourcetrace.audit.identity.made_of import (
+    MadeOf,
+    checked,
+    checkpoints_part,
+    data_part,
+    digest_of,
 )
-from sourcetrace.redaction import hide_values
+from sourcetrace.files import read_optional_json
+from sourcetrace.parameters import GateParameters, ReportParameters
 
 KEY = "audit.key"
 """Tag of a version."""
 
 NO_KEY = "none"
 """Stands in the tag where the inputs of an audit are not all known."""
-
-_LENGTH = 16
-"""Hexadecimal digits a part: 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +98,14 @@ def key_parts(
     Raises:
         InputError: If a parameter, or a file that one names, is wrong.
     """
-    sides = {side: [one["digest"], one["table"]] for side, one in data.items()}
+    made = MadeOf.of(
+        parameters, data=data_part(data), checkpoints=checkpoints_part(checkpoints), code=code
+    )
     return {
         "sourcetrace": __version__,
-        "data": _digest(sides),
-        "checkpoints": _digest(dict(checkpoints)),
-        "parameters": _digest([code, _numerical(parameters)]),
+        "data": made.data,
+        "checkpoints": made.checkpoints,
+        "parameters": digest_of([made.task, made.segments, made.gradients, made.scores]),
         "limits": limits_part(parameters),
     }
 
@@ -123,54 +116,8 @@ def limits_part(parameters: Mapping[str, Any]) -> str:
     Raises:
         InputError: If a parameter or the baseline is wrong.
     """
-    gate = _checked("gate", GateParameters, parameters)
+    gate = checked("gate", GateParameters, parameters)
     path = gate.pop("baseline")
     content = read_optional_json(None if path is None else Path(path))
     baseline = parse_baseline(content, path=path)
-    return _digest([gate, baseline.metrics, _checked("report", ReportParameters, parameters)])
-
-
-def _numerical(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the scores.
-
-    Neither the group `gradients` nor the device: they change no more than the rounding.
-    """
-    task = _checked("task", TaskParameters, parameters)
-    checkpoints = dict(parameters.get("checkpoints") or {})
-    attribution = _checked("attribution", AttributionParameters, parameters)
-    del attribution["device"]
-    return {
-        # A password is no input of the audit, and no digest of it belongs on a server.
-        "task": [task["class"], hide_values(task["arguments"])],
-        "stages": checkpoints.get("stages"),
-        "learning_rates": _file_digest(checkpoints.get("learning_rates")),
-        "segments": _checked("segments", SegmentParameters, parameters),
-        "attribution": attribution,
-        "ensemble": _checked("ensemble", EnsembleParameters, parameters),
-    }
-
-
-def _checked(name: str, group: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a group with its defaults, whether Kedro has checked it already or not."""
-    try:
-        return group.model_validate(parameters.get(name) or {}).model_dump(
-            mode="json", by_alias=True
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, (name, *first["loc"])))
-        raise InputError(f"{where}: {first['msg']}.") from error
-
-
-def _file_digest(path: str | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"checkpoints.learning_rates: {path} cannot be read: {error}") from error
-
-
-def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+    return digest_of([gate, baseline.metrics, checked("report", ReportParameters, parameters)])

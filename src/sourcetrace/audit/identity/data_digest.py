@@ -7,6 +7,7 @@ labels; not where the data lies, and no further column of the table.
 
 import hashlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 _EXAMPLES = "st1-"
 _TABLE_ALONE = "st1t-"
 _LENGTH = 36
+
+_TRIED = 32
+"""Examples that are read twice, to see whether they are drawn anew."""
 
 
 def data_digest(
@@ -50,9 +54,7 @@ def data_digest(
         _feed(content, row)
     count = len(examples)
     try:
-        if any(
-            value_digest(examples[i]) != value_digest(examples[i]) for i in range(min(2, count))
-        ):
+        if any(value_digest(examples[i]) != value_digest(examples[i]) for i in _sample(count)):
             raise _NoContentError("examples differ from one reading to the next")
         whole = content.copy()
         for index in progress(range(count)):
@@ -100,6 +102,11 @@ def value_digest(value: Any) -> bytes:
     return content.digest()
 
 
+def _sample(count: int) -> list[int]:
+    """Return up to `_TRIED` numbers from the first to the last, evenly spread."""
+    return sorted({i * (count - 1) // (_TRIED - 1) for i in range(_TRIED)}) if count else []
+
+
 class _NoContentError(Exception):
     """An example's content cannot be digested; the message says why."""
 
@@ -110,6 +117,14 @@ def _shorten(kind: str, digest: str) -> str:
 
 def _feed(content: "hashlib._Hash", value: Any) -> None:
     """Add a value with its type and length, so that no two values read alike."""
+    if type(value) is tuple:  # the usual case, first
+        _feed_bytes(content, "sequence", str(len(value)).encode())
+        for part in value:
+            _feed(content, part)
+        return
+    if _is_tensor(value):
+        _feed_bytes(content, *_array_bytes(value))
+        return
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | complex | str):
@@ -131,19 +146,25 @@ def _feed(content: "hashlib._Hash", value: Any) -> None:
         _feed_bytes(content, *_array_bytes(value))
 
 
+def _is_tensor(value: Any) -> bool:
+    return type(value).__module__.split(".")[0] == "torch" and hasattr(value, "untyped_storage")
+
+
 def _array_bytes(value: Any) -> tuple[str, bytes]:
     """Return dtype and shape, and the values' bytes, of a tensor, an array or a picture."""
-    kind = type(value).__module__.split(".")[0]
-    if kind == "PIL":
-        return f"picture {value.mode} {value.size}", value.tobytes()
-    # A tensor by its methods: a report from existing tables must not import torch.
-    if kind == "torch" and hasattr(value, "untyped_storage"):
-        import torch  # noqa: PLC0415
-
+    if _is_tensor(value):
+        kind = f"array {str(value.dtype).split('.')[-1]} {tuple(value.shape)}"
+        try:
+            return kind, value.numpy().tobytes()
+        except (TypeError, RuntimeError):  # of a type or on a device that NumPy does not have
+            pass
+        torch = sys.modules["torch"]  # it is there, and a report from tables must not import it
         if value.layout == torch.strided and not value.is_quantized:
             dense = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
             raw = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
-            return f"array {str(value.dtype).split('.')[-1]} {tuple(value.shape)}", raw
+            return kind, raw
+    elif type(value).__module__.split(".")[0] == "PIL":
+        return f"picture {value.mode} {value.size}", value.tobytes()
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"array {value.dtype.name} {value.shape}", np.ascontiguousarray(value).tobytes()
     raise _NoContentError(f"an example holds a {type(value).__module__}.{type(value).__qualname__}")

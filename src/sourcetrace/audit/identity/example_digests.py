@@ -23,6 +23,7 @@ def digest_examples(
     *,
     progress: Callable[[range], Iterable[int]] = iter,
     inputs_of: Callable[[Any], Any] | None = None,
+    each: Callable[[Any], None] | None = None,
 ) -> tuple[str, pl.DataFrame]:
     """Return the data's digest and one for every example, from one reading.
 
@@ -32,6 +33,7 @@ def digest_examples(
         progress: As `data_digest` takes it.
         inputs_of: Takes an example and returns the part that stays when its label is corrected;
             by default what `split_label` finds.
+        each: As `data_digest` takes it.
 
     Returns:
         The digest, and a table as `schemas.ExampleDigests`: without digests where the examples
@@ -41,6 +43,8 @@ def digest_examples(
     targets: list[str | None] = []
 
     def add(item: Any) -> None:
+        if each is not None:
+            each(item)
         part, target = (inputs_of(item), None) if inputs_of else split_label(item)
         inputs.append(_shortened(part))
         targets.append(None if target is None else _shortened(target))

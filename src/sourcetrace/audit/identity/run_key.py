@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sourcetrace.audit.identity.audit_key import key_parts, limits_part
+from sourcetrace.audit.identity.made_of import code_digest
 from sourcetrace.namespace import AuditCatalog
 from sourcetrace.redaction import hide_credentials
-from sourcetrace.tasks.loading import code_digest
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from sourcetrace.checkpoints.folder import Checkpoint
+from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.coverage import Coverage
@@ -14,8 +14,8 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.training.segments import CheckpointRecord, Segment, partition, partition_at
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import SegmentParameters
-from sourcetrace.pipelines.audit_setup import stage_examples
-from sourcetrace.pipelines.device import pick_device
+from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.progress import track
 from sourcetrace.tasks import Task
 
@@ -33,28 +33,28 @@ def placed_segments(
 
 def drift_source(
     task: Task,
-    checkpoints: Sequence[Checkpoint],
+    checkpoints: CheckpointFolder,
     train_table: pl.DataFrame,
     coverage: Coverage,
     device_name: str,
 ) -> GradientEngine:
-    """Return the training gradients at loaded checkpoints.
+    """Return the training gradients at the checkpoints of a folder.
 
     Args:
         task: The task.
-        checkpoints: With their weights.
+        checkpoints: The folder; one at a time is in memory.
         train_table: The checked training table.
         coverage: The attributed layers.
         device_name: `attribution.device`.
     """
-    weights = {one.record.id: one.state_dict for one in checkpoints}
+    files = {checkpoints.id_of(file): file for file in checkpoints.files()}
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     return GradientEngine(
         model=task.build_model(),
         objective=task,
         coverage=coverage,
         training=training,
-        load_weights=weights.__getitem__,
+        load_weights=lambda name: checkpoints.load(files[name]).state_dict,
         cache=GradientCache(Path()),
         # One block: the few examples that are compared come in batches of their own.
         batch_size=len(training),

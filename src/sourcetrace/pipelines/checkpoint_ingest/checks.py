@@ -8,6 +8,7 @@ import polars as pl
 import torch
 from torch import nn
 
+from sourcetrace.audit.identity.example_digests import split_label
 from sourcetrace.checkpoints.folder import Checkpoint
 from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.gradients.check import check_gradients
@@ -18,9 +19,9 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.audit_setup import coverage_of
 from sourcetrace.pipelines.checkpoint_ingest.stages import stage_lists
-from sourcetrace.pipelines.device import pick_device
+from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.set_up import coverage_of
 from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks import ClassificationTask, Task
 
@@ -135,6 +136,55 @@ def check_labels(task: Task, table: pl.DataFrame, side: str) -> None:
             f"predictions are called {expected}. Set label_names on the task to the names in "
             "the order of the logits."
         )
+
+
+class LabelCheck:
+    """Holds the labels of a table against those of the data set, example by example.
+
+    Args:
+        task: The task; only a classification's labels are looked at.
+        table: The checked table.
+        side: `train` or `query`.
+    """
+
+    def __init__(self, task: Task, table: pl.DataFrame, side: str) -> None:
+        self._task, self._table, self._side = task, table, side
+        self._found: list[str | None] = []
+
+    def see(self, item: Any) -> None:
+        """Take note of the next example."""
+        self._found.append(self._label_of(split_label(item)[1]))
+
+    def check(self) -> None:
+        """Refuse a table that is in another order, or says other labels.
+
+        Raises:
+            InputError: Naming the rows.
+        """
+        if len(self._found) != self._table.height:  # examples without content to speak of
+            return
+        table = self._table.with_columns(found=pl.Series(self._found, dtype=pl.String))
+        wrong = table.filter(pl.col("label") != pl.col("found"))
+        if wrong.height:
+            name, label, found = wrong.select("example_id", "label", "found").row(0)
+            raise InputError(
+                f"{self._side}_table(): the label is not the data set's in {wrong.height} of "
+                f"{table.height} rows ({_some(wrong['example_id'].to_list())}): {name!r} has "
+                f"{label!r} in the table, {found!r} in the data set. Return one row an example, in "
+                "the order of the data set."
+            )
+
+    def _label_of(self, target: Any) -> str | None:
+        if not isinstance(self._task, ClassificationTask):
+            return None
+        if getattr(target, "ndim", None) == 0:
+            target = target.item()
+        if not isinstance(target, int):
+            return None
+        names = self._task.label_names
+        if names is None:
+            return str(int(target))
+        return names[target] if 0 <= target < len(names) else None
 
 
 def try_losses(

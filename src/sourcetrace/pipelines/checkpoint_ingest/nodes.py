@@ -1,21 +1,38 @@
 """Read every checkpoint and a little of the data, and refuse what will not work."""
 
 import logging
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.audit.identity.data_digest import data_digest, table_digest
+from sourcetrace.audit.identity.example_digests import digest_examples
+from sourcetrace.audit.identity.made_of import checkpoints_part, data_part
+from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
+from sourcetrace.core.training.segments import group_step_masses, number_segments
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.manifest import group_rows, place_rows
+from sourcetrace.pipelines.checkpoint_ingest.automatic import (
+    automatic_segments,
+    drift_source,
+    placed_segments,
+)
+from sourcetrace.pipelines.checkpoint_ingest.checks import (
+    LabelCheck,
+    check_labels,
+    check_weights,
+    query_table,
+    train_table,
+    try_losses,
+)
+from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
+from sourcetrace.pipelines.shared.inputs import remember_data
+from sourcetrace.pipelines.shared.manifest import group_rows, place_rows
+from sourcetrace.progress import track
 from sourcetrace.schemas.checkpoints import checkpoint_manifest
-
-if TYPE_CHECKING:
-    from sourcetrace.tasks import Task
-else:  # Kedro reads annotations; torch is imported when the node runs.
-    Task = Any
+from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -39,27 +56,14 @@ def ingest_checkpoints(
     Returns:
         checkpoint_manifest, unattributed_parameters, train_table, query_table.
     """
-    from sourcetrace.core.training.segments import group_step_masses, number_segments
-    from sourcetrace.pipelines.checkpoint_ingest.automatic import (
-        automatic_segments,
-        drift_source,
-        placed_segments,
-    )
-    from sourcetrace.pipelines.checkpoint_ingest.checks import (
-        check_labels,
-        check_weights,
-        query_table,
-        train_table,
-        try_losses,
-    )
-    from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
-
     model = task.build_model()
-    found = []
+    found: list[Checkpoint] = []
     for file in checkpoints.files():
-        checkpoint = checkpoints.load(file)
-        check_weights(checkpoint, model)
-        found.append(checkpoint)
+        # The last one's weights alone are kept.
+        if found:
+            found[-1] = replace(found[-1], state_dict={})
+        found.append(checkpoints.load(file))
+        check_weights(found[-1], model)
     runs = describe_runs(found, checkpoints, model)
     records = [run.records for run in runs]
     partitioned = number_segments(records, lambda one: placed_segments(one, segments))
@@ -77,7 +81,7 @@ def ingest_checkpoints(
         dropout_masks=ensemble.dropout_masks,
     )
     if segments.ends is None and segments.count == "auto":
-        drifting = drift_source(task, found, training, coverage, attribution.device)
+        drifting = drift_source(task, checkpoints, training, coverage, attribution.device)
         partitioned = number_segments(
             records, lambda one: automatic_segments(drifting, one, training)
         )
@@ -145,31 +149,64 @@ def ingest_checkpoints(
     return manifest, left_out, training, queries
 
 
+def ingest(
+    checkpoints: CheckpointFolder,
+    task: Task,
+    segments: SegmentParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+) -> tuple[
+    dict[str, str],
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    pl.DataFrame,
+    dict[str, dict[str, Any]],
+    pl.DataFrame,
+]:
+    """Check everything, then say what the audit is made of.
+
+    Returns:
+        audit_identity, which is to be saved before the others, because they carry it; what
+        `ingest_checkpoints` returns; what `digest_data` returns.
+    """
+    tables = ingest_checkpoints(checkpoints, task, segments, attribution, ensemble)
+    manifest, _, training, queries = tables
+    digests, examples = digest_data(task, training, queries)
+    remember_data(task, digests)
+    identity = {
+        "data": data_part(digests),
+        "checkpoints": checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
+    }
+    return identity, *tables, digests, examples
+
+
 def digest_data(
     task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
 ) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
-    """Digest `training` and `queries`, reading each once.
+    """Digest `training` and `queries`, reading each once; refuse labels in another order.
 
     Returns:
         data_digests, with the digest, the number of examples and the columns of each (`digest` is
         of the examples, `table` of all columns that the task gives), and example_digests, of every
         training example.
     """
-    from sourcetrace.audit.identity.data_digest import data_digest, table_digest
-    from sourcetrace.audit.identity.example_digests import digest_examples
-    from sourcetrace.progress import track
-
+    checks = [LabelCheck(task, train_table, "train"), LabelCheck(task, query_table, "query")]
     training, examples = digest_examples(
         task.train_examples(),
         train_table,
         progress=partial(track, description="Reading training data"),
         inputs_of=getattr(task, "inputs_of", None),
+        each=checks[0].see,
     )
     queries = data_digest(
         task.query_examples(),
         query_table,
         progress=partial(track, description="Reading queries"),
+        each=checks[1].see,
     )
+    for check in checks:
+        check.check()
     return {
         name: {
             "digest": digest,

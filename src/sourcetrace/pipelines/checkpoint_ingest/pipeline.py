@@ -1,11 +1,8 @@
-"""The ingest is one node, so that a wrong input leaves every earlier output as it was.
-
-The data's digests come after it, from data that it has accepted.
-"""
+"""The ingest is one node, so that a wrong input leaves every earlier output as it was."""
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.checkpoint_ingest.nodes import digest_data, ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest
 
 
 def create_pipeline() -> Pipeline:
@@ -13,7 +10,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             node(
-                ingest_checkpoints,
+                ingest,
                 # The checkpoints first: in a run that also trains, the task's data are
                 # written by then.
                 inputs={
@@ -24,22 +21,16 @@ def create_pipeline() -> Pipeline:
                     "ensemble": "params:ensemble",
                 },
                 outputs=[
+                    # Saved in this order: what is written later is of this audit.
+                    "audit_identity",
                     "checkpoint_manifest",
                     "unattributed_parameters",
                     "train_table",
                     "query_table",
+                    "data_digests",
+                    "example_digests",
                 ],
                 name="ingest_checkpoints",
-            ),
-            node(
-                digest_data,
-                inputs={
-                    "task": "task",
-                    "train_table": "train_table",
-                    "query_table": "query_table",
-                },
-                outputs=["data_digests", "example_digests"],
-                name="digest_data",
             ),
         ]
     )

@@ -9,7 +9,7 @@ import polars as pl
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
-from sourcetrace.pipelines.signals import average_signals
+from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.reporting.review import build_review_list, stage_text
 
 _SUSPECTS_NAMED = 5

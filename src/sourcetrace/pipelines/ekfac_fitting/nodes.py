@@ -3,77 +3,44 @@
 import logging
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.engine.gradient_engine import visits
+from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.methods.curvature_scale import scale_curvature
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.precision_check import curvature_error
+from sourcetrace.core.model.precision import products_in
+from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
+from sourcetrace.pipelines.shared.accounting import report_precision, report_work
+from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.progress import track
-
-if TYPE_CHECKING:
-    from sourcetrace.core.curvature.blocks import SegmentCurvature
-    from sourcetrace.tasks import Task
-else:  # Kedro reads annotations; torch is imported when the node runs.
-    SegmentCurvature = Task = Any
 
 logger = logging.getLogger(__name__)
 
 
 def fit_curvature(
-    task: Task,
-    checkpoints: CheckpointFolder,
-    checkpoint_manifest: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
-    covariances: StageResult[dict[str, Any]],
-    gradient_cache: GradientCache,
-    gradients: GradientParameters,
-    attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
-    batch_size: int | None = None,
-) -> tuple[StageResult[list[Any]], pl.DataFrame, dict[str, Any]]:
+    audit_setup: AuditSetup, covariances: dict[str, Any]
+) -> tuple[list[Any], pl.DataFrame, dict[str, Any]]:
     """Return the curvature of every segment, none where the method needs none.
 
     Returns:
         curvature, curvature_spectra and metrics.
     """
-    from sourcetrace.core.engine.gradient_engine import visits
-    from sourcetrace.core.machine.memory import start_peak
-    from sourcetrace.core.methods.curvature_scale import scale_curvature
-    from sourcetrace.core.methods.fit import fit_segment
-    from sourcetrace.core.methods.precision_check import curvature_error
-    from sourcetrace.core.model.precision import products_in
-    from sourcetrace.pipelines.accounting import report_precision, report_work
-    from sourcetrace.pipelines.audit_setup import preconditioners, set_up_audit
-
-    setup = set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=checkpoint_manifest,
-        train_table=train_table,
-        query_table=query_table,
-        gradient_cache=gradient_cache,
-        gradients=gradients,
-        attribution=attribution,
-        ensemble=ensemble,
-        batch_size=batch_size,
-    )
+    setup = audit_setup
     engine, plan = setup.engine, setup.plan
     if not plan.uses_curvature:
-        return StageResult(setup.identity, []), _spectra([], []), {}
-    sums = covariances.of(setup.identity, stage="gradient_extraction")
+        return [], _spectra([], []), {}
     start_peak(engine.device)
-    precision = attribution.precision.curvature
+    precision = setup.attribution.precision.curvature
     segments: list[Any] = []
     walked: list[tuple[float, Any]] = []
     with engine.work.stage("ekfac_fitting"):
-        for planned, roots in zip(
-            plan.segments, preconditioners(checkpoints, checkpoint_manifest, setup), strict=True
-        ):
+        for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
             found = visits(engine, planned.points)
             units = sum(len(point.rows(block)) for point, block in found)
             with (
@@ -84,14 +51,14 @@ def fit_curvature(
                     fit_segment(
                         engine,
                         planned,
-                        sums,
+                        covariances,
                         preconditioners=roots,
                         progress=track(
                             found, f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
                         ),
                     )
                 )
-        if METHODS[attribution.method].scales_curvature:
+        if METHODS[setup.attribution.method].scales_curvature:
             with engine.work.counted("scaled curvature", units=1):
                 walked = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")
@@ -102,7 +69,7 @@ def fit_curvature(
         )
     numbers = [planned.segment.number for planned in plan.segments]
     if not walked:
-        return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics
+        return segments, _spectra(numbers, segments), metrics
     # A run's segments come once for every dropout mask, under the same number.
     scales: dict[int, list[float]] = {}
     for planned, (scale, _) in zip(plan.segments, walked, strict=True):
@@ -116,13 +83,11 @@ def fit_curvature(
         )
         metrics[f"curvature_scale_segment_{number}"] = {"value": mean, "step": 0}
     segments = [scaled for _, scaled in walked]
-    return StageResult(setup.identity, segments), _spectra(numbers, segments), metrics
+    return segments, _spectra(numbers, segments), metrics
 
 
 def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl.DataFrame:
     """Return every layer's spectrum, those under several dropout masks as their mean."""
-    from sourcetrace.core.statistics.spectrum import spectrum_quantiles
-
     found: dict[tuple[int, str], list[Any]] = {}
     for number, segment in zip(numbers, segments, strict=True):
         for layer, block in segment.items():

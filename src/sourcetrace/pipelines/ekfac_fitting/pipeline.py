@@ -1,31 +1,21 @@
-"""One node: eigenbases and corrected eigenvalues."""
+"""The set-up, then eigenbases and corrected eigenvalues."""
 
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
+from sourcetrace.pipelines.shared.set_up import set_up_nodes
 
 
 def create_pipeline() -> Pipeline:
     """Return the stage."""
     return Pipeline(
         [
+            *set_up_nodes(),
             node(
                 fit_curvature,
-                inputs={
-                    "checkpoints": "checkpoints",
-                    "task": "task",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "train_table": "train_table",
-                    "query_table": "query_table",
-                    "covariances": "covariances",
-                    "gradient_cache": "gradient_cache",
-                    "gradients": "params:gradients",
-                    "attribution": "params:attribution",
-                    "ensemble": "params:ensemble",
-                    "batch_size": "batch_size",
-                },
+                inputs={"audit_setup": "audit_setup", "covariances": "covariances"},
                 outputs=["curvature", "curvature_spectra", "curvature_metrics"],
                 name="fit_curvature",
-            )
+            ),
         ]
     )

@@ -1,105 +1,54 @@
 """Visit every training example at every evaluation point once, and the queries at the last."""
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.engine.gradient_engine import visits
+from sourcetrace.core.engine.passes import BlockSignals
+from sourcetrace.core.engine.samples import probe_point
+from sourcetrace.core.gradients.kept import bytes_per_example
+from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.cost import RunCost, estimate_cost
+from sourcetrace.core.methods.precision_check import passes_error
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.precision import products_in
+from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.gradient_cache import GradientCache, Policy
-from sourcetrace.datasets.stage_result import StageResult
+from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
-from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
-from sourcetrace.pipelines.signals import average_signals
+from sourcetrace.parameters import GradientParameters
+from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
+from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.progress import track
-
-if TYPE_CHECKING:
-    from sourcetrace.core.engine.passes import BlockSignals
-    from sourcetrace.core.methods.cost import RunCost
-    from sourcetrace.pipelines.audit_setup import AuditSetup
-    from sourcetrace.tasks import Task
-else:  # Kedro reads annotations; torch is imported when the node runs.
-    AuditSetup = BlockSignals = RunCost = Task = Any
 
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
 
 
-def choose_batch_size(
-    task: Task,
-    checkpoints: CheckpointFolder,
-    checkpoint_manifest: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
-    gradient_cache: GradientCache,
-    gradients: GradientParameters,
-    attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
-) -> int:
-    """Return the examples a batch, the same in all stages of the run."""
-    from sourcetrace.pipelines.audit_setup import set_up_audit
-
-    return set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=checkpoint_manifest,
-        train_table=train_table,
-        query_table=query_table,
-        gradient_cache=gradient_cache,
-        gradients=gradients,
-        attribution=attribution,
-        ensemble=ensemble,
-    ).engine.batch_size
-
-
 def extract_gradients(
-    task: Task,
-    checkpoints: CheckpointFolder,
-    checkpoint_manifest: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
-    gradient_cache: GradientCache,
-    gradients: GradientParameters,
-    attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
-    batch_size: int | None = None,
-) -> tuple[pl.DataFrame, pl.DataFrame, StageResult[dict[str, Any]], dict[str, Any]]:
+    audit_setup: AuditSetup, gradients: GradientParameters
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint.
 
     Returns:
         example_signals, query_signals, the covariance sums by point and layer, and the metrics:
         what the run will cost and what this stage did.
     """
-    from sourcetrace.core.curvature.covariance import RunningCovariances
-    from sourcetrace.core.engine.gradient_engine import visits
-    from sourcetrace.core.machine.memory import start_peak
-    from sourcetrace.core.methods.precision_check import passes_error
-    from sourcetrace.core.model.precision import products_in
-    from sourcetrace.pipelines.accounting import report_cost, report_precision, report_work
-    from sourcetrace.pipelines.audit_setup import set_up_audit
-
-    setup = set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=checkpoint_manifest,
-        train_table=train_table,
-        query_table=query_table,
-        gradient_cache=gradient_cache,
-        gradients=gradients,
-        attribution=attribution,
-        ensemble=ensemble,
-        batch_size=batch_size,
-    )
+    setup = audit_setup
     engine, plan = setup.engine, setup.plan
-    policy, cost = _plan_costs(setup, gradients, attribution)
+    policy, cost = _plan_costs(setup, gradients)
     metrics = report_cost(engine, cost)
-    curvature_precision = attribution.precision.curvature
+    curvature_precision = setup.attribution.precision.curvature
     if engine.precision != "float32":
         error = passes_error(engine, plan.points[-1])
         metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
-    gradient_cache.restart(policy)
+    setup.cache.restart(policy)
     start_peak(engine.device)
     tables: list[pl.DataFrame] = []
     running = {point.id: RunningCovariances(engine.work) for point in plan.points}
@@ -112,9 +61,9 @@ def extract_gradients(
     with engine.work.stage("gradient_extraction"):
         for point, block in track(visits(engine, plan.points), "Extracting gradients"):
             extraction = engine.extract(point, block)
-            _refuse_infinite(extraction.signals, train_table, f"at {point.id}")
+            _refuse_infinite(extraction.signals, engine.training, f"at {point.id}")
             tables.append(
-                _signal_rows(extraction.signals, train_table).with_columns(
+                _signal_rows(extraction.signals, engine.training).with_columns(
                     checkpoint_id=pl.lit("+".join(point.checkpoints))
                 )
             )
@@ -124,8 +73,8 @@ def extract_gradients(
             covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
             signals = engine.query_signals(setup.queries, point, block)
-            _refuse_infinite(signals, query_table, "as a query")
-            query_rows.append(_signal_rows(signals, query_table))
+            _refuse_infinite(signals, setup.queries, "as a query")
+            query_rows.append(_signal_rows(signals, setup.queries))
     columns = [
         "example_id",
         "checkpoint_id",
@@ -136,27 +85,17 @@ def extract_gradients(
         "gradient_norm",
     ]
     query_columns = [name for name in columns if name not in ("checkpoint_id", "gradient_norm")]
-    examples = pl.concat(tables)
-    if ensemble.dropout_masks:
-        examples = average_signals(examples, by=["checkpoint_id", "example_id"])
     return (
-        examples.select(columns),
+        average_signals(pl.concat(tables), by=["checkpoint_id", "example_id"]).select(columns),
         average_signals(pl.concat(query_rows), by=["example_id"]).select(query_columns),
-        StageResult(setup.identity, covariances),
+        covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
 
 
-def _plan_costs(
-    setup: AuditSetup, gradients: GradientParameters, attribution: AttributionParameters
-) -> tuple[Policy, RunCost]:
+def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Policy, RunCost]:
     """Choose where gradients are kept, say so, and return what the run will cost."""
-    from sourcetrace.core.engine.samples import probe_point
-    from sourcetrace.core.gradients.kept import bytes_per_example
-    from sourcetrace.core.methods.astra import SolveSettings
-    from sourcetrace.core.methods.cost import estimate_cost
-
-    engine, plan = setup.engine, setup.plan
+    engine, plan, attribution = setup.engine, setup.plan, setup.attribution
     probe = probe_point(engine, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
     size = visits * bytes_per_example(engine.coverage, probe.gradients)
@@ -187,29 +126,27 @@ def _plan_costs(
     return policy, cost
 
 
-def _refuse_infinite(signals: BlockSignals, table: pl.DataFrame, where: str) -> None:
+def _refuse_infinite(signals: BlockSignals, examples: Examples, where: str) -> None:
     """Refuse an example whose loss, measurement or gradient is not finite, by its name."""
-    from sourcetrace.errors import InputError
-
     finite = signals.loss.isfinite() & signals.measurement.isfinite()
     if signals.gradient_norm is not None:
         finite &= signals.gradient_norm.isfinite()
     infinite = ~finite.cpu()
     if bool(infinite.any()):
-        name = table["example_id"][int(signals.examples[infinite][0])]
+        name = examples.ids[int(signals.examples[infinite][0])]
         raise InputError(
             f"Example {name!r} has a NaN or infinite loss, measurement or gradient {where}. "
             "Check its inputs and label for missing values, and the loss for log(0)."
         )
 
 
-def _signal_rows(signals: BlockSignals, table: pl.DataFrame) -> pl.DataFrame:
+def _signal_rows(signals: BlockSignals, examples: Examples) -> pl.DataFrame:
     index = signals.examples.tolist()
     described = signals.described
     nothing = [None] * len(index)
     return pl.DataFrame(
         {
-            "example_id": table["example_id"][index],
+            "example_id": [examples.ids[i] for i in index],
             "loss": signals.loss.double().tolist(),
             "measurement": signals.measurement.double().tolist(),
             "predicted_label": described.get("predicted_label", nothing),

@@ -1,44 +1,19 @@
-"""The batch size of the run, then every forward pass of the audit."""
+"""The set-up, then every forward pass of the audit."""
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.gradient_extraction.nodes import choose_batch_size, extract_gradients
+from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.set_up import set_up_nodes
 
 
 def create_pipeline() -> Pipeline:
     """Return the stage."""
     return Pipeline(
         [
-            node(
-                choose_batch_size,
-                inputs={
-                    "checkpoints": "checkpoints",
-                    "task": "task",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "train_table": "train_table",
-                    "query_table": "query_table",
-                    "gradient_cache": "gradient_cache",
-                    "gradients": "params:gradients",
-                    "attribution": "params:attribution",
-                    "ensemble": "params:ensemble",
-                },
-                outputs="batch_size",
-                name="choose_batch_size",
-            ),
+            *set_up_nodes(),
             node(
                 extract_gradients,
-                inputs={
-                    "checkpoints": "checkpoints",
-                    "task": "task",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "train_table": "train_table",
-                    "query_table": "query_table",
-                    "gradient_cache": "gradient_cache",
-                    "gradients": "params:gradients",
-                    "attribution": "params:attribution",
-                    "ensemble": "params:ensemble",
-                    "batch_size": "batch_size",
-                },
+                inputs={"audit_setup": "audit_setup", "gradients": "params:gradients"},
                 outputs=["example_signals", "query_signals", "covariances", "extraction_metrics"],
                 name="extract_gradients",
             ),

@@ -3,47 +3,38 @@
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import polars as pl
+import torch
+from torch import Tensor
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.engine.gradient_engine import GradientEngine, Passes
+from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.score import BlockScores
+from sourcetrace.core.methods.scorers import make_scorer
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.stage_result import StageResult
-from sourcetrace.parameters import (
-    AttributionParameters,
-    EnsembleParameters,
-    GradientParameters,
-    ReportParameters,
+from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.core.statistics.uncertainty import (
+    in_quadrature,
+    sign_is_stable,
+    standard_error_of_mean,
+    standard_error_of_sum,
 )
+from sourcetrace.parameters import ReportParameters
+from sourcetrace.pipelines.shared.accounting import report_work
+from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.source_scoring.metrics import check_metrics, solve_metrics
 from sourcetrace.progress import track
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sourcetrace.core.engine.gradient_engine import GradientEngine
-    from sourcetrace.core.methods.score import BlockScores
-    from sourcetrace.core.plan.plan import AttributionPlan
-    from sourcetrace.tasks import Task
-else:  # Kedro reads annotations; torch is imported when the node runs.
-    AttributionPlan = BlockScores = GradientEngine = Task = Tensor = Any
+from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
 def score_examples(
-    task: Task,
-    checkpoints: CheckpointFolder,
-    checkpoint_manifest: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
-    curvature: StageResult[list[Any]],
-    gradient_cache: GradientCache,
-    gradients: GradientParameters,
-    attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
-    batch_size: int | None = None,
+    audit_setup: AuditSetup, curvature: list[Any]
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]]:
     """Score a block of training examples at a time.
 
@@ -51,35 +42,15 @@ def score_examples(
         attribution_scores, query_influence, self_influence, segment_contributions of a block;
         with the first, the metrics of preparing the queries; with the last, those of the work.
     """
-    import torch
-
-    from sourcetrace.core.machine.memory import start_peak
-    from sourcetrace.core.methods.astra import SolveSettings
-    from sourcetrace.core.methods.scorers import make_scorer
-    from sourcetrace.pipelines.accounting import report_work
-    from sourcetrace.pipelines.audit_setup import set_up_audit
-    from sourcetrace.pipelines.source_scoring.metrics import check_metrics, solve_metrics
-
-    setup = set_up_audit(
-        task=task,
-        checkpoints=checkpoints,
-        checkpoint_manifest=checkpoint_manifest,
-        train_table=train_table,
-        query_table=query_table,
-        gradient_cache=gradient_cache,
-        gradients=gradients,
-        attribution=attribution,
-        ensemble=ensemble,
-        batch_size=batch_size,
-    )
+    setup, task, attribution = audit_setup, audit_setup.task, audit_setup.attribution
     engine, plan = setup.engine, setup.plan
     curvatures: list[Any] = [
-        {name: block.to(engine.device) for name, block in segment.items()}
-        for segment in curvature.of(setup.identity, stage="ekfac_fitting")
+        {name: block.to(engine.device) for name, block in segment.items()} for segment in curvature
     ]
     curvatures = curvatures or [None] * len(plan.segments)
     count = len(plan.segments)
     start_peak(engine.device)
+    engine.passes = Passes()  # those of this stage
     with engine.work.stage("source_scoring"), _counted_preparation(engine, attribution.method):
         scorer = make_scorer(
             attribution.method,
@@ -105,7 +76,7 @@ def score_examples(
     places: dict[int, list[int]] = {}
     for index, planned in enumerate(plan.segments):
         places.setdefault(planned.segment.number, []).append(index)
-    query_ids = query_table["example_id"]
+    query_ids = pl.Series(setup.queries.ids)
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
     blocks = engine.blocks()
@@ -121,7 +92,7 @@ def score_examples(
             metrics |= report_work(engine, "source_scoring")
         segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
         own = torch.stack([own_shares[same].sum(0) for same in places.values()])
-        examples = train_table["example_id"][block.start : block.stop]
+        examples = pl.Series(engine.training.ids[block.start : block.stop])
         # The row behind the queries is the mean of their training losses.
         scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
         yield (
@@ -166,8 +137,6 @@ def draw_suspects(
     draw = getattr(task, "picture", None)
     if draw is None or report.pictures == 0:
         return pl.DataFrame(schema=schema)
-    import numpy as np
-
     suspects = query_influence.top_k(report.pictures, by="harm")
     position = {name: index for index, name in enumerate(train_table["example_id"])}
     rows = []
@@ -215,15 +184,6 @@ def _influence_rows(
 
 def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) -> list[pl.Series]:
     """Return the error of each example's harm, where it comes from, and whether its sign holds."""
-    import torch
-
-    from sourcetrace.core.statistics.uncertainty import (
-        in_quadrature,
-        sign_is_stable,
-        standard_error_of_mean,
-        standard_error_of_sum,
-    )
-
     scores = scores.double()
     runs: dict[str, list[int]] = {}
     for index, planned in enumerate(plan.segments):

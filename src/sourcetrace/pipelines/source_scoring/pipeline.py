@@ -1,7 +1,8 @@
-"""Scores block by block, then pictures of the examples that harm the queries most."""
+"""The set-up, scores block by block, then pictures of the examples that harm the queries most."""
 
 from kedro.pipeline import Pipeline, node
 
+from sourcetrace.pipelines.shared.set_up import set_up_nodes
 from sourcetrace.pipelines.source_scoring.nodes import draw_suspects, score_examples
 
 
@@ -9,27 +10,23 @@ def create_pipeline() -> Pipeline:
     """Return the stage."""
     return Pipeline(
         [
+            *set_up_nodes(),
             node(
                 score_examples,
-                inputs={
-                    "checkpoints": "checkpoints",
-                    "task": "task",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "train_table": "train_table",
-                    "query_table": "query_table",
-                    "curvature": "curvature",
-                    "gradient_cache": "gradient_cache",
-                    "gradients": "params:gradients",
-                    "attribution": "params:attribution",
-                    "ensemble": "params:ensemble",
-                    "batch_size": "batch_size",
-                },
+                inputs={"audit_setup": "audit_setup", "curvature": "curvature"},
                 outputs=[
                     "attribution_scores",
                     "query_influence",
                     "self_influence",
                     "segment_contributions",
                     "solve_metrics",
+                ],
+                # Written block by block: they are complete when the node is.
+                confirms=[
+                    "attribution_scores",
+                    "query_influence",
+                    "self_influence",
+                    "segment_contributions",
                 ],
                 name="score_examples",
             ),

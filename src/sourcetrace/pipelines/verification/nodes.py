@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
+from sourcetrace.pipelines.shared.inputs import Ingested
 
 if TYPE_CHECKING:
     from sourcetrace.tasks import Task
@@ -80,15 +82,13 @@ def plan_retrainings(
 
 
 def retrain_groups(
-    task: Task,
+    ingested: Ingested,
     task_parameters: TaskParameters,
     verification_plan: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
     retrained_outcomes: RetrainedOutcomes,
     gradients: GradientParameters,
     verification: VerificationParameters,
-    batch_size: int | None = None,
+    gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
     from sourcetrace.pipelines.verification.retraining import (
@@ -103,16 +103,16 @@ def retrain_groups(
     workers = verification.workers or cores
     jobs = make_jobs(
         verification_plan,
-        identity=fingerprint(task_parameters, task, train_table, query_table),
+        identity=fingerprint(task_parameters, ingested),
         first_seed=verification.seed,
         seeds=verification.seeds,
     )
     setting = Setting(
         specification=task_parameters.model_dump(by_alias=True),
-        examples=train_table.height,
-        queries=query_table.height,
+        examples=ingested.train_table.height,
+        queries=ingested.query_table.height,
         folder=retrained_outcomes.folder.absolute(),
-        batch_size=(batch_size or _QUERIES)
+        batch_size=(gradient_cache.batch_size or _QUERIES)
         if gradients.batch_size == "auto"
         else gradients.batch_size,
         threads=max(1, cores // workers),

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from sourcetrace.pipelines.shared.inputs import check_inputs_node
 from sourcetrace.pipelines.verification.nodes import (
     extend_page,
     measure_trust,
@@ -14,6 +15,7 @@ def create_pipeline() -> Pipeline:
     """Return the pipeline; it runs on what an audit left."""
     return Pipeline(
         [
+            check_inputs_node(),
             node(
                 plan_retrainings,
                 inputs={
@@ -31,15 +33,13 @@ def create_pipeline() -> Pipeline:
             node(
                 retrain_groups,
                 inputs={
-                    "task": "task",
+                    "ingested": "ingested",
                     "task_parameters": "params:task",
                     "verification_plan": "verification_plan",
-                    "train_table": "train_table",
-                    "query_table": "query_table",
                     "retrained_outcomes": "retrained_outcomes",
                     "gradients": "params:gradients",
                     "verification": "params:verification",
-                    "batch_size": "batch_size",
+                    "gradient_cache": "gradient_cache",
                 },
                 outputs="verification_outcomes",
                 name="retrain_groups",

@@ -1,7 +1,6 @@
 """Retrainings in parallel processes: known ones are not repeated, the cost is said beforehand."""
 
 import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -9,16 +8,16 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime, timedelta
-from typing import Any
 
 import polars as pl
 
+from sourcetrace.audit.identity.made_of import digest_of, task_part
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
+from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.verification.worker import Failure, Job, Setting, retrain, start_process
 from sourcetrace.progress import track
-from sourcetrace.tasks.loading import code_digest
 
 logger = logging.getLogger(__name__)
 
@@ -30,23 +29,14 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def fingerprint(
-    parameters: TaskParameters, task: Any, train_table: pl.DataFrame, query_table: pl.DataFrame
-) -> str:
+def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
     """Return a digest of what every retraining's outcome depends on.
 
-    The class path and its arguments, the code of the class's module (its comments apart), the
-    task's own `recipe`, and both tables. What other modules hold, or files that tables do not
-    show, it cannot see.
+    The task's class, arguments and module, its own `recipe`, and the data. What other modules hold
+    it cannot see.
     """
-    parts = [
-        parameters.model_dump(mode="json", by_alias=True),
-        code_digest(parameters.class_path),
-        getattr(task, "recipe", None),
-        train_table.hash_rows(seed=0).to_list(),
-        query_table.hash_rows(seed=0).to_list(),
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    recipe = getattr(ingested.task, "recipe", None)
+    return digest_of([task_part(parameters), recipe, ingested.data])
 
 
 def make_jobs(plan: pl.DataFrame, *, identity: str, first_seed: int, seeds: int) -> list[Job]:

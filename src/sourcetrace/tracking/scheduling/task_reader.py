@@ -91,8 +91,9 @@ class TaskReader:
 def read_task_inputs(specification: Mapping[str, Any]) -> TaskInputs | str:
     """Return what an audit of the task would read, or what went wrong."""
     from sourcetrace.audit.identity.data_digest import data_digest, table_digest  # noqa: PLC0415
+    from sourcetrace.audit.identity.made_of import code_digest  # noqa: PLC0415
     from sourcetrace.progress import track  # noqa: PLC0415
-    from sourcetrace.tasks.loading import code_digest, load_task  # noqa: PLC0415
+    from sourcetrace.tasks.loading import load_task  # noqa: PLC0415
 
     try:
         task = load_task(specification)

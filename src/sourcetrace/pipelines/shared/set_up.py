@@ -1,13 +1,17 @@
-"""What the three numerical stages have in common: the plan, and the gradients it needs."""
+"""The set-up of an audit: the plan, and the gradients it needs, made once a run.
 
-import hashlib
-import json
+Every numerical stage's pipeline contains the nodes; Kedro joins identical ones, so a run of several
+stages sets up once.
+"""
+
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
+from kedro.pipeline import node
+from kedro.pipeline.node import Node
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
@@ -28,8 +32,9 @@ from sourcetrace.core.training.segments import (
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
-from sourcetrace.pipelines.device import pick_device
-from sourcetrace.pipelines.manifest import record_of
+from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs_node
+from sourcetrace.pipelines.shared.manifest import record_of
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -37,46 +42,71 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AuditSetup:
-    """The plan of an audit, its gradients and its queries.
+    """What the numerical stages work with.
 
     Attributes:
+        task: The task.
         plan: What is evaluated.
         engine: The training gradients.
         queries: The queries.
-        method: The attribution method.
-        identity: Digest of all that a stage's result depends on.
+        cache: Where the engine keeps gradients.
+        checkpoints: The folder of checkpoints.
+        manifest: What the ingest wrote of them.
+        attribution: The method and its settings.
     """
 
+    task: Task
     plan: AttributionPlan
     engine: GradientEngine
     queries: Examples
-    method: str
-    identity: str
+    cache: GradientCache
+    checkpoints: CheckpointFolder
+    manifest: pl.DataFrame
+    attribution: AttributionParameters
+
+    def preconditioners(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
+        rows = {row["checkpoint_id"]: row for row in self.manifest.iter_rows(named=True)}
+        for planned in self.plan.segments:
+            follows = METHODS[self.attribution.method].follows_optimizer
+            if planned.segment.optimizer not in ADAPTIVE or not follows:
+                yield {}
+                continue
+            denominators = []
+            for name in planned.segment.checkpoints:
+                names: dict[int, tuple[str, ...]] = {}
+                row = rows[name]
+                for one in row["state_places"]:
+                    names[one["place"]] = (*names.get(one["place"], ()), one["parameter"])
+                denominators.append(
+                    self.checkpoints.denominators(row["file"], row["sha256"], names)
+                )
+            roots = {
+                layer.name: mean_preconditioner(layer, denominators, dtype=self.engine.dtype)
+                for layer in self.engine.coverage.layers
+            }
+            yield {name: root for name, root in roots.items() if root is not None}
 
 
 def set_up_audit(
-    *,
-    task: Task,
-    checkpoints: CheckpointFolder,
-    checkpoint_manifest: pl.DataFrame,
-    train_table: pl.DataFrame,
-    query_table: pl.DataFrame,
+    ingested: Ingested,
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
-    batch_size: int | None = None,
 ) -> AuditSetup:
-    """Make the same plan and gradient engine in every stage, from what the ingest wrote.
+    """Make the plan and the gradient engine from what the ingest wrote.
 
-    `batch_size` is what an earlier stage chose where `gradients.batch_size` is `auto`; without
-    it, one is chosen here.
+    Where `gradients.batch_size` is `auto`, the size that an earlier run of the same audit chose
+    stands: gradients on disk are kept by batch.
     """
+    task, checkpoints, manifest = ingested.task, ingested.checkpoints, ingested.manifest
+    train_table, query_table = ingested.train_table, ingested.query_table
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
-    segments = segments_of(checkpoint_manifest)
+    segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments)
     plan = make_plan(
         attribution.method,
@@ -87,7 +117,7 @@ def set_up_audit(
         layers=coverage.layers,
         dropout_masks=ensemble.dropout_masks,
     )
-    files = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
+    files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
     engine = GradientEngine(
         model=model,
         objective=task,
@@ -95,35 +125,40 @@ def set_up_audit(
         training=training,
         load_weights=lambda name: checkpoints.weights(files[name]["file"], files[name]["sha256"]),
         cache=gradient_cache,
-        batch_size=batch_size or 1,
+        batch_size=1,
         seed=attribution.seed,
         device=device,
         precision=attribution.precision.passes,
     )
+    # On another device the same gradients differ by their rounding.
+    gradient_cache.open(f"{ingested.identity} {device.type}")
     if gradients.batch_size != "auto":
         engine.batch_size = gradients.batch_size
-    elif batch_size is None:
-        engine.batch_size = _chosen_batch_size(engine, plan, queries)
-    settings = [
-        f"{type(task).__module__}.{type(task).__qualname__}",
-        checkpoint_manifest.drop("bytes", "attributed_share").sort("checkpoint_id").to_dicts(),
-        engine.batch_size,
-        attribution.method,
-        attribution.seed,
-        ensemble.dropout_masks,
-        device.type,
-        attribution.precision.passes,
-        attribution.precision.curvature,
-        sorted(trained_parameters(segments)),
-        train_table.hash_rows(seed=0).to_list(),
-        # The only method whose curvature depends on what is asked.
-        query_table.hash_rows(seed=0).to_list()
-        if METHODS[attribution.method].scales_curvature
-        else [],
+    else:
+        kept = gradient_cache.batch_size
+        engine.batch_size = kept or _chosen_batch_size(engine, plan, queries)
+        gradient_cache.keep_batch_size(engine.batch_size)
+    return AuditSetup(
+        task, plan, engine, queries, gradient_cache, checkpoints, manifest, attribution
+    )
+
+
+def set_up_nodes() -> list[Node]:
+    """Return the nodes, the same in every stage: the inputs are checked, then all is set up."""
+    groups = ("gradients", "attribution", "ensemble")
+    return [
+        check_inputs_node(),
+        node(
+            set_up_audit,
+            inputs={
+                "ingested": "ingested",
+                "gradient_cache": "gradient_cache",
+                **{name: f"params:{name}" for name in groups},
+            },
+            outputs="audit_setup",
+            name="set_up_audit",
+        ),
     ]
-    identity = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    gradient_cache.open(identity)
-    return AuditSetup(plan, engine, queries, attribution.method, identity)
 
 
 def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:
@@ -187,30 +222,6 @@ def segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:
         )
         for (number,), rows in checkpoint_manifest.group_by("segment", maintain_order=True)
     ]
-
-
-def preconditioners(
-    checkpoints: CheckpointFolder, checkpoint_manifest: pl.DataFrame, setup: AuditSetup
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
-    rows = {row["checkpoint_id"]: row for row in checkpoint_manifest.iter_rows(named=True)}
-    engine = setup.engine
-    for planned in setup.plan.segments:
-        if planned.segment.optimizer not in ADAPTIVE or not METHODS[setup.method].follows_optimizer:
-            yield {}
-            continue
-        denominators = []
-        for name in planned.segment.checkpoints:
-            names: dict[int, tuple[str, ...]] = {}
-            row = rows[name]
-            for one in row["state_places"]:
-                names[one["place"]] = (*names.get(one["place"], ()), one["parameter"])
-            denominators.append(checkpoints.denominators(row["file"], row["sha256"], names))
-        roots = {
-            layer.name: mean_preconditioner(layer, denominators, dtype=engine.dtype)
-            for layer in engine.coverage.layers
-        }
-        yield {name: root for name, root in roots.items() if root is not None}
 
 
 def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:

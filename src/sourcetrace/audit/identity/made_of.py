@@ -1,0 +1,265 @@
+"""One answer to what a result was made of, in parts that can be compared.
+
+Who uses what:
+
+- `datasets.audited` writes all parts beside every stored result and compares, when one is loaded,
+  those that its stage depends on (`parts_of`) with what the parameters and the ingest say now;
+- `pipelines.shared.set_up` computes `data` and `checkpoints` again from the inputs themselves, and
+  keeps gradients under `digest_for("gradient_extraction")`;
+- `audit.identity.audit_key` makes the tag of a model version from the parts that decide the scores;
+- `pipelines.verification` keeps retrainings under `task_part`.
+
+What an audit came to is another question: `audit.comparison.snapshot` tells audits apart by the
+digests of their scores.
+"""
+
+import ast
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache, lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ValidationError
+
+from sourcetrace import __version__
+from sourcetrace.errors import InputError
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    ReportParameters,
+    SegmentParameters,
+    TaskParameters,
+)
+from sourcetrace.redaction import hide_values
+
+_LENGTH = 16
+"""Hexadecimal digits a part: 64 bits."""
+
+_COMPUTING = (
+    "checkpoints",
+    "core",
+    "tasks",
+    "pipelines/shared",
+    "pipelines/checkpoint_ingest",
+    "pipelines/gradient_extraction",
+    "pipelines/ekfac_fitting",
+    "pipelines/source_scoring",
+)
+"""Folders of this package whose code decides the numbers."""
+
+_GRADIENTS = ("method", "seed")
+"""Of `attribution`: what decides gradients and curvature, besides their precisions."""
+
+_INGEST = ("code", "task", "data", "checkpoints", "segments")
+_STAGES: Final = {
+    "checkpoint_ingest": _INGEST,
+    "gradient_extraction": (*_INGEST, "gradients"),
+    "ekfac_fitting": (*_INGEST, "gradients"),
+    "source_scoring": (*_INGEST, "gradients", "scores"),
+    "cleaning_report": (*_INGEST, "gradients", "scores", "report"),
+}
+_WORDS: Final = {
+    "code": "another version of Sourcetrace or torch",
+    "task": "another task, other arguments of it or other code in its module",
+    "data": "other training data or queries",
+    "checkpoints": "other checkpoints",
+    "segments": "other segments, stages or learning rates",
+    "gradients": "another method, seed, precision or number of dropout masks",
+    "scores": "other settings of attribution",
+    "report": "other settings of report",
+}
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """Digests of what a result was made of.
+
+    Attributes:
+        code: Of this package's code that computes, and the versions of it and of torch.
+        task: Of its class, its arguments and the code of its module.
+        data: Of the training data and the queries.
+        checkpoints: Of the files, their names included.
+        segments: Of the parameters by which checkpoints are grouped and steps weighed.
+        gradients: Of the parameters on which gradients and curvature depend.
+        scores: Of the other parameters of attribution, its device apart.
+        report: Of the parameters of the review list.
+    """
+
+    code: str
+    task: str
+    data: str
+    checkpoints: str
+    segments: str
+    gradients: str
+    scores: str
+    report: str
+
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, Any],
+        *,
+        data: str,
+        checkpoints: str,
+        code: str | None = None,
+    ) -> Self:
+        """Return the parts of an audit with these parameters.
+
+        Args:
+            parameters: Of the project, by group, whether Kedro has checked them or not.
+            data: As `data_part` returns it.
+            checkpoints: As `checkpoints_part` returns it.
+            code: As `code_digest` returns it, where it was read elsewhere.
+
+        Raises:
+            InputError: If a parameter, or a file that one names, is wrong.
+        """
+        attribution = checked("attribution", AttributionParameters, parameters)
+        del attribution["device"]  # it changes no more than the rounding
+        precision = attribution.pop("precision")
+        named = parameters.get("checkpoints") or {}
+        segments = checked("segments", SegmentParameters, parameters)
+        return cls(
+            code=_code_part(),
+            task=task_part(_validated("task", TaskParameters, parameters), code=code),
+            data=data,
+            checkpoints=checkpoints,
+            segments=digest_of(
+                [segments, named.get("stages"), _file_digest(named.get("learning_rates"))]
+            ),
+            gradients=digest_of(
+                [
+                    *(attribution.pop(name) for name in _GRADIENTS),
+                    precision.pop("passes"),
+                    precision.pop("curvature"),
+                    checked("ensemble", EnsembleParameters, parameters),
+                ]
+            ),
+            scores=digest_of([attribution, precision]),
+            report=digest_of(checked("report", ReportParameters, parameters)),
+        )
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Rebuild what `asdict` returned.
+
+        Raises:
+            ValueError: If something else is given.
+        """
+        names = {field.name for field in fields(cls)}
+        if not isinstance(content, Mapping) or set(content) != names:
+            raise ValueError(f"expected {', '.join(sorted(names))}")
+        return cls(**content)
+
+    def digest_for(self, stage: str) -> str:
+        """Return one digest of the parts that a stage depends on."""
+        return digest_of([getattr(self, name) for name in _STAGES[stage]])
+
+    def differences(self, other: "MadeOf", stage: str) -> str:
+        """Return in words what a stage's results were made with in `self` and not in `other`."""
+        return "; ".join(
+            _WORDS[name] for name in _STAGES[stage] if getattr(self, name) != getattr(other, name)
+        )
+
+
+def data_part(data: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the part of what `data_digests` says of both sides."""
+    return digest_of({side: [one["digest"], one["table"]] for side, one in data.items()})
+
+
+def checkpoints_part(files: Mapping[str, str]) -> str:
+    """Return the part of the files' names and SHA-256 digests."""
+    return digest_of(dict(files))
+
+
+def task_part(task: TaskParameters, *, code: str | None = None) -> str:
+    """Return the part of a task's class, its arguments and the code of its module.
+
+    A password is no input of the audit: values whose names say secret are left out.
+    """
+    code = code_digest(task.class_path) if code is None else code
+    return digest_of([task.class_path, hide_values(task.arguments), code])
+
+
+def code_digest(class_path: str) -> str:
+    """Return the digest of the code of a class's module, its comments apart.
+
+    The module is not imported: a report from tables needs no torch. What other modules hold, it
+    cannot see.
+    """
+    spec, path = None, None
+    packages = class_path.split(".")[:-1]
+    for depth in range(1, len(packages) + 1):
+        name = ".".join(packages[:depth])
+        found = (finder.find_spec(name, path) for finder in sys.meta_path)
+        spec = next((one for one in found if one is not None), None)
+        if spec is None:
+            break
+        path = spec.submodule_search_locations
+    file = Path(spec.origin) if spec is not None and spec.origin else None
+    if file is None or file.suffix != ".py":  # a compiled module has no source
+        return hashlib.sha256(b"").hexdigest()
+    status = file.stat()
+    return _source_digest(file, status.st_mtime_ns, status.st_size)
+
+
+def digest_of(content: Any) -> str:
+    """Return the digest of a JSON value."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def checked(name: str, group: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a group with its defaults, whether Kedro has checked it already or not.
+
+    Raises:
+        InputError: If a parameter is wrong.
+    """
+    checked: BaseModel = _validated(name, group, parameters)
+    return checked.model_dump(mode="json", by_alias=True)
+
+
+def _validated(name: str, group: Any, parameters: Mapping[str, Any]) -> Any:
+    try:
+        return group.model_validate(parameters.get(name) or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (name, *first["loc"])))
+        raise InputError(f"{where}: {first['msg']}.") from error
+
+
+@lru_cache
+def _source_digest(file: Path, modified: int, size: int) -> str:
+    return hashlib.sha256(ast.dump(ast.parse(file.read_bytes())).encode()).hexdigest()
+
+
+@cache
+def _code_part() -> str:
+    package = Path(__file__).parents[2]
+    content = hashlib.sha256()
+    for file in _sources(package):
+        content.update(f"{file.relative_to(package).as_posix()}\0".encode())
+        content.update(hashlib.sha256(file.read_bytes()).digest())
+    try:
+        torch = version("torch").split("+", maxsplit=1)[0]  # without its build
+    except PackageNotFoundError:
+        torch = ""
+    return digest_of([__version__, torch, content.hexdigest()])
+
+
+def _sources(package: Path) -> Iterable[Path]:
+    return (file for name in _COMPUTING for file in sorted((package / name).rglob("*.py")))
+
+
+def _file_digest(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"checkpoints.learning_rates: {path} cannot be read: {error}") from error

@@ -1,0 +1,207 @@
+"""Results of an audit that say what they were made of, and are checked when they are loaded."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset, DatasetError
+from kedro.io.core import parse_dataset_definition
+
+from sourcetrace.audit.identity.made_of import MadeOf
+from sourcetrace.errors import InputError
+from sourcetrace.files import replacing
+
+_ENDING = ".made_of.json"
+
+
+class AuditIdentityDataset(AbstractDataset[Mapping[str, str], MadeOf]):
+    """What an audit is made of: data and checkpoints as ingested, the rest as it is now.
+
+    YAML:
+        audit_identity:
+          type: sourcetrace.datasets.AuditIdentityDataset
+          filepath: data/02_intermediate/audit_identity.json
+          parameters: {task: "${parameter:task}", attribution: "${parameter:attribution}"}
+
+    Python:
+        AuditIdentityDataset("audit_identity.json", parameters).save({"data": …, "checkpoints": …})
+    """
+
+    def __init__(self, filepath: str, parameters: Mapping[str, Any]) -> None:
+        self._filepath = Path(filepath)
+        self._parameters = parameters
+
+    def _load(self) -> MadeOf:
+        return read_identity(self._filepath, self._parameters)
+
+    def _save(self, data: Mapping[str, str]) -> None:
+        with replacing(self._filepath) as partial:
+            partial.write_text(json.dumps(dict(data)), encoding="utf-8")
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class AuditedDataset(AbstractDataset[Any, Any]):
+    """Another data set's file, or its folder of `part-*.parquet`, with what it was made of.
+
+    Beside it lies `<name>.made_of.json`, written last: what the result was made of, and the digest
+    of every file. A load checks the files' bytes, and that all that the stage depends on is still
+    so. A folder is complete when the node that fills it confirms it.
+
+    Args:
+        dataset: The data set, as in a catalog.
+        stage: Which makes it.
+        identity: File of `audit_identity`; without it, only the bytes are checked, and the file may
+            be missing.
+        parameters: Of the project, by group.
+
+    YAML:
+        train_table:
+          type: sourcetrace.datasets.AuditedDataset
+          stage: checkpoint_ingest
+          identity: data/02_intermediate/audit_identity.json
+          parameters: {task: "${parameter:task}", attribution: "${parameter:attribution}"}
+          dataset: {type: polars.EagerPolarsDataset, file_format: parquet, filepath: train.parquet}
+
+    Python:
+        AuditedDataset(dataset={…}, stage="checkpoint_ingest").load()
+    """
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any],
+        stage: str,
+        identity: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        kind, arguments = parse_dataset_definition(dict(dataset))
+        self._dataset = kind(**arguments)
+        # Under the name by which hooks and MLflow find a file.
+        self._filepath = Path(arguments.get("filepath") or arguments["path"])
+        self._stage = stage
+        self._identity = None if identity is None else Path(identity)
+        self._parameters = parameters or {}
+
+    def _save(self, data: Any) -> None:
+        # First, so that nothing half-written passes for the whole.
+        self._record.unlink(missing_ok=True)
+        self._dataset.save(data)
+        if not self._filepath.is_dir():
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Write what the files are made of: they are complete."""
+        made = None if self._identity is None else self._now()
+        content = {
+            "made_of": made and asdict(made),
+            "files": {file.name: _digest(file) for file in self._files()},
+        }
+        with replacing(self._record) as partial:
+            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    def _load(self) -> Any:
+        if self._identity is not None or self._exists() or self._record.exists():
+            self._check()
+        try:
+            return self._dataset.load()
+        except DatasetError as error:
+            raise self._refusal(f"{self._filepath} cannot be read ({error})") from error
+
+    def _check(self) -> None:
+        """Refuse what is not what the stage wrote, or was made of something else."""
+        if not self._exists():
+            if self._identity is not None and not self._identity.exists():
+                raise InputError(
+                    f"Nothing was audited yet: there is no {self._filepath}. Run `kedro run "
+                    "--pipelines audit` first."
+                )
+            raise self._refusal(f"There is no {self._filepath}")
+        try:
+            content = json.loads(self._record.read_text(encoding="utf-8"))
+            files, made = dict(content["files"]), content["made_of"]
+            written = MadeOf.from_json(made) if self._identity is not None else None
+        except FileNotFoundError as error:
+            raise self._refusal(
+                f"{self._filepath} is not complete: the run that wrote it stopped in the middle, "
+                f"or an earlier version wrote it ({self._record.name} is missing)"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._refusal(f"{self._record} is damaged") from error
+        found = {file.name: file for file in self._files()}
+        for name in sorted({*found, *files}):
+            if name not in found:
+                raise self._refusal(f"{self._filepath / name} is missing")
+            if files.get(name) != _digest(found[name]):
+                raise self._refusal(
+                    f"{found[name]} is damaged, or another file was put in its place"
+                )
+        if written is not None:
+            different = written.differences(self._now(), self._stage)
+            if different:
+                raise self._refusal(
+                    f"{self._filepath} was made with {different} than the audit has now"
+                )
+
+    def _now(self) -> MadeOf:
+        assert self._identity is not None  # noqa: S101, the callers looked
+        return read_identity(self._identity, self._parameters)
+
+    def _refusal(self, what: str) -> InputError:
+        return InputError(
+            f"{what}. Run `kedro run --pipelines {self._stage}`"
+            + (
+                " again."
+                if self._identity is None
+                else " and the stages after it again, or the whole audit, `kedro run --pipelines "
+                "audit`."
+            )
+        )
+
+    @property
+    def _record(self) -> Path:
+        return self._filepath.with_name(self._filepath.name + _ENDING)
+
+    def _files(self) -> list[Path]:
+        if self._filepath.is_dir():
+            return sorted(self._filepath.glob("part-*.parquet"))
+        return [self._filepath]
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"stage": self._stage, "dataset": repr(self._dataset)}
+
+
+def read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
+    """Return what an audit is made of.
+
+    Args:
+        file: Of `audit_identity`.
+        parameters: Of the project, by group.
+
+    Raises:
+        InputError: If the file is missing or damaged, or a parameter is wrong.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        data, checkpoints = content["data"], content["checkpoints"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file}, which says what was audited, is "
+            f"{'not there' if isinstance(error, FileNotFoundError) else 'damaged'}. Run "
+            "`kedro run --pipelines audit`."
+        ) from error
+    return MadeOf.of(parameters, data=str(data), checkpoints=str(checkpoints))
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What the stages have in common: the set-up that runs once, and what they say and write."""

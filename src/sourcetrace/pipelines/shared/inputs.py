@@ -1,0 +1,115 @@
+"""What the ingest accepted, and whether it is still there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import polars as pl
+from kedro.pipeline import node
+from kedro.pipeline.node import Node
+
+from sourcetrace.audit.identity.data_digest import data_digest, table_digest
+from sourcetrace.audit.identity.made_of import MadeOf, checkpoints_part, data_part
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.errors import InputError
+from sourcetrace.progress import track
+from sourcetrace.tasks import Task
+
+_READ: dict[int, tuple[Task, str]] = {}
+"""The task whose data this process has read, by its `id`, and the digest of them."""
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """The inputs of an audit as the ingest described them.
+
+    Attributes:
+        task: The task.
+        checkpoints: The folder of checkpoints.
+        manifest: A row a checkpoint.
+        train_table: A row a training example.
+        query_table: A row a query.
+        data: Digest of the training data and the queries.
+        identity: Digest of all that gradients and curvature depend on.
+    """
+
+    task: Task
+    checkpoints: CheckpointFolder
+    manifest: pl.DataFrame
+    train_table: pl.DataFrame
+    query_table: pl.DataFrame
+    data: str
+    identity: str
+
+
+def check_inputs_node() -> Node:
+    """Return the node; the same in every pipeline that reads the inputs again."""
+    inputs = ("task", "checkpoints", "checkpoint_manifest", "train_table", "query_table")
+    return node(
+        check_inputs,
+        inputs={name: name for name in (*inputs, "audit_identity")},
+        outputs="ingested",
+        name="check_inputs",
+    )
+
+
+def check_inputs(
+    task: Task,
+    checkpoints: CheckpointFolder,
+    checkpoint_manifest: pl.DataFrame,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    audit_identity: MadeOf,
+) -> Ingested:
+    """Return the inputs, if data and checkpoints are those that the ingest described.
+
+    Every byte is read; the data once a process.
+
+    Raises:
+        InputError: If they are others.
+    """
+    if checkpoints_part(checkpoints.file_digests()) != audit_identity.checkpoints:
+        raise InputError(
+            "The checkpoints are not those that checkpoint_ingest described: files were added, "
+            "removed or changed. Run the audit from its first stage again, `kedro run --pipelines "
+            "audit`."
+        )
+    if _data_of(task) != audit_identity.data:
+        raise InputError(
+            "The data are not those that checkpoint_ingest described: inputs, labels or a column "
+            "of a table changed since then, or come out otherwise at each reading. Run the audit "
+            "from its first stage again, `kedro run --pipelines audit`; take random augmentation "
+            "out of the task."
+        )
+    return Ingested(
+        task,
+        checkpoints,
+        checkpoint_manifest,
+        train_table,
+        query_table,
+        audit_identity.data,
+        audit_identity.digest_for("gradient_extraction"),
+    )
+
+
+def remember_data(task: Task, digests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Keep what a task's data were, so that the same process need not read them again."""
+    _READ.clear()
+    _READ[id(task)] = (task, data_part(digests))
+
+
+def _data_of(task: Task) -> str:
+    if id(task) not in _READ:
+        digests = {}
+        for name, examples, table in (
+            ("training", task.train_examples(), task.train_table()),
+            ("queries", task.query_examples(), task.query_table()),
+        ):
+            progress = partial(track, description=f"Reading {name}")
+            digests[name] = {
+                "digest": data_digest(examples, table, progress=progress),
+                "table": table_digest(table),
+            }
+        remember_data(task, digests)
+    return _READ[id(task)][1]

@@ -1,0 +1,450 @@
+"""Every stored result is used as it was written for the audit that is there, or refused.
+
+A tiny audit is made once, and once more with each of another argument, code, data and checkpoints.
+Faults are put into copies, and the first node that reads the result is run, in this process, with
+the project's own catalog.
+"""
+
+import copy
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from functools import cache, reduce
+from operator import getitem
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.runner import SequentialRunner
+from torch import nn
+
+from sourcetrace import parameters as groups
+from sourcetrace.errors import InputError
+from sourcetrace.pipelines.audit import (
+    create_audit,
+    create_judgement,
+    create_stage,
+    create_stages,
+)
+from tests import REPOSITORY
+from tests.tiny import seeded
+
+RECORD = ".made_of.json"
+TASK = """
+import polars as pl
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from sourcetrace.tasks import ClassificationTask
+
+WEIGHT = 1.0
+
+
+class Small(ClassificationTask):
+    def __init__(self, scale=1.0, examples=12):
+        held = torch.load("data/01_raw/examples.pt")
+        self.inputs, self.labels, self.examples = held["inputs"] * scale, held["labels"], examples
+
+    def build_model(self):
+        return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+    def train_examples(self):
+        return TensorDataset(self.inputs[2:][: self.examples], self.labels[2:][: self.examples])
+
+    def query_examples(self):
+        return TensorDataset(self.inputs[:2], self.labels[:2])
+
+    def train_table(self):
+        return pl.DataFrame({"example_id": [f"e{i}" for i in range(self.examples)]})
+
+    def query_table(self):
+        return pl.DataFrame({"example_id": ["q0", "q1"]})
+
+    def train_loss(self, outputs, batch):
+        return WEIGHT * super().train_loss(outputs, batch)
+
+    def picture(self, index):
+        return self.inputs[2 + index].abs().clamp(max=1)[None].numpy()
+"""
+MODELS = {
+    "task": groups.TaskParameters,
+    "segments": groups.SegmentParameters,
+    "gradients": groups.GradientParameters,
+    "attribution": groups.AttributionParameters,
+    "ensemble": groups.EnsembleParameters,
+    "report": groups.ReportParameters,
+    "gate": groups.GateParameters,
+    "comparison": groups.ComparisonParameters,
+    "verification": groups.VerificationParameters,
+}
+
+
+def write_inputs(folder, *, seed=0, data_seed=0, task=TASK):
+    """Write a task, its data and two checkpoints."""
+    raw = folder / "data/01_raw"
+    (raw / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (folder / "audited_task.py").write_text(task)
+    with seeded(data_seed):
+        torch.save(
+            {"inputs": torch.randn(14, 3), "labels": torch.arange(14) % 2}, raw / "examples.pt"
+        )
+    with seeded(seed):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for step in (10, 20):
+            for parameter in model.parameters():
+                parameter.data += 0.1 * torch.randn_like(parameter)
+            content = {
+                "step": step,
+                "model_state_dict": model.state_dict(),
+                "optimizer_state_dict": optimizer.state_dict(),
+            }
+            torch.save(content, raw / f"checkpoints/step_{step}.pt")
+
+
+ENTRIES = {
+    name: entry["dataset"] if entry["type"].endswith("MlflowArtifactDataset") else entry
+    for name, entry in yaml.safe_load((REPOSITORY / "conf/base/catalog.yml").read_text()).items()
+    if not name.startswith("_")
+}
+"""The project's catalog, what goes to MLflow as it lies on disk."""
+
+AUDITED = {
+    name: entry for name, entry in ENTRIES.items() if entry["type"].endswith(".AuditedDataset")
+}
+
+
+BYTES_ALONE = {name for name, entry in AUDITED.items() if "identity" not in entry}
+"""What may be of an earlier audit, and says of which."""
+
+
+@cache
+def defaults():
+    files = sorted((REPOSITORY / "conf/base").glob("parameters*.yml"))
+    return {
+        name: group for file in files for name, group in yaml.safe_load(file.read_text()).items()
+    }
+
+
+def catalog_of(*, scale=1.0, examples=12, **attribution):
+    """Return the project's catalog and parameters, in a run with these arguments of the task."""
+    given = {
+        **defaults(),
+        "task": {
+            "class": "audited_task.Small",
+            "arguments": {"scale": scale, "examples": examples},
+        },
+        "attribution": {"method": "source", "device": "cpu", **attribution},
+        "gradients": {"cache": "disk", "batch_size": 5},
+        "segments": {"count": 1},
+    }
+    catalog = DataCatalog.from_config(
+        {
+            name: {"type": "MemoryDataset"}
+            if "mlflow" in entry["type"] or "tracking" in entry["type"]
+            else resolved(entry, given)
+            for name, entry in ENTRIES.items()
+        }
+    )
+    for name, model in MODELS.items():
+        catalog[f"params:{name}"] = MemoryDataset(model.model_validate(given[name]))
+    catalog["params:tracking.registered_model"] = MemoryDataset(None)
+    return catalog
+
+
+def resolved(value, given):
+    """Return a part of the catalog with the parameters that it names."""
+    if isinstance(value, dict):
+        return {key: resolved(part, given) for key, part in value.items()}
+    if isinstance(value, str) and value.startswith("${parameter:"):
+        return copy.deepcopy(reduce(getitem, value[12:-1].split("."), given))
+    return value
+
+
+@contextmanager
+def inside(folder):
+    """Work in a project's folder, whose task is imported anew."""
+    before = Path.cwd()
+    sys.modules.pop("audited_task", None)
+    sys.path.insert(0, str(folder))
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.path.remove(str(folder))
+
+
+def run(folder, pipeline, **arguments):
+    with inside(folder):
+        SequentialRunner().run(pipeline, catalog_of(**arguments))
+
+
+def refusal(folder, pipeline, **arguments):
+    """Run a pipeline and return what it is refused with, to a reader of the terminal."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011, its cause is looked at
+        run(folder, pipeline, **arguments)
+    error = caught.value
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    assert error is not None, repr(caught.value)
+    assert "\n" not in str(error)
+    return str(error)
+
+
+@pytest.fixture(scope="module")
+def audits(tmp_path_factory):
+    """The audit, and others: name -> folder and arguments."""
+    made = {}
+    numbers = Pipeline([one for one in sum_of(create_stages()).nodes if one.name != "write_page"])
+    for name, written, arguments in (
+        ("this", {}, {}),
+        ("arguments", {}, {"scale": 2.0}),
+        ("code", {"task": TASK.replace("WEIGHT = 1.0", "WEIGHT = 2.0")}, {}),
+        ("data", {"data_seed": 1}, {}),
+        ("checkpoint", {"seed": 1}, {}),
+    ):
+        folder = tmp_path_factory.mktemp(name)
+        write_inputs(folder, **written)
+        run(folder, create_audit() if name == "this" else numbers, **arguments)
+        with inside(folder):
+            catalog = catalog_of()
+            for entry in sorted(BYTES_ALONE):  # empty, as before a verification
+                catalog.save(entry, catalog.load(entry))
+        made[name] = folder
+    return made
+
+
+def sum_of(pipelines):
+    return sum(pipelines.values(), start=Pipeline([]))
+
+
+@cache
+def readers():
+    """Return result -> the pipeline up to the first node of a stage that reads it alone."""
+    stages = list(create_stages().values())
+    makes = {name: stage for stage in stages for name in stage.outputs() | made_within(stage)}
+    found = {}
+    for stage in (*stages, create_judgement(), create_stage("verification")):
+        for node in stage.nodes:
+            for name in node.inputs:
+                if name not in found and makes.get(name) is not stage:
+                    found[name] = stage.to_nodes(node.name)
+    return found
+
+
+def made_within(stage):
+    return {name for node in stage.nodes for name in node.outputs}
+
+
+def path_of(name):
+    inner = AUDITED[name]["dataset"]
+    return Path(inner.get("filepath") or inner["path"])
+
+
+def first_file(path):
+    return min(path.iterdir()) if path.is_dir() else path
+
+
+def flip(path, _):
+    file = first_file(path)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def truncate(path, _):
+    file = first_file(path)
+    file.write_bytes(file.read_bytes()[:-5])
+
+
+def remove(path, _):
+    first_file(path).unlink()
+
+
+def swap(path, others):
+    """Put another audit's file in its place; another table, where all have the same."""
+    file, content = first_file(path), first_file(path).read_bytes()
+    given = [first_file(other / path).read_bytes() for other in others.values()]
+    given.append(path_of("checkpoint_manifest").read_bytes())
+    file.write_bytes(next(one for one in given if one != content))
+
+
+def forget(path, _):
+    path.with_name(path.name + RECORD).unlink()
+
+
+def exchange_with(name):
+    def exchange(path, others):
+        given = others[name] / path
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(given, path) if given.is_dir() else shutil.copy(given, path)
+        shutil.copy(given.with_name(given.name + RECORD), path.with_name(path.name + RECORD))
+
+    return exchange
+
+
+FAULTS = {
+    "flipped": flip,
+    "truncated": truncate,
+    "missing": remove,
+    "swapped": swap,
+    "unfinished": forget,
+    **{name: exchange_with(name) for name in ("arguments", "code", "data", "checkpoint")},
+}
+SAID = {
+    "arguments": "another task, other arguments of it or other code in its module",
+    "code": "another task, other arguments of it or other code in its module",
+    "data": "other training data or queries",
+    "checkpoint": "other checkpoints",
+}
+
+
+@pytest.fixture
+def broken(audits, tmp_path):
+    """A copy of the audit to put a fault into."""
+    shutil.copytree(audits["this"], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_the_results_that_other_stages_read_are_all_checked():
+    """What one stage writes and another reads is an audited entry, but for pages and memory."""
+    stages = create_stages()
+    written = {name for stage in stages.values() for name in made_within(stage)}
+    read = {name for name in readers() if name in written}
+    kept = {name for name in read if ENTRIES.get(name, {}).get("type") != "MemoryDataset"}
+    unchecked = kept - set(AUDITED) - {"audit_identity", "cleaning_report"}
+    assert not unchecked
+    # Its files are read under another name.
+    assert set(AUDITED) - set(readers()) == {"attribution_scores"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        (name, fault)
+        for name in sorted(set(AUDITED) - {"attribution_scores"})
+        for fault in FAULTS
+        if name not in BYTES_ALONE or fault not in SAID
+    ],
+)
+def test_a_result_with_a_fault_is_refused_by_its_first_reader(audits, broken, name, fault):
+    path = path_of(name)
+    others = {name: folder for name, folder in audits.items() if name != "this"}
+    with inside(broken):
+        FAULTS[fault](path, others)
+    said = refusal(broken, readers()[name])
+    assert path.name in said
+    assert f"kedro run --pipelines {AUDITED[name]['stage']}" in said
+    assert SAID.get(fault, "") in said
+
+
+def test_without_a_fault_the_readers_run(broken):
+    for name in ("covariances", "query_influence", "score_files"):
+        run(broken, readers()[name])
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"data": "0", "checkpoints": "0"}'])
+def test_without_what_was_audited_nothing_is_used(broken, content):
+    file = broken / "data/02_intermediate/audit_identity.json"
+    file.unlink() if content is None else file.write_text(content)
+    said = refusal(broken, readers()["query_influence"])
+    assert "kedro run --pipelines" in said
+    assert "audit_identity.json" in said or "other training data" in said
+
+
+CHANGES = {
+    "an argument": ({}, {"scale": 2.0}),
+    "fewer examples": ({}, {"examples": 11}),
+    "the loss": ({"task": TASK.replace("WEIGHT = 1.0", "WEIGHT = 2.0")}, {}),
+}
+UNSEEN_BY_TABLES = {"the inputs": ({"data_seed": 1}, {}), "a checkpoint": ({"seed": 1}, {})}
+NUMERICAL = ("gradient_extraction", "ekfac_fitting", "source_scoring")
+
+
+@pytest.mark.parametrize(
+    ("change", "stage"),
+    [
+        *((change, stage) for change in CHANGES for stage in (*NUMERICAL, "cleaning_report")),
+        *((change, stage) for change in UNSEEN_BY_TABLES for stage in NUMERICAL),
+    ],
+)
+def test_what_changed_between_stages_is_noticed(broken, change, stage):
+    written, arguments = {**CHANGES, **UNSEEN_BY_TABLES}[change]
+    write_inputs(broken, **written)
+    said = refusal(broken, create_stage(stage), **arguments)
+    assert "kedro run --pipelines audit" in said
+
+
+def test_labels_exchanged_between_stages_are_noticed(broken):
+    file = broken / "data/01_raw/examples.pt"
+    held = torch.load(file)
+    torch.save({**held, "labels": held["labels"].flip(0)}, file)
+    assert "inputs, labels or a column" in refusal(broken, create_stage("source_scoring"))
+
+
+@pytest.mark.parametrize("change", UNSEEN_BY_TABLES)
+@pytest.mark.parametrize("then", ["cleaning_report", "gate"])
+def test_what_was_ingested_anew_makes_old_results_unusable(broken, change, then):
+    write_inputs(broken, **UNSEEN_BY_TABLES[change][0])
+    run(broken, create_stage("checkpoint_ingest"))
+    reader = create_judgement() if then == "gate" else create_stage(then)
+    assert "was made with other" in refusal(broken, reader)
+
+
+def test_another_tolerance_needs_no_new_gradients_and_another_method_does(broken):
+    refused = refusal(broken, create_stage("cleaning_report"), tolerance=0.01)
+    assert "other settings of attribution" in refused
+    run(broken, create_stage("source_scoring"), tolerance=0.01)
+    for stage in ("ekfac_fitting", "source_scoring"):
+        assert "another method, seed" in refusal(broken, create_stage(stage), method="influence")
+
+
+def test_a_kill_after_the_first_scores_leaves_nothing_to_report(broken, monkeypatch):
+    """The rows of the first block are over the earlier result, and the process is gone."""
+    write = pl.DataFrame.write_parquet
+    written = []
+
+    def die(table, file, **options):
+        write(table, file, **options)
+        written.append(file)
+        if "attribution_scores" in str(file):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.DataFrame, "write_parquet", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(broken, create_stage("source_scoring"))
+    assert written
+    for reader in (
+        create_stage("cleaning_report"),
+        create_judgement(),
+        create_stage("verification"),
+    ):
+        assert "attribution_scores is not complete" in refusal(broken, reader)
+    run(broken, create_stage("source_scoring"))
+    run(broken, readers()["query_influence"])
+
+
+@pytest.mark.parametrize("fault", ["flipped", "truncated", "swapped", "missing"])
+def test_a_block_of_gradients_is_checked_or_computed_again(broken, fault):
+    one, other, *_ = sorted((broken / "data/04_feature/gradients").glob("*/*.safetensors"))
+    scores = broken / path_of("attribution_scores")
+    before = [file.read_bytes() for file in sorted(scores.iterdir())]
+    if fault == "swapped":
+        shutil.copy(other, one)
+    else:
+        FAULTS[fault](one, {})
+    if fault != "missing":
+        said = refusal(broken, create_stage("source_scoring"))
+        assert one.name in said
+        assert "kedro run --pipelines gradient_extraction" in said
+        return
+    run(broken, create_stage("source_scoring"))
+    assert [file.read_bytes() for file in sorted(scores.iterdir())] == before
