@@ -246,6 +246,7 @@ def _signals(
 
 
 def join_signals(parts: Sequence[BlockSignals]) -> BlockSignals:
+    """Join the signals of consecutive examples."""
     norms = [part.gradient_norm for part in parts if part.gradient_norm is not None]
     return BlockSignals(
         torch.cat([part.examples for part in parts]),

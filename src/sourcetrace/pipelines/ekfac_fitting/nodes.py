@@ -14,8 +14,8 @@ from sourcetrace.core.methods.curvature_scale import scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.precision_check import curvature_error
 from sourcetrace.core.model.precision import products_in
-from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.progress import track

@@ -16,8 +16,8 @@ from sourcetrace.core.methods.cost import RunCost, estimate_cost
 from sourcetrace.core.methods.precision_check import passes_error
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.precision import products_in
-from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import GradientParameters
