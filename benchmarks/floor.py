@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ground_truth_data import read_side
 from benchmarks.machine import describe_machine
 from benchmarks.measurement import STAGES, Cost, Stopwatch
+from benchmarks.multiplications import MultiplicationCounter
 from benchmarks.pipeline_run import run_pipeline
 from benchmarks.speed_ours import WorkloadTask
 from benchmarks.workloads import LAST, WORKLOADS, prepare, random_data
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.core.machine.matmul_rate import matmul_rate
-from sourcetrace.core.machine.multiplications import MultiplicationCounter
+from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.parameters import AttributionParameters
 
 

@@ -137,7 +137,7 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
     if not plan.uses_curvature:
         return [None] * len(plan.segments)
     watch.start(COVARIANCES)
-    running = {point.id: RunningCovariances(engine.work) for point in plan.points}
+    running = {point.id: RunningCovariances() for point in plan.points}
     for point, block in visits(engine, plan.points):
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}

@@ -3,8 +3,7 @@
 import torch
 from benchmarks.floor import CountingStopwatch, floor_table
 from benchmarks.measurement import STAGES, Cost
-
-from sourcetrace.core.machine.multiplications import MultiplicationCounter
+from benchmarks.multiplications import MultiplicationCounter
 
 
 def test_a_stage_counts_what_runs_in_it_and_goes_on_when_it_comes_again() -> None:

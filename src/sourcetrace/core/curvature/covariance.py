@@ -16,7 +16,6 @@ labels, of which only the eigenvectors matter to EK-FAC (as in Shampoo, Gupta et
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +23,6 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms, SideTerms, SumLayout
 from sourcetrace.core.machine.halving import is_out_of_memory
-from sourcetrace.core.machine.work import Work
 
 _ENOUGH = 2048
 """Rows that are multiplied at once, if there are not as many as columns before. More would save
@@ -72,28 +70,21 @@ LayerTerms = Mapping[str, Sequence[CovarianceTerms]]
 
 
 class RunningCovariances:
-    """The sums of every layer while batches are added.
+    """The sums of every layer while batches are added."""
 
-    Args:
-        work: Counts the multiplications; nobody, if not given.
-    """
-
-    def __init__(self, work: Work | None = None) -> None:
-        self._work = work
+    def __init__(self) -> None:
         self._layers: dict[str, _RunningLayer] = {}
 
     def add(self, terms: LayerTerms) -> None:
         """Add batches; their rows are multiplied when there are enough of them."""
-        with self._work.measured() if self._work else nullcontext():
-            for name, batches in terms.items():
-                layer = self._layers.setdefault(name, _RunningLayer())
-                for batch in batches:
-                    layer.add(batch)
+        for name, batches in terms.items():
+            layer = self._layers.setdefault(name, _RunningLayer())
+            for batch in batches:
+                layer.add(batch)
 
     def sums(self) -> dict[str, CovarianceSums]:
         """Return the sums of all that was added, in float64; adding on changes them."""
-        with self._work.measured() if self._work else nullcontext():
-            return {name: layer.sums() for name, layer in self._layers.items()}
+        return {name: layer.sums() for name, layer in self._layers.items()}
 
 
 class _RunningLayer:

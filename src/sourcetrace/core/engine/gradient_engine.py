@@ -31,7 +31,7 @@ from sourcetrace.core.gradients.kept import Cache, key_of, of_kind, to_tensors
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.machine.halving import Halving
-from sourcetrace.core.machine.work import Work
+from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
@@ -96,7 +96,7 @@ class GradientEngine:
 
     Attributes:
         passes: Passes through the model so far.
-        work: What the stages did so far.
+        timings: Of the stages so far.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class GradientEngine:
         self._loaded: str | None = None
         self._halving = Halving()
         self.passes = Passes()
-        self.work = Work(device)
+        self.timings = Timings(device)
 
     def exactly(self) -> "GradientEngine":
         """Return the same with passes in float32, for `compute` and no cached block."""
@@ -229,7 +229,6 @@ class GradientEngine:
                     rows.tolist(), seed=self.seed, purpose=point.draws or point.id
                 ),
                 sampled=sampled,
-                work=self.work,
             )
         # Not before: a batch that did not fit into memory is run again.
         self.passes.count(len(rows), backward=2)
@@ -287,7 +286,6 @@ class GradientEngine:
                 seeds=self.training.seeds(numbers, seed=self.seed, purpose=purpose)
                 if sampled
                 else None,
-                work=self.work,
             )
         self.passes.count(len(rows), backward=1)
         return found
@@ -311,7 +309,6 @@ class GradientEngine:
                 self.coverage.layers,
                 batch,
                 count=len(rows),
-                work=self.work,
             )
         self.passes.count(len(rows), backward=2)
         return passed
@@ -331,9 +328,7 @@ class GradientEngine:
     ) -> BlockSignals:
         batch = queries.batch(rows.tolist(), self.device)
         with self.running(point, examples=len(rows)):
-            signals = query_signals(
-                self.model_at(point), self._run_objective, batch, rows=rows, work=self.work
-            )
+            signals = query_signals(self.model_at(point), self._run_objective, batch, rows=rows)
         self.passes.count(len(rows), backward=0)
         return signals
 

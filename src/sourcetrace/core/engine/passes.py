@@ -18,7 +18,6 @@ from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, s
 from sourcetrace.core.gradients.positions import Positions
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.machine.work import Work
 from sourcetrace.core.model.objective import ExampleGenerator, Objective
 
 
@@ -71,7 +70,6 @@ def training_passes(
     own: Tensor,
     seeds: Sequence[int],
     sampled: bool,
-    work: Work,
 ) -> TrainingPasses:
     """Run the passes of a batch of training examples.
 
@@ -84,25 +82,23 @@ def training_passes(
         own: Which of them make up the curvature, [n].
         seeds: Of their sampled labels.
         sampled: Whether these labels' gradients are made up, and not their covariances alone.
-        work: Counts the multiplications.
     """
     count = len(rows)
-    with work.counted("passes", units=count):
-        captured = capture_forward(
-            model, layers, lambda: objective.forward(model, batch), examples=count
-        )
-        inputs = captured.inputs(examples=count)
-        generator = ExampleGenerator.for_examples(seeds)
-        sampled_loss = objective.sampled_loss(captured.outputs, generator)
-        sampled_outputs = captured.output_gradients(
-            per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
-        )
-        loss = objective.train_loss(captured.outputs, batch)
-        outputs = captured.output_gradients(
-            per_example_loss(loss, name="train_loss", examples=count), last=True
-        )
-        gradients = captured.gradients(inputs, outputs)
-        sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
+    captured = capture_forward(
+        model, layers, lambda: objective.forward(model, batch), examples=count
+    )
+    inputs = captured.inputs(examples=count)
+    generator = ExampleGenerator.for_examples(seeds)
+    sampled_loss = objective.sampled_loss(captured.outputs, generator)
+    sampled_outputs = captured.output_gradients(
+        per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
+    )
+    loss = objective.train_loss(captured.outputs, batch)
+    outputs = captured.output_gradients(
+        per_example_loss(loss, name="train_loss", examples=count), last=True
+    )
+    gradients = captured.gradients(inputs, outputs)
+    sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
     sides = inputs | captured.pixels()
     covariances = {
         layer.name: [
@@ -125,7 +121,6 @@ def gradients_alone(
     *,
     count: int,
     seeds: Sequence[int] | None,
-    work: Work,
 ) -> dict[str, LayerGradient]:
     """Run a forward and one backward pass, where the rest of `training_passes` is known.
 
@@ -136,22 +131,20 @@ def gradients_alone(
         batch: The collated examples.
         count: How many.
         seeds: Of their sampled labels; None for the given labels.
-        work: Counts the multiplications.
     """
-    with work.counted("passes with one backward", units=count):
-        captured = capture_forward(
-            model, layers, lambda: objective.forward(model, batch), examples=count
-        )
-        inputs = captured.inputs(examples=count)
-        if seeds is None:
-            name, loss = "train_loss", objective.train_loss(captured.outputs, batch)
-        else:
-            generator = ExampleGenerator.for_examples(seeds)
-            name, loss = "sampled_loss", objective.sampled_loss(captured.outputs, generator)
-        outputs = captured.output_gradients(
-            per_example_loss(loss, name=name, examples=count), last=True
-        )
-        return captured.gradients(inputs, outputs)
+    captured = capture_forward(
+        model, layers, lambda: objective.forward(model, batch), examples=count
+    )
+    inputs = captured.inputs(examples=count)
+    if seeds is None:
+        name, loss = "train_loss", objective.train_loss(captured.outputs, batch)
+    else:
+        generator = ExampleGenerator.for_examples(seeds)
+        name, loss = "sampled_loss", objective.sampled_loss(captured.outputs, generator)
+    outputs = captured.output_gradients(
+        per_example_loss(loss, name=name, examples=count), last=True
+    )
+    return captured.gradients(inputs, outputs)
 
 
 def query_passes(
@@ -161,28 +154,26 @@ def query_passes(
     batch: Any,
     *,
     count: int,
-    work: Work,
 ) -> QueryPasses:
     """Run the passes of a batch of queries; arguments as of `gradients_alone`."""
-    with work.counted("query passes", units=count):
-        captured = capture_forward(
-            model, layers, lambda: objective.forward(model, batch), examples=count
-        )
-        inputs = captured.inputs(examples=count)
-        measurement = per_example_loss(
-            objective.measurement(captured.outputs, batch), name="measurement", examples=count
-        )
-        loss = per_example_loss(
-            objective.train_loss(captured.outputs, batch), name="train_loss", examples=count
-        )
-        measured = captured.output_gradients(measurement, last=False)
-        gradients = captured.gradients(inputs, measured)
-        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+    captured = capture_forward(
+        model, layers, lambda: objective.forward(model, batch), examples=count
+    )
+    inputs = captured.inputs(examples=count)
+    measurement = per_example_loss(
+        objective.measurement(captured.outputs, batch), name="measurement", examples=count
+    )
+    loss = per_example_loss(
+        objective.train_loss(captured.outputs, batch), name="train_loss", examples=count
+    )
+    measured = captured.output_gradients(measurement, last=False)
+    gradients = captured.gradients(inputs, measured)
+    losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
     return gradients, losses
 
 
 def query_signals(
-    model: nn.Module, objective: Objective, batch: Any, *, rows: Tensor, work: Work
+    model: nn.Module, objective: Objective, batch: Any, *, rows: Tensor
 ) -> BlockSignals:
     """Measure a batch of queries by a forward pass alone.
 
@@ -191,9 +182,8 @@ def query_signals(
         objective: Forward pass and losses.
         batch: The collated queries.
         rows: Their numbers, [n].
-        work: Counts the multiplications.
     """
-    with work.counted("query measurements", units=len(rows)), torch.no_grad():
+    with torch.no_grad():
         outputs = objective.forward(model, batch)
         loss = per_example_loss(
             objective.train_loss(outputs, batch), name="train_loss", examples=len(rows)

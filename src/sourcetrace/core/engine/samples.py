@@ -1,6 +1,6 @@
 """Gradients of a few examples, spread evenly, where a run measures itself."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from sourcetrace.core.curvature.covariance import sums_of
 from sourcetrace.core.engine.gradient_engine import Extraction, GradientEngine
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
+from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
 
@@ -37,15 +38,42 @@ def affordable(engine: GradientEngine, *, most: int, limit: int, points: int = 1
     return min(most, max(_FEWEST, limit // (each * points)))
 
 
-def probe_point(engine: GradientEngine, point: EvaluationPoint) -> Extraction:
-    """Return what the passes of `PROBE` examples give, as one batch; nothing is cached."""
-    rows = spread(point.examples, PROBE)
+def probe_point(
+    engine: GradientEngine, point: EvaluationPoint, *, examples: int = PROBE
+) -> Extraction:
+    """Return what the passes of a few examples give, as one batch; nothing is cached."""
+    rows = spread(point.examples, examples)
     part = replace(point, examples=rows, curvature_examples=rows)
-    extraction = engine.extract(part, Block(0, len(engine.training)), keep=False)
-    # Nobody needs their sums, but what an example takes.
-    with engine.work.counted("covariances", units=len(rows)):
-        sums_of(extraction.covariances)
-    return extraction
+    return engine.extract(part, Block(0, len(engine.training)), keep=False)
+
+
+@dataclass(frozen=True)
+class TimedProbe:
+    """What an example takes, as a batch of the run took it.
+
+    Attributes:
+        passes: Seconds of a forward and two backward passes of an example.
+        covariances: Seconds of adding an example to the covariances.
+        extraction: What a few examples gave.
+    """
+
+    passes: float
+    covariances: float
+    extraction: Extraction
+
+    @classmethod
+    def of(cls, engine: GradientEngine, point: EvaluationPoint) -> "TimedProbe":
+        """Time a batch, behind a few examples that warm up."""
+        extraction = probe_point(engine, point)
+        watch = Timings(engine.device)
+        with watch.timed("passes"):
+            timed = probe_point(engine, point, examples=engine.batch_size)
+        with watch.timed("covariances"):
+            sums_of(timed.covariances)
+        count = len(timed.signals.examples)
+        return cls(
+            watch.seconds["passes"] / count, watch.seconds["covariances"] / count, extraction
+        )
 
 
 def sample_gradients(

@@ -199,8 +199,7 @@ class _System:
         count = len(next(iter(vectors.values())))
         for rows in torch.split(self.examples, self._engine.batch_size):
             batch = self._engine.training.batch(rows.tolist(), self._engine.device)
-            counted = self._engine.work.counted("gauss_newton", units=len(rows) * (1 + count))
-            with self._engine.running(self._point, examples=len(rows)), counted:
+            with self._engine.running(self._point, examples=len(rows)):
                 part = gauss_newton_products(
                     model, self._layers, self._engine.objective, batch, entered, examples=len(rows)
                 )

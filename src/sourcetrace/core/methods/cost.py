@@ -1,22 +1,22 @@
-"""What a run will cost, before it starts: multiplications, and bytes that are kept, by stage.
+"""What a run will cost, before it starts: seconds, and bytes that are kept, by stage.
 
-Passes and covariances are what torch counted on a probe of a few examples (`core.machine.work`),
-times the examples; the rest follows from the layers' shapes. Two are upper bounds: scoring, where
-short sums of outer products may take the place of written-out responses, and self-influence, for
-the same reason. N examples, Q queries, P attributed parameters; a *visit* is an example at a
-point.
+Passes and covariances take what a batch of the run took (`core.engine.samples.TimedProbe`); the rest
+is multiplications, by the layers' shapes, at the rate of large products in the same process, which
+it cannot do without. Two are upper bounds: scoring, where low-rank sums may take the place of
+written-out responses, and self-influence, for the same reason. N examples, Q queries, P attributed
+parameters; a *visit* is an example at a point.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sourcetrace.core.curvature.covariance_terms import MAXIMUM_FACTOR
-from sourcetrace.core.engine.gradient_engine import Extraction, GradientEngine
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.machine.multiplications import eigendecomposition
+from sourcetrace.core.machine.eigenvectors import eigendecomposition
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.plan.plan import AttributionPlan
 
@@ -31,14 +31,14 @@ class StageCost:
     Attributes:
         name: `passes`, `covariances`, `eigendecompositions`, `corrected_eigenvalues`,
             `exact_solves`, `scoring` or `self_influence`.
-        multiplications: Of scalars; one with the addition that follows is one.
+        seconds: Of wall clock.
         kept_bytes: What is kept of it, on disk or in memory, to the end of the run or of its
             last use.
         at_most: Whether both are bounds.
     """
 
     name: str
-    multiplications: int
+    seconds: float
     kept_bytes: int
     at_most: bool = False
 
@@ -57,36 +57,34 @@ class RunCost:
     backward: int
     stages: tuple[StageCost, ...]
 
-    def multiplications_of(self, names: Sequence[str]) -> int:
-        """Return the multiplications of some of the stages."""
-        return sum(stage.multiplications for stage in self.stages if stage.name in names)
-
     @property
-    def multiplications(self) -> int:
+    def seconds(self) -> float:
         """Of all stages."""
-        return sum(stage.multiplications for stage in self.stages)
+        return sum(stage.seconds for stage in self.stages)
 
 
 def estimate_cost(
     engine: GradientEngine,
     plan: AttributionPlan,
-    probe: Extraction,
+    probe: TimedProbe,
     *,
     queries: int,
     recomputed: bool,
+    rate: float,
     solve: SolveSettings | None = None,
 ) -> RunCost:
-    """Count what a run will do.
+    """Estimate what a run will take.
 
     Args:
-        engine: Which ran the probe, and so knows what passes take.
+        engine: Whose layers they are.
         plan: Points, segments and members.
-        probe: Of a few examples; their numbers of positions stand for all.
+        probe: What an example takes; its numbers of positions stand for all.
         queries: Q.
         recomputed: Whether later stages compute gradients again.
+        rate: Multiplications a second of large products.
         solve: How exactly ASTRA solves; None for other methods.
     """
-    layers = engine.coverage.layers
+    layers, gradients = engine.coverage.layers, probe.extraction.gradients
     # Fitting visits every segment's points; scores and self-influence share a visit of these and
     # of the final ones.
     again = [*plan.points] if recomputed else []
@@ -105,18 +103,13 @@ def estimate_cost(
     stages = [
         StageCost(
             "passes",
-            round(
-                engine.work.per_unit("passes")
-                * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats)
-            ),
-            0 if recomputed else visits * bytes_per_example(engine.coverage, probe.gradients),
+            probe.passes
+            * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats),
+            0 if recomputed else visits * bytes_per_example(engine.coverage, gradients),
         ),
         StageCost(
             "covariances",
-            round(
-                engine.work.per_unit("covariances")
-                * sum(len(point.curvature_examples) for point in plan.points)
-            ),
+            probe.covariances * sum(len(point.curvature_examples) for point in plan.points),
             8 * len(plan.points) * sum(_covariance_numbers(layer) for layer in layers),
         ),
     ]
@@ -124,33 +117,31 @@ def estimate_cost(
         stages += [
             StageCost(
                 "eigendecompositions",
-                segments * sum(_eigenbasis_multiplications(layer) for layer in layers),
+                segments * sum(_eigenbasis_multiplications(layer) for layer in layers) / rate,
                 segments * itemsize * sum(_basis_numbers(layer) for layer in layers),
             ),
             StageCost(
                 "corrected_eigenvalues",
                 fitted
-                * sum(_corrected_multiplications(one, probe.sampled[one.name]) for one in layers),
+                * sum(_corrected_multiplications(one, gradients[one.name]) for one in layers)
+                / rate,
                 segments * itemsize * parameters,
             ),
         ]
     if solve is not None:
-        stages.append(
-            StageCost("exact_solves", _solved(engine, plan, queries, solve), 0, at_most=True)
-        )
+        seconds = probe.passes * _solving_passes(plan, queries, solve)
+        stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
     stages += [
         StageCost(
             "scoring",
-            scored * (queries + 1) * parameters,
+            scored * (queries + 1) * parameters / rate,
             segments * (queries + 1) * itemsize * parameters,
             at_most=True,
         ),
         StageCost(
             "self_influence",
-            sum(
-                _self_influence_multiplications(one, probe.gradients[one.name], plan)
-                for one in layers
-            ),
+            sum(_self_influence_multiplications(one, gradients[one.name], plan) for one in layers)
+            / rate,
             0,
             at_most=True,
         ),
@@ -203,15 +194,12 @@ def _self_influence_multiplications(
     return total
 
 
-def _solved(
-    engine: GradientEngine, plan: AttributionPlan, queries: int, solve: SolveSettings
-) -> int:
-    """Return the multiplications of ASTRA's products with the exact matrix, at most."""
+def _solving_passes(plan: AttributionPlan, queries: int, solve: SolveSettings) -> float:
+    """Return at most the passes of ASTRA's products, in units of a training example's three."""
     # Forward and one backward pass, and two along the direction of every query.
     passes = 2 + 2 * (queries + 1)
     examples = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
-    # A training example has one forward and two backward passes.
-    return round(engine.work.per_unit("passes") / 3 * passes * examples * solve.max_iterations)
+    return _ONE_OF_THREE * passes * examples * solve.max_iterations
 
 
 def _sides(layer: Layer) -> tuple[int, int]:

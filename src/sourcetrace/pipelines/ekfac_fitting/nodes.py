@@ -39,14 +39,10 @@ def fit_curvature(
     precision = setup.attribution.precision.curvature
     segments: list[Any] = []
     walked: list[tuple[float, Any]] = []
-    with engine.work.stage("ekfac_fitting"):
+    with engine.timings.timed("ekfac_fitting"):
         for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
             found = visits(engine, planned.points)
-            units = sum(len(point.rows(block)) for point, block in found)
-            with (
-                engine.work.counted("fitted segment", units=units),
-                products_in(precision, engine.device),
-            ):
+            with products_in(precision, engine.device):
                 segments.append(
                     fit_segment(
                         engine,
@@ -59,8 +55,7 @@ def fit_curvature(
                     )
                 )
         if METHODS[setup.attribution.method].scales_curvature:
-            with engine.work.counted("scaled curvature", units=1):
-                walked = scale_curvature(engine, plan, segments, setup.queries)
+            walked = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")
     if precision != "float32":
         error = curvature_error(engine, plan.segments[-1], segments[-1], precision=precision)

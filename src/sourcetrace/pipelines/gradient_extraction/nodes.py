@@ -8,9 +8,10 @@ import polars as pl
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import visits
 from sourcetrace.core.engine.passes import BlockSignals
-from sourcetrace.core.engine.samples import probe_point
+from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost, estimate_cost
 from sourcetrace.core.methods.precision_check import passes_error
@@ -43,7 +44,7 @@ def extract_gradients(
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
     policy, cost = _plan_costs(setup, gradients)
-    metrics = report_cost(engine, cost)
+    metrics = report_cost(cost)
     curvature_precision = setup.attribution.precision.curvature
     if engine.precision != "float32":
         error = passes_error(engine, plan.points[-1])
@@ -51,14 +52,14 @@ def extract_gradients(
     setup.cache.restart(policy)
     start_peak(engine.device)
     tables: list[pl.DataFrame] = []
-    running = {point.id: RunningCovariances(engine.work) for point in plan.points}
+    running = {point.id: RunningCovariances() for point in plan.points}
     query_rows = []
     query_visits = [
         (member.final, block)
         for member in plan.members
         for block in setup.queries.blocks(engine.batch_size)
     ]
-    with engine.work.stage("gradient_extraction"):
+    with engine.timings.timed("gradient_extraction"):
         for point, block in track(visits(engine, plan.points), "Extracting gradients"):
             extraction = engine.extract(point, block)
             _refuse_infinite(extraction.signals, engine.training, f"at {point.id}")
@@ -96,9 +97,9 @@ def extract_gradients(
 def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Policy, RunCost]:
     """Choose where gradients are kept, say so, and return what the run will cost."""
     engine, plan, attribution = setup.engine, setup.plan, setup.attribution
-    probe = probe_point(engine, plan.points[-1])
+    probe = TimedProbe.of(engine, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
-    size = visits * bytes_per_example(engine.coverage, probe.gradients)
+    size = visits * bytes_per_example(engine.coverage, probe.extraction.gradients)
     if gradients.cache != "auto":
         policy: Policy = gradients.cache
     elif size <= gradients.memory_budget_gib * _GIB:
@@ -121,6 +122,7 @@ def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Polic
         probe,
         queries=len(setup.queries),
         recomputed=policy == "recompute",
+        rate=matmul_rate(engine.device, engine.dtype),
         solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
     )
     return policy, cost

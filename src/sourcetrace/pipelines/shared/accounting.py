@@ -4,11 +4,10 @@ import logging
 from typing import Any
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.machine.matmul_rate import matmul_rate
 from sourcetrace.core.machine.memory import peak_memory
 from sourcetrace.core.methods.cost import RunCost, StageCost
 from sourcetrace.core.methods.precision_check import PrecisionError
-from sourcetrace.formats import format_bytes, format_noun, format_share
+from sourcetrace.formats import format_bytes, format_noun
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +25,8 @@ _PARTS = {
 """Stage of the audit -> what `core.methods.cost` counts of it."""
 
 
-def report_cost(engine: GradientEngine, cost: RunCost) -> dict[str, Any]:
-    """Log what the run will cost and return it as metrics.
-
-    Seconds are those of the multiplications at the rate measured in this process: what a run
-    cannot take less than. The work on small matrices, on Python and on files comes on top.
-    """
-    rate = matmul_rate(engine.device, engine.dtype)
+def report_cost(cost: RunCost) -> dict[str, Any]:
+    """Log what the run will cost and return it as metrics."""
     stages = {stage.name: stage for stage in cost.stages}
     logger.info(
         "This run takes %s and %s of an example",
@@ -42,56 +36,31 @@ def report_cost(engine: GradientEngine, cost: RunCost) -> dict[str, Any]:
     for stage, names in _PARTS.items():
         parts = [stages[name] for name in names if name in stages]
         if parts:
-            logger.info(
-                "%s: %s multiplications, %s of matrix products",
-                _TITLES[stage],
-                ", ".join(map(_described, parts)),
-                _seconds(sum(part.multiplications for part in parts) / rate),
-            )
+            logger.info("%s: %s", _TITLES[stage], ", ".join(map(_described, parts)))
     logger.info(
-        "Together %s at the %s multiplications a second measured here; what is no matrix product "
-        "comes on top",
-        _seconds(cost.multiplications / rate),
-        _count(rate),
+        "Together about %s, by what a batch took and the rate of large products here; Python and "
+        "files come on top",
+        _seconds(cost.seconds),
     )
     return {
-        name: {"value": value, "step": 0}
+        f"cost.{stage.name}.{name}": {"value": float(value), "step": 0}
         for stage in cost.stages
-        for name, value in (
-            (f"cost.{stage.name}.multiplications", float(stage.multiplications)),
-            (f"cost.{stage.name}.seconds_estimated", stage.multiplications / rate),
-            (f"cost.{stage.name}.kept_bytes", float(stage.kept_bytes)),
-        )
+        for name, value in (("seconds", stage.seconds), ("kept_bytes", stage.kept_bytes))
     }
 
 
 def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
-    """Log what a stage did and return it as metrics.
+    """Log what a stage took and return it as metrics.
 
     Args:
-        engine: Whose work it was.
-        stage: As it was named to `engine.work.stage`.
+        engine: Whose timings they are.
+        stage: As it was named to them.
     """
-    done = engine.work.stages[stage]
-    share = done.share_of(matmul_rate(engine.device, engine.dtype))
-    peak = peak_memory(engine.device)
-    logger.info(
-        "%s took %s for %s multiplications, %s of this machine's matrix-multiply rate; peak "
-        "memory %s",
-        _TITLES[stage],
-        _seconds(done.seconds),
-        _count(done.multiplications),
-        format_share(share),
-        format_bytes(peak),
-    )
+    seconds, peak = engine.timings.seconds[stage], peak_memory(engine.device)
+    logger.info("%s took %s; peak memory %s", _TITLES[stage], _seconds(seconds), format_bytes(peak))
     return {
-        f"work.{stage}.{name}": {"value": value, "step": 0}
-        for name, value in (
-            ("seconds", done.seconds),
-            ("multiplications", float(done.multiplications)),
-            ("share_of_rate", share),
-            ("peak_bytes", float(peak)),
-        )
+        f"work.{stage}.{name}": {"value": float(value), "step": 0}
+        for name, value in (("seconds", seconds), ("peak_bytes", peak))
     }
 
 
@@ -99,11 +68,7 @@ def _described(stage: StageCost) -> str:
     most = "at most " if stage.at_most else ""
     kept = f" (keeps {format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
     name = stage.name.replace("self_influence", "self-influence").replace("_", " ")
-    return f"{name} {most}{_count(stage.multiplications)}{kept}"
-
-
-def _count(number: float) -> str:
-    return f"{number:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{name} {most}{_seconds(stage.seconds)}{kept}"
 
 
 def _seconds(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from sourcetrace.core.engine.gradient_engine import GradientEngine, Passes
+from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.methods.scorers import make_scorer
-from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
@@ -51,7 +49,7 @@ def score_examples(
     count = len(plan.segments)
     start_peak(engine.device)
     engine.passes = Passes()  # those of this stage
-    with engine.work.stage("source_scoring"), _counted_preparation(engine, attribution.method):
+    with engine.timings.timed("source_scoring"):
         scorer = make_scorer(
             attribution.method,
             engine,
@@ -81,11 +79,7 @@ def score_examples(
     better = 1 if task.measurement_higher_is_better else -1
     blocks = engine.blocks()
     for block in track(blocks, "Scoring"):
-        visits = sum(len(one.points) * len(one.within(block)) for one in plan.segments)
-        with (
-            engine.work.stage("source_scoring"),
-            engine.work.counted("scores", units=visits),
-        ):
+        with engine.timings.timed("source_scoring"):
             found = scorer.scores(block)
             own_shares = found.self_influence
         if block == blocks[-1]:
@@ -145,13 +139,6 @@ def draw_suspects(
         height, width, *channels = picture.shape
         rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def _counted_preparation(engine: GradientEngine, method: str) -> AbstractContextManager[None]:
-    """Count what preparing the queries takes, but for long solves, which count themselves."""
-    if METHODS[method].scoring == "exact solves":
-        return nullcontext()
-    return engine.work.counted("responses", units=1)
 
 
 def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.multiplications import MultiplicationCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -11,7 +12,6 @@ from torch import nn
 from sourcetrace.core.gradients.capture import capture_forward
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS, _pixels
-from sourcetrace.core.machine.multiplications import MultiplicationCounter
 from tests.core.curvature.test_covariance import sums_of_model
 from tests.oracles.dense import kronecker_factors
 from tests.tiny import assert_close, seeded

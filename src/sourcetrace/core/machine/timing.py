@@ -1,6 +1,8 @@
-"""The rate at which this process multiplies matrices: what a run's arithmetic is held against."""
+"""Seconds of a stage, and the rate at which this process multiplies matrices."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -34,7 +36,34 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return float(size**3) / _seconds(size, device, dtype)
 
 
-def wait_for(device: torch.device) -> None:
+class Timings:
+    """Adds up the seconds of wall clock of what runs, by name.
+
+    Args:
+        device: Where it runs; it is waited for before the clock is read.
+
+    Attributes:
+        seconds: By name; what is timed again goes on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Time what runs in the context."""
+        _wait_for(self._device)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _wait_for(self._device)
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+def _wait_for(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -45,12 +74,12 @@ def _seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
     # Not random: the global generator is left alone. Not 0, nor so small as to be denormal.
     factor = torch.linspace(0.5, 1.5, size * size, device=device, dtype=dtype).reshape(size, size)
     result = factor @ factor
-    wait_for(device)
+    _wait_for(device)
     return min(_timed(factor, result) for _ in range(_PRODUCTS))
 
 
 def _timed(factor: Tensor, result: Tensor) -> float:
     start = time.perf_counter()
     torch.mm(factor, factor, out=result)
-    wait_for(factor.device)
+    _wait_for(factor.device)
     return time.perf_counter() - start

@@ -2,7 +2,7 @@
 
 torch knows for each of its operations how many floating-point operations it takes, two a
 multiplication. What is done element by element counts nothing, as in the rate that the count is
-held against (`core.machine.matmul_rate`).
+held against (`core.machine.timing`). Eigenvectors that SciPy's LAPACK finds are not seen.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from sourcetrace.core.machine.eigenvectors import eigendecomposition
 
 
 class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -34,14 +36,12 @@ class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> "MultiplicationCounter":
         """Begin to count."""
-        _OPEN.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         """End counting."""
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        _OPEN.remove(self)
 
     def __torch_dispatch__(
         self,
@@ -61,25 +61,7 @@ class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-_OPEN: list[MultiplicationCounter] = []
-"""Counters that are open now."""
-
-
-def count_aside(multiplications: int) -> None:
-    """Add what is done past torch to all counters that are open."""
-    for counter in _OPEN:
-        counter.total += multiplications
-
-
 _FORMULAS = cast("Mapping[Any, Callable[..., int]]", flop_registry)
-
-
-def eigendecomposition(size: int) -> int:
-    """Return the multiplications of a symmetric matrix's eigenvalues and eigenvectors, about 9 n³.
-
-    Source: Golub and Van Loan, Matrix Computations, symmetric QR algorithm with vectors.
-    """
-    return 9 * size**3
 
 
 def _of_eigenvectors(matrices: Tensor) -> int:

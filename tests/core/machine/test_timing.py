@@ -1,0 +1,29 @@
+"""Seconds by name, and the rate of large products."""
+
+import time
+
+import pytest
+import torch
+
+from sourcetrace.core.machine.timing import Timings, matmul_rate
+from tests.tiny import CPU
+
+
+def test_what_is_timed_again_goes_on_also_behind_an_error():
+    timings = Timings(CPU)
+    with timings.timed("scoring"):
+        time.sleep(0.01)
+    first = timings.seconds["scoring"]
+    with pytest.raises(ValueError, match="broken"), timings.timed("scoring"):
+        time.sleep(0.01)
+        raise ValueError("broken")
+    assert timings.seconds["scoring"] >= first + 0.01 >= 0.02
+    assert timings.seconds.keys() == {"scoring"}
+
+
+def test_the_rate_is_measured_once_and_leaves_the_generator_alone():
+    state = torch.get_rng_state()
+    rate = matmul_rate(CPU, torch.float32)
+    assert rate > 1e6
+    assert matmul_rate(CPU, torch.float32) == rate
+    assert torch.equal(torch.get_rng_state(), state)
