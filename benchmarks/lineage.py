@@ -25,6 +25,7 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.machine import describe_machine  # noqa: E402, works as a file, too
+from benchmarks.processes import THREAD_VARIABLES  # noqa: E402, works as a file, too
 
 _WITH = "from sourcetrace.__main__ import main; main(['audit'])"
 _WITHOUT = (
@@ -49,14 +50,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         make_project(project, server=arguments.server)
-        _run(project, _TRAINING)
+        run_in_project(project, _TRAINING)
         (project / "conf/local/parameters.yml").write_text(
             "tracking: {registered_model: {name: sourcetrace-digits, version: 1}}\n"
         )
         pairs = []
         # The first pair warms up.
         for number in range(arguments.repeats + 1):
-            pair = _run(project, _WITH), _run(project, _WITHOUT)
+            pair = run_in_project(project, _WITH), run_in_project(project, _WITHOUT)
             pairs += [pair] if number else []
             print("with, without (wall s, CPU s):", *pair, file=sys.stderr, flush=True)
     print(table(pairs))
@@ -90,14 +91,16 @@ def table(pairs: Sequence[tuple[Seconds, Seconds]]) -> str:
     return "\n".join(lines)
 
 
-def _run(project: Path, code: str) -> Seconds:
-    """Run Python code in a project and return what it took."""
+def run_in_project(project: Path, code: str, *, threads: int = 1) -> Seconds:
+    """Run Python code in a project and return what it took, imports included."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=project,
         # One thread: two that wait for each other on a busy machine count as CPU seconds.
-        env=os.environ | {"DO_NOT_TRACK": "true", "OMP_NUM_THREADS": "1"},
+        env=os.environ
+        | {"DO_NOT_TRACK": "true", "PYTHONPATH": str(REPOSITORY)}
+        | dict.fromkeys(THREAD_VARIABLES, str(threads)),
         capture_output=True,
         text=True,
         check=False,

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.measurement import Measurement
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def measure_in_process(
@@ -35,7 +35,7 @@ def measure_in_process(
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "measurement.json"
         command = [str(python), "-m", module, *map(str, arguments), "--measurement", str(file)]
-        environment = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
         done = subprocess.run(
             command,
             check=False,

@@ -32,8 +32,9 @@ class WorkloadTask(ClassificationTask):
     """
 
     def __init__(
-        self, folder: Path, *, dtype: torch.dtype = torch.float32, queries: int | None = None
+        self, folder: Path | str, *, dtype: torch.dtype = torch.float32, queries: int | None = None
     ) -> None:
+        folder = Path(folder)
         self._workload = read_workload(folder)
         self._dtype = dtype
         data = read_data(folder)
