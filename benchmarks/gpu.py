@@ -42,7 +42,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import capture_forward
 from sourcetrace.core.gradients.per_example import per_example_gradient
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import Precision, products_in
@@ -199,7 +199,6 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
         cache=OneBlock(),
         batch_size=case.batch_size,
         seed=0,
-        device=device,
         precision=case.precision,
     )
     record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
@@ -217,7 +216,7 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
             [blocks],
             case.queries,
             higher_is_better=True,
-            precision=case.precision,
+            settings=ScoreSettings(precision=case.precision),
         )
     found = []
     for block in engine.blocks():

@@ -121,7 +121,6 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         )
         for side, tensors in sides.items()
     )
-    device = torch.device("cpu")
     engine = GradientEngine(
         model=model,
         objective=task,
@@ -131,7 +130,6 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         cache=NoCache(),
         batch_size=16,
         seed=0,
-        device=device,
     )
     record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
     plan = make_plan(

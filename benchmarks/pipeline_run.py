@@ -19,7 +19,7 @@ from sourcetrace.core.engine.gradient_engine import visits
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.curvature_scale import scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -110,10 +110,12 @@ def run_pipeline(
         curvatures,
         setup.queries,
         higher_is_better=task.measurement_higher_is_better,
-        solve=SolveSettings(**attribution.astra.model_dump()),
-        projection_dimension=attribution.projection_dimension,
-        tolerance=attribution.tolerance if tolerance is None else tolerance,
-        precision=attribution.precision.scores,
+        settings=ScoreSettings(
+            solve=SolveSettings(**attribution.astra.model_dump()),
+            projection_dimension=attribution.projection_dimension,
+            tolerance=attribution.tolerance if tolerance is None else tolerance,
+            precision=attribution.precision.scores,
+        ),
     )
     kept = []
     for block in engine.blocks():

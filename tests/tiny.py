@@ -16,7 +16,7 @@ from sourcetrace.core.gradients.kept import Cache
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan, make_plan
@@ -282,7 +282,6 @@ def gradient_source(
         cache=KeepsEverything() if cache is None else cache,
         batch_size=batch_size,
         seed=seed,
-        device=CPU,
     )
 
 
@@ -337,10 +336,12 @@ def attribute(
         curvatures,
         queries,
         higher_is_better=task.measurement_higher_is_better,
-        solve=SolveSettings(tolerance=1e-13, max_iterations=300),
-        projection_dimension=20,
-        tolerance=tolerance,
-        precision=precision,
+        settings=ScoreSettings(
+            solve=SolveSettings(tolerance=1e-13, max_iterations=300),
+            projection_dimension=20,
+            tolerance=tolerance,
+            precision=precision,
+        ),
     )
     blocks = engine.blocks()
     return Outcome(

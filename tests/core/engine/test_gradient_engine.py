@@ -73,7 +73,6 @@ def run_model(model: nn.Module, inputs: Tensor) -> None:
         cache=KeepsNothing(),
         batch_size=2,
         seed=0,
-        device=CPU,
     )
     point = EvaluationPoint("c1", ("c1",), torch.arange(2), torch.arange(2))
     engine.extract(point, Block(0, 2))
@@ -148,7 +147,6 @@ def test_a_counter_among_the_weights_is_not_averaged():
         cache=KeepsNothing(),
         batch_size=1,
         seed=0,
-        device=CPU,
     )
     nothing = torch.tensor([], dtype=torch.long)
     point = EvaluationPoint("mean", ("early", "late"), nothing, nothing)
@@ -205,3 +203,19 @@ def test_extracting_moves_no_weight_and_keeps_no_gradient():
     for key, value in engine.model_at(POINT).state_dict().items():
         assert torch.equal(value, case.states["c1"][key])
     assert all(parameter.grad is None for parameter in case.model.parameters())
+
+
+def test_queries_are_measured_by_a_forward_pass_alone():
+    case = tiny_case()
+    task = ClassificationTask()
+    engine = gradient_source(case, task)
+    items = list(zip(case.query_images, case.query_labels, strict=True))
+    queries = Examples(items, ["q1", "q2", "q3"], task.collate)
+    signals = engine.query_signals(queries, POINT, Block(0, 3))
+    assert (engine.passes.forward, engine.passes.backward) == (3, 0)
+    batch = queries.batch([0, 1, 2], CPU)
+    with torch.no_grad():
+        outputs = task.forward(engine.model_at(POINT), batch)
+        assert_close(signals.measurement, task.measurement(outputs, batch))
+        assert_close(signals.loss, task.train_loss(outputs, batch))
+    assert signals.gradient_norm is None

@@ -11,7 +11,7 @@ from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import ClassificationTask
-from tests.tiny import CPU, KeepsNothing, LossAsMeasurement, assert_close, attribute, tiny_case
+from tests.tiny import KeepsNothing, LossAsMeasurement, assert_close, attribute, tiny_case
 
 
 def test_scores_are_minus_the_cosines_of_the_inputs_of_the_head():
@@ -58,7 +58,6 @@ def test_a_last_layer_without_features_is_refused():
         cache=KeepsNothing(),
         batch_size=2,
         seed=0,
-        device=CPU,
     )
     everything = torch.arange(2)
     with pytest.raises(InputError, match="Choose another method"):

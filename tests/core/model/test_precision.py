@@ -72,7 +72,6 @@ def source_of(case, precision, task=None):
         cache=KeepsNothing(),
         batch_size=3,
         seed=5,
-        device=CPU,
         precision=precision,
     )
 

@@ -137,3 +137,12 @@ def test_what_hardly_falls_is_given_up_without_a_number_too_large_for_floats():
     """Equal singular values leave out all but a sliver at every length."""
     matrices = torch.eye(200, dtype=torch.float64).unsqueeze(0)
     assert shortest_sum(matrices, 2, 100, tolerance=1e-6) is None
+
+
+def test_a_sum_has_at_least_the_terms_that_are_asked_for():
+    values = segment_response(eigenvalues(), step_mass=2.0)
+    weights = Weights.of(eigenvalues(), eigenvalues())
+    short = filter_sum(values, weights, tolerance=0.3, longest=OUTPUTS)
+    assert len(short) < 8
+    assert len(filter_sum(values, weights, tolerance=0.3, longest=OUTPUTS, fewest=8)) == 8
+    assert len(filter_sum(values, weights, tolerance=0.3, longest=5, fewest=8)) == 5

@@ -83,7 +83,8 @@ class GradientEngine:
     """Gradients of a task's examples at evaluation points.
 
     Args:
-        model: The model; its weights are replaced as points are visited.
+        model: The model, on the device where it runs; its weights are replaced as points are
+            visited.
         objective: Forward pass and losses.
         coverage: The attributed layers.
         training: The training examples.
@@ -91,7 +92,6 @@ class GradientEngine:
         cache: Where blocks may be kept.
         batch_size: Examples a block.
         seed: Of the sampled labels and the dropout masks.
-        device: Where the model runs.
         precision: Of the passes.
 
     Attributes:
@@ -110,7 +110,6 @@ class GradientEngine:
         cache: Cache,
         batch_size: int,
         seed: int,
-        device: torch.device,
         precision: Precision = "float32",
     ) -> None:
         self.objective = objective
@@ -119,20 +118,20 @@ class GradientEngine:
         self.training = training
         self.batch_size = batch_size
         self.seed = seed
-        self.device = device
+        self.device = next(model.parameters()).device
         self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        self._model = model.to(device).eval()
+        self._model = model.eval()
         self._load_weights = load_weights
         self._cache = cache
         self._run_objective = (
-            RoundedObjective(objective, device, self.dtype)
+            RoundedObjective(objective, self.device, self.dtype)
             if precision == "bfloat16"
             else objective
         )
         self._loaded: str | None = None
         self._halving = Halving()
         self.passes = Passes()
-        self.timings = Timings(device)
+        self.timings = Timings(self.device)
 
     def exactly(self) -> "GradientEngine":
         """Return the same with passes in float32, for `compute` and no cached block."""
@@ -152,7 +151,6 @@ class GradientEngine:
             cache=self._cache,
             batch_size=self.batch_size,
             seed=self.seed,
-            device=self.device,
         )
 
     @property

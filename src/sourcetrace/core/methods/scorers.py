@@ -148,6 +148,23 @@ class MeanScorer:
         )
 
 
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How exactly queries become scores.
+
+    Attributes:
+        solve: How exactly ASTRA solves; None for its defaults.
+        projection_dimension: TRAK's k.
+        tolerance: Of the relative error of scores by low-rank sums; 0 for the exact filters.
+        precision: Of the products of queries and training gradients, within the tolerance.
+    """
+
+    solve: SolveSettings | None = None
+    projection_dimension: int = 2048
+    tolerance: float = 1e-3
+    precision: Precision = "float32"
+
+
 def make_scorer(
     method: str,
     engine: GradientEngine,
@@ -156,10 +173,7 @@ def make_scorer(
     queries: Examples,
     *,
     higher_is_better: bool,
-    solve: SolveSettings | None = None,
-    projection_dimension: int = 2048,
-    tolerance: float = 1e-3,
-    precision: Precision = "float32",
+    settings: ScoreSettings | None = None,
     report: Report | None = None,
 ) -> MeanScorer:
     """Prepare the queries and return what scores training examples for them.
@@ -171,12 +185,10 @@ def make_scorer(
         curvatures: EK-FAC of every segment; None where the method needs none.
         queries: The queries.
         higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
-        solve: How exactly ASTRA solves.
-        projection_dimension: TRAK's k.
-        tolerance: Of the relative error of scores by short sums; 0 for the exact filters.
-        precision: Of the products of queries and training gradients, within the tolerance.
+        settings: How exactly.
         report: Told of every iteration of ASTRA.
     """
+    settings = settings or ScoreSettings()
     members: list[Scorer] = []
     solves: list[SegmentSolve] = []
     checks: list[ScoreCheck] = []
@@ -190,17 +202,22 @@ def make_scorer(
             continue
         gradients = query_gradients(engine, member, queries)
         if scoring == "projections":
-            fit = fit_trak(engine, member, dimension=projection_dimension)
+            fit = fit_trak(engine, member, dimension=settings.projection_dimension)
             members.append(_TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
         elif scoring == "exact solves":
             solved, own = astra_responses(
-                engine, gradients.dense(), member, fitted, settings=solve, report=report
+                engine, gradients.dense(), member, fitted, settings=settings.solve, report=report
             )
             members.append(FrameScorer(engine, member, fitted, solved))
             solves += own
         else:
             responses, check = short_responses(
-                engine, gradients, member, fitted, tolerance=tolerance, precision=precision
+                engine,
+                gradients,
+                member,
+                fitted,
+                tolerance=settings.tolerance,
+                precision=settings.precision,
             )
             members.append(FrameScorer(engine, member, fitted, responses, check.precision))
             checks.append(check)

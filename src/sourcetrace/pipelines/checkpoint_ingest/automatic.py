@@ -50,7 +50,7 @@ def drift_source(
     files = {checkpoints.id_of(file): file for file in checkpoints.files()}
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     return GradientEngine(
-        model=task.build_model(),
+        model=task.build_model().to(pick_device(device_name)),
         objective=task,
         coverage=coverage,
         training=training,
@@ -59,7 +59,6 @@ def drift_source(
         # One block: the few examples that are compared come in batches of their own.
         batch_size=len(training),
         seed=0,
-        device=pick_device(device_name),
     )
 
 

@@ -127,7 +127,6 @@ def set_up_audit(
         cache=gradient_cache,
         batch_size=1,
         seed=attribution.seed,
-        device=device,
         precision=attribution.precision.passes,
     )
     # On another device the same gradients differ by their rounding.

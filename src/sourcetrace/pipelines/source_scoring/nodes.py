@@ -13,7 +13,7 @@ from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.score import BlockScores
-from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
@@ -57,10 +57,12 @@ def score_examples(
             curvatures,
             setup.queries,
             higher_is_better=task.measurement_higher_is_better,
-            solve=SolveSettings(**attribution.astra.model_dump()),
-            projection_dimension=attribution.projection_dimension,
-            tolerance=attribution.tolerance,
-            precision=attribution.precision.scores,
+            settings=ScoreSettings(
+                solve=SolveSettings(**attribution.astra.model_dump()),
+                projection_dimension=attribution.projection_dimension,
+                tolerance=attribution.tolerance,
+                precision=attribution.precision.scores,
+            ),
             report=lambda segment, iteration, residual: logger.info(
                 "ASTRA segment %d of %d, iteration %d, residual %.2g",
                 segment,

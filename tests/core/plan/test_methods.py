@@ -1,0 +1,30 @@
+"""Every method is one record, found by its file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sourcetrace.core.plan import methods
+from sourcetrace.core.plan.filters import FilterSettings
+from sourcetrace.core.plan.methods import METHODS
+
+
+def test_a_file_is_a_method_by_that_name():
+    files = {one.stem for one in Path(methods.__file__).parent.glob("*.py")} - {"__init__"}
+    assert files == METHODS.keys()
+    assert all(name == method.name for name, method in METHODS.items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_said_of_it_is_said_and_its_filter_is_one(name):
+    method = METHODS[name]
+    assert all([method.title, method.remark, method.description])
+    made = method.make_filter(FilterSettings(step_mass=2.0, weight_decay=0.1))
+    eigenvalues = torch.tensor([[0.0, 0.5, 3.0]])
+    for one in (made.response, made.propagation):
+        assert one(eigenvalues).shape == eigenvalues.shape
+        assert bool((one(eigenvalues) > 0).all())
+    assert (made.solve_damping is not None) == (method.scoring == "exact solves")
+    if method.scales_curvature or method.follows_optimizer:
+        assert made.uses_curvature
