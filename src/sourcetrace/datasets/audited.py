@@ -117,11 +117,8 @@ class AuditedDataset(AbstractDataset[Any, Any]):
     def _check(self) -> None:
         """Refuse what is not what the stage wrote, or was made of something else."""
         if not self._exists():
-            if self._identity is not None and not self._identity.exists():
-                raise InputError(
-                    f"Nothing was audited yet: there is no {self._filepath}. Run `kedro run "
-                    "--pipelines audit` first."
-                )
+            if self._identity is not None:
+                self._now()  # where nothing was audited, this says so
             raise self._refusal(f"There is no {self._filepath}")
         try:
             content = json.loads(self._record.read_text(encoding="utf-8"))
@@ -193,11 +190,13 @@ def read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         data, checkpoints = content["data"], content["checkpoints"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"Nothing was audited yet: there is no {file}. Run `kedro run --pipelines audit` first."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file}, which says what was audited, is "
-            f"{'not there' if isinstance(error, FileNotFoundError) else 'damaged'}. Run "
-            "`kedro run --pipelines audit`."
+            f"{file}, which says what was audited, is damaged. Run `kedro run --pipelines audit`."
         ) from error
     return MadeOf.of(parameters, data=str(data), checkpoints=str(checkpoints))
 
