@@ -1,38 +1,36 @@
-"""Kedro data sets of ours.
+"""Kedro data sets of ours, each imported when it is asked for.
 
-None imports torch before it loads or saves: Kedro makes every data set of the catalog
-whenever it runs anything, a report from existing tables too.
+kedro-mlflow makes every data set of the catalog whenever anything runs, a report from existing
+tables too: none that a catalog names by itself imports torch before it loads or saves. Those inside
+an `AuditedDataset` are made when they are used.
 """
 
-from sourcetrace.datasets.audit_log import AuditLogDataset
-from sourcetrace.datasets.audit_snapshots import AuditSnapshotsDataset
-from sourcetrace.datasets.audited import AuditedDataset, AuditIdentityDataset
-from sourcetrace.datasets.checkpoints import CheckpointsDataset
-from sourcetrace.datasets.code_revision import CodeRevisionDataset
-from sourcetrace.datasets.covariances import CovariancesDataset
-from sourcetrace.datasets.curvature import CurvatureDataset
-from sourcetrace.datasets.gradient_cache import GradientCacheDataset
-from sourcetrace.datasets.optional_json import OptionalJSONDataset
-from sourcetrace.datasets.optional_parquet import OptionalParquetDataset
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomesDataset
-from sourcetrace.datasets.score_files import ScoreFilesDataset
-from sourcetrace.datasets.sharded_parquet import ShardedParquetDataset
-from sourcetrace.datasets.task import TaskDataset
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "AuditIdentityDataset",
-    "AuditLogDataset",
-    "AuditSnapshotsDataset",
-    "AuditedDataset",
-    "CheckpointsDataset",
-    "CodeRevisionDataset",
-    "CovariancesDataset",
-    "CurvatureDataset",
-    "GradientCacheDataset",
-    "OptionalJSONDataset",
-    "OptionalParquetDataset",
-    "RetrainedOutcomesDataset",
-    "ScoreFilesDataset",
-    "ShardedParquetDataset",
-    "TaskDataset",
-]
+_MODULES = {
+    "AuditIdentityDataset": "audited",
+    "AuditLogDataset": "audit_log",
+    "AuditSnapshotsDataset": "audit_snapshots",
+    "AuditedDataset": "audited",
+    "CheckpointsDataset": "checkpoints",
+    "CodeRevisionDataset": "code_revision",
+    "CovariancesDataset": "covariances",
+    "CurvatureDataset": "curvature",
+    "GradientCacheDataset": "gradient_cache",
+    "OptionalJSONDataset": "optional_json",
+    "OptionalParquetDataset": "optional_parquet",
+    "RetrainedOutcomesDataset": "retrained_outcomes",
+    "ScoreFilesDataset": "score_files",
+    "ShardedParquetDataset": "sharded_parquet",
+    "TaskDataset": "task",
+}
+"""Class -> module of this package."""
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,18 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         identity: str | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        kind, arguments = parse_dataset_definition(dict(dataset))
-        self._dataset = kind(**arguments)
+        self._definition = dict(dataset)
         # Under the name by which hooks and MLflow find a file.
-        self._filepath = Path(arguments.get("filepath") or arguments["path"])
+        self._filepath = Path(dataset.get("filepath") or dataset["path"])
         self._stage = stage
         self._identity = None if identity is None else Path(identity)
         self._parameters = parameters or {}
+
+    @cached_property
+    def _dataset(self) -> AbstractDataset[Any, Any]:
+        # Made when it is used: it may import torch.
+        kind, arguments = parse_dataset_definition(dict(self._definition))
+        return kind(**arguments)
 
     def _save(self, data: Any) -> None:
         # First, so that nothing half-written passes for the whole.
@@ -117,11 +123,8 @@ class AuditedDataset(AbstractDataset[Any, Any]):
     def _check(self) -> None:
         """Refuse what is not what the stage wrote, or was made of something else."""
         if not self._exists():
-            if self._identity is not None and not self._identity.exists():
-                raise InputError(
-                    f"Nothing was audited yet: there is no {self._filepath}. Run `kedro run "
-                    "--pipelines audit` first."
-                )
+            if self._identity is not None:
+                self._now()  # where nothing was audited, this says so
             raise self._refusal(f"There is no {self._filepath}")
         try:
             content = json.loads(self._record.read_text(encoding="utf-8"))
@@ -177,7 +180,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"stage": self._stage, "dataset": repr(self._dataset)}
+        return {"stage": self._stage, "filepath": str(self._filepath)}
 
 
 def read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
@@ -193,11 +196,13 @@ def read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         data, checkpoints = content["data"], content["checkpoints"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"Nothing was audited yet: there is no {file}. Run `kedro run --pipelines audit` first."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{file}, which says what was audited, is "
-            f"{'not there' if isinstance(error, FileNotFoundError) else 'damaged'}. Run "
-            "`kedro run --pipelines audit`."
+            f"{file}, which says what was audited, is damaged. Run `kedro run --pipelines audit`."
         ) from error
     return MadeOf.of(parameters, data=str(data), checkpoints=str(checkpoints))
 

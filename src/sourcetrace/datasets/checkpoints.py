@@ -5,19 +5,21 @@ A folder with checkpoints in its sub-folders only holds several training runs, o
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
+
+if TYPE_CHECKING:
+    from sourcetrace.checkpoints.folder import CheckpointFolder
 
 _MARKER = ".saved-by-sourcetrace"
 """File in a folder whose checkpoints may be replaced."""
 
 
-class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], CheckpointFolder]):
+class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "CheckpointFolder"]):
     """Reads a folder of `.pt` files, or `.safetensors` with a JSON sidecar; writes `.pt`.
 
     Saving replaces the `.pt` files of an earlier save. A folder with checkpoints from elsewhere
@@ -44,7 +46,9 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], Checkpoint
         self._stages = stages
         self._learning_rates = None if learning_rates is None else Path(learning_rates)
 
-    def _load(self) -> CheckpointFolder:
+    def _load(self) -> "CheckpointFolder":
+        from sourcetrace.checkpoints.folder import CheckpointFolder  # torch: see the package
+
         return CheckpointFolder(self._path, self._stages, self._learning_rates)
 
     def _save(self, data: Sequence[Mapping[str, Any]]) -> None:

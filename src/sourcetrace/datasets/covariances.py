@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
+import torch
 from kedro.io import AbstractDataset
 
+from sourcetrace.core.curvature.covariance import CovarianceSums
 from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
 
-if TYPE_CHECKING:
-    from sourcetrace.core.curvature.covariance import CovarianceSums
-
-    Covariances = Mapping[str, Mapping[str, CovarianceSums]]
+_Covariances = Mapping[str, Mapping[str, CovarianceSums]]
 
 
-class CovariancesDataset(AbstractDataset[Any, Any]):
+class CovariancesDataset(AbstractDataset[_Covariances, _Covariances]):
     """Point id -> layer name -> `CovarianceSums`.
 
     YAML:
@@ -30,9 +29,7 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str) -> None:
         self._filepath = Path(filepath)
 
-    def _save(self, data: "Covariances") -> None:
-        import torch
-
+    def _save(self, data: _Covariances) -> None:
         tensors = {}
         for point, layers in data.items():
             for layer, sums in layers.items():
@@ -43,9 +40,7 @@ class CovariancesDataset(AbstractDataset[Any, Any]):
                 tensors[f"{key}/examples"] = torch.tensor(sums.examples)
         write_tensors(self._filepath, tensors)
 
-    def _load(self) -> "Covariances":
-        from sourcetrace.core.curvature.covariance import CovarianceSums
-
+    def _load(self) -> _Covariances:
         tensors = read_tensors(self._filepath)
         result: dict[str, dict[str, CovarianceSums]] = {}
         for key in (key.removesuffix("/examples") for key in tensors if key.endswith("/examples")):

@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kedro.io import AbstractDataset
 
+from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis, SegmentCurvature
 from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
 
-if TYPE_CHECKING:
-    from sourcetrace.core.curvature.blocks import SegmentCurvature
 
-
-class CurvatureDataset(AbstractDataset[Any, Any]):
+class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[SegmentCurvature]]):
     """A list of segments, each layer name -> `CurvatureBlock`.
 
     YAML:
@@ -27,7 +25,7 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
     def __init__(self, filepath: str) -> None:
         self._filepath = Path(filepath)
 
-    def _save(self, data: "Sequence[SegmentCurvature]") -> None:
+    def _save(self, data: Sequence[SegmentCurvature]) -> None:
         tensors = {}
         for number, segment in enumerate(data):
             for layer, block in segment.items():
@@ -42,9 +40,7 @@ class CurvatureDataset(AbstractDataset[Any, Any]):
                     tensors[f"{key}/preconditioner"] = block.preconditioner
         write_tensors(self._filepath, tensors)
 
-    def _load(self) -> "Sequence[SegmentCurvature]":
-        from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
-
+    def _load(self) -> Sequence[SegmentCurvature]:
         tensors = read_tensors(self._filepath)
         segments: dict[int, dict[str, CurvatureBlock]] = {}
         suffix = "/eigenvalues"

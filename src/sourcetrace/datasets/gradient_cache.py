@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
 from sourcetrace.files import read_optional_json, replacing
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ class GradientCache:
         file = self._file(key)
         if not file.exists():
             return None
+        from sourcetrace.datasets.tensor_file import read_tensors  # torch: see the package
+
         return read_tensors(file, sealed=f"{self._identity}\0{key}")
 
     def put(self, key: str, tensors: "Mapping[str, Tensor]") -> None:
@@ -89,6 +90,8 @@ class GradientCache:
             # As they would come back from disk: contiguous, and no view into a larger batch.
             self._memory[key] = {name: tensor.contiguous() for name, tensor in tensors.items()}
         elif self.policy == "disk":
+            from sourcetrace.datasets.tensor_file import write_tensors  # torch: see the package
+
             write_tensors(self._file(key), tensors, sealed=f"{self._identity}\0{key}")
 
     def _file(self, key: str) -> Path:

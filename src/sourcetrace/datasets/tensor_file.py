@@ -3,16 +3,17 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", *, sealed: str = "") -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, sealed: str = "") -> None:
     """Write tensors under `path`; a reader sees the old file or the new one, never a part.
 
     Args:
@@ -20,21 +21,17 @@ def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", *, sealed: str = 
         tensors: By name.
         sealed: What they are; where it is given, the file holds a digest of it and of the tensors.
     """
-    from safetensors.torch import save_file
-
     dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     with replacing(path) as partial:
         save_file(dense, partial, metadata={"digest": _digest(dense, sealed)} if sealed else None)
 
 
-def read_tensors(path: Path, *, sealed: str = "") -> "dict[str, Tensor]":
+def read_tensors(path: Path, *, sealed: str = "") -> dict[str, Tensor]:
     """Read what `write_tensors` wrote.
 
     Raises:
         InputError: If the file is sealed and not as it was written, or is another one.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             # Copied out of the mapped file: a matrix product's last bits depend on how its operands
@@ -56,9 +53,7 @@ def _damaged(path: Path) -> str:
     )
 
 
-def _digest(tensors: "Mapping[str, Tensor]", sealed: str) -> str:
-    import torch
-
+def _digest(tensors: Mapping[str, Tensor], sealed: str) -> str:
     content = hashlib.sha256(sealed.encode())
     for key in sorted(tensors):
         tensor = tensors[key]

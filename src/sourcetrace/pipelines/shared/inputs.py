@@ -45,22 +45,23 @@ class Ingested:
 
 def check_inputs_node() -> Node:
     """Return the node; the same in every pipeline that reads the inputs again."""
-    inputs = ("task", "checkpoints", "checkpoint_manifest", "train_table", "query_table")
+    inputs = ("audit_identity", "checkpoint_manifest", "train_table", "query_table")
     return node(
         check_inputs,
-        inputs={name: name for name in (*inputs, "audit_identity")},
+        inputs={name: name for name in (*inputs, "checkpoints", "task")},
         outputs="ingested",
         name="check_inputs",
     )
 
 
 def check_inputs(
-    task: Task,
-    checkpoints: CheckpointFolder,
+    # Kedro loads in this order: where nothing was audited, the first says so.
+    audit_identity: MadeOf,
     checkpoint_manifest: pl.DataFrame,
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
-    audit_identity: MadeOf,
+    checkpoints: CheckpointFolder,
+    task: Task,
 ) -> Ingested:
     """Return the inputs, if data and checkpoints are those that the ingest described.
 
