@@ -40,12 +40,16 @@ def _sync(env: str | None) -> int:
     from sourcetrace.tracking.lineage.send import send_all
     from sourcetrace.tracking.server.outage import is_outage, reason_of
     from sourcetrace.tracking.server.tracked import TRACKED
-    from sourcetrace.tracking.server.waiting_run import FOLDER, waiting_runs
+    from sourcetrace.tracking.server.waiting_run import FOLDER, WITHOUT_HISTORY, waiting_runs
 
     session: Any = KedroSession.create(Path.cwd(), env=env)
     with session:
         # The server is named while the context is made.
-        roots = sorted({log.parent / FOLDER for log in _histories(session.load_context().catalog)})
+        catalog = session.load_context().catalog
+        # A project may have several histories, by namespace.
+        logs = [catalog[name].path for name in catalog if name.split(".")[-1] == "audit_log"]
+        places = {WITHOUT_HISTORY.absolute(), *(log.parent.absolute() for log in logs)}
+        roots = [place / FOLDER for place in sorted(places)]
         count = sum(len(waiting_runs(root)) for root in roots)
         if not count:
             click.echo("Nothing waits.")
@@ -69,23 +73,6 @@ def _sync(env: str | None) -> int:
     for problem in problems:
         click.echo(problem, err=True)
     return WAITS if problems else SENT
-
-
-def _histories(catalog: Any) -> list[Path]:
-    """Return where the histories of audits are: a project may have several, by namespace.
-
-    Raises:
-        InputError: If there is none.
-    """
-    from sourcetrace.errors import InputError
-
-    found = [catalog[name].path for name in sorted(catalog) if name.split(".")[-1] == "audit_log"]
-    if not found:
-        raise InputError(
-            "The catalog has no entry audit_log, and none under a namespace: nothing is audited in "
-            "this project. `sourcetrace adopt` writes the entries."
-        )
-    return found
 
 
 def _still_away(reason: str, count: int) -> int:

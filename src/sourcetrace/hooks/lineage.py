@@ -212,7 +212,6 @@ class LineageHook:
         if TRACKED.away is not None:
             return None
         try:
-            TRACKED.check()
             return find_version(TRACKED.client(), reference, run_id=run_id)
         except InputError:
             raise

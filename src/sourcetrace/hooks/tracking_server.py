@@ -26,13 +26,20 @@ from omegaconf import OmegaConf
 from sqlalchemy.exc import SQLAlchemyError
 
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_noun
 from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import send
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
 from sourcetrace.tracking.server.tracked import TRACKED, may_be_away
-from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun, empty_store, waiting_runs
+from sourcetrace.tracking.server.waiting_run import (
+    FOLDER,
+    WITHOUT_HISTORY,
+    WaitingRun,
+    empty_store,
+    waiting_runs,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +81,7 @@ class TrackingServerHook:
         # Of a run that was interrupted in a process that goes on.
         self._interrupted()
         TRACKED.reset()
-        with _readable_refusal():
+        with _readable():
             # A run that somebody began before goes on where it is.
             if not may_be_away(address) or mlflow.active_run() is not None:
                 return (yield)
@@ -107,22 +114,21 @@ class TrackingServerHook:
             InputError: If the server refuses the run.
         """
         audit = AuditCatalog(catalog, AuditNames.of(pipeline))
-        root = audit_log_path(audit).parent / FOLDER if "audit_log" in audit else None
-        if root is not None and (count := len(waiting_runs(root))):
+        root = (audit_log_path(audit).parent if "audit_log" in audit else WITHOUT_HISTORY) / FOLDER
+        if count := len(waiting_runs(root)):
             logger.warning(
-                "MLflow was not told all of %d earlier run%s; what it is missing waits in %s. When "
-                "its server is there, run: %s",
-                count,
-                "" if count == 1 else "s",
+                "MLflow was not told all of %s; what it is missing waits in %s. When its server is "
+                "there, run: %s",
+                format_noun(count, "earlier run"),
                 root,
                 self._command,
             )
         self._begun_before = mlflow.active_run() is not None
         self._listen()
-        with _readable_refusal():
+        with _readable():
             try:
                 if TRACKED.address and self._is_tracked(run_params):
-                    self._begin(root)
+                    self._begin(root.absolute())
                 return (yield)
             except BaseException:
                 self._finish("FAILED")
@@ -133,15 +139,14 @@ class TrackingServerHook:
         """Send the run, once kedro-mlflow has ended it.
 
         Raises:
-            InputError: If the disk is full.
+            InputError: If its end has no room on the disk.
         """
         status = "FAILED"
         try:
-            result = yield
+            with _readable():
+                result = yield
             status = "FINISHED"
             return result
-        except MlflowException as error:
-            raise _no_room(error) if is_full_disk(error) else error from error
         finally:
             self._finish(status)
 
@@ -150,39 +155,32 @@ class TrackingServerHook:
         """Send the run, once kedro-mlflow has ended it.
 
         Raises:
-            InputError: If the disk is full.
+            InputError: If the error was that the disk is full.
         """
         try:
-            result = yield
-        except MlflowException as raised:
-            if not is_full_disk(raised):
-                raise
+            with _readable():
+                result = yield
+            if is_full_disk(error):
+                raise _told(error) from error
+            return result
         finally:
             self._finish("FAILED")
-        if is_full_disk(error):
-            raise _no_room(error) from error
-        return result
 
     def _is_tracked(self, run_params: dict[str, Any]) -> bool:
         names = run_params.get("pipeline_names") or ["__default__"]
         return not set(names) <= set(self._config.tracking.disable_tracking.pipelines)
 
-    def _begin(self, root: Path | None) -> None:
+    def _begin(self, root: Path) -> None:
         run = self._config.tracking.run
         self._resumed = run.id
-        if root is not None:
-            run.id = TRACKED.begin(root.absolute(), resumed=run.id)
-            if TRACKED.away is not None:
-                logger.warning(
-                    "MLflow's server is away (%s). The run goes on without it, and is sent when "
-                    "it ends, or later by: %s",
-                    TRACKED.away,
-                    self._command,
-                )
-        elif run.id is None:
-            # No history to keep anything beside: the run needs its server.
-            with mlflow.start_run() as begun:
-                run.id = begun.info.run_id
+        run.id = TRACKED.begin(root, resumed=run.id)
+        if TRACKED.away is not None:
+            logger.warning(
+                "MLflow's server is away (%s). The run goes on without it, and is sent when it "
+                "ends, or later by: %s",
+                TRACKED.away,
+                self._command,
+            )
 
     def _listen(self) -> None:
         """Have the run end as KILLED where the process is interrupted or told to end."""
@@ -220,7 +218,6 @@ class TrackingServerHook:
 
     def _send(self, waiting: WaitingRun) -> None:
         try:
-            TRACKED.check()
             send(TRACKED.client(), waiting)
         except Exception as error:
             # What is written is written: what MLflow is not told is no failure of the run.
@@ -247,26 +244,23 @@ def _configuration(context: KedroContext) -> dict[str, Any]:
         return {}
 
 
-def _no_room(error: Exception) -> InputError:
-    said = InputError(
-        f"No space left on device for what the run logs: {reason_of(error)}. Make room and run it "
-        "again."
-    )
-    show_readable_error(said)
-    return said
-
-
 @contextmanager
-def _readable_refusal() -> Iterator[None]:
-    """Say what to change where MLflow cannot be used for what a run begins with."""
+def _readable() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        refused = InputError(
-            f"MLflow cannot be used: {reason_of(error)}. Check server.mlflow_tracking_uri and "
-            "tracking.experiment.name in conf/<environment>/mlflow.yml, and MLFLOW_TRACKING_URI, "
-            "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN in the "
-            "environment."
-        )
-        show_readable_error(refused)
-        raise refused from error
+        raise _told(error) from error
+
+
+def _told(error: Exception) -> InputError:
+    """Return what to change where MLflow cannot be used for a run."""
+    said = (
+        "No space left on device for what the run logs. Make room and run it again."
+        if is_full_disk(error)
+        else f"MLflow cannot be used: {reason_of(error)}. Check server.mlflow_tracking_uri and "
+        "tracking.experiment.name in conf/<environment>/mlflow.yml, and MLFLOW_TRACKING_URI, "
+        "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN in the "
+        "environment."
+    )
+    show_readable_error(InputError(said))
+    return InputError(said)

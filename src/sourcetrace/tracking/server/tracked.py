@@ -59,9 +59,14 @@ class Tracked:
         vars(self).update(vars(Tracked()))
 
     def client(self) -> MlflowClient:
-        """Return a client of the server, or of the local file."""
+        """Return a client of the server, or of the local file.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: If it is a database that cannot be opened.
+        """
         if not self.address:
             return MlflowClient()
+        _try_database(self.address)
         return MlflowClient(self.address, self.registry or self.address)
 
     @property
@@ -74,11 +79,10 @@ class Tracked:
     def run_url(self) -> str | None:
         """Address of the run's page, without a user or password; None where there is no page."""
         address, active = self.address or mlflow.get_tracking_uri(), mlflow.active_run()
-        if _scheme(address) not in _SERVERS or active is None:
+        unknown = self.address and self._server_id is None
+        if _scheme(address) not in _SERVERS or active is None or unknown:
             return None
-        if self.address and self._server_id is None:
-            return None
-        experiment = self._experiment_id if self.address else active.info.experiment_id
+        experiment = self._experiment_id or active.info.experiment_id
         parts = urlsplit(address)
         server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         return f"{server}/#/experiments/{experiment}/runs/{self.run_id}"
@@ -95,7 +99,6 @@ class Tracked:
         mlflow.set_registry_uri(self.registry or self.address)
         self.away = None
         try:
-            _try_database(self.address)
             self._experiment_id = find_experiment(self.client(), self.experiment, **self.made_with)
             mlflow.set_experiment(experiment_id=self._experiment_id)
         except Exception as error:
@@ -149,10 +152,6 @@ class Tracked:
         self._local_id, self._server_id = "", None
         return waiting
 
-    def check(self) -> None:
-        """Raise at once where a database cannot be opened: MLflow would try for minutes."""
-        _try_database(self.address)
-
 
 TRACKED = Tracked()
 """Of this process: MLflow, too, has one active run a process."""
@@ -163,6 +162,7 @@ def _scheme(address: str) -> str:
 
 
 def _try_database(address: str) -> None:
+    """Raise at once where a database cannot be opened: MLflow would try for minutes."""
     if _scheme(address) not in _DATABASES:
         return
     limit = "timeout" if _scheme(address) == "mssql" else "connect_timeout"

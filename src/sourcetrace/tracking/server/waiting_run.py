@@ -27,6 +27,9 @@ from sourcetrace.files import replacing
 FOLDER = "pending_runs"
 """Beside the history of audits."""
 
+WITHOUT_HISTORY = Path("data/08_reporting")
+"""Where runs wait of pipelines that have no history."""
+
 
 class WaitingRun:
     """The folder of a run, which nobody else has until it is closed."""
