@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import logging
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import mlflow
@@ -21,7 +20,11 @@ from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.namespace import AuditNames
 from sourcetrace.pipelines.audit import create_audit
 from sourcetrace.tracking.history.audit_log import read_audits
+from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.record import AuditRecord, ModelReference
+from sourcetrace.tracking.server.tracked import Tracked
+from sourcetrace.tracking.server.waiting_run import WaitingRun
+from tests.reporting.content import verification
 from tests.tracking.records import audit_record
 
 SUMMARY = {
@@ -166,7 +169,7 @@ def test_a_defect_of_the_recording_is_no_failure_of_the_audit(catalog, monkeypat
     def fail(*_, **__):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(lineage_hook, "recording", fail)
+    monkeypatch.setattr(lineage_hook, "append_row", fail)
     run(LineageHook(), catalog, {"audit_summary": SUMMARY})
     assert "could not be recorded" in caplog.text
 
@@ -178,7 +181,7 @@ def test_an_audit_that_no_history_has_ends_with_an_error(catalog, monkeypatch):
     def fill(*_, **__):
         raise full
 
-    monkeypatch.setattr(lineage_hook, "recording", fill)
+    monkeypatch.setattr(lineage_hook, "append_row", fill)
     outputs = {"audit_summary": SUMMARY, "gate_report": PASSED}
     with pytest.raises(InputError, match=r"not its record: .*No space left.*audit again"):
         run(LineageHook(), catalog, outputs)
@@ -193,15 +196,13 @@ def recorded(monkeypatch):
     monkeypatch.setattr(
         mlflow, "active_run", lambda: SimpleNamespace(info=SimpleNamespace(run_id="r"))
     )
-    monkeypatch.setattr(lineage_hook, "MlflowClient", object)
-
-    @contextmanager
-    def keep(_, record, **__):
-        found.append(record)
-        yield
-
-    monkeypatch.setattr(lineage_hook, "recording", keep)
+    monkeypatch.setattr(lineage_hook, "TRACKED", Tracked(away="It is."))
     monkeypatch.setattr(lineage_hook, "device_tag", lambda _: {})
+    monkeypatch.setattr(
+        WaitingRun,
+        "keep_audit",
+        lambda _, content, **__: found.append(AuditRecord.from_json(content)),
+    )
     return found
 
 
@@ -308,14 +309,9 @@ def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(
     assert resumed.key is None
 
 
-def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, recorded, tmp_path):
-    from sourcetrace.tracking.lineage.publish import recording
-    from tests.reporting.content import verification
-
-    log = catalog["audit_log"].path
+def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, recorded):
     version = ModelReference("churn", version="4")
-    with recording(None, audit_record(model=version), log=log, pending=tmp_path / "pending.json"):
-        pass
+    append_row(catalog["audit_log"].path, audit_record(model=version), None)
     catalog["audit_summary"] = MemoryDataset(SUMMARY)
     run(LineageHook(), catalog, {"verification_summary": verification(digest="1").summary})
     (record,) = recorded

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from kedro.pipeline import Pipeline
 
-from sourcetrace.locks import RUN_LOCK, HeldLock, RunLockHook, holder_of
+from sourcetrace.hooks.run_lock import RunLockHook
+from sourcetrace.locks import RUN_LOCK, HeldLock, holder_of
 
 HOLD = """
 import sys
@@ -85,8 +86,10 @@ def test_pipelines_that_belong_together_keep_it_between_them(file):
 def test_a_run_holds_it_from_its_start_to_its_end(file, ending):
     hook = RunLockHook()
     log = SimpleNamespace(path=file.with_name("audit_log.jsonl"))
-    hook.before_pipeline_run(pipeline=Pipeline([]), catalog={"audit_log": log})
+    list(hook.before_pipeline_run(pipeline=Pipeline([]), catalog={"audit_log": log}))
+    ended = getattr(hook, ending)()
+    next(ended)
     assert not HeldLock().acquire(file, wait=False)
-    getattr(hook, ending)()
+    list(ended)
     assert HeldLock().acquire(file, wait=False)
-    hook.before_pipeline_run(pipeline=Pipeline([]), catalog={})
+    list(hook.before_pipeline_run(pipeline=Pipeline([]), catalog={}))

@@ -4,6 +4,8 @@ import mlflow
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
+from kedro_mlflow.io.metrics import MlflowMetricsHistoryDataset
+from mlflow.utils.validation import validate_param_and_metric_name
 
 from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
 from sourcetrace.parameters import AttributionParameters, TaskParameters
@@ -72,3 +74,20 @@ def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):
     hook.after_node_run(outputs={"verification_summary": summary})
     assert tags["audit.trust"].startswith("Verified: retrained on 30 random halves")
     assert tags["audit.scores"] == "34"
+
+
+def test_names_that_mlflow_refuses_are_made_safe(monkeypatch):
+    arguments = {"mean@1": 1, "k" * 300: 2}
+    task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
+    logged = run_hook(monkeypatch, {"params:task": task})
+    assert len(logged) == 3
+    assert all(validate_param_and_metric_name(name) for name in logged)
+    hook, made = RunRecordHook(), Pipeline([node(lambda: 0, None, "cost_metrics", name="node")])
+    monkeypatch.setattr(mlflow, "active_run", lambda: None)
+    catalog = DataCatalog({"cost_metrics": MlflowMetricsHistoryDataset(prefix="audit")})
+    hook.before_pipeline_run(pipeline=made, catalog=catalog)
+    metrics = {"größe(1)": {"value": 1.0, "step": 0}, "work": {"value": 2.0, "step": 0}}
+    hook.before_dataset_saved("cost_metrics", metrics)
+    assert all(validate_param_and_metric_name(name) for name in metrics)
+    assert sorted(one["value"] for one in metrics.values()) == [1.0, 2.0]
+    assert "work" in metrics

@@ -34,9 +34,10 @@ from sourcetrace.parameters import TrackingParameters
 from sourcetrace.redaction import hide_credentials
 from sourcetrace.tracking.history.kept_reports import keep_reports
 from sourcetrace.tracking.lineage.model_version import STATUS
+from sourcetrace.tracking.lineage.send import send_all
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion, plan_audits
 from sourcetrace.tracking.scheduling.task_reader import TaskReader
-from sourcetrace.tracking.server.send_pending import PENDING, send_pending
+from sourcetrace.tracking.server.waiting_run import FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def _current_key(parameters: Mapping[str, Any], reader: TaskReader) -> AuditKey:
 def _send_what_waits(log: Path) -> None:
     """Tell MLflow of audits that it missed, which need not be repeated then."""
     try:
-        send_pending(MlflowClient(), pending=log.with_name(PENDING), log=log)
+        send_all(MlflowClient(), log.parent / FOLDER)
     except Exception as error:
         logger.warning(
             "Audits that MLflow was not told of yet could not be sent: %s",
@@ -192,7 +193,10 @@ def _audit_all(
             click.echo(f"\n{place} of {len(due)}: {one.model} version {one.version}")
             result = _audit_one(one, env=env, pipelines=pipelines, verbose=verbose)
             if result.outcome in OUTCOMES:
-                result = replace(result, reports=keep_reports(catalog, one, result.page))
+                result = replace(
+                    result,
+                    reports=keep_reports(catalog, one.model, one.version, page_sha256=result.page),
+                )
             yield result
 
 

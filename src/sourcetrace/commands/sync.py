@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sourcetrace.commands.project import configure_project_here
+from sourcetrace.formats import format_noun
 
 SENT, WAITS = 0, 2
 
@@ -35,63 +36,48 @@ def sync(env: str | None) -> None:
 
 def _sync(env: str | None) -> int:
     from kedro.framework.session import KedroSession
-    from mlflow.tracking import MlflowClient
 
-    from sourcetrace.tracking.server.connection import CONNECTION
+    from sourcetrace.tracking.lineage.send import send_all
     from sourcetrace.tracking.server.outage import is_outage, reason_of
-    from sourcetrace.tracking.server.send_pending import PENDING, Sent, count_pending, send_pending
+    from sourcetrace.tracking.server.tracked import TRACKED
+    from sourcetrace.tracking.server.waiting_run import FOLDER, WITHOUT_HISTORY, waiting_runs
 
     session: Any = KedroSession.create(Path.cwd(), env=env)
     with session:
-        # kedro-mlflow names the server while the context is made.
-        logs = _histories(session.load_context().catalog)
-        places = [{"pending": log.parent / PENDING, "log": log} for log in logs]
-        count = sum(count_pending(**files) for files in places)
+        # The server is named while the context is made.
+        catalog = session.load_context().catalog
+        # A project may have several histories, by namespace.
+        logs = [catalog[name].path for name in catalog if name.split(".")[-1] == "audit_log"]
+        places = {WITHOUT_HISTORY.absolute(), *(log.parent.absolute() for log in logs)}
+        roots = [place / FOLDER for place in sorted(places)]
+        count = sum(len(waiting_runs(root)) for root in roots)
         if not count:
             click.echo("Nothing waits.")
             return SENT
-        sent = Sent()
+        if TRACKED.away is not None:
+            return _still_away(TRACKED.away, count)
+        sent, writing, problems = 0, [], []
         try:
-            if CONNECTION.reason is not None:
-                return _still_away(CONNECTION.reason, count)
-            for files in places:
-                send_pending(MlflowClient(), **files, sent=sent, progress=click.echo)
+            for root in roots:
+                found = send_all(TRACKED.client(), root, progress=click.echo)
+                sent += found.runs
+                writing += found.writing
+                problems += found.problems
         except Exception as error:
             if not is_outage(error):
                 raise
-            return _still_away(reason_of(error), sum(count_pending(**files) for files in places))
-    click.echo(f"Sent {_number(sent.runs, 'run')} and {_number(sent.audits, 'audit')}.")
-    for name in sorted(sent.writing):
+            return _still_away(reason_of(error), sum(len(waiting_runs(root)) for root in roots))
+    click.echo(f"Sent {format_noun(sent, 'run')}.")
+    for name in writing:
         click.echo(f"Run {name} is still being written: send it when it has ended.")
-    for problem in sent.problems:
+    for problem in problems:
         click.echo(problem, err=True)
-    return WAITS if sent.problems else SENT
-
-
-def _histories(catalog: Any) -> list[Path]:
-    """Return where the histories of audits are: a project may have several, by namespace.
-
-    Raises:
-        InputError: If there is none.
-    """
-    from sourcetrace.errors import InputError
-
-    found = [catalog[name].path for name in sorted(catalog) if name.split(".")[-1] == "audit_log"]
-    if not found:
-        raise InputError(
-            "The catalog has no entry audit_log, and none under a namespace: nothing is audited in "
-            "this project. `sourcetrace adopt` writes the entries."
-        )
-    return found
+    return WAITS if problems else SENT
 
 
 def _still_away(reason: str, count: int) -> int:
     click.echo(
-        f"MLflow's server does not answer ({reason}): {_number(count, 'thing')} left to send.",
+        f"MLflow's server does not answer ({reason}): {format_noun(count, 'run')} left to send.",
         err=True,
     )
     return WAITS
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

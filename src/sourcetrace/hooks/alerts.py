@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -24,6 +22,7 @@ from sourcetrace.integrations.alerts.outbox import tell, use_parameters, warn_of
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import AlertParameters
 from sourcetrace.tracking.history.audit_log import read_audits
+from sourcetrace.tracking.server.tracked import TRACKED
 
 logger = logging.getLogger(__name__)
 
@@ -150,16 +149,7 @@ class _Run:
 
 
 def _active_run() -> _Run:
-    run = mlflow.active_run()
-    if run is None:
-        return _Run()
-    parts = urlsplit(mlflow.get_tracking_uri())
-    if parts.scheme not in {"http", "https"}:
-        return _Run(run.info.run_id)
-    # Without the user and password that an address may have.
-    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
-    page = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    return _Run(run.info.run_id, f"{server}/{page}")
+    return _Run(TRACKED.run_id, TRACKED.run_url)
 
 
 def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -2,8 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Collection, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Generator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,12 @@ from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.lineage.environment import device_tag
-from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, find_version
-from sourcetrace.tracking.lineage.publish import recording, warn_of_mismatch
+from sourcetrace.tracking.lineage.model_version import (
+    TRAINING_DIGEST,
+    AuditedVersion,
+    find_version,
+)
+from sourcetrace.tracking.lineage.publish import append_row, warn_of_mismatch
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.record import (
     AuditRecord,
@@ -30,9 +34,9 @@ from sourcetrace.tracking.lineage.record import (
     DataRecord,
     ModelReference,
 )
-from sourcetrace.tracking.server.connection import CONNECTION
-from sourcetrace.tracking.server.outage import ServerAway, reason_of
-from sourcetrace.tracking.server.send_pending import PENDING
+from sourcetrace.tracking.server.outage import reason_of
+from sourcetrace.tracking.server.tracked import TRACKED
+from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +77,10 @@ class LineageHook:
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
         self._model = _reference(audit)
         if self._model is not None and run is not None:
-            self._pin_version(self._model)
+            version = self._find_version(self._model, run_id="")
+            if version is not None:
+                # An alias may point elsewhere by the end of the audit.
+                self._model = ModelReference(version.name, version=version.version)
         if self._model is None and "checkpoint_manifest" not in made:
             # It goes on with an audit that is there already, of the version that one was of.
             self._model = _model_of_last(log)
@@ -88,7 +95,9 @@ class LineageHook:
         if "trained_data_digest" in outputs and self._run_id:
             MlflowClient().set_tag(self._run_id, TRAINING_DIGEST, outputs["trained_data_digest"])
         if "data_digests" in outputs and self._model is not None and self._run_id:
-            self._compare_early(outputs["data_digests"]["training"]["digest"])
+            version = self._find_version(self._model, run_id="")
+            if version is not None:
+                warn_of_mismatch(version, outputs["data_digests"]["training"]["digest"])
 
     @hook_impl(wrapper=True)
     def after_pipeline_run(
@@ -99,9 +108,9 @@ class LineageHook:
         Raises:
             InputError: If its files cannot be written: an audit that no history has did not pass.
         """
-        with self._recording(pipeline, catalog, error=None) as unwritten:
-            # First let kedro-mlflow end the run, and the summary say what was found.
-            result = yield
+        unwritten = self._record(pipeline, catalog, error=None)
+        # First let kedro-mlflow end the run, and the summary say what was found.
+        result = yield
         if unwritten is not None:
             log = audit_log_path(AuditCatalog(catalog, self._names))
             lost = InputError(
@@ -117,29 +126,17 @@ class LineageHook:
         self, error: Exception, pipeline: Pipeline, catalog: DataCatalog
     ) -> Generator[None, Any, Any]:
         """Record the audit where its figures are there: a failed gate ends a run this way."""
-        with self._recording(pipeline, catalog, error=error):
-            return (yield)
-
-    @contextmanager
-    def _recording(
-        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
-    ) -> Iterator[OSError | None]:
-        """Record the audit, and let its run be ended within.
-
-        Yields:
-            What kept files from being written, if anything did.
-        """
-        with ExitStack() as until_ended:
-            yield self._record(pipeline, catalog, until_ended, error=error)
+        self._record(pipeline, catalog, error=error)
+        return (yield)
 
     def _record(
-        self,
-        pipeline: Pipeline,
-        catalog: DataCatalog,
-        until_ended: ExitStack,
-        *,
-        error: Exception | None,
+        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
     ) -> OSError | None:
+        """Keep the audit for MLflow, and append it to the history: `TrackingServerHook` sends it.
+
+        Returns:
+            What kept files from being written, if anything did.
+        """
         judged = any(name in self._outputs for name in _JUDGED)
         audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
         if self._was_recorded or not judged or not _records_audit(made, audit):
@@ -147,15 +144,17 @@ class LineageHook:
         self._was_recorded = True
         try:
             record = self._make_record(made, audit, error=error)
-            log = audit_log_path(audit)
-            client = MlflowClient() if self._run_id else None
-            if client is not None:
-                _tag_device(client, self._run_id, audit)
-            # A journal would send a part of it before the rest is known.
-            with CONNECTION.only_server():
-                until_ended.enter_context(
-                    recording(client, record, log=log, pending=log.parent / PENDING)
-                )
+            log, version = audit_log_path(audit), None
+            if self._run_id:
+                _tag_device(self._run_id, audit)
+                if TRACKED.waiting is None:
+                    TRACKED.waiting = WaitingRun.begin(log.parent / FOLDER)
+                # First, so that a kill at any later moment leaves it.
+                TRACKED.waiting.keep_audit(record.to_json(), log=log.name)
+                with suppress(InputError):
+                    # Gone since the audit began: sending says so.
+                    version = self._find_version(record.model, run_id=record.run_id)
+            append_row(log, record, version)
         except OSError as unwritten:
             logger.error("The audit is complete, but not in its history: %s", unwritten)
             return unwritten
@@ -180,7 +179,7 @@ class LineageHook:
             figure = trust_figure(self._outputs["verification_summary"])
             trust = figure.status, figure.text
         return AuditRecord(
-            run_id=self._run_id,
+            run_id=TRACKED.run_id if self._run_id else "",
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             status=status,
             findings=findings,
@@ -206,31 +205,19 @@ class LineageHook:
             return self._outputs[name]
         return audit.load(name) if audit.exists(name) else None
 
-    def _pin_version(self, reference: ModelReference) -> None:
-        """Keep the version's number: an alias may point elsewhere by the end of the audit."""
+    def _find_version(
+        self, reference: ModelReference | None, *, run_id: str
+    ) -> AuditedVersion | None:
+        """Return the version where the server tells of it; sending finds it otherwise."""
+        if TRACKED.away is not None:
+            return None
         try:
-            version = find_version(MlflowClient(), reference, run_id=self._run_id)
+            return find_version(TRACKED.client(), reference, run_id=run_id)
         except InputError:
             raise
-        except ServerAway:
-            # `sourcetrace sync` finds it, as the parameter names it.
-            return
         except Exception as error:
             logger.warning("The registered model was not found yet: %s", reason_of(error))
-            return
-        if version is not None:
-            self._model = ModelReference(version.name, version=version.version)
-
-    def _compare_early(self, digest: str) -> None:
-        try:
-            version = find_version(MlflowClient(), self._model, run_id=self._run_id)
-        except ServerAway:
-            return
-        except Exception as error:
-            logger.warning("The version's training data is not known yet: %s", reason_of(error))
-            return
-        if version is not None:
-            warn_of_mismatch(version, digest)
+            return None
 
 
 def audit_log_path(audit: AuditCatalog) -> Path:
@@ -285,14 +272,14 @@ def _task_class(audit: AuditCatalog) -> str:
     return str(task["class"] if isinstance(task, Mapping) else task.class_path)
 
 
-def _tag_device(client: MlflowClient, run_id: str, audit: AuditCatalog) -> None:
+def _tag_device(run_id: str, audit: AuditCatalog) -> None:
     parameters = audit.load("params:attribution")
     requested = (
         parameters.get("device", "auto") if isinstance(parameters, Mapping) else parameters.device
     )
     try:
         for name, value in device_tag(requested).items():
-            client.set_tag(run_id, name, value)
+            MlflowClient().set_tag(run_id, name, value)
     except Exception as error:
         logger.warning("MLflow was not told of the device: %s", reason_of(error))
 

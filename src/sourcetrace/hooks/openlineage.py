@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -19,6 +18,7 @@ from sourcetrace.redaction import error_line
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.record import CheckpointFile, DataRecord
 from sourcetrace.tracking.lineage.run_lineage import QUERIES, TRAINING_DATA
+from sourcetrace.tracking.server.tracked import TRACKED
 
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import InputDataset, OutputDataset
@@ -77,14 +77,13 @@ class OpenLineageHook:
         from sourcetrace.integrations.openlineage import RunEvents  # noqa: PLC0415, optional
 
         names = run_params.get("pipeline_names") or [run_params.get("pipeline_name")]
-        active = mlflow.active_run()
 
         def start() -> None:
             self._events = RunEvents(
                 parameters,
                 job="+".join(name or "__default__" for name in names),
                 project=self._project,
-                mlflow_run=active.info.run_id if active else None,
+                mlflow_run=TRACKED.run_id or None,
             )
             self._events.start()
 

@@ -5,6 +5,8 @@ A file beside it says who holds it.
 """
 
 import logging
+from collections.abc import Generator
+from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
@@ -19,19 +21,29 @@ logger = logging.getLogger(__name__)
 class RunLockHook:
     """Lets runs of one project follow each other."""
 
-    @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+    # The outermost of the project's hooks: nothing is read before, and all is sent after.
+    @hook_impl(wrapper=True, tryfirst=True)
+    def before_pipeline_run(
+        self, pipeline: Pipeline, catalog: DataCatalog
+    ) -> Generator[None, Any, Any]:
         """Wait for the run that writes in this project, before anything is read."""
         audit = AuditCatalog(catalog, AuditNames.of(pipeline))
         if "audit_log" in audit:
             PROJECT_LOCK.acquire(audit["audit_log"].path.with_name(RUN_LOCK), wait=True)
+        return (yield)
 
-    @hook_impl(trylast=True)
-    def after_pipeline_run(self) -> None:
+    @hook_impl(wrapper=True, tryfirst=True)
+    def after_pipeline_run(self) -> Generator[None, Any, Any]:
         """Let the next run begin."""
-        PROJECT_LOCK.release()
+        try:
+            return (yield)
+        finally:
+            PROJECT_LOCK.release()
 
-    @hook_impl(trylast=True)
-    def on_pipeline_error(self) -> None:
+    @hook_impl(wrapper=True, tryfirst=True)
+    def on_pipeline_error(self) -> Generator[None, Any, Any]:
         """Let the next run begin."""
-        PROJECT_LOCK.release()
+        try:
+            return (yield)
+        finally:
+            PROJECT_LOCK.release()

@@ -9,12 +9,14 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro_mlflow.io.metrics import MlflowMetricsHistoryDataset
 from pydantic import BaseModel
 
 from sourcetrace.namespace import AuditNames
 from sourcetrace.redaction import hide_value, hide_values
 from sourcetrace.reporting.trust import trust_figure
 from sourcetrace.tracking.lineage.environment import environment_tags
+from sourcetrace.tracking.lineage.names import mlflow_name
 
 
 class SecretsHook:
@@ -34,6 +36,7 @@ class RunRecordHook:
     def __init__(self) -> None:
         self._project = Path()
         self._names = AuditNames()
+        self._metrics: set[str] = set()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -48,17 +51,29 @@ class RunRecordHook:
         nobody can filter runs by.
         """
         self._names = AuditNames.of(pipeline)
+        self._metrics = {
+            name
+            for name in pipeline.all_outputs()
+            if name in catalog and isinstance(catalog[name], MlflowMetricsHistoryDataset)
+        }
         if mlflow.active_run() is None:
             return
         mlflow.log_params(
             {
-                name: value
+                mlflow_name(name): value
                 for source in sorted(pipeline.inputs())
                 if source.startswith("params:")
                 for name, value in _flat(source.removeprefix("params:"), catalog.load(source))
             }
         )
         mlflow.set_tags(environment_tags(self._project))
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Give metrics names that MLflow takes: a layer, or a user's column, may have any name."""
+        if dataset_name in self._metrics:
+            for name in [one for one in data if mlflow_name(one) != one]:
+                data[mlflow_name(name)] = data.pop(name)
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:

@@ -1,132 +1,266 @@
-"""Lets a run go on where MLflow's server is away, and ends it where the server refuses it."""
+"""Lets a run log beside its history, and sends it to MLflow's server when it ends.
 
+A server that is away costs no run; one that refuses ends it before any work.
+"""
+
+import atexit
 import logging
 import os
+import signal
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import PACKAGE_NAME
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro_mlflow.config.resolvers import resolve_random_name
 from mlflow.exceptions import MlflowException
+from omegaconf import OmegaConf
 from sqlalchemy.exc import SQLAlchemyError
 
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_noun
 from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.tracking.server.connection import CONNECTION
-from sourcetrace.tracking.server.journal import FOLDER, waiting_runs
-from sourcetrace.tracking.server.outage import reason_of
-from sourcetrace.tracking.server.pending import read_pending
-from sourcetrace.tracking.server.send_pending import PENDING
-from sourcetrace.tracking.server.stores import guard_stores
+from sourcetrace.tracking.lineage.send import send
+from sourcetrace.tracking.server.outage import is_full_disk, reason_of
+from sourcetrace.tracking.server.tracked import TRACKED, may_be_away
+from sourcetrace.tracking.server.waiting_run import (
+    FOLDER,
+    WITHOUT_HISTORY,
+    WaitingRun,
+    empty_store,
+    waiting_runs,
+)
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = {
+_DEFAULTS = {
     # MLflow's own are 8 tries, 120 seconds each: minutes for every call of a server that is away.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    # A run is ended when it is sent: its address would stand below the summary.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""How long a server is waited for, unless the environment says so."""
+"""What MLflow is told unless the environment says so: how long to wait for a server."""
 
 
 class TrackingServerHook:
     """Stands between kedro-mlflow and its server."""
 
     def __init__(self) -> None:
-        self._begun_before = False
+        self._config: Any = None
+        self._command = "sourcetrace sync"
+        self._resumed: str | None = None
+        self._begun_before = self._runs = self._terminates = False
 
     @hook_impl(wrapper=True, tryfirst=True)
     def after_context_created(self, context: KedroContext) -> Generator[None, Any, Any]:
-        """Guard the server before kedro-mlflow asks it for the experiment.
+        """Give kedro-mlflow an empty store, and ask the server for the experiment ourselves.
 
         Raises:
             InputError: If the server refuses.
         """
-        for name, value in _PATIENCE.items():
+        for name, value in _DEFAULTS.items():
             os.environ.setdefault(name, value)
         # It warns of every try; we say once what it means.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        guard_stores()
-        CONNECTION.reset(environment=context.env)
-        with _readable_refusal():
-            return (yield)
+        self._command = "sourcetrace sync" + (f" --env {context.env}" if context.env else "")
+        content = _configuration(context)
+        server, tracking = content.get("server") or {}, content.get("tracking") or {}
+        address = server.get("mlflow_tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI", "")
+        # Of a run that was interrupted in a process that goes on.
+        self._interrupted()
+        TRACKED.reset()
+        with _readable():
+            # A run that somebody began before goes on where it is.
+            if not may_be_away(address) or mlflow.active_run() is not None:
+                return (yield)
+            given = tracking.get("experiment") or {}
+            name = given.get("name") or PACKAGE_NAME or "Default"
+            own = {"mlflow_tracking_uri": f"sqlite:///{empty_store()}", "mlflow_registry_uri": None}
+            context.config_loader["mlflow"] = {
+                **content,
+                "server": {**server, **own},
+                "tracking": {**tracking, "experiment": {**given, "name": "Default"}},
+            }
+            result = yield
+            self._config = context.mlflow  # type: ignore[attr-defined]
+            self._config.server.mlflow_tracking_uri = address
+            self._config.server.mlflow_registry_uri = server.get("mlflow_registry_uri")
+            self._config.tracking.experiment.name = name
+            TRACKED.address, TRACKED.registry = address, server.get("mlflow_registry_uri")
+            TRACKED.experiment = name
+            TRACKED.made_with = given.get("create_experiment_kwargs") or {}
+            TRACKED.connect()
+            return result
 
     @hook_impl(wrapper=True, tryfirst=True)
     def before_pipeline_run(
-        self, pipeline: Pipeline, catalog: DataCatalog
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> Generator[None, Any, Any]:
-        """Name the folder for what cannot be sent, and mention what waits already.
+        """Begin the run beside the history, and mention what waits there already.
 
         Raises:
             InputError: If the server refuses the run.
         """
         audit = AuditCatalog(catalog, AuditNames.of(pipeline))
-        if "audit_log" in audit:
-            folder = audit_log_path(audit).parent
-            _mention_waiting(folder)
-            CONNECTION.begin((folder / FOLDER).absolute())
+        root = (audit_log_path(audit).parent if "audit_log" in audit else WITHOUT_HISTORY) / FOLDER
+        if count := len(waiting_runs(root)):
+            logger.warning(
+                "MLflow was not told all of %s; what it is missing waits in %s. When its server is "
+                "there, run: %s",
+                format_noun(count, "earlier run"),
+                root,
+                self._command,
+            )
         self._begun_before = mlflow.active_run() is not None
-        with _readable_refusal():
-            return (yield)
+        self._listen()
+        with _readable():
+            try:
+                if TRACKED.address and self._is_tracked(run_params):
+                    self._begin(root.absolute())
+                return (yield)
+            except BaseException:
+                self._finish("FAILED")
+                raise
 
     @hook_impl(wrapper=True, tryfirst=True)
     def after_pipeline_run(self) -> Generator[None, Any, Any]:
-        """Let go of what waits, once kedro-mlflow has ended the run."""
+        """Send the run, once kedro-mlflow has ended it.
+
+        Raises:
+            InputError: If its end has no room on the disk.
+        """
+        status = "FAILED"
         try:
-            return (yield)
+            with _readable():
+                result = yield
+            status = "FINISHED"
+            return result
         finally:
-            self._finish()
+            self._finish(status)
 
     @hook_impl(wrapper=True, tryfirst=True)
-    def on_pipeline_error(self) -> Generator[None, Any, Any]:
-        """Let go of what waits, once kedro-mlflow has ended the run."""
+    def on_pipeline_error(self, error: Exception) -> Generator[None, Any, Any]:
+        """Send the run, once kedro-mlflow has ended it.
+
+        Raises:
+            InputError: If the error was that the disk is full.
+        """
         try:
-            return (yield)
+            with _readable():
+                result = yield
+            if is_full_disk(error):
+                raise _told(error) from error
+            return result
         finally:
-            self._finish()
+            self._finish("FAILED")
 
-    def _finish(self) -> None:
-        if not CONNECTION.away:
-            return
-        # kedro-mlflow enters the run once more for every node and leaves it once.
-        while not self._begun_before and mlflow.active_run() is not None:
-            mlflow.end_run()
-        CONNECTION.close()
+    def _is_tracked(self, run_params: dict[str, Any]) -> bool:
+        names = run_params.get("pipeline_names") or ["__default__"]
+        return not set(names) <= set(self._config.tracking.disable_tracking.pipelines)
+
+    def _begin(self, root: Path) -> None:
+        run = self._config.tracking.run
+        self._resumed = run.id
+        run.id = TRACKED.begin(root, resumed=run.id)
+        if TRACKED.away is not None:
+            logger.warning(
+                "MLflow's server is away (%s). The run goes on without it, and is sent when it "
+                "ends, or later by: %s",
+                TRACKED.away,
+                self._command,
+            )
+
+    def _listen(self) -> None:
+        """Have the run end as KILLED where the process is interrupted or told to end."""
+        self._runs = True
+        atexit.register(self._interrupted)
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            self._terminates = True
+
+    def _interrupted(self) -> None:
+        if self._runs:
+            self._finish("KILLED")
+
+    def _finish(self, status: str) -> None:
+        """End the run where nobody has, and send it."""
+        self._runs = False
+        try:
+            # kedro-mlflow enters the run once more for every node and leaves it once.
+            while not self._begun_before and mlflow.active_run() is not None:
+                mlflow.end_run(status)
+        except MlflowException as error:
+            logger.warning("MLflow's run could not be ended: %s", reason_of(error))
+        if self._config is not None and TRACKED.address:
+            self._config.tracking.run.id = self._resumed
+        waiting = TRACKED.end()
+        try:
+            if waiting is not None:
+                self._send(waiting)
+        finally:
+            atexit.unregister(self._interrupted)
+            if self._terminates:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                self._terminates = False
+
+    def _send(self, waiting: WaitingRun) -> None:
+        try:
+            send(TRACKED.client(), waiting)
+        except Exception as error:
+            # What is written is written: what MLflow is not told is no failure of the run.
+            logger.warning(
+                "MLflow was not told all of the run (%s). What it is missing is kept in %s; when "
+                "its server is there, run: %s",
+                reason_of(error),
+                waiting.folder,
+                self._command,
+            )
+        finally:
+            waiting.close()
 
 
-def _mention_waiting(folder: Path) -> None:
-    runs = {run.name for run in waiting_runs(folder / FOLDER)}
-    count = len(runs | {record.run_id for record in read_pending(folder / PENDING)})
-    if count:
-        logger.warning(
-            "MLflow was not told all of %d earlier run%s; what it is missing waits in %s. When "
-            "its server is there, run: %s",
-            count,
-            "" if count == 1 else "s",
-            folder,
-            CONNECTION.sync_command,
-        )
+def _configuration(context: KedroContext) -> dict[str, Any]:
+    """Return mlflow.yml as kedro-mlflow would read it."""
+    loader: Any = context.config_loader
+    loader.config_patterns.setdefault("mlflow", ["mlflow*", "mlflow*/**", "**/mlflow*"])
+    if not OmegaConf.has_resolver("km.random_name"):
+        OmegaConf.register_new_resolver("km.random_name", resolve_random_name, use_cache=True)
+    try:
+        return dict(loader["mlflow"] or {})
+    except MissingConfigException:
+        return {}
 
 
 @contextmanager
-def _readable_refusal() -> Iterator[None]:
-    """Say what to change where MLflow cannot be used for what a run begins with."""
+def _readable() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        refused = InputError(
-            f"MLflow cannot be used: {reason_of(error)}. Check server.mlflow_tracking_uri and "
-            "tracking.experiment.name in conf/<environment>/mlflow.yml, and MLFLOW_TRACKING_URI, "
-            "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN in the "
-            "environment."
-        )
-        show_readable_error(refused)
-        raise refused from error
+        raise _told(error) from error
+
+
+def _told(error: Exception) -> InputError:
+    """Return what to change where MLflow cannot be used for a run."""
+    said = (
+        "No space left on device for what the run logs. Make room and run it again."
+        if is_full_disk(error)
+        else f"MLflow cannot be used: {reason_of(error)}. Check server.mlflow_tracking_uri and "
+        "tracking.experiment.name in conf/<environment>/mlflow.yml, and MLFLOW_TRACKING_URI, "
+        "MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN in the "
+        "environment."
+    )
+    show_readable_error(InputError(said))
+    return InputError(said)

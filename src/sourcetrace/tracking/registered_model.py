@@ -1,17 +1,12 @@
 """A PyTorch model logged to MLflow and registered as a version."""
 
-import logging
 from typing import Any
 
 from kedro.io import AbstractDataset
 
-logger = logging.getLogger(__name__)
-
 
 class RegisteredModelDataset(AbstractDataset[Any, Any]):
     """Logs a `torch.nn.Module` with an example of its input, an array, and registers it.
-
-    Where MLflow's server is away the model is not registered, and the log says so.
 
     kedro-mlflow's own data set imports the model's flavour, here torch, whenever the catalog
     is made.
@@ -32,28 +27,15 @@ class RegisteredModelDataset(AbstractDataset[Any, Any]):
         import mlflow.pytorch
         import torch
 
-        from sourcetrace.tracking.server.connection import CONNECTION
-        from sourcetrace.tracking.server.outage import ServerAway
-
         model, input_example = data
-        try:
-            CONNECTION.ask(
-                lambda: mlflow.pytorch.log_model(
-                    model,
-                    input_example=input_example,
-                    name="model",
-                    registered_model_name=self._name,
-                    # Stated, because MLflow would otherwise import the model in a second process
-                    # to see.
-                    pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
-                )
-            )
-        except ServerAway:
-            logger.warning(
-                "The model %s was not registered, because MLflow's server is away. Train it again "
-                "when it is back.",
-                self._name,
-            )
+        mlflow.pytorch.log_model(
+            model,
+            input_example=input_example,
+            name="model",
+            registered_model_name=self._name,
+            # Stated, because MLflow would otherwise import the model in a second process to see.
+            pip_requirements=[f"torch=={torch.__version__.split('+')[0]}"],
+        )
 
     def _load(self) -> Any:
         import mlflow.pytorch

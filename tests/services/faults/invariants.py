@@ -11,6 +11,7 @@ from typing import Any
 
 from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.lineage.card import CLOSING, OPENING
+from sourcetrace.tracking.server.waiting_run import FOLDER, waiting_runs
 from tests.services.served_project import ServedProject
 from tests.services.tracking_server import TrackingServer
 
@@ -79,9 +80,8 @@ def check_history(
     if not ended <= len(audits) <= ended + killed:
         found.lost.append(f"The history has {len(audits)} audits: {ended} ended, {killed} killed.")
     found.double += [f"The history has {one} {n} times." for one, n in audits.items() if n > 1]
-    waiting = project.reporting / "pending_lineage.json"
-    if waiting.exists():
-        found.lost.append(f"{waiting.name} still waits.")
+    waiting = waiting_runs(project.reporting / FOLDER)
+    found.lost += [f"{folder.name} still waits." for folder in waiting]
     for row in rows:
         runs = _runs_of(server, experiment, row["hash"])
         name = f"Row {row['sequence']}"

@@ -7,9 +7,7 @@ import pytest
 
 from sourcetrace.locks import RUN_LOCK, HeldLock
 from sourcetrace.tracking.history.kept_reports import keep_reports
-from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 
-VERSION = PlannedVersion("churn", "3", "audit", "never audited")
 PAGE = hashlib.sha256(b"page").hexdigest()
 
 
@@ -27,14 +25,14 @@ def test_they_are_copied_in_place_of_an_earlier_audits(catalog, tmp_path):
     earlier = tmp_path / "versions/churn/3/old.html"
     earlier.parent.mkdir(parents=True)
     earlier.touch()
-    assert keep_reports(catalog, VERSION, PAGE) == "versions/churn/3"
+    assert keep_reports(catalog, "churn", "3", page_sha256=PAGE) == "versions/churn/3"
     kept = {file.name: file.read_text() for file in earlier.parent.iterdir()}
     assert kept == {"page.html": "page", "gate.json": "gate"}
 
 
 def test_another_runs_are_not_taken_for_them(catalog, tmp_path):
-    assert keep_reports(catalog, VERSION, "0" * 64) is None
+    assert keep_reports(catalog, "churn", "3", page_sha256="0" * 64) is None
     other = HeldLock()
     assert other.acquire(tmp_path / RUN_LOCK, wait=False)
-    assert keep_reports(catalog, VERSION, PAGE) is None
+    assert keep_reports(catalog, "churn", "3", page_sha256=PAGE) is None
     assert not (tmp_path / "versions").exists()

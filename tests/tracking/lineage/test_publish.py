@@ -11,12 +11,16 @@ from sourcetrace.errors import InputError
 from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
 from sourcetrace.tracking.lineage import model_version
 from sourcetrace.tracking.lineage.card import CLOSING, OPENING
-from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, find_version
-from sourcetrace.tracking.lineage.publish import recording
+from sourcetrace.tracking.lineage.model_version import (
+    TRAINING_DIGEST,
+    VersionContestedError,
+    find_version,
+)
+from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.record import ModelReference
 from sourcetrace.tracking.lineage.run_lineage import CHECKPOINT_DIGEST
-from sourcetrace.tracking.server.pending import keep_pending, read_pending
-from sourcetrace.tracking.server.send_pending import send_pending
+from sourcetrace.tracking.lineage.send import send, send_all
+from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun, waiting_runs
 from tests.tracking.records import DIGEST, OTHER, FailingClient, Killed, audit_record
 
 # MLflow's own use of SQLAlchemy.
@@ -37,13 +41,20 @@ class Down:
 
 @pytest.fixture
 def record(tmp_path):
-    """Record an audit in this test's files."""
+    """Record an audit beside this test's history and send it, and return the history."""
 
-    def write(client, audit):
-        files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
-        with recording(client, audit, **files):
-            pass
-        return files
+    def write(client, audit, folder=tmp_path):
+        log = folder / "audit_log.jsonl"
+        run = WaitingRun.begin(folder / FOLDER)
+        run.keep_audit(audit.to_json(), log=log.name)
+        try:
+            version = find_version(client, audit.model, run_id=audit.run_id)
+            append_row(log, audit, version)
+            send(client, run)
+        finally:
+            # As after a kill, too.
+            run.close()
+        return log
 
     return write
 
@@ -90,7 +101,7 @@ def test_the_same_audit_again_adds_nothing_but_a_row_of_history(
 ):
     register(start_run(), description="Trained by hand.")
     first = audit_record(run_id=start_run(), model=CHURN_1)
-    files = record(client, first)
+    log = record(client, first)
     before, card = counts(client, first.run_id), client.get_model_version("churn", "1").description
     later = replace(first, at="2026-03-02T12:00:00+00:00")
     record(client, later)
@@ -99,7 +110,7 @@ def test_the_same_audit_again_adds_nothing_but_a_row_of_history(
     lines = zip(card.split("\n"), again.split("\n"), strict=True)
     (changed,) = [a for a, b in lines if a != b]
     assert changed.startswith("Audited 2026-03-01")
-    assert len(read_audits(files["log"])) == 2
+    assert len(read_audits(log)) == 2
     other_run = replace(first, run_id=start_run())
     record(client, other_run)
     assert counts(client, other_run.run_id)[:3] == (2, 2, 2)
@@ -198,7 +209,7 @@ def test_exchanged_training_data_fails_whatever_the_gate_said(
         log_training_input(client, training_run, trained)
     audit = audit_record(run_id=start_run(), model=CHURN_1)
     with caplog.at_level(logging.WARNING):
-        files = record(client, audit)
+        log = record(client, audit)
     version, run = client.get_model_version("churn", "1"), client.get_run(audit.run_id)
     assert version.tags["audit.status"] == status
     assert version.tags["lineage.data_matches"] == matches
@@ -209,7 +220,7 @@ def test_exchanged_training_data_fails_whatever_the_gate_said(
     assert ("not the data that this version was trained on" in version.description) == (
         matches == "false"
     )
-    assert read_audits(files["log"])[-1]["status"] == status
+    assert read_audits(log)[-1]["status"] == status
 
 
 def test_an_audit_of_its_own_run_is_not_taken_for_the_training(client, start_run, register, record):
@@ -239,7 +250,7 @@ def test_who_only_judges_again_replaces_one_part_of_the_key(client, start_run, r
 def test_a_kill_at_any_write_leaves_no_claim_of_a_pass_and_sending_completes_it(
     client, start_run, register, record, tmp_path, status
 ):
-    files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
+    log = tmp_path / "audit_log.jsonl"
     register(start_run())
     step = killed = 0
     while killed == step:
@@ -262,92 +273,61 @@ def test_a_kill_at_any_write_leaves_no_claim_of_a_pass_and_sending_completes_it(
                 assert (tags["audit.status"], tags["audit.at"]) == (status, audit.at)
             if status == "fail" and step > 1:
                 assert aliases(client) == []
-            assert read_pending(files["pending"]) == [audit]
-            assert send_pending(client, **files).audits == 1
+            assert send_all(client, tmp_path / FOLDER).runs == 1
         tags = client.get_model_version("churn", "1").tags
         assert (tags["audit.status"], tags["audit.at"]) == (status, audit.at)
         assert aliases(client) == (["audited"] if status == "pass" else [])
         assert counts(client, audit.run_id)[:2] == (2, 2)
         step += 1
     assert killed > 10
-    assert verify_audit_log(files["log"]) == []
-    assert len(read_audits(files["log"])) == step
+    assert verify_audit_log(log) == []
+    assert len(read_audits(log)) == step
 
 
-def test_a_server_that_is_down_loses_nothing_and_the_log_says_what_to_run(
-    client, start_run, register, tmp_path, caplog
-):
+def test_a_server_that_is_down_loses_nothing(client, start_run, register, record, tmp_path):
     register(start_run(**{TRAINING_DIGEST: OTHER}))
-    files = {"log": tmp_path / "log.jsonl", "pending": tmp_path / "pending_lineage.json"}
+    log = tmp_path / "audit_log.jsonl"
     audit = audit_record(run_id=start_run(), model=CHURN_1)
-    with caplog.at_level(logging.WARNING), recording(Down(), audit, **files):
-        pass
-    assert "sourcetrace sync" in caplog.text
-    assert "hunter2" not in caplog.text
-    assert read_pending(files["pending"]) == [audit]
-    assert [row["status"] for row in read_audits(files["log"])] == ["pass"]
-    assert send_pending(client, **files).audits == 1
-    assert not files["pending"].exists()
+    append_row(log, audit, None)
+    with pytest.raises(MlflowException):
+        record(Down(), audit)
+    assert [row["status"] for row in read_audits(log)] == ["pass"]
+    assert send_all(client, tmp_path / FOLDER).runs == 1
     # Only the server knew that the data was exchanged: the history gets the correction.
-    assert [row["status"] for row in read_audits(files["log"])] == ["pass", "fail"]
+    assert [row["status"] for row in read_audits(log)] == ["pass", "fail"]
     assert client.get_model_version("churn", "1").tags["audit.status"] == "fail"
-    assert send_pending(client, **files).audits == 0
+    assert send_all(client, tmp_path / FOLDER).runs == 0
 
 
 def test_sending_adds_the_number_that_an_alias_stood_for(client, start_run, register, record):
     register(start_run())
     client.set_registered_model_alias("churn", "next", "1")
     audit = audit_record(run_id=start_run(), model=ModelReference("churn", alias="next"))
-    files = record(Down(), audit)
-    assert [row["model_version"] for row in read_audits(files["log"])] == [None]
-    for _ in range(2):
-        send_pending(client, **files)
-        assert [row["model_version"] for row in read_audits(files["log"])] == [None, "1"]
-    assert verify_audit_log(files["log"]) == []
+    log = record(client, audit)
+    append_row(log, replace(audit, at="2026-03-02T12:00:00+00:00"), None)
+    record(client, replace(audit, at="2026-03-02T12:00:00+00:00"))
+    assert [row["model_version"] for row in read_audits(log)] == ["1", None, "1"]
+    assert verify_audit_log(log) == []
 
 
+@pytest.mark.parametrize("has_row", [True, False])
 def test_an_audit_that_waited_does_not_overwrite_a_later_one(
-    client, start_run, register, record, tmp_path
+    client, start_run, register, record, tmp_path, has_row
 ):
     register(start_run())
     old = audit_record(run_id=start_run(), model=CHURN_1, status="fail")
-    files = record(FailingClient(client, 0, MlflowException("down")), old)
-    # The clock went backwards; the history's order counts.
-    new = audit_record(run_id=start_run(), model=CHURN_1, at="2020-01-01T00:00:00+00:00")
-    record(client, new)
-    assert send_pending(client, **files).audits == 1
+    with pytest.raises(MlflowException):
+        record(FailingClient(client, 0, MlflowException("down")) if has_row else Down(), old)
+    # The history's order counts, whatever the clock says; without a row there is but a clock.
+    at = "2020-01-01T00:00:00+00:00" if has_row else "2030-01-01T00:00:00+00:00"
+    new = audit_record(run_id=start_run(), model=CHURN_1, at=at)
+    log = record(client, new)
+    assert send_all(client, tmp_path / FOLDER).runs == 1
     version = client.get_model_version("churn", "1")
     assert version.tags["audit.at"] == new.at
     assert version.aliases == ["audited"]
     assert counts(client, old.run_id)[:2] == (2, 2)
-
-
-def test_an_audit_killed_before_its_row_does_not_overwrite_a_later_one(
-    client, start_run, register, record, tmp_path
-):
-    register(start_run())
-    old = audit_record(run_id=start_run(), model=CHURN_1, status="fail")
-    keep_pending(tmp_path / "pending.json", old)
-    new = audit_record(run_id=start_run(), model=CHURN_1, at="2030-01-01T00:00:00+00:00")
-    files = record(client, new)
-    assert send_pending(client, **files).audits == 1
-    version = client.get_model_version("churn", "1")
-    assert version.tags["audit.at"] == new.at
-    assert version.aliases == ["audited"]
-    assert {row["run_id"] for row in read_audits(files["log"])} == {old.run_id, new.run_id}
-
-
-def test_without_tracking_the_history_is_written_alone(record):
-    files = record(None, audit_record(run_id=""))
-    assert [row["run_id"] for row in read_audits(files["log"])] == [""]
-    assert not files["pending"].exists()
-
-
-def record_elsewhere(client, folder, audit):
-    """Record an audit as another machine would, with a history of its own."""
-    folder.mkdir()
-    with recording(client, audit, log=folder / "audit_log.jsonl", pending=folder / "pending.json"):
-        pass
+    assert {row["run_id"] for row in read_audits(log)} == {old.run_id, new.run_id}
 
 
 class OvertakenClient(FailingClient):
@@ -383,9 +363,9 @@ def test_two_machines_leave_a_version_with_all_of_one_audit(
         for status in statuses
     )
     overtaken = OvertakenClient(
-        client, at, lambda: record_elsewhere(client, tmp_path / "elsewhere", second)
+        client, at, lambda: record(client, second, folder=tmp_path / "elsewhere")
     )
-    files = record(overtaken, first)
+    record(overtaken, first)
     assert overtaken.failed
     found = client.get_model_version("churn", "1")
     last = first if found.tags["audit.run_id"] == first.run_id else second
@@ -395,48 +375,33 @@ def test_two_machines_leave_a_version_with_all_of_one_audit(
     assert found.description.count(OPENING) == found.description.count(CLOSING) == 1
     assert f"Audit: {last.status}" in found.description
     assert f"runs/{last.run_id}" in found.description
-    assert read_pending(files["pending"]) == []
+    assert waiting_runs(tmp_path / FOLDER) == []
     # The checkpoints of both are the same.
     assert counts(client, first.run_id)[1:3] == counts(client, second.run_id)[1:3] == (2, 2)
 
 
 def test_an_audit_that_never_has_a_version_to_itself_waits(
-    client, start_run, register, record, caplog, monkeypatch
+    client, start_run, register, record, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(model_version, "_PAUSE", 0.0)
     monkeypatch.setattr(model_version, "_is_there", lambda *_, **__: False)
     register(start_run())
     audit = audit_record(run_id=start_run(), model=CHURN_1)
-    with caplog.at_level(logging.WARNING):
-        files = record(client, audit)
-    assert read_pending(files["pending"]) != []
-    assert "keeps writing to churn version 1" in caplog.text
+    with pytest.raises(VersionContestedError, match="keeps writing to churn version 1"):
+        record(client, audit)
+    (problem,) = send_all(client, tmp_path / FOLDER).problems
+    assert "still waits: Another audit keeps writing" in problem
 
 
-def test_what_sync_sends_of_a_killed_audit_ends_its_run(client, start_run, register, tmp_path):
-    register(start_run())
-    audit = audit_record(run_id=start_run(), model=CHURN_1)
-    files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
-    with pytest.raises(Killed), recording(FailingClient(client, 6, Killed()), audit, **files):
-        pass
-    assert client.get_run(audit.run_id).info.status == "RUNNING"
-    send_pending(client, **files)
-    ended = client.get_run(audit.run_id).info
-    assert ended.status == "KILLED"
-    assert ended.end_time == 1_772_366_400_000
-
-
-def test_an_audit_that_is_killed_before_its_run_ends_waits_and_is_ended(
-    client, start_run, register, tmp_path
+def test_what_sync_sends_of_a_killed_audit_ends_its_run(
+    client, start_run, register, record, tmp_path
 ):
     register(start_run())
     audit = audit_record(run_id=start_run(), model=CHURN_1)
-    files = {"log": tmp_path / "audit_log.jsonl", "pending": tmp_path / "pending.json"}
-    with pytest.raises(Killed), recording(client, audit, **files):
-        raise Killed
-    before = counts(client, audit.run_id)
-    send_pending(client, **files)
-    assert client.get_run(audit.run_id).info.status == "KILLED"
-    assert counts(client, audit.run_id) == before
-    assert len(read_audits(files["log"])) == 1
-    assert not files["pending"].exists()
+    with pytest.raises(Killed):
+        record(FailingClient(client, 6, Killed()), audit)
+    assert client.get_run(audit.run_id).info.status == "RUNNING"
+    send_all(client, tmp_path / FOLDER)
+    ended = client.get_run(audit.run_id).info
+    assert ended.status == "KILLED"
+    assert ended.end_time == 1_772_366_400_000

@@ -172,3 +172,15 @@ def test_an_audit_has_its_models_parameters_below_the_command_lines(client, vers
         "attribution": {"method": "tracin", "seed": 3},
         "tracking": {"registered_model": {"name": "churn", "version": "1", "alias": None}},
     }
+
+
+def test_a_tag_that_is_no_name_of_a_file_is_that_versions_error(client, versions, tmp_path):
+    versions({"run.path": "x" * 300}, {"run.path": "2"})
+    watched = WatchedModelParameters(
+        name="churn", checkpoints=f"{tmp_path}/checkpoints/{{tag:run.path}}"
+    )
+    broken, other = plan(client, watched)
+    assert broken[:2] == ("1", "error")
+    assert broken[2].startswith("File name too long: ")
+    assert len(broken[2]) < 150
+    assert other[:2] == ("2", "audit")

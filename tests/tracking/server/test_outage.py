@@ -7,7 +7,7 @@ import requests
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import OperationalError
 
-from sourcetrace.tracking.server.outage import ServerAway, is_denial, is_outage, reason_of
+from sourcetrace.tracking.server.outage import is_full_disk, is_outage, reason_of
 from tests.tracking.door import free_port
 
 
@@ -25,7 +25,6 @@ def database(says):
 @pytest.mark.parametrize(
     "error",
     [
-        ServerAway("it was"),
         ConnectionResetError("reset"),
         raised(MlflowException("API request failed"), requests.exceptions.ConnectTimeout("slow")),
         raised(MlflowException("API request failed"), requests.exceptions.RetryError("many 503")),
@@ -37,25 +36,23 @@ def database(says):
 )
 def test_what_may_answer_later_is_an_outage(error):
     assert is_outage(error)
-    assert not is_denial(error)
 
 
 @pytest.mark.parametrize(
-    ("error", "denial"),
+    "error",
     [
-        (MlflowException("a wrong argument"), False),
-        (RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "name"}), False),
-        (RestException({"error_code": "PERMISSION_DENIED", "message": "not you"}), True),
-        (MlflowException("API request to /x failed with error code 401 != 200."), True),
-        (database('password authentication failed for user "ada"'), False),
-        (database('database "runs" does not exist'), False),
-        (OperationalError("INSERT", {}, sqlite3.OperationalError("disk full")), False),
-        (ValueError("a bug"), False),
+        MlflowException("a wrong argument"),
+        RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "name"}),
+        RestException({"error_code": "PERMISSION_DENIED", "message": "not you"}),
+        MlflowException("API request to /x failed with error code 401 != 200."),
+        database('password authentication failed for user "ada"'),
+        database('database "runs" does not exist'),
+        OperationalError("INSERT", {}, sqlite3.OperationalError("disk full")),
+        ValueError("a bug"),
     ],
 )
-def test_what_will_not_answer_otherwise_later_is_none(error, denial):
+def test_what_will_not_answer_otherwise_later_is_none(error):
     assert not is_outage(error)
-    assert is_denial(error) == denial
 
 
 def test_the_reason_says_where_and_hides_who():
@@ -64,3 +61,9 @@ def test_the_reason_says_where_and_hides_who():
     around = raised(MlflowException("API request to http://ada:hunter2@host"), refused.value)
     assert "Connection refused" in reason_of(around)
     assert "hunter2" not in reason_of(MlflowException("no answer of http://ada:hunter2@host"))
+
+
+def test_a_full_disk_is_known_behind_what_mlflow_makes_of_it():
+    full = OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    assert is_full_disk(raised(MlflowException("no"), full))
+    assert not is_full_disk(database("disk is full"))

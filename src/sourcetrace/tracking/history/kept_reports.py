@@ -8,7 +8,6 @@ from typing import Any
 from kedro.io import DataCatalog
 
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
-from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 
 FOLDER = "versions"
 """Beside the history of audits."""
@@ -25,7 +24,7 @@ REPORTS = (
 
 
 def keep_reports(
-    catalog: DataCatalog, planned: PlannedVersion, page_sha256: str | None
+    catalog: DataCatalog, model: str, version: str, *, page_sha256: str | None
 ) -> str | None:
     """Copy a version's reports, and return their folder.
 
@@ -33,7 +32,8 @@ def keep_reports(
 
     Args:
         catalog: Of the project.
-        planned: The version.
+        model: Name of the registered model.
+        version: Its number.
         page_sha256: What the registry says of its page.
     """
     log: Any = catalog["audit_log"]
@@ -44,7 +44,7 @@ def keep_reports(
         page = files[0]
         if page is None or hashlib.sha256(page.read_bytes()).hexdigest() != page_sha256:
             return None
-        folder: Path = log.path.parent / FOLDER / planned.model / planned.version
+        folder: Path = log.path.parent / FOLDER / model / version
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in files:

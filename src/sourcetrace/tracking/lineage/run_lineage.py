@@ -62,15 +62,6 @@ def write_run_lineage(
         _log_metrics(client, record, subject, known=run.data.metrics)
 
 
-def headline_metrics(record: AuditRecord) -> dict[str, float]:
-    """Return the metrics that are logged against the model, by the names that the run has too."""
-    return {
-        "audit.suspect_share": record.suspect_fraction,
-        "audit.relabel_suggestions": float(record.relabel),
-        "audit.attributed_share": record.attributed_share,
-    }
-
-
 def _log_metrics(
     client: MlflowClient, record: AuditRecord, model_id: str, *, known: Mapping[str, float]
 ) -> None:
@@ -78,7 +69,12 @@ def _log_metrics(
     against: dict[str, Any] = {"model_id": model_id}
     if data is not None:
         against |= {"dataset_name": TRAINING_DATA, "dataset_digest": data.digest}
-    for name, value in headline_metrics(record).items():
+    headlines = {
+        "audit.suspect_share": record.suspect_fraction,
+        "audit.relabel_suggestions": float(record.relabel),
+        "audit.attributed_share": record.attributed_share,
+    }
+    for name, value in headlines.items():
         # The point that is there already, if it is: with its time the run keeps one point.
         points = client.get_metric_history(record.run_id, name) if name in known else []
         same = [point for point in points if point.value == value]

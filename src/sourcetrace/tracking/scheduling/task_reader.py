@@ -19,7 +19,7 @@ from sourcetrace.errors import InputError
 
 
 @dataclass(frozen=True)
-class TaskInputs:
+class _TaskInputs:
     """What `audit_key.key_parts` wants of a task.
 
     Attributes:
@@ -37,7 +37,7 @@ class TaskReader:
     def __init__(self, project: Path) -> None:
         self._project = project
         self._pool: ProcessPoolExecutor | None = None
-        self._known: dict[str, TaskInputs | str] = {}
+        self._known: dict[str, _TaskInputs | str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +50,7 @@ class TaskReader:
     ) -> None:
         self._close()
 
-    def read(self, specification: Mapping[str, Any]) -> TaskInputs:
+    def read(self, specification: Mapping[str, Any]) -> _TaskInputs:
         """Return what an audit of the task would read.
 
         Raises:
@@ -64,7 +64,7 @@ class TaskReader:
             raise InputError(found)
         return found
 
-    def _ask(self, specification: Mapping[str, Any]) -> TaskInputs | str:
+    def _ask(self, specification: Mapping[str, Any]) -> _TaskInputs | str:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 1,
@@ -74,7 +74,7 @@ class TaskReader:
                 initargs=(str(self._project),),
             )
         try:
-            return self._pool.submit(read_task_inputs, specification).result()
+            return self._pool.submit(_read_task_inputs, specification).result()
         except BrokenProcessPool:
             self._close()
             return (
@@ -88,7 +88,7 @@ class TaskReader:
             self._pool = None
 
 
-def read_task_inputs(specification: Mapping[str, Any]) -> TaskInputs | str:
+def _read_task_inputs(specification: Mapping[str, Any]) -> _TaskInputs | str:
     """Return what an audit of the task would read, or what went wrong."""
     from sourcetrace.audit.identity.data_digest import data_digest, table_digest  # noqa: PLC0415
     from sourcetrace.audit.identity.made_of import code_digest  # noqa: PLC0415
@@ -107,7 +107,7 @@ def read_task_inputs(specification: Mapping[str, Any]) -> TaskInputs | str:
                 "digest": data_digest(examples, table, progress=progress),
                 "table": table_digest(table),
             }
-        return TaskInputs(data, code_digest(specification["class"]))
+        return _TaskInputs(data, code_digest(specification["class"]))
     except InputError as error:
         return str(error)
     # Any error a user's code may raise; not every one can be sent to another process.

@@ -8,7 +8,6 @@ import requests
 import sqlalchemy.exc
 import urllib3.exceptions
 from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS, MlflowException, RestException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from sourcetrace.redaction import error_line
 
@@ -33,7 +32,7 @@ _NO_ANSWER_OF_A_STORE = {
     "ReadTimeoutError",
 }
 
-_SERVER_ERROR, _TOO_MANY, _DENIED = 500, 429, frozenset({401, 403})
+_SERVER_ERROR, _TOO_MANY = 500, 429
 
 _STATUS = re.compile(r"failed with error code (\d{3})")
 
@@ -44,13 +43,6 @@ _WRONG_DATABASE = re.compile(
 )
 
 
-class ServerAway(MlflowException):
-    """Raised instead of asking a server that has not answered before."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"MLflow's server is away: {reason}", error_code=TEMPORARILY_UNAVAILABLE)
-
-
 def is_outage(error: BaseException) -> bool:
     """Return whether an error, or one behind it, says that a server gave no usable answer."""
     chain = list(_chain(error))
@@ -59,25 +51,23 @@ def is_outage(error: BaseException) -> bool:
     return any(_is_outage(one) for one in chain)
 
 
-def is_denial(error: BaseException) -> bool:
-    """Return whether a server refused who asks (401), or what for (403)."""
-    return any(_http_status(one) in _DENIED for one in _chain(error))
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether a local file had no room."""
+    return any(
+        isinstance(one, sqlite3.OperationalError) and "disk is full" in str(one)
+        for one in (getattr(link, "orig", link) for link in _chain(error))
+    )
 
 
 def reason_of(error: BaseException) -> str:
     """Return what went wrong, in a line; a server's address may hold a password."""
-    if isinstance(error, ServerAway):
-        return error.message.removeprefix("MLflow's server is away: ")
     # The connection's own error says where and why; what MLflow makes of it is long.
     behind = [one for one in _chain(error) if isinstance(one, urllib3.exceptions.HTTPError)]
-    said = next((one for one in reversed(behind)), error)
-    return error_line(said, limit=200)
+    return error_line(behind[-1] if behind else error, limit=200)
 
 
 def _is_outage(error: BaseException) -> bool:
-    if isinstance(error, (ServerAway, *_NO_ANSWER)):
-        return True
-    if type(error).__name__ in _NO_ANSWER_OF_A_STORE:
+    if isinstance(error, _NO_ANSWER) or type(error).__name__ in _NO_ANSWER_OF_A_STORE:
         return True
     status = _http_status(error)
     return status is not None and (status >= _SERVER_ERROR or status == _TOO_MANY)

@@ -1,87 +1,210 @@
-"""Send a run that waits: made where the server does not know it, completed where it does.
+"""Send what a run's own store holds to MLflow's server, by MLflow's public client alone.
 
-All that is sent is what the journal says, with its own times and steps, so that sending it twice
-leaves what sending it once does: MLflow keeps one of equal metric points, and files and tags are
-written over by themselves.
+A run is found again by its tag `sourcetrace.run_key`, a logged model by the same, a version by its
+run and model; MLflow keeps one of equal metric points, and parameters, tags and files are written
+over by themselves. So sending twice leaves what sending once does, and sending that broke off goes
+on. How a run ended is sent last, by `end_runs`.
 """
 
-from mlflow.entities import LifecycleStage, Param, RunTag
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from mlflow.entities import (
+    LifecycleStage,
+    LoggedModelOutput,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from sourcetrace.errors import InputError
-from sourcetrace.tracking.server.journal import RUN_KEY, Journal, WaitingRun
+
+RUN_KEY = "sourcetrace.run_key"
+"""Tag with the id that a run, or a logged model, has in its own store."""
+
+SERVER_ID = "sourcetrace.server_run_id"
+"""Tag of a run in its own store: its id on the server, which had it begin."""
 
 
-def send_run(client: MlflowClient, journal: Journal) -> str:
-    """Send a run, unless it was sent before, and return its id on the server.
+def find_experiment(server: MlflowClient, name: str, **options: Any) -> str:
+    """Return the id of an experiment, made or restored where it is not there.
 
-    A run whose process was killed ends as KILLED at the time of its last sign of life.
+    Args:
+        server: Client of the server.
+        name: Of the experiment.
+        options: How it is made.
+    """
+    found = server.get_experiment_by_name(name)
+    if found is None:
+        return str(server.create_experiment(name, **options))
+    if found.lifecycle_stage == LifecycleStage.DELETED:
+        server.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def begin_run(server: MlflowClient, run: Run, *, experiment: str) -> str:
+    """Return the id that the server has for a run, which is made there if it is not.
+
+    Args:
+        server: Client of the server.
+        run: As its own store has it.
+        experiment: Name of the run's experiment.
 
     Raises:
-        InputError: If the server has lost a run that it knew, or its experiment.
+        InputError: If the server has lost the run, or is not the one on which it began.
     """
-    run = journal.run
-    if run.run_id is None:
-        journal.note_created(_find(client, run) or _create(client, run))
-    run_id = run.run_id or ""
-    if run.sent:
-        return run_id
-    _check_known(client, run_id)
-    client.log_batch(
+    run_id = run.data.tags.get(SERVER_ID)
+    if run_id is not None:
+        try:
+            return str(server.get_run(run_id).info.run_id)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            raise InputError(
+                f"Run {run_id} was begun on another server than this one, or was deleted there. "
+                "Name the environment that it ran in: sourcetrace sync --env …"
+            ) from error
+    where, key = find_experiment(server, experiment), run.info.run_id
+    found = server.search_runs([where], f"tags.`{RUN_KEY}` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    made = server.create_run(
+        where,
+        start_time=run.info.start_time,
+        tags={**run.data.tags, RUN_KEY: key},
+        run_name=run.info.run_name,
+    )
+    return str(made.info.run_id)
+
+
+def send_runs(server: MlflowClient, store: MlflowClient) -> list[tuple[Run, str]]:
+    """Send every run of a store but its end, and return each with its id on the server.
+
+    The first is the one that began first; runs within it follow.
+    """
+    experiments = {one.experiment_id: one.name for one in store.search_experiments()}
+    runs = store.search_runs(list(experiments), order_by=["attributes.start_time ASC"])
+    ids: dict[str, str] = {}
+    for run in runs:
+        parent = run.data.tags.get(MLFLOW_PARENT_RUN_ID)
+        if parent is not None:
+            run.data.tags[MLFLOW_PARENT_RUN_ID] = ids.get(parent, parent)
+        experiment = experiments[run.info.experiment_id]
+        ids[run.info.run_id] = begin_run(server, run, experiment=experiment)
+        _send_content(server, store, run, ids[run.info.run_id])
+    for run in runs:
+        _send_models(server, store, run, ids[run.info.run_id])
+    return [(run, ids[run.info.run_id]) for run in runs]
+
+
+def end_runs(server: MlflowClient, runs: list[tuple[Run, str]], *, last_sign: int) -> None:
+    """Send how runs ended, those within others first; one that was killed ends as KILLED.
+
+    Args:
+        server: Client of the server.
+        runs: As `send_runs` returned them.
+        last_sign: Of the life of one that was killed, in milliseconds.
+    """
+    for run, run_id in reversed(runs):
+        killed = run.info.status == "RUNNING"
+        ended = run.info.end_time or last_sign
+        server.set_terminated(run_id, "KILLED" if killed else run.info.status, ended)
+
+
+def _send_content(server: MlflowClient, store: MlflowClient, run: Run, run_id: str) -> None:
+    server.log_batch(
         run_id,
-        metrics=run.metrics,
-        params=[Param(*one) for one in run.params.items()],
-        tags=[RunTag(*one) for one in run.tags.items()],
+        metrics=[
+            point
+            for name in run.data.metrics
+            for point in store.get_metric_history(run.info.run_id, name)
+        ],
+        params=[Param(*one) for one in run.data.params.items()],
+        tags=[RunTag(*one) for one in run.data.tags.items() if one[0] != SERVER_ID],
     )
-    known_tags = client.get_run(run_id).data.tags if run.dropped_tags else {}
-    for key in run.dropped_tags & set(known_tags):
-        client.delete_tag(run_id, key)
-    if run.artifacts.is_dir():
-        client.log_artifacts(run_id, str(run.artifacts))
-    killed = run.status == "RUNNING"
-    client.set_terminated(run_id, "KILLED" if killed else run.status, run.end_time or run.last)
-    journal.note_sent()
-    return run_id
+    files = _path_of(run.info.artifact_uri)
+    if files.is_dir():
+        server.log_artifacts(run_id, str(files))
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    if inputs:
+        there = server.get_run(run_id).inputs
+        known = {
+            (one.dataset.name, one.dataset.digest)
+            for one in (there.dataset_inputs if there else [])
+        }
+        missing = [one for one in inputs if (one.dataset.name, one.dataset.digest) not in known]
+        server.log_inputs(run_id, datasets=missing)
 
 
-def _find(client: MlflowClient, run: WaitingRun) -> str | None:
-    """Return the id of a run that was made for this journal before, if it was."""
-    experiment = _experiment(client, run)
-    found = client.search_runs([experiment], f"tags.`{RUN_KEY}` = '{run.key}'", max_results=1)
-    return found[0].info.run_id if found else None
-
-
-def _create(client: MlflowClient, run: WaitingRun) -> str:
-    made = client.create_run(
-        _experiment(client, run), start_time=run.start_time, tags=run.tags, run_name=run.name
+def _send_models(server: MlflowClient, store: MlflowClient, run: Run, run_id: str) -> None:
+    """Send the models that a run logged, and the versions that were registered of them."""
+    models = store.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
     )
-    run_id: str = made.info.run_id
-    return run_id
+    if not models:
+        return
+    there = server.get_run(run_id)
+    outputs = {one.model_id for one in there.outputs.model_outputs} if there.outputs else set()
+    for model in models:
+        tag = f"tags.`{RUN_KEY}` = '{model.model_id}'"
+        found = server.search_logged_models([there.info.experiment_id], filter_string=tag)
+        made = (
+            found[0]
+            if found
+            else server.create_logged_model(
+                there.info.experiment_id,
+                name=model.name,
+                source_run_id=run_id,
+                tags={**model.tags, RUN_KEY: model.model_id},
+                params=model.params,
+                model_type=model.model_type,
+            )
+        )
+        if str(made.status) != "READY":
+            files = _path_of(model.artifact_location)
+            if (files / "MLmodel").exists():
+                described = Model.load(str(files))
+                described.run_id, described.model_id = run_id, made.model_id
+                described.save(str(files / "MLmodel"))
+            server.log_model_artifacts(made.model_id, str(files))
+            server.finalize_logged_model(made.model_id, "READY")
+        if made.model_id not in outputs:
+            server.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+        _send_versions(server, store, run_id, was=model.model_id, model_id=made.model_id)
 
 
-def _experiment(client: MlflowClient, run: WaitingRun) -> str:
-    """Return the id of a run's experiment, made or restored as kedro-mlflow would have."""
-    if run.experiment is None:
-        return run.experiment_id or "0"
-    found = client.get_experiment_by_name(run.experiment)
-    if found is None:
-        made: str = client.create_experiment(run.experiment)
-        return made
-    if found.lifecycle_stage == LifecycleStage.DELETED:
-        client.restore_experiment(found.experiment_id)
-    experiment_id: str = found.experiment_id
-    return experiment_id
+def _send_versions(
+    server: MlflowClient, store: MlflowClient, run_id: str, *, was: str, model_id: str
+) -> None:
+    source = f"models:/{model_id}"
+    registered = {one.source for one in server.search_model_versions(f"run_id = '{run_id}'")}
+    for version in store.search_model_versions():
+        if version.source != f"models:/{was}" or source in registered:
+            continue
+        try:
+            server.create_registered_model(version.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = server.create_model_version(
+            version.name,
+            source,
+            run_id=run_id,
+            tags=version.tags,
+            description=version.description,
+            model_id=model_id,
+            await_creation_for=0,
+        )
+        for alias in version.aliases:
+            server.set_registered_model_alias(version.name, alias, made.version)
 
 
-def _check_known(client: MlflowClient, run_id: str) -> None:
-    try:
-        client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-        raise InputError(
-            f"Run {run_id} was begun on another server than this one, or was deleted there. Name "
-            "the environment that it ran in: sourcetrace sync --env …"
-        ) from error
+def _path_of(address: str) -> Path:
+    return Path(url2pathname(urlparse(address).path))
