@@ -14,21 +14,27 @@ import polars as pl
 
 from sourcetrace.formats import format_count, format_noun, format_share
 from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import PER_CENT, WIDE, Figure, draw, opacity_of
-from sourcetrace.reporting.findings import TOP_SHARE, is_suspect
+from sourcetrace.reporting.drawing import PER_CENT, WIDE, Figure, draw, opacity_of, rule_at
+from sourcetrace.schemas.review import ACTIONS, is_suspect
 
-POINTS = 300
-LABEL_BARS = 15
-CONFUSION_LABELS = 12
+_POINTS = 300
+_LABEL_BARS = 15
+_CONFUSION_LABELS = 12
 _BINS = (44, 32)
 
-_ACTIONS = ["relabel", "check", "keep"]
-_SHAPES = ["diamond", "triangle-up", "circle"]
-_INKS = [palette.RELABEL.light, palette.CHECK.light, palette.KEEP.light]
+_SHAPES = alt.Scale(domain=list(ACTIONS), range=["diamond", "triangle-up", "circle"])
+_INKS = alt.Scale(
+    domain=list(ACTIONS), range=[palette.RELABEL.light, palette.CHECK.light, palette.KEEP.light]
+)
 
 
-def loss_and_harm(review_list: pl.DataFrame) -> Figure | None:
-    """Draw the harm to the queries against the example's own loss."""
+def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | None:
+    """Draw the harm to the queries against the example's own loss.
+
+    Args:
+        review_list: `schemas.ReviewList`.
+        top_share: The share of the highest losses that is marked off.
+    """
     data = review_list.filter(pl.col("loss").is_finite(), pl.col("harm").is_finite())
     if data.is_empty():
         return None
@@ -45,7 +51,7 @@ def loss_and_harm(review_list: pl.DataFrame) -> Figure | None:
         "loss:Q",
         title="loss of the example at the final checkpoint (log scale)",
         scale=alt.Scale(type="log", domain=[floor, ceiling * 1.15], nice=False, clamp=True),
-        axis=alt.Axis(values=_decades(floor, ceiling * 1.15, limit=7), format="~g", grid=False),
+        axis=alt.Axis(values=_decades(floor, ceiling * 1.15, limit=7), format="~g"),
     )
     y = alt.Y(
         "harm:Q",
@@ -56,56 +62,45 @@ def loss_and_harm(review_list: pl.DataFrame) -> Figure | None:
             domain=[min(float(harms.min()) * 1.3, 0), max(float(harms.max()) * 1.3, 0)],
             nice=False,
         ),
-        axis=alt.Axis(
-            values=_signed_decades(harms, constant), format="~g", domain=False, ticks=False
-        ),
+        axis=alt.Axis(values=_signed_decades(harms, constant), format="~g"),
     )
-    drawn = data.select(
-        "rank",
-        "harm",
-        pl.col("loss").clip(floor),
-        action="suggested_action",
-    )
-    kept, marked = drawn.filter(action="keep"), drawn.filter(pl.col("action") != "keep")
+    drawn = ("rank", "harm", pl.col("loss").clip(floor), pl.col("suggested_action").alias("action"))
+    kept, marked = (data.filter(which).select(drawn) for which in (~is_suspect(), is_suspect()))
     layers: list[alt.Chart] = []
-    if kept.height > POINTS:
+    if kept.height > _POINTS:
         bins = _bins(kept, floor=floor, ceiling=ceiling * 1.15, constant=constant)
         layers.append(
             alt.Chart(bins)
             .mark_rect(color=palette.KEEP.light, stroke=None)
             .encode(x=x, x2="loss_end", y=y, y2="harm_end", opacity=opacity_of("opacity"))
         )
-        points = marked.sort("rank").head(POINTS)
+        points = marked.sort("rank").head(_POINTS)
     else:
-        points = pl.concat([kept, marked.sort("rank").head(POINTS)])
-    threshold = float(np.sort(losses)[-math.ceil(TOP_SHARE * len(losses))])
-    layers.append(
-        alt.Chart(pl.DataFrame({"loss": [max(threshold, floor)]}))
-        .mark_rule(color=palette.MUTED.light, strokeDash=[4, 3])
-        .encode(x=x)
-    )
+        points = pl.concat([kept, marked.sort("rank").head(_POINTS)])
+    threshold = float(np.sort(losses)[-math.ceil(top_share * len(losses))])
+    layers.append(rule_at(x, max(threshold, floor)))
     layers.append(
         alt.Chart(points)
         .mark_point(size=46, strokeWidth=1.4, fillOpacity=0.25)
         .encode(
             x=x,
             y=y,
-            color=alt.Color("action:N", scale=alt.Scale(domain=_ACTIONS, range=_INKS)),
-            fill=alt.Fill("action:N", scale=alt.Scale(domain=_ACTIONS, range=_INKS)),
-            shape=alt.Shape("action:N", scale=alt.Scale(domain=_ACTIONS, range=_SHAPES)),
+            color=alt.Color("action:N", scale=_INKS),
+            fill=alt.Fill("action:N", scale=_INKS),
+            shape=alt.Shape("action:N", scale=_SHAPES),
         )
     )
     left = marked.filter(pl.col("loss") < threshold).height
     caption = (
         "Above zero, the queries would gain from the removal. Right of the dashed line lie the "
-        f"{format_share(TOP_SHARE)} of examples with the highest loss, where a search by loss "
+        f"{format_share(top_share)} of examples with the highest loss, where a search by loss "
         "would look; suspects left of it are what attribution adds."
     )
-    if kept.height > POINTS:
+    if kept.height > _POINTS:
         caption += " Examples to keep are shaded by how many lie in each cell."
-    if marked.height > POINTS:
+    if marked.height > _POINTS:
         caption += (
-            f" Drawn as points: the first {POINTS} of {format_count(marked.height)} suspects."
+            f" Drawn as points: the first {_POINTS} of {format_count(marked.height)} suspects."
         )
     return draw(
         "loss-and-harm",
@@ -131,7 +126,7 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
     )
     if labels.is_empty() or not labels.get_column("suspects").sum():
         return None
-    shown = labels.head(LABEL_BARS).sort(
+    shown = labels.head(_LABEL_BARS).sort(
         ["share", "suspects", "given_label"], descending=[True, True, False]
     )
     shown = shown.with_columns(
@@ -152,13 +147,13 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         "share:Q",
         title="share of the label's examples that are suspect",
         scale=alt.Scale(domain=[0, right], nice=False),
-        axis=alt.Axis(labelExpr=PER_CENT, grid=False, values=_round_ticks(max(top, overall))),
+        axis=alt.Axis(labelExpr=PER_CENT, values=_round_ticks(max(top, overall))),
     )
     y = alt.Y(
         "given_label:N",
         title=None,
         sort=shown.get_column("given_label").to_list(),
-        axis=alt.Axis(ticks=False, domain=False, labelColor=palette.INK.light),
+        axis=alt.Axis(labelColor=palette.INK.light),
     )
     bars = alt.Chart(shown)
     layers = [
@@ -168,16 +163,14 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         bars.mark_text(align="right", fontSize=12, color=palette.INK.light).encode(
             x=alt.datum(right), y=y, text="note:N"
         ),
-        alt.Chart(pl.DataFrame({"share": [overall]}))
-        .mark_rule(color=palette.MUTED.light, strokeDash=[4, 3])
-        .encode(x=x),
+        rule_at(x, overall),
     ]
     caption = (
         f"A label far beyond the dashed line ({format_share(overall)}, all labels together) hints "
         "at one cause, such as an ambiguous definition or one annotator."
     )
-    if labels.height > LABEL_BARS:
-        caption += f" The {LABEL_BARS} labels with most suspects of {format_count(labels.height)}."
+    if labels.height > _LABEL_BARS:
+        caption += f" The {_LABEL_BARS} labels with most suspects of {format_count(labels.height)}."
     first = shown.row(0, named=True)
     return draw(
         "suspects-per-label",
@@ -216,7 +209,7 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
         .sort(["count", "label"], descending=[True, False])
         .get_column("label")
     )
-    labels = _natural_order(frequent.head(CONFUSION_LABELS).to_list())
+    labels = _natural_order(frequent.head(_CONFUSION_LABELS).to_list())
     shown = pairs.filter(pl.col("given").is_in(labels), pl.col("predicted").is_in(labels))
     if shown.is_empty():
         return None
@@ -232,14 +225,13 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
             labelLimit=90,
             ticks=False,
             domain=False,
-            grid=False,
         ),
     )
     y = alt.Y(
         "given:N",
         title=None,
         scale=alt.Scale(domain=labels),
-        axis=alt.Axis(ticks=False, domain=False, grid=False),
+        axis=alt.Axis(grid=False),
     )
     base = alt.Chart(shown).encode(x=x, y=y)
     layers = [

@@ -9,8 +9,9 @@ import altair as alt
 import polars as pl
 import vl_convert
 
+from sourcetrace.formats import safe_text
 from sourcetrace.reporting import palette
-from sourcetrace.reporting.findings import is_suspect
+from sourcetrace.schemas.review import is_suspect
 
 WIDTH = 410
 WIDE = 470
@@ -41,6 +42,8 @@ _CONFIG: dict[str, Any] = {
         "labelLimit": 120,
         "labelPadding": 5,
     },
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False},
     "legend": {
         "orient": "top",
         "title": None,
@@ -110,8 +113,7 @@ def draw(
         autosize=alt.AutoSizeParams(type="fit", contains="padding"),
         padding=4,
     )
-    spec = chart.to_dict()
-    spec["config"] = _CONFIG
+    spec = _shown(chart.to_dict()) | {"config": _CONFIG}
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     # The renderer counts ids over its lifetime; the same chart must give the same bytes.
     for number, old in enumerate(dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', svg)), 1):
@@ -120,6 +122,14 @@ def draw(
     # The page says in words what the drawing shows.
     svg = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
     return Figure(name, title, caption, description, svg)
+
+
+def rule_at(x: alt.X, value: float, **looks: Any) -> alt.Chart:
+    """Return a line at a place of a chart's horizontal axis, dashed and pale unless told."""
+    looks = {"color": palette.MUTED.light, "strokeDash": [4, 3], **looks}
+    name = str(x.shorthand).removesuffix(":Q")
+    chart: alt.Chart = alt.Chart(pl.DataFrame({name: [float(value)]}))
+    return chart.mark_rule(**looks).encode(x=x)  # type: ignore[no-any-return]
 
 
 def groups_of(review_list: pl.DataFrame) -> pl.DataFrame:
@@ -144,3 +154,12 @@ def group_shape() -> alt.Shape:
 def opacity_of(column: str) -> alt.Opacity:
     """Return the opacity a column has already."""
     return alt.Opacity(f"{column}:Q", scale=None, legend=None)
+
+
+def _shown(part: Any) -> Any:
+    """Return a specification in which every text is safe: a renderer ends at a NUL."""
+    if isinstance(part, dict):
+        return {_shown(key): _shown(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_shown(value) for value in part]
+    return safe_text(part) if isinstance(part, str) else part

@@ -17,6 +17,7 @@ from sourcetrace.reporting.drawing import (
     group_colour,
     group_shape,
     groups_of,
+    rule_at,
 )
 
 
@@ -70,7 +71,7 @@ def segment_contributions(
         "name:N",
         title=None,
         sort=order,
-        axis=alt.Axis(ticks=False, domain=False, labelColor=palette.INK.light, labelLimit=160),
+        axis=alt.Axis(labelColor=palette.INK.light, labelLimit=160),
     )
     extent = data.get_column("mean").abs().max() or 1.0
     x = alt.X(
@@ -87,10 +88,11 @@ def segment_contributions(
             format="~g" if 0.01 <= float(extent) < 1e6 else "~e",  # type: ignore[arg-type] # noqa: PLR2004
             tickCount=4,
             domain=False,
+            grid=True,
         ),
     )
     layers = [
-        alt.Chart(pl.DataFrame({"mean": [0.0]})).mark_rule(color=palette.MUTED.light).encode(x=x),
+        rule_at(x, 0.0, strokeDash=[1, 0]),
         alt.Chart(data)
         .mark_rule(color=palette.MUTED.light, strokeWidth=2, opacity=0.5)
         .encode(x=alt.X("min(mean):Q"), x2="max(mean):Q", y=y),
@@ -157,9 +159,9 @@ def loss_over_training(
         "position:Q",
         title="optimiser step" if known else "evaluation point, in the table's order",
         scale=alt.Scale(zero=False, nice=False, padding=10),
-        axis=alt.Axis(grid=False, tickCount=6, format="~s" if known else "d"),
+        axis=alt.Axis(tickCount=6, format="~s" if known else "d"),
     )
-    y_axis = alt.Axis(tickCount=5, domain=False, ticks=False, format="~g")
+    y_axis = alt.Axis(tickCount=5, format="~g")
     base = alt.Chart(data).encode(x=x, color=group_colour())
     spread = (
         base.mark_area(opacity=0.18, line=False)

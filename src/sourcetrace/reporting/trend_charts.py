@@ -102,9 +102,7 @@ def _trend(
         "ago:Q",
         title="audits before this one",
         scale=alt.Scale(domain=[1 - len(points), 0], nice=False, padding=14),
-        axis=alt.Axis(
-            grid=False, format="d", values=_whole_ticks(len(points)), labelExpr="abs(datum.value)"
-        ),
+        axis=alt.Axis(format="d", values=_whole_ticks(len(points)), labelExpr="abs(datum.value)"),
     )
     y = alt.Y(
         "value:Q",
@@ -112,8 +110,6 @@ def _trend(
         scale=alt.Scale(zero=True),
         axis=alt.Axis(
             tickCount=4,
-            domain=False,
-            ticks=False,
             labelExpr=PER_CENT if per_cent else "format(datum.value, '~g')",
         ),
     )

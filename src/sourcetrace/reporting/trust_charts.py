@@ -6,7 +6,7 @@ import polars as pl
 
 from sourcetrace.formats import format_noun, format_number
 from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import Figure, draw
+from sourcetrace.reporting.drawing import Figure, draw, rule_at
 
 _BIN = 0.1
 _KINDS = {"helpers": "helpers", "random": "at random"}
@@ -26,11 +26,9 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
         "start:Q",
         title="rank correlation of predicted and retrained outcome",
         scale=alt.Scale(domain=[float(low), 1.0], nice=False),
-        axis=alt.Axis(grid=False, tickCount=7, format="~g"),
+        axis=alt.Axis(tickCount=7, format="~g"),
     )
-    y = alt.Y(
-        "queries:Q", title=None, axis=alt.Axis(tickCount=5, domain=False, ticks=False, format="d")
-    )
+    y = alt.Y("queries:Q", title=None, axis=alt.Axis(tickCount=5, format="d"))
     mean, ceiling = (
         summary.filter(measure=measure)["value"].item() for measure in ("lds", "ceiling")
     )
@@ -41,11 +39,7 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
     ]
     for value, dash, ink in ((mean, [1, 0], palette.RELABEL), (ceiling, [4, 3], palette.MUTED)):
         if value is not None:
-            layers.append(
-                alt.Chart(pl.DataFrame({"start": [value]}))
-                .mark_rule(color=ink.light, strokeDash=dash, strokeWidth=2)
-                .encode(x=x)
-            )
+            layers.append(rule_at(x, value, color=ink.light, strokeDash=dash, strokeWidth=2))
     below = int((values <= 0).sum())
     return draw(
         "trust-queries",
@@ -77,13 +71,13 @@ def removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | N
         "predicted_change:Q",
         title="predicted change: sum of the removed examples’ scores",
         scale=alt.Scale(padding=12, nice=False),
-        axis=alt.Axis(grid=False, tickCount=6, format="~g"),
+        axis=alt.Axis(tickCount=6, format="~g"),
     )
     y = alt.Y(
         "measured_change:Q",
         title=None,
         scale=alt.Scale(padding=12, nice=False),
-        axis=alt.Axis(tickCount=6, domain=False, ticks=False, format="~g"),
+        axis=alt.Axis(tickCount=6, format="~g"),
     )
     kinds, inks = list(_KINDS.values()), [palette.RELABEL.light, palette.KEEP.light]
     layers = []
