@@ -10,7 +10,7 @@ from sourcetrace.formats import MISSING, format_count, format_noun, format_numbe
 from sourcetrace.reporting.changes import format_correlation, format_moment
 from sourcetrace.reporting.tables import Columns, Table, given_and_predicted, make_table
 
-ROWS = 12
+_ROWS = 12
 _FULL_TABLE = "data/08_reporting/audit_comparison.parquet"
 
 _TITLES = {
@@ -35,9 +35,9 @@ def suspect_tables(audit_comparison: pl.DataFrame, review_list: pl.DataFrame) ->
         now = "label" if status == "resolved" else "predicted_label"
         given = "label_before" if status == "resolved" else "label"
         note = f"All are in {_FULL_TABLE}, with status {status}."
-        if own.height > ROWS:
-            note = f"The first {ROWS} of {format_noun(own.height, 'row')}. {note}"
-        shown = own.head(ROWS).with_columns(given_label=given, predicted_label=now)
+        if own.height > _ROWS:
+            note = f"The first {_ROWS} of {format_noun(own.height, 'row')}. {note}"
+        shown = own.head(_ROWS).with_columns(given_label=given, predicted_label=now)
         columns = dict(_SUSPECT)
         if status == "resolved":
             columns = {
@@ -63,7 +63,7 @@ def drift_tables(found: Comparison) -> list[Table]:
             ),
         }
         title = "Scores by label, lowest agreement first"
-        tables.append(make_table(title, columns, classes[:ROWS], _note(len(classes))))
+        tables.append(make_table(title, columns, classes[:_ROWS], _note(len(classes))))
     if layers := found.curvature.layers:
         columns = {
             "Layer": ("code", lambda one: one.layer),
@@ -81,7 +81,7 @@ def drift_tables(found: Comparison) -> list[Table]:
             "spectra; 1 where they are equal."
         )
         title = "Curvature by layer, farthest first"
-        tables.append(make_table(title, columns, layers[:ROWS], note.strip()))
+        tables.append(make_table(title, columns, layers[:_ROWS], note.strip()))
     return tables
 
 
@@ -108,7 +108,7 @@ def history_table(points: Sequence[AuditPoint]) -> Table:
 
 
 def _note(count: int) -> str:
-    return f"The first {ROWS} of {format_count(count)}." if count > ROWS else ""
+    return f"The first {_ROWS} of {format_count(count)}." if count > _ROWS else ""
 
 
 def _count(value: int | None) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.formats import format_count, format_noun, format_share
-from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import PER_CENT, WIDE, Figure, draw, opacity_of, rule_at
+from sourcetrace.reporting.drawing import PER_CENT, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.palette import Ink
 from sourcetrace.schemas.review import ACTIONS, is_suspect
 
 _POINTS = 300
@@ -23,9 +23,10 @@ _CONFUSION_LABELS = 12
 _BINS = (44, 32)
 
 _SHAPES = alt.Scale(domain=list(ACTIONS), range=["diamond", "triangle-up", "circle"])
-_INKS = alt.Scale(
-    domain=list(ACTIONS), range=[palette.RELABEL.light, palette.CHECK.light, palette.KEEP.light]
-)
+_INKS = alt.Scale(domain=list(ACTIONS), range=[Ink.RELABEL.light, Ink.CHECK.light, Ink.KEEP.light])
+
+# What a column has already.
+_OPACITY = alt.Opacity("opacity:Q", scale=None, legend=None)
 
 
 def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | None:
@@ -38,8 +39,8 @@ def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | No
     data = review_list.filter(pl.col("loss").is_finite(), pl.col("harm").is_finite())
     if data.is_empty():
         return None
-    losses = data.get_column("loss").to_numpy()
-    harms = data.get_column("harm").to_numpy()
+    losses = data["loss"].to_numpy()
+    harms = data["harm"].to_numpy()
     ceiling = max(float(losses.max()), 1e-12)
     floor = min(max(float(np.quantile(losses, 0.02)), ceiling * 1e-6), ceiling / 10)
     largest = float(np.abs(harms).max()) or 1.0
@@ -47,22 +48,23 @@ def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | No
     # Linear up to the constant, logarithmic beyond.
     constant = max(float(np.quantile(sizes, 0.5)) if sizes.size else 1.0, largest * 1e-4)
 
-    x = alt.X(
-        "loss:Q",
-        title="loss of the example at the final checkpoint (log scale)",
-        scale=alt.Scale(type="log", domain=[floor, ceiling * 1.15], nice=False, clamp=True),
-        axis=alt.Axis(values=_decades(floor, ceiling * 1.15, limit=7), format="~g"),
+    x = across(
+        "loss",
+        "loss of the example at the final checkpoint (log scale)",
+        {"type": "log", "domain": [floor, ceiling * 1.15], "clamp": True},
+        values=_decades(floor, ceiling * 1.15, limit=7),
+        format="~g",
     )
-    y = alt.Y(
-        "harm:Q",
-        title=None,
-        scale=alt.Scale(
-            type="symlog",
-            constant=constant,
-            domain=[min(float(harms.min()) * 1.3, 0), max(float(harms.max()) * 1.3, 0)],
-            nice=False,
-        ),
-        axis=alt.Axis(values=_signed_decades(harms, constant), format="~g"),
+    y = upwards(
+        "harm",
+        {
+            "type": "symlog",
+            "constant": constant,
+            "domain": [min(float(harms.min()) * 1.3, 0), max(float(harms.max()) * 1.3, 0)],
+            "nice": False,
+        },
+        values=_signed_decades(harms, constant),
+        format="~g",
     )
     drawn = ("rank", "harm", pl.col("loss").clip(floor), pl.col("suggested_action").alias("action"))
     kept, marked = (data.filter(which).select(drawn) for which in (~is_suspect(), is_suspect()))
@@ -71,8 +73,8 @@ def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | No
         bins = _bins(kept, floor=floor, ceiling=ceiling * 1.15, constant=constant)
         layers.append(
             alt.Chart(bins)
-            .mark_rect(color=palette.KEEP.light, stroke=None)
-            .encode(x=x, x2="loss_end", y=y, y2="harm_end", opacity=opacity_of("opacity"))
+            .mark_rect(color=Ink.KEEP.light, stroke=None)
+            .encode(x=x, x2="loss_end", y=y, y2="harm_end", opacity=_OPACITY)
         )
         points = marked.sort("rank").head(_POINTS)
     else:
@@ -111,7 +113,7 @@ def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | No
         layers,
         height=350,
         above="harm: predicted gain of the queries on removal",
-        width=WIDE,
+        wide=True,
     )
 
 
@@ -124,7 +126,7 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         .with_columns(share=pl.col("suspects") / pl.col("examples"))
         .sort(["suspects", "examples", "given_label"], descending=[True, True, False])
     )
-    if labels.is_empty() or not labels.get_column("suspects").sum():
+    if labels.is_empty() or not labels["suspects"].sum():
         return None
     shown = labels.head(_LABEL_BARS).sort(
         ["share", "suspects", "given_label"], descending=[True, True, False]
@@ -140,27 +142,26 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         )
     )
     overall = float(review_list.select(is_suspect().mean()).item())
-    top = float(shown.get_column("share").max())  # type: ignore[arg-type]
+    top = float(shown["share"].max())  # type: ignore[arg-type]
     # Beyond the longest bar is room for the bars' own numbers, in one column.
     right = max(top, overall) * 1.6
-    x = alt.X(
-        "share:Q",
-        title="share of the label's examples that are suspect",
-        scale=alt.Scale(domain=[0, right], nice=False),
-        axis=alt.Axis(labelExpr=PER_CENT, values=_round_ticks(max(top, overall))),
+    x = across(
+        "share",
+        "share of the label's examples that are suspect",
+        {"domain": [0, right]},
+        labelExpr=PER_CENT,
+        values=_round_ticks(max(top, overall)),
     )
     y = alt.Y(
         "given_label:N",
         title=None,
-        sort=shown.get_column("given_label").to_list(),
-        axis=alt.Axis(labelColor=palette.INK.light),
+        sort=shown["given_label"].to_list(),
+        axis=alt.Axis(labelColor=Ink.INK.light),
     )
     bars = alt.Chart(shown)
     layers = [
-        bars.mark_bar(color=palette.RELABEL.light, opacity=0.8, height={"band": 0.66}).encode(
-            x=x, y=y
-        ),
-        bars.mark_text(align="right", fontSize=12, color=palette.INK.light).encode(
+        bars.mark_bar(color=Ink.RELABEL.light, opacity=0.8, height={"band": 0.66}).encode(x=x, y=y),
+        bars.mark_text(align="right", fontSize=12, color=Ink.INK.light).encode(
             x=alt.datum(right), y=y, text="note:N"
         ),
         rule_at(x, overall),
@@ -197,23 +198,17 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
     )
     if pairs.is_empty():
         return None
-    both = pl.concat(
-        [
-            pairs.select("count", label="given"),
-            pairs.select("count", label="predicted"),
-        ]
-    )
     frequent = (
-        both.group_by("label")
+        pairs.unpivot(["given", "predicted"], index="count", value_name="label")
+        .group_by("label")
         .agg(pl.col("count").sum())
-        .sort(["count", "label"], descending=[True, False])
-        .get_column("label")
+        .sort(["count", "label"], descending=[True, False])["label"]
     )
     labels = _natural_order(frequent.head(_CONFUSION_LABELS).to_list())
     shown = pairs.filter(pl.col("given").is_in(labels), pl.col("predicted").is_in(labels))
     if shown.is_empty():
         return None
-    largest = float(shown.get_column("count").max())  # type: ignore[arg-type]
+    largest = float(shown["count"].max())  # type: ignore[arg-type]
     shown = shown.with_columns(opacity=0.12 + 0.5 * pl.col("count") / largest)
     x = alt.X(
         "predicted:N",
@@ -235,10 +230,8 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
     )
     base = alt.Chart(shown).encode(x=x, y=y)
     layers = [
-        base.mark_rect(color=palette.RELABEL.light, cornerRadius=3).encode(
-            opacity=opacity_of("opacity")
-        ),
-        base.mark_text(fontSize=12, color=palette.INK.light).encode(text="count:Q"),
+        base.mark_rect(color=Ink.RELABEL.light, cornerRadius=3).encode(opacity=_OPACITY),
+        base.mark_text(fontSize=12, color=Ink.INK.light).encode(text="count:Q"),
     ]
     first = pairs.row(0, named=True)
     caption = (
@@ -265,8 +258,8 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
 
 def _bins(points: pl.DataFrame, *, floor: float, ceiling: float, constant: float) -> pl.DataFrame:
     """Count points in the cells of a grid that is even on the chart's two scales."""
-    x = np.log(points.get_column("loss").to_numpy())
-    harm = points.get_column("harm").to_numpy()
+    x = np.log(points["loss"].to_numpy())
+    harm = points["harm"].to_numpy()
     y = np.sign(harm) * np.log1p(np.abs(harm) / constant)
     x_edges = np.linspace(math.log(floor), math.log(ceiling), _BINS[0] + 1)
     low, high = float(y.min()), float(y.max())
@@ -316,9 +309,5 @@ def _signed_decades(values: np.ndarray, constant: float) -> list[float]:
 
 def _natural_order(labels: Sequence[str]) -> list[str]:
     """Sort numbers as numbers, before words."""
-
-    def key(label: str) -> tuple[bool, float, str]:
-        number = label.isascii() and label.isdigit()
-        return (not number, float(label) if number else 0.0, label)
-
-    return sorted(labels, key=key)
+    numbers = {label: float(label) for label in labels if label.isascii() and label.isdigit()}
+    return sorted(labels, key=lambda label: (label not in numbers, numbers.get(label, 0.0), label))

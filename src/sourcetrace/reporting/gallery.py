@@ -1,7 +1,6 @@
 """The gallery: a card for each of the top suspects, with its picture or its columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,29 +20,12 @@ from sourcetrace.reporting.pictures import picture_uri
 _DETAIL_COLUMNS = 8
 
 
-@dataclass(frozen=True)
-class Card:
-    """A suspect in the gallery, as shown."""
-
-    rank: str
-    example_id: str
-    action: str
-    reason: str
-    given: str | None
-    predicted: str | None
-    facts: list[tuple[str, str]]
-    details: list[tuple[str, str]]
-    more_details: int
-    picture: Markup | None
-    alternative: str
-
-
 def gallery_card(
     row: Mapping[str, Any],
     *,
     pictures: Mapping[str, np.ndarray],
     details: pl.DataFrame | None,
-) -> Card:
+) -> dict[str, Any]:
     """Return the card of a row of the review list.
 
     Args:
@@ -66,20 +48,20 @@ def gallery_card(
     if predicted is not None:
         alternative += f", predicted label {shorten(predicted)}"
     picture = pictures.get(example_id)
-    return Card(
-        rank=format_count(row["rank"]),
-        example_id=example_id,
-        action=row["suggested_action"],
-        reason=row["reason"],
-        given=given,
-        predicted=predicted,
-        facts=facts,
-        details=shown,
-        more_details=more,
+    return {
+        "rank": format_count(row["rank"]),
+        "example_id": example_id,
+        "action": row["suggested_action"],
+        "reason": row["reason"],
+        "given": given,
+        "predicted": predicted,
+        "facts": facts,
+        "details": shown,
+        "more_details": more,
         # Base64 alone, and longer than any text that is shown.
-        picture=None if picture is None else Markup(picture_uri(np.asarray(picture))),  # noqa: S704
-        alternative=alternative,
-    )
+        "picture": None if picture is None else Markup(picture_uri(np.asarray(picture))),  # noqa: S704
+        "alternative": alternative,
+    }
 
 
 def _details(example_id: str, details: pl.DataFrame | None) -> tuple[list[tuple[str, str]], int]:

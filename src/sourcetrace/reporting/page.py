@@ -42,7 +42,7 @@ from sourcetrace.reporting.trust import (
 )
 from sourcetrace.schemas.review import is_suspect
 
-NOT_COMPARED = (
+_NOT_COMPARED = (
     "This page was not set beside an earlier audit yet: `kedro run --pipelines gate` does, and "
     "judges it."
 )
@@ -206,7 +206,7 @@ def _trust(content: PageContent) -> dict[str, Any]:
 def _comparison(content: PageContent) -> dict[str, Any]:
     compared = content.comparison
     if compared is None or compared.found.scores_digest != content.summary.scores_digest:
-        return {"compared": False, "sentence": NOT_COMPARED}
+        return {"compared": False, "sentence": _NOT_COMPARED}
     found = compared.found
     values = {"compared": found.previous_at is not None, "sentence": changes_sentence(found)}
     if not values["compared"]:

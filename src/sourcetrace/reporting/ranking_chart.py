@@ -6,8 +6,8 @@ import altair as alt
 import polars as pl
 
 from sourcetrace.formats import format_share
-from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import PER_CENT, Figure, draw, rule_at
+from sourcetrace.reporting.drawing import PER_CENT, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.palette import DASHES, RANKINGS, Ink
 from sourcetrace.reporting.records import GroundTruth
 
 # Nobody inspects more than half of the data to find errors in it.
@@ -29,29 +29,22 @@ def recall_curve(truth: GroundTruth) -> Figure | None:
         schema={"ranking": pl.String, "inspected_share": pl.Float64, "found_share": pl.Float64},
         orient="row",
     )
-    inks = [palette.RANKINGS[i % len(palette.RANKINGS)].light for i in range(len(names))]
+    inks = [RANKINGS[i % len(RANKINGS)].light for i in range(len(names))]
     # A second round of the colours gets other dashes.
-    dashes = [
-        palette.DASHES[(i + i // len(palette.DASHES)) % len(palette.DASHES)]
-        for i in range(len(names))
-    ]
-    x = alt.X(
-        "inspected_share:Q",
-        title="share of the training examples inspected",
-        scale=alt.Scale(domain=[0, _CURVE_END], nice=False),
-        axis=alt.Axis(labelExpr=PER_CENT, tickCount=6),
+    dashes = [DASHES[(i + i // len(DASHES)) % len(DASHES)] for i in range(len(names))]
+    x = across(
+        "inspected_share",
+        "share of the training examples inspected",
+        {"domain": [0, _CURVE_END]},
+        labelExpr=PER_CENT,
+        tickCount=6,
     )
-    y = alt.Y(
-        "found_share:Q",
-        title=None,
-        scale=alt.Scale(domain=[0, 1], nice=False),
-        axis=alt.Axis(labelExpr=PER_CENT, tickCount=6),
-    )
+    y = upwards("found_share", {"domain": [0, 1], "nice": False}, labelExpr=PER_CENT, tickCount=6)
     columns = 1 if max(map(len, names)) > 20 else 2  # noqa: PLR2004, characters that fit
     chance = pl.DataFrame({"inspected_share": [0.0, _CURVE_END], "found_share": [0.0, _CURVE_END]})
     top_share = truth.planted / truth.examples
     layers = [
-        alt.Chart(chance).mark_line(color=palette.RULE.light, strokeWidth=1.5).encode(x=x, y=y),
+        alt.Chart(chance).mark_line(color=Ink.RULE.light, strokeWidth=1.5).encode(x=x, y=y),
         rule_at(x, top_share),
         alt.Chart(data)
         .mark_line(strokeWidth=2, clip=True)

@@ -60,7 +60,7 @@ def make_table(label: str, columns: Columns, rows: Iterable[Any], note: str = ""
     return Table(label, kinds, cells, note)
 
 
-def text_or_missing(value: object) -> str:
+def _text(value: object) -> str:
     """Return the text, or a dash where there is none."""
     return MISSING if value is None else str(value)
 
@@ -104,7 +104,7 @@ def review_table(review_list: pl.DataFrame) -> Table:
 
 def given_and_predicted(row: Mapping[str, Any]) -> str:
     """Return an example's labels; each is short enough to leave room for the other."""
-    names = (shorten(text_or_missing(row[f"{name}_label"])) for name in ("given", "predicted"))
+    names = (shorten(_text(row[f"{name}_label"])) for name in ("given", "predicted"))
     return " → ".join(names)
 
 

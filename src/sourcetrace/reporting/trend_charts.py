@@ -8,15 +8,15 @@ import polars as pl
 
 from sourcetrace.audit.comparison.summary import AuditPoint
 from sourcetrace.formats import format_count, format_number, format_share
-from sourcetrace.reporting import palette
 from sourcetrace.reporting.changes import format_moment
-from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, draw
+from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, across, draw, upwards
+from sourcetrace.reporting.palette import Ink
 
 _OUTCOMES = {
-    "pass": (palette.KEEP, "circle"),
-    "warn": (palette.CHECK, "triangle-up"),
-    "inconclusive": (palette.MUTED, "square"),
-    "fail": (palette.RELABEL, "diamond"),
+    "pass": (Ink.KEEP, "circle"),
+    "warn": (Ink.CHECK, "triangle-up"),
+    "inconclusive": (Ink.MUTED, "square"),
+    "fail": (Ink.RELABEL, "diamond"),
 }
 
 
@@ -98,24 +98,19 @@ def _trend(
     )
     if data["ago"].n_unique() < 2:  # noqa: PLR2004, a trend takes two
         return None
-    x = alt.X(
-        "ago:Q",
-        title="audits before this one",
-        scale=alt.Scale(domain=[1 - len(points), 0], nice=False, padding=14),
-        axis=alt.Axis(format="d", values=_whole_ticks(len(points)), labelExpr="abs(datum.value)"),
+    x = across(
+        "ago",
+        "audits before this one",
+        {"domain": [1 - len(points), 0], "padding": 14},
+        format="d",
+        values=_whole_ticks(len(points)),
+        labelExpr="abs(datum.value)",
     )
-    y = alt.Y(
-        "value:Q",
-        title=None,
-        scale=alt.Scale(zero=True),
-        axis=alt.Axis(
-            tickCount=4,
-            labelExpr=PER_CENT if per_cent else "format(datum.value, '~g')",
-        ),
-    )
+    label = PER_CENT if per_cent else "format(datum.value, '~g')"
+    y = upwards("value", {"zero": True}, tickCount=4, labelExpr=label)
     layers = [
         alt.Chart(data.filter(line=line.name))
-        .mark_line(color=palette.MUTED.light, strokeWidth=1.5, strokeDash=list(line.dash))
+        .mark_line(color=Ink.MUTED.light, strokeWidth=1.5, strokeDash=list(line.dash))
         .encode(x=x, y=y)
         for line in lines
     ]
