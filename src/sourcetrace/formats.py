@@ -35,6 +35,11 @@ def format_noun(count: int, noun: str, plural: str | None = None) -> str:
     return f"{format_count(count)} {noun if count == 1 else plural or noun + 's'}"
 
 
+def format_span(first: int, last: int) -> str:
+    """Return '110' or '110–330'."""
+    return format_count(first) if first == last else f"{format_count(first)}–{format_count(last)}"
+
+
 def format_number(value: float | None, *, signed: bool = False) -> str:
     """Return three significant digits, with a real minus sign and, if asked, a plus sign."""
     if value is None or math.isnan(value):

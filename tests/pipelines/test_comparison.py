@@ -33,6 +33,13 @@ SPECTRA = pl.DataFrame(
 )
 
 
+class Scores:
+    """Stands in for the files of scores."""
+
+    def __init__(self, digest):
+        self.digest = lambda: digest
+
+
 class Audits:
     """A project in which one audit after the other is run on tables given for it."""
 
@@ -65,6 +72,7 @@ class Audits:
             target_digest=pl.lit(None, pl.String),
         )
         this_audit = describe_this_audit(
+            score_files=Scores(scores),
             audit_summary=content.summary.model_dump(mode="json"),
             example_digests=digests,
             review_list=review,
@@ -205,7 +213,8 @@ def test_tables_of_different_audits_are_refused(other):
     ]
     with pytest.raises(InputError, match="they are of different audits"):
         describe_this_audit(
-            audit_summary={},
+            score_files=Scores("aa"),
+            audit_summary={"scores_digest": "aa"},
             example_digests=digests.with_columns(stale),
             review_list=content.review_list,
             curvature_spectra=SPECTRA,
@@ -220,3 +229,14 @@ def test_an_audit_is_kept_after_everything_that_is_written_of_it(name):
     pipeline = register_pipelines()[name]
     before = {node.name for node in pipeline.to_nodes("take_snapshot").nodes}
     assert {"judge_audit", "state_result", "render_page"} <= before
+
+
+def test_a_review_list_of_other_scores_is_not_compared_and_not_judged():
+    tables = dict.fromkeys(("example_digests", "review_list", "curvature_spectra", "data_digests"))
+    for summary in ({"scores_digest": "bb"}, {}):
+        with pytest.raises(InputError, match="Run `kedro run --pipelines cleaning_report` first"):
+            describe_this_audit(Scores("aa"), summary, **tables, task=TASK, registered_model=None)
+    # The gate waits for it.
+    for name in ("gate", "verification"):
+        before = register_pipelines()[name].to_nodes("judge_audit").nodes
+        assert "describe_this_audit" in {node.name for node in before}

@@ -6,7 +6,6 @@ import yaml
 
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
@@ -34,13 +33,6 @@ PARAMETERS = REPOSITORY / "conf/base/parameters_gate.yml"
 DIGEST = "abc"
 
 
-class Scores:
-    """Stands in for the files of scores."""
-
-    def digest(self):
-        return DIGEST
-
-
 @pytest.mark.parametrize("name", ["audit", "gate", "verification", "__default__"])
 def test_nothing_is_left_to_do_when_the_gate_is_enforced(name):
     pipeline = PIPELINES[name]
@@ -66,13 +58,12 @@ def no_summary():
     return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
 
 
-def judged(gate=None, *, digest=DIGEST, summary=None, baseline=None, comparison=None, **told):
+def judged(gate=None, *, summary=None, baseline=None, comparison=None, **told):
     gate = gate or GateParameters()
-    content = page_content(scores_digest=digest, **told)
+    content = page_content(scores_digest=DIGEST, **told)
     ids = content.review_list["example_id"]
     audit_summary = content.summary.model_dump(mode="json")
     measured = measure(
-        score_files=Scores(),
         audit_summary=audit_summary,
         review_list=content.review_list,
         train_table=pl.DataFrame({"example_id": ids, "source": ["x"] * len(ids)}),
@@ -133,11 +124,6 @@ def test_what_changed_since_the_audit_before_can_be_limited_and_is_skipped_in_a_
     second, _, metrics = judged(limits, comparison=second_audit())
     assert [check["status"] for check in second["checks"]] == ["fail", "warn"]
     assert metrics["new_suspect_share"]["value"] == 12 / 40
-
-
-def test_a_review_list_of_other_scores_is_not_judged():
-    with pytest.raises(InputError, match="Run `kedro run --pipelines cleaning_report` first"):
-        judged(digest="def")
 
 
 @pytest.mark.parametrize("gate", [GateParameters(), parameters()])

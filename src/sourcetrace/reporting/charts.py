@@ -222,12 +222,7 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
             domain=False,
         ),
     )
-    y = alt.Y(
-        "given:N",
-        title=None,
-        scale=alt.Scale(domain=labels),
-        axis=alt.Axis(grid=False),
-    )
+    y = alt.Y("given:N", title=None, scale=alt.Scale(domain=labels), axis=alt.Axis(grid=False))
     base = alt.Chart(shown).encode(x=x, y=y)
     layers = [
         base.mark_rect(color=Ink.RELABEL.light, cornerRadius=3).encode(opacity=_OPACITY),

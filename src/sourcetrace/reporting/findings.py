@@ -183,11 +183,7 @@ def key_figures(
         ),
         ("Checkpoints", format_count(summary.checkpoints), stages),
         ("Segments", format_count(summary.segments), "of training"),
-        (
-            "Parameters attributed",
-            format_share(summary.attributed_share),
-            "of the model's values",
-        ),
+        ("Parameters attributed", format_share(summary.attributed_share), "of the model's values"),
         ("Method", name, remark),
     ]
 

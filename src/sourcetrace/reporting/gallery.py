@@ -21,10 +21,7 @@ _DETAIL_COLUMNS = 8
 
 
 def gallery_card(
-    row: Mapping[str, Any],
-    *,
-    pictures: Mapping[str, np.ndarray],
-    details: pl.DataFrame | None,
+    row: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray], details: pl.DataFrame | None
 ) -> dict[str, Any]:
     """Return the card of a row of the review list.
 

@@ -13,6 +13,7 @@ from sourcetrace.formats import (
     format_noun,
     format_number,
     format_share,
+    format_span,
     format_with_error,
     shorten,
 )
@@ -191,7 +192,7 @@ def segment_table(
                 lambda r: f"{r['run']} · {r['stage']}" if several_runs else r["stage"],
             ),
             "Checkpoints": ("number", lambda r: format_count(r["checkpoints"])),
-            "Steps": ("number", lambda r: _span(r["first"], r["last"])),
+            "Steps": ("number", lambda r: format_span(r["first"], r["last"])),
             "Step mass τ": ("number", lambda r: format_number(r["step_mass"])),
             "Share of absolute scores": ("number", lambda r: format_share(r["share"])),
             "Mean harm, suspects": ("number", lambda r: format_number(r["suspects"], signed=True)),
@@ -242,8 +243,3 @@ def ranking_table(truth: GroundTruth) -> Table:
         },
         truth.rankings,
     )
-
-
-def _span(first: int, last: int) -> str:
-    """Return '110' or '110–330'."""
-    return format_count(first) if first == last else f"{format_count(first)}–{format_count(last)}"

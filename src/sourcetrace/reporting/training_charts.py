@@ -7,7 +7,7 @@ their number.
 import altair as alt
 import polars as pl
 
-from sourcetrace.formats import format_noun, format_number
+from sourcetrace.formats import format_noun, format_number, format_span
 from sourcetrace.reporting.drawing import DIGITS, Figure, across, draw, rule_at, upwards
 from sourcetrace.reporting.palette import Ink
 from sourcetrace.schemas.review import is_suspect
@@ -21,9 +21,7 @@ _SHAPE = alt.Shape("group:N", scale=alt.Scale(domain=_GROUPS, range=["diamond", 
 
 
 def segment_contributions(
-    contributions: pl.DataFrame,
-    review_list: pl.DataFrame,
-    checkpoint_manifest: pl.DataFrame,
+    contributions: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
 ) -> Figure | None:
     """Draw in which part of training the suspects' harm to the queries arose."""
     if contributions.is_empty():
@@ -35,42 +33,30 @@ def segment_contributions(
         .agg(mean=pl.col("harm").mean().round_sig_figs(DIGITS))
         .sort("segment", "group")
     )
-    steps = {
-        segment: (run, stage, first, last)
-        for segment, run, stage, first, last in checkpoint_manifest.group_by("segment")
-        .agg(
-            pl.col("run", "stage").first(),
-            first=pl.col("step").min(),
-            last=pl.col("step").max(),
+    several = [name for name in ("run", "stage") if checkpoint_manifest[name].n_unique() > 1]
+    spans = checkpoint_manifest.group_by("segment").agg(
+        pl.col("run", "stage").first(), first=pl.col("step").min(), last=pl.col("step").max()
+    )
+    names = {
+        row["segment"]: " · ".join(
+            [
+                str(row["segment"]),
+                *(row[name] for name in several),
+                format_span(row["first"], row["last"]),
+            ]
         )
-        .iter_rows()
+        for row in spans.iter_rows(named=True)
     }
-
-    shown = {
-        "run": checkpoint_manifest.get_column("run").n_unique() > 1,
-        "stage": checkpoint_manifest.get_column("stage").n_unique() > 1,
-    }
-    heading = ["segment", *(name for name, several in shown.items() if several), "steps"]
-
-    def name(segment: int) -> str:
-        if segment not in steps:
-            return f"segment {segment}"
-        run, stage, first, last = steps[segment]
-        span = f"{first:,}" if first == last else f"{first:,}–{last:,}"
-        between = [run] * shown["run"] + [stage] * shown["stage"]
-        return " · ".join([str(segment), *between, span])
-
-    data = data.with_columns(
-        name=pl.col("segment").map_elements(name, return_dtype=pl.String)
-    ).filter(pl.col("mean").is_finite())
+    data = data.filter(pl.col("mean").is_finite()).with_columns(
+        name=pl.col("segment").replace_strict(
+            names, default=pl.format("segment {}", "segment"), return_dtype=pl.String
+        )
+    )
     if data.is_empty():
         return None
-    order = list(dict.fromkeys(data.get_column("name").to_list()))
+    order = list(dict.fromkeys(data["name"]))
     y = alt.Y(
-        "name:N",
-        title=None,
-        sort=order,
-        axis=alt.Axis(labelColor=Ink.INK.light, labelLimit=160),
+        "name:N", title=None, sort=order, axis=alt.Axis(labelColor=Ink.INK.light, labelLimit=160)
     )
     lowest, highest = map(float, (data["mean"].min(), data["mean"].max()))  # type: ignore[arg-type]
     extent = max(abs(lowest), abs(highest)) or 1.0
@@ -90,12 +76,7 @@ def segment_contributions(
         .encode(x=alt.X("min(mean):Q"), x2="max(mean):Q", y=y),
         alt.Chart(data)
         .mark_point(size=80, filled=True, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            color=_COLOUR,
-            shape=_SHAPE,
-        ),
+        .encode(x=x, y=y, color=_COLOUR, shape=_SHAPE),
     ]
     return draw(
         "segment-contributions",
@@ -106,7 +87,7 @@ def segment_contributions(
         f"same numbers stand in the table of segments.",
         layers,
         height=96 + 30 * len(order),
-        above=" · ".join(heading),
+        above=" · ".join(["segment", *several, "steps"]),
     )
 
 
@@ -118,7 +99,7 @@ def loss_over_training(
     Checkpoints of several training runs at the same step are drawn as one.
     """
     steps = dict(checkpoint_manifest.select("checkpoint_id", "step").iter_rows())
-    points = example_signals.get_column("checkpoint_id").unique(maintain_order=True).to_list()
+    points = example_signals["checkpoint_id"].unique(maintain_order=True).to_list()
     # A point at the mean of several checkpoints' weights is named 'a+b' and lies between them.
     places = {point: _mean_step(point, steps) for point in points}
     known = all(place is not None for place in places.values())
@@ -171,7 +152,7 @@ def loss_over_training(
     medians_drawn = base.mark_point(size=44, filled=True, opacity=1).encode(
         y="median:Q", shape=_SHAPE
     )
-    last = data.filter(pl.col("position") == data.get_column("position").max())
+    last = data.filter(pl.col("position") == data["position"].max())
     medians = ", ".join(
         f"{group} {format_number(median)}"
         for group, median in last.select("group", "median").iter_rows()

@@ -19,6 +19,7 @@ from sourcetrace.audit.gate.measured_changes import audit_point
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
+from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.reporting.records import AuditSummary
@@ -58,6 +59,7 @@ class ThisAudit:
 
 
 def describe_this_audit(
+    score_files: ScoreFiles,
     audit_summary: dict[str, Any],
     example_digests: pl.DataFrame,
     review_list: pl.DataFrame,
@@ -69,8 +71,13 @@ def describe_this_audit(
     """Return the audit at hand.
 
     Raises:
-        InputError: If its tables are of different audits.
+        InputError: If its tables are of different audits, or of other scores than those there are.
     """
+    if audit_summary.get("scores_digest") != score_files.digest():
+        raise InputError(
+            "The page and the review list were written for other scores than the ones that are "
+            "there now. Run `kedro run --pipelines cleaning_report` first."
+        )
     examples = kept_examples(example_digests, review_list)
     if not examples.height == review_list.height == example_digests.height:
         raise InputError(

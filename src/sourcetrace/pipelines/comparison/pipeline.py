@@ -15,7 +15,9 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 describe_this_audit,
+                # In this order: the first says what to run where there has been no audit.
                 inputs=[
+                    "score_files",
                     "audit_summary",
                     "example_digests",
                     "review_list",

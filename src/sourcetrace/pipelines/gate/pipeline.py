@@ -30,7 +30,6 @@ def create_pipeline() -> Pipeline:
             node(
                 measure,
                 inputs=[
-                    "score_files",
                     "audit_summary",
                     "review_list",
                     "train_table",
