@@ -4,82 +4,18 @@ import math
 
 import polars as pl
 
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.formats import format_count, format_noun, format_number, format_share
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.schemas.review import is_suspect
 
 _LAYERS_NAMED = 5
 
-_METHODS = {
-    "source": (
-        "Source",
-        "Bae et al. 2024",
-        "follows an example's effect through the segments of training, each with its own "
-        "curvature (Bae et al. 2024, arXiv 2405.12186)",
-    ),
-    "scaled_source": (
-        "Scaled Source",
-        "Bae et al. 2024, rescaled",
-        "follows an example's effect through the segments of training (Source, Bae et al. 2024, "
-        "arXiv 2405.12186), each segment's curvature multiplied by the factor that it is measured "
-        "to be too small by",
-    ),
-    "fast_source": (
-        "Fast-Source",
-        "Bae et al. 2024",
-        "is Source with gradients and curvature taken once a segment, at the mean of its weights "
-        "(Bae et al. 2024, arXiv 2405.12186)",
-    ),
-    "astra_source": (
-        "ASTRA-Source",
-        "arXiv 2507.14740",
-        "is Source with each segment's system solved with the exact Gauss–Newton matrix, at the "
-        "cost of a forward pass and, for each query, two backward passes of a sample of the "
-        "training data in every iteration; self-influence stays EK-FAC's (arXiv 2507.14740)",
-    ),
-    "influence": (
-        "Influence function",
-        "final checkpoint, EK-FAC",
-        "looks at the final checkpoint alone, with damped EK-FAC curvature",
-    ),
-    "astra_influence": (
-        "ASTRA influence",
-        "final checkpoint, exact curvature",
-        "looks at the final checkpoint alone and solves with its damped exact Gauss–Newton "
-        "matrix, at the cost of a forward pass and, for each query, two backward passes of a "
-        "sample of the training data in every iteration; self-influence stays EK-FAC's "
-        "(arXiv 2507.14740)",
-    ),
-    "trak": (
-        "TRAK",
-        "Park et al. 2023",
-        "compares randomly projected gradients at the final checkpoint, whitened by those of the "
-        "training data; its scores rank examples (Park et al. 2023, arXiv 2303.14186)",
-    ),
-    "tracin": (
-        "TracIn",
-        "gradients alone",
-        "adds products of gradients over the checkpoints, weighted by learning rate and without "
-        "curvature",
-    ),
-    "gradient_similarity": (
-        "Gradient similarity",
-        "final checkpoint",
-        "compares gradients at the final checkpoint; its scores rank examples, but their size is "
-        "not a predicted change",
-    ),
-    "representation_similarity": (
-        "Representation similarity",
-        "final checkpoint",
-        "compares what the last attributed layer is given, without loss or labels; its scores "
-        "rank examples, and self-influence says nothing",
-    ),
-}
-
 
 def describe_method(method: str) -> tuple[str, str, str]:
     """Return a method's name, a remark and what it does; an unknown one keeps its name."""
-    return _METHODS.get(method, (method, "", ""))
+    found = METHODS.get(method)
+    return (found.title, found.remark, found.description) if found else (method, "", "")
 
 
 def result_sentence(summary: AuditSummary) -> str:
