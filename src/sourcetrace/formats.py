@@ -99,4 +99,6 @@ def safe_text(text: str, limit: int = 2000) -> str:
     Characters that cannot be seen, or change what stands beside them, are written as their code,
     `\u202e`; texts beyond the limit are cut.
     """
-    return shorten(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), limit)
+    # Cut before as well: codes are longer than what they stand for.
+    coded = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text[: limit + 1])
+    return shorten(coded, limit)

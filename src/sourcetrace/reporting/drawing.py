@@ -14,6 +14,7 @@ from sourcetrace.reporting.palette import Ink
 
 # Of a mean that is drawn: more than a picture can show.
 DIGITS = 6
+_LONGEST = 120
 
 # The page writes a space before the sign, and so do the axes.
 PER_CENT = "format(100 * datum.value, '~g') + '\u00a0%'"
@@ -145,4 +146,5 @@ def _shown(part: Any) -> Any:
         return {_shown(key): _shown(value) for key, value in part.items()}
     if isinstance(part, list):
         return [_shown(value) for value in part]
-    return safe_text(part) if isinstance(part, str) else part
+    # Room for a label; a renderer measures a long one for seconds.
+    return safe_text(part, _LONGEST) if isinstance(part, str) else part
