@@ -1,8 +1,13 @@
 """Numbers never read as an exact 0 % or 100 % that they are not."""
 
 import math
+import unicodedata
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from sourcetrace.formats import (
     format_bytes,
@@ -10,6 +15,7 @@ from sourcetrace.formats import (
     format_number,
     format_share,
     format_with_error,
+    safe_text,
     shorten,
 )
 
@@ -84,3 +90,28 @@ def test_shorten_keeps_short_text_and_marks_a_cut():
 )
 def test_an_error_stands_beside_its_value_where_there_is_one(value, error, text):
     assert format_with_error(value, error).replace("\u00a0", " ") == text
+
+
+ANY_TEXT = st.text(st.characters() | st.sampled_from("\x00\x07\x1b\ufffe\uffff\u202e\u2028a\n\t"))
+
+
+@settings(derandomize=True, deadline=None)
+@given(ANY_TEXT)
+@example("".join(map(chr, range(32))) + "\ufffe\uffff\u202e\u2066\ud800\U0001fffe\ufeff")
+def test_safe_text_can_be_written_anywhere_and_shows_what_was_there(text):
+    shown = safe_text(text)
+    ElementTree.fromstring(f"<a>{escape(shown)}</a>")
+    shown.encode()
+    kinds = {unicodedata.category(c) for c in shown} | {unicodedata.bidirectional(c) for c in shown}
+    assert not kinds & {"Cs", "Zl", "Zp", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI"}
+    assert all(c in "\n\t" for c in shown if unicodedata.category(c) == "Cc")
+    assert safe_text(shown) == shown
+    if text.isascii() and text.isprintable():
+        assert shown == text
+
+
+def test_safe_text_leaves_languages_and_emoji_alone_and_cuts():
+    for text in ("naïve 学習 \u200d👩\u200d🔬 می\u200cخواهم", "two\nlines\tand a tab"):
+        assert safe_text(text) == text
+    assert safe_text("a\x00b") == "a\\u0000b"
+    assert safe_text("x" * 10_000, 80) == "x" * 79 + "…"

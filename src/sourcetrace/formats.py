@@ -1,11 +1,28 @@
-"""Numbers as a reader wants them: separators, units, and no false 0 % or 100 %."""
+"""Numbers and texts as a reader wants them: separators, units, no false 0 %, nothing unseen."""
 
 import math
+import re
 
 MISSING = "—"
 _NO_BREAK_SPACE = "\u00a0"
 _MINUS = "−"
 _SMALLEST_SHARE = 0.001
+
+UNSEEN = (
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+    + "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
+    + "]"
+)
+"""A pattern of what text that is shown must not have.
+
+Control characters but line feed and tab, noncharacters (XML has no FFFE and FFFF: a chart's
+renderer ends the process at them), line and paragraph separators, and what reorders or hides the
+text around it: bidirectional controls, tags, byte-order marks, annotations.
+"""
+
+# Surrogates as well: a name of a file may have them, though no table does.
+_UNSAFE = re.compile(f"{UNSEEN}|[\ud800-\udfff]")
 
 
 def format_count(count: int) -> str:
@@ -16,6 +33,11 @@ def format_count(count: int) -> str:
 def format_noun(count: int, noun: str, plural: str | None = None) -> str:
     """Return '1 query' or '3 queries'."""
     return f"{format_count(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
+def format_span(first: int, last: int) -> str:
+    """Return '110' or '110–330'."""
+    return format_count(first) if first == last else f"{format_count(first)}–{format_count(last)}"
 
 
 def format_number(value: float | None, *, signed: bool = False) -> str:
@@ -69,3 +91,14 @@ def format_bytes(size: int) -> str:
 def shorten(text: str, limit: int = 80) -> str:
     """Cut a long text, and say so with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def safe_text(text: str, limit: int = 2000) -> str:
+    r"""Return text of the user's as a page, a chart, a terminal or a document may show it.
+
+    Characters that cannot be seen, or change what stands beside them, are written as their code,
+    `\u202e`; texts beyond the limit are cut.
+    """
+    # Cut before as well: codes are longer than what they stand for.
+    coded = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text[: limit + 1])
+    return shorten(coded, limit)

@@ -6,12 +6,14 @@ from functools import partial
 from kedro.pipeline import Pipeline
 
 from sourcetrace.pipelines.audit import (
+    STAGES,
     create_audit,
     create_judgement,
     create_stage,
-    create_stages,
     create_verification,
 )
+
+_DEMO = ("demo_training", "demo_evaluation")
 
 
 class _Pipelines(Mapping[str, Pipeline]):
@@ -32,29 +34,17 @@ class _Pipelines(Mapping[str, Pipeline]):
 
 def register_pipelines() -> Mapping[str, Pipeline]:
     """Return every pipeline by name."""
-    folders = (
-        "checkpoint_ingest",
-        "gradient_extraction",
-        "ekfac_fitting",
-        "source_scoring",
-        "cleaning_report",
-        "demo_training",
-        "demo_evaluation",
-    )
+    folders = {
+        **STAGES,
+        "demo_training": ("demo_training",),
+        "demo_evaluation": ("demo_evaluation", "page"),
+    }
     return _Pipelines(
-        {name: partial(create_stage, name) for name in folders}
+        {name: partial(create_stage, *parts) for name, parts in folders.items()}
         | {
             "gate": create_judgement,
             "audit": create_audit,
             "verification": create_verification,
-            "__default__": _demo,
+            "__default__": lambda: create_audit() + create_stage(*_DEMO),
         }
-    )
-
-
-def _demo() -> Pipeline:
-    # The verdict is the last thing on the page, and nothing is left to write when it fails.
-    return sum(
-        (create_stage("demo_evaluation"), create_judgement(page="demo_cleaning_report")),
-        start=sum(create_stages().values(), start=create_stage("demo_training")),
     )

@@ -67,7 +67,12 @@ def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):
     hook.after_node_run(outputs={"review_list": None})
     assert tags == {}
     hook.after_node_run(
-        outputs={"trust": {"status": "Not verified", "text": "nobody did.", "scores_digest": "12"}}
+        outputs={
+            "audit_summary": {
+                "trust": {"status": "Not verified", "text": "nobody did."},
+                "scores_digest": "12",
+            }
+        }
     )
     assert tags == {"audit.trust": "Not verified: nobody did.", "audit.scores": "12"}
     summary = verification(digest="34").summary

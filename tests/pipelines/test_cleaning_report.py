@@ -1,16 +1,21 @@
 """The review list: its order, its suggestions and its copy for spreadsheets."""
 
 import io
+import unicodedata
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import ReportParameters
+from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
 from sourcetrace.reporting.console import print_summary
-from sourcetrace.schemas import ReviewList
+from sourcetrace.reporting.records import AuditSummary, Suspect
+from sourcetrace.reporting.review import spreadsheet_text
+from sourcetrace.schemas import ReviewList, VerificationSummary
 
 
 def tables(ids, harm, *, labels, predicted, probability, errors=None):
@@ -108,24 +113,75 @@ def test_a_harm_of_no_stable_sign_is_looked_at_and_says_so():
     )
 
 
-def test_unstable_suspects_are_counted():
-    content = uncertain()
-    table, _ = review(**content)
-    manifest = pl.DataFrame({"segment": [1], "run": [""], "attributed_share": [1.0]})
-    parts = pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]})
-    trust = dict.fromkeys(("method", "status", "text", "command"), "-")
-    summary, metrics = summarise_audit(trust, table, manifest, content["query_signals"], parts)
-    assert summary["unstable"] == 2
-    assert metrics["unstable_share"]["value"] == pytest.approx(2 / 3)
+class Scores:
+    """Stands in for the files of scores."""
+
+    def digest(self):
+        return "d"
+
+
+def summarised(review_list, content, **changes):
+    columns = VerificationSummary.to_schema().columns
+    values = {
+        "score_files": Scores(),
+        "query_influence": content["query_influence"],
+        "verification_summary": pl.DataFrame(schema=dict.fromkeys(columns, pl.String)),
+        "review_list": review_list,
+        "checkpoint_manifest": pl.DataFrame(
+            {"segment": [1], "run": [""], "attributed_share": [1.0]}
+        ),
+        "query_signals": content["query_signals"],
+        "segment_contributions": pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]}),
+        "task": TaskParameters.model_validate({"class": "a.Task"}),
+        "report": ReportParameters(check_share=0.75),
+    }
+    summary, metrics = summarise_audit(**values | changes)
+    return AuditSummary.model_validate(summary), metrics
+
+
+def printed(summary):
     output = io.StringIO()
     print_summary(
         summary,
-        rankings=None,
+        ground_truth=None,
         page="page",
         review_list="list",
         console=Console(file=output, width=200),
     )
-    assert "The harm of 2 of these 3 has no stable sign" in output.getvalue()
+    return output.getvalue()
+
+
+def test_unstable_suspects_are_counted():
+    content = uncertain()
+    summary, metrics = summarised(review(**content)[0], content)
+    assert summary.unstable == 2
+    assert metrics["unstable_share"]["value"] == pytest.approx(2 / 3)
+    assert (summary.scores_digest, summary.task, summary.check_share) == ("d", "a.Task", 0.75)
+    assert "The harm of 2 of these 3 has no stable sign" in printed(summary)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.text(st.characters() | st.sampled_from("\x00\x07\x1b[31m\u202e]")))
+def test_the_terminal_shows_texts_and_does_not_obey_them(text):
+    suspect = Suspect(rank=1, example_id=text, given_label=text, predicted_label=text, reason=text)
+    content = uncertain()
+    summary, _ = summarised(review(**content)[0], content)
+    shown = printed(summary.model_copy(update={"suspects": (suspect,)}))
+    assert not {c for c in shown if unicodedata.category(c) in {"Cc", "Cs"}} - {"\n", "\t"}
+    assert "\u202e" not in shown
+
+
+def test_scores_that_are_all_0_are_said_to_say_nothing():
+    content = uncertain()
+    dead = pl.lit(0.0)
+    review_list = review(**content)[0].with_columns(
+        harm=dead, total_query_loss_influence=dead, suggested_action=pl.lit("keep")
+    )
+    summary, _ = summarised(review_list, content)
+    assert summary.says_nothing
+    assert "Every score is 0" in printed(summary)
+    harmless = review_list.with_columns(total_query_loss_influence=pl.lit(0.1))
+    assert not summarised(harmless, content)[0].says_nothing
 
 
 def test_self_influence_is_ranked_within_the_class_where_there_are_classes():
@@ -156,10 +212,29 @@ def test_several_stages_are_named_in_one_text():
     assert table["stage"].to_list() == copy["stage"].to_list() == ["s, t", "s, t", "s", "t"]
 
 
-def test_the_copy_for_spreadsheets_holds_no_formula():
-    _, copy = review()
-    assert "'=d" in copy["example_id"].to_list()
-    assert "b" in copy["example_id"].to_list()
+@pytest.mark.parametrize(
+    "formula", ["=1+1", "  =1+1", "＝1+1", "\u00a0@x", "\u200b+1", "\t=1", "\r=1", "\x00=1", "-1"]
+)
+def test_the_copy_for_spreadsheets_holds_no_formula(formula):
+    texts = pl.DataFrame({"text": [formula, "b", None]})
+    copy = texts.select(spreadsheet_text(pl.col("text")))["text"].to_list()
+    assert copy[0].startswith("'")
+    assert "\x00" not in copy[0]
+    assert copy[1:] == ["b", None]
+    assert "'=d" in review()[1]["example_id"].to_list()
+
+
+def test_a_long_label_does_not_fill_the_reason():
+    content = tables(
+        ["a", "b"],
+        [2.0, 1.0],
+        labels=["x" * 10_000] * 2,
+        predicted=["y"] * 2,
+        probability=[0.1] * 2,
+    )
+    table, _ = review(**content)
+    assert len(table["reason"][0]) < 300
+    assert table["given_label"][0] == "x" * 10_000
 
 
 def test_scores_of_a_run_that_stopped_in_the_middle_are_refused():

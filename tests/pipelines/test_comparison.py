@@ -11,8 +11,12 @@ from sourcetrace.datasets import AuditSnapshotsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.pipeline_registry import register_pipelines
-from sourcetrace.pipelines.comparison.nodes import compare_audits, show_comparison, take_snapshot
-from sourcetrace.reporting.page import render_page
+from sourcetrace.pipelines.comparison.nodes import (
+    compare_audits,
+    describe_this_audit,
+    take_snapshot,
+)
+from sourcetrace.pipelines.page.nodes import render_page
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
@@ -27,6 +31,13 @@ SPECTRA = pl.DataFrame(
         "quantiles": [[1.0] * 9],
     }
 )
+
+
+class Scores:
+    """Stands in for the files of scores."""
+
+    def __init__(self, digest):
+        self.digest = lambda: digest
 
 
 class Audits:
@@ -60,49 +71,38 @@ class Audits:
             input_digest=pl.concat_str(pl.lit("0" * 22), pl.col("example_id")),
             target_digest=pl.lit(None, pl.String),
         )
-        named = {"name": model, "version": 1} if model else None
-        shared = {
-            "example_digests": digests,
-            "review_list": review,
-            "curvature_spectra": CurvatureSpectra.validate(spectra),
-            "data_digests": {
+        this_audit = describe_this_audit(
+            score_files=Scores(scores),
+            audit_summary=content.summary.model_dump(mode="json"),
+            example_digests=digests,
+            review_list=review,
+            curvature_spectra=CurvatureSpectra.validate(spectra),
+            data_digests={
                 "training": {"digest": f"st1-{sorted(relabelled)}"},
                 "queries": {"digest": "st1-q"},
             },
-            "task": TASK,
-            "registered_model": named,
-            "comparison": ComparisonParameters(class_minimum=10),
-        }
-        page = render_page(replace(content, review_list=review))
-        table, summary, metrics = compare_audits(
-            page=page,
-            audit_snapshots=self.dataset.load(),
-            audit_summary={"method": "source"},
-            **shared,
+            task=TASK,
+            registered_model={"name": model, "version": 1} if model else None,
         )
+        parameters = ComparisonParameters(class_minimum=10)
+        table, summary, metrics = compare_audits(this_audit, self.dataset.load(), parameters)
         table = AuditComparison.validate(table)
         summary = json.loads(json.dumps(summary))
         check = {"metric": "harmful_share", "at_most": 0.1, "severity": "warn"}
         report = verdict(check, harmful_share=outcome).model_copy(update={"scores_digest": scores})
         gate_report = report.model_dump(mode="json")
-        shown = show_comparison(
-            page=page,
+        page = render_page(
+            replace(content, review_list=review),
+            *(pl.DataFrame() for _ in range(3)),
             comparison_summary=summary,
             audit_comparison=table,
-            review_list=review,
             gate_report=gate_report,
+            ground_truth=None,
         )
         self.dataset.save(
-            take_snapshot(
-                comparison_summary=summary,
-                audit_comparison=table,
-                gate_report=gate_report,
-                audit_result={},
-                page=shown,
-                **shared,
-            )
+            take_snapshot(this_audit, summary, table, gate_report, parameters, {}, page)
         )
-        return table, Comparison.from_json(summary), metrics, shown
+        return table, Comparison.from_json(summary), metrics, page
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_the_trends_have_the_gates_outcomes(audits):
 
 
 @pytest.mark.parametrize("other", [{"example_id": "other"}, {"label": "other"}])
-def test_tables_of_different_audits_are_refused(audits, other):
+def test_tables_of_different_audits_are_refused(other):
     content = page_content()
     digests = content.review_list.select(
         "example_id", label="given_label", input_digest=pl.lit(None), target_digest=pl.lit(None)
@@ -212,17 +212,15 @@ def test_tables_of_different_audits_are_refused(audits, other):
         for name, value in other.items()
     ]
     with pytest.raises(InputError, match="they are of different audits"):
-        compare_audits(
-            page="",
-            audit_snapshots=audits.dataset.load(),
+        describe_this_audit(
+            score_files=Scores("aa"),
+            audit_summary={"scores_digest": "aa"},
             example_digests=digests.with_columns(stale),
             review_list=content.review_list,
             curvature_spectra=SPECTRA,
             data_digests={},
-            audit_summary={},
             task=TASK,
             registered_model=None,
-            comparison=ComparisonParameters(),
         )
 
 
@@ -230,10 +228,15 @@ def test_tables_of_different_audits_are_refused(audits, other):
 def test_an_audit_is_kept_after_everything_that_is_written_of_it(name):
     pipeline = register_pipelines()[name]
     before = {node.name for node in pipeline.to_nodes("take_snapshot").nodes}
-    written = {
-        "judge_audit",
-        "state_result",
-        "extend_page_with_gate",
-        "extend_page_with_comparison",
-    }
-    assert written <= before
+    assert {"judge_audit", "state_result", "render_page"} <= before
+
+
+def test_a_review_list_of_other_scores_is_not_compared_and_not_judged():
+    tables = dict.fromkeys(("example_digests", "review_list", "curvature_spectra", "data_digests"))
+    for summary in ({"scores_digest": "bb"}, {}):
+        with pytest.raises(InputError, match="Run `kedro run --pipelines cleaning_report` first"):
+            describe_this_audit(Scores("aa"), summary, **tables, task=TASK, registered_model=None)
+    # The gate waits for it.
+    for name in ("gate", "verification"):
+        before = register_pipelines()[name].to_nodes("judge_audit").nodes
+        assert "describe_this_audit" in {node.name for node in before}

@@ -1,17 +1,11 @@
 """The gate's stage: the verdict is last, and written before it is enforced."""
 
-from pathlib import Path
-
 import polars as pl
 import pytest
 import yaml
 
-from sourcetrace.audit.gate.audit_result import AuditTrust
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.datasets import OptionalJSONDataset
-from sourcetrace.datasets.audit_snapshots import AuditSnapshots
-from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
@@ -19,33 +13,24 @@ from sourcetrace.parameters import (
     GradientParameters,
     ReportParameters,
     SegmentParameters,
-    TaskParameters,
 )
 from sourcetrace.pipeline_registry import register_pipelines
 from sourcetrace.pipelines.gate.nodes import (
-    describe_audit,
+    collect_parameters,
     enforce_gate,
     judge_audit,
+    measure,
     read_baseline,
     state_result,
 )
-from sourcetrace.reporting.page import render_page
 from sourcetrace.schemas import VerificationSummary
 from tests import REPOSITORY
 from tests.audit.comparison.examples import first_audit, second_audit
-from tests.audit.gate.examples import audit_result
-from tests.reporting.content import page_content, verification
+from tests.reporting.content import page_content, query_signals, verification
 
 PIPELINES = register_pipelines()
 PARAMETERS = REPOSITORY / "conf/base/parameters_gate.yml"
 DIGEST = "abc"
-
-
-class Scores:
-    """Stands in for the files of scores."""
-
-    def digest(self):
-        return DIGEST
 
 
 @pytest.mark.parametrize("name", ["audit", "gate", "verification", "__default__"])
@@ -73,23 +58,22 @@ def no_summary():
     return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
 
 
-def judged(gate=None, *, digest=DIGEST, summary=None, baseline=None, comparison=None):
+def judged(gate=None, *, summary=None, baseline=None, comparison=None, **told):
     gate = gate or GateParameters()
-    content = page_content(scores_digest=digest)
+    content = page_content(scores_digest=DIGEST, **told)
     ids = content.review_list["example_id"]
-    return judge_audit(
-        score_files=Scores(),
-        page=render_page(content),
+    audit_summary = content.summary.model_dump(mode="json")
+    measured = measure(
+        audit_summary=audit_summary,
         review_list=content.review_list,
         train_table=pl.DataFrame({"example_id": ids, "source": ["x"] * len(ids)}),
-        query_signals=content.query_signals,
-        query_influence=pl.DataFrame({"method": ["source"]}),
+        query_signals=query_signals(),
         checkpoint_manifest=content.checkpoint_manifest,
         verification_summary=no_summary() if summary is None else summary,
         comparison_summary=(comparison or first_audit()).to_json(),
-        baseline=read_baseline(baseline, gate),
         gate=gate,
     )
+    return judge_audit(measured, audit_summary, read_baseline(baseline, gate), gate)
 
 
 def parameters(**changes):
@@ -142,46 +126,44 @@ def test_what_changed_since_the_audit_before_can_be_limited_and_is_skipped_in_a_
     assert metrics["new_suspect_share"]["value"] == 12 / 40
 
 
-def test_a_page_of_other_scores_is_not_judged():
-    with pytest.raises(InputError, match="Run `kedro run --pipelines cleaning_report` first"):
-        judged(digest="def")
+@pytest.mark.parametrize("gate", [GateParameters(), parameters()])
+def test_a_model_whose_scores_are_all_0_does_not_pass(gate):
+    report, _, _ = judged(gate, without_effect=40)
+    assert report["outcome"] == "inconclusive"
+    assert "the loss has no gradient" in report["checks"][0]["message"]
+    assert judged(gate, without_effect=39)[0]["checks"] == judged(gate)[0]["checks"]
 
 
 def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
-    import json
-
     report, _, _ = judged()
     content = page_content()
     result = state_result(
         gate_report=report,
-        audit_summary={
-            "training_examples": 40,
-            "queries": 7,
-            "runs": 1,
-            "checkpoints": 3,
-            "segments": 2,
-            "actions": {"relabel": 3, "check": 3, "keep": 34},
-        },
+        audit_summary=content.summary.model_dump(mode="json"),
         review_list=content.review_list,
         checkpoint_manifest=content.checkpoint_manifest,
         data_digests={"training": {"digest": "st1-0", "rows": 40, "columns": {"label": "String"}}},
         verification_summary=no_summary(),
         comparison_summary=second_audit().to_json(),
-        task=TaskParameters.model_validate({"class": "a.Task", "arguments": {"key": "s3cret"}}),
-        segments=SegmentParameters(),
-        gradients=GradientParameters(),
-        attribution=AttributionParameters(),
-        ensemble=EnsembleParameters(),
-        report=ReportParameters(),
-        gate=GateParameters(suspects=2),
+        audit_parameters=collect_parameters(
+            segments=SegmentParameters(),
+            gradients=GradientParameters(),
+            attribution=AttributionParameters(),
+            ensemble=EnsembleParameters(),
+            report=ReportParameters(),
+            gate=GateParameters(suspects=2),
+        ),
     )
+    assert result["task"] == "my_team.tasks.Scans"
+    assert set(result["parameters"]) == {
+        *("segments", "gradients", "attribution", "ensemble", "report", "gate")
+    }
     assert result["suspects"] == content.review_list["example_id"].head(2).to_list()
     assert result["gate"] == report["outcome"]
     assert result["data"] == {"training": {"digest": "st1-0", "rows": 40}}
     assert result["trust"]["status"] == "Not verified"
     assert [c["id"] for c in result["checkpoints"]] == ["step_10", "step_20", "step_30"]
     assert result["comparison"]["resolved_by"] == {"relabelled": 25, "removed": 5}
-    assert "s3cret" not in json.dumps(result)
 
 
 @pytest.mark.parametrize("severity", ["warn", "inconclusive", "fail"])
@@ -192,51 +174,6 @@ def test_only_a_failed_gate_raises(severity):
     report, xml, _ = judged(gate)
     if severity == "fail":
         with pytest.raises(GateFailed, match="harmful_share is"):
-            enforce_gate(report, xml, {}, "card", {}, "page", AuditSnapshots(Path("nowhere")))
+            enforce_gate(report, xml, {}, "page")
     else:
-        snapshots = AuditSnapshots(Path("nowhere"))
-        assert enforce_gate(report, xml, {}, "card", {}, "page", snapshots) == report
-
-
-def test_an_optional_file_is_read_where_it_is_and_never_written(tmp_path):
-    assert OptionalJSONDataset(None).load() is None
-    assert OptionalJSONDataset(str(tmp_path / "none.json")).load() is None
-    (tmp_path / "some.json").write_text('{"a": 1}')
-    some = OptionalJSONDataset(str(tmp_path / "some.json"))
-    assert some.load() == {"a": 1}
-    with pytest.raises(Exception, match="only read"):
-        some.save({"a": 2})
-    (tmp_path / "some.json").write_text("{")
-    with pytest.raises(Exception, match="cannot be read as JSON"):
-        some.load()
-
-
-@pytest.mark.parametrize("registered", [None, {"name": "churn", "version": 3}])
-def test_the_documents_have_the_figure_of_these_scores_alone(registered):
-    report, _, _ = judged(summary=verification(digest=DIGEST).summary)
-    unverified, _, _ = judged(summary=verification(digest="other").summary)
-
-    def figure(verdict, summary, trust):
-        card, bom = describe_audit(
-            audit_result=audit_result(trust=trust, metrics=verdict["metrics"]).model_dump(),
-            gate_report=verdict,
-            verification_summary=summary,
-            code_revision={},
-            registered_model=registered,
-        )
-        model = bom["metadata"]["component"]
-        assert model["name"] == (registered["name"] if registered else "Task")
-        metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
-        return card, {one["type"]: one for one in metrics}.get("trust_lds")
-
-    values = report["metrics"]
-    trust = AuditTrust(
-        status="Verified", text="t", lds=values["trust_lds"], lds_low=values["trust_lds_low"]
-    )
-    card, found = figure(report, verification(digest=DIGEST).summary, trust)
-    assert float(found["confidenceInterval"]["upperBound"]) > values["trust_lds"]
-    assert "95 % interval" in card
-    none = AuditTrust(status="Not verified", text="t", lds=None, lds_low=None)
-    card, found = figure(unverified, verification(digest="other").summary, none)
-    assert found is None
-    assert "95 % interval" not in card
+        assert enforce_gate(report, xml, {}, "page") == report

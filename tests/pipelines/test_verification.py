@@ -25,14 +25,12 @@ from sourcetrace.pipelines.verification.measures import (
 )
 from sourcetrace.pipelines.verification.nodes import measure_trust, plan_retrainings
 from sourcetrace.pipelines.verification.retraining import fingerprint, make_jobs
-from sourcetrace.reporting.page import render_page
 from sourcetrace.schemas import (
     VerificationPlan,
     VerificationQueries,
     VerificationRemovals,
     VerificationSummary,
 )
-from tests.reporting.content import page_content
 from tests.verifiable import (
     EXAMPLES,
     QUERIES,
@@ -113,7 +111,7 @@ def audited(tmp_path):
     files = write_scores(tmp_path / "scores", exact_scores())
     return {
         "score_files": files,
-        "cleaning_report": render_page(page_content(scores_digest=files.digest())),
+        "audit_summary": {"scores_digest": files.digest()},
         "task": task,
         "train_table": task.train_table(),
         "query_table": task.query_table(),
@@ -142,7 +140,7 @@ def test_what_cannot_be_verified_is_refused_beforehand(audited):
         ({"task": Untrainable()}, "Untrainable has no train"),
         ({"query_table": few}, "for 6 queries, the query table has 3 and the task 6"),
         ({"train_table": others}, "for 20 training examples, the training table has 20 or others"),
-        ({"cleaning_report": ""}, "written for other scores"),
+        ({"audit_summary": {}}, "written for other scores"),
     ):
         with pytest.raises(InputError, match=message):
             plan_retrainings(**{**audited, **changes}, verification=SMALL)

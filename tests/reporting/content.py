@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from sourcetrace.reporting.page import GroundTruthEvaluation, PageContent
+from sourcetrace.audit.comparison.summary import Comparison
+from sourcetrace.reporting.page import ComparedAudit, PageContent
+from sourcetrace.reporting.records import AuditSummary, GroundTruth, Ranking, Trust
 from sourcetrace.reporting.trust import Verification
 from sourcetrace.schemas import VerificationSummary
 from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE
+from tests.audit.comparison.examples import point
 
 GROUP = {
     "parameters": ["norm.weight"],
@@ -86,9 +89,9 @@ def page_content(
             "attributed_share": [0.75] * 3,
         }
     )
+    told = {name: replaced.pop(name) for name in AuditSummary.model_fields if name in replaced}
     values: dict[str, Any] = {
-        "task_name": "my_team.tasks.Scans",
-        "method": "source",
+        "summary": summary_of(review_list, **told),
         "review_list": review_list,
         "checkpoint_manifest": manifest,
         "unattributed_parameters": pl.DataFrame(
@@ -121,19 +124,50 @@ def page_content(
             )
             for place_in_time, name in enumerate(CHECKPOINTS)
         ),
-        "query_signals": pl.DataFrame(
-            {
-                "example_id": [f"query-{i}" for i in range(QUERIES)],
-                "loss": rng.exponential(0.2, QUERIES),
-                "measurement": rng.normal(size=QUERIES),
-                "predicted_label": ["1"] * QUERIES,
-                "given_label_probability": [0.9] * QUERIES,
-            }
+        "curvature_spectra": pl.DataFrame(
+            {"segment": [1, 2], "layer": ["fc", "fc"], "trace": [1.0, 2.0]}
         ),
         "pictures": {name: rng.random((8, 8)) for name in ids[:60]} if pictured else {},
         "details": None,
     }
     return PageContent(**(values | replaced))
+
+
+def summary_of(review_list: pl.DataFrame, **told: Any) -> AuditSummary:
+    """Return the summary of a review list."""
+    counted = dict(review_list["suggested_action"].value_counts().iter_rows())
+    suspects = review_list.filter(pl.col("suggested_action") != "keep")
+    values: dict[str, Any] = {
+        "scores_digest": "0" * 64,
+        "task": "my_team.tasks.Scans",
+        "method": "source",
+        "trust": Trust(status="Not verified", text="."),
+        "training_examples": review_list.height,
+        "queries": QUERIES,
+        "runs": 1,
+        "checkpoints": 3,
+        "segments": 2,
+        "attributed_share": 0.75,
+        "mean_query_loss": 0.2,
+        "unstable": suspects.filter(~pl.col("sign_stable")).height,
+        "actions": {name: counted.get(name, 0) for name in ("relabel", "check", "keep")},
+        "suspects": (),
+    }
+    return AuditSummary(**values | told)
+
+
+def query_signals() -> pl.DataFrame:
+    """Return what is known of the queries."""
+    return pl.DataFrame({"loss": np.linspace(0.1, 0.3, QUERIES)})
+
+
+def compared_audit(
+    found: Comparison, examples: pl.DataFrame, *, digest: str = "0" * 64
+) -> ComparedAudit:
+    """Return a comparison of the page's own scores."""
+    return ComparedAudit(
+        replace(found, scores_digest=digest), examples, point(at="", trust_lds=0.6)
+    )
 
 
 def verification(
@@ -195,30 +229,21 @@ def verification(
     )
 
 
-def ground_truth(*names: str) -> GroundTruthEvaluation:
+def ground_truth(*names: str, digest: str = "0" * 64) -> GroundTruth:
     """Return an evaluation in which the first ranking finds most."""
-    names = names or ("review list", "plain loss")
-    shares = np.linspace(0.01, 1, 100)
-    return GroundTruthEvaluation(
+    shares = np.linspace(0, 1, 61)
+    return GroundTruth(
+        scores_digest=digest,
         planted=10,
-        top_count=8,
-        rankings=pl.DataFrame(
-            {
-                "ranking": names,
-                "found_in_top": [8 - i for i in range(len(names))],
-                "recall_in_top": [(8 - i) / 10 for i in range(len(names))],
-                "average_precision": [0.9 - 0.1 * i for i in range(len(names))],
-            }
-        ),
-        curve=pl.concat(
-            pl.DataFrame(
-                {
-                    "ranking": [name] * 100,
-                    "inspected_share": shares,
-                    "found_share": shares ** (0.3 + 0.1 * i),
-                }
+        examples=100,
+        rankings=tuple(
+            Ranking(
+                name=name,
+                found=8 - i,
+                average_precision=0.9 - 0.1 * i,
+                curve=tuple((float(share), float(share ** (0.3 + 0.1 * i))) for share in shares),
             )
-            for i, name in enumerate(names)
+            for i, name in enumerate(names or ("review list", "plain loss"))
         ),
     )
 

@@ -2,8 +2,8 @@
 
 import io
 import re
+from dataclasses import replace
 
-import polars as pl
 import pytest
 from rich.console import Console
 
@@ -15,20 +15,13 @@ from sourcetrace.audit.comparison.summary import (
     ScoreDrift,
     SuspectDrift,
 )
-from sourcetrace.reporting.change_tables import ROWS, history_table, suspect_tables
+from sourcetrace.reporting.change_tables import history_table, suspect_tables
 from sourcetrace.reporting.changes import change_sentences, changes_sentence, format_correlation
 from sourcetrace.reporting.console import print_changes
-from sourcetrace.reporting.page import (
-    NOT_COMPARED,
-    insert_comparison,
-    insert_gate,
-    insert_verification,
-    render_page,
-)
+from sourcetrace.reporting.page import render_page
 from sourcetrace.reporting.trend_charts import trend_figures
 from tests.audit.comparison.examples import audit, first_audit, point, second_audit
-from tests.audit.gate.examples import verdict
-from tests.reporting.content import page_content, verification
+from tests.reporting.content import compared_audit, page_content
 
 SAME = DataDrift(training_same=True, queries_same=True)
 
@@ -47,13 +40,8 @@ def compared(count=30, *, label="0"):
 
 
 def page_of(content, found=None, table=None):
-    return insert_comparison(
-        render_page(content),
-        found or second_audit(),
-        compared() if table is None else table,
-        content.review_list,
-        now=point(at="", trust_lds=0.6),
-    )
+    table = compared() if table is None else table
+    return render_page(replace(content, comparison=compared_audit(found or second_audit(), table)))
 
 
 def test_the_sentence_says_when_how_many_and_why():
@@ -113,10 +101,10 @@ def test_a_correlation_is_1_only_where_it_is():
 def test_the_tables_have_the_first_of_each_kind_and_say_where_the_rest_is():
     review = page_content().review_list
     new, persisting, resolved = suspect_tables(compared(60), review)
-    assert [len(table.rows) for table in (new, persisting, resolved)] == [ROWS] * 3
+    assert [len(table.rows) for table in (new, persisting, resolved)] == [12] * 3
     assert new.rows[0][0] == "scan-00000"
     assert persisting.rows[0][-1] == "2"
-    assert f"The first {ROWS} of 20 rows" in resolved.note
+    assert f"The first {12} of 20 rows" in resolved.note
     assert suspect_tables(compared(60).filter(status="new"), review)[0].label == new.label
 
 
@@ -130,38 +118,23 @@ def test_the_page_says_so_at_its_top_and_in_a_section_and_changes_nothing_else()
     content = page_content()
     plain = render_page(content)
     page = page_of(content)
-    assert NOT_COMPARED.split(":")[0] in plain
+    assert "was not set beside an earlier audit" in plain
     assert page.count("Since the audit of 2026-11-25 02:00 UTC") == 2
     assert page.index("Since the audit of") < page.index('class="key-figures"')
-    slots = r"<!-- (comparison-\w+) -->.*?<!-- /\1 -->"
-    assert re.sub(slots, "", page, flags=re.S) == re.sub(slots, "", plain, flags=re.S)
+    parts = re.compile('<p class="changes">.*?</p>\n|<section id="changes".*?</section>', re.DOTALL)
+    assert parts.sub("", page) == parts.sub("", plain)
     for name in ("trend-shares", "trend-query-loss", "trend-trust"):
         assert f'id="{name}"' in page
 
 
-def test_the_same_comparison_gives_the_same_bytes_and_replaces_an_earlier_one():
+def test_a_comparison_of_other_scores_is_not_shown():
     content = page_content()
-    once = page_of(content)
-    again = insert_comparison(
-        once, second_audit(), compared(), content.review_list, now=point(at="", trust_lds=0.6)
-    )
-    assert again == once == page_of(content)
-
-
-def test_comparison_verification_and_verdict_leave_each_other_alone():
-    content = page_content(scores_digest="abc")
-    report = verdict({"metric": "harmful_share", "at_most": 0.1}, harmful_share=0.2)
-    evidence = verification(digest="abc")
-    one = insert_verification(insert_gate(page_of(content), report), evidence)
-    page = insert_gate(insert_verification(render_page(content), evidence), report)
-    other = insert_comparison(
-        page, second_audit(), compared(), content.review_list, now=point(at="", trust_lds=0.6)
-    )
-    assert one == other
+    other = compared_audit(second_audit(), compared(), digest="1" * 64)
+    assert render_page(replace(content, comparison=other)) == render_page(content)
 
 
 def test_what_comes_from_data_is_escaped():
-    label = "<script>alert(1)</script><!-- /comparison-section -->"
+    label = "<script>alert(1)</script>"
     found = second_audit(
         previous_method=label,
         curvature=CurvatureDrift((LayerDrift(1, label, 1.0, 0.1),), 1, 1),
@@ -169,7 +142,6 @@ def test_what_comes_from_data_is_escaped():
     )
     page = page_of(page_content(), found, compared(label=label))
     assert "<script>" not in page
-    assert page.count("<!-- /comparison-section -->") == 1
     assert "&lt;script&gt;" in page
 
 
@@ -202,8 +174,3 @@ def test_the_terminal_says_the_sentence():
     output = io.StringIO()
     print_changes(second_audit(), console=Console(file=output, width=300))
     assert output.getvalue() == f"Compared: {changes_sentence(second_audit())}\n"
-
-
-def test_a_page_without_the_part_is_refused():
-    with pytest.raises(ValueError, match="no single part 'comparison-line'"):
-        insert_comparison("", first_audit(), pl.DataFrame(), pl.DataFrame(), now=point())

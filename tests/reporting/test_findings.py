@@ -5,14 +5,13 @@ import pytest
 
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.reporting.findings import (
-    TOP_SHARE,
+    dead_layers_sentence,
     describe_method,
     interpolated_sentence,
-    loss_overlap,
     overlap_sentences,
     result_sentence,
     unattributed_sentence,
-    unstable_sentence,
+    uncertainty_sentence,
 )
 from tests.reporting.content import page_content
 
@@ -25,21 +24,26 @@ def with_losses(losses, actions=None):
     )
 
 
-def test_the_same_order_overlaps_wholly():
-    overlap = loss_overlap(with_losses(range(100, 0, -1)))
-    assert (overlap.top_count, overlap.shared) == (8, 8)
-    assert overlap.expected == pytest.approx(100 * TOP_SHARE**2)
+def overlap(losses, actions=None, *, top_share=0.08):
+    return overlap_sentences(with_losses(losses, actions), top_share=top_share)
+
+
+@pytest.mark.parametrize(("top_share", "count"), [(0.08, 8), (0.25, 25), (1.0, 100)])
+def test_the_same_order_overlaps_wholly_in_the_share_that_is_looked_at(top_share, count):
+    said = overlap(range(100, 0, -1), top_share=top_share)
+    assert f"Of the first {count} examples of this list" in said
+    assert f"{count} (100\u00a0%) also have one of the {count} highest losses" in said
+    assert f"would share about {count**2 / 100:.3g}" in said
 
 
 def test_the_opposite_order_does_not_overlap():
-    actions = ["relabel"] * 3 + ["keep"] * 97
-    overlap = loss_overlap(with_losses(range(100), actions))
-    assert (overlap.shared, overlap.suspects, overlap.suspects_missed) == (0, 3, 3)
-    assert "would have missed 3 of the 3 suspects" in overlap_sentences(overlap)
+    said = overlap(range(100), ["relabel"] * 3 + ["keep"] * 97)
+    assert "0 (0\u00a0%) also have one of the 8 highest losses" in said
+    assert "would have missed 3 of the 3 suspects" in said
 
 
 def test_equal_losses_keep_the_lists_order():
-    assert loss_overlap(with_losses([1.0] * 50)).shared == 4
+    assert "4 (100\u00a0%) also have" in overlap([1.0] * 50)
 
 
 @pytest.mark.parametrize(
@@ -52,28 +56,43 @@ def test_equal_losses_keep_the_lists_order():
     ],
 )
 def test_result(examples, suspects, text):
-    assert text in result_sentence(page_content(examples, suspects=suspects).review_list)
+    assert text in result_sentence(page_content(examples, suspects=suspects).summary)
 
 
 def test_parameters_without_attribution_are_counted_and_weighed():
     content = page_content()
-    sentence = unattributed_sentence(content.unattributed_parameters, content.checkpoint_manifest)
+    sentence = unattributed_sentence(content.unattributed_parameters, attributed_share=0.75)
     assert "1 parameter with 16 values, 25\u00a0% of the model, carries no attribution" in sentence
-    sentence = unattributed_sentence(
-        content.unattributed_parameters.clear(), content.checkpoint_manifest
-    )
+    sentence = unattributed_sentence(content.unattributed_parameters.clear(), attributed_share=1.0)
     assert sentence == "Every parameter of the model carries attribution."
 
 
 def test_unstable_suspects_are_counted():
     content = page_content(suspects=6)
-    assert "For 2 of the 6 suspects the harm is within two errors of zero" in unstable_sentence(
-        content.review_list
-    )
-    stable = content.review_list.with_columns(sign_stable=pl.lit(value=True))
-    assert "For none of the 6 suspects" in unstable_sentence(stable)
+    said = uncertainty_sentence(content.summary, content.review_list)
+    assert "For 2 of the 6 suspects the harm is within two errors of zero" in said
+    stable = page_content(suspects=6, unstable=0).summary
+    assert "For none of the 6 suspects" in uncertainty_sentence(stable, content.review_list)
     unknown = content.review_list.with_columns(harm_error=pl.lit(0.0))
-    assert "no spread to tell an error of the harm from" in unstable_sentence(unknown)
+    said = uncertainty_sentence(content.summary, unknown)
+    assert "no spread to tell an error of the harm from" in said
+
+
+def test_a_model_whose_scores_are_all_0_is_not_said_to_be_clean():
+    said = result_sentence(page_content(suspects=0, without_effect=40).summary)
+    assert "scores of all 40 training examples are 0: nothing can be said" in said
+    assert "stands out" in result_sentence(page_content(suspects=0, without_effect=39).summary)
+
+
+def test_layers_without_gradients_are_named():
+    spectra = page_content().curvature_spectra
+    assert dead_layers_sentence(spectra) == dead_layers_sentence(spectra.clear()) == ""
+    dead = spectra.with_columns(trace=pl.lit(0.0))
+    assert "No gradient reaches 1 layer: fc. What" in dead_layers_sentence(dead)
+    once = pl.concat([spectra.head(1), dead.tail(1)])
+    assert "1 layer: fc (in segment 2). What" in dead_layers_sentence(once)
+    many = pl.concat(dead.with_columns(layer=pl.lit(f"fc{i}")) for i in range(7))
+    assert "7 layers: fc0, fc1, fc2, fc3, fc4 and 2 more." in dead_layers_sentence(many)
 
 
 def test_a_guessed_learning_rate_is_said():

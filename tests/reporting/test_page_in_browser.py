@@ -3,22 +3,17 @@
 import re
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from sourcetrace.audit.comparison.changes import compare_examples
-from sourcetrace.reporting.page import (
-    insert_comparison,
-    insert_gate,
-    insert_ground_truth,
-    insert_verification,
-    render_page,
-)
-from tests.audit.comparison.examples import audit, point, second_audit
+from sourcetrace.reporting.page import render_page
+from tests.audit.comparison.examples import audit, second_audit
 from tests.audit.gate.examples import verdict
 from tests.chromium import CHROMIUM, open_page
-from tests.reporting.content import ground_truth, page_content, verification
+from tests.reporting.content import compared_audit, ground_truth, page_content, verification
 
 pytestmark = [
     pytest.mark.browser,
@@ -82,7 +77,6 @@ def page():
         label="a rather long class name, ",
         reason="Unbroken" * 30,
     )
-    page = insert_ground_truth(render_page(content), ground_truth("review list", "loss" * 30))
     report = verdict(
         {"metric": "class_concentration", "at_most": 2.0, "severity": "warn"},
         {"metric": "trust_lds", "at_least": 0.5},
@@ -94,14 +88,15 @@ def page():
         audit(*((name, name, "a rather long class name", suspect) for name in names))
         for suspect in (False, True)
     )
-    page = insert_comparison(
-        page,
-        second_audit(),
-        compare_examples(now, before),
-        content.review_list,
-        now=point(at="", trust_lds=0.6),
+    return render_page(
+        replace(
+            content,
+            ground_truth=ground_truth("review list", "loss" * 30),
+            comparison=compared_audit(second_audit(), compare_examples(now, before)),
+            verification=verification(),
+            gate=report.model_copy(update={"scores_digest": content.summary.scores_digest}),
+        )
     )
-    return insert_gate(insert_verification(page, verification()), report)
 
 
 def test_it_asks_for_nothing_and_the_console_is_silent(page):

@@ -5,12 +5,12 @@ import pytest
 from sourcetrace.reporting import palette
 
 INKS = {
-    "ink": palette.INK,
-    "muted": palette.MUTED,
-    "link": palette.LINK,
-    "relabel": palette.RELABEL,
-    "check": palette.CHECK,
-    "keep": palette.KEEP,
+    "ink": palette.Ink.INK,
+    "muted": palette.Ink.MUTED,
+    "link": palette.Ink.LINK,
+    "relabel": palette.Ink.RELABEL,
+    "check": palette.Ink.CHECK,
+    "keep": palette.Ink.KEEP,
     **{f"ranking {i}": colour for i, colour in enumerate(palette.RANKINGS)},
 }
 
@@ -28,7 +28,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("name", INKS)
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("ground", [palette.PANEL, palette.PAPER], ids=["panel", "paper"])
+@pytest.mark.parametrize("ground", [palette.Ink.PANEL, palette.Ink.PAPER], ids=["panel", "paper"])
 def test_contrast(name, theme, ground):
     assert contrast(getattr(INKS[name], theme), getattr(ground, theme)) >= 4.5
 

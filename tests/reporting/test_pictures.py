@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sourcetrace.reporting.pictures import LARGEST_SIDE, SMALLEST_SIDE, picture_uri
+from sourcetrace.reporting.pictures import _LARGEST_SIDE, _SMALLEST_SIDE, picture_uri
 
 
 def decoded(uri):
@@ -22,14 +22,14 @@ def test_small_pictures_grow_by_whole_pixels(shape):
     values = np.random.default_rng(0).random(shape)
     shown = decoded(picture_uri(values))
     factor = shown.shape[0] // shape[0]
-    assert max(shown.shape[:2]) >= SMALLEST_SIDE
+    assert max(shown.shape[:2]) >= _SMALLEST_SIDE
     expected = np.round(values * 255).repeat(factor, axis=0).repeat(factor, axis=1)
     np.testing.assert_array_equal(shown, expected)
 
 
 def test_large_pictures_shrink_and_keep_their_proportions():
     shown = decoded(picture_uri(np.ones((1000, 500, 3), dtype=np.float32)))
-    assert shown.shape == (LARGEST_SIDE, LARGEST_SIDE // 2, 3)
+    assert shown.shape == (_LARGEST_SIDE, _LARGEST_SIDE // 2, 3)
 
 
 def test_values_outside_the_range_are_clipped():

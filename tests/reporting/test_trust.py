@@ -8,14 +8,9 @@ import pytest
 from rich.console import Console
 
 from sourcetrace.reporting.console import print_verification
-from sourcetrace.reporting.page import (
-    insert_ground_truth,
-    insert_verification,
-    render_page,
-    scores_of,
-)
+from sourcetrace.reporting.page import render_page
 from sourcetrace.reporting.trust import removal_sentences, state_trust, trust_figure, trust_table
-from tests.reporting.content import ground_truth, page_content, verification
+from tests.reporting.content import page_content, verification
 from tests.reporting.test_page import Elements, assert_self_contained
 
 DIGEST = "0" * 64
@@ -55,38 +50,34 @@ def test_what_was_not_measured_is_not_claimed():
         .otherwise("value")
     )
     assert "possible" not in trust_figure(without).text
-    found = verification(removals=False)
-    assert removal_sentences(found) == []
+    assert removal_sentences(verification(removals=False).summary) == []
 
 
 def test_removals_are_told_with_what_they_mean_for_the_units():
-    flips, slope = removal_sentences(verification())
+    flips, slope = removal_sentences(verification().summary)
     assert flips.startswith(
         "Without the 29 strongest helpers of a query, 45\u00a0% of the predictions"
     )
     assert flips.endswith("of the same classes, 3\u00a0%.")
     assert "changed by 0.20 (95 % interval 0.10 to 0.30) times what the summed scores said" in slope
     assert "promises too much" in slope
-    assert removal_sentences(verification(slope=1.05))[1].endswith("said.")
-    assert "promises too little" in removal_sentences(verification(slope=2.0))[1]
+    assert removal_sentences(verification(slope=1.05).summary)[1].endswith("said.")
+    assert "promises too little" in removal_sentences(verification(slope=2.0).summary)[1]
 
 
 def test_without_classes_the_measurements_are_told():
-    found = verification()
-    summary = found.summary.filter(~pl.col("measure").str.starts_with("flips"))
-    changed, _ = removal_sentences(type(found)(summary, found.queries, found.removals))
+    summary = verification().summary.filter(~pl.col("measure").str.starts_with("flips"))
+    changed, _ = removal_sentences(summary)
     assert changed.endswith(
         "its measurement changes by −2 on average; without as many random examples, by −0.1."
     )
 
 
 def test_another_recipe_is_warned_of():
-    found = verification()
-    summary = found.summary.with_columns(
+    summary = verification().summary.with_columns(
         value=pl.when(measure="recipe_agreement").then(0.3).otherwise("value")
     )
-    warned = type(found)(summary, found.queries, found.removals)
-    assert "Check that train() repeats the audited training" in removal_sentences(warned)[-1]
+    assert "Check that train() repeats the audited training" in removal_sentences(summary)[-1]
 
 
 def test_the_table_shows_counts_shares_and_missing_intervals():
@@ -107,28 +98,20 @@ def test_without_a_verification_the_page_says_so_and_what_to_run():
     assert "trust-queries" not in page
 
 
-def test_a_verification_replaces_that_and_leaves_the_rest_alone():
-    page = insert_ground_truth(page_with(), ground_truth())
-    verified = insert_verification(page, verification())
+def test_a_verification_of_these_scores_is_shown_and_leaves_the_rest_alone():
+    page, verified = page_with(), page_with(verification=verification())
     assert_self_contained(verified)
     text = text_of(verified)
     assert f"Verified: {FIGURE}" in text
     assert "Not verified" not in text
-    assert {"trust-queries", "trust-removals", "recall-curve"} <= {
+    assert {"trust-queries", "trust-removals"} <= {
         attributes.get("id") for attributes in Elements(verified).of("figure")
     }
-    between = re.compile("<!-- (trust-line|trust-section) -->.*?<!-- /", re.DOTALL)
-    assert between.sub("", verified) == between.sub("", page)
-    assert insert_verification(verified, verification()) == verified
-    later = insert_verification(verified, verification(low=-0.2))
-    assert "Not confirmed:" in text_of(later)
-    assert FIGURE not in text_of(later)
-
-
-def test_an_audit_that_finds_a_verification_of_its_scores_draws_the_same_page():
-    assert page_with(verification=verification()) == insert_verification(
-        page_with(), verification()
+    between = re.compile(
+        '<p class="trust.*?</p>|<section id="verification".*?</section>', re.DOTALL
     )
+    assert between.sub("", verified) == between.sub("", page)
+    assert "Not confirmed:" in text_of(page_with(verification=verification(low=-0.2)))
 
 
 def test_a_verification_of_other_scores_is_not_shown():
@@ -137,13 +120,7 @@ def test_a_verification_of_other_scores_is_not_shown():
     assert "Not verified: the last verification was of earlier scores" in text
     assert "trust-queries" not in page
     assert FIGURE not in text
-    assert scores_of(page) == DIGEST
-    assert scores_of("<html>") == ""
-
-
-def test_a_page_without_the_parts_is_refused():
-    with pytest.raises(ValueError, match="no single part 'trust-line'"):
-        insert_verification("<html></html>", verification())
+    assert f'<meta name="sourcetrace-scores" content="{DIGEST}">' in page
 
 
 @pytest.mark.parametrize("options", [{"removals": False}, {"low": 0.97}, {"low": -1.0}])
@@ -163,6 +140,6 @@ def test_any_outcome_gives_a_whole_page(options):
 def test_the_terminal_says_the_figure_and_where_the_page_is():
     out = io.StringIO()
     trust = state_trust(verification().summary, scores_digest=DIGEST)
-    print_verification(vars(trust), page="page.html", console=Console(file=out, width=400))
+    print_verification(trust, page="page.html", console=Console(file=out, width=400))
     assert f"Verified: {FIGURE}" in out.getvalue()
     assert "page.html" in out.getvalue()

@@ -81,11 +81,11 @@ class RunRecordHook:
         if mlflow.active_run() is None:
             return
         outputs = self._names.own(outputs)
-        if "trust" in outputs:
-            trust = outputs["trust"]
+        if "audit_summary" in outputs:
+            trust = outputs["audit_summary"]["trust"]
             tags = {
                 "trust": f"{trust['status']}: {trust['text']}",
-                "scores": trust["scores_digest"],
+                "scores": outputs["audit_summary"]["scores_digest"],
             }
         elif "verification_summary" in outputs:
             summary = outputs["verification_summary"]

@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from dataclasses import asdict
 from types import TracebackType
 
 from kedro.framework.context import KedroContext
@@ -24,6 +23,7 @@ from sourcetrace.reporting.console import (
     print_verdict,
     print_verification,
 )
+from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.reporting.trust import trust_figure
 
 
@@ -130,15 +130,15 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
     made, audit = names.made_by(pipeline), AuditCatalog(catalog, names)
     if "verification_summary" in made:
         trust = trust_figure(audit.load("verification_summary"))
-        print_verification(asdict(trust), page=_path_of(audit, "cleaning_report"))
+        print_verification(trust, page=_path_of(audit, "cleaning_report"))
         return
     if "audit_summary" not in made:
         return
-    page = "demo_cleaning_report" if "demo_cleaning_report" in made else "cleaning_report"
+    truth = audit.load("ground_truth") if "ground_truth" in made else None
     print_summary(
-        audit.load("audit_summary"),
-        rankings=audit.load("demo_rankings") if "demo_rankings" in made else None,
-        page=_path_of(audit, page),
+        AuditSummary.model_validate(audit.load("audit_summary")),
+        ground_truth=None if truth is None else GroundTruth.model_validate(truth),
+        page=_path_of(audit, "cleaning_report"),
         review_list=_path_of(audit, "review_list_csv"),
     )
 

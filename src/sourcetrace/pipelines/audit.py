@@ -5,41 +5,34 @@ from importlib import import_module
 
 from kedro.pipeline import Pipeline
 
-_STAGES = (
-    "checkpoint_ingest",
-    "gradient_extraction",
-    "ekfac_fitting",
-    "source_scoring",
-    "cleaning_report",
-)
+STAGES = {
+    "checkpoint_ingest": ("checkpoint_ingest",),
+    "gradient_extraction": ("gradient_extraction",),
+    "ekfac_fitting": ("ekfac_fitting",),
+    "source_scoring": ("source_scoring",),
+    "cleaning_report": ("cleaning_report", "page"),
+}
+"""The five stages, in the order in which they run -> the folders of their pipelines."""
 
 
-def create_stage(name: str, **arguments: str) -> Pipeline:
-    """Return the pipeline of a folder beside this file, imported now and not before.
+def create_stage(*folders: str) -> Pipeline:
+    """Return the pipelines of folders beside this file, imported now and not before.
 
     This is the one place that is lazy: stages that compute import torch, and a report from tables
     or `--help` needs none.
-
-    Args:
-        name: Of the folder.
-        arguments: Of its `create_pipeline`.
     """
-    stage: Pipeline = import_module(f"sourcetrace.pipelines.{name}").create_pipeline(**arguments)
-    return stage
+    made = (import_module(f"sourcetrace.pipelines.{name}").create_pipeline() for name in folders)
+    return sum(made, start=Pipeline([]))
 
 
 def create_stages() -> dict[str, Pipeline]:
     """Return the five stages by name, in the order in which they run."""
-    return {name: create_stage(name) for name in _STAGES}
+    return {name: create_stage(*folders) for name, folders in STAGES.items()}
 
 
-def create_judgement(*, page: str = "cleaning_report") -> Pipeline:
-    """Return what ends an audit: the comparison with the audit before, then the gate.
-
-    Args:
-        page: The entry under which the page was written last in the same run.
-    """
-    return create_stage("comparison", page=page) + create_stage("gate", page=page)
+def create_judgement() -> Pipeline:
+    """Return what ends an audit: the comparison with the audit before, the gate, and the page."""
+    return create_stage("comparison", "gate", "governance", "page")
 
 
 def create_audit(
@@ -61,8 +54,7 @@ def create_verification(
     namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
 ) -> Pipeline:
     """Return the retraining that tests an audit's scores, and the gate; see `create_audit`."""
-    page = "verified_cleaning_report"
-    return _under(namespace, create_stage("verification") + create_judgement(page=page), inputs)
+    return _under(namespace, create_stage("verification") + create_judgement(), inputs)
 
 
 def _under(namespace: str | None, pipeline: Pipeline, inputs: Mapping[str, str] | None) -> Pipeline:

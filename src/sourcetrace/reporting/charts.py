@@ -13,27 +13,34 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.formats import format_count, format_noun, format_share
-from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import PER_CENT, WIDE, Figure, draw, opacity_of
-from sourcetrace.reporting.findings import TOP_SHARE, is_suspect
+from sourcetrace.reporting.drawing import PER_CENT, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.palette import Ink
+from sourcetrace.schemas.review import ACTIONS, is_suspect
 
-POINTS = 300
-LABEL_BARS = 15
-CONFUSION_LABELS = 12
+_POINTS = 300
+_LABEL_BARS = 15
+_CONFUSION_LABELS = 12
 _BINS = (44, 32)
 
-_ACTIONS = ["relabel", "check", "keep"]
-_SHAPES = ["diamond", "triangle-up", "circle"]
-_INKS = [palette.RELABEL.light, palette.CHECK.light, palette.KEEP.light]
+_SHAPES = alt.Scale(domain=list(ACTIONS), range=["diamond", "triangle-up", "circle"])
+_INKS = alt.Scale(domain=list(ACTIONS), range=[Ink.RELABEL.light, Ink.CHECK.light, Ink.KEEP.light])
+
+# What a column has already.
+_OPACITY = alt.Opacity("opacity:Q", scale=None, legend=None)
 
 
-def loss_and_harm(review_list: pl.DataFrame) -> Figure | None:
-    """Draw the harm to the queries against the example's own loss."""
+def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | None:
+    """Draw the harm to the queries against the example's own loss.
+
+    Args:
+        review_list: `schemas.ReviewList`.
+        top_share: The share of the highest losses that is marked off.
+    """
     data = review_list.filter(pl.col("loss").is_finite(), pl.col("harm").is_finite())
     if data.is_empty():
         return None
-    losses = data.get_column("loss").to_numpy()
-    harms = data.get_column("harm").to_numpy()
+    losses = data["loss"].to_numpy()
+    harms = data["harm"].to_numpy()
     ceiling = max(float(losses.max()), 1e-12)
     floor = min(max(float(np.quantile(losses, 0.02)), ceiling * 1e-6), ceiling / 10)
     largest = float(np.abs(harms).max()) or 1.0
@@ -41,71 +48,61 @@ def loss_and_harm(review_list: pl.DataFrame) -> Figure | None:
     # Linear up to the constant, logarithmic beyond.
     constant = max(float(np.quantile(sizes, 0.5)) if sizes.size else 1.0, largest * 1e-4)
 
-    x = alt.X(
-        "loss:Q",
-        title="loss of the example at the final checkpoint (log scale)",
-        scale=alt.Scale(type="log", domain=[floor, ceiling * 1.15], nice=False, clamp=True),
-        axis=alt.Axis(values=_decades(floor, ceiling * 1.15, limit=7), format="~g", grid=False),
+    x = across(
+        "loss",
+        "loss of the example at the final checkpoint (log scale)",
+        {"type": "log", "domain": [floor, ceiling * 1.15], "clamp": True},
+        values=_decades(floor, ceiling * 1.15, limit=7),
+        format="~g",
     )
-    y = alt.Y(
-        "harm:Q",
-        title=None,
-        scale=alt.Scale(
-            type="symlog",
-            constant=constant,
-            domain=[min(float(harms.min()) * 1.3, 0), max(float(harms.max()) * 1.3, 0)],
-            nice=False,
-        ),
-        axis=alt.Axis(
-            values=_signed_decades(harms, constant), format="~g", domain=False, ticks=False
-        ),
-    )
-    drawn = data.select(
-        "rank",
+    y = upwards(
         "harm",
-        pl.col("loss").clip(floor),
-        action="suggested_action",
+        {
+            "type": "symlog",
+            "constant": constant,
+            "domain": [min(float(harms.min()) * 1.3, 0), max(float(harms.max()) * 1.3, 0)],
+            "nice": False,
+        },
+        values=_signed_decades(harms, constant),
+        format="~g",
     )
-    kept, marked = drawn.filter(action="keep"), drawn.filter(pl.col("action") != "keep")
+    drawn = ("rank", "harm", pl.col("loss").clip(floor), pl.col("suggested_action").alias("action"))
+    kept, marked = (data.filter(which).select(drawn) for which in (~is_suspect(), is_suspect()))
     layers: list[alt.Chart] = []
-    if kept.height > POINTS:
+    if kept.height > _POINTS:
         bins = _bins(kept, floor=floor, ceiling=ceiling * 1.15, constant=constant)
         layers.append(
             alt.Chart(bins)
-            .mark_rect(color=palette.KEEP.light, stroke=None)
-            .encode(x=x, x2="loss_end", y=y, y2="harm_end", opacity=opacity_of("opacity"))
+            .mark_rect(color=Ink.KEEP.light, stroke=None)
+            .encode(x=x, x2="loss_end", y=y, y2="harm_end", opacity=_OPACITY)
         )
-        points = marked.sort("rank").head(POINTS)
+        points = marked.sort("rank").head(_POINTS)
     else:
-        points = pl.concat([kept, marked.sort("rank").head(POINTS)])
-    threshold = float(np.sort(losses)[-math.ceil(TOP_SHARE * len(losses))])
-    layers.append(
-        alt.Chart(pl.DataFrame({"loss": [max(threshold, floor)]}))
-        .mark_rule(color=palette.MUTED.light, strokeDash=[4, 3])
-        .encode(x=x)
-    )
+        points = pl.concat([kept, marked.sort("rank").head(_POINTS)])
+    threshold = float(np.sort(losses)[-math.ceil(top_share * len(losses))])
+    layers.append(rule_at(x, max(threshold, floor)))
     layers.append(
         alt.Chart(points)
         .mark_point(size=46, strokeWidth=1.4, fillOpacity=0.25)
         .encode(
             x=x,
             y=y,
-            color=alt.Color("action:N", scale=alt.Scale(domain=_ACTIONS, range=_INKS)),
-            fill=alt.Fill("action:N", scale=alt.Scale(domain=_ACTIONS, range=_INKS)),
-            shape=alt.Shape("action:N", scale=alt.Scale(domain=_ACTIONS, range=_SHAPES)),
+            color=alt.Color("action:N", scale=_INKS),
+            fill=alt.Fill("action:N", scale=_INKS),
+            shape=alt.Shape("action:N", scale=_SHAPES),
         )
     )
     left = marked.filter(pl.col("loss") < threshold).height
     caption = (
         "Above zero, the queries would gain from the removal. Right of the dashed line lie the "
-        f"{format_share(TOP_SHARE)} of examples with the highest loss, where a search by loss "
+        f"{format_share(top_share)} of examples with the highest loss, where a search by loss "
         "would look; suspects left of it are what attribution adds."
     )
-    if kept.height > POINTS:
+    if kept.height > _POINTS:
         caption += " Examples to keep are shaded by how many lie in each cell."
-    if marked.height > POINTS:
+    if marked.height > _POINTS:
         caption += (
-            f" Drawn as points: the first {POINTS} of {format_count(marked.height)} suspects."
+            f" Drawn as points: the first {_POINTS} of {format_count(marked.height)} suspects."
         )
     return draw(
         "loss-and-harm",
@@ -116,7 +113,7 @@ def loss_and_harm(review_list: pl.DataFrame) -> Figure | None:
         layers,
         height=350,
         above="harm: predicted gain of the queries on removal",
-        width=WIDE,
+        wide=True,
     )
 
 
@@ -129,9 +126,9 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         .with_columns(share=pl.col("suspects") / pl.col("examples"))
         .sort(["suspects", "examples", "given_label"], descending=[True, True, False])
     )
-    if labels.is_empty() or not labels.get_column("suspects").sum():
+    if labels.is_empty() or not labels["suspects"].sum():
         return None
-    shown = labels.head(LABEL_BARS).sort(
+    shown = labels.head(_LABEL_BARS).sort(
         ["share", "suspects", "given_label"], descending=[True, True, False]
     )
     shown = shown.with_columns(
@@ -145,39 +142,36 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         )
     )
     overall = float(review_list.select(is_suspect().mean()).item())
-    top = float(shown.get_column("share").max())  # type: ignore[arg-type]
+    top = float(shown["share"].max())  # type: ignore[arg-type]
     # Beyond the longest bar is room for the bars' own numbers, in one column.
     right = max(top, overall) * 1.6
-    x = alt.X(
-        "share:Q",
-        title="share of the label's examples that are suspect",
-        scale=alt.Scale(domain=[0, right], nice=False),
-        axis=alt.Axis(labelExpr=PER_CENT, grid=False, values=_round_ticks(max(top, overall))),
+    x = across(
+        "share",
+        "share of the label's examples that are suspect",
+        {"domain": [0, right]},
+        labelExpr=PER_CENT,
+        values=_round_ticks(max(top, overall)),
     )
     y = alt.Y(
         "given_label:N",
         title=None,
-        sort=shown.get_column("given_label").to_list(),
-        axis=alt.Axis(ticks=False, domain=False, labelColor=palette.INK.light),
+        sort=shown["given_label"].to_list(),
+        axis=alt.Axis(labelColor=Ink.INK.light),
     )
     bars = alt.Chart(shown)
     layers = [
-        bars.mark_bar(color=palette.RELABEL.light, opacity=0.8, height={"band": 0.66}).encode(
-            x=x, y=y
-        ),
-        bars.mark_text(align="right", fontSize=12, color=palette.INK.light).encode(
+        bars.mark_bar(color=Ink.RELABEL.light, opacity=0.8, height={"band": 0.66}).encode(x=x, y=y),
+        bars.mark_text(align="right", fontSize=12, color=Ink.INK.light).encode(
             x=alt.datum(right), y=y, text="note:N"
         ),
-        alt.Chart(pl.DataFrame({"share": [overall]}))
-        .mark_rule(color=palette.MUTED.light, strokeDash=[4, 3])
-        .encode(x=x),
+        rule_at(x, overall),
     ]
     caption = (
         f"A label far beyond the dashed line ({format_share(overall)}, all labels together) hints "
         "at one cause, such as an ambiguous definition or one annotator."
     )
-    if labels.height > LABEL_BARS:
-        caption += f" The {LABEL_BARS} labels with most suspects of {format_count(labels.height)}."
+    if labels.height > _LABEL_BARS:
+        caption += f" The {_LABEL_BARS} labels with most suspects of {format_count(labels.height)}."
     first = shown.row(0, named=True)
     return draw(
         "suspects-per-label",
@@ -204,23 +198,17 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
     )
     if pairs.is_empty():
         return None
-    both = pl.concat(
-        [
-            pairs.select("count", label="given"),
-            pairs.select("count", label="predicted"),
-        ]
-    )
     frequent = (
-        both.group_by("label")
+        pairs.unpivot(["given", "predicted"], index="count", value_name="label")
+        .group_by("label")
         .agg(pl.col("count").sum())
-        .sort(["count", "label"], descending=[True, False])
-        .get_column("label")
+        .sort(["count", "label"], descending=[True, False])["label"]
     )
-    labels = _natural_order(frequent.head(CONFUSION_LABELS).to_list())
+    labels = _natural_order(frequent.head(_CONFUSION_LABELS).to_list())
     shown = pairs.filter(pl.col("given").is_in(labels), pl.col("predicted").is_in(labels))
     if shown.is_empty():
         return None
-    largest = float(shown.get_column("count").max())  # type: ignore[arg-type]
+    largest = float(shown["count"].max())  # type: ignore[arg-type]
     shown = shown.with_columns(opacity=0.12 + 0.5 * pl.col("count") / largest)
     x = alt.X(
         "predicted:N",
@@ -232,21 +220,13 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
             labelLimit=90,
             ticks=False,
             domain=False,
-            grid=False,
         ),
     )
-    y = alt.Y(
-        "given:N",
-        title=None,
-        scale=alt.Scale(domain=labels),
-        axis=alt.Axis(ticks=False, domain=False, grid=False),
-    )
+    y = alt.Y("given:N", title=None, scale=alt.Scale(domain=labels), axis=alt.Axis(grid=False))
     base = alt.Chart(shown).encode(x=x, y=y)
     layers = [
-        base.mark_rect(color=palette.RELABEL.light, cornerRadius=3).encode(
-            opacity=opacity_of("opacity")
-        ),
-        base.mark_text(fontSize=12, color=palette.INK.light).encode(text="count:Q"),
+        base.mark_rect(color=Ink.RELABEL.light, cornerRadius=3).encode(opacity=_OPACITY),
+        base.mark_text(fontSize=12, color=Ink.INK.light).encode(text="count:Q"),
     ]
     first = pairs.row(0, named=True)
     caption = (
@@ -273,8 +253,8 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
 
 def _bins(points: pl.DataFrame, *, floor: float, ceiling: float, constant: float) -> pl.DataFrame:
     """Count points in the cells of a grid that is even on the chart's two scales."""
-    x = np.log(points.get_column("loss").to_numpy())
-    harm = points.get_column("harm").to_numpy()
+    x = np.log(points["loss"].to_numpy())
+    harm = points["harm"].to_numpy()
     y = np.sign(harm) * np.log1p(np.abs(harm) / constant)
     x_edges = np.linspace(math.log(floor), math.log(ceiling), _BINS[0] + 1)
     low, high = float(y.min()), float(y.max())
@@ -324,9 +304,5 @@ def _signed_decades(values: np.ndarray, constant: float) -> list[float]:
 
 def _natural_order(labels: Sequence[str]) -> list[str]:
     """Sort numbers as numbers, before words."""
-
-    def key(label: str) -> tuple[bool, float, str]:
-        number = label.isascii() and label.isdigit()
-        return (not number, float(label) if number else 0.0, label)
-
-    return sorted(labels, key=key)
+    numbers = {label: float(label) for label in labels if label.isascii() and label.isdigit()}
+    return sorted(labels, key=lambda label: (label not in numbers, numbers.get(label, 0.0), label))

@@ -9,19 +9,15 @@ import altair as alt
 import polars as pl
 import vl_convert
 
-from sourcetrace.reporting import palette
-from sourcetrace.reporting.findings import is_suspect
+from sourcetrace.formats import safe_text
+from sourcetrace.reporting.palette import Ink
 
-WIDTH = 410
-WIDE = 470
 # Of a mean that is drawn: more than a picture can show.
 DIGITS = 6
+_LONGEST = 120
 
 # The page writes a space before the sign, and so do the axes.
 PER_CENT = "format(100 * datum.value, '~g') + '\u00a0%'"
-
-SUSPECTS, REST = "suspects", "all others"
-GROUPS = [SUSPECTS, REST]
 
 _CONFIG: dict[str, Any] = {
     "background": None,
@@ -29,11 +25,11 @@ _CONFIG: dict[str, Any] = {
     "aria": False,
     "view": {"stroke": None},
     "axis": {
-        "domainColor": palette.RULE.light,
-        "gridColor": palette.RULE.light,
-        "tickColor": palette.RULE.light,
-        "labelColor": palette.MUTED.light,
-        "titleColor": palette.MUTED.light,
+        "domainColor": Ink.RULE.light,
+        "gridColor": Ink.RULE.light,
+        "tickColor": Ink.RULE.light,
+        "labelColor": Ink.MUTED.light,
+        "titleColor": Ink.MUTED.light,
         "labelFontSize": 12,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
@@ -41,10 +37,12 @@ _CONFIG: dict[str, Any] = {
         "labelLimit": 120,
         "labelPadding": 5,
     },
+    "axisX": {"grid": False},
+    "axisY": {"domain": False, "ticks": False},
     "legend": {
         "orient": "top",
         "title": None,
-        "labelColor": palette.INK.light,
+        "labelColor": Ink.INK.light,
         "labelFontSize": 12,
         "symbolStrokeWidth": 2,
         "symbolOpacity": 1,
@@ -53,7 +51,7 @@ _CONFIG: dict[str, Any] = {
     "title": {
         "anchor": "start",
         "frame": "bounds",
-        "color": palette.MUTED.light,
+        "color": Ink.MUTED.light,
         "fontSize": 12,
         "fontWeight": "normal",
         "offset": 6,
@@ -89,7 +87,7 @@ def draw(
     *,
     height: int,
     above: str,
-    width: int = WIDTH,
+    wide: bool = False,
 ) -> Figure:
     """Return a figure of layers that share their scales.
 
@@ -101,17 +99,17 @@ def draw(
         layers: From back to front.
         height: Of the whole drawing, legend and axes included.
         above: What the vertical axis shows, written level above it.
-        width: Of the whole drawing; the page scales it.
+        wide: Whether it leads the others.
     """
     chart = alt.layer(*layers).properties(
-        width=width,
+        # The page scales it.
+        width=470 if wide else 410,
         height=height,
         title=above,
         autosize=alt.AutoSizeParams(type="fit", contains="padding"),
         padding=4,
     )
-    spec = chart.to_dict()
-    spec["config"] = _CONFIG
+    spec = _shown(chart.to_dict()) | {"config": _CONFIG}
     svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     # The renderer counts ids over its lifetime; the same chart must give the same bytes.
     for number, old in enumerate(dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', svg)), 1):
@@ -122,25 +120,31 @@ def draw(
     return Figure(name, title, caption, description, svg)
 
 
-def groups_of(review_list: pl.DataFrame) -> pl.DataFrame:
-    """Return example_id and group, one of `GROUPS`."""
-    return review_list.select(
-        "example_id",
-        group=pl.when(is_suspect()).then(pl.lit(SUSPECTS)).otherwise(pl.lit(REST)),
+def rule_at(x: alt.X, value: float, **looks: Any) -> alt.Chart:
+    """Return a line at a place of a chart's horizontal axis, dashed and pale unless told."""
+    looks = {"color": Ink.MUTED.light, "strokeDash": [4, 3], **looks}
+    name = str(x.shorthand).removesuffix(":Q")
+    chart: alt.Chart = alt.Chart(pl.DataFrame({name: [float(value)]}))
+    return chart.mark_rule(**looks).encode(x=x)  # type: ignore[no-any-return]
+
+
+def across(field: str, title: str, scale: dict[str, Any], **axis: Any) -> alt.X:
+    """Return a horizontal axis of numbers that ends where its scale does."""
+    return alt.X(
+        f"{field}:Q", title=title, scale=alt.Scale(nice=False, **scale), axis=alt.Axis(**axis)
     )
 
 
-def group_colour() -> alt.Color:
-    """Return the colours of `GROUPS`."""
-    inks = [palette.RELABEL.light, palette.KEEP.light]
-    return alt.Color("group:N", scale=alt.Scale(domain=GROUPS, range=inks))
+def upwards(field: str, scale: dict[str, Any], **axis: Any) -> alt.Y:
+    """Return a vertical axis of numbers; what it shows is written above the drawing."""
+    return alt.Y(f"{field}:Q", title=None, scale=alt.Scale(**scale), axis=alt.Axis(**axis))
 
 
-def group_shape() -> alt.Shape:
-    """Return the symbols of `GROUPS`, which do not leave the difference to colour."""
-    return alt.Shape("group:N", scale=alt.Scale(domain=GROUPS, range=["diamond", "circle"]))
-
-
-def opacity_of(column: str) -> alt.Opacity:
-    """Return the opacity a column has already."""
-    return alt.Opacity(f"{column}:Q", scale=None, legend=None)
+def _shown(part: Any) -> Any:
+    """Return a specification in which every text is safe: a renderer ends at a NUL."""
+    if isinstance(part, dict):
+        return {_shown(key): _shown(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_shown(value) for value in part]
+    # Room for a label; a renderer measures a long one for seconds.
+    return safe_text(part, _LONGEST) if isinstance(part, str) else part

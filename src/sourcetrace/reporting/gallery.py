@@ -1,10 +1,11 @@
 """The gallery: a card for each of the top suspects, with its picture or its columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
+from markupsafe import Markup
 
 from sourcetrace.formats import (
     MISSING,
@@ -16,35 +17,12 @@ from sourcetrace.formats import (
 )
 from sourcetrace.reporting.pictures import picture_uri
 
-GALLERY_CARDS = 48
-# The rest waits behind one click, so that the charts stay within reach.
-GALLERY_OPEN = 12
-DETAIL_COLUMNS = 8
-
-
-@dataclass(frozen=True)
-class Card:
-    """A suspect in the gallery, as shown."""
-
-    rank: str
-    example_id: str
-    action: str
-    reason: str
-    given: str | None
-    predicted: str | None
-    facts: list[tuple[str, str]]
-    details: list[tuple[str, str]]
-    more_details: int
-    picture: str | None
-    alternative: str
+_DETAIL_COLUMNS = 8
 
 
 def gallery_card(
-    row: Mapping[str, object],
-    *,
-    pictures: Mapping[str, np.ndarray],
-    details: pl.DataFrame | None,
-) -> Card:
+    row: Mapping[str, Any], *, pictures: Mapping[str, np.ndarray], details: pl.DataFrame | None
+) -> dict[str, Any]:
     """Return the card of a row of the review list.
 
     Args:
@@ -52,45 +30,40 @@ def gallery_card(
         pictures: Example id -> [H, W] or [H, W, 3] in 0..1; ids may be missing.
         details: Columns to show, with `example_id`; ids may be missing.
     """
-    example_id = str(row["example_id"])
-    given, predicted = row["given_label"], row["predicted_label"]
-    values = pictures.get(example_id)
+    example_id, given, predicted = row["example_id"], row["given_label"], row["predicted_label"]
     shown, more = _details(example_id, details)
     facts = [
-        ("Harm", format_with_error(_float(row["harm"]), _float(row["harm_error"]))),
-        (
-            "Loss influence",
-            format_number(_float(row["total_query_loss_influence"]), signed=True),
-        ),
-        ("Loss", format_number(_float(row["loss"]))),
+        ("Harm", format_with_error(row["harm"], row["harm_error"])),
+        ("Loss influence", format_number(row["total_query_loss_influence"], signed=True)),
+        ("Loss", format_number(row["loss"])),
     ]
     if row["given_label_probability"] is not None:
-        facts.append(("P(given)", format_share(_float(row["given_label_probability"]))))
-    alternative = f"Training example {example_id}"
+        facts.append(("P(given)", format_share(row["given_label_probability"])))
+    alternative = f"Training example {shorten(example_id)}"
     if given is not None:
-        alternative += f", given label {given}"
+        alternative += f", given label {shorten(given)}"
     if predicted is not None:
-        alternative += f", predicted label {predicted}"
-    return Card(
-        rank=format_count(int(str(row["rank"]))),
-        example_id=example_id,
-        action=str(row["suggested_action"]),
-        reason=str(row["reason"]),
-        given=None if given is None else str(given),
-        predicted=None if predicted is None else str(predicted),
-        facts=facts,
-        details=shown,
-        more_details=more,
-        picture=None if values is None else picture_uri(np.asarray(values)),
-        alternative=alternative,
-    )
+        alternative += f", predicted label {shorten(predicted)}"
+    picture = pictures.get(example_id)
+    return {
+        "rank": format_count(row["rank"]),
+        "example_id": example_id,
+        "action": row["suggested_action"],
+        "reason": row["reason"],
+        "given": given,
+        "predicted": predicted,
+        "facts": facts,
+        "details": shown,
+        "more_details": more,
+        # Base64 alone, and longer than any text that is shown.
+        "picture": None if picture is None else Markup(picture_uri(np.asarray(picture))),  # noqa: S704
+        "alternative": alternative,
+    }
 
 
 def _details(example_id: str, details: pl.DataFrame | None) -> tuple[list[tuple[str, str]], int]:
     """Return the columns that a card can show, and how many it cannot."""
-    if details is None:
-        return [], 0
-    row = details.filter(pl.col("example_id") == example_id).head(1)
+    row = pl.DataFrame() if details is None else details.filter(example_id=example_id)
     if row.is_empty():
         return [], 0
     # Vectors and structures are for machines; the label is on the card already.
@@ -100,15 +73,11 @@ def _details(example_id: str, details: pl.DataFrame | None) -> tuple[list[tuple[
         if not dtype.is_nested() and dtype != pl.Binary and name not in ("example_id", "label")
     ]
     values = row.row(0, named=True)
-    shown = [(name, _detail(values[name])) for name in names[:DETAIL_COLUMNS]]
-    return shown, max(0, len(names) - DETAIL_COLUMNS)
+    shown = [(shorten(name), _detail(values[name])) for name in names[:_DETAIL_COLUMNS]]
+    return shown, max(0, len(names) - _DETAIL_COLUMNS)
 
 
 def _detail(value: object) -> str:
     if value is None:
         return MISSING
     return format_number(value) if isinstance(value, float) else shorten(str(value))
-
-
-def _float(value: object) -> float | None:
-    return None if value is None else float(str(value))

@@ -2,7 +2,7 @@
 
 import re
 
-from sourcetrace.formats import format_count, format_noun, format_share
+from sourcetrace.formats import format_count, format_noun, format_share, safe_text
 
 # Whatever starts markup in CommonMark and in GitHub's tables and strikethrough.
 _MARKUP = re.compile(r"[\\`*\[\]>|#~]")
@@ -26,14 +26,14 @@ OUTCOME_MEANING = {
 
 def escape_markdown(text: str) -> str:
     """Return a line that shows this text and is nothing but text."""
-    escaped = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    escaped = _MARKUP.sub(r"\\\g<0>", " ".join(safe_text(text).split()))
     started = _START.sub(r"\1\\\2", _UNDERSCORE.sub(r"\_", escaped))
     return started.translate(_ENTITIES)
 
 
 def code_span(text: str) -> str:
     """Return text as code; it stays in its table cell and in its span."""
-    return f"`{' '.join(text.split()).replace('`', 'ˋ').replace('|', '¦')}`"
+    return f"`{' '.join(safe_text(text).split()).replace('`', 'ˋ').replace('|', '¦')}`"
 
 
 def suspects_sentence(*, relabel: int, check: int, training_examples: int) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 # A scan of 8×8 pixels is enlarged to at least this, a photograph reduced to at most that.
-SMALLEST_SIDE = 96
-LARGEST_SIDE = 224
+_SMALLEST_SIDE = 96
+_LARGEST_SIDE = 224
 _GREY, _COLOUR = 2, 3
 
 
@@ -34,13 +34,13 @@ def picture_uri(values: np.ndarray) -> str:
     levels = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0).clip(0, 1)
     image = Image.fromarray((levels * 255).round().astype(np.uint8))
     longest = max(image.size)
-    if longest < SMALLEST_SIDE:
-        factor = math.ceil(SMALLEST_SIDE / longest)
+    if longest < _SMALLEST_SIDE:
+        factor = math.ceil(_SMALLEST_SIDE / longest)
         image = image.resize(
             (image.width * factor, image.height * factor), Image.Resampling.NEAREST
         )
-    elif longest > LARGEST_SIDE:
-        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
+    elif longest > _LARGEST_SIDE:
+        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

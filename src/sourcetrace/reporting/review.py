@@ -8,7 +8,10 @@ self-influence and plain loss stand beside harm; they do not decide.
 
 import polars as pl
 
+from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
+
+_LABEL = 80
 
 
 def build_review_list(
@@ -105,8 +108,8 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
     )
     wrong = pl.format(
         "The model says {}, and gives the label {} a probability of {}.",
-        "predicted_label",
-        "given_label",
+        _short(pl.col("predicted_label")),
+        _short(pl.col("given_label")),
         pl.when(pl.col("given_label_probability") < 0.001)  # noqa: PLR2004
         .then(pl.lit("< 0.1 %"))
         .otherwise(pl.format("{} %", (pl.col("given_label_probability") * 100).round(1))),
@@ -135,6 +138,25 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         .otherwise(pl.lit("The queries would not gain from its removal."))
     )
     return table.with_columns(suggested_action=action, reason=reason)
+
+
+def spreadsheet_text(text: pl.Expr) -> pl.Expr:
+    """Return text that a spreadsheet shows: a quote before what it would run as a formula.
+
+    Programs differ in what they skip before the sign: spaces, control characters, and the sign's
+    full width counts as the sign.
+    """
+    quoted = text.str.replace(r"^([\t\r]|[\s\p{C}\p{Z}]*[=+\-@＝＋－＠])", "'${1}")
+    return quoted.str.replace_all(UNSEEN, "\ufffd")
+
+
+def _short(label: pl.Expr) -> pl.Expr:
+    """Return the beginning of a long label."""
+    return (
+        pl.when(label.str.len_chars() > _LABEL)
+        .then(pl.concat_str(label.str.slice(0, _LABEL - 1), pl.lit("…")))
+        .otherwise(label)
+    )
 
 
 def _number(values: pl.Expr, *, digits: int) -> pl.Expr:

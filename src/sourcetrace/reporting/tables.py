@@ -1,7 +1,8 @@
 """The page's tables: rows of ready text, and a note wherever rows are left out."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -12,24 +13,22 @@ from sourcetrace.formats import (
     format_noun,
     format_number,
     format_share,
+    format_span,
     format_with_error,
+    shorten,
 )
-from sourcetrace.reporting.findings import run_count
+from sourcetrace.reporting.records import GroundTruth
 
-REVIEW_ROWS = 200
-CHECKPOINT_ROWS = 60
-PARAMETER_ROWS = 100
 FULL_LIST = "data/08_reporting/review_list.csv"
 
-Kind = Literal["text", "word", "number", "code", "path", "action", "sentence"]
+_REVIEW_ROWS = 200
+_CHECKPOINT_ROWS = 60
+_PARAMETER_ROWS = 100
+_CELL = 200
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column's heading and how its cells look."""
-
-    title: str
-    kind: Kind = "text"
+_Kind = Literal["text", "word", "number", "code", "path", "action", "sentence"]
+Columns = Mapping[str, tuple[_Kind, Callable[[Any], str]]]
+"""Heading -> how the column's cells look, and a row's cell as text."""
 
 
 @dataclass(frozen=True)
@@ -38,67 +37,86 @@ class Table:
 
     Attributes:
         label: What a screen reader announces, and the caption.
-        columns: [C].
+        columns: Headings and how their cells look, [C].
         rows: [R][C], text as shown, not yet escaped.
         note: What is left out and where it is, or nothing.
     """
 
     label: str
-    columns: tuple[Column, ...]
+    columns: tuple[tuple[str, _Kind], ...]
     rows: list[list[str]]
     note: str = ""
 
 
+def make_table(label: str, columns: Columns, rows: Iterable[Any], note: str = "") -> Table:
+    """Return a table of rows, whatever the columns' functions take."""
+    cells = [
+        [
+            cell(row) if kind == "sentence" else shorten(cell(row), _CELL)
+            for kind, cell in columns.values()
+        ]
+        for row in rows
+    ]
+    kinds = tuple((title, kind) for title, (kind, _) in columns.items())
+    return Table(label, kinds, cells, note)
+
+
+def _text(value: object) -> str:
+    """Return the text, or a dash where there is none."""
+    return MISSING if value is None else str(value)
+
+
 def review_table(review_list: pl.DataFrame) -> Table:
     """Return the first rows of the review list."""
-    rows = [
-        [
-            format_count(row["rank"]),
-            row["example_id"],
-            row["suggested_action"],
-            f"{_text(row['given_label'])} → {_text(row['predicted_label'])}",
-            format_share(row["given_label_probability"]),
-            format_with_error(row["harm"], row["harm_error"]),
-            format_count(row["queries_harmed"]),
-            format_number(row["total_query_loss_influence"], signed=True),
-            format_number(row["loss"]),
-            f"{format_number(row['self_influence'])} · {format_count(row['self_influence_rank'])}",
-            row["reason"],
-        ]
-        for row in review_list.head(REVIEW_ROWS).iter_rows(named=True)
-    ]
     note = f"The whole list is {FULL_LIST}, one row a training example."
-    if review_list.height > REVIEW_ROWS:
+    if review_list.height > _REVIEW_ROWS:
         note = (
-            f"The first {format_count(REVIEW_ROWS)} of {format_count(review_list.height)} rows; "
+            f"The first {format_count(_REVIEW_ROWS)} of {format_count(review_list.height)} rows; "
             f"the whole list is {FULL_LIST}."
         )
-    columns = (
-        Column("Rank", "number"),
-        Column("Example", "code"),
-        Column("Suggested", "action"),
-        Column("Given → predicted"),
-        Column("P(given)", "number"),
-        Column("Harm ± error", "number"),
-        Column("Queries harmed", "number"),
-        Column("Loss influence", "number"),
-        Column("Loss", "number"),
-        Column("Self-influence · rank", "number"),
-        Column("Reason", "sentence"),
+    return make_table(
+        "Training examples, most harmful first",
+        {
+            "Rank": ("number", lambda r: format_count(r["rank"])),
+            "Example": ("code", lambda r: r["example_id"]),
+            "Suggested": ("action", lambda r: r["suggested_action"]),
+            "Given → predicted": ("text", given_and_predicted),
+            "P(given)": ("number", lambda r: format_share(r["given_label_probability"])),
+            "Harm ± error": ("number", lambda r: format_with_error(r["harm"], r["harm_error"])),
+            "Queries harmed": ("number", lambda r: format_count(r["queries_harmed"])),
+            "Loss influence": (
+                "number",
+                lambda r: format_number(r["total_query_loss_influence"], signed=True),
+            ),
+            "Loss": ("number", lambda r: format_number(r["loss"])),
+            "Self-influence · rank": (
+                "number",
+                lambda r: (
+                    f"{format_number(r['self_influence'])} · "
+                    f"{format_count(r['self_influence_rank'])}"
+                ),
+            ),
+            "Reason": ("sentence", lambda r: r["reason"]),
+        },
+        review_list.head(_REVIEW_ROWS).iter_rows(named=True),
+        note,
     )
-    return Table("Training examples, most harmful first", columns, rows, note)
+
+
+def given_and_predicted(row: Mapping[str, Any]) -> str:
+    """Return an example's labels; each is short enough to leave room for the other."""
+    names = (shorten(_text(row[f"{name}_label"])) for name in ("given", "predicted"))
+    return " → ".join(names)
 
 
 def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
     """Return the checkpoints in the order of training, run after run."""
     manifest = checkpoint_manifest.sort("segment", "step")
-    shown = manifest
     notes = []
-    if manifest.height > CHECKPOINT_ROWS:
+    if manifest.height > _CHECKPOINT_ROWS:
         # The end of training matters most: queries are measured there.
-        shown = manifest.tail(CHECKPOINT_ROWS)
         notes.append(
-            f"The last {format_count(CHECKPOINT_ROWS)} of "
+            f"The last {format_count(_CHECKPOINT_ROWS)} of "
             f"{format_noun(manifest.height, 'checkpoint')}; the checkpoint manifest has all."
         )
     if manifest["parameter_groups"].list.len().max() > 1:  # type: ignore[operator]
@@ -106,50 +124,32 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
             "Learning rate, momentum, weight decay and step mass are those of the first parameter "
             "group; the checkpoint manifest has every group's."
         )
-    rows = [
-        [
-            row["checkpoint_id"],
-            format_count(row["step"]),
-            row["stage"],
-            format_count(row["segment"]),
-            row["optimizer"],
-            format_count(len(row["parameter_groups"])),
-            format_number(row["learning_rate"]),
-            row["learning_rate_source"],
-            format_number(row["momentum"]),
-            format_number(row["weight_decay"]),
-            format_number(row["step_mass"]),
-            format_share(row["attributed_share"]),
-            format_bytes(row["bytes"]),
-            row["sha256"][:12],
-            row["file"],
-        ]
-        for row in shown.iter_rows(named=True)
-    ]
-    columns = (
-        Column("Checkpoint", "code"),
-        Column("Step", "number"),
-        Column("Stage"),
-        Column("Segment", "number"),
-        Column("Optimiser", "word"),
-        Column("Parameter groups", "number"),
-        Column("Learning rate", "number"),
-        Column("Rates are", "word"),
-        Column("Momentum", "number"),
-        Column("Weight decay", "number"),
-        Column("Step mass", "number"),
-        Column("Attributed", "number"),
-        Column("Size", "number"),
-        Column("SHA-256 begins", "code"),
-        Column("File", "path"),
+    return make_table(
+        "Checkpoints, in the order of training",
+        {
+            "Checkpoint": ("code", lambda r: r["checkpoint_id"]),
+            "Step": ("number", lambda r: format_count(r["step"])),
+            "Stage": ("text", lambda r: r["stage"]),
+            "Segment": ("number", lambda r: format_count(r["segment"])),
+            "Optimiser": ("word", lambda r: r["optimizer"]),
+            "Parameter groups": ("number", lambda r: format_count(len(r["parameter_groups"]))),
+            "Learning rate": ("number", lambda r: format_number(r["learning_rate"])),
+            "Rates are": ("word", lambda r: r["learning_rate_source"]),
+            "Momentum": ("number", lambda r: format_number(r["momentum"])),
+            "Weight decay": ("number", lambda r: format_number(r["weight_decay"])),
+            "Step mass": ("number", lambda r: format_number(r["step_mass"])),
+            "Attributed": ("number", lambda r: format_share(r["attributed_share"])),
+            "Size": ("number", lambda r: format_bytes(r["bytes"])),
+            "SHA-256 begins": ("code", lambda r: r["sha256"][:12]),
+            "File": ("path", lambda r: r["file"]),
+        },
+        manifest.tail(_CHECKPOINT_ROWS).iter_rows(named=True),
+        " ".join(notes),
     )
-    return Table("Checkpoints, in the order of training", columns, rows, " ".join(notes))
 
 
 def segment_table(
-    checkpoint_manifest: pl.DataFrame,
-    contributions: pl.DataFrame,
-    suspects: pl.Series,
+    checkpoint_manifest: pl.DataFrame, contributions: pl.DataFrame, suspects: pl.Series
 ) -> Table:
     """Return what each segment consists of and how much of the scores arose in it.
 
@@ -170,100 +170,76 @@ def segment_table(
         )
     )
     suspect = pl.col("example_id").is_in(suspects.implode())
-    harm = pl.col("harm")
     sums = (
         contributions.group_by("segment")
         .agg(
             absolute=pl.col("mean_absolute_score").sum(),
-            suspects=harm.filter(suspect).mean(),
-            others=harm.filter(~suspect).mean(),
+            suspects=pl.col("harm").filter(suspect).mean(),
+            others=pl.col("harm").filter(~suspect).mean(),
         )
         .with_columns(share=pl.col("absolute") / pl.col("absolute").sum())
         # Threads add in any order; rounding once more hides it from the last digit shown.
         .with_columns(pl.col("suspects", "others", "share").round_sig_figs(6))
     )
-    several_runs = run_count(checkpoint_manifest) > 1
-    rows = [
-        [
-            format_count(row["segment"]),
-            f"{row['run']} · {row['stage']}" if several_runs else row["stage"],
-            format_count(row["checkpoints"]),
-            _span(row["first"], row["last"]),
-            format_number(row["step_mass"]),
-            format_share(row["share"]),
-            format_number(row["suspects"], signed=True),
-            format_number(row["others"], signed=True),
-        ]
-        for row in segments.join(sums, on="segment", how="left", maintain_order="left").iter_rows(
-            named=True
-        )
-    ]
-    columns = (
-        Column("Segment", "number"),
-        Column("Run · stage" if several_runs else "Stage"),
-        Column("Checkpoints", "number"),
-        Column("Steps", "number"),
-        Column("Step mass τ", "number"),
-        Column("Share of absolute scores", "number"),
-        Column("Mean harm, suspects", "number"),
-        Column("Mean harm, others", "number"),
+    rows = segments.join(sums, on="segment", how="left", maintain_order="left")
+    several_runs = checkpoint_manifest["run"].n_unique() > 1
+    return make_table(
+        "Segments of training",
+        {
+            "Segment": ("number", lambda r: format_count(r["segment"])),
+            "Run · stage" if several_runs else "Stage": (
+                "text",
+                lambda r: f"{r['run']} · {r['stage']}" if several_runs else r["stage"],
+            ),
+            "Checkpoints": ("number", lambda r: format_count(r["checkpoints"])),
+            "Steps": ("number", lambda r: format_span(r["first"], r["last"])),
+            "Step mass τ": ("number", lambda r: format_number(r["step_mass"])),
+            "Share of absolute scores": ("number", lambda r: format_share(r["share"])),
+            "Mean harm, suspects": ("number", lambda r: format_number(r["suspects"], signed=True)),
+            "Mean harm, others": ("number", lambda r: format_number(r["others"], signed=True)),
+        },
+        rows.iter_rows(named=True),
+        f"{MISSING}: the method takes nothing from this segment."
+        if rows["share"].is_null().any() or rows["share"].is_nan().any()
+        else "",
     )
-    missing = any(row[5] == MISSING for row in rows)
-    note = f"{MISSING}: the method takes nothing from this segment." if missing else ""
-    return Table("Segments of training", columns, rows, note)
 
 
 def parameter_table(unattributed_parameters: pl.DataFrame) -> Table:
     """Return the parameters without attribution, the largest first."""
     ordered = unattributed_parameters.sort(["size", "parameter"], descending=[True, False])
-    rows = [
-        [parameter, format_count(size), reason]
-        for parameter, size, reason in ordered.head(PARAMETER_ROWS)
-        .select("parameter", "size", "reason")
-        .iter_rows()
-    ]
     note = ""
-    if ordered.height > PARAMETER_ROWS:
-        rest = ordered.tail(-PARAMETER_ROWS)
+    if ordered.height > _PARAMETER_ROWS:
+        rest = ordered.tail(-_PARAMETER_ROWS)
         note = (
-            f"The {format_count(PARAMETER_ROWS)} largest; {format_count(rest.height)} more have "
+            f"The {format_count(_PARAMETER_ROWS)} largest; {format_count(rest.height)} more have "
             f"{format_noun(int(rest['size'].sum()), 'value')} together."
         )
-    columns = (Column("Parameter", "code"), Column("Values", "number"), Column("Why", "sentence"))
-    return Table("Parameters without attribution", columns, rows, note)
-
-
-def ranking_table(rankings: pl.DataFrame, *, planted: int, top_count: int) -> Table:
-    """Return how many planted errors each ranking finds.
-
-    Args:
-        rankings: Columns ranking, found_in_top, recall_in_top, average_precision.
-        planted: Planted errors in all.
-        top_count: Examples inspected.
-    """
-    rows = [
-        [
-            row["ranking"],
-            f"{format_count(row['found_in_top'])} of {format_count(planted)}",
-            format_share(row["recall_in_top"]),
-            format_number(row["average_precision"]),
-        ]
-        for row in rankings.iter_rows(named=True)
-    ]
-    columns = (
-        Column("Ranking"),
-        Column(f"Found in the first {format_count(top_count)}", "number"),
-        Column("Recall", "number"),
-        Column("Average precision", "number"),
+    return make_table(
+        "Parameters without attribution",
+        {
+            "Parameter": ("code", lambda r: r["parameter"]),
+            "Values": ("number", lambda r: format_count(r["size"])),
+            "Why": ("sentence", lambda r: r["reason"]),
+        },
+        ordered.head(_PARAMETER_ROWS).iter_rows(named=True),
+        note,
     )
-    return Table("Planted label errors found, by ranking", columns, rows)
 
 
-def _text(value: object) -> str:
-    return MISSING if value is None else str(value)
-
-
-def _span(first: int, last: int) -> str:
-    if first == last:
-        return format_count(first)
-    return f"{format_count(first)}–{format_count(last)}"
+def ranking_table(truth: GroundTruth) -> Table:
+    """Return how many planted errors each ranking finds."""
+    planted = truth.planted
+    return make_table(
+        "Planted label errors found, by ranking",
+        {
+            "Ranking": ("text", lambda r: r.name),
+            f"Found in the first {format_count(planted)}": (
+                "number",
+                lambda r: f"{format_count(r.found)} of {format_count(planted)}",
+            ),
+            "Recall": ("number", lambda r: format_share(r.found / max(1, planted))),
+            "Average precision": ("number", lambda r: format_number(r.average_precision)),
+        },
+        truth.rankings,
+    )

@@ -7,101 +7,76 @@ their number.
 import altair as alt
 import polars as pl
 
-from sourcetrace.formats import format_noun, format_number
-from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import (
-    DIGITS,
-    GROUPS,
-    Figure,
-    draw,
-    group_colour,
-    group_shape,
-    groups_of,
+from sourcetrace.formats import format_noun, format_number, format_span
+from sourcetrace.reporting.drawing import DIGITS, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.palette import Ink
+from sourcetrace.schemas.review import is_suspect
+
+_GROUPS = ["suspects", "all others"]
+_COLOUR = alt.Color(
+    "group:N", scale=alt.Scale(domain=_GROUPS, range=[Ink.RELABEL.light, Ink.KEEP.light])
 )
+# The difference is not left to colour.
+_SHAPE = alt.Shape("group:N", scale=alt.Scale(domain=_GROUPS, range=["diamond", "circle"]))
 
 
 def segment_contributions(
-    contributions: pl.DataFrame,
-    review_list: pl.DataFrame,
-    checkpoint_manifest: pl.DataFrame,
+    contributions: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
 ) -> Figure | None:
     """Draw in which part of training the suspects' harm to the queries arose."""
     if contributions.is_empty():
         return None
     data = (
-        contributions.join(groups_of(review_list), on="example_id")
+        contributions.join(_groups_of(review_list), on="example_id")
         .group_by("segment", "group")
         # Threads add in any order; the digits beyond these would differ from run to run.
         .agg(mean=pl.col("harm").mean().round_sig_figs(DIGITS))
         .sort("segment", "group")
     )
-    steps = {
-        segment: (run, stage, first, last)
-        for segment, run, stage, first, last in checkpoint_manifest.group_by("segment")
-        .agg(
-            pl.col("run", "stage").first(),
-            first=pl.col("step").min(),
-            last=pl.col("step").max(),
+    several = [name for name in ("run", "stage") if checkpoint_manifest[name].n_unique() > 1]
+    spans = checkpoint_manifest.group_by("segment").agg(
+        pl.col("run", "stage").first(), first=pl.col("step").min(), last=pl.col("step").max()
+    )
+    names = {
+        row["segment"]: " · ".join(
+            [
+                str(row["segment"]),
+                *(row[name] for name in several),
+                format_span(row["first"], row["last"]),
+            ]
         )
-        .iter_rows()
+        for row in spans.iter_rows(named=True)
     }
-
-    shown = {
-        "run": checkpoint_manifest.get_column("run").n_unique() > 1,
-        "stage": checkpoint_manifest.get_column("stage").n_unique() > 1,
-    }
-    heading = ["segment", *(name for name, several in shown.items() if several), "steps"]
-
-    def name(segment: int) -> str:
-        if segment not in steps:
-            return f"segment {segment}"
-        run, stage, first, last = steps[segment]
-        span = f"{first:,}" if first == last else f"{first:,}–{last:,}"
-        between = [run] * shown["run"] + [stage] * shown["stage"]
-        return " · ".join([str(segment), *between, span])
-
-    data = data.with_columns(
-        name=pl.col("segment").map_elements(name, return_dtype=pl.String)
-    ).filter(pl.col("mean").is_finite())
+    data = data.filter(pl.col("mean").is_finite()).with_columns(
+        name=pl.col("segment").replace_strict(
+            names, default=pl.format("segment {}", "segment"), return_dtype=pl.String
+        )
+    )
     if data.is_empty():
         return None
-    order = list(dict.fromkeys(data.get_column("name").to_list()))
+    order = list(dict.fromkeys(data["name"]))
     y = alt.Y(
-        "name:N",
-        title=None,
-        sort=order,
-        axis=alt.Axis(ticks=False, domain=False, labelColor=palette.INK.light, labelLimit=160),
+        "name:N", title=None, sort=order, axis=alt.Axis(labelColor=Ink.INK.light, labelLimit=160)
     )
-    extent = data.get_column("mean").abs().max() or 1.0
-    x = alt.X(
-        "mean:Q",
-        title="mean harm of an example",
-        scale=alt.Scale(
-            domain=[
-                min(float(data["mean"].min()), 0) - 0.06 * float(extent),  # type: ignore[arg-type]
-                max(float(data["mean"].max()), 0) + 0.06 * float(extent),  # type: ignore[arg-type]
-            ],
-            nice=False,
-        ),
-        axis=alt.Axis(
-            format="~g" if 0.01 <= float(extent) < 1e6 else "~e",  # type: ignore[arg-type] # noqa: PLR2004
-            tickCount=4,
-            domain=False,
-        ),
+    lowest, highest = map(float, (data["mean"].min(), data["mean"].max()))  # type: ignore[arg-type]
+    extent = max(abs(lowest), abs(highest)) or 1.0
+    x = across(
+        "mean",
+        "mean harm of an example",
+        {"domain": [min(lowest, 0) - 0.06 * extent, max(highest, 0) + 0.06 * extent]},
+        format="~g" if 0.01 <= extent < 1e6 else "~e",  # noqa: PLR2004
+        tickCount=4,
+        domain=False,
+        grid=True,
     )
     layers = [
-        alt.Chart(pl.DataFrame({"mean": [0.0]})).mark_rule(color=palette.MUTED.light).encode(x=x),
+        rule_at(x, 0.0, strokeDash=[1, 0]),
         alt.Chart(data)
-        .mark_rule(color=palette.MUTED.light, strokeWidth=2, opacity=0.5)
+        .mark_rule(color=Ink.MUTED.light, strokeWidth=2, opacity=0.5)
         .encode(x=alt.X("min(mean):Q"), x2="max(mean):Q", y=y),
         alt.Chart(data)
         .mark_point(size=80, filled=True, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            color=group_colour(),
-            shape=group_shape(),
-        ),
+        .encode(x=x, y=y, color=_COLOUR, shape=_SHAPE),
     ]
     return draw(
         "segment-contributions",
@@ -112,7 +87,7 @@ def segment_contributions(
         f"same numbers stand in the table of segments.",
         layers,
         height=96 + 30 * len(order),
-        above=" · ".join(heading),
+        above=" · ".join(["segment", *several, "steps"]),
     )
 
 
@@ -124,7 +99,7 @@ def loss_over_training(
     Checkpoints of several training runs at the same step are drawn as one.
     """
     steps = dict(checkpoint_manifest.select("checkpoint_id", "step").iter_rows())
-    points = example_signals.get_column("checkpoint_id").unique(maintain_order=True).to_list()
+    points = example_signals["checkpoint_id"].unique(maintain_order=True).to_list()
     # A point at the mean of several checkpoints' weights is named 'a+b' and lies between them.
     places = {point: _mean_step(point, steps) for point in points}
     known = all(place is not None for place in places.values())
@@ -135,7 +110,7 @@ def loss_over_training(
         example_signals.lazy()
         .select("example_id", "checkpoint_id", "loss")
         .filter(pl.col("loss").is_finite())
-        .join(groups_of(review_list).lazy(), on="example_id")
+        .join(_groups_of(review_list).lazy(), on="example_id")
         .with_columns(
             position=pl.col("checkpoint_id").replace_strict(positions, return_dtype=pl.Float64)
         )
@@ -153,31 +128,31 @@ def loss_over_training(
         return None
     places_drawn = len(set(positions.values()))
     several = places_drawn > 1
-    x = alt.X(
-        "position:Q",
-        title="optimiser step" if known else "evaluation point, in the table's order",
-        scale=alt.Scale(zero=False, nice=False, padding=10),
-        axis=alt.Axis(grid=False, tickCount=6, format="~s" if known else "d"),
+    x = across(
+        "position",
+        "optimiser step" if known else "evaluation point, in the table's order",
+        {"zero": False, "padding": 10},
+        tickCount=6,
+        format="~s" if known else "d",
     )
-    y_axis = alt.Axis(tickCount=5, domain=False, ticks=False, format="~g")
-    base = alt.Chart(data).encode(x=x, color=group_colour())
+    base = alt.Chart(data).encode(x=x, color=_COLOUR)
     spread = (
         base.mark_area(opacity=0.18, line=False)
         if several
         else base.mark_rule(opacity=0.5, strokeWidth=6)
-    ).encode(y=alt.Y("lower:Q", title=None, axis=y_axis), y2="upper:Q")
+    ).encode(y=upwards("lower", {}, tickCount=5, format="~g"), y2="upper:Q")
     # Dashes as an encoding would draw the legend's symbols dashed.
     lines = [
         alt.Chart(data.filter(group=group))
         .mark_line(strokeWidth=2, strokeDash=dash)
-        .encode(x=x, y="median:Q", color=group_colour())
-        for group, dash in zip(GROUPS, ([1, 0], [5, 3]), strict=True)
+        .encode(x=x, y="median:Q", color=_COLOUR)
+        for group, dash in zip(_GROUPS, ([1, 0], [5, 3]), strict=True)
         if several
     ]
     medians_drawn = base.mark_point(size=44, filled=True, opacity=1).encode(
-        y="median:Q", shape=group_shape()
+        y="median:Q", shape=_SHAPE
     )
-    last = data.filter(pl.col("position") == data.get_column("position").max())
+    last = data.filter(pl.col("position") == data["position"].max())
     medians = ", ".join(
         f"{group} {format_number(median)}"
         for group, median in last.select("group", "median").iter_rows()
@@ -194,6 +169,14 @@ def loss_over_training(
         [spread, *lines, medians_drawn],
         height=270,
         above="loss: median, 25 % to 75 % shaded",
+    )
+
+
+def _groups_of(review_list: pl.DataFrame) -> pl.DataFrame:
+    """Return example_id and group, one of `_GROUPS`."""
+    suspects, rest = map(pl.lit, _GROUPS)
+    return review_list.select(
+        "example_id", group=pl.when(is_suspect()).then(suspects).otherwise(rest)
     )
 
 

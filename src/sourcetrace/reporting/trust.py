@@ -1,16 +1,17 @@
 """How far the scores can be trusted: the trust figure and what else retraining said, in words."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import polars as pl
 
 from sourcetrace.formats import MISSING, format_count, format_number, format_share
-from sourcetrace.reporting.tables import Column, Table
+from sourcetrace.reporting.records import Trust
+from sourcetrace.reporting.tables import Table, make_table
 
-COMMAND = "kedro run --pipelines verification"
+_COMMAND = "kedro run --pipelines verification"
 
-NAMES = {
+_NAMES = {
     "lds": "Rank correlation (LDS)",
     "ceiling": "Noise ceiling",
     "lds_of_ceiling": "Share of the ceiling",
@@ -47,21 +48,6 @@ class Verification:
     removals: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class Trust:
-    """The one line on how far to trust the scores.
-
-    Attributes:
-        status: In two words.
-        text: A sentence or two.
-        command: What to run for more, where there is something to run.
-    """
-
-    status: Literal["Verified", "Not confirmed", "Not verified"]
-    text: str
-    command: str = ""
-
-
 def state_trust(summary: pl.DataFrame, *, scores_digest: str) -> Trust:
     """Return the line for scores, from the last verification there was.
 
@@ -70,12 +56,14 @@ def state_trust(summary: pl.DataFrame, *, scores_digest: str) -> Trust:
         scores_digest: Of the scores that the line is about.
     """
     if summary.is_empty():
-        return Trust("Not verified", "no retraining has tested these scores.", COMMAND)
+        return Trust(
+            status="Not verified", text="no retraining has tested these scores.", command=_COMMAND
+        )
     if not is_current(summary, scores_digest=scores_digest):
         return Trust(
-            "Not verified",
-            "the last verification was of earlier scores, which have changed since.",
-            COMMAND,
+            status="Not verified",
+            text="the last verification was of earlier scores, which have changed since.",
+            command=_COMMAND,
         )
     return trust_figure(summary)
 
@@ -97,19 +85,18 @@ def trust_figure(summary: pl.DataFrame) -> Trust:
     )
     if lds["low"] is None or lds["low"] <= 0:
         return Trust(
-            "Not confirmed",
-            f"{tested} no better than chance (rank correlation {_two(lds['value'])}, {interval}). "
-            "Do not act on them without looking at each example.",
+            status="Not confirmed",
+            text=f"{tested} no better than chance (rank correlation {_two(lds['value'])}, "
+            f"{interval}). Do not act on them without looking at each example.",
         )
     text = f"{tested} with a rank correlation of {_two(lds['value'])} ({interval}; 0 is chance)."
     if ceiling["value"] is not None:
         text += f" With this much retraining noise at most {_two(ceiling['value'])} is possible."
-    return Trust("Verified", text)
+    return Trust(status="Verified", text=text)
 
 
-def removal_sentences(verification: Verification) -> list[str]:
+def removal_sentences(summary: pl.DataFrame) -> list[str]:
     """Return what removing helpers did, a sentence a finding."""
-    summary = verification.summary
     sentences = []
     sizes = summary.filter(pl.col("removed").is_not_null()).sort("removed")["removed"]
     if len(sizes):
@@ -135,23 +122,27 @@ def removal_sentences(verification: Verification) -> list[str]:
 
 def trust_table(summary: pl.DataFrame) -> Table:
     """Return every measure with its interval and what it is."""
-    rows = []
-    for row in summary.iter_rows(named=True):
-        name = NAMES.get(row["measure"], row["measure"])
-        if row["removed"] is not None:
-            name = f"{name}: {format_count(row['removed'])}"
-        interval = MISSING
-        if row["low"] is not None:
-            low, high = (_shown(row["measure"], row[end]) for end in ("low", "high"))
-            interval = f"{low} to {high}"
-        rows.append([name, _shown(row["measure"], row["value"]), interval, row["detail"]])
-    columns = (
-        Column("Measure"),
-        Column("Value", "number"),
-        Column("95 % interval", "number"),
-        Column("What it is", "sentence"),
+    return make_table(
+        "What retraining said of the scores",
+        {
+            "Measure": ("text", _measure_name),
+            "Value": ("number", lambda r: _shown(r["measure"], r["value"])),
+            "95 % interval": ("number", _interval),
+            "What it is": ("sentence", lambda r: r["detail"]),
+        },
+        summary.iter_rows(named=True),
     )
-    return Table("What retraining said of the scores", columns, rows)
+
+
+def _measure_name(row: dict[str, Any]) -> str:
+    name = _NAMES.get(row["measure"], row["measure"])
+    return name if row["removed"] is None else f"{name}: {format_count(row['removed'])}"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    if row["low"] is None:
+        return MISSING
+    return " to ".join(_shown(row["measure"], row[end]) for end in ("low", "high"))
 
 
 def _largest_removal(summary: pl.DataFrame, removed: int) -> str:

@@ -5,8 +5,8 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.formats import format_noun, format_number
-from sourcetrace.reporting import palette
-from sourcetrace.reporting.drawing import Figure, draw
+from sourcetrace.reporting.drawing import Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.palette import Ink
 
 _BIN = 0.1
 _KINDS = {"helpers": "helpers", "random": "at random"}
@@ -22,30 +22,25 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
     # A correlation of exactly 1 or -1 may stand beyond the last edge by rounding.
     counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
     bars = pl.DataFrame({"start": edges[:-1], "end": edges[1:], "queries": counts, "none": 0})
-    x = alt.X(
-        "start:Q",
-        title="rank correlation of predicted and retrained outcome",
-        scale=alt.Scale(domain=[float(low), 1.0], nice=False),
-        axis=alt.Axis(grid=False, tickCount=7, format="~g"),
+    x = across(
+        "start",
+        "rank correlation of predicted and retrained outcome",
+        {"domain": [float(low), 1.0]},
+        tickCount=7,
+        format="~g",
     )
-    y = alt.Y(
-        "queries:Q", title=None, axis=alt.Axis(tickCount=5, domain=False, ticks=False, format="d")
-    )
+    y = upwards("queries", {}, tickCount=5, format="d")
     mean, ceiling = (
         summary.filter(measure=measure)["value"].item() for measure in ("lds", "ceiling")
     )
     layers = [
         alt.Chart(bars)
-        .mark_rect(color=palette.KEEP.light, opacity=0.75, stroke=palette.PANEL.light)
+        .mark_rect(color=Ink.KEEP.light, opacity=0.75, stroke=Ink.PANEL.light)
         .encode(x=x, x2="end", y=y, y2="none")
     ]
-    for value, dash, ink in ((mean, [1, 0], palette.RELABEL), (ceiling, [4, 3], palette.MUTED)):
+    for value, dash, ink in ((mean, [1, 0], Ink.RELABEL), (ceiling, [4, 3], Ink.MUTED)):
         if value is not None:
-            layers.append(
-                alt.Chart(pl.DataFrame({"start": [value]}))
-                .mark_rule(color=ink.light, strokeDash=dash, strokeWidth=2)
-                .encode(x=x)
-            )
+            layers.append(rule_at(x, value, color=ink.light, strokeDash=dash, strokeWidth=2))
     below = int((values <= 0).sum())
     return draw(
         "trust-queries",
@@ -73,21 +68,17 @@ def removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | N
     slope = summary.filter(measure="removal_slope")["value"].item()
     predicted = points["predicted_change"].to_numpy()
     ends = [min(float(predicted.min()), 0.0), max(float(predicted.max()), 0.0)]
-    x = alt.X(
-        "predicted_change:Q",
-        title="predicted change: sum of the removed examples’ scores",
-        scale=alt.Scale(padding=12, nice=False),
-        axis=alt.Axis(grid=False, tickCount=6, format="~g"),
+    x = across(
+        "predicted_change",
+        "predicted change: sum of the removed examples’ scores",
+        {"padding": 12},
+        tickCount=6,
+        format="~g",
     )
-    y = alt.Y(
-        "measured_change:Q",
-        title=None,
-        scale=alt.Scale(padding=12, nice=False),
-        axis=alt.Axis(tickCount=6, domain=False, ticks=False, format="~g"),
-    )
-    kinds, inks = list(_KINDS.values()), [palette.RELABEL.light, palette.KEEP.light]
+    y = upwards("measured_change", {"padding": 12, "nice": False}, tickCount=6, format="~g")
+    kinds, inks = list(_KINDS.values()), [Ink.RELABEL.light, Ink.KEEP.light]
     layers = []
-    for factor, dash, ink in ((1.0, [4, 3], palette.MUTED), (slope, [1, 0], palette.INK)):
+    for factor, dash, ink in ((1.0, [4, 3], Ink.MUTED), (slope, [1, 0], Ink.INK)):
         if factor is not None:
             line = pl.DataFrame(
                 {"predicted_change": ends, "measured_change": [factor * end for end in ends]}

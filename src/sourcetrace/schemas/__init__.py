@@ -3,12 +3,7 @@
 from sourcetrace.schemas.audit_log import AuditLog
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
 from sourcetrace.schemas.comparison import AuditComparison, CurvatureSpectra, ExampleDigests
-from sourcetrace.schemas.demo import (
-    DemoRankings,
-    DemoRecallCurve,
-    DigitsTrainingSet,
-    PlantedLabelErrors,
-)
+from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
 from sourcetrace.schemas.examples import QueryTable, TrainTable
 from sourcetrace.schemas.review import ReviewList
 from sourcetrace.schemas.scores import (
@@ -33,8 +28,6 @@ __all__ = [
     "AuditLog",
     "CheckpointManifest",
     "CurvatureSpectra",
-    "DemoRankings",
-    "DemoRecallCurve",
     "DigitsTrainingSet",
     "ExampleDigests",
     "ExampleSignals",

@@ -28,30 +28,3 @@ class PlantedLabelErrors(pa.DataFrameModel):
         """No other columns, none missing."""
 
         strict = True
-
-
-class DemoRankings(pa.DataFrameModel):
-    """One row a ranking: how many planted errors it puts first."""
-
-    ranking: str = pa.Field(unique=True)
-    found_in_top: int = pa.Field(ge=0)
-    recall_in_top: float = pa.Field(ge=0, le=1)
-    average_precision: float = pa.Field(ge=0, le=1)
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True
-
-
-class DemoRecallCurve(pa.DataFrameModel):
-    """Planted errors found against examples inspected, for every ranking."""
-
-    ranking: str
-    inspected_share: float = pa.Field(ge=0, le=1)
-    found_share: float = pa.Field(ge=0, le=1)
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True

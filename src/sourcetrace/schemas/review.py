@@ -1,8 +1,14 @@
 """The list a person works through."""
 
 import pandera.polars as pa
+import polars as pl
 
 ACTIONS = ("relabel", "check", "keep")
+
+
+def is_suspect() -> pl.Expr:
+    """Return the condition for a row of the list that a person should look at."""
+    return pl.col("suggested_action") != "keep"
 
 
 class ReviewList(pa.DataFrameModel):

@@ -16,7 +16,7 @@ STAGES = {
     "gradient_extraction": "before extract_gradients",
     "ekfac_fitting": "before fit_curvature",
     "source_scoring": "before draw_suspects",
-    "cleaning_report": "before write_page",
+    "cleaning_report": "before render_page",
     "gate": "before enforce_gate",
 }
 """A moment in every stage, or before its only node."""

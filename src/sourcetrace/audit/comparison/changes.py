@@ -3,6 +3,7 @@
 import polars as pl
 
 from sourcetrace.audit.comparison.pairing import pair_examples
+from sourcetrace.schemas.review import is_suspect
 
 
 def kept_examples(example_digests: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
@@ -20,7 +21,7 @@ def kept_examples(example_digests: pl.DataFrame, review_list: pl.DataFrame) -> p
             "rank",
             "harm",
             label="given_label",
-            suspect=pl.col("suggested_action") != "keep",
+            suspect=is_suspect(),
         ),
         on=["example_id", "label"],
         how="inner",

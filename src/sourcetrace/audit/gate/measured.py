@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from sourcetrace.errors import InputError
+from sourcetrace.formats import safe_text
 from sourcetrace.schemas.metric_names import GateMetric
+from sourcetrace.schemas.review import is_suspect
+
+_GROUP = 80
+"""Characters of a label or slice that a message has room for."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def measure_audit(
         InputError: If a slice column is not in the training table.
     """
     examples = review_list.height
-    suspects = review_list.filter(pl.col("suggested_action") != "keep")
+    suspects = review_list.filter(is_suspect())
     relabel = review_list.filter(pl.col("suggested_action") == "relabel").height
     return {
         "harmful_share": Measured(_harmful_share(review_list)),
@@ -128,7 +133,7 @@ def concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, s
     if sums.is_empty():
         return None
     row = sums.row(0, named=True)
-    return float(row["ratio"]), str(row["group"])
+    return float(row["ratio"]), safe_text(str(row["group"]), _GROUP)
 
 
 def _harmful_share(review_list: pl.DataFrame) -> float:

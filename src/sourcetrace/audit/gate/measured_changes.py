@@ -1,7 +1,8 @@
 """What changed since the audit before, as numbers that checks are about."""
 
-from sourcetrace.audit.comparison.summary import Comparison
+from sourcetrace.audit.comparison.summary import AuditPoint, Comparison
 from sourcetrace.audit.gate.measured import Measured
+from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.schemas.metric_names import GateMetric
 
 _FIRST = "there is no earlier audit to compare with"
@@ -31,6 +32,24 @@ def measure_comparison(found: Comparison) -> dict[GateMetric, Measured]:
         Measured(changed / (examples + data.removed)),
     )
     return dict(zip(names, values, strict=True))
+
+
+def audit_point(found: Comparison, report: GateReport) -> AuditPoint:
+    """Return the place in the trends of the audit that was compared and judged."""
+    first = found.previous_at is None
+    return AuditPoint(
+        at="",
+        outcome=report.outcome,
+        training_examples=found.training_examples,
+        suspect_share=found.suspects_now / found.training_examples,
+        harmful_share=report.metrics.get("harmful_share"),
+        mean_query_loss=report.metrics.get("mean_query_loss"),
+        trust_lds=report.metrics.get("trust_lds"),
+        new=None if first else found.suspects.new,
+        persisting=None if first else found.suspects.persisting,
+        resolved=None if first else found.suspects.resolved,
+        rank_correlation=found.scores.rank_correlation,
+    )
 
 
 def _unordered(found: Comparison) -> str:

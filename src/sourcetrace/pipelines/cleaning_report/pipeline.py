@@ -1,13 +1,8 @@
-"""Tables in, a list and a page out; no torch."""
+"""Tables in, the review list and a summary out; no torch. The page comes last, in its own."""
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.cleaning_report.nodes import (
-    list_for_review,
-    state_trust,
-    summarise_audit,
-    write_page,
-)
+from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
 
 
 def create_pipeline() -> Pipeline:
@@ -16,57 +11,31 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 list_for_review,
-                inputs={
-                    "train_table": "train_table",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "example_signals": "example_signals",
-                    "query_signals": "query_signals",
-                    "query_influence": "query_influence",
-                    "self_influence": "self_influence",
-                    "report": "params:report",
-                },
+                inputs=[
+                    "train_table",
+                    "checkpoint_manifest",
+                    "example_signals",
+                    "query_signals",
+                    "query_influence",
+                    "self_influence",
+                    "params:report",
+                ],
                 outputs=["review_list", "review_list_csv"],
                 name="list_for_review",
             ),
             node(
-                state_trust,
-                inputs={
-                    "score_files": "score_files",
-                    "query_influence": "query_influence",
-                    "verification_summary": "verification_summary",
-                },
-                outputs="trust",
-                name="state_trust",
-            ),
-            node(
-                write_page,
-                inputs={
-                    "task": "params:task",
-                    "review_list": "review_list",
-                    "train_table": "train_table",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "unattributed_parameters": "unattributed_parameters",
-                    "segment_contributions": "segment_contributions",
-                    "example_signals": "example_signals",
-                    "query_signals": "query_signals",
-                    "suspect_pictures": "suspect_pictures",
-                    "trust": "trust",
-                    "verification_summary": "verification_summary",
-                    "verification_queries": "verification_queries",
-                    "verification_removals": "verification_removals",
-                },
-                outputs="cleaning_report",
-                name="write_page",
-            ),
-            node(
                 summarise_audit,
-                inputs={
-                    "trust": "trust",
-                    "review_list": "review_list",
-                    "checkpoint_manifest": "checkpoint_manifest",
-                    "query_signals": "query_signals",
-                    "segment_contributions": "segment_contributions",
-                },
+                inputs=[
+                    "score_files",
+                    "query_influence",
+                    "verification_summary",
+                    "review_list",
+                    "checkpoint_manifest",
+                    "query_signals",
+                    "segment_contributions",
+                    "params:task",
+                    "params:report",
+                ],
                 outputs=["audit_summary", "audit_metrics"],
                 name="summarise_audit",
             ),

@@ -1,6 +1,7 @@
-"""Compare an audit with the one before it, say so on the page, and keep it for the next."""
+"""Compare an audit with the one before it, and keep it for the next."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -13,107 +14,139 @@ from sourcetrace.audit.comparison.snapshot import (
     audit_identity,
     before_this,
 )
-from sourcetrace.audit.comparison.summary import AuditPoint, Comparison, DataDrift, SuspectDrift
+from sourcetrace.audit.comparison.summary import Comparison, DataDrift, SuspectDrift
+from sourcetrace.audit.gate.measured_changes import audit_point
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
+from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
-from sourcetrace.reporting.page import insert_comparison, scores_of
+from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 
 
-def compare_audits(
-    page: str,
-    audit_snapshots: AuditSnapshots,
+@dataclass(frozen=True)
+class ThisAudit:
+    """The audit at hand, as one that others are compared with.
+
+    Attributes:
+        task, model: What audits that are compared have in common: class of the task, and the
+            registered model's name where one is set.
+        method: The attribution method.
+        scores_digest, training_digest, query_digest: Of scores and data.
+        examples: What is kept of the examples, in their order.
+        spectra: `schemas.CurvatureSpectra`.
+    """
+
+    task: str
+    model: str | None
+    method: str
+    scores_digest: str
+    training_digest: str
+    query_digest: str
+    examples: pl.DataFrame
+    spectra: pl.DataFrame
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other audits."""
+        return audit_identity(
+            scores_digest=self.scores_digest,
+            training_digest=self.training_digest,
+            query_digest=self.query_digest,
+        )
+
+
+def describe_this_audit(
+    score_files: ScoreFiles,
+    audit_summary: dict[str, Any],
     example_digests: pl.DataFrame,
     review_list: pl.DataFrame,
     curvature_spectra: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
-    audit_summary: dict[str, Any],
     task: TaskParameters,
-    registered_model: dict[str, Any] | None,
-    comparison: ComparisonParameters,
-) -> tuple[pl.DataFrame, dict[str, Any], dict[str, Any]]:
-    """Return what became of every example, what that says, and metrics for MLflow."""
-    now = kept_examples(example_digests, review_list)
-    if not now.height == review_list.height == example_digests.height:
+    registered_model: Mapping[str, Any] | None,
+) -> ThisAudit:
+    """Return the audit at hand.
+
+    Raises:
+        InputError: If its tables are of different audits, or of other scores than those there are.
+    """
+    if audit_summary.get("scores_digest") != score_files.digest():
+        raise InputError(
+            "The page and the review list were written for other scores than the ones that are "
+            "there now. Run `kedro run --pipelines cleaning_report` first."
+        )
+    examples = kept_examples(example_digests, review_list)
+    if not examples.height == review_list.height == example_digests.height:
         raise InputError(
             f"The review list has {review_list.height} examples, example_digests "
-            f"{example_digests.height}, {now.height} with the same id and label are in both: they "
-            "are of different audits. Run `kedro run --pipelines audit`."
+            f"{example_digests.height}, {examples.height} with the same id and label are in both: "
+            "they are of different audits. Run `kedro run --pipelines audit`."
         )
-    digests = data_digests["training"]["digest"], data_digests["queries"]["digest"]
-    scores_digest = scores_of(page)
-    identity = audit_identity(
-        scores_digest=scores_digest, training_digest=digests[0], query_digest=digests[1]
+    summary = AuditSummary.model_validate(audit_summary)
+    return ThisAudit(
+        task=task.class_path,
+        # The lineage hook has refused a wrong one.
+        model=registered_model["name"] if registered_model else None,
+        method=summary.method,
+        scores_digest=summary.scores_digest,
+        training_digest=data_digests["training"]["digest"],
+        query_digest=data_digests["queries"]["digest"],
+        examples=examples,
+        spectra=curvature_spectra,
     )
-    history = audit_snapshots.history(_series(task, registered_model))
-    earlier = before_this(history, identity)
+
+
+def compare_audits(
+    this_audit: ThisAudit, audit_snapshots: AuditSnapshots, comparison: ComparisonParameters
+) -> tuple[pl.DataFrame, dict[str, Any], dict[str, Any]]:
+    """Return what became of every example, what that says, and metrics for MLflow."""
+    now = this_audit.examples
+    history = audit_snapshots.history((this_audit.task, this_audit.model))
+    earlier = before_this(history, this_audit.identity)
     first = Comparison(
-        scores_digest=scores_digest,
-        method=audit_summary["method"],
+        scores_digest=this_audit.scores_digest,
+        method=this_audit.method,
         training_examples=now.height,
         suspects_now=int(now["suspect"].sum()),
     )
     if not earlier:
-        return _no_rows(), first.to_json(), {}
+        return pl.DataFrame(schema=_columns(AuditComparison)), first.to_json(), {}
     previous = earlier[-1]
     before = audit_snapshots.examples(previous)
     table = compare_examples(now, before)
-    found = Comparison(
-        scores_digest=first.scores_digest,
-        method=first.method,
-        training_examples=first.training_examples,
-        suspects_now=first.suspects_now,
+    spectra = pl.DataFrame(list(previous.spectra), schema=_columns(CurvatureSpectra))
+    found = replace(
+        first,
         previous_at=previous.point.at,
         previous_scores_digest=previous.scores_digest,
         previous_method=previous.method,
         suspects=_suspect_drift(table),
         scores=score_drift(table, class_minimum=comparison.class_minimum),
-        curvature=curvature_drift(curvature_spectra, _spectra(previous)),
-        data=_data_drift(table, now, before, digests, previous),
+        curvature=curvature_drift(this_audit.spectra, spectra),
+        data=_data_drift(table, this_audit, before, previous),
         earlier=tuple(one.point for one in earlier),
     )
     return table, found.to_json(), _metrics(found)
 
 
-def show_comparison(
-    page: str,
-    comparison_summary: dict[str, Any],
-    audit_comparison: pl.DataFrame,
-    review_list: pl.DataFrame,
-    gate_report: dict[str, Any],
-) -> str:
-    """Return the page with what changed since the audit before, and the trends."""
-    found = Comparison.from_json(comparison_summary)
-    point = _point(found, GateReport.model_validate(gate_report))
-    return insert_comparison(page, found, audit_comparison, review_list, now=point)
-
-
 def take_snapshot(
+    this_audit: ThisAudit,
     comparison_summary: dict[str, Any],
     audit_comparison: pl.DataFrame,
-    example_digests: pl.DataFrame,
-    review_list: pl.DataFrame,
-    curvature_spectra: pl.DataFrame,
-    data_digests: dict[str, dict[str, Any]],
     gate_report: dict[str, Any],
-    audit_result: dict[str, Any],
-    page: str,
-    task: TaskParameters,
-    registered_model: dict[str, Any] | None,
     comparison: ComparisonParameters,
+    *written: object,
 ) -> AuditSnapshot:
     """Return what later audits are compared with.
 
-    What it does not use of its arguments is there to be written before it: an audit that was
-    killed in between is none to compare with.
+    `written` is there to be written before it: an audit that was killed in between is none to
+    compare with.
     """
     report = GateReport.model_validate(gate_report)
-    digests = data_digests["training"]["digest"], data_digests["queries"]["digest"]
-    name, model = _series(task, registered_model)
-    examples = kept_examples(example_digests, review_list).join(
+    examples = this_audit.examples.join(
         audit_comparison.filter(pl.col("rank").is_not_null()).select(
             "example_id", "audits_suspected"
         ),
@@ -125,39 +158,19 @@ def take_snapshot(
     suspected = pl.when("suspect").then(pl.col("audits_suspected").fill_null(1)).otherwise(0)
     return AuditSnapshot(
         figures=AuditFigures(
-            identity=audit_identity(
-                scores_digest=report.scores_digest,
-                training_digest=digests[0],
-                query_digest=digests[1],
-            ),
-            task=name,
-            model=model,
-            method=report.method,
-            scores_digest=report.scores_digest,
-            training_digest=digests[0],
-            query_digest=digests[1],
-            point=_point(Comparison.from_json(comparison_summary), report),
-            spectra=tuple(curvature_spectra.to_dicts()),
+            identity=this_audit.identity,
+            task=this_audit.task,
+            model=this_audit.model,
+            method=this_audit.method,
+            scores_digest=this_audit.scores_digest,
+            training_digest=this_audit.training_digest,
+            query_digest=this_audit.query_digest,
+            point=audit_point(Comparison.from_json(comparison_summary), report),
+            spectra=tuple(this_audit.spectra.to_dicts()),
         ),
         examples=examples.with_columns(audits_suspected=suspected.cast(pl.Int64)),
         keep=comparison.keep,
     )
-
-
-def _series(
-    task: TaskParameters, registered_model: Mapping[str, Any] | None
-) -> tuple[str, str | None]:
-    """Return what audits have in common that are compared: the task's class, the model's name."""
-    # The lineage hook has refused a wrong one.
-    return task.class_path, registered_model["name"] if registered_model else None
-
-
-def _no_rows() -> pl.DataFrame:
-    return pl.DataFrame(schema=_columns(AuditComparison))
-
-
-def _spectra(figures: AuditFigures) -> pl.DataFrame:
-    return pl.DataFrame(list(figures.spectra), schema=_columns(CurvatureSpectra))
 
 
 def _columns(schema: Any) -> dict[str, Any]:
@@ -166,33 +179,21 @@ def _columns(schema: Any) -> dict[str, Any]:
 
 
 def _suspect_drift(table: pl.DataFrame) -> SuspectDrift:
-    counts = {
-        (status, change): count
-        for status, change, count in table.group_by("status", "change")
-        .len()
-        .sort("status", "change")
-        .iter_rows()
-    }
-
-    def by_change(status: str) -> dict[str, int]:
-        return {change: count for (one, change), count in counts.items() if one == status}
-
+    counts: dict[str, dict[str, int]] = {"new": {}, "persisting": {}, "resolved": {}}
+    grouped = table.filter(pl.col("status").is_in(list(counts))).group_by("status", "change").len()
+    for status, change, count in grouped.sort("status", "change").iter_rows():
+        counts[status][change] = count
     return SuspectDrift(
-        new=sum(by_change("new").values()),
-        persisting=sum(by_change("persisting").values()),
-        resolved=sum(by_change("resolved").values()),
-        new_by=by_change("new"),
-        resolved_by=by_change("resolved"),
+        **{status: sum(by_change.values()) for status, by_change in counts.items()},
+        new_by=counts["new"],
+        resolved_by=counts["resolved"],
     )
 
 
 def _data_drift(
-    table: pl.DataFrame,
-    now: pl.DataFrame,
-    before: pl.DataFrame,
-    digests: tuple[str, str],
-    previous: AuditFigures,
+    table: pl.DataFrame, this_audit: ThisAudit, before: pl.DataFrame, previous: AuditFigures
 ) -> DataDrift:
+    now = this_audit.examples
     counts = dict(table["change"].value_counts().iter_rows())
     unknown = any(side["input_digest"].null_count() == side.height for side in (now, before))
     renamed = table.filter(
@@ -200,28 +201,11 @@ def _data_drift(
     ).height
     return DataDrift(
         matched_by="id" if unknown else "content",
-        training_same=same_data(digests[0], previous.training_digest),
-        queries_same=same_data(digests[1], previous.query_digest),
+        training_same=same_data(this_audit.training_digest, previous.training_digest),
+        queries_same=same_data(this_audit.query_digest, previous.query_digest),
         **{name: counts.get(name, 0) for name in ("added", "removed", "relabelled", "edited")},
         renamed=renamed,
         reordered=count_reordered(now, before),
-    )
-
-
-def _point(found: Comparison, report: GateReport) -> AuditPoint:
-    first = found.previous_at is None
-    return AuditPoint(
-        at="",
-        outcome=report.outcome,
-        training_examples=found.training_examples,
-        suspect_share=found.suspects_now / found.training_examples,
-        harmful_share=report.metrics.get("harmful_share"),
-        mean_query_loss=report.metrics.get("mean_query_loss"),
-        trust_lds=report.metrics.get("trust_lds"),
-        new=None if first else found.suspects.new,
-        persisting=None if first else found.suspects.persisting,
-        resolved=None if first else found.suspects.resolved,
-        rank_correlation=found.scores.rank_correlation,
     )
 
 

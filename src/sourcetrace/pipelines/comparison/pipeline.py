@@ -1,65 +1,52 @@
-"""Compared before the gate judges, shown and kept with its verdict."""
+"""Compared before the gate judges, kept after its verdict and the page are written."""
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.comparison.nodes import compare_audits, show_comparison, take_snapshot
+from sourcetrace.pipelines.comparison.nodes import (
+    compare_audits,
+    describe_this_audit,
+    take_snapshot,
+)
 
 
-def create_pipeline(*, page: str = "cleaning_report") -> Pipeline:
-    """Return the stage; the gate's nodes run between its own, where both are in a pipeline.
-
-    Args:
-        page: The entry under which the page was written last in the same run.
-    """
+def create_pipeline() -> Pipeline:
+    """Return the stage; the gate's nodes run between its own, where both are in a pipeline."""
     return Pipeline(
         [
             node(
-                compare_audits,
-                inputs={
-                    "page": page,
-                    "audit_snapshots": "audit_snapshots",
-                    "example_digests": "example_digests",
-                    "review_list": "review_list",
-                    "curvature_spectra": "curvature_spectra",
-                    "data_digests": "data_digests",
-                    "audit_summary": "audit_summary",
-                    "task": "params:task",
+                describe_this_audit,
+                # In this order: the first says what to run where there has been no audit.
+                inputs=[
+                    "score_files",
+                    "audit_summary",
+                    "example_digests",
+                    "review_list",
+                    "curvature_spectra",
+                    "data_digests",
+                    "params:task",
                     # Not the whole group: kedro-mlflow logs what a node takes.
-                    "registered_model": "params:tracking.registered_model",
-                    "comparison": "params:comparison",
-                },
+                    "params:tracking.registered_model",
+                ],
+                outputs="this_audit",
+                name="describe_this_audit",
+            ),
+            node(
+                compare_audits,
+                inputs=["this_audit", "audit_snapshots", "params:comparison"],
                 outputs=["audit_comparison", "comparison_summary", "comparison_metrics"],
                 name="compare_audits",
             ),
             node(
-                show_comparison,
-                inputs={
-                    "page": page,
-                    "comparison_summary": "comparison_summary",
-                    "audit_comparison": "audit_comparison",
-                    "review_list": "review_list",
-                    "gate_report": "gate_report",
-                },
-                outputs="compared_cleaning_report",
-                name="extend_page_with_comparison",
-            ),
-            node(
                 take_snapshot,
-                inputs={
-                    "comparison_summary": "comparison_summary",
-                    "audit_comparison": "audit_comparison",
-                    "example_digests": "example_digests",
-                    "review_list": "review_list",
-                    "curvature_spectra": "curvature_spectra",
-                    "data_digests": "data_digests",
-                    "gate_report": "gate_report",
-                    "audit_result": "audit_result",
-                    "page": "judged_cleaning_report",
-                    "task": "params:task",
-                    # Not the whole group: kedro-mlflow logs what a node takes.
-                    "registered_model": "params:tracking.registered_model",
-                    "comparison": "params:comparison",
-                },
+                inputs=[
+                    "this_audit",
+                    "comparison_summary",
+                    "audit_comparison",
+                    "gate_report",
+                    "params:comparison",
+                    "audit_result",
+                    "cleaning_report",
+                ],
                 outputs="audit_snapshot",
                 name="take_snapshot",
             ),

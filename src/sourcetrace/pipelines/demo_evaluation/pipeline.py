@@ -2,29 +2,18 @@
 
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.pipelines.demo_evaluation.nodes import compare_with_planted, extend_page
+from sourcetrace.pipelines.demo_evaluation.nodes import compare_with_planted
 
 
 def create_pipeline() -> Pipeline:
-    """Return the demo's answer key."""
+    """Return the demo's answer key; the page shows what it writes."""
     return Pipeline(
         [
             node(
                 compare_with_planted,
-                inputs=["review_list", "planted_label_errors"],
-                outputs=["demo_rankings", "demo_recall_curve", "demo_metrics"],
+                inputs=["audit_summary", "review_list", "planted_label_errors"],
+                outputs=["ground_truth", "demo_metrics"],
                 name="compare_with_planted",
-            ),
-            node(
-                extend_page,
-                inputs=[
-                    "cleaning_report",
-                    "demo_rankings",
-                    "demo_recall_curve",
-                    "planted_label_errors",
-                ],
-                outputs="demo_cleaning_report",
-                name="extend_page",
-            ),
+            )
         ]
     )

@@ -20,30 +20,37 @@ from sourcetrace.audit.gate.baseline import Baseline, parse_baseline
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.judge import judge, outcome_of, summarise
 from sourcetrace.audit.gate.junit import junit_xml
-from sourcetrace.audit.gate.measured import measure_audit, measure_trust
+from sourcetrace.audit.gate.measured import Measured, measure_audit, measure_trust
 from sourcetrace.audit.gate.measured_changes import measure_comparison
-from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.audit.identity.code_revision import CodeRevision
-from sourcetrace.datasets.audit_snapshots import AuditSnapshots
-from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.errors import InputError
-from sourcetrace.integrations.ml_bom import make_ml_bom
+from sourcetrace.audit.gate.report import CheckResult, GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
     GateParameters,
     GradientParameters,
-    RegisteredModelParameters,
     ReportParameters,
     SegmentParameters,
-    TaskParameters,
 )
-from sourcetrace.reporting.documents.facts import AuditFacts
-from sourcetrace.reporting.documents.model_card import render_model_card
-from sourcetrace.reporting.page import insert_gate, scores_of
+from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.reporting.trust import is_current, state_trust
+from sourcetrace.schemas.metric_names import GateMetric
+from sourcetrace.schemas.review import is_suspect
 
 _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
+
+_SAYS_NOTHING = CheckResult(
+    name="some score is not 0 (inconclusive)",
+    metric="harmful_share",
+    status="inconclusive",
+    severity="inconclusive",
+    value=0.0,
+    limit=None,
+    baseline=None,
+    message="Every score is 0: the loss has no gradient at the audited checkpoints.",
+    reason="",
+    advice="Look at the model and its checkpoints; an audit of this one cannot find anything.",
+)
+"""Of a constant or dead model: no share of harmful examples says anything of it."""
 
 
 def read_baseline(gate_baseline: Any, gate: GateParameters) -> Baseline:
@@ -54,27 +61,19 @@ def read_baseline(gate_baseline: Any, gate: GateParameters) -> Baseline:
     return parse_baseline(gate_baseline, path=gate.baseline)
 
 
-def judge_audit(
-    score_files: ScoreFiles,
-    page: str,
+def measure(
+    audit_summary: dict[str, Any],
     review_list: pl.DataFrame,
     train_table: pl.DataFrame,
     query_signals: pl.DataFrame,
-    query_influence: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     verification_summary: pl.DataFrame,
     comparison_summary: dict[str, Any],
-    baseline: Baseline,
     gate: GateParameters,
-) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Return the verdict, the same as JUnit XML, and the metrics for MLflow."""
-    digest = score_files.digest()
-    if scores_of(page) != digest:
-        raise InputError(
-            "The page and the review list were written for other scores than the ones that are "
-            "there now. Run `kedro run --pipelines cleaning_report` first."
-        )
-    metrics = {
+) -> dict[GateMetric, Measured]:
+    """Return every number that a check can be about."""
+    digest = audit_summary["scores_digest"]
+    return {
         **measure_audit(
             review_list,
             train_table,
@@ -88,16 +87,28 @@ def judge_audit(
         ),
         **measure_comparison(Comparison.from_json(comparison_summary)),
     }
-    results = judge(metrics, gate=gate, baseline=baseline)
+
+
+def judge_audit(
+    measured: dict[GateMetric, Measured],
+    audit_summary: dict[str, Any],
+    baseline: Baseline,
+    gate: GateParameters,
+) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Return the verdict, the same as JUnit XML, and the metrics for MLflow."""
+    summary = AuditSummary.model_validate(audit_summary)
+    results = judge(measured, gate=gate, baseline=baseline)
+    if summary.says_nothing:
+        results = (_SAYS_NOTHING, *results)
     report = GateReport(
         sourcetrace_version=__version__,
         outcome=outcome_of(results),
         summary=summarise(results),
-        scores_digest=digest,
-        method=query_influence["method"][0],
+        scores_digest=summary.scores_digest,
+        method=summary.method,
         baseline=gate.baseline,
         checks=results,
-        metrics={name: measured.finite for name, measured in metrics.items()},
+        metrics={name: one.finite for name, one in measured.items()},
     )
     logged: dict[str, Any] = {
         name: {"value": value, "step": 0}
@@ -105,6 +116,25 @@ def judge_audit(
         if value is not None
     }
     return report.model_dump(mode="json"), junit_xml(report), logged
+
+
+def collect_parameters(
+    segments: SegmentParameters,
+    gradients: GradientParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+    report: ReportParameters,
+    gate: GateParameters,
+) -> dict[str, Any]:
+    """Return the parameters that another program is told; a task's arguments may be a secret."""
+    return {
+        "segments": segments.model_dump(mode="json"),
+        "gradients": gradients.model_dump(mode="json"),
+        "attribution": attribution.model_dump(mode="json"),
+        "ensemble": ensemble.model_dump(mode="json"),
+        "report": report.model_dump(mode="json"),
+        "gate": gate.model_dump(mode="json"),
+    }
 
 
 def state_result(
@@ -115,36 +145,21 @@ def state_result(
     data_digests: dict[str, dict[str, Any]],
     verification_summary: pl.DataFrame,
     comparison_summary: dict[str, Any],
-    task: TaskParameters,
-    segments: SegmentParameters,
-    gradients: GradientParameters,
-    attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
-    report: ReportParameters,
-    gate: GateParameters,
+    audit_parameters: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the audit's result for other programs."""
     verdict = GateReport.model_validate(gate_report)
     trust = state_trust(verification_summary, scores_digest=verdict.scores_digest)
-    groups = {
-        "segments": segments,
-        "gradients": gradients,
-        "attribution": attribution,
-        "ensemble": ensemble,
-        "report": report,
-        "gate": gate,
-    }
-    suspects = review_list.filter(pl.col("suggested_action") != "keep").head(gate.suspects)
-    counts = ("training_examples", "queries", "runs", "checkpoints", "segments")
+    suspects = review_list.filter(is_suspect())["example_id"]
     return AuditResult(
         versions={
             "sourcetrace": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in _LIBRARIES},
         },
-        task=task.class_path,
+        task=audit_summary["task"],
         method=verdict.method,
-        parameters={name: group.model_dump(mode="json") for name, group in groups.items()},
+        parameters=audit_parameters,
         scores_digest=verdict.scores_digest,
         data={
             name: AuditedData(digest=one["digest"], rows=one["rows"])
@@ -156,10 +171,10 @@ def state_result(
                 "checkpoint_id", "step", "sha256"
             ).iter_rows()
         ),
-        counts=AuditCounts(**{name: audit_summary[name] for name in counts}),
+        counts=AuditCounts(**{name: audit_summary[name] for name in AuditCounts.model_fields}),
         actions=audit_summary["actions"],
         metrics=verdict.metrics,
-        suspects=tuple(suspects["example_id"]),
+        suspects=tuple(suspects.head(audit_parameters["gate"]["suspects"])),
         trust=AuditTrust(
             status=trust.status,
             text=trust.text,
@@ -171,49 +186,10 @@ def state_result(
     ).model_dump(mode="json")
 
 
-def describe_audit(
-    audit_result: dict[str, Any],
-    gate_report: dict[str, Any],
-    verification_summary: pl.DataFrame,
-    code_revision: dict[str, Any],
-    registered_model: dict[str, Any] | None,
-) -> tuple[str, dict[str, Any]]:
-    """Return the model card's section and the ML-BOM."""
-    result = AuditResult.model_validate(audit_result)
-    # It may be of other scores: then the result has no figure.
-    interval = verification_summary.filter(measure="lds").drop_nans("high").drop_nulls("high")
-    facts = AuditFacts(
-        result=result,
-        gate=GateReport.model_validate(gate_report),
-        trust_high=interval["high"][0]
-        if result.trust.lds is not None and not interval.is_empty()
-        else None,
-        revision=CodeRevision(**code_revision) if code_revision else None,
-        # The lineage hook has refused a wrong one.
-        model=RegisteredModelParameters.model_validate(registered_model)
-        if registered_model
-        else None,
-    )
-    return render_model_card(facts), make_ml_bom(facts)
-
-
-def extend_page(page: str, gate_report: dict[str, Any]) -> str:
-    """Return the page with the verdict at its top."""
-    return insert_gate(page, GateReport.model_validate(gate_report))
-
-
-def enforce_gate(
-    gate_report: dict[str, Any],
-    gate_junit: str,
-    audit_result: dict[str, Any],
-    model_card: str,
-    ml_bom: dict[str, Any],
-    page: str,
-    snapshot: AuditSnapshots,
-) -> dict[str, Any]:
+def enforce_gate(gate_report: dict[str, Any], *written: object) -> dict[str, Any]:
     """Return the verdict, or end the run.
 
-    What it takes besides the verdict is there to be written before it.
+    `written` is there to be written before it.
 
     Raises:
         GateFailed: If the verdict is `fail`.

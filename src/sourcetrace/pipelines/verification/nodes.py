@@ -22,7 +22,7 @@ _QUERIES = 256
 
 def plan_retrainings(
     score_files: ScoreFiles,
-    cleaning_report: str,
+    audit_summary: dict[str, Any],
     task: Task,
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
@@ -34,14 +34,13 @@ def plan_retrainings(
 
     from sourcetrace.pipelines.verification.checks import check_scores, check_trainable
     from sourcetrace.pipelines.verification.groups import Group, random_subsets, removals
-    from sourcetrace.reporting.page import scores_of
 
     check_trainable(task)
     check_scores(score_files, task, train_table, query_table)
     digest = score_files.digest()
-    if scores_of(cleaning_report) != digest:
+    if audit_summary.get("scores_digest") != digest:
         raise InputError(
-            "The page was written for other scores than the ones that are there now. Run "
+            "The review list was written for other scores than the ones that are there now. Run "
             "`kedro run --pipelines cleaning_report` first."
         )
     # A regression's target is no class; its labels would leave nothing to draw from.
@@ -211,23 +210,3 @@ def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
             if row[column] is not None:
                 metrics[f"{row['measure']}{size}{ending}"] = {"value": row[column], "step": 0}
     return metrics
-
-
-def extend_page(
-    cleaning_report: str,
-    verification_summary: pl.DataFrame,
-    verification_queries: pl.DataFrame,
-    verification_removals: pl.DataFrame,
-) -> str:
-    """Return the page with this verification in place of what it said before."""
-    from sourcetrace.reporting.page import insert_verification
-    from sourcetrace.reporting.trust import Verification
-
-    return insert_verification(
-        cleaning_report,
-        Verification(
-            summary=verification_summary,
-            queries=verification_queries,
-            removals=verification_removals,
-        ),
-    )

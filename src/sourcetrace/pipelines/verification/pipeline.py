@@ -1,10 +1,9 @@
-"""Plan the retrainings, do them in parallel, measure, and rewrite the page's verification."""
+"""Plan the retrainings, do them in parallel, and measure; the page shows it."""
 
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.pipelines.shared.inputs import check_inputs_node
 from sourcetrace.pipelines.verification.nodes import (
-    extend_page,
     measure_trust,
     plan_retrainings,
     retrain_groups,
@@ -24,7 +23,7 @@ def create_pipeline() -> Pipeline:
                     "train_table": "train_table",
                     "query_table": "query_table",
                     "query_signals": "query_signals",
-                    "cleaning_report": "cleaning_report",
+                    "audit_summary": "audit_summary",
                     "verification": "params:verification",
                 },
                 outputs="verification_plan",
@@ -62,17 +61,6 @@ def create_pipeline() -> Pipeline:
                     "verification_metrics",
                 ],
                 name="measure_trust",
-            ),
-            node(
-                extend_page,
-                inputs=[
-                    "cleaning_report",
-                    "verification_summary",
-                    "verification_queries",
-                    "verification_removals",
-                ],
-                outputs="verified_cleaning_report",
-                name="extend_page_with_verification",
             ),
         ]
     )

@@ -1,0 +1,83 @@
+"""Gather what the page is made of, and render it."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from sourcetrace.audit.comparison.summary import Comparison
+from sourcetrace.audit.gate.measured_changes import audit_point
+from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.reporting import page
+from sourcetrace.reporting.page import ComparedAudit, PageContent
+from sourcetrace.reporting.records import AuditSummary, GroundTruth
+from sourcetrace.reporting.review import stage_text
+from sourcetrace.reporting.trust import Verification
+
+
+def gather_tables(
+    audit_summary: dict[str, Any],
+    review_list: pl.DataFrame,
+    train_table: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    unattributed_parameters: pl.DataFrame,
+    segment_contributions: pl.DataFrame,
+    example_signals: pl.DataFrame,
+    curvature_spectra: pl.DataFrame,
+    suspect_pictures: pl.DataFrame,
+) -> PageContent:
+    """Return what the page takes from the audit itself."""
+    details = train_table.drop("label").with_columns(stage_text())
+    if checkpoint_manifest["stage"].n_unique() == 1:
+        details = details.drop("stage")
+    return PageContent(
+        summary=AuditSummary.model_validate(audit_summary),
+        review_list=review_list,
+        checkpoint_manifest=checkpoint_manifest,
+        unattributed_parameters=unattributed_parameters,
+        segment_contributions=segment_contributions,
+        example_signals=example_signals,
+        curvature_spectra=curvature_spectra,
+        pictures=_pictures(suspect_pictures),
+        details=details if details.width > 1 else None,
+    )
+
+
+def render_page(
+    page_content: PageContent,
+    verification_summary: pl.DataFrame,
+    verification_queries: pl.DataFrame,
+    verification_removals: pl.DataFrame,
+    comparison_summary: dict[str, Any] | None,
+    audit_comparison: pl.DataFrame,
+    gate_report: dict[str, Any] | None,
+    ground_truth: dict[str, Any] | None,
+) -> str:
+    """Return the self-contained HTML page, with the records that there are of these scores."""
+    gate = None if gate_report is None else GateReport.model_validate(gate_report)
+    compared = None
+    if comparison_summary is not None and gate is not None:
+        found = Comparison.from_json(comparison_summary)
+        if found.scores_digest == gate.scores_digest:
+            compared = ComparedAudit(found, audit_comparison, audit_point(found, gate))
+    return page.render_page(
+        replace(
+            page_content,
+            verification=Verification(
+                verification_summary, verification_queries, verification_removals
+            ),
+            comparison=compared,
+            gate=gate,
+            ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),
+        )
+    )
+
+
+def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
+    pictures = {}
+    for row in table.iter_rows(named=True):
+        channels = [row["channels"]] if row["channels"] > 1 else []
+        shape = [row["height"], row["width"], *channels]
+        pictures[row["example_id"]] = np.asarray(row["pixels"], dtype=np.float32).reshape(shape)
+    return pictures

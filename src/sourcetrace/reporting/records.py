@@ -1,0 +1,116 @@
+"""What stages hand on to the page and to the terminal, besides tables: typed, kept as JSON.
+
+Each names the digest of the scores that it is about: the page shows those of its own scores.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Trust(_Record):
+    """The one line on how far to trust the scores.
+
+    Attributes:
+        status: In two words.
+        text: A sentence or two.
+        command: What to run for more, where there is something to run.
+    """
+
+    status: Literal["Verified", "Not confirmed", "Not verified"]
+    text: str
+    command: str = ""
+
+
+class Suspect(_Record):
+    """One of the first suspects, with the review list's columns that a terminal has room for."""
+
+    rank: int
+    example_id: str
+    given_label: str | None
+    predicted_label: str | None
+    reason: str
+
+
+class AuditSummary(_Record):
+    """What an audit found, in a few lines.
+
+    Attributes:
+        scores_digest: SHA-256 of the scores; empty in a summary of an earlier version.
+        task: Import path of the task's class.
+        method: `attribution.method` of the scores, whatever the parameters say by now.
+        trust: How far the scores can be trusted.
+        training_examples, queries, runs, checkpoints, segments: How many there are.
+        attributed_share: Share of the model's values with attribution at the final checkpoint.
+        check_share: `report.check_share`, the share of examples that is worth a look.
+        mean_query_loss: At the final checkpoint.
+        without_effect: Training examples whose removal changes nothing: every score is 0.
+        unstable: Suspects whose harm has no stable sign.
+        actions: Suggested action -> how many examples.
+        suspects: The first ones.
+    """
+
+    scores_digest: str = ""
+    task: str = ""
+    method: str
+    trust: Trust
+    training_examples: int
+    queries: int
+    runs: int
+    checkpoints: int
+    segments: int
+    attributed_share: float
+    check_share: float = 0.08
+    mean_query_loss: float | None = None
+    without_effect: int = 0
+    unstable: int
+    actions: dict[str, int]
+    suspects: tuple[Suspect, ...]
+
+    @property
+    def suspect_count(self) -> int:
+        """Examples with a suggested action."""
+        return self.actions["relabel"] + self.actions["check"]
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether every score is 0, as those of a model without gradients are."""
+        return self.without_effect == self.training_examples
+
+
+class Ranking(_Record):
+    """How well an order of the training examples finds errors that were planted.
+
+    Attributes:
+        name: As shown.
+        found: Planted errors among the examples inspected.
+        average_precision: 1 where every planted error comes first.
+        curve: Shares of the examples inspected and of the errors found, from none to all.
+    """
+
+    name: str
+    found: int
+    average_precision: float
+    curve: tuple[tuple[float, float], ...]
+
+
+class GroundTruth(_Record):
+    """How well rankings find label errors that were planted on purpose.
+
+    The audit never sees which labels these are; whoever planted them writes this afterwards.
+
+    Attributes:
+        scores_digest: Of the scores behind the review list.
+        planted: Planted errors; as many examples count as inspected.
+        examples: Training examples in all.
+        rankings: The review list's own order first.
+    """
+
+    scores_digest: str
+    planted: int
+    examples: int
+    rankings: tuple[Ranking, ...]
