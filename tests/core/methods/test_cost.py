@@ -1,4 +1,4 @@
-"""What is said of a run's cost beforehand: by the layers' shapes what torch counts while it runs."""
+"""What is said of a run's cost beforehand is, by the layers' shapes, what torch counts later."""
 
 from dataclasses import replace
 

@@ -1,6 +1,6 @@
 """What a run will cost, before it starts: seconds, and bytes that are kept, by stage.
 
-Passes and covariances take what a batch of the run took (`core.engine.samples.TimedProbe`); the rest
+Passes and covariances take what a batch of the run took (`core.engine.samples`); the rest
 is multiplications, by the layers' shapes, at the rate of large products in the same process, which
 it cannot do without. Two are upper bounds: scoring, where low-rank sums may take the place of
 written-out responses, and self-influence, for the same reason. N examples, Q queries, P attributed
