@@ -212,7 +212,7 @@ def tiny_case(stages: Sequence[str] = "aaaabbbb") -> Case:
 
 
 def wide_case(stages: str = 48 * "a", *, positions: int = 1) -> Case:
-    """Return the checkpoints of a network with layers wide enough for short sums.
+    """Return the checkpoints of a network with layers wide enough for low-rank sums.
 
     Args:
         stages: One letter an example.

@@ -15,7 +15,7 @@ from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.layers import Layer, find_layers
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.plan.methods import segment_filter
-from sourcetrace.core.responses.propagation import walk
+from sourcetrace.core.responses.propagation import propagate
 from tests.oracles.dense import (
     kronecker_factors,
     layer_ekfac_matrix,
@@ -82,7 +82,7 @@ def test_the_walk_equals_the_dense_exponentials_of_the_preconditioned_curvature(
         segment_filter("source", step_mass=mass, weight_decay=decay, optimizer="AdamW")
         for mass in masses
     ]
-    found = walk(queries, filters, blocks, counts)
+    found = propagate(queries, filters, blocks, counts)
     carried = queries.flatten(1)
     for index in (1, 0):
         root = torch.diag(roots[index].flatten())

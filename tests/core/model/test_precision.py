@@ -19,7 +19,7 @@ from sourcetrace.core.methods.precision_check import curvature_error, passes_err
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import RoundedObjective, products_in
-from sourcetrace.core.responses import low_rank_responses as short_responses
+from sourcetrace.core.responses import low_rank_responses
 from sourcetrace.core.responses import propagation as scoring
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_transformer import transformer_case
@@ -157,7 +157,7 @@ def asked(monkeypatch):
         yield
         rounding.pop()
 
-    for module in (gradient_source_module, precision_check, scorers, short_responses):
+    for module in (gradient_source_module, precision_check, scorers, low_rank_responses):
         monkeypatch.setattr(module, "products_in", noted)
     seen_and_now = SimpleNamespace(seen=seen, now=lambda: rounding[-1] if rounding else None)
     return seen_and_now
@@ -284,7 +284,7 @@ def test_scores_that_tf32_would_spoil_are_multiplied_in_float32(asked, monkeypat
         for one in true(*arguments):
             yield 1.1 * one if asked.now() == "tf32" else one
 
-    monkeypatch.setattr(short_responses, "checkpoint_scores", spoiled)
+    monkeypatch.setattr(low_rank_responses, "checkpoint_scores", spoiled)
     (check,) = attribute(wide_case(), precision="tf32").checks
     assert check.precision == "float32"
     assert check.refused == pytest.approx(0.1, rel=0.05)

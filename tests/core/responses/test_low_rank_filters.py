@@ -1,4 +1,4 @@
-"""Short sums against singular value decompositions, in the norm that counts."""
+"""Low-rank sums against singular value decompositions, in the norm that counts."""
 
 import pytest
 import torch

@@ -1,10 +1,10 @@
-"""Scores by short sums against those of the exact filters, in a network wide enough."""
+"""Scores by low-rank sums against those of the exact filters, in a network wide enough."""
 
 import pytest
 import torch
 
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.responses import low_rank_responses as short_responses
+from sourcetrace.core.responses import low_rank_responses
 from tests.tiny import LossAsMeasurement, assert_close, attribute, wide_case
 
 STAGES = {"one stage": 48 * "a", "two stages": 24 * "ab"}
@@ -32,8 +32,8 @@ def test_scores_are_within_the_tolerance_of_the_exact_ones(stages, positions, to
 
 def test_the_reported_error_is_that_of_the_sample(monkeypatch):
     """With a sample of all pairs it is the error of all scores at the segments' last points."""
-    monkeypatch.setattr(short_responses, "_QUERIES", 100)
-    monkeypatch.setattr(short_responses, "_EXAMPLES", 100)
+    monkeypatch.setattr(low_rank_responses, "_QUERIES", 100)
+    monkeypatch.setattr(low_rank_responses, "_EXAMPLES", 100)
     case = wide_case()
     found = attribute(case, "influence", damping=0.1, tolerance=0.02)
     exact = attribute(case, "influence", damping=0.1, tolerance=0)
@@ -43,11 +43,11 @@ def test_the_reported_error_is_that_of_the_sample(monkeypatch):
 
 
 def test_sums_that_fail_the_check_are_made_longer_until_they_pass(monkeypatch):
-    monkeypatch.setattr(short_responses, "_FIRST_AIM", 100.0)
+    monkeypatch.setattr(low_rank_responses, "_FIRST_AIM", 100.0)
     loose = attribute(wide_case(), segments=2, tolerance=0.003)
     (check,) = loose.checks
     assert check.error <= 0.003
-    monkeypatch.setattr(short_responses, "_ATTEMPTS", 1)
+    monkeypatch.setattr(low_rank_responses, "_ATTEMPTS", 1)
     (check,) = attribute(wide_case(), segments=2, tolerance=0.003).checks
     assert check.error == 0
     assert not any(choice.terms for choice in check.choices), "the exact filters were to be taken"
@@ -98,7 +98,7 @@ def test_what_products_would_write_out_is_written_out_once(monkeypatch):
 @pytest.mark.parametrize("positions", [1, 3])
 @pytest.mark.parametrize("segments", [1, 2, 4])
 def test_self_influence_is_that_of_each_example_as_a_query(segments, positions):
-    """Short sums stand for what is handed on; the shares of the last segment are exact."""
+    """Low-rank sums stand for what is handed on; the shares of the last segment are exact."""
     case = wide_case(positions=positions)
     found = attribute(case, segments=segments, batch_size=16).self_influence
     queried = attribute(

@@ -9,7 +9,7 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.methods import segment_filter
-from sourcetrace.core.responses.propagation import checkpoint_scores, walk
+from sourcetrace.core.responses.propagation import checkpoint_scores, propagate
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.oracles.unrolled import QuadraticPhase, removal_effects
 from tests.tiny import assert_close, seeded
@@ -38,7 +38,7 @@ def walked_scores(
 ) -> Tensor:
     """Return the scores of the code under test, [L, Q, N]."""
     curvatures = [segment.curvature for segment in segments] if curvatures is None else curvatures
-    responses = walk(
+    responses = propagate(
         queries.reshape(-1, 1, 1, SIZE),
         [
             segment_filter("source", step_mass=one.step_mass, weight_decay=one.weight_decay)
@@ -163,7 +163,7 @@ def test_the_walk_equals_unrolled_gradient_descent_exactly_with_its_own_filters(
             lambda sigma: (1 - left(sigma)) / (sigma + weight_decay), left, uses_curvature=True
         )
 
-    responses = walk(
+    responses = propagate(
         measured.reshape(1, 1, 1, SIZE),
         [discrete(one.steps) for one in phases],
         [exact_block(one.curvatures.mean(0)) for one in phases],
@@ -249,7 +249,7 @@ def test_a_segment_without_curvature_scales_the_query():
     with seeded(36):
         queries = normal(2, 1, 3, 4)
     filters = [segment_filter("tracin", step_mass=mass, weight_decay=0.0) for mass in (0.5, 2.0)]
-    first, second = walk(queries, filters, [None, None], [10, 4])
+    first, second = propagate(queries, filters, [None, None], [10, 4])
     assert_close(first, queries * 0.5 / 10, tolerance=1e-15)
     assert_close(second, queries * 2.0 / 4, tolerance=1e-15)
 
@@ -260,5 +260,5 @@ def test_the_walk_leaves_the_queries_alone():
         blocks = [exact_block(positive(3)), exact_block(positive(3))]
     before = queries.clone()
     filters = [segment_filter("source", step_mass=1.0, weight_decay=0.0)] * 2
-    walk(queries, filters, blocks, [3, 3])
+    propagate(queries, filters, blocks, [3, 3])
     assert torch.equal(queries, before)

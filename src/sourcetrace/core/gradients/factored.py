@@ -1,7 +1,7 @@
-"""Gradients kept as short sums of outer products, Σ_s g_s a_sᵀ.
+"""Gradients kept as low-rank sums of outer products, Σ_s g_s a_sᵀ.
 
 One term for a layer used at one position an example, S terms where a layer is used at S. The
-responses of queries have the same form: a filter that is a short sum of R outer products takes
+responses of queries have the same form: a filter that is a low-rank sum of R outer products takes
 S terms to R · S (`core.responses.low_rank_filters`).
 
 Of every product the cheaper order is taken, by its multiplications.

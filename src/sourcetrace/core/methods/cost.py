@@ -180,7 +180,7 @@ def _rotation_multiplications(layer: Layer, gradient: LayerGradient) -> int:
 def _self_influence_multiplications(
     layer: Layer, gradient: LayerGradient, plan: AttributionPlan
 ) -> int:
-    """Return at most those of the layer over all examples, queries walking as written-out ones."""
+    """Return at most those of the layer over all examples, queries propagated written out."""
     rotated = _rotation_multiplications(layer, gradient) if plan.uses_curvature else 0
     inputs, outputs = _sides(layer)
     handed_on = layer.size * (inputs + outputs) if plan.uses_curvature else 0

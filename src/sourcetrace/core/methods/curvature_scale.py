@@ -45,7 +45,7 @@ _SAMPLE_BYTES = 2**30
 
 _ITERATIONS = 20
 _TOLERANCE = 0.01
-"""Relative change of c at which the iteration stops; short sums are held to it too."""
+"""Relative change of c at which the iteration stops; low-rank sums are held to it too."""
 
 
 def scale_curvature(
@@ -66,17 +66,17 @@ def scale_curvature(
     found: list[tuple[float, SegmentCurvature]] = []
     for member, curvatures in plan.by_member(fitted):
         measured = query_gradients(engine, member, chosen).measured
-        found += reversed(list(_walk_back(engine, member, curvatures, measured)))
+        found += reversed(list(_propagate_back(engine, member, curvatures, measured)))
     return found
 
 
-def _walk_back(
+def _propagate_back(
     engine: GradientEngine,
     member: EnsembleMember,
     fitted: Sequence[SegmentCurvature],
     queries: Gradients,
 ) -> Iterator[tuple[float, SegmentCurvature]]:
-    """Yield c and c H̄ of a member's segments, the last one first, as the queries walk."""
+    """Yield c and c H̄ of a member's segments, the last one first."""
     for planned, curvature in zip(reversed(member.segments), reversed(fitted), strict=True):
         examples = spread(
             planned.examples,

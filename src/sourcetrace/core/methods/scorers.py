@@ -25,7 +25,7 @@ from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
-from sourcetrace.core.responses.low_rank_responses import ScoreCheck, short_responses
+from sourcetrace.core.responses.low_rank_responses import ScoreCheck, low_rank_responses
 from sourcetrace.core.responses.propagation import Response
 from sourcetrace.core.responses.queries import query_gradients
 
@@ -211,7 +211,7 @@ def make_scorer(
             members.append(FrameScorer(engine, member, fitted, solved))
             solves += own
         else:
-            responses, check = short_responses(
+            responses, check = low_rank_responses(
                 engine,
                 gradients,
                 member,

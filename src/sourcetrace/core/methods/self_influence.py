@@ -1,7 +1,7 @@
 """Self-influence: the score of a training example on its own training loss at the end.
 
-The walk of `core.responses.propagation`, with as many queries as examples and each meeting itself
-alone. In the eigenbasis a segment's share is Σ_jk F_jk v_jk g_jk, v the example's own gradient at
+Propagation as in `core.responses.propagation`, with as many queries as examples and each meeting
+itself alone. In the eigenbasis a segment's share is Σ_jk F_jk v_jk g_jk, v the example's own gradient at
 the end as the later segments leave it, g its gradient at the segment's checkpoints. For outer
 products that is a bilinear form, and nothing of the size of all examples' responses is ever
 formed.
@@ -93,7 +93,7 @@ class SelfInfluence:
             ]
             own = gradients.final[name]
             for rows in torch.split(torch.arange(count), _rows_at_once(own, steps)):
-                for index, columns, share in _walked(own.rows(rows), steps, meetings, rows):
+                for index, columns, share in _propagated(own.rows(rows), steps, meetings, rows):
                     shares[index, columns] += share / len(segments[index].examples)
         return shares
 
@@ -182,7 +182,7 @@ class _Meeting:
 
 
 def _rows_at_once(own: LayerGradient, steps: Sequence[_Step]) -> int:
-    """Return how many examples are walked back together: what they hand on is bounded."""
+    """Return how many examples are propagated together: what they hand on is bounded."""
     if isinstance(own, FactoredGradient) and own.terms == 1 and all(one.short for one in steps):
         sums = [
             len(one.propagation.sums) for one in steps if one.propagation and one.propagation.sums
@@ -195,7 +195,7 @@ def _rows_at_once(own: LayerGradient, steps: Sequence[_Step]) -> int:
     return max(1, _CHUNK_BYTES // (one.numel() * one.element_size()))
 
 
-def _walked(
+def _propagated(
     own: LayerGradient, steps: Sequence[_Step], meetings: Sequence[_Meeting], rows: Tensor
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield segment, places in the block and N_stage times their shares, the last one first."""
@@ -210,10 +210,10 @@ def _walked(
         if step.block is None:
             products = [step.paired(own.rows(mine), one) for one in met]
         elif not step.short:
-            walking = SegmentStep(own.dense(), step.filter, step.block)
-            answer = walking.response()[mine]
+            stepped = SegmentStep(own.dense(), step.filter, step.block)
+            answer = stepped.response()[mine]
             products = [one.paired_products(answer) for one in met]
-            own = DenseGradient(walking.propagated()) if index else own
+            own = DenseGradient(stepped.propagated()) if index else own
         else:
             basis = step.block.basis
             if rotated is None:

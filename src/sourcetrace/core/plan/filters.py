@@ -67,7 +67,7 @@ class SegmentFilter:
         response: F_r; the segment's own share of the score.
         propagation: F_S; what is handed to the segment before.
         uses_curvature: False where both are constants, so that no eigenbasis is needed.
-        coupled_decay: w of weight decay that a preconditioner multiplies; the walk adds wP̄ to
+        coupled_decay: w of weight decay that a preconditioner multiplies; propagation adds wP̄ to
             the eigenvalues.
         solve_damping: λ of the method's exact solve (G + λI) x = v, of the eigenvalues; None
             where the method solves nothing.

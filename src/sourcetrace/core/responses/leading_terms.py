@@ -55,7 +55,7 @@ def leading_terms(
     The left ones are orthonormal; the right ones carry the singular values.
 
     Args:
-        matrices: [*, D_out, D_in], or short sums.
+        matrices: [*, D_out, D_in], or low-rank sums.
         count: Terms; no more are returned than a matrix has rows or columns.
         improved: Whether a power iteration follows; without it half the work remains, and what
             is left out is some times larger.

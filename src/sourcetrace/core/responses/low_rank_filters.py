@@ -1,4 +1,4 @@
-"""Filters of the curvature as short sums of outer products, F ≈ Σ_r u_r w_rᵀ.
+"""Filters of the curvature as low-rank sums of outer products, F ≈ Σ_r u_r w_rᵀ.
 
 F_r and F_S are smooth functions of Λ, and Λ is near an outer product, so a few terms do. In the
 eigenbasis a filtered outer product is then a sum of as many,

@@ -1,4 +1,4 @@
-"""The walk of `core.responses.propagation` with queries that stay short sums of outer products.
+"""Propagation as in `core.responses.propagation`, of queries that stay low-rank sums.
 
 A query of a layer used at one position is one outer product, in every basis. A segment's filter
 is a sum of R of them (`core.responses.low_rank_filters`), so the response has R terms, and so has
@@ -6,7 +6,7 @@ what goes on to the segment before, where a rotation costs R (D_out² + D_in²) 
 (D_out + D_in) multiplications. Terms that add nothing to scores are dropped there.
 
 Where the count of multiplications is against it, as for 1/(σ + λ) with a small λ, which needs
-many terms, the rest of the walk is that of `core.responses.propagation`, exact.
+many terms, the rest is that of `core.responses.propagation`, exact.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from sourcetrace.core.responses.low_rank_filters import (
     filtered_sums,
     shortened,
 )
-from sourcetrace.core.responses.propagation import Vectors, walk
+from sourcetrace.core.responses.propagation import Vectors, propagate
 
 _SHARE_OF_PROPAGATION = 0.3
 """Of the tolerance, for what a segment hands on: its error reaches all segments before."""
 
 
-def walk_short(
+def propagate_low_rank(
     queries: FactoredGradient,
     filters: Sequence[SegmentFilter],
     blocks: Sequence[CurvatureBlock | None],
@@ -51,19 +51,19 @@ def walk_short(
     """
     responses: list[Vectors] = []
     for index in reversed(range(len(filters))):
-        step = _short_step(
+        step = _low_rank_step(
             queries, filters[index], blocks[index], tolerance=tolerance, first=index == 0
         )
         if step is None:
             upto = slice(index + 1)
-            rest = walk(queries, filters[upto], blocks[upto], examples[upto])
+            rest = propagate(queries, filters[upto], blocks[upto], examples[upto])
             return [*rest, *responses[::-1]]
         answer, queries = step
         responses.append(answer.scaled(1 / examples[index]))
     return responses[::-1]
 
 
-def _short_step(
+def _low_rank_step(
     queries: FactoredGradient,
     segment_filter: SegmentFilter,
     block: CurvatureBlock | None,
@@ -71,12 +71,12 @@ def _short_step(
     tolerance: float,
     first: bool,
 ) -> tuple[FactoredGradient, FactoredGradient] | None:
-    """Return F_r(H̄) v and F_S(H̄) v as short sums, or None if they would be too long."""
+    """Return F_r(H̄) v and F_S(H̄) v as low-rank sums, or None if they would be too long."""
     if block is None:  # both are constants
         one = torch.ones((), dtype=queries.inputs.dtype, device=queries.inputs.device)
         response, onward = segment_filter.response(one), segment_filter.propagation(one)
         return queries.scaled(response), queries.scaled(onward)
-    if block.preconditioner is not None:  # P̄^½ ∘ v is no short sum
+    if block.preconditioner is not None:  # P̄^½ ∘ v is no low-rank sum
         return None
     basis, back = block.basis, block.basis.inverse()
     rotated = queries.rotated(basis.inputs, basis.outputs)
@@ -111,7 +111,7 @@ def _filtered(
     """Return F ∘ V; `met` is E[x²] of what it meets, [groups, D_out, D_in]."""
     longest = most_terms(block)
     sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
-    # A filter that is no short sum leaves none of a query's either; trying would cost much.
+    # A filter that is no low-rank sum leaves none of a query's either; trying would cost much.
     if sums is None or rotated.terms == 1:
         return None if sums is None else sums.apply(rotated)
     return filtered_sums(values, rotated, Weights.of(met), tolerance=tolerance, longest=longest)
@@ -124,7 +124,7 @@ class Propagation:
     Attributes:
         values: F_S at every eigenvalue, [groups, D_out, D_in].
         weights: Of the coordinates of what is handed on.
-        sums: F_S as a short sum; None where that is not cheaper.
+        sums: F_S as a low-rank sum; None where that is not cheaper.
     """
 
     values: Tensor

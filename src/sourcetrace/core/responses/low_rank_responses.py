@@ -1,4 +1,4 @@
-"""Responses as short sums where that is cheaper, checked on scores of the run itself.
+"""Responses as low-rank sums where that is cheaper, checked on scores of the run itself.
 
 A sample of queries and training examples is scored once with the responses as they are to be
 used and once by the exact filters. The relative error of the one against the other, over all
@@ -19,8 +19,8 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
-from sourcetrace.core.responses.low_rank_propagation import walk_short
-from sourcetrace.core.responses.propagation import Response, Vectors, checkpoint_scores, walk
+from sourcetrace.core.responses.low_rank_propagation import propagate_low_rank
+from sourcetrace.core.responses.propagation import Response, Vectors, checkpoint_scores, propagate
 from sourcetrace.core.responses.queries import QueryGradients, layer_steps, query_responses
 
 _QUERIES = 4
@@ -76,7 +76,7 @@ class ScoreCheck:
     refused: float | None = None
 
 
-def short_responses(
+def low_rank_responses(
     engine: GradientEngine,
     queries: QueryGradients,
     member: EnsembleMember,
@@ -145,7 +145,7 @@ def _written_out(
 
 
 def _is_cheaper(response: Vectors, query: LayerGradient) -> bool:
-    """Return whether products take a response as a short sum; see `FactoredGradient.products`."""
+    """Return whether products keep a response low-rank; see `FactoredGradient.products`."""
     return isinstance(response, FactoredGradient) and (
         response.size * _positions(query) < response.dense_size
     )
@@ -182,14 +182,14 @@ def _responses(
         total = queries.mean_loss[name]
         found: Sequence[Response]
         if isinstance(gradient, FactoredGradient):
-            measured = walk_short(gradient, *steps, tolerance=tolerance)
-            mean_loss = walk(total, *steps)
+            measured = propagate_low_rank(gradient, *steps, tolerance=tolerance)
+            mean_loss = propagate(total, *steps)
             found = [
                 torch.cat([one, other]) if isinstance(one, Tensor) else (one, other)
                 for one, other in zip(measured, mean_loss, strict=True)
             ]
         else:
-            found = walk(torch.cat([gradient.dense(), total]), *steps)
+            found = propagate(torch.cat([gradient.dense(), total]), *steps)
         for segment, response in zip(responses, found, strict=True):
             segment[name] = response
     return responses
@@ -277,14 +277,14 @@ def _choices(
             own = queries.measured[name]
             if not isinstance(first, FactoredGradient):
                 terms, dense = 0, first[0].numel()
-                short, reason = dense, "a short sum would need as many multiplications, or more"
+                short, reason = dense, "a low-rank sum would need as many multiplications, or more"
             else:
                 terms, dense = first.terms, first.dense_size
                 short = min(dense, first.size * _positions(own))
                 reason = (
                     f"{short:,} multiplications a pair instead of {dense:,}"
                     if _is_cheaper(first, own)
-                    else "a short sum is cheaper to rotate; products write it out"
+                    else "a low-rank sum is cheaper to rotate; products write it out"
                 )
             number = planned.segment.number
             found.append(_LayerChoice(number, name, terms, short, dense, reason))

@@ -1,4 +1,4 @@
-"""The score: a query walked back through the segments of training.
+"""The score: a query propagated back through the segments of training.
 
     score(q, m) = ∇f(z_q)ᵀ Σ_ℓ (S̄_L … S̄_{ℓ+1}) F_r(H̄_ℓ) ḡ_ℓ(m) / N_stage
 
@@ -24,13 +24,13 @@ from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
 from sourcetrace.core.plan.filters import SegmentFilter
 
 Vectors = Tensor | FactoredGradient
-"""Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as short sums."""
+"""Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as low-rank sums."""
 
 Response = Vectors | tuple[Vectors, ...]
 """What one layer's gradients meet: such rows, or some of each form, one behind the other."""
 
 
-def walk(
+def propagate(
     queries: Vectors,
     filters: Sequence[SegmentFilter],
     blocks: Sequence[CurvatureBlock | None],
@@ -39,7 +39,7 @@ def walk(
     """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
 
     Args:
-        queries: ∇f of the layer, [Q, groups, D_out, D_in], or as short sums.
+        queries: ∇f of the layer, [Q, groups, D_out, D_in], or as low-rank sums.
         filters: F_r and F_S of every segment, in the order of training.
         blocks: The layer's curvature in every segment; None where the filter needs none.
         examples: N_stage of every segment.
@@ -58,7 +58,7 @@ class SegmentStep:
     """One layer's queries v at a segment: rotated once, filtered twice.
 
     Args:
-        queries: v, [Q, groups, D_out, D_in], or as short sums, which are cheaper to rotate.
+        queries: v, [Q, groups, D_out, D_in], or as low-rank sums, which are cheaper to rotate.
         segment_filter: F_r and F_S of the segment.
         block: The layer's curvature; None where the filter needs none.
     """

@@ -15,7 +15,7 @@ from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, s
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.plan import EnsembleMember
-from sourcetrace.core.responses.propagation import walk
+from sourcetrace.core.responses.propagation import propagate
 from sourcetrace.errors import InputError
 
 
@@ -82,8 +82,8 @@ def query_responses(
     """
     responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
     for name, gradients in queries.items():
-        walked = walk(gradients, *layer_steps(name, member, curvatures))
-        for segment, response in zip(responses, walked, strict=True):
+        propagated = propagate(gradients, *layer_steps(name, member, curvatures))
+        for segment, response in zip(responses, propagated, strict=True):
             segment[name] = response
     return responses
 

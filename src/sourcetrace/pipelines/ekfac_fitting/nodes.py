@@ -38,7 +38,7 @@ def fit_curvature(
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
     segments: list[Any] = []
-    walked: list[tuple[float, Any]] = []
+    scaled_ones: list[tuple[float, Any]] = []
     with engine.timings.timed("ekfac_fitting"):
         for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
             found = visits(engine, planned.points)
@@ -55,7 +55,7 @@ def fit_curvature(
                     )
                 )
         if METHODS[setup.attribution.method].scales_curvature:
-            walked = scale_curvature(engine, plan, segments, setup.queries)
+            scaled_ones = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")
     if precision != "float32":
         error = curvature_error(engine, plan.segments[-1], segments[-1], precision=precision)
@@ -63,11 +63,11 @@ def fit_curvature(
             "examples' squares in the eigenbasis", "curvature", precision, error
         )
     numbers = [planned.segment.number for planned in plan.segments]
-    if not walked:
+    if not scaled_ones:
         return segments, _spectra(numbers, segments), metrics
     # A run's segments come once for every dropout mask, under the same number.
     scales: dict[int, list[float]] = {}
-    for planned, (scale, _) in zip(plan.segments, walked, strict=True):
+    for planned, (scale, _) in zip(plan.segments, scaled_ones, strict=True):
         scales.setdefault(planned.segment.number, []).append(scale)
     for number, ones in scales.items():
         mean = sum(ones) / len(ones)
@@ -77,7 +77,7 @@ def fit_curvature(
             mean,
         )
         metrics[f"curvature_scale_segment_{number}"] = {"value": mean, "step": 0}
-    segments = [scaled for _, scaled in walked]
+    segments = [scaled for _, scaled in scaled_ones]
     return segments, _spectra(numbers, segments), metrics
 
 
