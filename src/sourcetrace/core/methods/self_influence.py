@@ -1,10 +1,10 @@
 """Self-influence: the score of a training example on its own training loss at the end.
 
 Propagation as in `core.responses.propagation`, with as many queries as examples and each meeting
-itself alone. In the eigenbasis a segment's share is Σ_jk F_jk v_jk g_jk, v the example's own gradient at
-the end as the later segments leave it, g its gradient at the segment's checkpoints. For outer
-products that is a bilinear form, and nothing of the size of all examples' responses is ever
-formed.
+itself alone. In the eigenbasis a segment's share is Σ_jk F_jk v_jk g_jk, v the example's own
+gradient at the end as the later segments leave it, g its gradient at the segment's checkpoints.
+For outer products that is a bilinear form, and nothing of the size of all examples' responses is
+ever formed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
