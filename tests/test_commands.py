@@ -202,7 +202,7 @@ def test_the_memory_policy_does_not_change_the_scores(demo, policy):
         project,
         "run",
         "--from-nodes",
-        "extract_gradients",
+        "check_inputs",
         "--to-nodes",
         "score_examples",
         "--params",
