@@ -167,7 +167,8 @@ def test_sending_that_breaks_off_anywhere_goes_on_and_doubles_nothing(door, clie
     asked = len(door.requests)
     expected = on_server(client, run.experiment)
     assert (expected["status"], expected["files"]) == (("FAILED", "FINISHED"), [9])
-    assert expected["data"] != ["0a1b"]
+    assert len(expected["data"]) == 3
+    assert "0a1b" in expected["data"]
     assert asked > 50
     assert waiting_runs(run.root) == []
     # An odd step, so that both ways of going away are met: asked, or answered, no more.

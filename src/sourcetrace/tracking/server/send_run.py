@@ -12,8 +12,10 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 from mlflow.entities import (
+    DatasetInput,
     LifecycleStage,
     LoggedModelOutput,
+    Metric,
     Param,
     Run,
     RunTag,
@@ -122,7 +124,8 @@ def _send_content(server: MlflowClient, store: MlflowClient, run: Run, run_id: s
     server.log_batch(
         run_id,
         metrics=[
-            point
+            # Without the model it was of, which has another id there.
+            Metric(point.key, point.value, point.timestamp, point.step)
             for name in run.data.metrics
             for point in store.get_metric_history(run.info.run_id, name)
         ],
@@ -132,14 +135,9 @@ def _send_content(server: MlflowClient, store: MlflowClient, run: Run, run_id: s
     files = _path_of(run.info.artifact_uri)
     if files.is_dir():
         server.log_artifacts(run_id, str(files))
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    if inputs:
-        there = server.get_run(run_id).inputs
-        known = {
-            (one.dataset.name, one.dataset.digest)
-            for one in (there.dataset_inputs if there else [])
-        }
-        missing = [one for one in inputs if (one.dataset.name, one.dataset.digest) not in known]
+    inputs = _datasets(store.get_run(run.info.run_id))
+    known = _datasets(server.get_run(run_id)).keys() if inputs else set()
+    if missing := [one for what, one in inputs.items() if what not in known]:
         server.log_inputs(run_id, datasets=missing)
 
 
@@ -204,6 +202,11 @@ def _send_versions(
         )
         for alias in version.aliases:
             server.set_registered_model_alias(version.name, alias, made.version)
+
+
+def _datasets(run: Run) -> dict[tuple[str, str], DatasetInput]:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return {(one.dataset.name, one.dataset.digest): one for one in inputs}
 
 
 def _path_of(address: str) -> Path:
