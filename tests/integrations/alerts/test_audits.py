@@ -7,8 +7,8 @@ import sys
 import polars as pl
 import pytest
 
-from sourcetrace.integrations.webhooks.signature import Envelope, verify
-from tests.integrations.alerts.receiver import receiving
+from sourcetrace.integrations.webhooks.signature import verify
+from tests.integrations.alerts.receiver import as_of_mlflow, receiving
 from tests.test_commands import kedro, make_project
 
 pytestmark = pytest.mark.slow
@@ -82,10 +82,9 @@ def test_a_project_tells_of_failures_and_errors_once_each(tmp_path):
         assert "T0KEN" not in run.stdout + run.stderr
         assert "hunter2" not in run.stdout + run.stderr
     headers, body = receiver.got[3]
-    names = "Delivery-Id", "Timestamp", "Signature"
-    envelope = Envelope(*(headers[f"X-Sourcetrace-{name}"] for name in names))
-    now = float(envelope.timestamp)
-    verify(envelope, body, secret="hunter2", now=now, tolerance_seconds=1)
+    given = as_of_mlflow(headers)
+    now = float(given["X-MLflow-Timestamp"])
+    verify(given, body, secret="hunter2", now=now, tolerance_seconds=1)
     ids = pl.read_parquet(project / "data/08_reporting/review_list.parquet")["example_id"]
     assert not [one for one in ids if one in body.decode()]
 

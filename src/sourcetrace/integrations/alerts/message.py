@@ -16,6 +16,7 @@ ALERT_SCHEMA_VERSION: Final = "1.0"
 AlertOutcome = Literal["pass", "warn", "inconclusive", "fail", "error"]
 
 _COUNTS = ("training_examples", "queries", "runs", "checkpoints", "segments")
+_OF_A_CHECK = {"name", "metric", "status", "value", "limit", "baseline"}
 _LONGEST_NAME = 100
 
 
@@ -61,15 +62,7 @@ def alert_payload(audit: EndedAudit) -> dict[str, Any]:
         if gate
         else {},
         "checks": [
-            {
-                "name": check.name,
-                "metric": check.metric,
-                "status": check.status,
-                "value": check.value,
-                "limit": check.limit,
-                "baseline": check.baseline,
-            }
-            for check in (gate.checks if gate else ())
+            check.model_dump(include=_OF_A_CHECK) for check in (gate.checks if gate else ())
         ],
     }
 
