@@ -12,7 +12,7 @@ import time
 import pytest
 from filelock import FileLock
 
-from sourcetrace.commands.webhooks import audit_command, webhooks
+from sourcetrace.commands.webhooks import _audit_command, webhooks
 from sourcetrace.integrations.webhooks.events import RequestedAudit
 from sourcetrace.parameters import TrackingParameters
 from tests.integrations.webhooks.messages import SECRET, event, headers
@@ -73,7 +73,7 @@ def test_a_second_receiver_of_a_queue_is_refused(project, capsys):
 
 
 def test_the_command_names_the_version_and_its_models_environment():
-    command = audit_command(
+    command = _audit_command(
         RequestedAudit("churn", "3"),
         environments={"churn": "mine", "fraud": None},
         params=["checkpoints.path=models/{version}/checkpoints"],
@@ -92,7 +92,7 @@ def test_the_command_names_the_version_and_its_models_environment():
         "--pipelines",
         "audit,verification",
     ]
-    plain = audit_command(RequestedAudit("fraud", "1"), environments={"fraud": None})
+    plain = _audit_command(RequestedAudit("fraud", "1"), environments={"fraud": None})
     assert plain[3:] == [
         "audit",
         "--params",
@@ -131,7 +131,7 @@ def test_other_names_are_taken_and_come_through(capsys, monkeypatch, name):
     # The secret is looked at after the name.
     monkeypatch.setenv(VARIABLE, "")
     assert VARIABLE in refusal(capsys, f"--model={name}")
-    command = audit_command(RequestedAudit(name, "3"), environments={name: None})
+    command = _audit_command(RequestedAudit(name, "3"), environments={name: None})
     parameters = _split_params(None, None, command[command.index("--params") + 1])
     named = TrackingParameters(**parameters["tracking"]).registered_model
     assert (named.name, named.version) == (name, "3")

@@ -288,4 +288,4 @@ def test_a_command_that_fails_without_the_extra_says_so(caplog):
     with OUTBOX.held() as alert:
         alert.note_error(ValueError("no YAML"))
         alert.send()
-    assert "the package tenacity is not installed" in caplog.text
+    assert "its packages are not installed" in caplog.text

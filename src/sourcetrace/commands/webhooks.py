@@ -5,10 +5,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import click
@@ -100,36 +98,44 @@ def webhooks(
     except InputError as error:
         raise _Refused(str(error)) from error
     environments, secret = _environments(models), _secret()
-    if not _is_loopback(host):
+    if host not in {"127.0.0.1", "::1", "localhost"}:
         logging.warning(
             "Listening on %s: others can reach this port. Let a reverse proxy with TLS listen "
             "there instead, and this on 127.0.0.1.",
             host,
         )
-    with _only_one(queue_path):
-        queue = AuditQueue(queue_path, remember_seconds=2 * tolerance)
-        if given_up := queue.put_back(uncounted=False):
-            logging.error(
-                "Audit of %s version %s is given up: this process was killed during every attempt.",
-                *given_up,
-            )
-        application = make_application(
-            queue, secret=secret, models=environments, tolerance_seconds=tolerance
+    # A second receiver would take a running audit for a dead one.
+    queue_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{queue_path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _Refused(
+            f"Another receiver works on {queue_path}. Stop it first, or give this one --queue."
+        ) from None
+    queue = AuditQueue(queue_path, remember_seconds=2 * tolerance)
+    if given_up := queue.put_back(uncounted=False):
+        logging.error(
+            "Audit of %s version %s is given up: this process was killed during every attempt.",
+            *given_up,
         )
-        worker = AuditWorker(
-            queue,
-            partial(audit_command, environments=environments, params=params, pipelines=pipelines),
-        )
-        # uvicorn raises the signal again when it has shut down: the worker is still to be stopped.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        worker.start()
-        try:
-            uvicorn.run(application, host=host, port=port, **SERVER_OPTIONS)
-        finally:
-            worker.stop()
+    application = make_application(
+        queue, secret=secret, models=environments, tolerance_seconds=tolerance
+    )
+    worker = AuditWorker(
+        queue,
+        partial(_audit_command, environments=environments, params=params, pipelines=pipelines),
+    )
+    # uvicorn raises the signal again when it has shut down: the worker is still to be stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    worker.start()
+    try:
+        uvicorn.run(application, host=host, port=port, **SERVER_OPTIONS)
+    finally:
+        worker.stop()
 
 
-def audit_command(
+def _audit_command(
     audit: RequestedAudit,
     *,
     environments: Mapping[str, str | None],
@@ -192,23 +198,3 @@ def _secret() -> str:
             'python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return secret
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@contextmanager
-def _only_one(queue_path: Path) -> Iterator[None]:
-    """Refuse a second receiver on the same queue: it would take a running audit for a dead one."""
-    queue_path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{queue_path}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise _Refused(
-            f"Another receiver works on {queue_path}. Stop it first, or give this one --queue."
-        ) from error

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sourcetrace.errors import InputError
 from sourcetrace.integrations import extra
-from sourcetrace.integrations.alerts.message import EndedAudit, alert_payload
+from sourcetrace.integrations.alerts.message import EndedAudit
 from sourcetrace.parameters import AlertParameters
 
 logger = logging.getLogger(__name__)
@@ -69,11 +69,11 @@ class Outbox:
             return
         try:
             delivery = self._import_delivery()
-        except InputError as error:
-            logger.warning("The alert was not sent: %s", error)
+        except InputError:
+            logger.warning("The alert was not sent: its packages are not installed.")
             return
         delivery.send_alert(
-            alert_payload(self._last),
+            self._last.payload(),
             url=url,
             secret=os.environ.get(self.parameters.secret_variable) or None,
             timeout_seconds=self.parameters.timeout_seconds,
