@@ -81,7 +81,8 @@ class EndedAudit:
     def _summary(self) -> str:
         if self.outcome == "error" or self.gate is None:
             named = f" ({self.error})" if self.error else ""
-            return f"It ended with an error{named}: there is no verdict. The job's log has the message."
+            where = "The job's log has the message."
+            return f"It ended with an error{named}: there is no verdict. {where}"
         if self.outcome != self.gate.outcome:
             return (
                 "The version was trained on other data than was audited. Gate: "
