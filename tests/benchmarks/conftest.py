@@ -26,7 +26,7 @@ def tiny_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `speed` measure in this process: starting one costs more than these sizes take."""
+    """Let scripts measure in this process: starting one costs more than these sizes take."""
 
     def measure(
         _: Path | str, module: str, arguments: Sequence[object], **__: object
@@ -36,4 +36,5 @@ def measured_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import_module(module).main(given)
         return Measurement.read(file)
 
-    monkeypatch.setattr("benchmarks.speed.measure_in_process", measure)
+    for script in ("speed", "scaling"):
+        monkeypatch.setattr(f"benchmarks.{script}.measure_in_process", measure)

@@ -135,7 +135,7 @@ def test_an_audit_that_passes_is_summed_up_and_its_files_are_kept(job, audited, 
         (audited / "data/08_reporting" / name).unlink()
     done = job(pipelines="gate")
     assert not done.failed, done.log
-    assert (tmp_path / "pip").read_text() == "install -c constraints.txt .\n"
+    assert (tmp_path / "pip").read_text() == "install -c constraints.txt .[alerts]\n"
     assert done.summary.read_text().startswith("## Audit: warn\n")
     kept = uploaded(done)
     assert {Path(name).name for name in kept} >= {

@@ -153,14 +153,17 @@ def test_connections_on_which_no_request_comes_keep_nobody_out_and_are_ended(
     assert open_queue().counts()["waiting"] == 1
 
 
-def test_more_connections_than_are_served_keep_others_out_for_a_while_only(port, monkeypatch):
+def test_more_connections_than_are_served_keep_others_out_for_a_while_only(open_queue, monkeypatch):
     monkeypatch.setattr(receiver, "_CONNECTION_SECONDS", 0.5)
-    with ExitStack() as stack:
-        for _ in range(SERVER_OPTIONS["limit_concurrency"]):
+    monkeypatch.setitem(SERVER_OPTIONS, "limit_concurrency", 3)
+    with served(open_queue()) as port, ExitStack() as stack:
+        for _ in range(3):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
         assert post(port, event())[0] == 503
-        time.sleep(0.6)
-        assert post(port, event())[0] == 202
+        deadline = time.monotonic() + 5
+        while (status := post(port, event())[0]) == 503:
+            assert time.monotonic() < deadline
+        assert status == 202
 
 
 def test_a_long_body_of_unknown_length_is_cut_off(port, monkeypatch):
