@@ -26,7 +26,7 @@ from tests.audit.gate.examples import verdict
 AUDIT = create_audit("churn_audit")
 INGEST, DIGEST, LIST, LAST = (
     next(one for one in AUDIT.nodes if one.name == f"churn_audit.{name}")
-    for name in ("ingest_checkpoints", "digest_data", "list_for_review", "enforce_gate")
+    for name in ("ingest_checkpoints", "check_inputs", "list_for_review", "enforce_gate")
 )
 MANIFEST = pl.DataFrame(
     {
