@@ -13,7 +13,6 @@ import click
 import yaml
 from filelock import FileLock, Timeout
 
-from sourcetrace.commands.exit_codes import ERROR
 from sourcetrace.errors import InputError
 from sourcetrace.integrations import extra
 from sourcetrace.integrations.webhooks.events import RequestedAudit
@@ -36,7 +35,7 @@ _SHORTEST_SECRET = 16
 class _Refused(click.ClickException):
     """What is given does not do."""
 
-    exit_code = ERROR
+    exit_code = 2
 
 
 @click.command(
