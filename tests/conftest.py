@@ -1,12 +1,38 @@
 """Settings every test shares."""
 
 import os
+import shutil
 
 # The networks are tiny: starting threads costs more than they save, and those of two tests at once
 # wait for each other. For the commands that tests start, too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import pytest
 import torch
+from filelock import FileLock
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def short_demo(tmp_path_factory):
+    """Return a function that makes a project whose demo was trained for two epochs and audited.
+
+    It is made once, for all of xdist's processes together, and copied.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    project, done = folder / "short demo", folder / "short demo.done"
+    with FileLock(folder / "short demo.lock"):
+        if not done.exists():
+            # A test module: what it has is imported where it is asked for.
+            from tests.test_commands import kedro, make_project
+
+            run = kedro(
+                make_project(project), "run", "--params", "demo.epochs=2,demo.checkpoints=2"
+            )
+            assert run.returncode == 0, run.stderr[-3000:]
+            done.touch()
+    return lambda copy: shutil.copytree(project, copy)

@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 from benchmarks.measurement import STAGES, Cost, Measurement
+from benchmarks.processes import measure_in_process
 from benchmarks.scaling import Point, axis_table, fitted_exponent
 
 from benchmarks import scaling, scaling_point
@@ -51,6 +53,12 @@ def test_names_differ_where_inputs_repeat() -> None:
 
 
 @pytest.mark.slow
+def test_a_process_of_its_own_measures_the_same_stages() -> None:
+    found = measure_in_process(sys.executable, "benchmarks.scaling_point", TINY, threads=1)
+    assert set(STAGES) < set(found.costs)
+
+
+@pytest.mark.usefixtures("measured_here")
 def test_the_tables_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     base = [f"--base-{name}" for name in ("examples", "queries", "checkpoints", "width")]
     sizes = [part for pair in zip(base, ("20", "2", "1", "4"), strict=True) for part in pair]

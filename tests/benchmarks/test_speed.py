@@ -77,7 +77,7 @@ def test_given_labels_are_another_curvature(tiny_folder: Path, tmp_path: Path) -
     assert not torch.allclose(found["sampled"], found["given"])
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("measured_here")
 def test_the_tables_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--examples", "64", "--queries", "3", "--widths", "8", "6", "10"]
     speed.main([*sizes, "--repeats", "1", "--threads", "1", "--peers", "--exact"])

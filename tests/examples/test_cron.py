@@ -1,15 +1,14 @@
 """The crontab's line, run as cron runs it."""
 
-import fcntl
 import os
 import re
 import subprocess
+import sys
 
 import pytest
+from filelock import FileLock
 
 from tests import REPOSITORY
-
-pytestmark = pytest.mark.slow
 
 CRONTAB = REPOSITORY / "examples/cron/crontab"
 
@@ -49,37 +48,50 @@ def run_as_cron(project):
     )
 
 
-def test_a_night_that_passes_is_silent_and_has_a_log(audited):
+@pytest.fixture
+def project(tmp_path):
+    """A folder whose interpreter says what it is asked for, and ends as the file `code` says."""
+    folder = tmp_path / "a project"
+    (folder / "data").mkdir(parents=True)
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").write_text('#!/bin/sh\necho "asked: $*"\nexit $(cat code)\n')
+    (folder / ".venv/bin/python").chmod(0o755)
+    return folder
+
+
+def test_a_night_that_passes_is_silent_and_has_a_log(project):
+    (project / "code").write_text("0")
+    run = run_as_cron(project)
+    assert (run.returncode, run.stdout) == (0, "")
+    log = (project / "data/audit.log").read_text()
+    assert log == "asked: -m sourcetrace audit --env nightly\n"
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_any_other_night_prints_its_code_and_the_end_of_the_log(project, code):
+    (project / "code").write_text(str(code))
+    run = run_as_cron(project)
+    assert run.returncode == code
+    assert run.stdout.splitlines() == [
+        f"sourcetrace audit in {project}: exit code {code}",
+        "asked: -m sourcetrace audit --env nightly",
+    ]
+
+
+@pytest.mark.slow
+def test_the_command_is_one_that_a_project_takes(audited, nightly):
+    (audited / ".venv").symlink_to(sys.prefix)
+    nightly("checkpoints: {path: nowhere}")
     run = run_as_cron(audited)
-    assert (run.returncode, run.stdout) == (0, ""), run.stdout
-    log = (audited / "data/audit.log").read_text()
-    assert "Audited 1,437 training examples" in log
-    assert "Gate: warn" in log
+    assert run.returncode == 2, run.stdout
+    assert "nowhere" in run.stdout
 
 
-@pytest.mark.parametrize(
-    ("parameters", "code", "said"),
-    [
-        ("gate: {checks: [{metric: harmful_share, at_most: -1.0}]}", 1, "harmful_share is"),
-        ("checkpoints: {path: nowhere}", 2, "nowhere"),
-    ],
-)
-def test_any_other_night_prints_its_code_and_the_end_of_the_log(
-    audited, nightly, parameters, code, said
-):
-    nightly(parameters)
-    run = run_as_cron(audited)
-    assert run.returncode == code, run.stdout
-    assert run.stdout.startswith(f"sourcetrace audit in {audited}: exit code {code}\n")
-    assert said in run.stdout
-
-
-def test_a_night_that_finds_another_audit_running_leaves_it_and_its_log_alone(audited):
-    log = audited / "data/audit.log"
+def test_a_night_that_finds_another_audit_running_leaves_it_and_its_log_alone(project):
+    log = project / "data/audit.log"
     log.write_text("of the audit that runs\n")
-    with (audited / "data/audit.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        run = run_as_cron(audited)
+    with FileLock(project / "data/audit.lock"):
+        run = run_as_cron(project)
     assert run.returncode == 75
     assert run.stdout.endswith("exit code 75\nof the audit that runs\n")
     assert log.read_text() == "of the audit that runs\n"

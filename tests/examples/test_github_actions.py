@@ -100,6 +100,13 @@ class Job:
         }[condition]
 
 
+def test_a_scheduled_audit_is_the_whole_one_of_the_nightly_environment(workflow, tmp_path):
+    job = Job(workflow, tmp_path, tmp_path)
+    (audit,) = [one for one in workflow["jobs"]["audit"]["steps"] if one.get("id") == "audit"]
+    asked = {name: job.filled(value) for name, value in audit["env"].items()}
+    assert asked == {"AUDIT_ENV": "nightly", "PIPELINES": "audit"}
+
+
 @pytest.fixture
 def job(workflow, audited, tmp_path):
     """Return a function that runs the job in the audited project; pip only notes its call."""
@@ -123,12 +130,12 @@ def uploaded(job):
 
 
 @pytest.mark.slow
-def test_a_scheduled_audit_passes_is_summed_up_and_its_files_are_kept(job, audited, tmp_path):
-    for name in ("gate.json", "gate_junit.xml", "cleaning_report.html"):
+def test_an_audit_that_passes_is_summed_up_and_its_files_are_kept(job, audited, tmp_path):
+    for name in ("gate.json", "gate_junit.xml"):
         (audited / "data/08_reporting" / name).unlink()
-    done = job()
+    done = job(pipelines="gate")
     assert not done.failed, done.log
-    assert (tmp_path / "pip").read_text() == "install -c constraints.txt .\n"
+    assert (tmp_path / "pip").read_text() == "install -c constraints.txt .[alerts]\n"
     assert done.summary.read_text().startswith("## Audit: warn\n")
     kept = uploaded(done)
     assert {Path(name).name for name in kept} >= {

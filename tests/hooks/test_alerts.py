@@ -1,6 +1,7 @@
 """When a run is told of, and that one command tells once."""
 
 import logging
+import sys
 from types import SimpleNamespace
 
 import mlflow
@@ -12,8 +13,9 @@ from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.datasets import AuditLogDataset
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.alerts import AlertHook
-from sourcetrace.integrations.alerts import outbox
-from sourcetrace.integrations.alerts.outbox import one_alert
+from sourcetrace.integrations import alerts
+from sourcetrace.integrations.alerts import delivery
+from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.tracking.history.audit_log import AuditEntry, append_audit
 from tests.audit.gate.examples import verdict
 from tests.integrations.alerts.test_message import SUMMARY
@@ -31,13 +33,13 @@ URL = "https://chat.example/hooks/T0KEN"
 @pytest.fixture(autouse=True)
 def sent(monkeypatch):
     """Return the alerts that would be sent."""
-    alerts = []
-    monkeypatch.setattr(outbox, "send_alert", lambda payload, **how: alerts.append((payload, how)))
+    told = []
+    monkeypatch.setattr(delivery, "send_alert", lambda payload, **how: told.append((payload, how)))
     monkeypatch.setenv("SOURCETRACE_ALERT_URL", URL)
     run = SimpleNamespace(info=SimpleNamespace(run_id="r1", experiment_id="7"))
     monkeypatch.setattr(mlflow, "active_run", lambda: run)
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "https://me:pw@mlflow.example/team/")
-    return alerts
+    return told
 
 
 @pytest.fixture
@@ -200,19 +202,19 @@ def test_a_broken_alert_leaves_the_audit_alone(catalog, monkeypatch, caplog):
     def broken(*_, **__):
         raise RuntimeError("customer 17")
 
-    monkeypatch.setattr(outbox, "send_alert", broken)
+    monkeypatch.setattr(delivery, "send_alert", broken)
     run(catalog, "fail")
     assert "No alert could be made (RuntimeError)" in caplog.text
     assert "customer 17" not in caplog.text
 
 
 def test_a_command_of_several_pipelines_tells_of_the_last(catalog, sent):
-    with one_alert() as alert:
+    with OUTBOX.held() as alert:
         run(catalog, "inconclusive")
         run(catalog, "pass")
         alert.send()
     assert sent == []
-    with one_alert() as alert:
+    with OUTBOX.held() as alert:
         run(catalog, "pass")
         run(catalog, "fail")
         assert sent == []
@@ -224,7 +226,7 @@ def test_a_command_of_several_pipelines_tells_of_the_last(catalog, sent):
 
 def test_a_commands_error_is_told_once_with_what_the_run_knew(catalog, sent):
     error = OSError("gone")
-    with one_alert() as alert:
+    with OUTBOX.held() as alert:
         run(catalog, error=error)
         alert.note_error(error)
         alert.send()
@@ -237,7 +239,7 @@ def test_an_error_before_any_pipeline_is_told_with_the_projects_parameters(
 ):
     monkeypatch.setenv("OURS", "http://ours.example")
     hook = AlertHook()
-    with one_alert() as alert:
+    with OUTBOX.held() as alert:
         params = {"alerts": {"url_variable": "OURS"}}
         hook.after_context_created(
             context=SimpleNamespace(project_path="/srv/churn-project", params=params)
@@ -257,9 +259,33 @@ def test_an_error_in_the_configuration_itself_is_told_with_the_defaults(sent):
         def params(self):
             raise ValueError("no YAML")
 
-    with one_alert() as alert:
+    with OUTBOX.held() as alert:
         AlertHook().after_context_created(context=Broken())
         alert.note_error(ValueError("no YAML"))
         alert.send()
     ((_, how),) = sent
     assert how["url"] == URL
+
+
+@pytest.fixture
+def without_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tenacity", None)
+    monkeypatch.delitem(sys.modules, delivery.__name__)
+    monkeypatch.delattr(alerts, "delivery")
+
+
+@pytest.mark.usefixtures("without_the_extra")
+def test_an_address_without_the_extra_is_refused_before_the_work(catalog, monkeypatch):
+    with pytest.raises(InputError, match=r"pip install 'sourcetrace\[alerts\]'") as refused:
+        run(catalog, "pass")
+    assert "T0KEN" not in str(refused.value)
+    monkeypatch.delenv("SOURCETRACE_ALERT_URL")
+    run(catalog, "fail")
+
+
+@pytest.mark.usefixtures("without_the_extra")
+def test_a_command_that_fails_without_the_extra_says_so(caplog):
+    with OUTBOX.held() as alert:
+        alert.note_error(ValueError("no YAML"))
+        alert.send()
+    assert "its packages are not installed" in caplog.text

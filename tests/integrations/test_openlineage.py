@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from datetime import datetime
 from types import SimpleNamespace
 from urllib.parse import urlparse
@@ -14,18 +15,18 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import node
 from kedro_datasets.polars import EagerPolarsDataset
 
+from sourcetrace import __version__
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.errors import InputError
-from sourcetrace.hooks import openlineage as openlineage_hook
 from sourcetrace.hooks.openlineage import OpenLineageHook
-from sourcetrace.integrations.openlineage import PRODUCER, RunEvents
+from sourcetrace.integrations.openlineage import RunEvents
 from sourcetrace.pipelines.audit import create_audit
 from tests.audit.gate.examples import verdict
 
 AUDIT = create_audit("churn_audit")
 INGEST, DIGEST, LIST, LAST = (
     next(one for one in AUDIT.nodes if one.name == f"churn_audit.{name}")
-    for name in ("ingest_checkpoints", "digest_data", "list_for_review", "enforce_gate")
+    for name in ("ingest_checkpoints", "check_inputs", "list_for_review", "enforce_gate")
 )
 MANIFEST = pl.DataFrame(
     {
@@ -111,7 +112,7 @@ def test_every_event_has_what_the_format_requires(project, catalog):
     assert len(events) == 2 + 2 * 3
     for event in events:
         assert datetime.fromisoformat(event["eventTime"]).tzinfo is not None
-        assert event["producer"] == PRODUCER
+        assert event["producer"] == f"pkg:pypi/sourcetrace@{__version__}"
         UUID(event["run"]["runId"])
         assert event["job"]["namespace"] == "my-team"
         facets = [*event["run"]["facets"].values(), *event["job"]["facets"].values()]
@@ -229,7 +230,8 @@ def test_a_transport_that_fails_later_ends_the_events(project, catalog, monkeypa
 
 
 def test_without_the_package_it_says_what_to_install(project, catalog, monkeypatch):
-    monkeypatch.setattr(openlineage_hook, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "openlineage.client", None)
+    monkeypatch.delitem(sys.modules, RunEvents.__module__)
     with pytest.raises(InputError, match=r"pip install 'sourcetrace\[openlineage\]'"):
         started(project, catalog)
 

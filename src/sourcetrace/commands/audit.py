@@ -22,7 +22,7 @@ from sourcetrace.commands.exit_codes import (
     INTERRUPTED,
 )
 from sourcetrace.commands.project import configure_project_here
-from sourcetrace.integrations.alerts.outbox import one_alert
+from sourcetrace.integrations.alerts.outbox import OUTBOX
 
 _JUDGING_NODE = "enforce_gate"
 
@@ -103,7 +103,7 @@ def audit(
     names = [name.strip() for name in pipelines.split(",") if name.strip()]
     quiet_stdout = _stdout_as_stderr() if output == "json" else nullcontext()
     result: Any
-    with one_alert() as alert:
+    with OUTBOX.held() as alert:
         try:
             with quiet_stdout:
                 command = _run_command(names, verbose=verbose)

@@ -2,18 +2,22 @@
 
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import click
+import yaml
+from filelock import FileLock, Timeout
 
 from sourcetrace.errors import InputError
+from sourcetrace.integrations import extra
+from sourcetrace.integrations.webhooks.events import RequestedAudit
+from sourcetrace.integrations.webhooks.queue import AuditQueue
+from sourcetrace.integrations.webhooks.worker import SECRET_VARIABLE, AuditWorker
 
 _HELP = """Receive MLflow's registry webhooks and audit the versions that they announce.
 
@@ -24,10 +28,14 @@ what waits outlives a restart.
 The secret that MLflow signs with is in the environment variable SOURCETRACE_WEBHOOK_SECRET.
 """
 
-LOCK = "data/audit.lock"
-"""Locked while an audit runs, here and in the cron example: one at a time in a project."""
-
+_FIT_NAME = re.compile(r"[^\W\d][\w.-]*")
 _SHORTEST_SECRET = 16
+
+
+class _Refused(click.ClickException):
+    """What is given does not do."""
+
+    exit_code = 2
 
 
 @click.command(
@@ -82,92 +90,97 @@ def webhooks(
     """Listen until SIGTERM or Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        environments = _environments(models)
-        secret = _secret()
+        with extra("webhooks", because="The receiver serves HTTP"):
+            import uvicorn
+
+            from sourcetrace.integrations.webhooks.server import SERVER_OPTIONS, make_application
     except InputError as error:
-        raise click.ClickException(str(error)) from error
-    if not _is_loopback(host):
+        raise _Refused(str(error)) from error
+    environments, secret = _environments(models), _secret()
+    if host not in {"127.0.0.1", "::1", "localhost"}:
         logging.warning(
             "Listening on %s: others can reach this port. Let a reverse proxy with TLS listen "
             "there instead, and this on 127.0.0.1.",
             host,
         )
-    with _only_one(queue_path):
-        _receive(
-            secret,
-            environments,
-            command_options={"params": params, "pipelines": pipelines},
-            address=(host, port),
-            tolerance=tolerance,
-            queue_path=queue_path,
-        )
-
-
-def _receive(
-    secret: str,
-    environments: dict[str, str | None],
-    *,
-    command_options: dict[str, Any],
-    address: tuple[str, int],
-    tolerance: int,
-    queue_path: Path,
-) -> None:
-    """Serve, and audit beside it, until the process is told to end."""
-    import uvicorn
-
-    from sourcetrace.integrations.webhooks.queue import AuditQueue
-    from sourcetrace.integrations.webhooks.server import ReceiverSettings, make_application
-    from sourcetrace.integrations.webhooks.worker import AuditWorker, audit_command
-
+    # A second receiver would take a running audit for a dead one.
+    queue_path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{queue_path}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise _Refused(
+            f"Another receiver works on {queue_path}. Stop it first, or give this one --queue."
+        ) from None
     queue = AuditQueue(queue_path, remember_seconds=2 * tolerance)
-    for audit in queue.recover():
+    if given_up := queue.put_back(uncounted=False):
         logging.error(
             "Audit of %s version %s is given up: this process was killed during every attempt.",
-            audit.model,
-            audit.version,
+            *given_up,
         )
-    settings = ReceiverSettings(secret=secret, models=environments, tolerance_seconds=tolerance)
+    application = make_application(
+        queue, secret=secret, models=environments, tolerance_seconds=tolerance
+    )
     worker = AuditWorker(
         queue,
-        partial(audit_command, models=environments, **command_options),
-        lock=Path(LOCK),
+        partial(_audit_command, environments=environments, params=params, pipelines=pipelines),
     )
     # uvicorn raises the signal again when it has shut down: the worker is still to be stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     worker.start()
     try:
-        uvicorn.run(
-            make_application(settings, queue),
-            host=address[0],
-            port=address[1],
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=32,
-            timeout_graceful_shutdown=5,
-            lifespan="off",
-            ws="none",
-        )
+        uvicorn.run(application, host=host, port=port, **SERVER_OPTIONS)
     finally:
         worker.stop()
-        worker.join()
+
+
+def _audit_command(
+    audit: RequestedAudit,
+    *,
+    environments: Mapping[str, str | None],
+    params: Sequence[str] = (),
+    pipelines: str | None = None,
+) -> list[str]:
+    """Return the command that audits a version in the current folder's project.
+
+    Args:
+        audit: Which version; its model is one of `environments`.
+        environments: Registered model -> configuration environment.
+        params: Further parameters, `{version}` standing for the version's number.
+        pipelines: What to run, where it is not only the audit.
+    """
+    given = [
+        f"tracking.registered_model.name={audit.model}",
+        f"tracking.registered_model.version={audit.version}",
+        *(param.replace("{version}", audit.version) for param in params),
+    ]
+    command = [sys.executable, "-m", "sourcetrace", "audit", "--params", ",".join(given)]
+    if environment := environments[audit.model]:
+        command += ["--env", environment]
+    if pipelines is not None:
+        command += ["--pipelines", pipelines]
+    return command
 
 
 def _environments(models: Sequence[str]) -> dict[str, str | None]:
     """Return model -> environment of `NAME[=ENV]`."""
-    from sourcetrace.integrations.webhooks.worker import check_model_name
-
     if not Path("conf").is_dir():
-        raise InputError(
+        raise _Refused(
             f"{Path.cwd()} holds no folder conf. Run this command in the project's folder."
         )
     found: dict[str, str | None] = {}
     for given in models:
         name, _, environment = given.partition("=")
-        check_model_name(name)
+        # A name is handed on as a parameter, which Kedro reads as YAML.
+        if not _FIT_NAME.fullmatch(name) or yaml.safe_load(name) != name:
+            raise _Refused(
+                f"--model {name!r}: expected a registered model's name that begins with a letter, "
+                "has only letters, digits and _ . - in it and is no word of YAML like true or "
+                "null: the --params of an audit would take any other apart. Audit this model from "
+                "a scheduler, with its name in the parameters."
+            )
         if environment and not Path("conf", environment).is_dir():
-            raise InputError(
+            raise _Refused(
                 f"--model {given}: there is no folder conf/{environment}. Name an environment of "
                 "this project."
             )
@@ -176,35 +189,11 @@ def _environments(models: Sequence[str]) -> dict[str, str | None]:
 
 
 def _secret() -> str:
-    from sourcetrace.integrations.webhooks.worker import SECRET_VARIABLE
-
     secret = os.environ.get(SECRET_VARIABLE, "")
     if len(secret) < _SHORTEST_SECRET:
-        raise InputError(
+        raise _Refused(
             f"The environment variable {SECRET_VARIABLE} must hold the secret that MLflow signs "
             f"with, at least {_SHORTEST_SECRET} characters; it has {len(secret)}. Make one with: "
             'python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
     return secret
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-@contextmanager
-def _only_one(queue_path: Path) -> Iterator[None]:
-    """Refuse a second receiver on the same queue: it would take a running audit for a dead one."""
-    from filelock import FileLock, Timeout
-
-    queue_path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{queue_path}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise click.ClickException(
-            f"Another receiver works on {queue_path}. Stop it first, or give this one --queue."
-        ) from error

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import readable_error
 from sourcetrace.integrations.alerts.message import AlertOutcome, EndedAudit
-from sourcetrace.integrations.alerts.outbox import tell, use_parameters, warn_of_address
+from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import AlertParameters
 from sourcetrace.tracking.history.audit_log import read_audits
@@ -36,8 +36,8 @@ class AlertHook:
         self._project = ""
         self._names = AuditNames()
         self._params: Mapping[str, Any] = {}
-        self._parameters = AlertParameters()
-        self._run = _Run()
+        self._run_id = ""
+        self._run_url: str | None = None
         self._outputs: dict[str, Any] = {}
         self._audits_before = 0
 
@@ -45,23 +45,22 @@ class AlertHook:
     def after_context_created(self, context: KedroContext) -> None:
         """Read the parameters; what is wrong with them is said elsewhere."""
         self._project = Path(context.project_path).name
-        self._params, self._parameters = {}, AlertParameters()
-        try:
+        self._params, OUTBOX.parameters = {}, AlertParameters()
+        # The defaults serve to tell of an error here, too.
+        with suppress(Exception):
             self._params = context.params
-            self._parameters = AlertParameters.model_validate(self._params.get("alerts") or {})
-        except Exception:
-            # The defaults serve to tell of this error, too.
-            return
-        use_parameters(self._parameters)
+            OUTBOX.parameters = AlertParameters.model_validate(self._params.get("alerts") or {})
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Refuse wrong parameters before any work, and see what is there before it.
+        """Refuse before any work what would keep an alert back, and see what is there before it.
 
         Raises:
-            InputError: If the parameters `alerts` are wrong.
+            InputError: If the parameters `alerts` are wrong, or an address is set without the
+                packages to send to it.
         """
-        self._run = _active_run()
+        # What is known of it may be forgotten at its end.
+        self._run_id, self._run_url = TRACKED.run_id, TRACKED.run_url
         self._outputs = {}
         self._names = AuditNames.of(pipeline)
         self._audits_before = len(self._audits(catalog))
@@ -73,7 +72,7 @@ class AlertHook:
             raise InputError(
                 f"{name}: {first['msg']}. conf/base/parameters_alerts.yml has every key."
             ) from None
-        warn_of_address(self._parameters)
+        OUTBOX.check()
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
@@ -96,7 +95,7 @@ class AlertHook:
         try:
             audit = self._ended(catalog, error=error)
             if audit is not None:
-                tell(audit, self._parameters)
+                OUTBOX.tell(audit)
         except Exception as raised:
             # Its name alone: what it says may quote the data.
             logger.warning("No alert could be made (%s).", type(raised).__name__)
@@ -105,11 +104,12 @@ class AlertHook:
         """Return how the run ended; None where it went well and judged nothing."""
         report = self._outputs.get("gate_report")
         gate = None if report is None else GateReport.model_validate(report)
-        if gate is None and isinstance(readable_error(error), GateFailed):
+        known = readable_error(error) or error
+        if gate is None and isinstance(known, GateFailed):
             # A scheduler that runs every node as a run of its own: the one that judged has told.
             return None
         added = self._audits(catalog)[self._audits_before :]
-        row = next((one for one in reversed(added) if one["run_id"] == self._run.id), None)
+        row = next((one for one in reversed(added) if one["run_id"] == self._run_id), None)
         outcome: AlertOutcome | None = gate.outcome if gate else None
         if error is not None and outcome != "fail":
             outcome = "error"
@@ -118,38 +118,24 @@ class AlertHook:
             outcome = "fail"
         if outcome is None:
             return None
+        audit = AuditCatalog(catalog, self._names)
+        summary = self._outputs.get("audit_summary")
+        if gate and summary is None and audit.exists("audit_summary"):
+            summary = audit.load("audit_summary")
         return EndedAudit(
             outcome=outcome,
             project=self._project,
-            error=_name_of(error) if outcome == "error" else None,
+            error=type(known).__name__ if outcome == "error" else None,
             model=_model(row, self._params),
-            run_id=self._run.id,
-            run_url=self._run.url,
+            run_id=self._run_id,
+            run_url=self._run_url,
             gate=gate,
-            summary=self._summary(catalog) if gate else None,
+            summary=summary if gate else None,
         )
-
-    def _summary(self, catalog: DataCatalog) -> Any:
-        if "audit_summary" in self._outputs:
-            return self._outputs["audit_summary"]
-        audit = AuditCatalog(catalog, self._names)
-        return audit.load("audit_summary") if audit.exists("audit_summary") else None
 
     def _audits(self, catalog: DataCatalog) -> list[dict[str, Any]]:
         audit = AuditCatalog(catalog, self._names)
         return read_audits(audit_log_path(audit)) if "audit_log" in audit else []
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A run of MLflow, and its address where MLflow is on a server."""
-
-    id: str = ""
-    url: str | None = None
-
-
-def _active_run() -> _Run:
-    return _Run(TRACKED.run_id, TRACKED.run_url)
 
 
 def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -159,9 +145,3 @@ def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[st
     named = (params.get("tracking") or {}).get("registered_model") or {}
     where = named.get("version") or named.get("alias")
     return (str(named["name"]), str(where)) if named.get("name") and where else None
-
-
-def _name_of(error: BaseException | None) -> str | None:
-    if error is None:
-        return None
-    return type(readable_error(error) or error).__name__

@@ -7,60 +7,72 @@ its content: the same audit writes the same bytes.
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
 
 from sourcetrace.reporting.documents.facts import SOURCE_PAPER, AuditFacts
-
-SPEC_VERSION = "1.6"
 
 _SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, SOURCE_PAPER)
 """Namespace of our serial numbers; never to be changed."""
 
-_MODEL, _TOOL = "model", "tool:sourcetrace"
-
 
 def make_ml_bom(facts: AuditFacts) -> dict[str, Any]:
     """Return the document as JSON has it."""
-    checkpoints = _checkpoints(facts)
-    data = _data(facts)
-    software = _software(facts)
-    body: dict[str, Any] = {
-        "bomFormat": "CycloneDX",
-        "specVersion": SPEC_VERSION,
-        "version": 1,
-        "metadata": {
-            "tools": {
-                "components": [
-                    {
-                        "type": "application",
-                        "bom-ref": _TOOL,
-                        "name": "sourcetrace",
-                        "version": facts.result.versions["sourcetrace"],
-                    }
-                ]
-            },
-            "component": _model(facts, data),
-        },
-        "components": [*checkpoints, *data, *software],
-        "dependencies": _dependencies(checkpoints, data, software),
-        # The model's own code and the packages of its training are not known to an audit.
-        "compositions": [{"aggregate": "incomplete", "dependencies": [_MODEL, _TOOL]}],
-    }
-    canonical = json.dumps(body, sort_keys=True, ensure_ascii=False)
-    return {**body, "serialNumber": f"urn:uuid:{uuid.uuid5(_SERIALS, canonical)}"}
-
-
-def _model(facts: AuditFacts, data: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     result = facts.result
-    component: dict[str, Any] = {
-        "type": "machine-learning-model",
-        "bom-ref": _MODEL,
-        "name": facts.model_name,
+    model, tool = _model(facts), _component("application", "tool:sourcetrace", "sourcetrace")
+    tool.version = result.versions["sourcetrace"]
+    checkpoints = [
+        _component(
+            "file",
+            f"checkpoint:{one.id}",
+            one.id,
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one.sha256)],
+            properties={"step": str(one.step)},
+        )
+        for one in result.checkpoints
+    ]
+    # Our digest of content is no hash that the format knows.
+    data = {
+        name: _component(
+            "data",
+            f"data:{name}",
+            "audited training data" if name == "training" else f"audited {name}",
+            properties={"data_digest": one.digest, "rows": str(one.rows)},
+        )
+        for name, one in result.data.items()
     }
-    if facts.model is not None and facts.model.version is not None:
-        component["version"] = facts.model.version
+    software = [
+        _component(
+            "platform" if name == "python" else "library",
+            f"software:{name}",
+            name,
+            version=version,
+            purl=PackageURL("generic" if name == "python" else "pypi", None, name, version),
+        )
+        for name, version in result.versions.items()
+        if name != "sourcetrace"
+    ]
+    bom = Bom(
+        metadata=BomMetaData(component=model, tools=ToolRepository(components=[tool])),
+        components=[*checkpoints, *data.values(), *software],
+    )
+    # The model rests on its training. Queries explain nothing of how it came about: it refers to
+    # them as data alone.
+    training = [data["training"]] if "training" in data else []
+    bom.register_dependency(model, [*checkpoints, *training])
+    for checkpoint in checkpoints:
+        bom.register_dependency(checkpoint, training)
+    return _completed(json.loads(JsonV1Dot6(bom).output_as_string()), facts)
+
+
+def _model(facts: AuditFacts) -> Component:
+    result = facts.result
     properties = {
         "task": result.task,
         "attribution_method": result.method,
@@ -73,105 +85,67 @@ def _model(facts: AuditFacts, data: Iterable[Mapping[str, Any]]) -> dict[str, An
     if facts.revision is not None:
         properties["git_commit"] = facts.revision.commit
         properties["git_dirty"] = str(facts.revision.dirty).lower()
-    return {
-        **component,
-        "modelCard": {
-            "modelParameters": {"datasets": [{"ref": one["bom-ref"]} for one in data]},
-            "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
-            "considerations": {"technicalLimitations": facts.limits()},
-        },
-        "properties": _properties(properties),
+    return _component(
+        "machine-learning-model",
+        "model",
+        facts.model_name,
+        version=facts.model.version if facts.model else None,
+        properties=properties,
+    )
+
+
+def _component(
+    kind: str, reference: str, name: str, *, properties: dict[str, str] | None = None, **more: Any
+) -> Component:
+    return Component(
+        type=ComponentType(kind),
+        bom_ref=reference,
+        name=name,
+        properties=[
+            Property(name=f"sourcetrace:{key}", value=value)
+            for key, value in (properties or {}).items()
+        ],
+        **more,
+    )
+
+
+def _completed(document: dict[str, Any], facts: AuditFacts) -> dict[str, Any]:
+    """Return a document with what the library has no classes for, or does not let through."""
+    del document["metadata"]["timestamp"]
+    document["metadata"]["component"]["modelCard"] = {
+        "modelParameters": {"datasets": [{"ref": f"data:{name}"} for name in facts.result.data]},
+        "quantitativeAnalysis": {"performanceMetrics": _metrics(facts)},
+        "considerations": {"technicalLimitations": facts.limits()},
     }
+    for one in document["components"]:
+        if one["type"] == "data":
+            name = one["bom-ref"].removeprefix("data:")
+            one["data"] = [{"type": "dataset", "name": name}]
+    libraries = [one["bom-ref"] for one in document["components"] if "purl" in one]
+    # The library knows of no dependencies of a tool.
+    document["dependencies"].append({"ref": "tool:sourcetrace", "dependsOn": libraries})
+    # The model's own code and the packages of its training are not known to an audit.
+    document["compositions"] = [
+        {"aggregate": "incomplete", "dependencies": ["model", "tool:sourcetrace"]}
+    ]
+    del document["serialNumber"]
+    canonical = json.dumps(document, sort_keys=True, ensure_ascii=False)
+    return {**document, "serialNumber": f"urn:uuid:{uuid.uuid5(_SERIALS, canonical)}"}
 
 
 def _metrics(facts: AuditFacts) -> list[dict[str, Any]]:
     """Return the gate's metrics that were measured, and the share of suspects."""
     result = facts.result
-    low, high = result.trust.lds_low, facts.trust_high
+    share = facts.suspects / max(1, result.counts.training_examples)
+    measured: dict[str, Any] = {"suspect_fraction": share} | dict(result.metrics)
     metrics: list[dict[str, Any]] = [
-        {
-            "type": "suspect_fraction",
-            "value": repr(facts.suspects / max(1, result.counts.training_examples)),
-        }
-    ]
-    for name, value in result.metrics.items():
+        {"type": name, "value": repr(value)}
+        for name, value in measured.items()
         # The interval's lower end is the figure's own.
-        if value is None or name == "trust_lds_low":
-            continue
-        metric: dict[str, Any] = {"type": name, "value": repr(value)}
-        if name == "trust_lds" and low is not None and high is not None:
-            metric["confidenceInterval"] = {"lowerBound": repr(low), "upperBound": repr(high)}
-        metrics.append(metric)
+        if value is not None and name != "trust_lds_low"
+    ]
+    low, high = result.trust.lds_low, facts.trust_high
+    for one in metrics:
+        if one["type"] == "trust_lds" and low is not None and high is not None:
+            one["confidenceInterval"] = {"lowerBound": repr(low), "upperBound": repr(high)}
     return metrics
-
-
-def _checkpoints(facts: AuditFacts) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "file",
-            "bom-ref": f"checkpoint:{checkpoint.id}",
-            "name": checkpoint.id,
-            "hashes": [{"alg": "SHA-256", "content": checkpoint.sha256}],
-            "properties": _properties({"step": str(checkpoint.step)}),
-        }
-        for checkpoint in facts.result.checkpoints
-    ]
-
-
-def _data(facts: AuditFacts) -> list[dict[str, Any]]:
-    """Return the data sets; our digest of content is no hash that the format knows."""
-    return [
-        {
-            "type": "data",
-            "bom-ref": f"data:{name}",
-            "name": "audited training data" if name == "training" else f"audited {name}",
-            "data": [{"type": "dataset", "name": name}],
-            "properties": _properties({"data_digest": one.digest, "rows": str(one.rows)}),
-        }
-        for name, one in facts.result.data.items()
-    ]
-
-
-def _software(facts: AuditFacts) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "platform" if name == "python" else "library",
-            "bom-ref": f"software:{name}",
-            "name": name,
-            "version": version,
-            "purl": _package_url(name, version),
-        }
-        for name, version in sorted(facts.result.versions.items())
-        if name != "sourcetrace"
-    ]
-
-
-def _package_url(name: str, version: str) -> str:
-    kind = "generic" if name == "python" else "pypi"
-    return f"pkg:{kind}/{name.lower().replace('_', '-')}@{quote(version, safe='')}"
-
-
-def _dependencies(
-    checkpoints: Iterable[Mapping[str, Any]],
-    data: Iterable[Mapping[str, Any]],
-    software: Iterable[Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """Return what rests on what: the model on its training, the audit on its software.
-
-    Queries explain nothing of how the model came about: it refers to them as data alone.
-    """
-    saved = [one["bom-ref"] for one in checkpoints]
-    read = [one["bom-ref"] for one in data]
-    libraries = [one["bom-ref"] for one in software]
-    training = [reference for reference in read if reference == "data:training"]
-    return [
-        {"ref": _MODEL, "dependsOn": [*saved, *training]},
-        *({"ref": reference, "dependsOn": training} for reference in saved),
-        *({"ref": reference} for reference in read),
-        {"ref": _TOOL, "dependsOn": libraries},
-        *({"ref": reference} for reference in libraries),
-    ]
-
-
-def _properties(values: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"name": f"sourcetrace:{name}", "value": value} for name, value in values.items()]

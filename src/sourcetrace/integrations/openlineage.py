@@ -5,245 +5,210 @@ one namespace; a data set by its name in the catalog. Of the data itself there a
 of columns and digests, no row.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
 import polars as pl
 from kedro.io import DataCatalog
-from openlineage.client import OpenLineageClient
-from openlineage.client.event_v2 import (
-    InputDataset,
-    Job,
-    OutputDataset,
-    Run,
-    RunEvent,
-    set_producer,
-)
-from openlineage.client.facet_v2 import (
-    DatasetFacet,
-    JobFacet,
-    RunFacet,
-    dataset_version_dataset,
-    datasource_dataset,
-    error_message_run,
-    job_type_job,
-    nominal_time_run,
-    parent_run,
-    processing_engine_run,
-    schema_dataset,
-    source_code_location_job,
-    tags_run,
-)
+from openlineage.client import OpenLineageClient, event_v2, facet_v2
 from openlineage.client.generated.base import EventType
 from openlineage.client.transport.file import FileConfig, FileTransport
 from openlineage.client.uuid import generate_new_uuid
 
 from sourcetrace import __version__
 from sourcetrace.audit.identity.code_revision import code_revision, repository_address
+from sourcetrace.namespace import AuditNames
 from sourcetrace.parameters import OpenLineageParameters
 from sourcetrace.redaction import error_line
-from sourcetrace.tracking.lineage.record import CheckpointFile, DataRecord
 
-PRODUCER = f"pkg:pypi/sourcetrace@{__version__}"
-"""Who made an event: a URI, as the format wants it."""
+_RESULTS = (
+    "attribution_scores",
+    "review_list",
+    "cleaning_report",
+    "gate_report",
+    "audit_result",
+    "model_card",
+    "ml_bom",
+)
+"""What an audit is run for; the other entries are outputs of its nodes alone."""
 
-Facets = dict[str, DatasetFacet]
+_READ = {"training": "audited_training_data", "queries": "audited_queries"}
+
+
+_Facets = dict[str, facet_v2.DatasetFacet]
 
 
 class RunEvents:
-    """The events of one run of a pipeline."""
+    """The events of one run of a pipeline, which begins when this is made."""
 
     def __init__(
-        self, parameters: OpenLineageParameters, *, job: str, project: Path, mlflow_run: str | None
+        self,
+        parameters: OpenLineageParameters,
+        *,
+        names: AuditNames,
+        job: str,
+        project: Path,
+        mlflow_run: str | None,
     ) -> None:
         path = project / parameters.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        set_producer(PRODUCER)
+        event_v2.set_producer(f"pkg:pypi/sourcetrace@{__version__}")
         transport = FileTransport(FileConfig(log_file_path=str(path), append=True))
         self._client = OpenLineageClient(transport=transport)
-        self._namespace = parameters.namespace
-        self._job, self._project = job, project
-        self._run = str(generate_new_uuid())
-        self._node_runs: dict[str, str] = {}
-        self._started = _now()
+        self._namespace, self._names, self._project = parameters.namespace, names, project
+        self._job, self._run_ids = job, {job: str(generate_new_uuid())}
+        self._made: dict[str, Any] = {}
         revision = code_revision(project)
         tags = {"mlflow_run_id": mlflow_run, "git_commit": revision.commit if revision else None}
-        self._tags = {name: value for name, value in tags.items() if value}
-        self._address = repository_address(project)
+        field = facet_v2.tags_run.TagsRunFacetFields
+        self._run_facets: dict[str, facet_v2.RunFacet] = {
+            "nominalTime": facet_v2.nominal_time_run.NominalTimeRunFacet(_now()),
+            "processing_engine": facet_v2.processing_engine_run.ProcessingEngineRunFacet(
+                version=version("kedro"), name="Kedro", openlineageAdapterVersion=__version__
+            ),
+            "tags": facet_v2.tags_run.TagsRunFacet(
+                [field(name, value, "INTEGRATION") for name, value in tags.items() if value]
+            ),
+        }
+        parent = facet_v2.parent_run
+        self._node_facets: dict[str, facet_v2.RunFacet] = {
+            "parent": parent.ParentRunFacet(
+                run=parent.Run(self._run_ids[job]), job=parent.Job(self._namespace, job)
+            )
+        }
+        self._job_facets: dict[str, facet_v2.JobFacet] = {}
+        if (address := repository_address(project)) is not None:
+            location = facet_v2.source_code_location_job.SourceCodeLocationJobFacet
+            self._job_facets["sourceCodeLocation"] = location(
+                type="git", url=address, version=tags["git_commit"]
+            )
+        self._emit(EventType.START)
 
-    def start(self) -> None:
-        """Say that the run began."""
-        self._emit(EventType.START, self._run, self._job, "PIPELINE", self._run_facets())
-
-    def end(
-        self,
-        *,
-        inputs: Iterable[InputDataset] = (),
-        outputs: Iterable[OutputDataset] = (),
-        error: Exception | None = None,
-    ) -> None:
-        """Say that the run ended, well or not, and what went in and out."""
-        self._emit(
-            _ending(error),
-            self._run,
-            self._job,
-            "PIPELINE",
-            self._run_facets() | _error_facet(error),
-            inputs=inputs,
-            outputs=outputs,
-        )
-
-    def start_node(self, name: str) -> None:
+    def start_node(self, node: str) -> None:
         """Say that a node began."""
-        self._node_runs[name] = str(generate_new_uuid())
-        self._emit(EventType.START, self._node_runs[name], self._name(name), "NODE", self._child())
+        self._emit(EventType.START, node)
 
     def end_node(
         self,
-        name: str,
+        node: str,
         *,
-        inputs: Iterable[InputDataset] = (),
-        outputs: Iterable[OutputDataset] = (),
-        error: Exception | None = None,
+        catalog: DataCatalog,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
     ) -> None:
-        """Say that a node ended."""
+        """Say that a node ended, and keep what the run's own end needs."""
+        kept = (*_RESULTS, "data_digests", "checkpoint_manifest")
+        own = self._names.own(outputs)
+        self._made |= {name: own[name] for name in kept if name in own}
+        read = {
+            name: value
+            for name, value in inputs.items()
+            if name != "parameters" and not name.startswith("params:")
+        }
         self._emit(
-            _ending(error),
-            self._node_runs.pop(name),
-            self._name(name),
-            "NODE",
-            self._child() | _error_facet(error),
-            inputs=inputs,
-            outputs=outputs,
+            EventType.COMPLETE,
+            node,
+            inputs=self._entries(read, catalog),
+            outputs=self._entries(outputs, catalog),
         )
 
-    def input(self, name: str, facets: Facets) -> InputDataset:
-        """Return a data set that is read."""
-        return InputDataset(self._namespace, name, facets=facets)
+    def fail_node(self, node: str, error: Exception) -> None:
+        """Say that a node failed."""
+        self._emit(EventType.FAIL, node, error=error)
 
-    def output(self, name: str, facets: Facets) -> OutputDataset:
-        """Return a data set that is written."""
-        return OutputDataset(self._namespace, name, facets=facets)
-
-    def entry_facets(self, name: str, catalog: DataCatalog, value: Any = None) -> Facets:
-        """Return what is known of a catalog's entry: its file in the project, and its columns."""
-        facets: Facets = {}
-        dataset: Any = catalog.get(name)
-        path = getattr(dataset, "_filepath", None) or getattr(dataset, "_path", None)
-        if path is not None and (inside := _relative(Path(str(path)), self._project)):
-            facets["dataSource"] = datasource_dataset.DatasourceDatasetFacet(
-                name=name, uri=f"file:{quote(inside)}"
-            )
-        if isinstance(value, pl.DataFrame):
-            facets["schema"] = _schema({key: str(kind) for key, kind in value.schema.items()})
-        return facets
-
-    def audited_data(self, name: str, data: DataRecord) -> InputDataset:
-        """Return data that was audited, with the digest of its content as its version."""
-        return self.input(name, {"schema": _schema(data.columns), "version": _version(data.digest)})
-
-    def checkpoint(self, checkpoint: CheckpointFile) -> InputDataset:
-        """Return a checkpoint, with the SHA-256 of its file as its version."""
-        return self.input(
-            f"checkpoint/{checkpoint.id}", {"version": _version(f"sha256:{checkpoint.sha256}")}
-        )
-
-    def _name(self, node: str) -> str:
-        return f"{self._job}.{node}"
-
-    def _run_facets(self) -> dict[str, RunFacet]:
-        tags = [
-            tags_run.TagsRunFacetFields(key=key, value=value, source="INTEGRATION")
-            for key, value in self._tags.items()
-        ]
-        return {
-            "nominalTime": nominal_time_run.NominalTimeRunFacet(nominalStartTime=self._started),
-            "processing_engine": processing_engine_run.ProcessingEngineRunFacet(
-                version=version("kedro"), name="Kedro", openlineageAdapterVersion=__version__
-            ),
-            **({"tags": tags_run.TagsRunFacet(tags=tags)} if tags else {}),
+    def end(self, catalog: DataCatalog, error: Exception | None) -> None:
+        """Say that the run ended, well or not, and what went in and out."""
+        digests = self._made.get("data_digests", {})
+        read: dict[str, _Facets] = {
+            name: {
+                "schema": _schema(digests[key]["columns"]),
+                "version": _version(digests[key]["digest"]),
+            }
+            for key, name in _READ.items()
+            if key in digests
         }
-
-    def _child(self) -> dict[str, RunFacet]:
-        parent = parent_run.ParentRunFacet(
-            run=parent_run.Run(runId=self._run),
-            job=parent_run.Job(namespace=self._namespace, name=self._job),
+        for row in self._made.get("checkpoint_manifest", pl.DataFrame()).iter_rows(named=True):
+            read[f"checkpoint/{row['checkpoint_id']}"] = {
+                "version": _version(f"sha256:{row['sha256']}")
+            }
+        written = {self._names.full(one): self._made[one] for one in _RESULTS if one in self._made}
+        self._emit(
+            EventType.COMPLETE if error is None else EventType.FAIL,
+            error=error,
+            inputs=read,
+            outputs=self._entries(written, catalog),
         )
-        return {"parent": parent}
 
-    def _job_facets(self, kind: str) -> dict[str, JobFacet]:
-        facets: dict[str, JobFacet] = {
-            "jobType": job_type_job.JobTypeJobFacet(
-                processingType="BATCH", integration="KEDRO", jobType=kind
-            )
-        }
-        if self._address is not None:
-            facets["sourceCodeLocation"] = source_code_location_job.SourceCodeLocationJobFacet(
-                type="git", url=self._address, version=self._tags.get("git_commit")
-            )
-        return facets
+    def _entries(self, values: Mapping[str, Any], catalog: DataCatalog) -> dict[str, _Facets]:
+        """Return what is known of entries of the catalog: files in the project, and columns."""
+        entries: dict[str, _Facets] = {}
+        for name, value in values.items():
+            facets: _Facets = {}
+            dataset: Any = catalog.get(name)
+            given = getattr(dataset, "_filepath", None) or getattr(dataset, "_path", None)
+            path = self._project / str(given)
+            # Where a file outside the project lies is nobody's business.
+            if given is not None and path.is_relative_to(self._project):
+                facets["dataSource"] = facet_v2.datasource_dataset.DatasourceDatasetFacet(
+                    name, f"file:{quote(path.relative_to(self._project).as_posix())}"
+                )
+            if isinstance(value, pl.DataFrame):
+                facets["schema"] = _schema({key: str(kind) for key, kind in value.schema.items()})
+            entries[name] = facets
+        return entries
 
     def _emit(
         self,
         kind: EventType,
-        run: str,
-        job: str,
-        job_type: str,
-        facets: Mapping[str, RunFacet],
+        node: str | None = None,
         *,
-        inputs: Iterable[InputDataset] = (),
-        outputs: Iterable[OutputDataset] = (),
+        inputs: Mapping[str, _Facets] = MappingProxyType({}),
+        outputs: Mapping[str, _Facets] = MappingProxyType({}),
+        error: Exception | None = None,
     ) -> None:
+        job = self._job if node is None else f"{self._job}.{node}"
+        run = self._run_ids.setdefault(job, str(generate_new_uuid()))
+        facets = dict(self._run_facets if node is None else self._node_facets)
+        if error is not None:
+            # No stack trace: it may show data, and where the project lies.
+            facets["errorMessage"] = facet_v2.error_message_run.ErrorMessageRunFacet(
+                error_line(error), programmingLanguage="PYTHON"
+            )
+        job_type = facet_v2.job_type_job.JobTypeJobFacet(
+            "BATCH", "KEDRO", "PIPELINE" if node is None else "NODE"
+        )
         self._client.emit(
-            RunEvent(
+            event_v2.RunEvent(
                 eventType=kind,
                 eventTime=_now(),
-                run=Run(run, facets=dict(facets)),
-                job=Job(self._namespace, job, facets=self._job_facets(job_type)),
-                inputs=list(inputs),
-                outputs=list(outputs),
+                run=event_v2.Run(run, facets),
+                job=event_v2.Job(self._namespace, job, {**self._job_facets, "jobType": job_type}),
+                inputs=[
+                    event_v2.InputDataset(self._namespace, name, facets=known)
+                    for name, known in inputs.items()
+                ],
+                outputs=[
+                    event_v2.OutputDataset(self._namespace, name, facets=known)
+                    for name, known in outputs.items()
+                ],
             )
         )
 
 
-def _ending(error: Exception | None) -> EventType:
-    return EventType.COMPLETE if error is None else EventType.FAIL
-
-
-def _error_facet(error: Exception | None) -> dict[str, RunFacet]:
-    if error is None:
-        return {}
-    # No stack trace: it may show data, and where the project lies.
-    return {
-        "errorMessage": error_message_run.ErrorMessageRunFacet(
-            message=error_line(error), programmingLanguage="PYTHON"
-        )
-    }
-
-
-def _schema(columns: Mapping[str, str]) -> schema_dataset.SchemaDatasetFacet:
-    return schema_dataset.SchemaDatasetFacet(
-        fields=[
-            schema_dataset.SchemaDatasetFacetFields(name=name, type=kind)
-            for name, kind in columns.items()
-        ]
+def _schema(columns: Mapping[str, str]) -> facet_v2.DatasetFacet:
+    field = facet_v2.schema_dataset.SchemaDatasetFacetFields
+    return facet_v2.schema_dataset.SchemaDatasetFacet(
+        [field(name, kind) for name, kind in columns.items()]
     )
 
 
-def _version(text: str) -> dataset_version_dataset.DatasetVersionDatasetFacet:
-    return dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=text)
-
-
-def _relative(path: Path, project: Path) -> str | None:
-    """Return the path in the project; None outside: where it is, is nobody's business."""
-    try:
-        return path.relative_to(project).as_posix() if path.is_absolute() else path.as_posix()
-    except ValueError:
-        return None
+def _version(text: str) -> facet_v2.DatasetFacet:
+    return facet_v2.dataset_version_dataset.DatasetVersionDatasetFacet(text)
 
 
 def _now() -> str:

@@ -39,11 +39,16 @@ class Receiver(ThreadingHTTPServer):
         return [json.loads(body) for _, body in self.got]
 
 
+def as_of_mlflow(headers):
+    """Return the headers as MLflow calls them, whose signature ours is."""
+    return {name.replace("X-Sourcetrace-", "X-MLflow-"): value for name, value in headers.items()}
+
+
 @contextmanager
 def receiving(*answers):
     """Answer with these statuses, one after the other; an event: once it is set, nothing."""
     receiver = Receiver(answers)
-    thread = threading.Thread(target=receiver.serve_forever)
+    thread = threading.Thread(target=receiver.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield receiver

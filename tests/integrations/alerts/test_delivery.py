@@ -8,11 +8,10 @@ import threading
 import pytest
 
 from sourcetrace.integrations.alerts.delivery import send_alert
-from sourcetrace.integrations.webhooks.signature import Envelope, Refused, verify
-from tests.integrations.alerts.receiver import receiving
+from sourcetrace.integrations.webhooks.signature import Refused, verify
+from tests.integrations.alerts.receiver import as_of_mlflow, receiving
 
 PAYLOAD = {"text": "größer", "outcome": "fail"}
-HEADERS = "Delivery-Id", "Timestamp", "Signature"
 
 
 def send(url, *, secret=None, timeout_seconds=10, total_seconds=30):
@@ -96,8 +95,8 @@ def test_the_signature_verifies_as_mlflows_own():
         assert send(receiver.url, secret="hunter2")
     headers, body = receiver.got[0]
     assert json.loads(body) == PAYLOAD
-    envelope = Envelope(*(headers[f"X-Sourcetrace-{name}"] for name in HEADERS))
-    now = float(envelope.timestamp)
-    verify(envelope, body, secret="hunter2", now=now, tolerance_seconds=300)
+    given = as_of_mlflow(headers)
+    checks = {"now": float(given["X-MLflow-Timestamp"]), "tolerance_seconds": 300}
+    assert verify(given, body, secret="hunter2", **checks) == given["X-MLflow-Delivery-Id"]
     with pytest.raises(Refused):
-        verify(envelope, body, secret="another", now=now, tolerance_seconds=300)
+        verify(given, body, secret="another", **checks)

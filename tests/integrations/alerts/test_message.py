@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sourcetrace.integrations.alerts.message import EndedAudit, alert_payload
+from sourcetrace.integrations.alerts.message import EndedAudit
 from tests.audit.gate.examples import verdict
 
 SECRET_LABEL, SECRET_ID = "label-Müller", "customer 17"
@@ -49,7 +49,7 @@ def ended(**changes):
 
 
 def test_a_failed_audit_is_told_in_words_and_in_figures():
-    payload = alert_payload(ended())
+    payload = ended().payload()
     assert payload["text"].splitlines() == [
         "Sourcetrace audit of churn version 3: fail. 2 checks: 1 failed, 1 warned.",
         "• harmful_share ≤ 0.1 (fail): 0.25",
@@ -66,14 +66,14 @@ def test_a_failed_audit_is_told_in_words_and_in_figures():
 
 
 def test_nothing_of_the_data_is_in_it():
-    text = json.dumps(alert_payload(ended()), ensure_ascii=False)
+    text = json.dumps(ended().payload(), ensure_ascii=False)
     assert SECRET_LABEL not in text
     assert SECRET_ID not in text
 
 
 def test_its_fields_are_these_and_no_others():
     """Whoever adds one asks whether it may leave the machine."""
-    payload = alert_payload(ended())
+    payload = ended().payload()
     assert set(payload) == {
         *("schema_version", "text", "outcome", "summary", "project", "model", "run"),
         *("error", "counts", "metrics", "checks"),
@@ -85,7 +85,7 @@ def test_its_fields_are_these_and_no_others():
 
 def test_an_error_is_told_by_its_name_alone():
     audit = ended(outcome="error", error="DataValidationError", gate=None, summary=None, model=None)
-    payload = alert_payload(audit)
+    payload = audit.payload()
     assert payload["text"].startswith(
         "Sourcetrace audit of project churn-project: error. "
         "It ended with an error (DataValidationError): there is no verdict."
@@ -95,14 +95,14 @@ def test_an_error_is_told_by_its_name_alone():
 
 def test_exchanged_training_data_is_told_though_the_gate_passed():
     passed = verdict({"metric": "harmful_share", "at_most": 0.1}, harmful_share=0.0)
-    payload = alert_payload(ended(gate=passed))
+    payload = ended(gate=passed).payload()
     assert "trained on other data than was audited" in payload["text"]
     assert payload["outcome"] == "fail"
 
 
 @pytest.mark.parametrize("name", ["<!channel>", "@everyone", "[x](http://evil)", "a\nb", "n" * 900])
 def test_a_models_name_mentions_nobody_and_links_nowhere(name):
-    (first, *_) = alert_payload(ended(model=(name, "3")))["text"].splitlines()
+    (first, *_) = ended(model=(name, "3")).payload()["text"].splitlines()
     said = first.split(": fail.")[0]
     assert not set(said) & set("<>@[]()")
     assert len(said) < 150

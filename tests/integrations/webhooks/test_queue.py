@@ -31,19 +31,16 @@ def open_queue(tmp_path, clock):
     return lambda: AuditQueue(tmp_path / "new/queue.sqlite", remember_seconds=600, now=clock)
 
 
-def taken(queue):
-    one = queue.take()
-    return one and one.audit
-
-
 def test_first_come_first_served_over_a_restart(open_queue):
     open_queue().accept("1", THIRD)
     open_queue().accept("2", FOURTH)
-    assert taken(open_queue()) == THIRD
+    assert open_queue().take() == THIRD
     queue = open_queue()
     assert queue.counts() == {"waiting": 1, "running": 1}
-    assert taken(queue) == FOURTH
-    assert taken(queue) is None
+    queue.end()
+    assert queue.take() == FOURTH
+    queue.end()
+    assert queue.take() is None
 
 
 def test_a_message_is_taken_once_over_a_restart_until_it_is_old(open_queue, clock):
@@ -70,10 +67,10 @@ def test_what_waits_already_waits_once_and_what_runs_may_wait_again(open_queue):
     queue.accept("1", THIRD)
     queue.accept("2", THIRD)
     assert queue.counts() == {"waiting": 1, "running": 0}
-    running = queue.take()
+    queue.take()
     queue.accept("3", THIRD)
     assert queue.counts() == {"waiting": 1, "running": 1}
-    queue.end(running, exit_code=1)
+    queue.end()
     assert queue.counts() == {"waiting": 1, "running": 0}
 
 
@@ -82,32 +79,30 @@ def test_what_a_kill_cut_off_waits_again_first_and_is_given_up_in_the_end(open_q
     queue.accept("1", THIRD)
     queue.accept("2", FOURTH)
     for _ in range(2):
-        assert taken(open_queue()) == THIRD
-        assert open_queue().recover() == []
-    assert taken(open_queue()) == THIRD
-    assert open_queue().recover() == [THIRD]
-    assert taken(open_queue()) == FOURTH
+        assert open_queue().take() == THIRD
+        assert open_queue().put_back(uncounted=False) is None
+    assert open_queue().take() == THIRD
+    assert open_queue().put_back(uncounted=False) == THIRD
+    assert open_queue().take() == FOURTH
 
 
 def test_a_wanted_interruption_counts_as_no_attempt(open_queue):
     queue = open_queue()
     queue.accept("1", THIRD)
     for _ in range(5):
-        queue.put_back(queue.take())
-    assert taken(queue) == THIRD
-    assert queue.recover() == []
+        queue.take()
+        assert queue.put_back() is None
+    assert queue.take() == THIRD
+    assert queue.put_back(uncounted=False) is None
 
 
-@pytest.mark.parametrize("way", ["put back", "recover"])
-def test_what_was_asked_for_again_in_the_meantime_waits_once(open_queue, way):
+@pytest.mark.parametrize("uncounted", [True, False])
+def test_what_was_asked_for_again_in_the_meantime_waits_once(open_queue, uncounted):
     queue = open_queue()
     queue.accept("1", THIRD)
-    running = queue.take()
+    queue.take()
     queue.accept("2", THIRD)
-    if way == "recover":
-        queue.recover()
-    else:
-        queue.put_back(running)
+    queue.put_back(uncounted=uncounted)
     assert queue.counts() == {"waiting": 1, "running": 0}
 
 

@@ -4,26 +4,23 @@ import http.client
 import json
 import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import uvicorn
 
 from sourcetrace.integrations.webhooks import server as receiver
 from sourcetrace.integrations.webhooks.queue import AuditQueue
-from sourcetrace.integrations.webhooks.server import ReceiverSettings, make_application
+from sourcetrace.integrations.webhooks.server import SERVER_OPTIONS, make_application
 from tests.integrations.webhooks.messages import NOW, SECRET, event, headers
-
-SETTINGS = ReceiverSettings(secret=SECRET, models={"churn": "mine"})
 
 
 @contextmanager
 def served(queue):
     """Serve the application on a free port of this machine, and yield the port."""
-    config = uvicorn.Config(
-        make_application(SETTINGS, queue), log_config=None, lifespan="off", ws="none"
-    )
-    server = uvicorn.Server(config)
+    application = make_application(queue, secret=SECRET, models={"churn"}, tolerance_seconds=300)
+    server = uvicorn.Server(uvicorn.Config(application, **SERVER_OPTIONS))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
@@ -65,7 +62,7 @@ def test_a_signed_event_is_queued_and_the_health_page_names_no_model(port, open_
     assert answer.status == 200
     assert json.loads(answer.read()) == {"status": "ok", "waiting": 1, "running": 0}
     connection.close()
-    assert open_queue().take().audit.version == "3"
+    assert open_queue().take().version == "3"
 
 
 def test_an_event_that_asks_for_nothing_is_ignored(port, open_queue):
@@ -84,7 +81,7 @@ def test_an_event_that_asks_for_nothing_is_ignored(port, open_queue):
         (event(), headers(event(), timestamp=NOW + 301), 400),
         (b"not JSON", None, 400),
         (event(name="fraud"), None, 422),
-        (b" " * (receiver.LONGEST_BODY + 1), None, 413),
+        (b" " * (receiver._LONGEST_BODY + 1), None, 413),
     ],
 )
 def test_what_is_refused_queues_nothing(port, open_queue, body, given, status):
@@ -134,22 +131,47 @@ def test_a_body_that_breaks_off_queues_nothing(port, open_queue):
     assert post(port, body)[0] == 202
 
 
-def test_a_body_that_stops_coming_is_refused(port, open_queue, monkeypatch):
-    monkeypatch.setattr(receiver, "_READING_SECONDS", 0.05)
+def test_connections_on_which_no_request_comes_keep_nobody_out_and_are_ended(
+    port, open_queue, monkeypatch
+):
+    monkeypatch.setattr(receiver, "_CONNECTION_SECONDS", 0.5)
     body = event()
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(request_text(body, length=f"Content-Length: {len(body) + 9}"))
-        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
-    assert open_queue().counts()["waiting"] == 0
+    whole = request_text(body, length=f"Content-Length: {len(body) + 9}")
+    beginnings = [b"", whole[:20], whole]
+    with ExitStack() as stack:
+        half_open = []
+        for number in range(60):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            half_open.append(stack.enter_context(connection))
+            connection.sendall(beginnings[number % 3])
+        begun = time.monotonic()
+        assert post(port, body)[0] == 202
+        assert time.monotonic() - begun < 5
+        for connection in half_open:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+    assert open_queue().counts()["waiting"] == 1
+
+
+def test_more_connections_than_are_served_keep_others_out_for_a_while_only(open_queue, monkeypatch):
+    monkeypatch.setattr(receiver, "_CONNECTION_SECONDS", 0.5)
+    monkeypatch.setitem(SERVER_OPTIONS, "limit_concurrency", 3)
+    with served(open_queue()) as port, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        assert post(port, event())[0] == 503
+        deadline = time.monotonic() + 5
+        while (status := post(port, event())[0]) == 503:
+            assert time.monotonic() < deadline
+        assert status == 202
 
 
 def test_a_long_body_of_unknown_length_is_cut_off(port, monkeypatch):
-    monkeypatch.setattr(receiver, "LONGEST_BODY", 100)
+    monkeypatch.setattr(receiver, "_LONGEST_BODY", 100)
     part = b"10\r\n" + b" " * 16 + b"\r\n"
     head = b"POST /mlflow HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert raw(port, head + part * 20).startswith(b"HTTP/1.1 413")
 
 
-def test_no_answer_and_no_repr_has_the_secret(port):
-    assert SECRET not in repr(SETTINGS)
+def test_no_answer_has_the_secret(port):
     assert SECRET not in post(port, b"{", {"X-MLflow-Signature": "v1,"})[1]

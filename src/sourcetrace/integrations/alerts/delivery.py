@@ -15,6 +15,7 @@ import requests
 from tenacity import (
     Retrying,
     retry_if_exception_type,
+    retry_if_result,
     stop_before_delay,
     wait_exponential,
 )
@@ -25,14 +26,6 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 10.0
 _TOO_MANY_REQUESTS, _SERVER_ERROR, _REDIRECTION = 429, 500, 300
-
-
-class _NotSent(Exception):  # noqa: N818
-    """The receiver will not have it."""
-
-
-class _NotYetSent(_NotSent):
-    """Another attempt may help."""
 
 
 def send_alert(
@@ -59,67 +52,47 @@ def send_alert(
         Whether it was taken. Nothing is raised.
     """
     body = json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-    request = _Request(url, body, _headers(body, secret), timeout_seconds)
-    result: list[str] = []
+    headers = _headers(body, secret)
+    outcome = f"no answer within {total_seconds:g} seconds"
+
+    def post() -> int:
+        # Streamed: the answer's status is all that counts.
+        with requests.post(
+            url,
+            data=body,
+            headers=headers,
+            timeout=timeout_seconds,
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            return answer.status_code
+
     retrying = Retrying(
-        retry=retry_if_exception_type(_NotYetSent),
+        retry=retry_if_exception_type((requests.ConnectionError, requests.Timeout))
+        | retry_if_result(lambda status: status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR),
         wait=wait_exponential(multiplier=first_wait, max=_LONGEST_WAIT),
         stop=stop_before_delay(total_seconds),
-        reraise=True,
+        # What the last attempt returned or raised.
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
     )
 
     def attempt() -> None:
+        nonlocal outcome
         try:
-            retrying(request.post)
-        except _NotSent as error:
-            result.append(str(error))
+            status = retrying(post)
+            outcome = "" if status < _REDIRECTION else f"the receiver answered {status}"
         except Exception as error:
-            result.append(type(error).__name__)
-        else:
-            result.append("")
+            outcome = type(error).__name__
 
     # A thread, because a name server or a slow answer can hold a request beyond any time-out.
     thread = threading.Thread(target=attempt, name="alert", daemon=True)
     thread.start()
     thread.join(total_seconds)
-    outcome = result[0] if result else f"no answer within {total_seconds:g} seconds"
-    if outcome:
-        logger.warning("The alert was not sent: %s. The audit is not affected.", outcome)
-        return False
-    logger.info("The alert was sent.")
-    return True
-
-
-class _Request:
-    """One message, the same in every attempt."""
-
-    def __init__(
-        self, url: str, body: bytes, headers: Mapping[str, str], timeout_seconds: float
-    ) -> None:
-        self._url, self._body, self._headers = url, body, headers
-        self._timeout = timeout_seconds
-
-    def post(self) -> None:
-        """Post it once."""
-        try:
-            # Streamed: the answer's status is all that counts.
-            with requests.post(
-                self._url,
-                data=self._body,
-                headers=self._headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                status = answer.status_code
-        except (requests.ConnectionError, requests.Timeout) as error:
-            raise _NotYetSent(type(error).__name__) from None
-        except (requests.RequestException, ValueError) as error:
-            raise _NotSent(type(error).__name__) from None
-        if status == _TOO_MANY_REQUESTS or status >= _SERVER_ERROR:
-            raise _NotYetSent(f"the receiver answered {status}")
-        if status >= _REDIRECTION:
-            raise _NotSent(f"the receiver answered {status}")
+    if reason := outcome:
+        logger.warning("The alert was not sent: %s. The audit is not affected.", reason)
+    else:
+        logger.info("The alert was sent.")
+    return not reason
 
 
 def _headers(body: bytes, secret: str | None) -> dict[str, str]:

@@ -16,6 +16,7 @@ ALERT_SCHEMA_VERSION: Final = "1.0"
 AlertOutcome = Literal["pass", "warn", "inconclusive", "fail", "error"]
 
 _COUNTS = ("training_examples", "queries", "runs", "checkpoints", "segments")
+_OF_A_CHECK = {"name", "metric", "status", "value", "limit", "baseline"}
 _LONGEST_NAME = 100
 
 
@@ -43,61 +44,51 @@ class EndedAudit:
     gate: GateReport | None = None
     summary: Mapping[str, Any] | None = None
 
+    def payload(self) -> dict[str, Any]:
+        """Return the alert as JSON values; `text` says the same in words, for a chat."""
+        gate, model = self.gate, self.model
+        return {
+            "schema_version": ALERT_SCHEMA_VERSION,
+            "text": self._text(),
+            "outcome": self.outcome,
+            "summary": self._summary(),
+            "project": self.project,
+            "model": {"name": model[0], "version": model[1]} if model else None,
+            "run": {"id": self.run_id, "url": self.run_url} if self.run_id else None,
+            "error": self.error,
+            "counts": _counts(self.summary),
+            "metrics": {name: value for name, value in gate.metrics.items() if value is not None}
+            if gate
+            else {},
+            "checks": [
+                check.model_dump(include=_OF_A_CHECK) for check in (gate.checks if gate else ())
+            ],
+        }
 
-def alert_payload(audit: EndedAudit) -> dict[str, Any]:
-    """Return the alert as JSON values; `text` says the same in words, for a chat."""
-    gate, model = audit.gate, audit.model
-    return {
-        "schema_version": ALERT_SCHEMA_VERSION,
-        "text": _text(audit),
-        "outcome": audit.outcome,
-        "summary": _summary(audit),
-        "project": audit.project,
-        "model": {"name": model[0], "version": model[1]} if model else None,
-        "run": {"id": audit.run_id, "url": audit.run_url} if audit.run_id else None,
-        "error": audit.error,
-        "counts": _counts(audit.summary),
-        "metrics": {name: value for name, value in gate.metrics.items() if value is not None}
-        if gate
-        else {},
-        "checks": [
-            {
-                "name": check.name,
-                "metric": check.metric,
-                "status": check.status,
-                "value": check.value,
-                "limit": check.limit,
-                "baseline": check.baseline,
-            }
-            for check in (gate.checks if gate else ())
-        ],
-    }
+    def _text(self) -> str:
+        what = " version ".join(self.model) if self.model else f"project {self.project}"
+        lines = [f"Sourcetrace audit of {_plain(what)}: {self.outcome}. {self._summary()}"]
+        if self.gate is not None:
+            lines += [
+                f"• {check.name}: {format_number(check.value)}"
+                for check in self.gate.checks
+                if check.status in {"fail", "inconclusive"}
+            ]
+        if self.run_url:
+            lines.append(self.run_url)
+        return "\n".join(lines)
 
-
-def _text(audit: EndedAudit) -> str:
-    what = " version ".join(audit.model) if audit.model else f"project {audit.project}"
-    lines = [f"Sourcetrace audit of {_plain(what)}: {audit.outcome}. {_summary(audit)}"]
-    if audit.gate is not None:
-        lines += [
-            f"• {check.name}: {format_number(check.value)}"
-            for check in audit.gate.checks
-            if check.status in {"fail", "inconclusive"}
-        ]
-    if audit.run_url:
-        lines.append(audit.run_url)
-    return "\n".join(lines)
-
-
-def _summary(audit: EndedAudit) -> str:
-    if audit.outcome == "error" or audit.gate is None:
-        named = f" ({audit.error})" if audit.error else ""
-        return f"It ended with an error{named}: there is no verdict. The job's log has the message."
-    if audit.outcome != audit.gate.outcome:
-        return (
-            f"The version was trained on other data than was audited. Gate: {audit.gate.outcome}, "
-            f"{audit.gate.summary}"
-        )
-    return audit.gate.summary
+    def _summary(self) -> str:
+        if self.outcome == "error" or self.gate is None:
+            named = f" ({self.error})" if self.error else ""
+            where = "The job's log has the message."
+            return f"It ended with an error{named}: there is no verdict. {where}"
+        if self.outcome != self.gate.outcome:
+            return (
+                "The version was trained on other data than was audited. Gate: "
+                f"{self.gate.outcome}, {self.gate.summary}"
+            )
+        return self.gate.summary
 
 
 def _counts(summary: Mapping[str, Any] | None) -> dict[str, int]:

@@ -3,8 +3,7 @@
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from sourcetrace.integrations.webhooks.signature import Refused
 
@@ -15,8 +14,7 @@ _OWN_ALIAS = "audited"
 _VERSION = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
-@dataclass(frozen=True)
-class RequestedAudit:
+class RequestedAudit(NamedTuple):
     """A version to audit."""
 
     model: str
@@ -40,8 +38,23 @@ def requested_audit(body: bytes, *, models: Collection[str]) -> RequestedAudit |
         content = json.loads(body)
     except (ValueError, RecursionError):
         raise Refused(400, "the body is not JSON") from None
-    kind, data = _parts(content)
-    if not _asks(kind, data):
+    entity, action, data = (
+        (content.get(key) for key in ("entity", "action", "data"))
+        if isinstance(content, dict)
+        else (None, None, None)
+    )
+    if not (isinstance(entity, str) and isinstance(action, str) and isinstance(data, dict)):
+        raise Refused(400, "the body is no event of MLflow's registry")
+    match f"{entity}.{action}":
+        case "model_version.created":
+            asks = True
+        case "model_version_alias.created":
+            asks = data.get("alias") != _OWN_ALIAS
+        case "model_version_tag.set":
+            asks = data.get("key") == REQUEST_TAG
+        case _:
+            asks = False
+    if not asks:
         return None
     model, version = data.get("name"), data.get("version")
     if not isinstance(version, str) or not _VERSION.fullmatch(version):
@@ -49,24 +62,3 @@ def requested_audit(body: bytes, *, models: Collection[str]) -> RequestedAudit |
     if not isinstance(model, str) or model not in models:
         raise Refused(422, "this model is not audited here")
     return RequestedAudit(model, version)
-
-
-def _parts(content: Any) -> tuple[str, dict[str, Any]]:
-    """Return `entity.action` and the data of an event."""
-    if isinstance(content, dict):
-        entity, action, data = (content.get(key) for key in ("entity", "action", "data"))
-        if isinstance(entity, str) and isinstance(action, str) and isinstance(data, dict):
-            return f"{entity}.{action}", data
-    raise Refused(400, "the body is no event of MLflow's registry")
-
-
-def _asks(kind: str, data: dict[str, Any]) -> bool:
-    match kind:
-        case "model_version.created":
-            return True
-        case "model_version_alias.created":
-            return data.get("alias") != _OWN_ALIAS
-        case "model_version_tag.set":
-            return data.get("key") == REQUEST_TAG
-        case _:
-            return False

@@ -8,7 +8,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from sourcetrace.integrations.webhooks.events import RequestedAudit
@@ -20,30 +19,20 @@ CREATE TABLE IF NOT EXISTS audits (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     model TEXT NOT NULL,
     version TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'ended')),
+    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    exit_code INTEGER,
-    changed REAL NOT NULL
+    UNIQUE (model, version, state)
 );
-CREATE UNIQUE INDEX IF NOT EXISTS one_waiting
-    ON audits (model, version) WHERE state = 'waiting';
 """
 
 _DAY = 86_400.0
-_KEPT_DAYS = 30
 _MOST_ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class QueuedAudit:
-    """An audit that was taken from the queue."""
-
-    number: int
-    audit: RequestedAudit
 
 
 class AuditQueue:
     """The queue in a file; its methods may be called from several threads.
+
+    One audit runs at a time.
 
     Args:
         path: Of the file; made where there is none.
@@ -59,7 +48,7 @@ class AuditQueue:
         self._remembered = max(_DAY, remember_seconds)
         self.now = now
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connection() as database:
+        with self._transaction() as database:
             database.executescript(_TABLES)
 
     def accept(self, delivery_id: str, audit: RequestedAudit | None) -> None:
@@ -71,101 +60,66 @@ class AuditQueue:
         now = self.now()
         with self._transaction() as database:
             database.execute("DELETE FROM deliveries WHERE received < ?", (now - self._remembered,))
-            database.execute(
-                "DELETE FROM audits WHERE state = 'ended' AND changed < ?",
-                (now - _KEPT_DAYS * _DAY,),
-            )
             try:
                 database.execute("INSERT INTO deliveries VALUES (?, ?)", (delivery_id, now))
             except sqlite3.IntegrityError:
                 raise Refused(409, "this message was delivered before") from None
             if audit is not None:
                 database.execute(
-                    "INSERT INTO audits (model, version, state, changed) "
-                    "VALUES (?, ?, 'waiting', ?) ON CONFLICT DO NOTHING",
-                    (audit.model, audit.version, now),
+                    "INSERT OR IGNORE INTO audits (model, version) VALUES (?, ?)", audit
                 )
 
-    def take(self) -> QueuedAudit | None:
+    def take(self) -> RequestedAudit | None:
         """Return the audit that waited longest, which runs from now on; None if none waits."""
         with self._transaction() as database:
             row = database.execute(
-                "UPDATE audits SET state = 'running', attempts = attempts + 1, changed = ? "
+                "UPDATE OR REPLACE audits SET state = 'running', attempts = attempts + 1 "
                 "WHERE number = (SELECT min(number) FROM audits WHERE state = 'waiting') "
-                "RETURNING number, model, version",
-                (self.now(),),
+                "RETURNING model, version"
             ).fetchone()
-        return None if row is None else QueuedAudit(row[0], RequestedAudit(row[1], row[2]))
+        return row and RequestedAudit(*row)
 
-    def end(self, queued: QueuedAudit, *, exit_code: int) -> None:
-        """Record how an audit ended."""
+    def end(self) -> None:
+        """Forget the audit that ran."""
         with self._transaction() as database:
-            self._end(database, queued.number, exit_code)
+            database.execute("DELETE FROM audits WHERE state = 'running'")
 
-    def put_back(self, queued: QueuedAudit) -> None:
-        """Let an audit wait again that was interrupted on purpose."""
-        with self._transaction() as database:
-            database.execute(
-                "UPDATE audits SET attempts = attempts - 1 WHERE number = ?", (queued.number,)
-            )
-            self._wait_again(database, queued)
+    def put_back(self, *, uncounted: bool = True) -> RequestedAudit | None:
+        """Let the audit wait again that ran and was cut off.
 
-    def recover(self) -> list[RequestedAudit]:
-        """Let audits wait again that ran when an earlier process was killed.
+        Args:
+            uncounted: It was interrupted on purpose; False: its process was killed.
 
         Returns:
-            Those that were cut off too often, and are given up.
+            An audit that was cut off too often, and is given up.
         """
         with self._transaction() as database:
-            cut = database.execute(
-                "SELECT number, model, version, attempts FROM audits WHERE state = 'running'"
-            ).fetchall()
-            given_up = []
-            for number, model, version, attempts in cut:
-                audit = RequestedAudit(model, version)
-                if attempts < _MOST_ATTEMPTS:
-                    self._wait_again(database, QueuedAudit(number, audit))
-                else:
-                    given_up.append(audit)
-                    self._end(database, number, None)
-        return given_up
+            database.execute(
+                "UPDATE audits SET attempts = attempts - ? WHERE state = 'running'", (uncounted,)
+            )
+            given_up = database.execute(
+                "DELETE FROM audits WHERE state = 'running' AND attempts >= ? "
+                "RETURNING model, version",
+                (_MOST_ATTEMPTS,),
+            ).fetchone()
+            # In place of one that was asked for in the meantime: one of the same is enough.
+            database.execute(
+                "UPDATE OR REPLACE audits SET state = 'waiting' WHERE state = 'running'"
+            )
+        return given_up and RequestedAudit(*given_up)
 
     def counts(self) -> dict[str, int]:
         """Return how many audits wait and run."""
-        with self._connection() as database:
+        with self._transaction() as database:
             found = dict(database.execute("SELECT state, count(*) FROM audits GROUP BY state"))
         return {state: found.get(state, 0) for state in ("waiting", "running")}
 
-    def _wait_again(self, database: sqlite3.Connection, queued: QueuedAudit) -> None:
-        # The same may have been asked for again in the meantime: one of them is enough.
-        database.execute(
-            "DELETE FROM audits WHERE state = 'waiting' AND model = ? AND version = ?",
-            (queued.audit.model, queued.audit.version),
-        )
-        database.execute("UPDATE audits SET state = 'waiting' WHERE number = ?", (queued.number,))
-
-    def _end(self, database: sqlite3.Connection, number: int, exit_code: int | None) -> None:
-        database.execute(
-            "UPDATE audits SET state = 'ended', exit_code = ?, changed = ? WHERE number = ?",
-            (exit_code, self.now(), number),
-        )
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open the file: SQLite's connections are not for several threads."""
-        database = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-        try:
-            yield database
-        finally:
-            database.close()
-
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
+        """Open the file, because SQLite's connections are not for several threads."""
+        database = sqlite3.connect(self._path, timeout=10, isolation_level="IMMEDIATE")
+        try:
+            with database:
                 yield database
-            except BaseException:
-                database.execute("ROLLBACK")
-                raise
-            database.execute("COMMIT")
+        finally:
+            database.close()
