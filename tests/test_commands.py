@@ -256,20 +256,7 @@ def make_churn_project(folder):
     return project
 
 
-def test_the_documented_task_of_a_users_own_is_audited(tmp_path):
-    project = make_churn_project(tmp_path / "their project")
-    wrong = train_churn_model(project / "data/01_raw")
-
-    run = kedro(project, "run", "--pipelines", "audit", "--env", "mine")
-
-    assert run.returncode == 0, run.stderr[-3000:]
-    review = pl.read_csv(project / "data/08_reporting/review_list.csv")
-    found = set(review["example_id"].head(2 * len(wrong))) & wrong
-    assert len(found) >= 0.7 * len(wrong)
-    assert (project / "data/08_reporting/cleaning_report.html").stat().st_size > 10_000
-
-
-def test_labels_corrected_between_two_audits_are_resolved_suspects(tmp_path):
+def test_the_documented_task_is_audited_and_corrected_labels_are_resolved_suspects(tmp_path):
     project = make_churn_project(tmp_path / "a project")
     reports = project / "data/08_reporting"
     audit = ("run", "--pipelines", "audit", "--env", "mine")
@@ -278,6 +265,7 @@ def test_labels_corrected_between_two_audits_are_resolved_suspects(tmp_path):
     assert first.returncode == 0, first.stderr[-3000:]
     assert "No earlier audit of this task and model is kept" in " ".join(first.stdout.split())
     review = pl.read_parquet(reports / "review_list.parquet")
+    assert len(set(review["example_id"].head(2 * len(wrong))) & wrong) >= 0.7 * len(wrong)
     suspects = set(review.filter(pl.col("suggested_action") != "keep")["example_id"])
 
     # Half of the wrong labels are corrected, and the model is trained again.

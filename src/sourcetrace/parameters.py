@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from sourcetrace.checkpoints.path_template import check_template
+from sourcetrace.checkpoints.path_template import checked_template
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
 
@@ -189,7 +190,7 @@ class _Terse(_Parameters):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
-class BaselineMargin(_Terse):
+class _BaselineMargin(_Terse):
     """How far from an approved value a metric may be: one of the two.
 
     Attributes:
@@ -223,8 +224,8 @@ class GateCheck(_Terse):
     metric: GateMetric
     at_most: float | None = Field(default=None, allow_inf_nan=False)
     at_least: float | None = Field(default=None, allow_inf_nan=False)
-    at_most_over_baseline: BaselineMargin | None = None
-    at_least_under_baseline: BaselineMargin | None = None
+    at_most_over_baseline: _BaselineMargin | None = None
+    at_least_under_baseline: _BaselineMargin | None = None
     severity: Literal["warn", "inconclusive", "fail"] = "fail"
 
     @property
@@ -238,7 +239,7 @@ class GateCheck(_Terse):
         return self.at_most is None and self.at_least is None
 
     @property
-    def margin(self) -> BaselineMargin:
+    def margin(self) -> _BaselineMargin:
         """The margin of a limit against a baseline.
 
         Raises:
@@ -315,16 +316,9 @@ class RegisteredModelParameters(_Parameters):
     """
 
     name: str = Field(min_length=1)
-    version: Annotated[str, Field(pattern="^[0-9]+$")] | None = None
+    # `version: 3` of YAML is its text.
+    version: str | None = Field(default=None, pattern="^[0-9]+$", coerce_numbers_to_str=True)
     alias: str | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _number_as_text(cls, values: Any) -> Any:
-        """Take `version: 3` of YAML."""
-        if isinstance(values, dict) and type(values.get("version")) is int:
-            return {**values, "version": str(values["version"])}
-        return values
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -347,16 +341,10 @@ class WatchedModelParameters(_Parameters):
 
     # At least one character that is no dot: the name is a folder's, too.
     name: str = Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$")
-    checkpoints: str
+    checkpoints: Annotated[str, AfterValidator(checked_template)]
     newest: int | None = Field(default=3, ge=1)
     # Not in the repr: an argument of the task may be a secret.
     parameters: dict[str, dict[str, Any]] = Field(default={}, repr=False)
-
-    @field_validator("checkpoints")
-    @classmethod
-    def _has_sound_places(cls, template: str) -> str:
-        check_template(template)
-        return template
 
     @model_validator(mode="after")
     def _has_its_own_place(self) -> Self:

@@ -26,7 +26,7 @@ def checkpoint(step=10, **settings):
 
 def only(folder, stages=None):
     reader = CheckpointFolder(folder, stages)
-    return reader.load(reader.files()[0])
+    return reader.load(reader.files()[0], nn.Linear(2, 1))
 
 
 def test_the_training_state_comes_from_the_optimiser(tmp_path):
@@ -41,10 +41,10 @@ def test_the_training_state_comes_from_the_optimiser(tmp_path):
 
 
 def test_files_are_read_in_the_natural_order_of_their_names(tmp_path):
-    for name in ("step_10.pt", "step_9.pt", "step_100.pt"):
+    for name in ("step_10.pt", "step_9.pt", "step_100.pt", "step_²_.pt"):
         torch.save(checkpoint(), tmp_path / name)
     names = [file.name for file in CheckpointFolder(tmp_path).files()]
-    assert names == ["step_9.pt", "step_10.pt", "step_100.pt"]
+    assert names == ["step_9.pt", "step_10.pt", "step_100.pt", "step_²_.pt"]
 
 
 def test_what_is_saved_is_what_is_loaded_and_replaces_the_run_before(tmp_path):
@@ -52,7 +52,7 @@ def test_what_is_saved_is_what_is_loaded_and_replaces_the_run_before(tmp_path):
     dataset.save([checkpoint(5), checkpoint(6)])
     dataset.save([checkpoint(7)])
     folder = dataset.load()
-    assert [folder.load(file).record.step for file in folder.files()] == [7]
+    assert [folder.load(file, nn.Module()).record.step for file in folder.files()] == [7]
 
 
 def test_digests_are_of_every_file_that_says_how_it_was_trained(tmp_path):
@@ -94,9 +94,22 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
         only(tmp_path)
 
 
+def test_a_flipped_bit_in_a_weight_is_refused(tmp_path):
+    file = tmp_path / "a.pt"
+    content = checkpoint()
+    torch.save(content, file)
+    data = bytearray(file.read_bytes())
+    data[data.index(content["model_state_dict"]["weight"].numpy().tobytes())] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.pt is damaged"):
+        only(tmp_path)
+
+
 def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         CheckpointFolder(tmp_path / "nowhere").files()
+    with pytest.raises(InputError, match="there is no folder"):
+        CheckpointFolder(tmp_path / ("long" * 100)).files()
     (tmp_path / "notes.txt").write_text("no checkpoint")
     with pytest.raises(InputError, match=r"holds no \.pt"):
         CheckpointFolder(tmp_path).files()
@@ -123,6 +136,9 @@ def test_safetensors_with_a_sidecar_give_the_same_record(tmp_path):
     sidecar = tmp_path / "a.json"
     with pytest.raises(InputError, match=r"no sidecar a\.json"):
         only(tmp_path)
+    sidecar.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"a\.json is not JSON"):
+        only(tmp_path)
     sidecar.write_text(json.dumps({"step": 4, "learning_rate": 0.1, "optimizer": "Lion"}))
     with pytest.raises(InputError, match="optimizer"):
         only(tmp_path)
@@ -147,12 +163,15 @@ def test_weights_that_changed_since_the_manifest_are_refused(tmp_path):
     torch.save(checkpoint(), tmp_path / "a.pt")
     known = only(tmp_path)
     folder = CheckpointFolder(tmp_path)
-    assert folder.weights("a.pt", known.sha256).keys() == known.state_dict.keys()
+    assert folder.weights("a.pt", known.sha256, nn.Linear(2, 1)).keys() == known.state_dict.keys()
     torch.save(checkpoint(11), tmp_path / "a.pt")
     with pytest.raises(InputError, match="has changed since"):
-        CheckpointFolder(tmp_path).weights("a.pt", known.sha256)
+        CheckpointFolder(tmp_path).weights("a.pt", known.sha256, nn.Linear(2, 1))
     with pytest.raises(InputError, match="has changed since"):
         CheckpointFolder(tmp_path).denominators("a.pt", known.sha256, {})
+    (tmp_path / "a.pt").unlink()
+    with pytest.raises(InputError, match="is gone since"):
+        CheckpointFolder(tmp_path).weights("a.pt", known.sha256, nn.Linear(2, 1))
 
 
 def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):

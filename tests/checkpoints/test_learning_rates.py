@@ -59,6 +59,13 @@ def test_nothing_is_rebuilt_that_does_not_end_at_the_checkpoints_rate():
     assert scheduled_rates(state, steps=len(rates), current=current[:1]) is None
 
 
+def test_nothing_is_rebuilt_of_settings_that_torch_would_not_take():
+    state, rates, current = run(KNOWN["CosineAnnealingLR"])
+    for period in (0, "ten", None):
+        changed = {**state, "T_max": period}
+        assert scheduled_rates(changed, steps=len(rates), current=current) is None
+
+
 def test_a_rate_of_the_file_holds_until_the_next(tmp_path):
     file = tmp_path / "rates.csv"
     file.write_text("step,learning_rate\n4,0.2\n1,0.1\n")

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from sourcetrace.checkpoints.optimizer_state import describe_training
-from sourcetrace.checkpoints.parameter_names import name_groups, without_wrappers
-from sourcetrace.checkpoints.second_moments import denominators_of_state
+from sourcetrace.checkpoints.parameter_names import name_groups, plain_names, under_all_names
+from sourcetrace.checkpoints.torch_file import TorchFile
 from sourcetrace.core.training.optimizer_settings import ParameterGroup
 from sourcetrace.errors import InputError
 
@@ -36,6 +37,17 @@ def trained(model, optimizer, steps=2):
         "model_state_dict": model.state_dict(),
         "optimizer_state_dict": optimizer.state_dict(),
     }
+
+
+def saved(content, folder):
+    torch.save(content, folder / "a.pt")
+    return folder / "a.pt"
+
+
+def denominators(optimizer_state, folder, names):
+    """Return what a file with the state says."""
+    content = {"step": 1, "model_state_dict": {}, "optimizer_state_dict": optimizer_state}
+    return TorchFile(saved(content, folder)).denominators(names)
 
 
 def described(optimizer, **more):
@@ -99,10 +111,52 @@ def test_other_optimisers_are_refused_with_what_is_supported(make):
         described(make(Shared().parameters()))
 
 
+@pytest.mark.parametrize(
+    ("make", "more"),
+    [
+        (torch.optim.SGD, {"trust_coefficient": 0.001}),
+        (torch.optim.SGD, {"rho": 0.05, "adaptive": False}),
+        (torch.optim.SGD, {"delta": 0.1, "wd_ratio": 0.1, "eps": 1e-8}),
+        (torch.optim.AdamW, {"caution": True}),
+    ],
+    ids=["LARS", "SAM", "SGDP", "cautious AdamW"],
+)
+def test_an_optimiser_with_torchs_settings_and_others_is_refused_by_name(make, more):
+    optimizer = make(Shared().parameters(), lr=0.1)
+    # What schedulers write, and a group's name, are nothing foreign.
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 20)
+    optimizer.param_groups[0]["name"] = "body"
+    assert described(optimizer).optimizer in ("SGD", "AdamW")
+    optimizer.param_groups[0].update(more)
+    with pytest.raises(InputError, match=f"does not have: {', '.join(sorted(more))}"):
+        described(optimizer)
+
+
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
 def test_maximising_is_refused(make):
     with pytest.raises(InputError, match="maximize=True"):
         described(make(Shared().parameters(), lr=0.1, maximize=True))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (None, "no param_groups"),
+        ([], "no param_groups"),
+        (7, "no param_groups"),
+        ([[0]], "no param_groups"),
+        ([{"lr": "fast"}], "cannot be read"),
+        ([{"dampening": float("nan")}], "dampening nan"),
+        ([{"momentum": -1.0}], "momentum -1"),
+    ],
+)
+def test_groups_that_torch_would_not_write_are_refused(groups, message):
+    state = torch.optim.SGD(Shared().parameters(), lr=0.1).state_dict()
+    if groups and isinstance(groups, list) and isinstance(groups[0], dict):
+        groups = [state["param_groups"][0] | groups[0]]
+    state["param_groups"] = groups
+    with pytest.raises(InputError, match=message):
+        describe_training(FILE, {"step": 0, "optimizer_state_dict": state})
 
 
 def test_adam_without_its_second_moments_is_refused():
@@ -179,6 +233,19 @@ def test_shapes_that_do_not_fit_the_model_are_refused():
         named(content, model)
 
 
+def test_a_state_that_names_its_parameters_is_read_by_the_names(tmp_path):
+    model = Shared()
+    optimizer = torch.optim.AdamW(reversed(list(model.parameters())), lr=0.1)
+    content = trained(model, optimizer)
+    numbered = TorchFile(saved(content, tmp_path)).denominators({2: ("second.bias",)})
+    _, content["optimizer_state_dict"] = get_state_dict(model, optimizer)
+    file = TorchFile(saved(content, tmp_path))
+    (group,), places = name_groups("a.pt", file.training(), model)
+    assert set(group.parameters) == set(model.state_dict())
+    found = file.denominators(places)
+    assert torch.equal(found["second.bias"], numbered["second.bias"])
+
+
 def test_a_parameter_that_adam_never_moved_is_left_out():
     model = Shared()
     model.second.bias.requires_grad_(False)
@@ -222,13 +289,28 @@ def test_a_model_of_many_parameters_is_matched_without_recursion():
 
 
 def test_wrappers_are_taken_off_names_where_all_have_them():
-    assert without_wrappers(["module._orig_mod.a", "module._orig_mod.b"]) == ["a", "b"]
-    assert without_wrappers(["module.a", "b"]) == ["module.a", "b"]
-    assert without_wrappers([]) == []
+    def plain(*names):
+        return list(plain_names(dict.fromkeys(names, torch.ones(1))))
+
+    assert plain("module._orig_mod.a", "module._orig_mod.b") == ["a", "b"]
+    assert plain("module.a", "b") == ["module.a", "b"]
+    assert plain() == []
+
+
+def test_weights_that_the_model_ties_may_be_in_the_file_under_one_name():
+    model = Shared()
+    model.second.weight = model.first.weight
+    weights = model.state_dict()
+    held = {name: value for name, value in weights.items() if name != "first.weight"}
+    filled = under_all_names(held, model)
+    assert filled.keys() == weights.keys()
+    assert filled["first.weight"] is held["second.weight"]
+    # What the model does not tie is still missing, and refused by whoever loads it.
+    assert under_all_names({}, model) == {}
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
-def test_the_denominator_is_what_torch_divides_by(amsgrad):
+def test_the_denominator_is_what_torch_divides_by(amsgrad, tmp_path):
     """One more step from the saved state, with its gradient known, gives it back."""
     model = nn.Linear(3, 2).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1, betas=(0.0, 0.9), amsgrad=amsgrad)
@@ -241,21 +323,21 @@ def test_the_denominator_is_what_torch_divides_by(amsgrad):
             optimizer.step()
     # With β₁ = 0 the step is learning rate · gradient / denominator.
     expected = 0.1 * model.weight.grad / (before - model.weight.detach())
-    found = denominators_of_state(FILE, optimizer.state_dict(), {0: ("weight",), 1: ("bias",)})
+    found = denominators(optimizer.state_dict(), tmp_path, {0: ("weight",), 1: ("bias",)})
     assert torch.allclose(found["weight"], expected, rtol=1e-10)
     assert found["bias"].shape == (2,)
 
 
-def test_an_entry_without_any_gradient_has_an_infinite_denominator():
+def test_an_entry_without_any_gradient_has_an_infinite_denominator(tmp_path):
     model = nn.Linear(2, 1)
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.tensor([[1.0, 0.0]])).sum().backward()
     optimizer.step()
-    found = denominators_of_state(FILE, optimizer.state_dict(), {0: ("weight",)})
+    found = denominators(optimizer.state_dict(), tmp_path, {0: ("weight",)})
     assert found["weight"][0].isfinite().tolist() == [True, False]
 
 
-def test_diverged_second_moments_are_refused():
+def test_diverged_second_moments_are_refused(tmp_path):
     model = nn.Linear(2, 1)
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
@@ -263,7 +345,7 @@ def test_diverged_second_moments_are_refused():
     state = optimizer.state_dict()
     state["state"][0]["exp_avg_sq"][0, 0] = torch.nan
     with pytest.raises(InputError, match="weight: Adam's second moments are negative or not"):
-        denominators_of_state(FILE, state, {0: ("weight",)})
+        denominators(state, tmp_path, {0: ("weight",)})
 
 
 def test_the_step_factor_is_that_of_a_constant_gradient():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sourcetrace.checkpoints.path_template import check_template, fill_template
+from sourcetrace.checkpoints.path_template import checked_template, fill_template
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TrackingParameters, WatchedModelParameters
 
@@ -55,15 +55,15 @@ def test_what_a_version_lacks_is_named():
 )
 def test_a_template_has_known_places(template):
     with pytest.raises(ValueError, match="no other braces"):
-        check_template(template)
+        checked_template(template)
 
 
 @pytest.mark.parametrize("template", ["{tag:x}", "../{tag:x}", "/{tag:x}", "{version}/{run_id}"])
 def test_a_registry_does_not_choose_the_folder(template):
     with pytest.raises(ValueError, match="inside a folder that stands before it"):
-        check_template(template)
-    check_template(f"data/{template.strip('./')}")
-    check_template("{version}/checkpoints")
+        checked_template(template)
+    checked_template(f"data/{template.strip('./')}")
+    checked_template("{version}/checkpoints")
 
 
 @pytest.mark.parametrize(

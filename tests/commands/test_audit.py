@@ -1,6 +1,7 @@
 """`sourcetrace audit`: exit codes, and what goes to which stream."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.commands import audit as command
+from sourcetrace.commands import audit_run, project
 from sourcetrace.errors import InputError
+from sourcetrace.pipeline_registry import register_pipelines
 from tests.audit.gate.examples import verdict
 from tests.test_commands import make_project
 
@@ -36,16 +39,12 @@ class Verdict:
 @pytest.fixture
 def audit(monkeypatch, tmp_path):
     """Return a function that runs the command, each pipeline's run replaced by an action."""
-    import kedro.framework.cli.utils
-    import kedro.framework.project
-
     (tmp_path / "conf").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(kedro.framework.project, "configure_project", lambda _: None)
-    monkeypatch.setattr(command, "_silence_kedro", lambda: None)
-    from sourcetrace.pipeline_registry import register_pipelines
-
-    monkeypatch.setattr(kedro.framework.project, "pipelines", register_pipelines())
+    monkeypatch.setattr(project, "configure_project", lambda _: None)
+    monkeypatch.setattr(audit_run, "pipelines", register_pipelines())
+    # The command quiets Kedro in its own process, which here is the tests'.
+    level = logging.getLogger("kedro").level
     given = []
 
     def run(arguments, *actions):
@@ -61,13 +60,14 @@ def audit(monkeypatch, tmp_path):
                 raise action
             return {"verdict": Verdict(action)} if action else {}
 
-        monkeypatch.setattr(kedro.framework.cli.utils, "find_run_command", lambda _: kedro_run)
+        monkeypatch.setattr(audit_run, "find_run_command", lambda _: kedro_run)
         with pytest.raises(SystemExit) as ended:
             command.audit(arguments, prog_name="sourcetrace audit")
         return ended.value.code
 
     run.given = given
-    return run
+    yield run
+    logging.getLogger("kedro").setLevel(level)
 
 
 @pytest.mark.parametrize(
@@ -132,16 +132,16 @@ def test_parameters_of_a_file_are_nested_and_those_typed_come_before_them(tmp_pa
     file = tmp_path / "parameters.yml"
     file.write_text("{task: {arguments: {text: 'a, b=c'}}, attribution: {seed: 1, method: tracin}}")
     typed = ["--params", "attribution.seed=2,gate.baseline=x.json"]
-    assert command._given(run, typed, file) == {
+    assert audit_run._given(run, typed, file) == {
         "task": {"arguments": {"text": "a, b=c"}},
         "attribution": {"seed": 2, "method": "tracin"},
         "gate": {"baseline": "x.json"},
     }
-    assert command._given(run, [], None) == {}
+    assert audit_run._given(run, [], None) == {}
     for wrong in ("[1]", "{"):
         file.write_text(wrong)
         with pytest.raises(InputError, match=r"parameters\.yml"):
-            command._given(run, [], file)
+            audit_run._given(run, [], file)
 
 
 @pytest.mark.parametrize(("last", "code"), [("pass", 0), ("inconclusive", 3)])

@@ -27,8 +27,7 @@ def audit_one(monkeypatch):
                 return SimpleNamespace(tags=answer)
 
         monkeypatch.setattr(command, "MlflowClient", Client)
-        monkeypatch.setattr(command, "run_audit", lambda *_, **__: code)
-        result = command._audit_one(VERSION, env=None, pipelines=["audit"], verbose=False)
+        result = command._audit_one(VERSION, lambda _: code)
         return result.outcome, result.exit_code, result.message
 
     return audit

@@ -1,8 +1,6 @@
 """What `sourcetrace audit --pending` says of its plan and its results."""
 
-import io
-
-from rich.console import Console
+import pytest
 
 from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
@@ -17,13 +15,16 @@ PLAN = [
 ]
 
 
-def printed(show, *arguments):
-    file = io.StringIO()
-    show(*arguments, console=Console(file=file, width=140, highlight=False))
-    return [" ".join(line.split()) for line in file.getvalue().splitlines()]
+@pytest.fixture
+def printed(capsys):
+    def lines_of(show, *arguments):
+        show(*arguments)
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    return lines_of
 
 
-def test_the_plan_has_a_row_a_version_and_one_for_all_that_are_too_old():
+def test_the_plan_has_a_row_a_version_and_one_for_all_that_are_too_old(printed):
     lines = printed(print_plan, PLAN)
     assert "1 version to audit" in lines
     assert f"churn 1 to 2 skip {OLD}" in lines
@@ -32,7 +33,7 @@ def test_the_plan_has_a_row_a_version_and_one_for_all_that_are_too_old():
     assert "error: [bold]odd: there is no model '[bold]odd'" in lines
 
 
-def test_the_results_say_where_the_reports_are_and_what_went_wrong():
+def test_the_results_say_where_the_reports_are_and_what_went_wrong(printed):
     results = [
         VersionResult(PLAN[2]),
         VersionResult(PLAN[3], outcome="warn", run_id="r", reports="data/08_reporting/versions/4"),

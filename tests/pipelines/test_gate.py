@@ -54,8 +54,7 @@ def test_single_stages_are_not_judged(name):
 
 
 def no_summary():
-    columns = VerificationSummary.to_schema().columns
-    return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
+    return VerificationSummary.frame()
 
 
 def judged(gate=None, *, summary=None, baseline=None, comparison=None, **told):

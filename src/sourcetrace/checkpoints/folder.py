@@ -4,31 +4,66 @@ A folder with checkpoints in its sub-folders only holds several training runs, o
 """
 
 import hashlib
-import io
 import re
-import warnings
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os.path import isdir, isfile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
+
+from torch import Tensor, nn
 
 from sourcetrace.checkpoints.learning_rates import read_learning_rates
-from sourcetrace.checkpoints.optimizer_state import TrainingState, describe_training
-from sourcetrace.checkpoints.parameter_names import without_wrappers
-from sourcetrace.checkpoints.second_moments import denominators_of_sidecar, denominators_of_state
-from sourcetrace.checkpoints.sidecar import OPTIMIZER_SUFFIX, optimizer_file, read_sidecar
+from sourcetrace.checkpoints.optimizer_state import TrainingState
+from sourcetrace.checkpoints.parameter_names import under_all_names
+from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
+from sourcetrace.checkpoints.torch_file import TorchFile
+from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from sourcetrace.core.training.schedules import KnownRates
-
-
 _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
+
+
+class CheckpointFile(Protocol):
+    """A checkpoint of one format, its bytes read once. A new format is one more such class.
+
+    Each method raises InputError if the file cannot be read safely, or lacks what is asked.
+
+    Attributes:
+        size: Of the file, in bytes.
+        sha256: Of its bytes, an optimiser's file beside it included.
+    """
+
+    size: int
+    sha256: str
+
+    def __init__(self, path: Path) -> None: ...
+
+    @staticmethod
+    def lying_in(folder: Path) -> list[Path]:
+        """Return the checkpoints of this format in a folder, in any order."""
+
+    @staticmethod
+    def settings_beside(path: Path) -> Path | None:
+        """Return the file beside a checkpoint that says how it was trained, there or not."""
+
+    def training(self) -> TrainingState:
+        """Return what it says of the training."""
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the model's state dict."""
+
+    def denominators(self, names: Mapping[int, tuple[str, ...]]) -> dict[str, Tensor]:
+        """Return what Adam divided each parameter's gradient by, √v̂ + ε.
+
+        Args:
+            names: Place in the optimiser's state -> the parameter's names.
+        """
+
+
+_FORMATS: dict[str, type[CheckpointFile]] = {".pt": TorchFile, ".safetensors": SafetensorsFile}
 
 
 @dataclass(frozen=True)
@@ -49,7 +84,7 @@ class Checkpoint:
     file: str
     sha256: str
     bytes: int
-    state_dict: "Mapping[str, Tensor]"
+    state_dict: Mapping[str, Tensor]
 
 
 class CheckpointFolder:
@@ -64,7 +99,7 @@ class CheckpointFolder:
         self._folder = folder
         self._stages = dict(stages or {})
         self._learning_rates = learning_rates
-        self._weights: OrderedDict[str, Mapping[str, Tensor]] = OrderedDict()
+        self._weights: dict[str, Mapping[str, Tensor]] = {}
 
     def files(self) -> list[Path]:
         """Return the checkpoint files.
@@ -72,7 +107,7 @@ class CheckpointFolder:
         Raises:
             InputError: If the folder is missing or holds none.
         """
-        if not self._folder.is_dir():
+        if not isdir(self._folder):  # of a name that is too long, Path.is_dir raises
             raise InputError(
                 f"checkpoints.path: there is no folder {str(self._folder)!r}. Set "
                 "checkpoints.path to the folder your training saved its checkpoints to."
@@ -102,39 +137,35 @@ class CheckpointFolder:
             InputError: If there are no checkpoints.
         """
         found = dict(known or {}) or self.file_digests()
-        for name in [name for name in found if name.endswith(".safetensors")]:
-            sidecar = self._path_of(name).with_suffix(".json")
-            if sidecar.exists():
-                found[str(PurePosixPath(name).with_suffix(".json"))] = hashlib.sha256(
-                    sidecar.read_bytes()
-                ).hexdigest()
+        for name in list(found):
+            path = self._path_of(name)
+            kind = _FORMATS.get(path.suffix)
+            beside = kind.settings_beside(path) if kind else None
+            if beside is not None and beside.exists():
+                place = str(PurePosixPath(name).with_name(beside.name))
+                found[place] = hashlib.sha256(beside.read_bytes()).hexdigest()
         return found
 
     def file_digests(self) -> dict[str, str]:
-        """Return name -> SHA-256 of every checkpoint file, as the manifest has it.
+        """Return name -> SHA-256 of every checkpoint, as the manifest has it.
 
         Raises:
             InputError: If there are no checkpoints.
         """
         return {
-            file.relative_to(self._folder).as_posix(): _digest(file, file.read_bytes())
+            file.relative_to(self._folder).as_posix(): _FORMATS[file.suffix](file).sha256
             for file in self.files()
         }
 
-    def load(self, file: Path) -> Checkpoint:
-        """Read one checkpoint.
+    def load(self, file: Path, model: nn.Module) -> Checkpoint:
+        """Read one checkpoint, its weights under every name that the model has for them.
 
         Raises:
             InputError: If it cannot be read safely, or does not say how it was trained.
         """
-        data = file.read_bytes()
-        if file.suffix == ".safetensors":
-            state_dict = _plain_names(_read_safetensors(file, data))
-            training = read_sidecar(file)
-        else:
-            content = _read_pt(file, data)
-            state_dict = _state_dict(file, content["model_state_dict"])
-            training = describe_training(file, content)
+        found = _FORMATS[file.suffix](file)
+        state_dict = under_all_names(found.weights(), model)
+        training = found.training()
         groups = tuple(group.settings for group in training.groups)
         name = file.relative_to(self._folder)
         record = CheckpointRecord(
@@ -148,8 +179,7 @@ class CheckpointFolder:
             groups=groups,
             run="" if name.parent == Path() else name.parent.as_posix(),
         )
-        digest = _digest(file, data)
-        return Checkpoint(record, training, name.as_posix(), digest, len(data), state_dict)
+        return Checkpoint(record, training, name.as_posix(), found.sha256, found.size, state_dict)
 
     def id_of(self, file: Path) -> str:
         """Return the id of a file's checkpoint: its name, with the run's before it."""
@@ -160,7 +190,7 @@ class CheckpointFolder:
         """Stage -> its last step, as the parameters say."""
         return dict(self._stages)
 
-    def learning_rates(self, last_step: int) -> "KnownRates | None":
+    def learning_rates(self, last_step: int) -> KnownRates | None:
         """Return the learning rates of the file that the parameters name, if they name one."""
         if self._learning_rates is None:
             return None
@@ -168,8 +198,8 @@ class CheckpointFolder:
 
     def denominators(
         self, file_name: str, sha256: str, names: Mapping[int, tuple[str, ...]]
-    ) -> "dict[str, Tensor]":
-        """Return what Adam divided each parameter's gradient by, √v̂ + ε.
+    ) -> dict[str, Tensor]:
+        """Return `CheckpointFile.denominators` of a file that the manifest describes.
 
         Args:
             file_name: Of the checkpoint.
@@ -180,30 +210,37 @@ class CheckpointFolder:
             InputError: If the file has changed since the manifest was written, or the second
                 moments are missing or not finite.
         """
-        file = self._path_of(file_name)
-        data = file.read_bytes()
-        _refuse_change(file_name, _digest(file, data), sha256)
-        if file.suffix == ".safetensors":
-            return denominators_of_sidecar(file, names)
-        content = _read_pt(file, data)
-        return denominators_of_state(file, content["optimizer_state_dict"], names)
+        return self._opened(file_name, sha256).denominators(names)
 
-    def weights(self, file_name: str, sha256: str) -> "Mapping[str, Tensor]":
-        """Return the state dict of a file that the manifest describes.
+    def weights(self, file_name: str, sha256: str, model: nn.Module) -> Mapping[str, Tensor]:
+        """Return the weights of a file that the manifest describes, as `load` does.
 
         Raises:
             InputError: If the file has changed since the manifest was written.
         """
-        kept = self._weights.get(sha256)
+        # Taken out and put back: the first is the one that was not used for longest.
+        kept = self._weights.pop(sha256, None)
         if kept is None:
-            checkpoint = self.load(self._path_of(file_name))
-            _refuse_change(file_name, checkpoint.sha256, sha256)
-            kept = checkpoint.state_dict
-            if len(self._weights) >= _WEIGHTS_KEPT:
-                self._weights.popitem(last=False)
+            kept = under_all_names(self._opened(file_name, sha256).weights(), model)
         self._weights[sha256] = kept
-        self._weights.move_to_end(sha256)
+        if len(self._weights) > _WEIGHTS_KEPT:
+            del self._weights[next(iter(self._weights))]
         return kept
+
+    def _opened(self, file_name: str, sha256: str) -> CheckpointFile:
+        path = self._path_of(file_name)
+        if path.suffix not in _FORMATS or not isfile(path):
+            raise InputError(
+                f"{file_name} is gone since checkpoint_ingest described it. Put it back, or run "
+                "the audit from its first stage again."
+            )
+        found = _FORMATS[path.suffix](path)
+        if found.sha256 != sha256:
+            raise InputError(
+                f"{file_name} has changed since checkpoint_ingest described it. "
+                "Run the audit from its first stage again."
+            )
+        return found
 
     def _path_of(self, file_name: str) -> Path:
         # A manifest that was tampered with leads to no file outside the folder.
@@ -223,101 +260,17 @@ class CheckpointFolder:
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
-    return _sorted_by_name(
-        file
-        for file in folder.iterdir()
-        if file.suffix in (".pt", ".safetensors")
-        and not file.name.endswith(OPTIMIZER_SUFFIX)
-        and file.is_file()
-    )
+    return _sorted_by_name(file for kind in _FORMATS.values() for file in kind.lying_in(folder))
 
 
 def _sorted_by_name(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: _natural_order(path.name))
 
 
-def _digest(file: Path, data: bytes) -> str:
-    """Return the SHA-256 of a checkpoint's bytes and of its optimiser's file, if it has one."""
-    digest = hashlib.sha256(data)
-    if file.suffix == ".safetensors" and optimizer_file(file).exists():
-        digest.update(optimizer_file(file).read_bytes())
-    return digest.hexdigest()
-
-
-def _refuse_change(file_name: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise InputError(
-            f"{file_name} has changed since checkpoint_ingest described it. "
-            "Run the audit from its first stage again."
-        )
-
-
-def _read_pt(file: Path, data: bytes) -> Mapping[str, Any]:
-    import pickle
-
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            # torch warns of foreign pickles before it refuses them; the refusal is ours to word.
-            warnings.simplefilter("ignore")
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"{file.name} holds pickled Python objects besides tensors, numbers and text; it was "
-            "refused, nothing in it was executed. Save model_state_dict, optimizer_state_dict "
-            "and step alone, not a whole model, and step as a plain int, not a numpy number."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise InputError(
-            f"{file.name} cannot be read as a checkpoint of torch.save: it is damaged or "
-            f"cut short ({len(data):,} bytes). Copy it again, or remove it from the folder."
-        ) from error
-    needed = ("model_state_dict", "optimizer_state_dict", "step")
-    missing = [key for key in needed if not isinstance(content, Mapping) or key not in content]
-    if missing:
-        found = ", ".join(map(str, content)) if isinstance(content, Mapping) else "no mapping"
-        raise InputError(
-            f"{file.name} lacks {', '.join(missing)}; found: {found[:200]}. Expected a mapping "
-            "with model_state_dict, optimizer_state_dict and step."
-        )
-    return dict(content)
-
-
-def _state_dict(file: Path, content: Any) -> "Mapping[str, Tensor]":
-    from torch import Tensor
-
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise InputError(
-            f"{file.name}: model_state_dict is not a mapping of names to tensors. Save "
-            "model.state_dict() as it is."
-        )
-    return _plain_names(content)
-
-
-def _plain_names(state_dict: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
-    return dict(zip(without_wrappers(list(state_dict)), state_dict.values(), strict=True))
-
-
-def _read_safetensors(file: Path, data: bytes) -> "Mapping[str, Tensor]":
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(data)
-    except SafetensorError as error:
-        raise InputError(
-            f"{file.name} cannot be read as safetensors: it is damaged or cut short "
-            f"({len(data):,} bytes). Copy it again, or remove it from the folder."
-        ) from error
-
-
 def _natural_order(name: str) -> list[tuple[bool, int, str]]:
     """Order step_9 before step_10."""
     return [
-        (part.isdigit(), int(part) if part.isdigit() else 0, part)
+        (part.isdecimal(), int(part) if part.isdecimal() else 0, part)
         for part in re.split(r"(\d+)", name)
         if part
     ]

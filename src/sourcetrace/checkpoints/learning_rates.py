@@ -1,17 +1,15 @@
 """A CSV file with the learning rates of a training run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import polars as pl
+import torch
+
+from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.errors import InputError
 
-if TYPE_CHECKING:
-    import polars as pl
 
-    from sourcetrace.core.training.schedules import KnownRates
-
-
-def read_learning_rates(path: Path, *, last_step: int) -> "KnownRates":
+def read_learning_rates(path: Path, *, last_step: int) -> KnownRates:
     """Read columns step, learning_rate and, if wanted, group (from 0).
 
     A rate holds from its step, the first of the training being 1, up to the next one listed.
@@ -23,8 +21,6 @@ def read_learning_rates(path: Path, *, last_step: int) -> "KnownRates":
     Raises:
         InputError: If it is missing, has other columns, or does not begin with step 1.
     """
-    import polars as pl
-
     try:
         table = pl.read_csv(path)
     except FileNotFoundError as error:
@@ -51,11 +47,7 @@ def read_learning_rates(path: Path, *, last_step: int) -> "KnownRates":
     return _held(path.name, table, groups=len(numbers), last_step=last_step)
 
 
-def _held(name: str, table: "pl.DataFrame", *, groups: int, last_step: int) -> "KnownRates":
-    import torch
-
-    from sourcetrace.core.training.schedules import KnownRates
-
+def _held(name: str, table: pl.DataFrame, *, groups: int, last_step: int) -> KnownRates:
     rates = torch.empty(last_step, groups, dtype=torch.float64)
     for (group,), rows in table.sort("group", "step").group_by("group", maintain_order=True):
         try:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _SUPPORTED = (
     "Supported are torch.optim.SGD with heavy-ball or Nesterov momentum, dampening and weight "
@@ -17,8 +17,12 @@ _SUPPORTED = (
 )
 _SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
 _ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
-# Settings of optimisers that share the names above: RMSprop, Muon, NAdam.
-_FOREIGN = {"alpha", "ns_steps", "momentum_decay"}
+_OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
+_OWN = {
+    kind.__name__: {*kind([torch.zeros(1)], lr=1.0).defaults, "params", "param_names"}
+    for kind in (torch.optim.SGD, torch.optim.AdamW)
+}
+"""All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""
 _STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
 
 
@@ -56,7 +60,7 @@ class TrainingState:
     groups: tuple[StoredGroup, ...]
     stage: str | None = None
     shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    learning_rates: "Tensor | None" = None
+    learning_rates: Tensor | None = None
     scheduler: Mapping[str, Any] | None = None
 
 
@@ -111,22 +115,20 @@ def parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
         InputError: If there are none.
     """
     groups = state.get("param_groups") if isinstance(state, Mapping) else None
-    if not groups:
+    if not isinstance(groups, list) or not all(isinstance(one, Mapping) for one in groups or [0]):
         raise InputError(
             f"{file.name}: optimizer_state_dict has no param_groups. Save "
             "optimizer.state_dict() as it is."
         )
-    return list(groups)
+    return groups
 
 
-def recorded_rates(name: str, rates: Any) -> "Tensor | None":
+def recorded_rates(name: str, rates: Any) -> Tensor | None:
     """Return the saved `learning_rates` as [steps, groups].
 
     Raises:
         InputError: If they are not numbers of 0 or more.
     """
-    import torch
-
     if rates is None:
         return None
     problem = f"{name}: learning_rates must be a list or tensor of one rate a step"
@@ -142,19 +144,52 @@ def recorded_rates(name: str, rates: Any) -> "Tensor | None":
     return values
 
 
+def denominator(name: str, moment: Tensor, *, steps: float, beta: float, eps: float) -> Tensor:
+    """Return what Adam divided a gradient by, √v̂ + ε; infinite where no gradient ever came.
+
+    Args:
+        name: Of the file and the parameter, for errors.
+        moment: v, the running mean of squared gradients.
+        steps: How many it is of.
+        beta: Its decay β₂.
+        eps: ε.
+
+    Raises:
+        InputError: If a moment is negative or not finite.
+    """
+    moment = moment.float() if moment.element_size() < 4 else moment  # noqa: PLR2004
+    if not bool((moment.isfinite() & (moment >= 0)).all()):
+        raise InputError(
+            f"{name}: Adam's second moments are negative or not finite: training had diverged. "
+            "Remove this checkpoint and the ones after it."
+        )
+    corrected: Tensor = moment / (1 - beta**steps)
+    return (corrected.sqrt() + eps).masked_fill(moment == 0, float("inf"))
+
+
 def _optimizer_name(file: Path, groups: Sequence[Mapping[str, Any]], stated: Any) -> OptimizerName:
     first = groups[0]
-    if first.keys() & _FOREIGN or not (first.keys() >= _SGD or first.keys() >= _ADAM):
+    is_sgd = first.keys() >= _SGD
+    if not is_sgd and not first.keys() >= _ADAM:
         raise InputError(
             f"{file.name}: the optimiser is not a supported one (its settings: "
             f"{', '.join(key for key in first if key != 'params')}). {_SUPPORTED}"
+        )
+    known = _OWN["SGD" if is_sgd else "AdamW"] | _OF_SCHEDULERS
+    # A text is a group's name.
+    foreign = {key for one in groups for key in one.keys() - known if not isinstance(one[key], str)}
+    if foreign:
+        raise InputError(
+            f"{file.name}: the optimiser has settings that torch's own does not have: "
+            f"{', '.join(sorted(map(str, foreign)))}. {_SUPPORTED} If it is one of these and they "
+            "change no step, remove them from param_groups."
         )
     if any(group.get("maximize") for group in groups):
         raise InputError(
             f"{file.name}: the optimiser was used with maximize=True, which is not supported. "
             "Let it minimise the negative instead."
         )
-    if first.keys() >= _SGD:
+    if is_sgd:
         return "SGD"
     decoupled = {bool(group.get("decoupled_weight_decay")) for group in groups}
     if all("decoupled_weight_decay" in group for group in groups) and len(decoupled) == 1:
@@ -186,11 +221,12 @@ def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None)
             f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
             "optimizer.state_dict() as it is."
         ) from error
-    values = (settings.learning_rate, settings.weight_decay)
-    if not all(0 <= value < float("inf") for value in values):
+    numbers = ("learning_rate", "momentum", "dampening", "weight_decay")
+    values = {name: getattr(settings, name) for name in numbers}
+    if not all(0 <= value < float("inf") for value in values.values()):
         raise InputError(
-            f"{file.name}: learning rate {values[0]:g} and weight decay {values[1]:g}; expected "
-            "finite numbers of 0 or more."
+            f"{file.name}: the optimiser has {', '.join(f'{k} {v:g}' for k, v in values.items())}; "
+            "expected finite numbers of 0 or more."
         )
     return StoredGroup(settings, places, names)
 

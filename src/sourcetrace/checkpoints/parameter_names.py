@@ -8,14 +8,12 @@ share its parameters, in order, among the groups so that all shapes fit.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from sourcetrace.checkpoints.optimizer_state import StoredGroup, TrainingState
+from torch import Tensor, nn
+
+from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 _REMEDY = (
     "Make the optimiser from named parameters (torch.optim.AdamW(model.named_parameters(), …)), "
@@ -28,7 +26,7 @@ _NAMED = 5
 
 
 def name_groups(
-    file: str, training: TrainingState, model: "nn.Module"
+    file: str, training: TrainingState, model: nn.Module
 ) -> tuple[tuple[ParameterGroup, ...], dict[int, tuple[str, ...]]]:
     """Return the groups with their parameters, and place in the state -> the parameter's names.
 
@@ -42,16 +40,15 @@ def name_groups(
     shapes = {names[0]: tuple(parameter.shape) for names, parameter in aliases.values()}
     first_name = {name: names[0] for names, _ in aliases.values() for name in names}
     everything = {names[0]: names for names, _ in aliases.values()}
-    stated = [group.names for group in training.groups]
-    if all(names is None and not group.places for names, group in _pairs(stated, training)):
+    if all(group.names is None and not group.places for group in training.groups):
         # A sidecar of SGD: nothing but the settings, of every parameter.
         return tuple(
             replace(group.settings, parameters=tuple(first_name)) for group in training.groups
         ), {}
-    if any(names is None for names in stated):
+    if any(group.names is None for group in training.groups):
         order = _infer(file, training, model, shapes)
     else:
-        order = [_known(file, names or (), first_name) for names in stated]
+        order = [_known(file, group.names or (), first_name) for group in training.groups]
     places: dict[int, tuple[str, ...]] = {}
     named = []
     for group, names in zip(training.groups, order, strict=True):
@@ -69,21 +66,32 @@ def name_groups(
     return tuple(named), places
 
 
-def without_wrappers(names: Sequence[str]) -> list[str]:
+def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take off what DataParallel and torch.compile put before every name."""
+    return dict(zip(_without_wrappers(list(tensors)), tensors.values(), strict=True))
+
+
+def under_all_names(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return the weights under every name of a parameter that the model ties.
+
+    A file may hold it under one of them, as safetensors' `save_model` and transformers write it.
+    """
+    filled = dict(weights)
+    for names, _ in _aliases(model).values():
+        held = [name for name in names if name in weights]
+        if held:
+            filled |= {name: weights[held[0]] for name in names if name not in weights}
+    return filled
+
+
+def _without_wrappers(names: Sequence[str]) -> list[str]:
     result = list(names)
     while result and any(all(one.startswith(prefix) for one in result) for prefix in _WRAPPERS):
         result = [one.split(".", 1)[1] for one in result]
     return result
 
 
-def _pairs(
-    stated: Sequence[tuple[str, ...] | None], training: TrainingState
-) -> list[tuple[tuple[str, ...] | None, StoredGroup]]:
-    return list(zip(stated, training.groups, strict=True))
-
-
-def _aliases(model: "nn.Module") -> "dict[int, tuple[tuple[str, ...], Tensor]]":
+def _aliases(model: nn.Module) -> dict[int, tuple[tuple[str, ...], Tensor]]:
     """Return every parameter once, in the model's order, with all its names."""
     found: dict[int, tuple[tuple[str, ...], Tensor]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -93,7 +101,7 @@ def _aliases(model: "nn.Module") -> "dict[int, tuple[tuple[str, ...], Tensor]]":
 
 
 def _known(file: str, names: Sequence[str], first_name: Mapping[str, str]) -> list[str]:
-    plain = without_wrappers(names)
+    plain = _without_wrappers(names)
     unknown = [name for name in plain if name not in first_name]
     if unknown:
         raise InputError(
@@ -118,7 +126,7 @@ def _check_shape(
 def _infer(
     file: str,
     training: TrainingState,
-    model: "nn.Module",
+    model: nn.Module,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> list[list[str]]:
     """Share the model's parameters among the groups, each group in the model's order."""
@@ -134,14 +142,10 @@ def _infer(
         ways = _ways(list(shapes), training, shapes)
     if len(ways) == 1:
         return ways[0]
-    problem = (
-        f"cannot be matched to the model's {len(shapes)}"
-        if not ways
-        else f"can be matched to the model's {len(shapes)} in several ways"
-    )
     raise InputError(
         f"{file}: the optimiser's {sum(counts)} parameters in {len(counts)} groups have no names "
-        f"and {problem}. {_REMEDY}"
+        f"and {'can' if ways else 'cannot'} be matched to the model's {len(shapes)}"
+        f"{' in several ways' if ways else ''}. {_REMEDY}"
     )
 
 

@@ -14,8 +14,8 @@ _TAG = "tag:"
 _PART = re.compile(r"[\w.+=@ -]+")
 
 
-def check_template(template: str) -> None:
-    """Refuse a template that cannot be filled in, or that lets a tag choose the folder.
+def checked_template(template: str) -> str:
+    """Return a template, unless it cannot be filled in, or lets a tag choose the folder.
 
     Raises:
         ValueError: Saying what is expected.
@@ -36,6 +36,7 @@ def check_template(template: str) -> None:
             f"{template!r}: what a registry says may only choose inside a folder that stands "
             "before it, as in data/01_raw/checkpoints/{tag:training.checkpoints}"
         )
+    return template
 
 
 def fill_template(

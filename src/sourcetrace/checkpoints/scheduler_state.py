@@ -7,10 +7,10 @@ function, OneCycleLR moves the momentum too) nothing is rebuilt.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 _COMMON = {
     "base_lrs",
@@ -25,7 +25,7 @@ _COMMON = {
 
 def scheduled_rates(
     state: Mapping[str, Any], *, steps: int, current: Sequence[float]
-) -> "Tensor | None":
+) -> Tensor | None:
     """Return the learning rate of every step so far, [steps, groups], or None if not known.
 
     The scheduler may have been stepped after every optimiser step, or every k-th.
@@ -35,8 +35,6 @@ def scheduled_rates(
         steps: Optimiser steps since the scheduler was made.
         current: The groups' learning rates in the checkpoint; what is rebuilt must end there.
     """
-    import torch
-
     form = _closed_form(state)
     epochs = state.get("last_epoch")
     bases = state.get("base_lrs")
@@ -44,18 +42,20 @@ def scheduled_rates(
         return None
     if len(bases) != len(current):
         return None
-    ending = [form(base, epochs) for base in bases]
-    if not all(map(_agree, ending, current)):
+    try:
+        ending = [form(base, epochs) for base in bases]
+    except (ArithmeticError, TypeError, ValueError):  # settings that torch would not take
+        return None
+    # torch's recursive forms drift from the closed ones by rounding.
+    if not all(
+        math.isclose(rebuilt, saved, rel_tol=1e-6, abs_tol=1e-12)
+        for rebuilt, saved in zip(ending, current, strict=True)
+    ):
         return None
     table = torch.tensor(
         [[form(base, epoch) for base in bases] for epoch in range(epochs)], dtype=torch.float64
     )
     return table.repeat_interleave(steps // epochs, dim=0)
-
-
-def _agree(rebuilt: float, saved: float) -> bool:
-    # torch's recursive forms drift from the closed ones by rounding.
-    return math.isclose(rebuilt, saved, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def _closed_form(state: Mapping[str, Any]) -> Callable[[float, int], float] | None:

@@ -4,6 +4,10 @@ import re
 from pathlib import Path
 
 import click
+from pydantic import ValidationError
+
+from sourcetrace.parameters import TaskParameters
+from sourcetrace.starter import FILES, starter_file
 
 _HELP = """Write the catalog and the parameters of an audit under NAMESPACE into conf/base.
 
@@ -19,11 +23,6 @@ nothing is overwritten.
 )
 def adopt(namespace: str, task: str) -> None:
     """Write both files, or neither."""
-    from pydantic import ValidationError
-
-    from sourcetrace.parameters import TaskParameters
-    from sourcetrace.starter import FILES, starter_file
-
     if not re.fullmatch(r"[A-Za-z_]\w*", namespace):
         raise click.BadParameter(
             f"{namespace!r} is no namespace: expected letters, digits and underscores, as in "

@@ -7,9 +7,10 @@ runs.
 
 import logging
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from kedro.framework.project import settings
 from kedro.framework.session import KedroSession
 from kedro.io import DataCatalog
 from mlflow.tracking import MlflowClient
-from pydantic import ValidationError
 
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import AuditKey, key_parts
@@ -27,13 +27,12 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.commands.audit_process import ending_of, run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
-from sourcetrace.errors import InputError
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock, holder_of
-from sourcetrace.namespace import AuditNames
-from sourcetrace.parameters import TrackingParameters
-from sourcetrace.redaction import hide_credentials
+from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.redaction import error_line
 from sourcetrace.tracking.history.kept_reports import keep_reports
 from sourcetrace.tracking.lineage.model_version import STATUS
+from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.send import send_all
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion, plan_audits
 from sourcetrace.tracking.scheduling.task_reader import TaskReader
@@ -102,45 +101,42 @@ def audit_pending(
             # An audit whose `--pending` was killed goes on: what it audits must not be planned.
             PROJECT_LOCK.acquire(log.with_name(RUN_LOCK), wait=True)
             PROJECT_LOCK.release()
-            _send_what_waits(log)
+            try:
+                # Of the audits that MLflow missed none need be repeated.
+                send_all(MlflowClient(), log.parent / FOLDER)
+            except Exception as error:
+                logger.warning(
+                    "Audits that MLflow was not told of yet could not be sent: %s",
+                    error_line(error),
+                )
             planned = _plan(context, given, force=force)
             print_plan(planned)
-            results = list(
-                _audit_all(planned, catalog, env=env, pipelines=pipelines, verbose=verbose)
-            )
+            audit = partial(run_audit, env=env, pipelines=pipelines, verbose=verbose)
+            results = list(_audit_all(planned, catalog, audit))
             print_results(results)
-    codes = {one.exit_code for one in results}
-    return [one.to_json() for one in results], next(
-        (code for code in WORST_FIRST if code in codes), PASSED
-    )
+    code = min((one.exit_code for one in results), key=WORST_FIRST.index, default=PASSED)
+    return [one.to_json() for one in results], code
 
 
 def _plan(context: Any, given: Mapping[str, Any], *, force: bool) -> list[PlannedVersion]:
-    try:
-        tracking = TrackingParameters.model_validate(
-            context.config_loader["parameters"].get("tracking") or {}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, ("tracking", *first["loc"])))
-        raise InputError(f"{where}: {first['msg']}.") from error
+    tracking = read_tracking(AuditCatalog(context.catalog, AuditNames()))
     if not tracking.pending:
         raise click.ClickException(
             "tracking.pending names no model. Name the registered models whose versions are to be "
             "audited in conf/base/parameters_tracking.yml."
         )
     with TaskReader(context.project_path) as reader:
-
-        def current_key(own: Mapping[str, Any]) -> AuditKey:
-            return _current_key(_parameters(context, own), reader)
-
         return plan_audits(
-            MlflowClient(), tracking.pending, current_key=current_key, given=given, force=force
+            MlflowClient(),
+            tracking.pending,
+            current_key=partial(_current_key, context, reader),
+            given=given,
+            force=force,
         )
 
 
-def _parameters(context: Any, own: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the project's parameters as an audit with some of its own has them."""
+def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> AuditKey:
+    """Return what an audit with some parameters of its own would be of now."""
     loader = settings.CONFIG_LOADER_CLASS(
         conf_source=context.config_loader.conf_source,
         env=context.env,
@@ -148,10 +144,6 @@ def _parameters(context: Any, own: Mapping[str, Any]) -> Mapping[str, Any]:
         **settings.CONFIG_LOADER_ARGS,
     )
     parameters: Mapping[str, Any] = loader["parameters"]
-    return parameters
-
-
-def _current_key(parameters: Mapping[str, Any], reader: TaskReader) -> AuditKey:
     task = reader.read(parameters["task"])
     return AuditKey(
         **key_parts(
@@ -163,24 +155,10 @@ def _current_key(parameters: Mapping[str, Any], reader: TaskReader) -> AuditKey:
     )
 
 
-def _send_what_waits(log: Path) -> None:
-    """Tell MLflow of audits that it missed, which need not be repeated then."""
-    try:
-        send_all(MlflowClient(), log.parent / FOLDER)
-    except Exception as error:
-        logger.warning(
-            "Audits that MLflow was not told of yet could not be sent: %s",
-            hide_credentials(str(error).split("\n", 1)[0]),
-        )
-
-
 def _audit_all(
     planned: Sequence[PlannedVersion],
     catalog: DataCatalog,
-    *,
-    env: str | None,
-    pipelines: Sequence[str],
-    verbose: bool,
+    audit: Callable[[Mapping[str, Any]], int],
 ) -> Iterator[VersionResult]:
     due = [one for one in planned if one.action == "audit"]
     for one in planned:
@@ -191,7 +169,7 @@ def _audit_all(
         else:
             place = due.index(one) + 1
             click.echo(f"\n{place} of {len(due)}: {one.model} version {one.version}")
-            result = _audit_one(one, env=env, pipelines=pipelines, verbose=verbose)
+            result = _audit_one(one, audit)
             if result.outcome in OUTCOMES:
                 result = replace(
                     result,
@@ -200,19 +178,16 @@ def _audit_all(
             yield result
 
 
-def _audit_one(
-    planned: PlannedVersion, *, env: str | None, pipelines: Sequence[str], verbose: bool
-) -> VersionResult:
+def _audit_one(planned: PlannedVersion, audit: Callable[[Mapping[str, Any]], int]) -> VersionResult:
     """Run the audit of a version, and read in the registry how it came out."""
     failed = VersionResult(planned, outcome="error", exit_code=ERROR)
     client = MlflowClient()
     try:
         before = client.get_model_version(planned.model, planned.version).tags
-        code = run_audit(planned.parameters, env=env, pipelines=pipelines, verbose=verbose)
+        code = audit(planned.parameters)
         tags = client.get_model_version(planned.model, planned.version).tags
     except Exception as error:
-        message = hide_credentials(str(error).split("\n", 1)[0])
-        return replace(failed, message=f"{type(error).__name__}: {message}")
+        return replace(failed, message=error_line(error))
     if code not in (PASSED, FAILED, INCONCLUSIVE):
         return replace(failed, message=ending_of(code))
     status, run_id = tags.get(STATUS), tags.get("audit.run_id")

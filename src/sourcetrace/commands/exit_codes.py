@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-from sourcetrace.audit.gate.report import Outcome
-
 PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
-EXIT_CODES: Mapping[Outcome, int] = {
+EXIT_CODES: Mapping[str, int] = {
     "pass": PASSED,
     "warn": PASSED,
     "fail": FAILED,

@@ -42,24 +42,16 @@ class VersionResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--output json` prints of it."""
-        one = self.planned
-        return {
-            "model": one.model,
-            "version": one.version or None,
-            "action": one.action,
-            "reason": one.reason,
-            "checkpoints": one.checkpoints or None,
-            "outcome": self.outcome,
-            "exit_code": self.exit_code,
-            "message": self.message,
-            "run_id": self.run_id,
-            "reports": self.reports,
+        planned = ("model", "version", "action", "reason", "checkpoints")
+        own = ("outcome", "exit_code", "message", "run_id", "reports")
+        return {name: getattr(self.planned, name) or None for name in planned} | {
+            name: getattr(self, name) for name in own
         }
 
 
-def print_plan(planned: Sequence[PlannedVersion], *, console: Console | None = None) -> None:
+def print_plan(planned: Sequence[PlannedVersion]) -> None:
     """Print what is done with each version, and why; those left out for one reason in one row."""
-    console = console or _console()
+    console = _console()
     due = sum(one.action == "audit" for one in planned)
     table = Table(title=f"{format_noun(due, 'version')} to audit", title_justify="left", box=None)
     for heading in ("model", "version", "", "why", "checkpoints"):
@@ -83,9 +75,9 @@ def print_plan(planned: Sequence[PlannedVersion], *, console: Console | None = N
     _print_problems([(one, one.reason) for one in planned if one.action == "error"], console)
 
 
-def print_results(results: Sequence[VersionResult], *, console: Console | None = None) -> None:
+def print_results(results: Sequence[VersionResult]) -> None:
     """Print how each audit came out and where its reports are."""
-    console = console or _console()
+    console = _console()
     told = [one for one in results if one.outcome is not None]
     console.print()
     if not told:

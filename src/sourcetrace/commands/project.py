@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import click
+from kedro.framework.project import configure_project
+from kedro.framework.startup import bootstrap_project
+from kedro.utils import is_kedro_project
 
 _PACKAGE = "sourcetrace"
 
@@ -18,10 +21,6 @@ def configure_project_here() -> str:
         raise click.ClickException(
             f"{here} holds no folder conf. Run this command in the project's folder."
         )
-    from kedro.framework.project import configure_project
-    from kedro.framework.startup import bootstrap_project
-    from kedro.utils import is_kedro_project
-
     if is_kedro_project(here):
         package: str = bootstrap_project(here).package_name
         return package

@@ -6,21 +6,7 @@ from typing import Any, NoReturn
 import polars as pl
 from kedro.io import AbstractDataset
 
-_SCHEMA = {
-    "sequence": pl.Int64,
-    "at": pl.String,
-    "run_id": pl.String,
-    "model_name": pl.String,
-    "model_version": pl.String,
-    "status": pl.String,
-    "trust": pl.String,
-    "suspect_fraction": pl.Float64,
-    "training_digest": pl.String,
-    "query_digest": pl.String,
-    "report_sha256": pl.String,
-    "previous_hash": pl.String,
-    "hash": pl.String,
-}
+from sourcetrace.schemas.audit_log import AuditLog
 
 
 class AuditLogDataset(AbstractDataset[NoReturn, pl.DataFrame]):
@@ -45,8 +31,8 @@ class AuditLogDataset(AbstractDataset[NoReturn, pl.DataFrame]):
 
     def _load(self) -> pl.DataFrame:
         if not self._filepath.exists():
-            return pl.DataFrame(schema=_SCHEMA)
-        return pl.read_ndjson(self._filepath, schema=_SCHEMA)
+            return AuditLog.frame()
+        return pl.read_ndjson(self._filepath, schema=AuditLog.columns())
 
     def _save(self, data: NoReturn) -> None:
         raise NotImplementedError("The audit log is only added to, by an audit's end.")

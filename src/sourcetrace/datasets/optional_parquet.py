@@ -8,6 +8,7 @@ import polars as pl
 from kedro.io import AbstractDataset
 
 from sourcetrace.files import replacing
+from sourcetrace.schemas.table import Table
 
 
 class OptionalParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
@@ -31,8 +32,8 @@ class OptionalParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
         if self._filepath.exists():
             return pl.read_parquet(self._filepath)
         module, name = self._schema.rsplit(".", 1)
-        columns = getattr(importlib.import_module(module), name).to_schema().columns
-        return pl.DataFrame(schema={key: column.dtype.type for key, column in columns.items()})
+        table: type[Table] = getattr(importlib.import_module(module), name)
+        return table.frame()
 
     def _save(self, data: pl.DataFrame) -> None:
         with replacing(self._filepath) as partial:

@@ -10,11 +10,9 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
-from pydantic import ValidationError
 
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.errors import InputError
 from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import readable_error
 from sourcetrace.integrations.alerts.message import AlertOutcome, EndedAudit
@@ -23,6 +21,7 @@ from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import AlertParameters
 from sourcetrace.tracking.history.audit_log import read_audits
 from sourcetrace.tracking.server.tracked import TRACKED
+from sourcetrace.validation import validated
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +63,12 @@ class AlertHook:
         self._outputs = {}
         self._names = AuditNames.of(pipeline)
         self._audits_before = len(self._audits(catalog))
-        try:
-            AlertParameters.model_validate(self._params.get("alerts") or {})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(["alerts", *map(str, first["loc"])])
-            raise InputError(
-                f"{name}: {first['msg']}. conf/base/parameters_alerts.yml has every key."
-            ) from None
+        validated(
+            AlertParameters,
+            self._params.get("alerts") or {},
+            name="alerts",
+            after=" conf/base/parameters_alerts.yml has every key.",
+        )
         OUTBOX.check()
 
     @hook_impl

@@ -2,12 +2,14 @@
 
 import pandera.polars as pa
 
+from sourcetrace.schemas.table import Table
+
 STATUSES = ("pass", "warn", "fail", "inconclusive", "unjudged", "error")
 """What an audit ends as: the gate's outcome; `unjudged` without a gate; `error` where the run
 broke off after the audit's figures were there."""
 
 
-class AuditLog(pa.DataFrameModel):
+class AuditLog(Table):
     """One row an audit, in the order in which they ended.
 
     Attributes:
@@ -37,8 +39,3 @@ class AuditLog(pa.DataFrameModel):
     report_sha256: str | None = pa.Field(nullable=True, str_matches="^[0-9a-f]{64}$")
     previous_hash: str = pa.Field(str_matches="^[0-9a-f]{64}$")
     hash: str = pa.Field(str_matches="^[0-9a-f]{64}$")
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True

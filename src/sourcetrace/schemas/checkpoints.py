@@ -3,6 +3,8 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.table import Table
+
 PARAMETER_GROUP = pl.Struct(
     {
         "parameters": pl.List(pl.String),
@@ -19,7 +21,7 @@ STATE_PLACE = pl.Struct({"place": pl.Int64, "parameter": pl.String})
 """A number in the optimiser's state and a name of the parameter it stands for."""
 
 
-class CheckpointManifest(pa.DataFrameModel):
+class CheckpointManifest(Table):
     """One row a checkpoint, in the order of training, run after run.
 
     Attributes:
@@ -55,46 +57,14 @@ class CheckpointManifest(pa.DataFrameModel):
     attributed_share: float = pa.Field(ge=0, le=1)
 
     class Config:
-        """No other columns, none missing; a step is unique within its run."""
+        """A step is unique within its run."""
 
-        strict = True
         unique = ["run", "step"]  # noqa: RUF012, pandera reads it
 
 
-class UnattributedParameters(pa.DataFrameModel):
+class UnattributedParameters(Table):
     """One row a parameter that carries no attribution."""
 
     parameter: str = pa.Field(unique=True)
     size: int = pa.Field(ge=0)
     reason: str
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True
-
-
-def checkpoint_manifest(rows: list[dict[str, object]]) -> pl.DataFrame:
-    """Return the manifest with its columns' types, empty or not."""
-    return pl.DataFrame(
-        rows,
-        schema={
-            "checkpoint_id": pl.String,
-            "file": pl.String,
-            "run": pl.String,
-            "step": pl.Int64,
-            "stage": pl.String,
-            "segment": pl.Int64,
-            "optimizer": pl.String,
-            "learning_rate": pl.Float64,
-            "momentum": pl.Float64,
-            "weight_decay": pl.Float64,
-            "step_mass": pl.Float64,
-            "learning_rate_source": pl.String,
-            "parameter_groups": pl.List(PARAMETER_GROUP),
-            "state_places": pl.List(STATE_PLACE),
-            "sha256": pl.String,
-            "bytes": pl.Int64,
-            "attributed_share": pl.Float64,
-        },
-    )

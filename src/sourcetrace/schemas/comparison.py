@@ -3,6 +3,8 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.table import Table
+
 STATUSES = ("new", "persisting", "resolved", "unsuspected")
 """Of suspects: only now, before and now, only before, never."""
 
@@ -10,7 +12,7 @@ CHANGES = ("unchanged", "relabelled", "edited", "added", "removed")
 """What was done to an example in between."""
 
 
-class ExampleDigests(pa.DataFrameModel):
+class ExampleDigests(Table):
     """One row a training example, in their order.
 
     Attributes:
@@ -25,13 +27,8 @@ class ExampleDigests(pa.DataFrameModel):
     input_digest: str | None = pa.Field(nullable=True, str_matches="^[0-9a-f]{32}$")
     target_digest: str | None = pa.Field(nullable=True, str_matches="^[0-9a-f]{32}$")
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class CurvatureSpectra(pa.DataFrameModel):
+class CurvatureSpectra(Table):
     """One row a segment and layer.
 
     Attributes:
@@ -47,13 +44,12 @@ class CurvatureSpectra(pa.DataFrameModel):
     quantiles: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float64()})
 
     class Config:
-        """No other columns, none missing; one row a pair."""
+        """One row a pair."""
 
-        strict = True
         unique = ("segment", "layer")
 
 
-class AuditComparison(pa.DataFrameModel):
+class AuditComparison(Table):
     """One row an example of this audit or of the one before; none in a first audit.
 
     Attributes:
@@ -82,8 +78,3 @@ class AuditComparison(pa.DataFrameModel):
     harm_before: float | None = pa.Field(nullable=True)
     harm: float | None = pa.Field(nullable=True)
     audits_suspected: int = pa.Field(ge=0)
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True

@@ -3,6 +3,8 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.table import Table
+
 ACTIONS = ("relabel", "check", "keep")
 
 
@@ -11,7 +13,7 @@ def is_suspect() -> pl.Expr:
     return pl.col("suggested_action") != "keep"
 
 
-class ReviewList(pa.DataFrameModel):
+class ReviewList(Table):
     """One row a training example, the most harmful first.
 
     Attributes:
@@ -45,8 +47,3 @@ class ReviewList(pa.DataFrameModel):
     queries_harmed: int = pa.Field(ge=0)
     suggested_action: str = pa.Field(isin=ACTIONS)
     reason: str
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True

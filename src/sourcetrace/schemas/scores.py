@@ -3,17 +3,14 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.table import Table
 
-class AttributionScores(pa.DataFrameModel):
+
+class AttributionScores(Table):
     """One row a training example; `scores` has one value a query, in their order."""
 
     example_id: str = pa.Field(unique=True)
     scores: pl.Array
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True
 
     @pa.dataframe_check(error="scores must be a Float32 array of finite numbers")
     @classmethod
@@ -25,7 +22,7 @@ class AttributionScores(pa.DataFrameModel):
         return bool(values.select(pl.col("scores").is_finite().all()).collect().item())
 
 
-class QueryInfluence(pa.DataFrameModel):
+class QueryInfluence(Table):
     """One row a training example: what its removal would do to all queries together.
 
     Attributes:
@@ -56,25 +53,15 @@ class QueryInfluence(pa.DataFrameModel):
     most_harmed_score: float
     method: str
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class SelfInfluence(pa.DataFrameModel):
+class SelfInfluence(Table):
     """One row a training example: predicted change of its own loss when it is removed."""
 
     example_id: str = pa.Field(unique=True)
     self_influence: float
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class SegmentContributions(pa.DataFrameModel):
+class SegmentContributions(Table):
     """One row a training example and segment; the segments' values add up to the scores'."""
 
     example_id: str
@@ -84,13 +71,8 @@ class SegmentContributions(pa.DataFrameModel):
     mean_absolute_score: float = pa.Field(ge=0)
     self_influence: float
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class SuspectPictures(pa.DataFrameModel):
+class SuspectPictures(Table):
     """Pictures of the examples that harm the queries most; none where the task has none."""
 
     example_id: str = pa.Field(unique=True)
@@ -98,8 +80,3 @@ class SuspectPictures(pa.DataFrameModel):
     width: int = pa.Field(ge=1)
     channels: int = pa.Field(isin=(1, 3))
     pixels: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float32()})
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True

@@ -2,8 +2,10 @@
 
 import pandera.polars as pa
 
+from sourcetrace.schemas.table import Table
 
-class ExampleSignals(pa.DataFrameModel):
+
+class ExampleSignals(Table):
     """One row a training example and evaluation point."""
 
     example_id: str
@@ -15,13 +17,12 @@ class ExampleSignals(pa.DataFrameModel):
     gradient_norm: float = pa.Field(ge=0)
 
     class Config:
-        """No other columns, none missing; one row a pair."""
+        """One row a pair."""
 
-        strict = True
         unique = ("example_id", "checkpoint_id")
 
 
-class QuerySignals(pa.DataFrameModel):
+class QuerySignals(Table):
     """One row a query, at the final checkpoint."""
 
     example_id: str = pa.Field(unique=True)
@@ -29,8 +30,3 @@ class QuerySignals(pa.DataFrameModel):
     measurement: float
     predicted_label: str | None = pa.Field(nullable=True)
     given_label_probability: float | None = pa.Field(nullable=True, ge=0, le=1)
-
-    class Config:
-        """No other columns, none missing."""
-
-        strict = True

@@ -3,10 +3,12 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.table import Table
+
 KINDS = ("all", "subset", "helpers", "random")
 
 
-class VerificationPlan(pa.DataFrameModel):
+class VerificationPlan(Table):
     """One row a set of training examples to train on.
 
     Attributes:
@@ -24,13 +26,8 @@ class VerificationPlan(pa.DataFrameModel):
     removed: pl.List = pa.Field(dtype_kwargs={"inner": pl.Int32()})
     scores_digest: str
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class VerificationOutcomes(pa.DataFrameModel):
+class VerificationOutcomes(Table):
     """One row a retraining; the lists have one value a query, in their order."""
 
     group: str
@@ -40,25 +37,19 @@ class VerificationOutcomes(pa.DataFrameModel):
     predicted_labels: pl.List | None = pa.Field(nullable=True, dtype_kwargs={"inner": pl.String()})
 
     class Config:
-        """No other columns, none missing; one row a pair."""
+        """One row a pair."""
 
-        strict = True
         unique = ("group", "seed")
 
 
-class VerificationQueries(pa.DataFrameModel):
+class VerificationQueries(Table):
     """One row a query: its rank correlation of predicted and retrained outcomes."""
 
     query_id: str = pa.Field(unique=True)
     lds: float = pa.Field(ge=-1, le=1)
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class VerificationRemovals(pa.DataFrameModel):
+class VerificationRemovals(Table):
     """One row a removal.
 
     Attributes:
@@ -77,13 +68,8 @@ class VerificationRemovals(pa.DataFrameModel):
     measured_change: float
     flipped_share: float | None = pa.Field(nullable=True, ge=0, le=1)
 
-    class Config:
-        """No other columns, none missing."""
 
-        strict = True
-
-
-class VerificationSummary(pa.DataFrameModel):
+class VerificationSummary(Table):
     """One row a measure.
 
     Attributes:
@@ -107,7 +93,6 @@ class VerificationSummary(pa.DataFrameModel):
     scores_digest: str
 
     class Config:
-        """No other columns, none missing; one row a pair."""
+        """One row a pair."""
 
-        strict = True
         unique = ("measure", "removed")

@@ -35,16 +35,25 @@ class DigitsTables(ClassificationTask):
         self._queries = queries
 
     def build_model(self) -> nn.Module:
-        """Return the network, untrained."""
-        return digits_network()
+        """Return two convolutions and two linear layers, 26,000 parameters, untrained."""
+        return nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 24, kernel_size=3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(24 * 16, 48),
+            nn.ReLU(),
+            nn.Linear(48, 10),
+        )
 
     def train_examples(self) -> TensorDataset:
         """Return scans [1, 8, 8] with their given labels."""
-        return scans(self._training)
+        return _scans(self._training)
 
     def query_examples(self) -> TensorDataset:
         """Return held-out scans with their labels."""
-        return scans(self._queries)
+        return _scans(self._queries)
 
     def train_table(self) -> pl.DataFrame:
         """Return ids and given labels."""
@@ -92,21 +101,7 @@ class DigitsTask(DigitsTables):
         return train_with_sgd(self, indices, SGDRecipe(**self.recipe), seed=seed)
 
 
-def digits_network() -> nn.Module:
-    """Return two convolutions and two linear layers, 26,000 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, kernel_size=3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 24, kernel_size=3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(24 * 16, 48),
-        nn.ReLU(),
-        nn.Linear(48, 10),
-    )
-
-
-def scans(table: pl.DataFrame) -> TensorDataset:
+def _scans(table: pl.DataFrame) -> TensorDataset:
     """Return the scans of a table as tensors, [1, 8, 8] and a label each."""
     pixels = torch.from_numpy(table["pixels"].to_numpy().copy())
     return TensorDataset(pixels.reshape(-1, 1, SIDE, SIDE), torch.tensor(table["label"].to_list()))

@@ -5,11 +5,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.tasks.protocol import Task
+from sourcetrace.validation import validated
 
 
 def load_task(specification: Mapping[str, Any]) -> Any:
@@ -18,13 +17,13 @@ def load_task(specification: Mapping[str, Any]) -> Any:
     Raises:
         InputError: If it cannot be imported, made, or lacks a part of the task protocol.
     """
-    try:
-        parameters = TaskParameters.model_validate(dict(specification))
-    except ValidationError as error:
-        raise InputError(
-            f"task: expected {{class: package.module.Class, arguments: {{…}}}}, "
-            f"got keys {', '.join(map(str, specification)) or 'none'}. {error.errors()[0]['msg']}."
-        ) from error
+    parameters = validated(
+        TaskParameters,
+        dict(specification),
+        name="task",
+        before="task: expected {class: package.module.Class, arguments: {…}}, "
+        f"got keys {', '.join(map(str, specification)) or 'none'}. ",
+    )
     module_name, class_name = parameters.class_path.rsplit(".", 1)
     try:
         module = importlib.import_module(module_name)

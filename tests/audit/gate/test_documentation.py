@@ -7,7 +7,7 @@ import yaml
 from tests import REPOSITORY
 
 from sourcetrace.audit.gate.report import OUTCOMES
-from sourcetrace.commands import audit as command
+from sourcetrace.commands.exit_codes import EXIT_CODES
 from sourcetrace.parameters import GateParameters, TrackingParameters
 from sourcetrace.schemas.metric_names import METRICS
 
@@ -29,4 +29,4 @@ def test_every_metric_is_explained(metric):
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_every_outcome_has_its_exit_code(outcome):
-    assert re.search(rf"^\| {command.EXIT_CODES[outcome]} \| .*`{outcome}`", PAGE, re.M)
+    assert re.search(rf"^\| {EXIT_CODES[outcome]} \| .*`{outcome}`", PAGE, re.M)

@@ -10,16 +10,16 @@ from jsonschema import Draft202012Validator, ValidationError
 from tests.audit.gate.examples import audit_result, one_of_each
 
 from sourcetrace.audit.gate.junit import junit_xml
-from sourcetrace.audit.gate.publish_schemas import PUBLISHED, schema_folder, schema_text
+from sourcetrace.audit.gate.publish_schemas import FOLDER, PUBLISHED, schema_text
 
 
 def published(name):
-    return json.loads((schema_folder() / name).read_text(encoding="utf-8"))
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_schema_is_the_models_own(name):
-    text = (schema_folder() / name).read_text(encoding="utf-8")
+    text = (FOLDER / name).read_text(encoding="utf-8")
     assert text == schema_text(PUBLISHED[name]), (
         "A model has changed. Raise its schema version, then run "
         "`python -m sourcetrace.audit.gate.publish_schemas`."

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import polars as pl
+from pydantic import TypeAdapter
 
 from sourcetrace.audit.comparison.summary import AuditPoint
 
@@ -46,8 +47,7 @@ class AuditFigures:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Rebuild what `to_json` returned."""
-        point, spectra = AuditPoint(**content["point"]), tuple(content["spectra"])
-        return cls(**{**content, "point": point, "spectra": spectra})
+        return TypeAdapter(cls).validate_python(content)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """What a comparison of two audits says, as values that JSON has."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter
 
 FACTOR = 2.0
 """A spectrum that changed by more than this is named."""
@@ -173,18 +175,4 @@ class Comparison:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:
         """Rebuild what `to_json` returned."""
-        scores = dict(content["scores"])
-        scores["classes"] = tuple(ClassDrift(**one) for one in scores["classes"])
-        curvature = dict(content["curvature"])
-        curvature["layers"] = tuple(LayerDrift(**one) for one in curvature["layers"])
-        values = {one.name: content[one.name] for one in fields(cls)}
-        return cls(
-            **values
-            | {
-                "suspects": SuspectDrift(**content["suspects"]),
-                "scores": ScoreDrift(**scores),
-                "curvature": CurvatureDrift(**curvature),
-                "data": DataDrift(**content["data"]),
-                "earlier": tuple(AuditPoint(**one) for one in content["earlier"]),
-            }
-        )
+        return TypeAdapter(cls).validate_python(content)

@@ -4,7 +4,7 @@ from sourcetrace.audit.gate.report import GateReport
 
 
 class GateFailed(Exception):  # noqa: N818, no error of the program: it is the verdict
-    """The audit is complete and written, and its gate failed.
+    """The audit is complete and written, and its gate failed: which checks, and what to do.
 
     Attributes:
         report: The verdict.
@@ -12,21 +12,16 @@ class GateFailed(Exception):  # noqa: N818, no error of the program: it is the v
 
     def __init__(self, report: GateReport) -> None:
         self.report = report
-        super().__init__(failure_text(report))
+        lines = [f"The gate failed: {report.summary}"]
+        for check in report.checks:
+            if check.status == "fail":
+                lines += [f"• {check.message}", f"  {check.advice}"]
+        lines.append(
+            "The audit itself is complete: cleaning_report.html shows it, gate.json beside it has "
+            "all checks, and docs/audits.md says what to do."
+        )
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type["GateFailed"], tuple[GateReport]]:
         """Pickle with the report, not with the message: runners may be other processes."""
         return type(self), (self.report,)
-
-
-def failure_text(report: GateReport) -> str:
-    """Return each failed check, its value and limit, and what to do."""
-    failed = [check for check in report.checks if check.status == "fail"]
-    lines = [f"The gate failed: {report.summary}"]
-    for check in failed:
-        lines += [f"• {check.message}", f"  {check.advice}"]
-    lines.append(
-        "The audit itself is complete: cleaning_report.html shows it, gate.json beside it has all "
-        "checks, and docs/audits.md says what to do."
-    )
-    return "\n".join(lines)

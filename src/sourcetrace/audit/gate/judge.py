@@ -6,16 +6,24 @@ A check whose metric is not there is skipped and says why. A value that is no fi
 exceeds every limit: what cannot be computed must not pass.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
 from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.measured import Measured
-from sourcetrace.audit.gate.report import CheckResult, Outcome, worst
-from sourcetrace.parameters import BaselineMargin, GateCheck, GateParameters
+from sourcetrace.audit.gate.report import OUTCOMES, CheckResult, Outcome
+from sourcetrace.formats import format_noun
+from sourcetrace.parameters import GateCheck, GateParameters
 from sourcetrace.schemas.metric_names import METRICS, GateMetric
 
-_SIGNS = {"at_most": "≤", "at_least": "≥"}
+_WORDS: Mapping[str, str] = {
+    "fail": "failed",
+    "inconclusive": "inconclusive",
+    "warn": "warned",
+    "pass": "passed",
+    "skipped": "skipped",
+}
 
 
 def judge(
@@ -50,29 +58,19 @@ def outcome_of(results: tuple[CheckResult, ...]) -> Outcome:
     held: list[Outcome] = [r.status for r in results if r.status != "skipped"]
     if results and not held:
         return "inconclusive"
-    return worst(held)
+    return max(held, key=OUTCOMES.index, default="pass")
 
 
 def summarise(results: tuple[CheckResult, ...]) -> str:
     """Return the outcome in a sentence: how many checks came out how."""
     if not results:
         return "No checks are set (gate.checks): nothing was judged."
-    counts = dict.fromkeys(("fail", "inconclusive", "warn", "pass", "skipped"), 0)
-    for result in results:
-        counts[result.status] += 1
-    words = {
-        "fail": "failed",
-        "inconclusive": "inconclusive",
-        "warn": "warned",
-        "pass": "passed",
-        "skipped": "skipped",
-    }
-    told = ", ".join(f"{count} {words[status]}" for status, count in counts.items() if count)
-    noun = "check" if len(results) == 1 else "checks"
-    return f"{len(results)} {noun}: {told}."
+    counts: Counter[str] = Counter(result.status for result in results)
+    told = ", ".join(f"{counts[one]} {word}" for one, word in _WORDS.items() if counts[one])
+    return f"{format_noun(len(results), 'check')}: {told}."
 
 
-def limit_of(check: GateCheck, approved: float | None) -> float | None:
+def _limit_of(check: GateCheck, approved: float | None) -> float | None:
     """Return the number that a value is held against; None where it takes a missing baseline.
 
     A factor moves the limit away from the baseline by a share of its size, so that it allows
@@ -88,19 +86,20 @@ def limit_of(check: GateCheck, approved: float | None) -> float | None:
     return approved + abs(approved) * ((margin.factor or 1.0) - 1.0)
 
 
-def name_of(check: GateCheck) -> str:
+def _name_of(check: GateCheck) -> str:
     """Return the check in words: `harmful_share ≤ baseline + 0.02 (fail)`."""
-    sign = _SIGNS["at_most" if check.is_upper else "at_least"]
-    if check.is_relative:
-        limit = _margin_text(check.margin, upper=check.is_upper)
+    if not check.is_relative:
+        limit = f"{_limit_of(check, None):g}"
+    elif check.margin.difference is not None:
+        limit = f"baseline {'+' if check.is_upper else '−'} {check.margin.difference:g}"
     else:
-        limit = f"{limit_of(check, None):g}"
-    return f"{check.metric} {sign} {limit} ({check.severity})"
+        limit = f"{check.margin.factor:g} × baseline"
+    return f"{check.metric} {'≤' if check.is_upper else '≥'} {limit} ({check.severity})"
 
 
 def _result(check: GateCheck, measured: Measured, baseline: Baseline) -> CheckResult:
     approved = (baseline.metrics or {}).get(check.metric) if check.is_relative else None
-    limit = limit_of(check, approved)
+    limit = _limit_of(check, approved)
     status: Outcome | Literal["skipped"] = check.severity
     reason = ""
     if measured.value is None:
@@ -116,15 +115,14 @@ def _result(check: GateCheck, measured: Measured, baseline: Baseline) -> CheckRe
             status = "pass"
         value_text, limit_text = _distinct(measured.value, limit)
         allowed = (
-            f"at most {limit_text} is allowed"
-            if check.is_upper
-            else f"at least {limit_text} is required"
+            f"at {'most' if check.is_upper else 'least'} {limit_text} is "
+            f"{'allowed' if check.is_upper else 'required'}"
         )
         if approved is not None:
             allowed += f", the baseline being {approved:.4g}"
         message = f"{check.metric} is {value_text}{_bracketed(measured.detail)}; {allowed}."
     return CheckResult(
-        name=name_of(check),
+        name=_name_of(check),
         metric=check.metric,
         status=status,
         severity=check.severity,
@@ -133,18 +131,12 @@ def _result(check: GateCheck, measured: Measured, baseline: Baseline) -> CheckRe
         baseline=approved,
         message=message,
         reason=reason,
-        advice="" if status in {"pass", "skipped"} else METRICS[check.metric].advice,
+        advice="" if status in {"pass", "skipped"} else METRICS[check.metric],
     )
 
 
 def _bracketed(detail: str) -> str:
     return f" ({detail})" if detail else ""
-
-
-def _margin_text(margin: BaselineMargin, *, upper: bool) -> str:
-    if margin.difference is not None:
-        return f"baseline {'+' if upper else '−'} {margin.difference:g}"
-    return f"{margin.factor:g} × baseline"
 
 
 def _distinct(value: float, limit: float) -> tuple[str, str]:

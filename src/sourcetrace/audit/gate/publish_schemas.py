@@ -20,6 +20,9 @@ PUBLISHED: dict[str, type[BaseModel]] = {
 }
 """File beside the tables' schemas -> its model."""
 
+FOLDER = Path(inspect.getfile(schemas)).parent
+"""Where the files are."""
+
 
 def schema_text(model: type[BaseModel]) -> str:
     """Return a model's JSON Schema as the file has it."""
@@ -30,16 +33,6 @@ def schema_text(model: type[BaseModel]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def schema_folder() -> Path:
-    """Return where the files are."""
-    return Path(inspect.getfile(schemas)).parent
-
-
-def main() -> None:
-    """Write both files."""
-    for name, model in PUBLISHED.items():
-        (schema_folder() / name).write_text(schema_text(model), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    for file, published in PUBLISHED.items():
+        (FOLDER / file).write_text(schema_text(published), encoding="utf-8")

@@ -1,6 +1,5 @@
 """The gate's verdict as it is written to `gate.json`."""
 
-from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -78,8 +77,3 @@ class GateReport(Published):
     baseline: str | None
     checks: tuple[CheckResult, ...]
     metrics: dict[GateMetric, FiniteNumber | None]
-
-
-def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return the worst outcome; `pass` of none."""
-    return max(outcomes, key=OUTCOMES.index, default="pass")

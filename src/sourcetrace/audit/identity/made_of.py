@@ -24,7 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from sourcetrace import __version__
 from sourcetrace.errors import InputError
@@ -36,6 +36,7 @@ from sourcetrace.parameters import (
     TaskParameters,
 )
 from sourcetrace.redaction import hide_values
+from sourcetrace.validation import validated
 
 _LENGTH = 16
 """Hexadecimal digits a part: 64 bits."""
@@ -126,7 +127,9 @@ class MadeOf:
         segments = checked("segments", SegmentParameters, parameters)
         return cls(
             code=_code_part(),
-            task=task_part(_validated("task", TaskParameters, parameters), code=code),
+            task=task_part(
+                validated(TaskParameters, parameters.get("task") or {}, name="task"), code=code
+            ),
             data=data,
             checkpoints=checkpoints,
             segments=digest_of(
@@ -220,17 +223,9 @@ def checked(name: str, group: type[BaseModel], parameters: Mapping[str, Any]) ->
     Raises:
         InputError: If a parameter is wrong.
     """
-    checked: BaseModel = _validated(name, group, parameters)
-    return checked.model_dump(mode="json", by_alias=True)
-
-
-def _validated(name: str, group: Any, parameters: Mapping[str, Any]) -> Any:
-    try:
-        return group.model_validate(parameters.get(name) or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, (name, *first["loc"])))
-        raise InputError(f"{where}: {first['msg']}.") from error
+    return validated(group, parameters.get(name) or {}, name=name).model_dump(
+        mode="json", by_alias=True
+    )
 
 
 @lru_cache

@@ -47,14 +47,15 @@ def drift_source(
         coverage: The attributed layers.
         device_name: `attribution.device`.
     """
+    model = task.build_model().to(pick_device(device_name))
     files = {checkpoints.id_of(file): file for file in checkpoints.files()}
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     return GradientEngine(
-        model=task.build_model().to(pick_device(device_name)),
+        model=model,
         objective=task,
         coverage=coverage,
         training=training,
-        load_weights=lambda name: checkpoints.load(files[name]).state_dict,
+        load_weights=lambda name: checkpoints.load(files[name], model).state_dict,
         cache=GradientCache(Path()),
         # One block: the few examples that are compared come in batches of their own.
         batch_size=len(training),

@@ -31,7 +31,7 @@ from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn
 from sourcetrace.pipelines.shared.inputs import remember_data
 from sourcetrace.pipelines.shared.manifest import group_rows, place_rows
 from sourcetrace.progress import track
-from sourcetrace.schemas.checkpoints import checkpoint_manifest
+from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def ingest_checkpoints(
         # The last one's weights alone are kept.
         if found:
             found[-1] = replace(found[-1], state_dict={})
-        found.append(checkpoints.load(file))
+        found.append(checkpoints.load(file, model))
         check_weights(found[-1], model)
     runs = describe_runs(found, checkpoints, model)
     records = [run.records for run in runs]
@@ -87,7 +87,7 @@ def ingest_checkpoints(
         )
 
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
-    manifest = checkpoint_manifest(
+    manifest = CheckpointManifest.frame(
         [
             {
                 "checkpoint_id": record.id,
@@ -125,10 +125,8 @@ def ingest_checkpoints(
             )
         ]
     )
-    left_out = pl.DataFrame(
-        [(p.name, p.size, p.reason) for p in coverage.unattributed],
-        schema={"parameter": pl.String, "size": pl.Int64, "reason": pl.String},
-        orient="row",
+    left_out = UnattributedParameters.frame(
+        (p.name, p.size, p.reason) for p in coverage.unattributed
     )
     of_runs = f" of {format_noun(len(runs), 'run')}" if len(runs) > 1 else ""
     logger.info(

@@ -113,11 +113,11 @@ def compare_audits(
         suspects_now=int(now["suspect"].sum()),
     )
     if not earlier:
-        return pl.DataFrame(schema=_columns(AuditComparison)), first.to_json(), {}
+        return AuditComparison.frame(), first.to_json(), {}
     previous = earlier[-1]
     before = audit_snapshots.examples(previous)
     table = compare_examples(now, before)
-    spectra = pl.DataFrame(list(previous.spectra), schema=_columns(CurvatureSpectra))
+    spectra = CurvatureSpectra.frame(previous.spectra)
     found = replace(
         first,
         previous_at=previous.point.at,
@@ -171,11 +171,6 @@ def take_snapshot(
         examples=examples.with_columns(audits_suspected=suspected.cast(pl.Int64)),
         keep=comparison.keep,
     )
-
-
-def _columns(schema: Any) -> dict[str, Any]:
-    columns = schema.to_schema().columns.items()
-    return {name: column.dtype.type for name, column in columns}
 
 
 def _suspect_drift(table: pl.DataFrame) -> SuspectDrift:

@@ -1,11 +1,22 @@
 """The demo's data and its plain PyTorch training loop."""
 
+import copy
 import logging
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import polars as pl
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
 
+from sourcetrace.audit.identity.data_digest import data_digest
 from sourcetrace.parameters import DemoParameters
+from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
+from sourcetrace.tasks import SGDRecipe, train_with_sgd
+from sourcetrace.tasks.digits import DigitsTables
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +28,6 @@ def plant_label_errors(demo: DemoParameters) -> tuple[pl.DataFrame, pl.DataFrame
         digits_training_set, digits_query_set, and planted_label_errors, which the audit
         never reads.
     """
-    import numpy as np
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
     digits = load_digits()
     pixels = (digits.data / 16).astype(np.float32)
     train, held_out = train_test_split(
@@ -39,15 +46,11 @@ def plant_label_errors(demo: DemoParameters) -> tuple[pl.DataFrame, pl.DataFrame
     def table(rows: Any, given: Any) -> pl.DataFrame:
         return pl.DataFrame(
             {"example_id": ids[rows].tolist(), "pixels": pixels[rows], "label": given.tolist()},
-            schema_overrides={"pixels": pl.Array(pl.Float32, 64), "label": pl.Int64},
+            schema_overrides=DigitsTrainingSet.columns(),
         )
 
-    planted = pl.DataFrame(
-        {
-            "example_id": ids[train[wrong]].tolist(),
-            "true_label": digits.target[train[wrong]].tolist(),
-            "planted_label": labels[wrong].tolist(),
-        }
+    planted = PlantedLabelErrors.frame(
+        zip(ids[train[wrong]].tolist(), digits.target[train[wrong]], labels[wrong], strict=True)
     )
     logger.info("Planted %d wrong labels among %d training scans", len(wrong), len(train))
     return table(train, labels), table(held_out, digits.target[held_out]), planted
@@ -62,15 +65,6 @@ def train_network(
         The checkpoints, the trained model with an example of its input, the recipe, metrics, and
         the digest of the training data, for audits to compare theirs with.
     """
-    import copy
-    from dataclasses import asdict
-
-    import torch
-
-    from sourcetrace.audit.identity.data_digest import data_digest
-    from sourcetrace.tasks import SGDRecipe, train_with_sgd
-    from sourcetrace.tasks.digits import DigitsTables
-
     task = DigitsTables(training_set, query_set)
     recipe = SGDRecipe(
         epochs=demo.epochs,
@@ -83,7 +77,7 @@ def train_network(
     wanted = {round(steps * i / demo.checkpoints) for i in range(1, demo.checkpoints + 1)}
     checkpoints = []
 
-    def keep(step: int, model: Any, optimizer: Any) -> None:
+    def keep(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if step in wanted:
             checkpoints.append(
                 {
@@ -113,5 +107,5 @@ def train_network(
     return checkpoints, (model, inputs[:2].numpy()), asdict(recipe), logged, digest
 
 
-def _accuracy(logits: Any, labels: Any) -> float:
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(-1) == labels).double().mean())

@@ -19,6 +19,7 @@ from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.progress import track
+from sourcetrace.schemas.comparison import CurvatureSpectra
 
 logger = logging.getLogger(__name__)
 
@@ -87,24 +88,15 @@ def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl
     for number, segment in zip(numbers, segments, strict=True):
         for layer, block in segment.items():
             found.setdefault((number, layer), []).append(block.eigenvalues)
-    return pl.DataFrame(
-        [
-            {
-                "segment": number,
-                "layer": layer,
-                "eigenvalues": ones[0].numel(),
-                "trace": fmean(float(one.double().sum()) for one in ones),
-                "quantiles": [
-                    fmean(level) for level in zip(*map(spectrum_quantiles, ones), strict=True)
-                ],
-            }
-            for (number, layer), ones in found.items()
-        ],
-        schema={
-            "segment": pl.Int64,
-            "layer": pl.String,
-            "eigenvalues": pl.Int64,
-            "trace": pl.Float64,
-            "quantiles": pl.List(pl.Float64),
-        },
+    return CurvatureSpectra.frame(
+        {
+            "segment": number,
+            "layer": layer,
+            "eigenvalues": ones[0].numel(),
+            "trace": fmean(float(one.double().sum()) for one in ones),
+            "quantiles": [
+                fmean(level) for level in zip(*map(spectrum_quantiles, ones), strict=True)
+            ],
+        }
+        for (number, layer), ones in found.items()
     )

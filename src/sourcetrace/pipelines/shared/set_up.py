@@ -123,7 +123,9 @@ def set_up_audit(
         objective=task,
         coverage=coverage,
         training=training,
-        load_weights=lambda name: checkpoints.weights(files[name]["file"], files[name]["sha256"]),
+        load_weights=lambda name: checkpoints.weights(
+            files[name]["file"], files[name]["sha256"], model
+        ),
         cache=gradient_cache,
         batch_size=1,
         seed=attribution.seed,

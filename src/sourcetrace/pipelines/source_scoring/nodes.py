@@ -26,6 +26,7 @@ from sourcetrace.pipelines.shared.accounting import report_work
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.pipelines.source_scoring.metrics import check_metrics, solve_metrics
 from sourcetrace.progress import track
+from sourcetrace.schemas.scores import SuspectPictures
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -123,16 +124,9 @@ def draw_suspects(
     report: ReportParameters,
 ) -> pl.DataFrame:
     """Return pictures of the examples that harm the queries most, if the task has any."""
-    schema: dict[str, Any] = {
-        "example_id": pl.String,
-        "height": pl.Int64,
-        "width": pl.Int64,
-        "channels": pl.Int64,
-        "pixels": pl.List(pl.Float32),
-    }
     draw = getattr(task, "picture", None)
     if draw is None or report.pictures == 0:
-        return pl.DataFrame(schema=schema)
+        return SuspectPictures.frame()
     suspects = query_influence.top_k(report.pictures, by="harm")
     position = {name: index for index, name in enumerate(train_table["example_id"])}
     rows = []
@@ -140,7 +134,7 @@ def draw_suspects(
         picture = np.asarray(draw(position[example]), dtype=np.float32)
         height, width, *channels = picture.shape
         rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return SuspectPictures.frame(rows)
 
 
 def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from sourcetrace.core.statistics.retraining import (
     removal_slope_interval,
     split_half_reliability,
 )
+from sourcetrace.schemas.verification import VerificationRemovals, VerificationSummary
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,7 @@ def removal_table(retrained: Retrained, query_ids: pl.Series) -> pl.DataFrame:
                 "flipped_share": flipped,
             }
         )
-    return pl.DataFrame(
-        rows,
-        schema={
-            "kind": pl.String,
-            "query_id": pl.String,
-            "removed": pl.Int64,
-            "predicted_change": pl.Float64,
-            "measured_change": pl.Float64,
-            "flipped_share": pl.Float64,
-        },
-    )
+    return VerificationRemovals.frame(rows)
 
 
 def removal_measures(removals: pl.DataFrame) -> list[Measure]:
@@ -211,33 +202,21 @@ def removal_measures(removals: pl.DataFrame) -> list[Measure]:
 
 def summary_table(measures: list[Measure], *, method: str, scores_digest: str) -> pl.DataFrame:
     """Return `schemas.VerificationSummary`; what could not be measured is empty."""
-    return pl.DataFrame(
-        [
-            {
-                "measure": item.measure,
-                "removed": item.removed,
-                **{
-                    name: None if math.isnan(value) else value
-                    for name, value in (
-                        ("value", float(item.value)),
-                        ("low", item.low),
-                        ("high", item.high),
-                    )
-                },
-                "detail": item.detail,
-                "method": method,
-                "scores_digest": scores_digest,
-            }
-            for item in measures
-        ],
-        schema={
-            "measure": pl.String,
-            "removed": pl.Int64,
-            "value": pl.Float64,
-            "low": pl.Float64,
-            "high": pl.Float64,
-            "detail": pl.String,
-            "method": pl.String,
-            "scores_digest": pl.String,
-        },
+    return VerificationSummary.frame(
+        {
+            "measure": item.measure,
+            "removed": item.removed,
+            **{
+                name: None if math.isnan(value) else value
+                for name, value in (
+                    ("value", float(item.value)),
+                    ("low", item.low),
+                    ("high", item.high),
+                )
+            },
+            "detail": item.detail,
+            "method": method,
+            "scores_digest": scores_digest,
+        }
+        for item in measures
     )

@@ -10,6 +10,7 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
 
 if TYPE_CHECKING:
     from sourcetrace.tasks import Task
@@ -68,16 +69,9 @@ def plan_retrainings(
             verification=verification,
         ),
     ]
-    return pl.DataFrame(
-        [(group.name, group.kind, group.query, group.removed.tolist()) for group in groups],
-        schema={
-            "group": pl.String,
-            "kind": pl.String,
-            "query": pl.Int64,
-            "removed": pl.List(pl.Int32),
-        },
-        orient="row",
-    ).with_columns(scores_digest=pl.lit(digest))
+    return VerificationPlan.frame(
+        (group.name, group.kind, group.query, group.removed.tolist(), digest) for group in groups
+    )
 
 
 def retrain_groups(
@@ -129,17 +123,7 @@ def retrain_groups(
         rows.append(
             (group, job.seed, outcome.seconds, outcome.measurements, outcome.predicted_labels)
         )
-    return pl.DataFrame(
-        rows,
-        schema={
-            "group": pl.String,
-            "seed": pl.Int64,
-            "seconds": pl.Float64,
-            "measurements": pl.List(pl.Float64),
-            "predicted_labels": pl.List(pl.String),
-        },
-        orient="row",
-    )
+    return VerificationOutcomes.frame(rows)
 
 
 def measure_trust(

@@ -1,0 +1,206 @@
+"""A `.safetensors` file: weights; beside it settings in JSON and Adam's second moments."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from sourcetrace.checkpoints.optimizer_state import (
+    StoredGroup,
+    TrainingState,
+    denominator,
+    recorded_rates,
+)
+from sourcetrace.checkpoints.parameter_names import plain_names
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName, ParameterGroup
+from sourcetrace.errors import InputError
+from sourcetrace.validation import validated
+
+_OPTIMIZER_SUFFIX = ".optimizer.safetensors"
+"""Of the file with `exp_avg_sq.<parameter>` (or `max_exp_avg_sq.…`, for amsgrad)."""
+
+_NAMES: dict[str, OptimizerName] = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    dampening: float = Field(default=0.0, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
+class _SidecarGroup(_Settings):
+    """The settings of one parameter group."""
+
+    parameters: tuple[str, ...]
+    learning_rate: float = Field(ge=0, allow_inf_nan=False)
+
+
+class _Sidecar(_Settings):
+    """The shape of the JSON file.
+
+    Attributes:
+        step: Optimiser steps taken, over the whole training.
+        optimizer: SGD, Adam or AdamW.
+        learning_rate, momentum, dampening, weight_decay: Of all parameters; or
+        parameter_groups: of each group.
+        nesterov: Whether momentum was Nesterov's; its step in the long run is the same.
+        beta2, eps, optimizer_step: Of Adam; the step since it was made, if not `step`.
+        stage: Stage of training, if it had several.
+        learning_rates: Of every step since the checkpoint before, or of every step so far.
+    """
+
+    step: int = Field(ge=0)
+    optimizer: str = Field(default="SGD", pattern="(?i)^(sgd|adam|adamw)$")
+    learning_rate: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    nesterov: bool = False
+    parameter_groups: tuple[_SidecarGroup, ...] = ()
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-8, ge=0)
+    optimizer_step: int | None = Field(default=None, ge=1)
+    stage: str | None = None
+    learning_rates: list[float] | list[list[float]] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_rate(self) -> Self:
+        if (self.learning_rate is None) == (not self.parameter_groups):
+            raise ValueError("give either learning_rate or parameter_groups")
+        return self
+
+
+class SafetensorsFile:
+    """See `folder.CheckpointFile`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._optimizer_file = path.with_name(path.stem + _OPTIMIZER_SUFFIX)
+        self._data = path.read_bytes()
+        self.size = len(self._data)
+        digest = hashlib.sha256(self._data)
+        if self._optimizer_file.exists():
+            digest.update(self._optimizer_file.read_bytes())
+        self.sha256 = digest.hexdigest()
+
+    @staticmethod
+    def lying_in(folder: Path) -> list[Path]:
+        """Return the `.safetensors` files of a folder that hold weights."""
+        return [
+            file
+            for file in folder.glob("*.safetensors")
+            if not file.name.endswith(_OPTIMIZER_SUFFIX) and file.is_file()
+        ]
+
+    @staticmethod
+    def settings_beside(path: Path) -> Path | None:
+        """Return the JSON file."""
+        return path.with_suffix(".json")
+
+    def training(self) -> TrainingState:
+        """Return how the weights were trained.
+
+        Raises:
+            InputError: If the JSON file is missing or does not fit `_Sidecar`, or the second
+                moments of Adam are missing.
+        """
+        sidecar = self._sidecar()
+        optimizer = _NAMES[sidecar.optimizer.lower()]
+        adaptive = optimizer in ADAPTIVE and sidecar.step > 0
+        moments = self._second_moments() if adaptive else {}
+        groups: list[StoredGroup] = []
+        shapes: dict[int, tuple[int, ...]] = {}
+        count = 0
+        for one in sidecar.parameter_groups or (sidecar,):
+            # One set of settings names no parameters: it is of all that have moments, or of all.
+            listed = one.parameters if isinstance(one, _SidecarGroup) else tuple(sorted(moments))
+            names = listed if adaptive or sidecar.parameter_groups else None
+            settings = ParameterGroup(
+                one.learning_rate or 0.0, one.momentum, one.dampening, one.weight_decay
+            )
+            places: tuple[int, ...] = ()
+            if adaptive:
+                places = tuple(range(count, count + len(listed)))
+                count += len(listed)
+                for place, name in zip(places, listed, strict=True):
+                    if name in moments:
+                        shapes[place] = tuple(moments[name].shape)
+            groups.append(StoredGroup(settings, places, names))
+        return TrainingState(
+            step=sidecar.step,
+            optimizer=optimizer,
+            groups=tuple(groups),
+            stage=sidecar.stage,
+            shapes=shapes,
+            learning_rates=recorded_rates(
+                self.path.with_suffix(".json").name, sidecar.learning_rates
+            ),
+        )
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the tensors."""
+        try:
+            return plain_names(load(self._data))
+        except SafetensorError as error:
+            raise InputError(
+                f"{self.path.name} cannot be read as safetensors: it is damaged or cut short "
+                f"({self.size:,} bytes). Copy it again, or remove it from the folder."
+            ) from error
+
+    def denominators(self, names: Mapping[int, tuple[str, ...]]) -> dict[str, Tensor]:
+        """Return parameter -> √v̂ + ε of Adam or AdamW, infinite where no gradient ever came."""
+        sidecar = self._sidecar()
+        aliases = {name: together for together in names.values() for name in together}
+        found = {}
+        for name, moment in (self._second_moments() if sidecar.step else {}).items():
+            value = denominator(
+                f"{self.path.name}: {name}",
+                moment,
+                steps=float(sidecar.optimizer_step or sidecar.step),
+                beta=sidecar.beta2,
+                eps=sidecar.eps,
+            )
+            found.update(dict.fromkeys(aliases.get(name, (name,)), value))
+        return found
+
+    def _sidecar(self) -> _Sidecar:
+        path = self.path.with_suffix(".json")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.path.name} has no sidecar {path.name}. Write one beside it: "
+                '{"step": 100, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0}.'
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path.name} is not JSON: {error}.") from error
+        before = f"{path.name} does not say how it was trained: "
+        return validated(_Sidecar, content, before=before)
+
+    def _second_moments(self) -> dict[str, Tensor]:
+        """Return parameter -> `max_exp_avg_sq`, or `exp_avg_sq` where there is none."""
+        path = self._optimizer_file
+        try:
+            tensors = load(path.read_bytes())
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{self.path.name} was trained by Adam, but {path.name} is missing. Write Adam's "
+                "second moments there, under exp_avg_sq.<parameter name>."
+            ) from error
+        except SafetensorError as error:
+            raise InputError(
+                f"{path.name} cannot be read as safetensors: it is damaged or cut short. Copy it "
+                "again."
+            ) from error
+        moments = {
+            key.removeprefix(kind): tensor
+            for kind in ("exp_avg_sq.", "max_exp_avg_sq.")
+            for key, tensor in tensors.items()
+            if key.startswith(kind)
+        }
+        return plain_names(moments)

@@ -1,0 +1,148 @@
+"""Pipelines of the project in this folder, run to a verdict, and whoever is to know told of it."""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import mlflow
+from kedro.framework.cli.utils import find_run_command
+from kedro.framework.project import pipelines
+from kedro.validation import ParameterValidationError
+
+from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.commands.audit_pending import audit_pending
+from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
+from sourcetrace.commands.project import configure_project_here
+from sourcetrace.configuration import merge_parameters, read_parameters
+from sourcetrace.hooks.terminal import readable_error
+from sourcetrace.integrations.alerts.outbox import OUTBOX
+from sourcetrace.locks import PROJECT_LOCK
+from sourcetrace.namespace import AuditNames
+from sourcetrace.reporting.console import print_error
+
+_JUDGING_NODE = "enforce_gate"
+
+
+def run_and_tell(
+    names: Sequence[str],
+    *,
+    typed: Sequence[str],
+    params_file: Path | None,
+    env: str | None,
+    pending: Mapping[str, bool] | None,
+    verbose: bool,
+) -> tuple[Any, int]:
+    """Run pipelines one after the other; return what `--output json` prints, and the exit code.
+
+    Args:
+        names: The pipelines.
+        typed: `--params` and its value, as `kedro run` takes it, or nothing.
+        params_file: Parameters, which come before those of the project.
+        env: Configuration environment.
+        pending: `dry_run` and `force` of `--pending`; None audits this project's own checkpoints.
+        verbose: Whether to show the traceback of an error.
+
+    Raises:
+        KeyboardInterrupt, click.Abort: If somebody interrupts it. Other errors are printed.
+    """
+    with OUTBOX.held() as alert:
+        try:
+            package = configure_project_here()
+            _check_names(names)
+            if not verbose:
+                # The command itself says what went wrong, once and at the end.
+                logging.getLogger("kedro").setLevel(logging.CRITICAL)
+            command = cast(click.Command, find_run_command(package))
+            if pending is not None:
+                # Each version's own process tells of it.
+                given = _given(command, typed, params_file)
+                return audit_pending(given, env=env, pipelines=names, verbose=verbose, **pending)
+            environment = [] if env is None else ["--env", env]
+            if params_file is None:
+                report = _judged(command, names, [*typed, *environment])
+            else:
+                given = _given(command, typed, params_file)
+                report = _judged(command, names, environment, default_map={"params": given})
+        except (KeyboardInterrupt, click.Abort):
+            raise
+        # A task's code may call sys.exit: its code is no verdict.
+        except (Exception, SystemExit) as error:
+            if verbose:
+                traceback.print_exception(error)
+            print_error(_message(error, hint="" if verbose else " (--verbose shows the traceback)"))
+            alert.note_error(error)
+            alert.send()
+            return None, ERROR
+        alert.send()
+    return report, EXIT_CODES[report["outcome"]]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    # All of them are listed for a message alone: that makes, and imports, every stage.
+    unknown = [name for name in names if name not in pipelines]
+    if unknown:
+        raise click.ClickException(
+            f"There is no pipeline {', '.join(unknown)}. There are {', '.join(sorted(pipelines))}."
+        )
+    if not any(map(_judges, names)):
+        raise click.ClickException(
+            f"--pipelines {','.join(names)} gives no verdict. Name one that judges: "
+            f"{', '.join(filter(_judges, sorted(pipelines)))}; or use `kedro run`, which needs "
+            "none."
+        )
+
+
+def _judges(name: str) -> bool:
+    return any(node.name.rpartition(".")[2] == _JUDGING_NODE for node in pipelines[name].nodes)
+
+
+def _given(command: click.Command, typed: Sequence[str], file: Path | None) -> dict[str, Any]:
+    """Return the parameters of a file, and those of `--params` over them, as Kedro reads these."""
+    of_params = command.make_context("run", [*typed]).params["params"]
+    return merge_parameters(read_parameters(file) if file else {}, of_params)
+
+
+def _judged(
+    command: click.Command, names: Sequence[str], arguments: Sequence[str], **extra: Any
+) -> Mapping[str, Any]:
+    """Run pipelines one after the other and return the last verdict.
+
+    Raises:
+        click.ClickException: If there is no verdict.
+    """
+    report: Mapping[str, Any] | None = None
+    # No other run comes in between: the later pipelines go on with what the first has written.
+    with PROJECT_LOCK.kept():
+        for name in names:
+            options = [*arguments, "--pipelines", name]
+            try:
+                made = command(options, standalone_mode=False, **extra)
+            except GateFailed as failure:
+                # Here, because a later pipeline may still judge otherwise.
+                click.echo(f"\n{failure}", err=True)
+                report = failure.report.model_dump(mode="json")
+            else:
+                verdict = AuditNames.of(pipelines[name]).full("verdict")
+                if verdict in made:
+                    report = made[verdict].load()
+            # The next pipeline gets its own run: kedro-mlflow enters one once more for every node
+            # and leaves it once.
+            while mlflow.active_run() is not None:
+                mlflow.end_run()
+    if report is None:
+        raise click.ClickException("The run ended without a verdict of the gate.")
+    return report
+
+
+def _message(error: BaseException, *, hint: str) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, SystemExit):
+        return f"the run was ended by sys.exit({error.code!r}): there is no verdict{hint}."
+    readable = readable_error(error)
+    if readable is not None or isinstance(error, ParameterValidationError):
+        return str(readable or error)
+    return f"{type(error).__name__}: {error}{hint}"
