@@ -28,7 +28,7 @@ def junit_xml(report: GateReport) -> str:
         case = ElementTree.SubElement(
             suite,
             "testcase",
-            {"classname": "sourcetrace.audit.gate", "name": _clean(check.name), "time": "0"},
+            {"classname": "sourcetrace.gate", "name": _clean(check.name), "time": "0"},
         )
         message = _clean(check.message)
         advice = _clean(check.advice)
