@@ -26,6 +26,7 @@ from torch import nn
 from sourcetrace import parameters as groups
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.audit import (
+    STAGES,
     create_audit,
     create_judgement,
     create_stage,
@@ -202,7 +203,7 @@ def refusal(folder, pipeline, **arguments):
 def audits(tmp_path_factory):
     """The audit, and others: name -> folder and arguments."""
     made = {}
-    numbers = Pipeline([one for one in sum_of(create_stages()).nodes if one.name != "write_page"])
+    tables = sum(map(create_stage, STAGES), start=Pipeline([]))  # no page
     for name, written, arguments in (
         ("this", {}, {}),
         ("arguments", {}, {"scale": 2.0}),
@@ -212,17 +213,13 @@ def audits(tmp_path_factory):
     ):
         folder = tmp_path_factory.mktemp(name)
         write_inputs(folder, **written)
-        run(folder, create_audit() if name == "this" else numbers, **arguments)
+        run(folder, create_audit() if name == "this" else tables, **arguments)
         with inside(folder):
             catalog = catalog_of()
             for entry in sorted(BYTES_ALONE):  # empty, as before a verification
                 catalog.save(entry, catalog.load(entry))
         made[name] = folder
     return made
-
-
-def sum_of(pipelines):
-    return sum(pipelines.values(), start=Pipeline([]))
 
 
 @cache
@@ -318,7 +315,7 @@ def test_the_results_that_other_stages_read_are_all_checked():
     stages = create_stages()
     written = {name for stage in stages.values() for name in made_within(stage)}
     read = {name for name in readers() if name in written}
-    kept = {name for name in read if ENTRIES.get(name, {}).get("type") != "MemoryDataset"}
+    kept = {name for name in read & set(ENTRIES) if ENTRIES[name]["type"] != "MemoryDataset"}
     unchecked = kept - set(AUDITED) - {"audit_identity", "cleaning_report"}
     assert not unchecked
     # Its files are read under another name.
