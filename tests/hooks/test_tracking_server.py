@@ -1,11 +1,17 @@
 """How MLflow's run ends where its process is ended."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.tracking_server import TrackingServerHook
 from tests.tracking.conftest import client, empty_server  # noqa: F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -46,3 +52,15 @@ def test_a_run_that_is_interrupted_ends_as_killed(client, tmp_path, how):  # noq
     assert ended.stdout.endswith(f"{run.info.run_id}\n")
     assert run.info.status == "KILLED"
     assert run.info.end_time
+
+
+@pytest.mark.parametrize("where", ["in a node", "at the end of the run"])
+def test_a_full_disk_is_said_in_the_systems_words(where):
+    full = MlflowException("INSERT INTO runs")
+    full.__cause__ = OperationalError("INSERT", {}, sqlite3.OperationalError("disk is full"))
+    error = full if where == "in a node" else ValueError("another")
+    ending = TrackingServerHook().on_pipeline_error(error=error)
+    next(ending)
+    go_on = partial(ending.send, None) if error is full else partial(ending.throw, full)
+    with pytest.raises(InputError, match="No space left on device"):
+        go_on()

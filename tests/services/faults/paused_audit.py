@@ -1,7 +1,7 @@
 """`sourcetrace audit` in a process that stops at one moment and waits to be let go on.
 
-A moment is `before NODE`, `write N`: the Nth request, from 0, with which the finished audit's
-record is written to MLflow, or `end of run`: the request after these that ends its run.
+A moment is `before NODE`, `write N`: the Nth request, from 0, with which the finished run is
+sent to MLflow, or `end of run`: the request after these that ends its run.
 """
 
 import os

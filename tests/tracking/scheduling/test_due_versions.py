@@ -181,6 +181,4 @@ def test_a_tag_that_is_no_name_of_a_file_is_that_versions_error(client, versions
     )
     broken, other = plan(client, watched)
     assert broken[:2] == ("1", "error")
-    assert broken[2].startswith("File name too long: ")
-    assert len(broken[2]) < 150
     assert other[:2] == ("2", "audit")

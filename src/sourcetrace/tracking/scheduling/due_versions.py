@@ -16,7 +16,6 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.checkpoints.path_template import fill_template
 from sourcetrace.configuration import merge_parameters
 from sourcetrace.errors import InputError
-from sourcetrace.formats import shorten
 from sourcetrace.parameters import WatchedModelParameters
 from sourcetrace.tracking.lineage.model_version import STATUS
 
@@ -134,10 +133,6 @@ def _plan_version(
         reason = _why_due(version.tags, lambda: current_key(planned.parameters))
     except InputError as error:
         return replace(planned, action="error", reason=str(error))
-    except OSError as error:
-        # A tag in the path may be anything, longer than a file's name too.
-        what = shorten(str(error.filename), limit=100)
-        return replace(planned, action="error", reason=f"{error.strerror}: {what}")
     if reason is None and force:
         reason = "--force"
     if reason is None:
