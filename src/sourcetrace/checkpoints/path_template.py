@@ -45,7 +45,7 @@ def fill_template(
     """Return the path of a version's checkpoints.
 
     Args:
-        template: Of `tracking.server.pending`.
+        template: Of `tracking.pending`.
         version: Its number.
         run_id: Of the run that registered it.
         tag: Returns a tag's value, None where there is none.
