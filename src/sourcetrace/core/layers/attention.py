@@ -20,8 +20,7 @@ from torch import Size, Tensor, nn
 
 from sourcetrace.core.layers.calls import Call, note_call
 from sourcetrace.core.layers.kinds.types import LayerType
-from sourcetrace.core.layers.layer import Site, join_names
-from sourcetrace.core.layers.slots import Offer, Slot
+from sourcetrace.core.layers.layer import Offer, Site, Slot, join_names
 
 PROJECTIONS = ("in_proj", "q_proj", "k_proj", "v_proj", "out_proj")
 

@@ -13,7 +13,7 @@ from torch import nn
 from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.coverage import Coverage, Unattributed
 from sourcetrace.core.layers.kinds.registry import layer_type
-from sourcetrace.core.layers.layer import Layer, Site, join_names
+from sourcetrace.core.layers.layer import Layer, Offer, Site, Slot, join_names
 from sourcetrace.core.layers.rehearsal import (
     Rehearsal,
     example_dimension,
@@ -21,7 +21,6 @@ from sourcetrace.core.layers.rehearsal import (
     refuse_without_gradient,
     rehearse,
 )
-from sourcetrace.core.layers.slots import Offer, Slot
 from sourcetrace.errors import InputError
 
 
