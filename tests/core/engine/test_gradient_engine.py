@@ -109,18 +109,6 @@ def test_a_layer_whose_first_dimension_is_not_the_batch_is_refused():
         run_model(SequenceFirst(), torch.ones(2, 4, 3, dtype=torch.float64))
 
 
-def test_a_layer_called_by_keyword_is_captured():
-    class ByKeyword(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(3, 2)
-
-        def forward(self, values: Tensor) -> Tensor:
-            return self.linear(input=values)
-
-    run_model(ByKeyword(), torch.ones(2, 3, dtype=torch.float64))
-
-
 def test_the_weights_of_several_checkpoints_are_averaged():
     case = tiny_case()
     engine = gradient_source(case, ClassificationTask())

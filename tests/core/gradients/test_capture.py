@@ -20,6 +20,7 @@ from sourcetrace.core.gradients.per_example import (
 )
 from sourcetrace.core.layers import find_layers
 from sourcetrace.errors import InputError
+from tests.core.layers.checks import check_gradients_of, normal
 from tests.oracles.dense import flat, layer_gradients, model_gradients
 from tests.tiny import TinyConvNet, assert_close, seeded
 
@@ -48,10 +49,6 @@ def expected_gradients(model: nn.Module, module: nn.Module, inputs: Tensor) -> T
         return sum_of_sines(model(inputs[example : example + 1])).sum()
 
     return layer_gradients(module, loss_of, len(inputs))
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -121,6 +118,20 @@ def test_convolution_gradients_of_named_configurations(options):
         images = normal(3, 4, 5, 6)
     found = gradients_of(model, images)["0"]
     assert_close(found.dense(), expected_gradients(model, model[0], images))
+
+
+def test_a_layer_called_by_keyword_is_captured():
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.linear(input=values)
+
+    with seeded(3):
+        coverage = check_gradients_of(ByKeyword().double(), normal(2, 3))
+    assert [layer.name for layer in coverage.layers] == ["linear"]
 
 
 def test_in_place_activations_leave_the_gradients_alone():

@@ -5,7 +5,8 @@ import torch
 
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.responses import low_rank_responses
-from tests.tiny import LossAsMeasurement, assert_close, attribute, wide_case
+from sourcetrace.tasks import ClassificationTask
+from tests.tiny import LossAsMeasurement, assert_close, attribute, gradient_source, wide_case
 
 STAGES = {"one stage": 48 * "a", "two stages": 24 * "ab"}
 
@@ -71,9 +72,15 @@ def test_a_filter_that_is_no_short_sum_is_taken_as_it_is(monkeypatch):
 
 
 def test_the_choice_is_the_cheaper_one():
-    (check,) = attribute(wide_case(), segments=3, tolerance=0.03).checks
+    case = wide_case()
+    layers = gradient_source(case, ClassificationTask()).coverage.layers
+    (check,) = attribute(case, segments=3, tolerance=0.03).checks
+    assert {bool(choice.terms) for choice in check.choices} == {True, False}
     for choice in check.choices:
-        assert choice.multiplications <= choice.dense_multiplications
+        (layer,) = [one for one in layers if one.name == choice.layer]
+        short = choice.terms * (layer.outputs + layer.inputs)
+        assert choice.dense_multiplications == layer.size
+        assert choice.multiplications == (short or layer.size) <= layer.size
         assert bool(choice.terms) == (choice.multiplications < choice.dense_multiplications)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sourcetrace.core.training.optimizer_settings import ParameterGroup, ParameterSettings
 from sourcetrace.core.training.schedules import sum_rates
 from sourcetrace.core.training.segments import (
+    MOST_STEPS,
     CheckpointRecord,
     check_order,
     partition,
@@ -36,6 +37,13 @@ def checkpoint(
         momentum=momentum,
         weight_decay=weight_decay,
     )
+
+
+@pytest.mark.parametrize("step", [2 * 10**8, 10**18])
+def test_more_steps_than_any_training_takes_are_refused_in_one_paragraph(step):
+    check_order([checkpoint(MOST_STEPS)])
+    with pytest.raises(InputError, match=rf"^Checkpoint \S+ says step {step}; .* Correct .*\.$"):
+        check_order([checkpoint(1), checkpoint(step)])
 
 
 @pytest.mark.parametrize("checkpoints_a_third", [1, 2, 5])

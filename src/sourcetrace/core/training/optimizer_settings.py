@@ -43,6 +43,12 @@ class ParameterGroup:
     rate_sum: float | None = None
 
     @property
+    def rate_at_begin(self) -> float:
+        """The rate at which a stage began: the scheduler's, if there was one."""
+        initial = self.initial_learning_rate
+        return self.learning_rate if initial is None else initial
+
+    @property
     def step_factor(self) -> float:
         """(1 − d)/(1 − β), by which momentum multiplies a step."""
         # torch leaves dampening out where there is no momentum.

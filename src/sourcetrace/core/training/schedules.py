@@ -158,7 +158,7 @@ def _filled(
     groups = record.parameter_groups
     steps = max(0, last - first + 1)
     own = torch.tensor([group.learning_rate for group in groups], dtype=torch.float64)
-    begin = torch.tensor([_rate_at_begin(group) for group in groups], dtype=torch.float64)
+    begin = torch.tensor([group.rate_at_begin for group in groups], dtype=torch.float64)
     if before is not None and before.stage == record.stage:
         earlier = before.parameter_groups
         if len(earlier) == len(groups):
@@ -169,14 +169,7 @@ def _filled(
     rates = begin + position.unsqueeze(1) * (own - begin)
     rates[inside:] = own
     kind = SOURCES.index("constant" if torch.equal(own, begin) else "interpolated")
-    return rates, torch.full((steps,), kind)
-
-
-def _rate_at_begin(group: ParameterGroup) -> float:
-    """Return the rate at which a stage began: the scheduler's, if there was one."""
-    if group.initial_learning_rate is None:
-        return group.learning_rate
-    return group.initial_learning_rate
+    return rates, torch.full((steps,), kind, dtype=torch.uint8)
 
 
 def _overlay(
@@ -206,5 +199,5 @@ def _proportions(groups: Sequence[ParameterGroup]) -> list[float]:
     """Return every group's learning rate as a multiple of the first group's."""
     rates = [group.learning_rate for group in groups]
     if not rates[0]:  # a schedule that has ended at 0
-        rates = [_rate_at_begin(group) for group in groups]
+        rates = [group.rate_at_begin for group in groups]
     return [rate / rates[0] if rates[0] else 1.0 for rate in rates]

@@ -11,6 +11,9 @@ from sourcetrace.core.training.optimizer_settings import (
 )
 from sourcetrace.errors import InputError
 
+MOST_STEPS = 50_000_000
+"""Of a training: every step's learning rate is looked at, some 30 bytes a step and group."""
+
 
 @dataclass(frozen=True)
 class CheckpointRecord:
@@ -80,12 +83,17 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
     """Refuse checkpoints whose steps, stages or optimisers are not in one order.
 
     Raises:
-        InputError: If a step repeats, falls, a stage comes back after another, or has two
-            optimisers.
+        InputError: If a step repeats, falls, is beyond `MOST_STEPS`, a stage comes back after
+            another, or has two optimisers.
     """
     if not records:
         raise InputError("There are no checkpoints: expected at least one.")
     for record in records:
+        if record.step > MOST_STEPS:
+            raise InputError(
+                f"Checkpoint {record.id} says step {record.step}; expected at most {MOST_STEPS}. "
+                "Correct its 'step': it counts the optimiser's steps, not examples or tokens."
+            )
         for group in record.parameter_groups:
             if not 0 <= group.momentum < 1:
                 raise InputError(
