@@ -35,7 +35,7 @@ from benchmarks.device_timer import DeviceTimer, matrix_multiply_rates
 from benchmarks.machine import describe_machine
 from benchmarks.workloads import Workload, build_network, draw_labels, margin
 
-from sourcetrace.core.curvature.blocks import CurvatureBlock, eigen_basis
+from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
 from sourcetrace.core.engine.gradient_engine import GradientEngine
@@ -248,7 +248,7 @@ def _fit(
         covariances = running.sums()
     with timer.stage(EIGENDECOMPOSITION):
         bases = {
-            name: eigen_basis(*sums.compute(), dtype=engine.dtype)
+            name: EigenBasis.of(*sums.compute(), dtype=engine.dtype)
             for name, sums in covariances.items()
         }
     squares = {

@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
-from sourcetrace.core.engine.gradient_engine import GradientEngine, visits
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import make_scorer
@@ -140,7 +140,7 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         damping=DAMPING,
     )
     running = {point.id: RunningCovariances() for point in plan.points}
-    for point, block in visits(engine, plan.points):
+    for point, block in engine.visits(plan.points):
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     curvatures = [fit_segment(engine, planned, covariances) for planned in plan.segments]

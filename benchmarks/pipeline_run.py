@@ -15,7 +15,6 @@ from torch import Tensor
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.covariance import RunningCovariances
-from sourcetrace.core.engine.gradient_engine import visits
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.curvature_scale import scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
@@ -140,14 +139,14 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
         return [None] * len(plan.segments)
     watch.start(COVARIANCES)
     running = {point.id: RunningCovariances() for point in plan.points}
-    for point, block in visits(engine, plan.points):
+    for point, block in engine.visits(plan.points):
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
     for planned in plan.segments:
         watch.start(EIGENDECOMPOSITION)
         # The decomposition is done when the first block is asked for.
-        blocks = _announced(visits(engine, planned.points), CORRECTED_EIGENVALUES, watch)
+        blocks = _announced(engine.visits(planned.points), CORRECTED_EIGENVALUES, watch)
         fitted.append(fit_segment(engine, planned, covariances, progress=blocks))
     if setup.attribution.method == "scaled_source":
         fitted = [scaled for _, scaled in scale_curvature(engine, plan, fitted, setup.queries)]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis, eigen_basis
+from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.plan.filters import propagation, segment_response
 from tests.oracles.dense import (
@@ -121,7 +121,7 @@ def test_one_linear_layer_with_one_output_has_its_exact_gauss_newton_matrix():
     with seeded(13):
         inputs = torch.randn(20, 4, dtype=torch.float64)
     activation = (inputs.T @ inputs / 20).unsqueeze(0)
-    basis = eigen_basis(activation, torch.ones(1, 1, 1, dtype=torch.float64), dtype=torch.float64)
+    basis = EigenBasis.of(activation, torch.ones(1, 1, 1, dtype=torch.float64), dtype=torch.float64)
     signs = torch.tensor([1.0, -1.0] * 10, dtype=torch.float64)
     gradients = (signs.unsqueeze(1) * inputs).reshape(20, 1, 1, 4)
     block = CurvatureBlock(basis, basis.rotate(gradients).square().mean(0))
@@ -133,7 +133,7 @@ def test_rotating_back_undoes_rotating():
         covariances = [torch.randn(2, n, 9, dtype=torch.float64) for n in (5, 3)]
         gradients = torch.randn(4, 2, 3, 5, dtype=torch.float64)
     activation, pseudo_gradient = (one @ one.mT for one in covariances)
-    basis = eigen_basis(activation, pseudo_gradient, dtype=torch.float64)
+    basis = EigenBasis.of(activation, pseudo_gradient, dtype=torch.float64)
     rotated = basis.rotate(gradients)
     assert_close(basis.rotate_back(rotated), gradients, tolerance=1e-13)
     by_hand = torch.stack(
@@ -151,7 +151,7 @@ def test_the_basis_diagonalises_both_covariances_and_has_fixed_signs(large, monk
     with seeded(15):
         roots = [torch.randn(2, n, 9) for n in (5, 3)]
     activation, pseudo_gradient = (one.double() @ one.double().mT for one in roots)
-    basis = eigen_basis(activation, pseudo_gradient, dtype=torch.float32)
+    basis = EigenBasis.of(activation, pseudo_gradient, dtype=torch.float32)
     assert isinstance(basis, EigenBasis)
     for matrix, vectors in ((activation, basis.inputs), (pseudo_gradient, basis.outputs)):
         assert vectors.dtype == torch.float32
@@ -169,7 +169,7 @@ def test_decomposed_in_float64_where_float32_would_lose_the_small_eigenvalues(la
     turn = nn.functional.normalize(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]).double(), dim=1)
     middle = torch.diag(torch.tensor([1.0, 1e-9], dtype=torch.float64))
     matrix = (turn @ middle @ turn.T).unsqueeze(0)
-    basis = eigen_basis(matrix, matrix, dtype=torch.float64)
+    basis = EigenBasis.of(matrix, matrix, dtype=torch.float64)
     diagonal = basis.inputs[0].T @ matrix[0] @ basis.inputs[0]
     assert diagonal[0, 0].item() == pytest.approx(1e-9, rel=1e-5)
 
@@ -180,8 +180,8 @@ def test_a_diagonal_side_has_the_identity_for_its_basis():
         whole = torch.randn(1, 2, 2, dtype=torch.float64)
     pseudo_gradient = whole @ whole.mT
     diagonal = torch.arange(1.0, 5.0, dtype=torch.float64).unsqueeze(0)
-    basis = eigen_basis(diagonal, pseudo_gradient, dtype=torch.float64)
-    written = eigen_basis(torch.diag_embed(diagonal), pseudo_gradient, dtype=torch.float64)
+    basis = EigenBasis.of(diagonal, pseudo_gradient, dtype=torch.float64)
+    written = EigenBasis.of(torch.diag_embed(diagonal), pseudo_gradient, dtype=torch.float64)
     assert basis.inputs is None
     assert_close(basis.rotate(gradients), written.rotate(gradients))
     assert_close(basis.rotate_back(basis.rotate(gradients)), gradients)

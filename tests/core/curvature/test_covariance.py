@@ -12,7 +12,6 @@ from sourcetrace.core.curvature.covariance import (
     CovarianceSums,
     LayerTerms,
     RunningCovariances,
-    mean_covariances,
     sums_of,
 )
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
@@ -174,6 +173,6 @@ def test_checkpoints_of_a_segment_count_alike_whatever_their_examples():
     model, layer, inputs = prepared("linear")
     few, many = (sums_of_model(model, layer, part)[0] for part in (inputs[:2], inputs[2:]))
     for found, first, second in zip(
-        mean_covariances([few, many]), few.compute(), many.compute(), strict=True
+        CovarianceSums.mean([few, many]), few.compute(), many.compute(), strict=True
     ):
         assert_close(found, (first + second) / 2, tolerance=1e-14)

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.curvature.preconditioner import (
+    RankOneScaling,
     mean_preconditioner,
-    precondition,
-    rank_one_scaling,
 )
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
@@ -124,7 +123,7 @@ def test_a_preconditioner_of_rank_one_is_found_exactly():
         outputs, inputs = positive(2, 3), positive(2, 5)
         factors = {"activation": covariance(2, 5), "pseudo_gradient": covariance(2, 3)}
     root = outputs.unsqueeze(-1) * inputs.unsqueeze(-2)
-    found = rank_one_scaling(root, **factors)
+    found = RankOneScaling.of(root, **factors)
     assert_close(found.outputs.unsqueeze(-1) * found.inputs.unsqueeze(-2), root)
 
 
@@ -135,7 +134,7 @@ def test_the_approximation_is_the_best_of_rank_one_weighted_by_the_gradients():
         activation, pseudo_gradient = covariance(2, 5), covariance(2, 3)
     activation[:, 2, :] = 0
     activation[:, :, 2] = 0
-    found = rank_one_scaling(root, activation=activation, pseudo_gradient=pseudo_gradient)
+    found = RankOneScaling.of(root, activation=activation, pseudo_gradient=pseudo_gradient)
     assert (found.inputs[:, 2] == 0).all()
     weights = (
         pseudo_gradient.diagonal(dim1=1, dim2=2).unsqueeze(2)
@@ -154,9 +153,9 @@ def test_diagonal_covariances_give_the_same_scaling():
     with seeded(44):
         root = positive(*SHAPE)
         activation, pseudo_gradient = covariance(2, 5), covariance(2, 3)
-    whole = rank_one_scaling(root, activation=activation, pseudo_gradient=pseudo_gradient)
+    whole = RankOneScaling.of(root, activation=activation, pseudo_gradient=pseudo_gradient)
     diagonal = activation.diagonal(dim1=1, dim2=2)
-    found = rank_one_scaling(root, activation=diagonal, pseudo_gradient=pseudo_gradient)
+    found = RankOneScaling.of(root, activation=diagonal, pseudo_gradient=pseudo_gradient)
     assert_close(found.inputs, whole.inputs)
     assert_close(
         found.scale_inputs(diagonal),
@@ -174,8 +173,8 @@ def test_scaled_gradients_have_the_scaled_covariances():
     pseudo_gradient = torch.einsum(
         "ngsi,ngsj->gij", gradient.output_gradients, gradient.output_gradients
     )
-    scaling = rank_one_scaling(root, activation=activation, pseudo_gradient=pseudo_gradient)
-    scaled = precondition(gradient, root, scaling)
+    scaling = RankOneScaling.of(root, activation=activation, pseudo_gradient=pseudo_gradient)
+    scaled = scaling.precondition(gradient, root)
     assert_close(
         torch.einsum("ngsi,ngsj->gij", scaled.inputs, scaled.inputs),
         scaling.scale_inputs(activation),
@@ -184,7 +183,7 @@ def test_scaled_gradients_have_the_scaled_covariances():
         torch.einsum("ngsi,ngsj->gij", scaled.output_gradients, scaled.output_gradients),
         scaling.scale_outputs(pseudo_gradient),
     )
-    dense = precondition(DenseGradient(gradient.dense()), root, scaling)
+    dense = scaling.precondition(DenseGradient(gradient.dense()), root)
     assert_close(scaled.dense(), dense.dense())
 
 
@@ -193,7 +192,7 @@ def test_what_is_no_outer_product_keeps_the_exact_preconditioner():
         gradient = DenseGradient(normal(4, *SHAPE))
         root = positive(*SHAPE)
         factors = {"activation": covariance(2, 5), "pseudo_gradient": covariance(2, 3)}
-    scaled = precondition(gradient, root, rank_one_scaling(root, **factors))
+    scaled = RankOneScaling.of(root, **factors).precondition(gradient, root)
     assert_close(scaled.dense(), gradient.dense() * root)
 
 
@@ -245,7 +244,7 @@ def test_a_fitted_block_is_the_ekfac_matrix_of_the_scaled_gradients(name):
         factors.append(kronecker_factors(module, loss_of, 9))
         gradients.append(layer_gradients(module, loss_of, 9))
     activation, pseudo_gradient = ((a + b) / 2 for a, b in zip(*factors, strict=True))
-    scaling = rank_one_scaling(roots[name], activation=activation, pseudo_gradient=pseudo_gradient)
+    scaling = RankOneScaling.of(roots[name], activation=activation, pseudo_gradient=pseudo_gradient)
     inputs, outputs = torch.diag_embed(scaling.inputs), torch.diag_embed(scaling.outputs)
     exact = name != "head"
     scale = roots[name] if exact else scaling.outputs[..., None] * scaling.inputs[..., None, :]

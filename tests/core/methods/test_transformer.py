@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.curvature.covariance import mean_covariances
+from sourcetrace.core.curvature.covariance import CovarianceSums
 from sourcetrace.core.layers import Layer
 from tests.oracles.dense import ekfac_matrix, named_gradients
 from tests.oracles.scores import DenseSegment, source_scores
@@ -114,7 +114,7 @@ def test_source_equals_the_dense_oracle(segments):
         blocks = [
             layer_matrix(
                 layer,
-                mean_covariances([one[layer.name] for one in sums]),
+                CovarianceSums.mean([one[layer.name] for one in sums]),
                 torch.cat([one[index] for one in sampled]),
             )
             for index, layer in enumerate(layers)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sourcetrace.core.curvature.covariance import is_diagonal
 from sourcetrace.core.machine.eigenvectors import eigenvectors
 
 
@@ -28,6 +27,15 @@ class EigenBasis:
     inputs: Tensor | None
     outputs: Tensor | None
 
+    @classmethod
+    def of(cls, activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dtype) -> "EigenBasis":
+        """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
+
+        Decomposed in float64 and returned in `dtype`. A side given by its diagonal, [groups, D],
+        has the identity, None.
+        """
+        return cls(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
+
     def rotate(self, gradients: Tensor) -> Tensor:
         """Return Q_Gᵀ V Q_A of every V in [*, groups, D_out, D_in]."""
         rotated = gradients if self.outputs is None else self.outputs.mT @ gradients
@@ -40,10 +48,7 @@ class EigenBasis:
 
     def inverse(self) -> "EigenBasis":
         """Return the basis whose `rotate` is this one's `rotate_back`."""
-        return EigenBasis(
-            None if self.inputs is None else self.inputs.mT,
-            None if self.outputs is None else self.outputs.mT,
-        )
+        return self._each(lambda one: one.mT)
 
     def into(self, other: "EigenBasis") -> "EigenBasis":
         """Return what takes coordinates in this basis to those in another."""
@@ -53,17 +58,15 @@ class EigenBasis:
 
     def squared(self) -> "EigenBasis":
         """Return the squared entries, which take a diagonal matrix to its rotated diagonal."""
-        return EigenBasis(
-            None if self.inputs is None else self.inputs.square(),
-            None if self.outputs is None else self.outputs.square(),
-        )
+        return self._each(Tensor.square)
 
     def to(self, device: torch.device) -> "EigenBasis":
         """Return the basis on another device."""
-        return EigenBasis(
-            None if self.inputs is None else self.inputs.to(device),
-            None if self.outputs is None else self.outputs.to(device),
-        )
+        return self._each(lambda one: one.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "EigenBasis":
+        sides = (self.inputs, self.outputs)
+        return EigenBasis(*(None if one is None else change(one) for one in sides))
 
 
 @dataclass(frozen=True)
@@ -112,15 +115,6 @@ SegmentCurvature = Mapping[str, CurvatureBlock]
 """The blocks of every attributed layer, by layer name."""
 
 
-def eigen_basis(activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dtype) -> EigenBasis:
-    """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
-
-    Decomposed in float64 and returned in `dtype`. A side given by its diagonal, [groups, D], has
-    the identity, None.
-    """
-    return EigenBasis(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
-
-
 def _between(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     if one is None:
         return other
@@ -128,6 +122,5 @@ def _between(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:
-    if is_diagonal(covariance):
-        return None
-    return eigenvectors(covariance).to(dtype)
+    diagonal = covariance.ndim == 2  # noqa: PLR2004, [groups, D]
+    return None if diagonal else eigenvectors(covariance).to(dtype)

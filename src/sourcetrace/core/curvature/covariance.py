@@ -61,6 +61,13 @@ class CovarianceSums:
         """Return A and G, divided once by the number of examples."""
         return self.activation / self.examples, self.pseudo_gradient / self.examples
 
+    @staticmethod
+    def mean(sums: "Sequence[CovarianceSums]") -> tuple[Tensor, Tensor]:
+        """Return A and G averaged over the checkpoints of a segment, each checkpoint alike."""
+        sides = zip(*(one.compute() for one in sums), strict=True)
+        activation, pseudo_gradient = (torch.stack(side).mean(0) for side in sides)
+        return activation, pseudo_gradient
+
 
 LayerCovariances = Mapping[str, CovarianceSums]
 """The sums of every attributed layer, by layer name."""
@@ -171,19 +178,6 @@ def sums_of(terms: LayerTerms) -> dict[str, CovarianceSums]:
     running = RunningCovariances()
     running.add(terms)
     return running.sums()
-
-
-def is_diagonal(covariance: Tensor) -> bool:
-    """Return whether only the diagonal is kept, [groups, D]."""
-    return covariance.ndim == 2  # noqa: PLR2004
-
-
-def mean_covariances(sums: Sequence[CovarianceSums]) -> tuple[Tensor, Tensor]:
-    """Return A and G averaged over the checkpoints of a segment, each checkpoint alike."""
-    computed = [one.compute() for one in sums]
-    activation = torch.stack([a for a, _ in computed]).mean(0)
-    pseudo_gradient = torch.stack([g for _, g in computed]).mean(0)
-    return activation, pseudo_gradient
 
 
 def _add(total: Tensor, more: Tensor) -> None:

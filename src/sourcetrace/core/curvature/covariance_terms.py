@@ -66,7 +66,7 @@ class SideTerms(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
+class _Plain:
     """Sums that are what they are for.
 
     Attributes:
@@ -84,15 +84,15 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Rows:
+class _Rows:
     """Positions as they are, [groups, M, D]."""
 
     values: Tensor
 
     @property
-    def layout(self) -> Plain:
+    def layout(self) -> _Plain:
         """Groups and D."""
-        return Plain("rows", self.values.shape[0], self.values.shape[2])
+        return _Plain("rows", self.values.shape[0], self.values.shape[2])
 
     @property
     def rows(self) -> int:
@@ -105,17 +105,17 @@ class Rows:
         return 0 if self._is_wide else self.values.shape[2]
 
     @classmethod
-    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+    def joined(cls, parts: Sequence["_Rows"]) -> "_Rows":
         """Return all rows."""
         return cls(torch.cat([one.values for one in parts], dim=1))
 
-    def owned(self) -> "Rows":
+    def owned(self) -> "_Rows":
         """Return a copy."""
-        return Rows(self.values.clone())
+        return _Rows(self.values.clone())
 
-    def halves(self) -> list["Rows"]:
+    def halves(self) -> list["_Rows"]:
         """Return the first rows and the last."""
-        return [Rows(one) for one in self.values.tensor_split(2, dim=1)]
+        return [_Rows(one) for one in self.values.tensor_split(2, dim=1)]
 
     def summed(self) -> Tensor:
         """Return Σ x xᵀ; of too wide a side the diagonal."""
@@ -135,9 +135,9 @@ class _Diagonal:
     width: int = 0
 
     @property
-    def layout(self) -> Plain:
+    def layout(self) -> _Plain:
         """Groups and D."""
-        return Plain("diagonal", *self.values.shape)
+        return _Plain("diagonal", *self.values.shape)
 
     @classmethod
     def joined(cls, parts: Sequence["_Diagonal"]) -> "_Diagonal":
@@ -198,11 +198,11 @@ class CovarianceTerms:
         return cls(_Diagonal(found.to(gradients.dtype).unsqueeze(0)), _rows_of(gradients), count)
 
 
-def _rows_of(values: Positions) -> Rows:
+def _rows_of(values: Positions) -> _Rows:
     """Return [N, groups, S, D] as [groups, N · S, D]."""
     if isinstance(values, TiedPositions):
         raise TypeError("Positions of a shared weight have no rows of their own.")
-    return Rows(values.transpose(0, 1).flatten(1, 2))
+    return _Rows(values.transpose(0, 1).flatten(1, 2))
 
 
 def _gram(rows: Tensor, *, halvings: int = _HALVINGS) -> Tensor:

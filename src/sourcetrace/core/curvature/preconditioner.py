@@ -36,6 +36,45 @@ class RankOneScaling:
     outputs: Tensor
     inputs: Tensor
 
+    @classmethod
+    def of(cls, root: Tensor, *, activation: Tensor, pseudo_gradient: Tensor) -> "RankOneScaling":
+        """Return the u wᵀ that minimises E ‖(P̄^½ − u wᵀ) ∘ g aᵀ‖², factors taken as independent.
+
+        That is the leading singular pair of P̄^½ weighted by the roots of E[g²] and E[a²]; an input
+        that is always 0 has no say.
+
+        Args:
+            root: P̄^½, [groups, D_out, D_in].
+            activation: A, [groups, D_in, D_in], or its diagonal.
+            pseudo_gradient: G, [groups, D_out, D_out], or its diagonal.
+        """
+        inputs = _diagonal(activation).double().sqrt()
+        outputs = _diagonal(pseudo_gradient).double().sqrt()
+        weighted = outputs.unsqueeze(-1) * root.double() * inputs.unsqueeze(-2)
+        right = weighted.sum(-2)
+        # Power iteration: all entries are ≥ 0, so the start is never orthogonal to the answer.
+        for _ in range(_ITERATIONS):
+            before = _unit(right)
+            left = _unit((weighted @ before.unsqueeze(-1)).squeeze(-1))
+            right = (left.unsqueeze(-2) @ weighted).squeeze(-2)
+            if torch.allclose(_unit(right), before, rtol=0.0, atol=1e-12):
+                break
+        return cls(_divide(left, outputs), _divide(right, inputs))
+
+    def precondition(self, gradient: LayerGradient, root: Tensor) -> LayerGradient:
+        """Return P̄^½ ∘ ∇W of every example; of a single outer product, u∘g and w∘a."""
+        if isinstance(gradient, FactoredGradient) and gradient.terms == 1:
+            outputs = gradient.output_gradients
+            return FactoredGradient(
+                gradient.inputs * self.inputs.unsqueeze(1).to(gradient.inputs),
+                outputs * self.outputs.unsqueeze(1).to(outputs),
+            )
+        if isinstance(gradient, IndexedGradient):
+            inputs = self.inputs[0][gradient.indices].unsqueeze(-1)
+            scale = (inputs * self.outputs[0]).to(gradient.output_gradients)
+            return replace(gradient, output_gradients=gradient.output_gradients * scale)
+        return DenseGradient(gradient.dense() * root)
+
     def scale_inputs(self, activation: Tensor) -> Tensor:
         """Return diag(w) A diag(w); A is [groups, D_in, D_in] or its diagonal [groups, D_in]."""
         return _scale_both_sides(activation, self.inputs)
@@ -65,49 +104,6 @@ def mean_preconditioner(
     # a small one, since 1/ε would leave only rounding errors of the others.
     floor = inverse[moved].min() if bool(moved.any()) else inverse.new_ones(())
     return inverse.where(moved, floor).sqrt().to(dtype)
-
-
-def rank_one_scaling(
-    root: Tensor, *, activation: Tensor, pseudo_gradient: Tensor
-) -> RankOneScaling:
-    """Return the u wᵀ that minimises E ‖(P̄^½ − u wᵀ) ∘ g aᵀ‖², its factors taken as independent.
-
-    That is the leading singular pair of P̄^½ weighted by the roots of E[g²] and E[a²]; an input
-    that is always 0 has no say.
-
-    Args:
-        root: P̄^½, [groups, D_out, D_in].
-        activation: A, [groups, D_in, D_in], or its diagonal.
-        pseudo_gradient: G, [groups, D_out, D_out], or its diagonal.
-    """
-    inputs, outputs = (
-        _diagonal(activation).double().sqrt(),
-        _diagonal(pseudo_gradient).double().sqrt(),
-    )
-    weighted = outputs.unsqueeze(-1) * root.double() * inputs.unsqueeze(-2)
-    right = weighted.sum(-2)
-    # Power iteration: all entries are ≥ 0, so the start is never orthogonal to the answer.
-    for _ in range(_ITERATIONS):
-        before = _unit(right)
-        left = _unit((weighted @ before.unsqueeze(-1)).squeeze(-1))
-        right = (left.unsqueeze(-2) @ weighted).squeeze(-2)
-        if torch.allclose(_unit(right), before, rtol=0.0, atol=1e-12):
-            break
-    return RankOneScaling(_divide(left, outputs), _divide(right, inputs))
-
-
-def precondition(gradient: LayerGradient, root: Tensor, scaling: RankOneScaling) -> LayerGradient:
-    """Return P̄^½ ∘ ∇W of every example; of a single outer product, u∘g and w∘a."""
-    if isinstance(gradient, FactoredGradient) and gradient.terms == 1:
-        return FactoredGradient(
-            gradient.inputs * scaling.inputs.unsqueeze(1).to(gradient.inputs),
-            gradient.output_gradients * scaling.outputs.unsqueeze(1).to(gradient.output_gradients),
-        )
-    if isinstance(gradient, IndexedGradient):
-        inputs = scaling.inputs[0][gradient.indices].unsqueeze(-1)
-        scale = (inputs * scaling.outputs[0]).to(gradient.output_gradients)
-        return replace(gradient, output_gradients=gradient.output_gradients * scale)
-    return DenseGradient(gradient.dense() * root)
 
 
 def _scale_both_sides(covariance: Tensor, scale: Tensor) -> Tensor:

@@ -9,25 +9,22 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.engine.passes import (
     BlockSignals,
     QueryPasses,
     TrainingPasses,
     gradients_alone,
     join_queries,
-    join_signals,
-    join_training,
     query_passes,
     query_signals,
     training_passes,
 )
-from sourcetrace.core.gradients.kept import Cache, key_of, of_kind, to_tensors
+from sourcetrace.core.gradients.kept import Cache, of_kind, to_tensors
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.machine.halving import Halving
@@ -60,23 +57,6 @@ class Passes:
         """Add one forward pass of some examples and the backward passes that follow it."""
         self.forward += examples
         self.backward += backward * examples
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """The result of one block's passes.
-
-    Attributes:
-        signals: A row an example.
-        gradients: Of the given labels' loss (for queries: of the measurement), by layer.
-        sampled: Of the sampled labels' loss, by layer; only the stage's own examples.
-        covariances: What the stage's own examples add, by layer.
-    """
-
-    signals: BlockSignals
-    gradients: Mapping[str, LayerGradient]
-    sampled: Mapping[str, LayerGradient]
-    covariances: LayerTerms
 
 
 class GradientEngine:
@@ -162,6 +142,11 @@ class GradientEngine:
         """Return the blocks of the training examples."""
         return list(self.training.blocks(self.batch_size))
 
+    def visits(self, points: Iterable[EvaluationPoint]) -> list[tuple[EvaluationPoint, Block]]:
+        """Return every (point, block) with an example whose gradient is needed there."""
+        blocks = self.blocks()
+        return [(point, block) for point in points for block in blocks if len(point.rows(block))]
+
     def model_at(self, point: EvaluationPoint) -> nn.Module:
         """Return the model with the weights of `point`, in evaluation mode."""
         if self._loaded != point.id:
@@ -192,7 +177,7 @@ class GradientEngine:
         with mask, products_in(self.precision, self.device):
             yield
 
-    def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> Extraction:
+    def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> TrainingPasses:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
 
         Args:
@@ -204,14 +189,13 @@ class GradientEngine:
         rows = point.rows(block)
         sampled = self._cache.keeps or not keep
         passed = self._halving.run(
-            lambda part: self._passes_of(point, part, sampled=sampled), rows, join=join_training
+            lambda part: self._passes_of(point, part, sampled=sampled),
+            rows,
+            join=TrainingPasses.joined,
         )
         if keep and sampled:
-            self._cache.put(key_of(point, block), to_tensors(passed.gradients, passed.sampled))
-        own = point.in_stage(rows)
-        return Extraction(
-            passed.signals, passed.gradients, _rows(passed.sampled, own), passed.covariances
-        )
+            self._cache.put(point.key(block), to_tensors(passed.gradients, passed.sampled))
+        return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
 
     def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
         batch = self.training.batch(rows.tolist(), self.device)
@@ -234,7 +218,7 @@ class GradientEngine:
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
-        kept = self._cache.get(key_of(point, block))
+        kept = self._cache.get(point.key(block))
         if kept is not None:
             return of_kind(kept, "given", self.device)
         if self._cache.keeps:
@@ -243,7 +227,7 @@ class GradientEngine:
 
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients with sampled labels of the stage's own examples in `block`."""
-        kept = self._cache.get(key_of(point, block))
+        kept = self._cache.get(point.key(block))
         rows = point.rows(block)
         own = point.in_stage(rows)
         if kept is not None:
@@ -318,7 +302,7 @@ class GradientEngine:
         return self._halving.run(
             lambda part: self._query_signals(queries, point, part),
             torch.arange(block.start, block.stop),
-            join=join_signals,
+            join=BlockSignals.joined,
         )
 
     def _query_signals(
@@ -335,12 +319,3 @@ def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, Laye
     if bool(own.all()):  # the usual case; indexing would copy
         return dict(gradients)
     return {name: layer.rows(own) for name, layer in gradients.items()}
-
-
-def visits(
-    engine: GradientEngine, points: Iterable[EvaluationPoint]
-) -> list[tuple[EvaluationPoint, Block]]:
-    """Return every (point, block) with an example whose gradient is needed there."""
-    return [
-        (point, block) for point in points for block in engine.blocks() if len(point.rows(block))
-    ]

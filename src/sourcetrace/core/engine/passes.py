@@ -38,6 +38,21 @@ class BlockSignals:
     gradient_norm: Tensor | None
     described: Mapping[str, Sequence[Any]]
 
+    @classmethod
+    def joined(cls, parts: "Sequence[BlockSignals]") -> "BlockSignals":
+        """Join the signals of consecutive examples."""
+        norms = [part.gradient_norm for part in parts if part.gradient_norm is not None]
+        return cls(
+            torch.cat([part.examples for part in parts]),
+            torch.cat([part.loss for part in parts]),
+            torch.cat([part.measurement for part in parts]),
+            torch.cat(norms) if norms else None,
+            {
+                name: [value for part in parts for value in part.described[name]]
+                for name in parts[0].described
+            },
+        )
+
 
 @dataclass(frozen=True)
 class TrainingPasses:
@@ -46,7 +61,8 @@ class TrainingPasses:
     Attributes:
         signals: A row an example.
         gradients: Of the given labels' loss, by layer.
-        sampled: Of the sampled labels' loss, by layer, n rows; none if they were not asked for.
+        sampled: Of the sampled labels' loss, by layer, n rows, or, of a block, the stage's own
+            examples; none if they were not asked for.
         covariances: What the stage's own examples add, by layer.
     """
 
@@ -54,6 +70,19 @@ class TrainingPasses:
     gradients: Mapping[str, LayerGradient]
     sampled: Mapping[str, LayerGradient]
     covariances: LayerTerms
+
+    @classmethod
+    def joined(cls, parts: "Sequence[TrainingPasses]") -> "TrainingPasses":
+        """Join the passes of consecutive examples."""
+        return cls(
+            BlockSignals.joined([part.signals for part in parts]),
+            concatenate([part.gradients for part in parts]),
+            concatenate([part.sampled for part in parts]),
+            {
+                name: [batch for part in parts for batch in part.covariances[name]]
+                for name in parts[0].covariances
+            },
+        )
 
 
 QueryPasses = tuple[dict[str, LayerGradient], dict[str, LayerGradient]]
@@ -191,19 +220,6 @@ def query_signals(
         return _signals(objective, rows, outputs, batch, loss, norm=None)
 
 
-def join_training(parts: Sequence[TrainingPasses]) -> TrainingPasses:
-    """Join the passes of consecutive examples."""
-    return TrainingPasses(
-        join_signals([part.signals for part in parts]),
-        concatenate([part.gradients for part in parts]),
-        concatenate([part.sampled for part in parts]),
-        {
-            name: [batch for part in parts for batch in part.covariances[name]]
-            for name in parts[0].covariances
-        },
-    )
-
-
 def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
     """Join the passes of consecutive queries."""
     return concatenate([one for one, _ in parts]), concatenate([one for _, one in parts])
@@ -233,18 +249,3 @@ def _signals(
         describe = getattr(objective, "describe", None)
         described = describe(outputs, batch) if describe else {}
     return BlockSignals(rows, loss.detach(), measurement, norm, described)
-
-
-def join_signals(parts: Sequence[BlockSignals]) -> BlockSignals:
-    """Join the signals of consecutive examples."""
-    norms = [part.gradient_norm for part in parts if part.gradient_norm is not None]
-    return BlockSignals(
-        torch.cat([part.examples for part in parts]),
-        torch.cat([part.loss for part in parts]),
-        torch.cat([part.measurement for part in parts]),
-        torch.cat(norms) if norms else None,
-        {
-            name: [value for part in parts for value in part.described[name]]
-            for name in parts[0].described
-        },
-    )

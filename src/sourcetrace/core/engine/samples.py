@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature.covariance import sums_of
-from sourcetrace.core.engine.gradient_engine import Extraction, GradientEngine
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.passes import TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
@@ -40,7 +41,7 @@ def affordable(engine: GradientEngine, *, most: int, limit: int, points: int = 1
 
 def probe_point(
     engine: GradientEngine, point: EvaluationPoint, *, examples: int = PROBE
-) -> Extraction:
+) -> TrainingPasses:
     """Return what the passes of a few examples give, as one batch; nothing is cached."""
     rows = spread(point.examples, examples)
     part = replace(point, examples=rows, curvature_examples=rows)
@@ -59,7 +60,7 @@ class TimedProbe:
 
     passes: float
     covariances: float
-    extraction: Extraction
+    extraction: TrainingPasses
 
     @classmethod
     def of(cls, engine: GradientEngine, point: EvaluationPoint) -> "TimedProbe":

@@ -40,6 +40,19 @@ class FactoredGradient:
     inputs: Tensor
     output_gradients: Tensor
 
+    @classmethod
+    def joined(cls, parts: "Sequence[FactoredGradient]") -> "FactoredGradient":
+        """Join consecutive examples; a term of padding is 0 and adds nothing."""
+        most = max(part.terms for part in parts)
+
+        def padded(values: Tensor) -> Tensor:
+            return F.pad(values, (0, 0, 0, most - values.shape[2]))
+
+        return cls(
+            torch.cat([padded(part.inputs) for part in parts]),
+            torch.cat([padded(part.output_gradients) for part in parts]),
+        )
+
     def __len__(self) -> int:
         return self.inputs.shape[0]
 
@@ -211,19 +224,6 @@ def product(one: Tensor, other: Tensor) -> Tensor:
     higher = torch.promote_types(one.dtype, other.dtype)
     lower = other.dtype if one.dtype == higher else one.dtype
     return (one.to(lower) @ other.to(lower)).to(higher)
-
-
-def joined_factors(parts: Sequence[FactoredGradient]) -> FactoredGradient:
-    """Join consecutive examples; a term of padding is 0 and adds nothing."""
-    most = max(part.terms for part in parts)
-
-    def padded(values: Tensor) -> Tensor:
-        return F.pad(values, (0, 0, 0, most - values.shape[2]))
-
-    return FactoredGradient(
-        torch.cat([padded(part.inputs) for part in parts]),
-        torch.cat([padded(part.output_gradients) for part in parts]),
-    )
 
 
 def times_by_group(values: Tensor, matrices: Tensor) -> Tensor:

@@ -29,6 +29,16 @@ class IndexedGradient:
     output_gradients: Tensor
     width: int
 
+    @classmethod
+    def of(cls, indices: Tensor, output_gradients: Tensor, width: int) -> "IndexedGradient":
+        """Return the gradients from indices [N, S], -1 for none, and gradients [N, 1, S, D_out]."""
+        without = indices < 0
+        return cls(
+            indices.masked_fill(without, 0),
+            output_gradients[:, 0].masked_fill(without.unsqueeze(2), 0),
+            width,
+        )
+
     def __len__(self) -> int:
         return self.indices.shape[0]
 
@@ -118,16 +128,6 @@ class IndexedGradient:
             (first * self.width + self.indices).flatten(), gradients.flatten(0, 1)
         )
         return keys // self.width, keys % self.width, summed
-
-
-def indexed_gradient(indices: Tensor, output_gradients: Tensor, width: int) -> IndexedGradient:
-    """Return the gradients from indices [N, S], -1 for none, and gradients [N, 1, S, D_out]."""
-    without = indices < 0
-    return IndexedGradient(
-        indices.masked_fill(without, 0),
-        output_gradients[:, 0].masked_fill(without.unsqueeze(2), 0),
-        width,
-    )
 
 
 def _sums_by_key(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

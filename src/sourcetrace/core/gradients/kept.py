@@ -8,8 +8,6 @@ from torch import Tensor
 
 from sourcetrace.core.gradients.per_example import LayerGradient, from_tensors
 from sourcetrace.core.layers.coverage import Coverage
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block
 
 
 class Cache(Protocol):
@@ -24,11 +22,6 @@ class Cache(Protocol):
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep the tensors, or not, as the budget says."""
-
-
-def key_of(point: EvaluationPoint, block: Block) -> str:
-    """Return the key of a block at a point."""
-    return f"{point.id}/{block.start}-{block.stop}"
 
 
 def to_tensors(

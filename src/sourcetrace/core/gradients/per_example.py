@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.gradients.factored import FactoredGradient, joined_factors, product
-from sourcetrace.core.gradients.indexed import IndexedGradient, indexed_gradient
+from sourcetrace.core.gradients.factored import FactoredGradient, product
+from sourcetrace.core.gradients.indexed import IndexedGradient
 from sourcetrace.core.gradients.positions import Positions, TiedPositions
 
 
@@ -92,7 +92,7 @@ def per_example_gradient(
     if not inputs.is_floating_point():
         if width is None:
             raise TypeError("The width of one-hot inputs cannot be told from their indices.")
-        return indexed_gradient(inputs, output_gradients, width)
+        return IndexedGradient.of(inputs, output_gradients, width)
     factored = FactoredGradient(inputs, output_gradients)
     if inputs.shape[2] == 1 or factored.size < factored.dense_size:
         return factored
@@ -108,7 +108,7 @@ def tied_gradient(inputs: Positions, output_gradients: Positions) -> Tensor:
     if not (isinstance(inputs, TiedPositions) and isinstance(output_gradients, TiedPositions)):
         raise TypeError("Both sides of a shared weight are TiedPositions.")
     linear = output_gradients.linear.mT @ inputs.linear
-    rows = indexed_gradient(inputs.embedding, output_gradients.embedding, linear.shape[2])
+    rows = IndexedGradient.of(inputs.embedding, output_gradients.embedding, linear.shape[2])
     return linear + rows.dense().mT
 
 
@@ -127,7 +127,9 @@ def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
     if len({type(part) for part in parts}) > 1:  # a batch of sequences of length 1
         return DenseGradient(torch.cat([part.dense() for part in parts]))
     if isinstance(first, FactoredGradient):
-        return joined_factors([part for part in parts if isinstance(part, FactoredGradient)])
+        return FactoredGradient.joined(
+            [part for part in parts if isinstance(part, FactoredGradient)]
+        )
     tensors = [part.tensors() for part in parts]
     if isinstance(first, IndexedGradient):
         longest = max(one["indices"].shape[1] for one in tensors)

@@ -14,11 +14,10 @@ from sourcetrace.core.curvature.blocks import (
     CurvatureBlock,
     EigenBasis,
     SegmentCurvature,
-    eigen_basis,
 )
-from sourcetrace.core.curvature.covariance import LayerCovariances, mean_covariances
-from sourcetrace.core.curvature.preconditioner import RankOneScaling, precondition, rank_one_scaling
-from sourcetrace.core.engine.gradient_engine import GradientEngine, visits
+from sourcetrace.core.curvature.covariance import CovarianceSums, LayerCovariances
+from sourcetrace.core.curvature.preconditioner import RankOneScaling
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.plan import PlannedSegment
@@ -46,26 +45,26 @@ def fit_segment(
     scalings: dict[str, RankOneScaling] = {}
     bases: dict[str, EigenBasis] = {}
     for layer in layers:
-        activation, pseudo_gradient = mean_covariances(
+        activation, pseudo_gradient = CovarianceSums.mean(
             [covariances[point.id][layer.name].to(engine.device) for point in planned.points]
         )
         if layer.name in roots:
-            scaling = rank_one_scaling(
+            scaling = RankOneScaling.of(
                 roots[layer.name], activation=activation, pseudo_gradient=pseudo_gradient
             )
             activation = scaling.scale_inputs(activation)
             pseudo_gradient = scaling.scale_outputs(pseudo_gradient)
             scalings[layer.name] = scaling
-        bases[layer.name] = eigen_basis(activation, pseudo_gradient, dtype=dtype)
+        bases[layer.name] = EigenBasis.of(activation, pseudo_gradient, dtype=dtype)
     sums = {
         layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=engine.device)
         for layer in layers
     }
-    for point, block in progress if progress is not None else visits(engine, planned.points):
+    for point, block in progress if progress is not None else engine.visits(planned.points):
         for name, gradient in engine.sampled_gradients(point, block).items():
             basis = bases[name]
             scaled = (
-                precondition(gradient, roots[name], scalings[name]) if name in roots else gradient
+                scalings[name].precondition(gradient, roots[name]) if name in roots else gradient
             )
             sums[name] += scaled.rotated_squares(basis.inputs, basis.outputs).double()
     terms = len(planned.points) * len(planned.examples)

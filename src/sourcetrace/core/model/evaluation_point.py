@@ -30,7 +30,11 @@ class EvaluationPoint:
 
     def rows(self, block: Block) -> Tensor:
         """Return the numbers of the needed examples that lie in `block`."""
-        return within(self.examples, block)
+        return block.among(self.examples)
+
+    def key(self, block: Block) -> str:
+        """Return the name of a block at this point."""
+        return f"{self.id}/{block.start}-{block.stop}"
 
     def in_stage(self, rows: Tensor) -> Tensor:
         """Return which of some examples' numbers are of the point's stage, [n] bool."""
@@ -40,9 +44,3 @@ class EvaluationPoint:
         found = torch.searchsorted(self.curvature_examples, rows)
         last = len(self.curvature_examples) - 1
         return self.curvature_examples[found.clamp_max(last)] == rows
-
-
-def within(examples: Tensor, block: Block) -> Tensor:
-    """Return the numbers, increasing, that lie in `block`."""
-    bounds = torch.searchsorted(examples, torch.tensor([block.start, block.stop]))
-    return examples[int(bounds[0]) : int(bounds[1])]

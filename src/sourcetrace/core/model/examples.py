@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sourcetrace.core.machine.nested import to_device
 
@@ -19,6 +20,11 @@ class Block:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    def among(self, examples: Tensor) -> Tensor:
+        """Return those of some numbers, increasing, that lie in the block."""
+        bounds = torch.searchsorted(examples, torch.tensor([self.start, self.stop]))
+        return examples[int(bounds[0]) : int(bounds[1])]
 
 
 @dataclass(frozen=True)

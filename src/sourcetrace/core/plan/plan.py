@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.evaluation_point import EvaluationPoint, within
+from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.methods import METHODS, segment_filter
@@ -48,7 +48,7 @@ class PlannedSegment:
 
     def within(self, block: Block) -> Tensor:
         """Return the places in `block` of the stage's examples."""
-        return within(self.examples, block) - block.start
+        return block.among(self.examples) - block.start
 
     def filter_of(self, layer: str) -> SegmentFilter:
         """Return F_r and F_S of a layer."""

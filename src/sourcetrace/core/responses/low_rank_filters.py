@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradients.factored import FactoredGradient, joined_factors
+from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.responses.leading_terms import leading_terms, shortest_sum
 
 _FIRST_LENGTH = 16
@@ -133,7 +133,7 @@ def filtered_sums(
         outputs, inputs = found
         length = max(length, outputs.shape[2])
         parts.append(FactoredGradient(inputs, outputs))
-    return weights.undone(joined_factors(parts))
+    return weights.undone(FactoredGradient.joined(parts))
 
 
 def shortened(sums: FactoredGradient, weights: Weights, *, terms: int) -> FactoredGradient:

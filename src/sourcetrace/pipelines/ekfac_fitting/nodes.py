@@ -8,7 +8,6 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
-from sourcetrace.core.engine.gradient_engine import visits
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.curvature_scale import scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
@@ -42,7 +41,7 @@ def fit_curvature(
     scaled_ones: list[tuple[float, Any]] = []
     with engine.timings.timed("ekfac_fitting"):
         for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
-            found = visits(engine, planned.points)
+            found = engine.visits(planned.points)
             with products_in(precision, engine.device):
                 segments.append(
                     fit_segment(

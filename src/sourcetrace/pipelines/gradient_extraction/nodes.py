@@ -6,7 +6,6 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
-from sourcetrace.core.engine.gradient_engine import visits
 from sourcetrace.core.engine.passes import BlockSignals
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.kept import bytes_per_example
@@ -60,7 +59,7 @@ def extract_gradients(
         for block in setup.queries.blocks(engine.batch_size)
     ]
     with engine.timings.timed("gradient_extraction"):
-        for point, block in track(visits(engine, plan.points), "Extracting gradients"):
+        for point, block in track(engine.visits(plan.points), "Extracting gradients"):
             extraction = engine.extract(point, block)
             _refuse_infinite(extraction.signals, engine.training, f"at {point.id}")
             tables.append(
