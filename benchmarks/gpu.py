@@ -42,11 +42,11 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import capture_forward
 from sourcetrace.core.gradients.per_example import per_example_gradient
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
+from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import Precision, products_in
-from sourcetrace.core.plan.plan import make_plan
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.segments import CheckpointRecord, partition
 
 CAPTURE, COVARIANCES, EIGENDECOMPOSITION = "capture", "covariances", "eigendecomposition"
@@ -203,13 +203,13 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     )
     record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
     count = len(case.training)
-    plan = make_plan(
+    plan = AttributionPlan.of(
         "influence", partition([record], 1), {"stage": torch.arange(count)}, examples=count
     )
     point = plan.points[0]
     blocks = _fit(engine, point, timer)
     with timer.stage(QUERIES):
-        scorer = make_scorer(
+        scorer = MeanScorer.of(
             "influence",
             engine,
             plan,

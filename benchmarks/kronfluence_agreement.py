@@ -25,9 +25,9 @@ from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.plan import make_plan
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.segments import CheckpointRecord, partition
 from sourcetrace.tasks import RegressionTask
 
@@ -132,7 +132,7 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         seed=0,
     )
     record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
-    plan = make_plan(
+    plan = AttributionPlan.of(
         "influence",
         partition([record], 1),
         {"stage": torch.arange(TRAIN)},
@@ -144,7 +144,7 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     curvatures = [fit_segment(engine, planned, covariances) for planned in plan.segments]
-    scorer = make_scorer("influence", engine, plan, curvatures, queries, higher_is_better=False)
+    scorer = MeanScorer.of("influence", engine, plan, curvatures, queries, higher_is_better=False)
     return torch.cat(
         [
             scorer.scores(block, self_influence=False).shares.sum(0)[:-1]

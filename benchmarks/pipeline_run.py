@@ -18,7 +18,7 @@ from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.curvature_scale import scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
+from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -102,7 +102,7 @@ def run_pipeline(
     engine, plan = setup.engine, setup.plan
     curvatures = fit_curvatures(setup, watch=watch)
     watch.start(SCORES)
-    scorer = make_scorer(
+    scorer = MeanScorer.of(
         attribution.method,
         engine,
         plan,

@@ -32,10 +32,10 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.scorers import make_scorer
+from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
-from sourcetrace.core.plan.plan import AttributionPlan, make_plan
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.segments import CheckpointRecord, partition
 from sourcetrace.tasks import ClassificationTask
 
@@ -226,7 +226,7 @@ def source_scores(
         seed=0,
         device=torch.device("cpu"),
     )
-    plan = make_plan(
+    plan = AttributionPlan.of(
         "source",
         partition(records, SEGMENTS_A_STAGE * len(phases)),
         data.stage_examples(),
@@ -249,7 +249,7 @@ def source_scores(
         [f"query {i}" for i in range(QUERIES)],
         task.collate,
     )
-    scorer = make_scorer("source", engine, plan, curvatures, queries, higher_is_better=True)
+    scorer = MeanScorer.of("source", engine, plan, curvatures, queries, higher_is_better=True)
     scores = [scorer.scores(block, self_influence=False).shares for block in engine.blocks()]
     return torch.cat(scores, dim=2).sum(0)[:-1]
 
@@ -272,7 +272,7 @@ def dense_scores(
     by_layer: bool = False,
 ) -> Tensor:
     """Return the scores with the whole curvature matrix and the exact P̄, [Q, N]."""
-    plan: AttributionPlan = make_plan(
+    plan: AttributionPlan = AttributionPlan.of(
         "source",
         partition(make_records(phases), SEGMENTS_A_STAGE * len(phases)),
         data.stage_examples(),

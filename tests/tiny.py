@@ -16,10 +16,10 @@ from sourcetrace.core.gradients.kept import Cache
 from sourcetrace.core.layers import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
+from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.plan import AttributionPlan, make_plan
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.training.segments import CheckpointRecord, number_segments, partition
 from sourcetrace.tasks import ClassificationTask
@@ -295,7 +295,7 @@ def case_plan(
 ) -> AttributionPlan:
     """Return the plan of a method for a case."""
     runs = [list(own) for _, own in groupby(case.records, key=lambda record: record.run)]
-    return make_plan(
+    return AttributionPlan.of(
         method,
         number_segments(runs, lambda records: partition(records, segments)),
         case.stage_examples(),
@@ -329,7 +329,7 @@ def attribute(
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    scorer = make_scorer(
+    scorer = MeanScorer.of(
         method,
         engine,
         plan,

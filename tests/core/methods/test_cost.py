@@ -9,7 +9,7 @@ from benchmarks.multiplications import MultiplicationCounter
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe, probe_point
 from sourcetrace.core.methods.astra import SolveSettings
-from sourcetrace.core.methods.cost import RunCost, estimate_cost
+from sourcetrace.core.methods.cost import RunCost
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.score import BlockGradients
 from sourcetrace.core.methods.scorers import FrameScorer
@@ -39,7 +39,7 @@ def estimated(
     plan = case_plan(case, "source", segments=segments)
     probe = TimedProbe.of(engine, plan.points[-1])
     # At one multiplication a second, a second is one.
-    cost = estimate_cost(
+    cost = RunCost.of(
         engine, plan, probe, queries=queries, recomputed=recomputed, rate=1.0, solve=solve
     )
     return engine, plan, cost
@@ -66,7 +66,7 @@ def test_passes_and_covariances_take_what_the_probe_took():
     engine = gradient_source(case, ClassificationTask())
     plan = case_plan(case, "source", segments=2)
     found = replace(TimedProbe.of(engine, plan.points[-1]), passes=3.0, covariances=0.5)
-    cost = estimate_cost(engine, plan, found, queries=5, recomputed=True, rate=1.0)
+    cost = RunCost.of(engine, plan, found, queries=5, recomputed=True, rate=1.0)
     visits = 8 * 4
     # Queries: a forward pass, then three; again: one backward pass, for the fit and for the scores.
     assert stage(cost, "passes").seconds == pytest.approx(3 * visits + 4 * 5 + 2 * 2 * visits)
@@ -99,7 +99,7 @@ def test_what_is_kept_is_what_the_cache_holds():
     plan = case_plan(case, "source", segments=2)
     probe = TimedProbe.of(engine, plan.points[-1])
     assert not cache.kept
-    cost = estimate_cost(engine, plan, probe, queries=1, recomputed=False, rate=1.0)
+    cost = RunCost.of(engine, plan, probe, queries=1, recomputed=False, rate=1.0)
     for point in plan.points:
         for block in engine.blocks():
             if len(point.rows(block)):
@@ -115,7 +115,7 @@ def test_a_run_makes_the_passes_that_were_said(make_cache):
     plan = case_plan(case, "source", segments=2)
     probe = TimedProbe.of(engine, plan.points[-1])
     recomputed = make_cache is KeepsNothing
-    cost = estimate_cost(engine, plan, probe, queries=0, recomputed=recomputed, rate=1.0)
+    cost = RunCost.of(engine, plan, probe, queries=0, recomputed=recomputed, rate=1.0)
     engine.passes.forward = engine.passes.backward = 0
     covariances = {point.id: covariances_at(engine, point) for point in plan.points}
     fitted = [fit_segment(engine, planned, covariances) for planned in plan.segments]

@@ -11,7 +11,7 @@ from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.plan.plan import PlannedSegment
-from sourcetrace.core.responses.queries import query_gradients
+from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.tasks import ClassificationTask
 from tests.oracles.dense import matrix_propagation, matrix_response
@@ -99,7 +99,7 @@ def test_every_segment_solves_its_equation_at_the_queries_that_reach_it():
     fitted = [fit_segment(source, one, covariances) for one in plan.segments]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     examples = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    measured = query_gradients(source, plan.members[0], examples).measured
+    measured = QueryGradients.of(source, plan.members[0], examples).measured
     queries = {name: gradient.dense() for name, gradient in measured.items()}
     names = list(queries)
     found = scale_curvature(source, plan, fitted, examples)

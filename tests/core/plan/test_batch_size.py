@@ -14,11 +14,14 @@ from sourcetrace.core.machine import memory
 from sourcetrace.core.plan.batch_size import (
     LARGEST,
     SMALLEST,
-    bytes_of_example,
     choose_batch_size,
 )
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import CPU, KeepsNothing, case_plan, gradient_source, tiny_case, wide_case
+
+
+def bytes_of_example(engine, plan, *, queries):
+    return choose_batch_size(engine, plan, queries=queries, free=0).bytes_per_example
 
 
 def prepared(stages, make_case=tiny_case):

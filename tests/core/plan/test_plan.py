@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sourcetrace.core.layers import find_layers
-from sourcetrace.core.plan.plan import make_plan
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
@@ -22,7 +22,7 @@ STAGES = {"first": torch.tensor([0, 2, 5]), "second": torch.tensor([1, 3, 4])}
 
 
 def plan_of(method, segments=SEGMENTS, stages=STAGES):
-    return make_plan(method, segments, stages, examples=6)
+    return AttributionPlan.of(method, segments, stages, examples=6)
 
 
 def visited(plan) -> list[list[tuple[str, ...]]]:
@@ -101,7 +101,7 @@ def test_a_layer_has_the_filter_of_its_parameters_settings():
     slow, fast = ParameterSettings(0.5, 0.0), ParameterSettings(2.0, 0.1)
     settings = {"0.weight": slow, "0.bias": slow, "1.weight": fast, "1.bias": fast}
     segment = Segment(1, "first", 0.5, 0.0, ("c1",), settings=settings)
-    (planned,) = make_plan("source", [segment], STAGES, examples=6, layers=layers).segments
+    (planned,) = AttributionPlan.of("source", [segment], STAGES, examples=6, layers=layers).segments
     flat = torch.zeros(1, dtype=torch.float64)
     assert planned.filter_of("0").propagation(flat).item() == 1.0
     assert planned.filter_of("1").propagation(flat).item() == pytest.approx(math.exp(-0.2))
@@ -110,15 +110,15 @@ def test_a_layer_has_the_filter_of_its_parameters_settings():
     assert planned.filter_of("2").propagation(flat).item() == 1.0
     mixed = replace(segment, settings={**settings, "0.bias": fast})
     with pytest.raises(InputError, match="0: its parameters have different optimiser settings"):
-        make_plan("source", [mixed], STAGES, examples=6, layers=layers)
-    (pooled,) = make_plan("influence", [mixed], STAGES, examples=6, layers=layers).segments
+        AttributionPlan.of("source", [mixed], STAGES, examples=6, layers=layers)
+    (pooled,) = AttributionPlan.of("influence", [mixed], STAGES, examples=6, layers=layers).segments
     assert not pooled.layer_filters
 
 
 def test_adams_decay_reaches_the_walk_and_tracin_stays_plain():
     segment = Segment(1, "first", 0.5, 0.2, ("c1",), "Adam")
-    (planned,) = make_plan("source", [segment], STAGES, examples=6).segments
+    (planned,) = AttributionPlan.of("source", [segment], STAGES, examples=6).segments
     assert planned.filter.coupled_decay == 0.2
-    (planned,) = make_plan("tracin", [segment], STAGES, examples=6).segments
+    (planned,) = AttributionPlan.of("tracin", [segment], STAGES, examples=6).segments
     assert planned.filter.coupled_decay == 0.0
     assert not planned.filter.uses_curvature

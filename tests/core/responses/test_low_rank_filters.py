@@ -8,10 +8,9 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.plan.filters import segment_response
 from sourcetrace.core.responses.leading_terms import leading_terms, shortest_sum
 from sourcetrace.core.responses.low_rank_filters import (
+    FilterSum,
     Weights,
-    filter_sum,
     filtered_sums,
-    shortened,
 )
 from tests.tiny import assert_close, seeded
 
@@ -40,7 +39,7 @@ def weighted(values: Tensor, weights: Weights) -> Tensor:
 def test_a_sum_is_within_its_tolerance_and_hardly_longer_than_the_best(tolerance, groups):
     values = segment_response(eigenvalues(groups), step_mass=2.0)
     weights = Weights.of(eigenvalues(groups), eigenvalues(groups))
-    found = filter_sum(values, weights, tolerance=tolerance, longest=OUTPUTS)
+    found = FilterSum.of(values, weights, tolerance=tolerance, longest=OUTPUTS)
     off = weighted(found.outputs.mT @ found.inputs - values, weights).norm()
     assert off <= tolerance * weighted(values, weights).norm()
     sizes = torch.linalg.svdvals(weighted(values, weights)).square().sum(0)
@@ -54,8 +53,8 @@ def test_a_sum_that_would_be_too_long_is_none():
     with seeded(4):
         rough = normal(1, OUTPUTS, INPUTS)
     ones = torch.ones_like(rough)
-    assert filter_sum(rough, Weights.of(ones), tolerance=1e-3, longest=10) is None
-    whole = filter_sum(rough, Weights.of(ones), tolerance=1e-3, longest=OUTPUTS)
+    assert FilterSum.of(rough, Weights.of(ones), tolerance=1e-3, longest=10) is None
+    whole = FilterSum.of(rough, Weights.of(ones), tolerance=1e-3, longest=OUTPUTS)
     assert_close(whole.outputs.mT @ whole.inputs, rough, tolerance=1e-2)
 
 
@@ -64,7 +63,7 @@ def test_applied_it_is_the_filter(terms):
     values = segment_response(eigenvalues(2), step_mass=2.0)
     with seeded(5):
         rotated = FactoredGradient(normal(4, 2, terms, INPUTS), normal(4, 2, terms, OUTPUTS))
-    whole = filter_sum(values, Weights.of(values), tolerance=1e-6, longest=OUTPUTS)
+    whole = FilterSum.of(values, Weights.of(values), tolerance=1e-6, longest=OUTPUTS)
     found = whole.apply(rotated)
     assert found.terms == terms * len(whole)
     assert_close(found.dense(), values * rotated.dense(), tolerance=1e-4)
@@ -92,11 +91,11 @@ def test_shortened_sums_keep_what_they_can_and_rows_do_not_meet():
         torch.cat([two.output_gradients, 2 * two.output_gradients], 2),
     )
     weights = Weights.of(eigenvalues())
-    found = shortened(repeated, weights, terms=2)
+    found = weights.shortened(repeated, terms=2)
     assert found.terms == 2
     assert_close(found.dense(), 3 * two.dense())
-    alone = shortened(repeated.rows(torch.tensor([4])), weights, terms=1)
-    among = shortened(repeated, weights, terms=1)
+    alone = weights.shortened(repeated.rows(torch.tensor([4])), terms=1)
+    among = weights.shortened(repeated, terms=1)
     assert_close(among.dense()[4:5], alone.dense())
 
 
@@ -107,7 +106,7 @@ def test_nothing_weighs_nothing():
     energy[1] = 0
     energy[0, :, :4] = 0
     weights = Weights.of(energy, energy)
-    found = filter_sum(values, weights, tolerance=1e-2, longest=OUTPUTS)
+    found = FilterSum.of(values, weights, tolerance=1e-2, longest=OUTPUTS)
     assert bool(found.outputs.isfinite().all() and found.inputs.isfinite().all())
     nothing = FactoredGradient(torch.zeros(2, 2, 3, INPUTS), torch.zeros(2, 2, 3, OUTPUTS))
     kept = filtered_sums(values.float(), nothing, weights, tolerance=1e-2, longest=OUTPUTS)
@@ -142,7 +141,7 @@ def test_what_hardly_falls_is_given_up_without_a_number_too_large_for_floats():
 def test_a_sum_has_at_least_the_terms_that_are_asked_for():
     values = segment_response(eigenvalues(), step_mass=2.0)
     weights = Weights.of(eigenvalues(), eigenvalues())
-    short = filter_sum(values, weights, tolerance=0.3, longest=OUTPUTS)
+    short = FilterSum.of(values, weights, tolerance=0.3, longest=OUTPUTS)
     assert len(short) < 8
-    assert len(filter_sum(values, weights, tolerance=0.3, longest=OUTPUTS, fewest=8)) == 8
-    assert len(filter_sum(values, weights, tolerance=0.3, longest=5, fewest=8)) == 5
+    assert len(FilterSum.of(values, weights, tolerance=0.3, longest=OUTPUTS, fewest=8)) == 8
+    assert len(FilterSum.of(values, weights, tolerance=0.3, longest=5, fewest=8)) == 5

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.responses.queries import query_gradients
+from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import case_plan, gradient_source, tiny_case
@@ -25,4 +25,4 @@ def test_a_gradient_that_is_no_number_names_its_query():
     queries = Examples(items, ["q1", "q2", "q3"], task.collate)
     (member,) = case_plan(case, "source", segments=1).members
     with pytest.raises(InputError, match=r"^The query 'q2' has a NaN or infinite gradient"):
-        query_gradients(engine, member, queries)
+        QueryGradients.of(engine, member, queries)

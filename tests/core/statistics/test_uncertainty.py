@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.score import BlockGradients, BlockScores, score_by_checkpoint
+from sourcetrace.core.methods.score import BlockGradients, BlockScores
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan
-from sourcetrace.core.responses.queries import query_gradients, query_responses
+from sourcetrace.core.responses.queries import QueryGradients, query_responses
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
     sign_is_stable,
@@ -46,11 +46,11 @@ def scored(
     curvatures = [fit_segment(source, planned, covariances) for planned in plan.segments]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
-    stacked = query_gradients(source, plan.members[0], queries).dense()
+    stacked = QueryGradients.of(source, plan.members[0], queries).dense()
     responses = query_responses(stacked, plan.members[0], curvatures)
     member = (alone or plan).members[0]
     parts = [
-        score_by_checkpoint(
+        BlockScores.of(
             member, responses, BlockGradients.of(source, member, block), like=source.like
         )
         for block in source.blocks()

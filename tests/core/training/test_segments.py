@@ -13,12 +13,17 @@ from sourcetrace.core.training.segments import (
     MOST_STEPS,
     CheckpointRecord,
     check_order,
+    group_step_masses,
     partition,
     partition_at,
     settings_of,
-    step_masses,
 )
 from sourcetrace.errors import InputError
+
+
+def step_masses(records):
+    """Return the first group's."""
+    return [own[0] for own in group_step_masses(records)]
 
 
 def checkpoint(

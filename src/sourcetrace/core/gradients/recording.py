@@ -6,12 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sourcetrace.core.layers.attention import attention_calls, without_fused_kernels
-from sourcetrace.core.layers.calls import Call, Recording, note_call
+from sourcetrace.core.layers.attention import Note, attention_calls, without_fused_kernels
+from sourcetrace.core.layers.calls import Call, Recording
 from sourcetrace.core.layers.layer import Layer, Site
 from sourcetrace.core.layers.rehearsal import first_argument
-
-Note = Callable[[str, Call], None]
 
 
 @contextmanager
@@ -57,10 +55,10 @@ def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., 
         values = first_argument(arguments, keywords)
         one_for_all = site.kind.indexed and values.ndim > 1 and values.shape[dimension] == 1
         if not one_for_all or examples is None or examples == 1:
-            note(site.key, note_call(site.key, values, output))
+            note(site.key, Call.of(site.key, values, output))
             return None
         copies = _copies(output, dimension, examples)
-        note(site.key, note_call(site.key, _copies(values, dimension, examples), copies))
+        note(site.key, Call.of(site.key, _copies(values, dimension, examples), copies))
         return copies
 
     return record

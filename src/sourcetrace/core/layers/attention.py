@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Size, Tensor, nn
 
-from sourcetrace.core.layers.calls import Call, note_call
+from sourcetrace.core.layers.calls import Call
 from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import Offer, Site, Slot, join_names
 
@@ -168,7 +168,7 @@ class _Running:
             group = first // self._width
             # The output projection sees its sequences flattened, [S · N, D].
             shape = (-1, self._examples, values.shape[-1])
-            call = note_call(
+            call = Call.of(
                 key,
                 values.reshape(shape),
                 output,

@@ -28,29 +28,30 @@ class Call:
     output_shape: torch.Size
     groups: tuple[int, int] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        inputs: Tensor,
+        output: Tensor,
+        *,
+        output_shape: torch.Size | None = None,
+        groups: tuple[int, int] | None = None,
+    ) -> "Call":
+        """Return the call of a site.
+
+        Raises:
+            InputError: If it ran without gradients.
+        """
+        if not output.requires_grad:
+            raise InputError(ran_without_gradients([name]))
+        # The edge, not the tensor: an in-place activation would change the tensor's own.
+        edge = get_gradient_edge(output)
+        return cls(inputs.detach(), inputs._version, edge, output_shape or output.shape, groups)
+
 
 Recording = Mapping[str, Sequence[Call]]
 """Calls by `Site.key`, in their order."""
-
-
-def note_call(
-    name: str,
-    inputs: Tensor,
-    output: Tensor,
-    *,
-    output_shape: torch.Size | None = None,
-    groups: tuple[int, int] | None = None,
-) -> Call:
-    """Return the call of a site.
-
-    Raises:
-        InputError: If it ran without gradients.
-    """
-    if not output.requires_grad:
-        raise InputError(ran_without_gradients([name]))
-    # The edge, not the tensor: an in-place activation would change the tensor's own.
-    edge = get_gradient_edge(output)
-    return Call(inputs.detach(), inputs._version, edge, output_shape or output.shape, groups)
 
 
 def ran_without_gradients(names: Sequence[str]) -> str:

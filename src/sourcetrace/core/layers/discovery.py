@@ -12,15 +12,9 @@ from torch import nn
 
 from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.coverage import Coverage, Unattributed
-from sourcetrace.core.layers.kinds.registry import layer_type
+from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
 from sourcetrace.core.layers.layer import Layer, Offer, Site, Slot, join_names
-from sourcetrace.core.layers.rehearsal import (
-    Rehearsal,
-    example_dimension,
-    refuse_compiled,
-    refuse_without_gradient,
-    rehearse,
-)
+from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
 
 
@@ -61,7 +55,7 @@ def find_layers(
             runs without gradients.
     """
     refuse_compiled(model.named_modules())
-    rehearsal = rehearse(model, run_forward)
+    rehearsal = Rehearsal.of(model, run_forward)
     uses = _uses(model)
     reasons: dict[int, str] = {}
     sites: dict[int, Site] = {}  # by slot
@@ -69,7 +63,7 @@ def find_layers(
         for slot in use.slots:
             if id(slot) not in sites and use.parameter.requires_grad:
                 module = model.get_submodule(slot.site.module)
-                dimension = example_dimension(slot.site, module, rehearsal, examples)
+                dimension = rehearsal.example_dimension(slot.site, module, examples)
                 if isinstance(dimension, str):
                     reasons[key] = dimension
                 else:
@@ -89,7 +83,7 @@ def find_layers(
             "layer of a known kind (nn.Linear, a convolution, a normalisation, nn.Embedding, "
             f"nn.MultiheadAttention) that a forward pass calls, found {names or 'none'}."
         )
-    refuse_without_gradient((site.module for layer in layers for site in layer.sites), rehearsal)
+    rehearsal.refuse_without_gradient(site.module for layer in layers for site in layer.sites)
     tied = {use.names[0]: tuple(use.names[1:]) for use in taken.values() if use.names[1:]}
     return Coverage(layers, unattributed, tied)
 
@@ -216,7 +210,7 @@ def _bias_layer(use: _Use, sites: dict[int, Site]) -> Layer:
 def _offered(name: str, module: nn.Module) -> Offer:
     """Return what a module with parameters of its own offers."""
     own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    kind = layer_type(module)
+    kind = next((one for one in LAYER_TYPES if one.fits(module)), None)
     if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
         return Offer(reason=f"{type(module).__name__} is not supported")
     if reason := kind.refusal(module):

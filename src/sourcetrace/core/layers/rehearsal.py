@@ -27,96 +27,103 @@ class Rehearsal:
     without_gradient: list[str] = field(default_factory=list)
     sequence_first: set[int] = field(default_factory=set)
 
+    @classmethod
+    def of(cls, model: nn.Module, run_forward: Callable[[], object]) -> "Rehearsal":
+        """Run one forward pass and note the calls of every module."""
+        rehearsal = cls()
+        handles = []
+
+        def hook_for(name: str) -> Callable[..., None]:
+            def note(
+                module: nn.Module,
+                arguments: tuple[Any, ...],
+                keywords: Mapping[str, Any],
+                output: Any,
+            ) -> None:
+                values = first_argument(arguments, keywords)
+                shape = tuple(values.shape) if isinstance(values, Tensor) else ()
+                rehearsal.shapes.setdefault(name, []).append(shape)
+                result = output[0] if isinstance(output, tuple) and output else output
+                trains = any(p.requires_grad for p in module.parameters(recurse=False))
+                if trains and isinstance(result, Tensor) and not result.requires_grad:
+                    rehearsal.without_gradient.append(name)
+                if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
+                    rehearsal.sequence_first.update(shape[1:2])
+
+            return note
+
+        try:
+            for name, module in model.named_modules():
+                handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
+            # With gradients, so that layers which run without are found.
+            with torch.enable_grad(), without_fused_kernels():
+                run_forward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return rehearsal
+
     def calls(self, name: str) -> int:
         """Return how often a module was called."""
         return len(self.shapes.get(name, ()))
 
+    def example_dimension(self, site: Site, module: nn.Module, examples: int | None) -> int | str:
+        """Return which dimension of a site's inputs counts examples, or why none does.
 
-def rehearse(model: nn.Module, run_forward: Callable[[], object]) -> Rehearsal:
-    """Run one forward pass and note the calls of every module."""
-    rehearsal = Rehearsal()
-    handles = []
+        Attention with the sequence first lays out everything around it as [S, N, D] too.
+        An embedding of positions, [1, S], serves all examples: that dimension is 1 then.
 
-    def hook_for(name: str) -> Callable[..., None]:
-        def note(
-            module: nn.Module,
-            arguments: tuple[Any, ...],
-            keywords: Mapping[str, Any],
-            output: Any,
-        ) -> None:
-            values = first_argument(arguments, keywords)
-            shape = tuple(values.shape) if isinstance(values, Tensor) else ()
-            rehearsal.shapes.setdefault(name, []).append(shape)
-            result = output[0] if isinstance(output, tuple) and output else output
-            trains = any(p.requires_grad for p in module.parameters(recurse=False))
-            if trains and isinstance(result, Tensor) and not result.requires_grad:
-                rehearsal.without_gradient.append(name)
-            if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
-                rehearsal.sequence_first.update(shape[1:2])
+        Raises:
+            InputError: If N = S, so that the two cannot be told apart.
+        """
+        if site.part:
+            # The two dimensions of a batch's sequences; `attention` knows which is which.
+            batched = all(len(shape) == 3 for shape in self.shapes.get(site.module, ()))  # noqa: PLR2004
+            return 0 if batched else "called with a single sequence instead of a batch of them"
+        known = self.sequence_first if examples is None else {examples}
+        shapes = self.shapes.get(site.module, [])
+        if len(known) != 1 or not shapes:
+            return 0
+        (count,) = known
+        found = {self._dimension(site, module, shape, count) for shape in shapes}
+        if len(found) == 1 and (dimension := found.pop()) is not None:
+            return dimension
+        return (
+            f"its input has shape {list(shapes[0])} for a batch of {count} examples: none of its "
+            "dimensions counts examples"
+        )
 
-        return note
+    def _dimension(
+        self, site: Site, module: nn.Module, shape: tuple[int, ...], count: int
+    ) -> int | None:
+        features = site.kind.feature_dimensions
+        free = 1 if features is None else min(2, len(shape) - features(module))
+        fitting = [dimension for dimension in range(free) if shape[dimension] == count]
+        if len(fitting) > 1 and self.sequence_first:
+            raise InputError(
+                f"{site.module}: its input has shape {list(shape)}, and attention in this model "
+                "has the sequence first, so that examples and positions cannot be told apart. Try "
+                "examples whose length is not the number of examples in this batch."
+            )
+        if not fitting and site.kind.indexed:
+            fitting = [d for d in range(free) if free > 1 and shape[d] == 1]
+        return fitting[0] if fitting else None
 
-    try:
-        for name, module in model.named_modules():
-            handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
-        # With gradients, so that layers which run without are found.
-        with torch.enable_grad(), without_fused_kernels():
-            run_forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    return rehearsal
+    def refuse_without_gradient(self, names: Iterable[str]) -> None:
+        """Refuse a pass that took no gradients where they are needed.
+
+        Raises:
+            InputError: If one of the modules ran without gradients.
+        """
+        needed = set(names)
+        found = [name or "The model" for name in self.without_gradient if name in needed]
+        if found:
+            raise InputError(ran_without_gradients(sorted(set(found))))
 
 
 def first_argument(arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
     """Return what a module was called with, by position or by name."""
     return arguments[0] if arguments else next(iter(keywords.values()), None)
-
-
-def example_dimension(
-    site: Site, module: nn.Module, rehearsal: Rehearsal, examples: int | None
-) -> int | str:
-    """Return which dimension of a site's inputs counts examples, or why none does.
-
-    Attention with the sequence first lays out everything around it as [S, N, D] too.
-    An embedding of positions, [1, S], serves all examples: that dimension is 1 then.
-
-    Raises:
-        InputError: If N = S, so that the two cannot be told apart.
-    """
-    if site.part:
-        # The two dimensions of a batch's sequences; `attention` knows which is which.
-        batched = all(len(shape) == 3 for shape in rehearsal.shapes.get(site.module, ()))  # noqa: PLR2004
-        return 0 if batched else "called with a single sequence instead of a batch of them"
-    known = rehearsal.sequence_first if examples is None else {examples}
-    shapes = rehearsal.shapes.get(site.module, [])
-    if len(known) != 1 or not shapes:
-        return 0
-    (count,) = known
-    found = {_dimension(site, module, shape, count, rehearsal) for shape in shapes}
-    if len(found) == 1 and (dimension := found.pop()) is not None:
-        return dimension
-    return (
-        f"its input has shape {list(shapes[0])} for a batch of {count} examples: none of its "
-        "dimensions counts examples"
-    )
-
-
-def _dimension(
-    site: Site, module: nn.Module, shape: tuple[int, ...], count: int, rehearsal: Rehearsal
-) -> int | None:
-    features = site.kind.feature_dimensions
-    free = 1 if features is None else min(2, len(shape) - features(module))
-    fitting = [dimension for dimension in range(free) if shape[dimension] == count]
-    if len(fitting) > 1 and rehearsal.sequence_first:
-        raise InputError(
-            f"{site.module}: its input has shape {list(shape)}, and attention in this model has "
-            "the sequence first, so that examples and positions cannot be told apart. Try "
-            "examples whose length is not the number of examples in this batch."
-        )
-    if not fitting and site.kind.indexed:
-        fitting = [d for d in range(free) if free > 1 and shape[d] == 1]
-    return fitting[0] if fitting else None
 
 
 def refuse_compiled(modules: Iterable[tuple[str, nn.Module]]) -> None:
@@ -133,15 +140,3 @@ def refuse_compiled(modules: Iterable[tuple[str, nn.Module]]) -> None:
                 "inside. Return the plain module from build_model(); compile it in your "
                 "training code only, and save the plain module's state_dict()."
             )
-
-
-def refuse_without_gradient(names: Iterable[str], rehearsal: Rehearsal) -> None:
-    """Refuse a forward pass that takes no gradients where they are needed.
-
-    Raises:
-        InputError: If one of the modules ran without gradients.
-    """
-    needed = set(names)
-    found = [name or "The model" for name in rehearsal.without_gradient if name in needed]
-    if found:
-        raise InputError(ran_without_gradients(sorted(set(found))))

@@ -62,95 +62,99 @@ class RunCost:
         """Of all stages."""
         return sum(stage.seconds for stage in self.stages)
 
+    @classmethod
+    def of(
+        cls,
+        engine: GradientEngine,
+        plan: AttributionPlan,
+        probe: TimedProbe,
+        *,
+        queries: int,
+        recomputed: bool,
+        rate: float,
+        solve: SolveSettings | None = None,
+    ) -> "RunCost":
+        """Estimate what a run will take.
 
-def estimate_cost(
-    engine: GradientEngine,
-    plan: AttributionPlan,
-    probe: TimedProbe,
-    *,
-    queries: int,
-    recomputed: bool,
-    rate: float,
-    solve: SolveSettings | None = None,
-) -> RunCost:
-    """Estimate what a run will take.
-
-    Args:
-        engine: Whose layers they are.
-        plan: Points, segments and members.
-        probe: What an example takes; its numbers of positions stand for all.
-        queries: Q.
-        recomputed: Whether later stages compute gradients again.
-        rate: Multiplications a second of large products.
-        solve: How exactly ASTRA solves; None for other methods.
-    """
-    layers, gradients = engine.coverage.layers, probe.extraction.gradients
-    # Fitting visits every segment's points; scores and self-influence share a visit of these and
-    # of the final ones.
-    again = [*plan.points] if recomputed else []
-    if recomputed and plan.uses_curvature:
-        again += [point for segment in plan.segments for point in segment.points]
-    visits = sum(len(point.examples) for point in plan.points)
-    # Then with one backward pass, and without covariances.
-    repeats = sum(len(point.examples) for point in again)
-    scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
-    fitted = scored if plan.uses_curvature else 0
-    # Queries are measured by a forward pass for their signals, and by three to be scored.
-    runs_of_queries = len(plan.members) * queries
-    itemsize = engine.dtype.itemsize
-    parameters = sum(layer.size for layer in layers)
-    segments = len(plan.segments)
-    stages = [
-        StageCost(
-            "passes",
-            probe.passes
-            * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats),
-            0 if recomputed else visits * bytes_per_example(engine.coverage, gradients),
-        ),
-        StageCost(
-            "covariances",
-            probe.covariances * sum(len(point.curvature_examples) for point in plan.points),
-            8 * len(plan.points) * sum(_covariance_numbers(layer) for layer in layers),
-        ),
-    ]
-    if plan.uses_curvature:
-        stages += [
+        Args:
+            engine: Whose layers they are.
+            plan: Points, segments and members.
+            probe: What an example takes; its numbers of positions stand for all.
+            queries: Q.
+            recomputed: Whether later stages compute gradients again.
+            rate: Multiplications a second of large products.
+            solve: How exactly ASTRA solves; None for other methods.
+        """
+        layers, gradients = engine.coverage.layers, probe.extraction.gradients
+        # Fitting visits every segment's points; scores and self-influence share a visit of these and
+        # of the final ones.
+        again = [*plan.points] if recomputed else []
+        if recomputed and plan.uses_curvature:
+            again += [point for segment in plan.segments for point in segment.points]
+        visits = sum(len(point.examples) for point in plan.points)
+        # Then with one backward pass, and without covariances.
+        repeats = sum(len(point.examples) for point in again)
+        scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
+        fitted = scored if plan.uses_curvature else 0
+        # Queries are measured by a forward pass for their signals, and by three to be scored.
+        runs_of_queries = len(plan.members) * queries
+        itemsize = engine.dtype.itemsize
+        parameters = sum(layer.size for layer in layers)
+        segments = len(plan.segments)
+        stages = [
             StageCost(
-                "eigendecompositions",
-                segments * sum(_eigenbasis_multiplications(layer) for layer in layers) / rate,
-                segments * itemsize * sum(_basis_numbers(layer) for layer in layers),
+                "passes",
+                probe.passes
+                * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats),
+                0 if recomputed else visits * bytes_per_example(engine.coverage, gradients),
             ),
             StageCost(
-                "corrected_eigenvalues",
-                fitted
-                * sum(_corrected_multiplications(one, gradients[one.name]) for one in layers)
-                / rate,
-                segments * itemsize * parameters,
+                "covariances",
+                probe.covariances * sum(len(point.curvature_examples) for point in plan.points),
+                8 * len(plan.points) * sum(_covariance_numbers(layer) for layer in layers),
             ),
         ]
-    if solve is not None:
-        seconds = probe.passes * _solving_passes(plan, queries, solve)
-        stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
-    stages += [
-        StageCost(
-            "scoring",
-            scored * (queries + 1) * parameters / rate,
-            segments * (queries + 1) * itemsize * parameters,
-            at_most=True,
-        ),
-        StageCost(
-            "self_influence",
-            sum(_self_influence_multiplications(one, gradients[one.name], plan) for one in layers)
-            / rate,
-            0,
-            at_most=True,
-        ),
-    ]
-    return RunCost(
-        visits + 2 * runs_of_queries + repeats,
-        2 * (visits + runs_of_queries) + repeats,
-        tuple(stages),
-    )
+        if plan.uses_curvature:
+            stages += [
+                StageCost(
+                    "eigendecompositions",
+                    segments * sum(_eigenbasis_multiplications(layer) for layer in layers) / rate,
+                    segments * itemsize * sum(_basis_numbers(layer) for layer in layers),
+                ),
+                StageCost(
+                    "corrected_eigenvalues",
+                    fitted
+                    * sum(_corrected_multiplications(one, gradients[one.name]) for one in layers)
+                    / rate,
+                    segments * itemsize * parameters,
+                ),
+            ]
+        if solve is not None:
+            seconds = probe.passes * _solving_passes(plan, queries, solve)
+            stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
+        stages += [
+            StageCost(
+                "scoring",
+                scored * (queries + 1) * parameters / rate,
+                segments * (queries + 1) * itemsize * parameters,
+                at_most=True,
+            ),
+            StageCost(
+                "self_influence",
+                sum(
+                    _self_influence_multiplications(one, gradients[one.name], plan)
+                    for one in layers
+                )
+                / rate,
+                0,
+                at_most=True,
+            ),
+        ]
+        return cls(
+            visits + 2 * runs_of_queries + repeats,
+            2 * (visits + runs_of_queries) + repeats,
+            tuple(stages),
+        )
 
 
 def _eigenbasis_multiplications(layer: Layer) -> int:

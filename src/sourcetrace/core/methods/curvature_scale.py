@@ -29,10 +29,10 @@ from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, Lay
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember, PlannedSegment
-from sourcetrace.core.responses.low_rank_filters import Weights, filter_sum
+from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
 from sourcetrace.core.responses.propagation import SegmentStep
-from sourcetrace.core.responses.queries import query_gradients
+from sourcetrace.core.responses.queries import QueryGradients
 
 QUERIES = 32
 """Queries whose responses are measured; c is one number, and they agree on it."""
@@ -65,7 +65,7 @@ def scale_curvature(
     chosen = queries.subset(spread(torch.arange(len(queries)), QUERIES).tolist())
     found: list[tuple[float, SegmentCurvature]] = []
     for member, curvatures in plan.by_member(fitted):
-        measured = query_gradients(engine, member, chosen).measured
+        measured = QueryGradients.of(engine, member, chosen).measured
         found += reversed(list(_propagate_back(engine, member, curvatures, measured)))
     return found
 
@@ -181,7 +181,7 @@ def _layer_terms(
         expected = float((scaled.eigenvalues * values.square() * energy).double().sum())
         responses: Tensor | FactoredGradient | None = None
         if isinstance(rotated, FactoredGradient):
-            sums = filter_sum(values, weights, tolerance=_TOLERANCE, longest=most_terms(block))
+            sums = FilterSum.of(values, weights, tolerance=_TOLERANCE, longest=most_terms(block))
             responses = None if sums is None else sums.apply(rotated)
         if responses is None:
             responses = values * written_out

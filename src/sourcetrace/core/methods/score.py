@@ -10,24 +10,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import Gradients
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.plan import EnsembleMember
-from sourcetrace.core.responses.propagation import Response, checkpoint_scores, response_rows
-
-
-@dataclass(frozen=True)
-class BlockScores:
-    """Scores of a block's n examples for the queries and their mean loss.
-
-    Attributes:
-        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
-        checkpoint_sums: A segment's share of its member's score, summed over the Q queries, had
-            each of its points been the only one: [points, n] a segment, float64.
-        self_influence: Every segment's share of each example's own, [segments, n]; [0, n] where
-            it was not asked for.
-    """
-
-    shares: Tensor
-    checkpoint_sums: tuple[Tensor, ...]
-    self_influence: Tensor
+from sourcetrace.core.responses.propagation import Response, checkpoint_scores
 
 
 @dataclass(frozen=True)
@@ -67,31 +50,53 @@ class BlockGradients:
         return cls(block, fetched[member.final.id], places, met)
 
 
-def score_by_checkpoint(
-    member: EnsembleMember,
-    responses: Sequence[Mapping[str, Response]],
-    gradients: BlockGradients,
-    *,
-    like: Tensor,
-) -> BlockScores:
-    """Return the scores of a block, and how they differ between the checkpoints.
+@dataclass(frozen=True)
+class BlockScores:
+    """Scores of a block's n examples for the queries and their mean loss.
 
-    Args:
-        member: Segments and their points.
-        responses: Of every segment, to the queries and, in the last row, their mean loss.
-        gradients: Of the block.
-        like: Has the dtype and device.
+    Attributes:
+        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
+        checkpoint_sums: A segment's share of its member's score, summed over the Q queries, had
+            each of its points been the only one: [points, n] a segment, float64.
+        self_influence: Every segment's share of each example's own, [segments, n]; [0, n] where
+            it was not asked for.
     """
-    examples = len(gradients.block)
-    shares = like.new_zeros(len(member.segments), response_rows(responses[0]), examples)
-    sums = []
-    for index, planned in enumerate(member.segments):
-        columns, points = gradients.places[index], len(planned.points)
-        own = shares.new_zeros(points, examples, dtype=torch.float64)
-        # One checkpoint at a time: all of them at once would be as many times the memory.
-        for number, scores in enumerate(checkpoint_scores(responses[index], gradients.met[index])):
-            shares[index][:, columns] += scores
-            own[number, columns] = scores[:-1].double().sum(0)
-        shares[index] /= points
-        sums.append(own)
-    return BlockScores(shares, tuple(sums), like.new_zeros(0, examples))
+
+    shares: Tensor
+    checkpoint_sums: tuple[Tensor, ...]
+    self_influence: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        member: EnsembleMember,
+        responses: Sequence[Mapping[str, Response]],
+        gradients: BlockGradients,
+        *,
+        like: Tensor,
+    ) -> "BlockScores":
+        """Return the scores of a block, and how they differ between the checkpoints.
+
+        Args:
+            member: Segments and their points.
+            responses: Of every segment, to the queries and, in the last row, their mean loss.
+            gradients: Of the block.
+            like: Has the dtype and device.
+        """
+        examples = len(gradients.block)
+        any_layer = next(iter(responses[0].values()))
+        rows = sum(map(len, any_layer)) if isinstance(any_layer, tuple) else len(any_layer)
+        shares = like.new_zeros(len(member.segments), rows, examples)
+        sums = []
+        for index, planned in enumerate(member.segments):
+            columns, points = gradients.places[index], len(planned.points)
+            own = shares.new_zeros(points, examples, dtype=torch.float64)
+            # One checkpoint at a time: all of them at once would be as many times the memory.
+            for number, scores in enumerate(
+                checkpoint_scores(responses[index], gradients.met[index])
+            ):
+                shares[index][:, columns] += scores
+                own[number, columns] = scores[:-1].double().sum(0)
+            shares[index] /= points
+            sums.append(own)
+        return cls(shares, tuple(sums), like.new_zeros(0, examples))

@@ -18,19 +18,19 @@ from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.methods.astra import Report, SegmentSolve, SolveSettings, astra_responses
 from sourcetrace.core.methods.representations import representations
-from sourcetrace.core.methods.score import BlockGradients, BlockScores, score_by_checkpoint
+from sourcetrace.core.methods.score import BlockGradients, BlockScores
 from sourcetrace.core.methods.self_influence import SelfInfluence
-from sourcetrace.core.methods.trak import TrakFit, fit_trak
+from sourcetrace.core.methods.trak import TrakFit
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck, low_rank_responses
 from sourcetrace.core.responses.propagation import Response
-from sourcetrace.core.responses.queries import query_gradients
+from sourcetrace.core.responses.queries import QueryGradients
 
 
-class Scorer(Protocol):
+class _Scorer(Protocol):
     """Scores of training examples, block by block."""
 
     def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
@@ -64,9 +64,7 @@ class FrameScorer:
         """Return every segment's share; self-influence is by EK-FAC."""
         gradients = BlockGradients.of(self.engine, self.member, block)
         with products_in(self.precision, self.engine.device):
-            found = score_by_checkpoint(
-                self.member, self.responses, gradients, like=self.engine.like
-            )
+            found = BlockScores.of(self.member, self.responses, gradients, like=self.engine.like)
         if not self_influence:
             return found
         return replace(found, self_influence=self._self_influence.scores(gradients))
@@ -89,7 +87,7 @@ class _TrakScorer:
     def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return the scores, of one segment."""
         gradients = BlockGradients.of(self.engine, self.member, block)
-        found = score_by_checkpoint(self.member, self.responses, gradients, like=self.engine.like)
+        found = BlockScores.of(self.member, self.responses, gradients, like=self.engine.like)
         if not self_influence:
             return found
         own = self.fit.self_influence(gradients.final).unsqueeze(0)
@@ -125,30 +123,6 @@ class _RepresentationScorer:
 
 
 @dataclass(frozen=True)
-class MeanScorer:
-    """The mean over the members of an ensemble; one, for an ordinary run.
-
-    Attributes:
-        members: A scorer each, in the order of the plan.
-        solves: How well ASTRA's systems were solved, where there were any.
-        checks: How far the scores are from those of the exact filters, a member each.
-    """
-
-    members: Sequence[Scorer]
-    solves: Sequence[SegmentSolve] = field(default=())
-    checks: Sequence[ScoreCheck] = field(default=())
-
-    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
-        """Return every segment's share of the mean, one member after the other."""
-        found = [member.scores(block, self_influence=self_influence) for member in self.members]
-        return BlockScores(
-            torch.cat([one.shares for one in found]) / len(found),
-            tuple(sums for one in found for sums in one.checkpoint_sums),
-            torch.cat([one.self_influence for one in found]) / len(found),
-        )
-
-
-@dataclass(frozen=True)
 class ScoreSettings:
     """How exactly queries become scores.
 
@@ -165,60 +139,90 @@ class ScoreSettings:
     precision: Precision = "float32"
 
 
-def make_scorer(
-    method: str,
-    engine: GradientEngine,
-    plan: AttributionPlan,
-    curvatures: Sequence[SegmentCurvature | None],
-    queries: Examples,
-    *,
-    higher_is_better: bool,
-    settings: ScoreSettings | None = None,
-    report: Report | None = None,
-) -> MeanScorer:
-    """Prepare the queries and return what scores training examples for them.
+@dataclass(frozen=True)
+class MeanScorer:
+    """The mean over the members of an ensemble; one, for an ordinary run.
 
-    Args:
-        method: Name of the method.
-        engine: The training gradients.
-        plan: Of this method.
-        curvatures: EK-FAC of every segment; None where the method needs none.
-        queries: The queries.
-        higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
-        settings: How exactly.
-        report: Told of every iteration of ASTRA.
+    Attributes:
+        members: A scorer each, in the order of the plan.
+        solves: How well ASTRA's systems were solved, where there were any.
+        checks: How far the scores are from those of the exact filters, a member each.
     """
-    settings = settings or ScoreSettings()
-    members: list[Scorer] = []
-    solves: list[SegmentSolve] = []
-    checks: list[ScoreCheck] = []
-    scoring = METHODS[method].scoring
-    for member, fitted in plan.by_member(curvatures):
-        if scoring == "representations":
-            blocks = queries.blocks(engine.batch_size)
-            found = [representations(engine, queries, member.final, block) for block in blocks]
-            sign = -1 if higher_is_better else 1
-            members.append(_RepresentationScorer(engine, member, torch.cat(found), sign))
-            continue
-        gradients = query_gradients(engine, member, queries)
-        if scoring == "projections":
-            fit = fit_trak(engine, member, dimension=settings.projection_dimension)
-            members.append(_TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
-        elif scoring == "exact solves":
-            solved, own = astra_responses(
-                engine, gradients.dense(), member, fitted, settings=settings.solve, report=report
-            )
-            members.append(FrameScorer(engine, member, fitted, solved))
-            solves += own
-        else:
-            responses, check = low_rank_responses(
-                engine,
-                gradients,
-                member,
-                fitted,
-                tolerance=settings.tolerance,
-                precision=settings.precision,
-            )
-            members.append(FrameScorer(engine, member, fitted, responses, check.precision))
-            checks.append(check)
-    return MeanScorer(members, solves, checks)
+
+    members: Sequence[_Scorer]
+    solves: Sequence[SegmentSolve] = field(default=())
+    checks: Sequence[ScoreCheck] = field(default=())
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        engine: GradientEngine,
+        plan: AttributionPlan,
+        curvatures: Sequence[SegmentCurvature | None],
+        queries: Examples,
+        *,
+        higher_is_better: bool,
+        settings: ScoreSettings | None = None,
+        report: Report | None = None,
+    ) -> "MeanScorer":
+        """Prepare the queries and return what scores training examples for them.
+
+        Args:
+            method: Name of the method.
+            engine: The training gradients.
+            plan: Of this method.
+            curvatures: EK-FAC of every segment; None where the method needs none.
+            queries: The queries.
+            higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
+            settings: How exactly.
+            report: Told of every iteration of ASTRA.
+        """
+        settings = settings or ScoreSettings()
+        members: list[_Scorer] = []
+        solves: list[SegmentSolve] = []
+        checks: list[ScoreCheck] = []
+        scoring = METHODS[method].scoring
+        for member, fitted in plan.by_member(curvatures):
+            if scoring == "representations":
+                blocks = queries.blocks(engine.batch_size)
+                found = [representations(engine, queries, member.final, block) for block in blocks]
+                sign = -1 if higher_is_better else 1
+                members.append(_RepresentationScorer(engine, member, torch.cat(found), sign))
+                continue
+            gradients = QueryGradients.of(engine, member, queries)
+            if scoring == "projections":
+                fit = TrakFit.of(engine, member, dimension=settings.projection_dimension)
+                members.append(_TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
+            elif scoring == "exact solves":
+                solved, own = astra_responses(
+                    engine,
+                    gradients.dense(),
+                    member,
+                    fitted,
+                    settings=settings.solve,
+                    report=report,
+                )
+                members.append(FrameScorer(engine, member, fitted, solved))
+                solves += own
+            else:
+                responses, check = low_rank_responses(
+                    engine,
+                    gradients,
+                    member,
+                    fitted,
+                    tolerance=settings.tolerance,
+                    precision=settings.precision,
+                )
+                members.append(FrameScorer(engine, member, fitted, responses, check.precision))
+                checks.append(check)
+        return cls(members, solves, checks)
+
+    def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
+        """Return every segment's share of the mean, one member after the other."""
+        found = [member.scores(block, self_influence=self_influence) for member in self.members]
+        return BlockScores(
+            torch.cat([one.shares for one in found]) / len(found),
+            tuple(sums for one in found for sums in one.checkpoint_sums),
+            torch.cat([one.self_influence for one in found]) / len(found),
+        )

@@ -19,10 +19,9 @@ from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.methods.score import BlockGradients
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.plan import EnsembleMember
-from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights, filter_sum
+from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
 from sourcetrace.core.responses.propagation import SegmentStep
-from sourcetrace.core.responses.queries import layer_steps
 
 _CHUNK_BYTES = 64 * 2**20
 """Bound on one dense gradient tensor."""
@@ -71,7 +70,7 @@ class SelfInfluence:
         """
         steps = {}
         for name in layers:
-            filters, blocks, _ = layer_steps(name, member, curvatures)
+            filters, blocks, _ = member.layer_steps(name, curvatures)
             before: list[CurvatureBlock | None] = [None, *blocks[:-1]]
             last = len(filters) - 1
             steps[name] = [
@@ -139,7 +138,7 @@ class _Step:
         response_sum = None
         if not last:
             weights = Weights.of(block.eigenvalues, block.eigenvalues)
-            response_sum = filter_sum(
+            response_sum = FilterSum.of(
                 response, weights, tolerance=_RESPONSE_TOLERANCE, longest=most_terms(block)
             )
         if first:

@@ -99,6 +99,29 @@ class TrakFit:
     projection: Projection
     inverse: Tensor
 
+    @classmethod
+    def of(cls, engine: GradientEngine, member: EnsembleMember, *, dimension: int) -> "TrakFit":
+        """Visit every training example once more, for the gradient of its measurement.
+
+        Args:
+            engine: The training examples and the model.
+            member: Whose final weights count.
+            dimension: k, the projection's dimension.
+        """
+        reference = next(
+            p for p in engine.model_at(member.final).parameters() if p.is_floating_point()
+        )
+        layers = engine.coverage.layers
+        projection = Projection.draw(layers, dimension, seed=engine.seed, like=reference.detach())
+        moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
+        for block in engine.blocks():
+            measured, _ = engine.query_gradients(engine.training, member.final, block)
+            features = projection.project(measured)
+            moments += (features.T @ features).double()
+        mean = moments.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
+        damped = moments + DAMPING * mean * torch.eye(dimension, dtype=torch.float64).to(moments)
+        return cls(projection, torch.linalg.inv(damped).to(reference.dtype))
+
     def responses(self, queries: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Return what the training gradients meet, for queries [Q, groups, D_out, D_in]."""
         projected = self.projection.project(
@@ -111,24 +134,3 @@ class TrakFit:
         projected = self.projection.project(gradients)
         scores: Tensor = ((projected @ self.inverse) * projected).sum(1)
         return scores
-
-
-def fit_trak(engine: GradientEngine, member: EnsembleMember, *, dimension: int) -> TrakFit:
-    """Visit every training example once more, for the gradient of its measurement.
-
-    Args:
-        engine: The training examples and the model.
-        member: Whose final weights count.
-        dimension: k, the projection's dimension.
-    """
-    reference = next(p for p in engine.model_at(member.final).parameters() if p.is_floating_point())
-    layers = engine.coverage.layers
-    projection = Projection.draw(layers, dimension, seed=engine.seed, like=reference.detach())
-    moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
-    for block in engine.blocks():
-        measured, _ = engine.query_gradients(engine.training, member.final, block)
-        features = projection.project(measured)
-        moments += (features.T @ features).double()
-    mean = moments.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
-    damped = moments + DAMPING * mean * torch.eye(dimension, dtype=torch.float64).to(moments)
-    return TrakFit(projection, torch.linalg.inv(damped).to(reference.dtype))

@@ -59,14 +59,14 @@ def choose_batch_size(
         free: Bytes to choose by; None for what is free on the engine's device.
     """
     free = free_memory(engine.device) if free is None else free
-    each = bytes_of_example(engine, plan, queries=queries)
+    each = _bytes_of_example(engine, plan, queries=queries)
     fits = int(_SHARE * free) // (_SAFETY * each)
     most = min(LARGEST, fits, len(engine.training) // _BLOCKS)
     power = 1 << max(0, most.bit_length() - 1)
     return _BatchChoice(max(SMALLEST, power), each, free)
 
 
-def bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries: int) -> int:
+def _bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries: int) -> int:
     """Return the bytes that a batch takes an example, where it takes most.
 
     That is in the passes, which hold what the backward passes need and both kinds of gradients,

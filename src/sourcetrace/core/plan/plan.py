@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
@@ -62,12 +63,74 @@ class EnsembleMember:
     segments: tuple[PlannedSegment, ...]
     final: EvaluationPoint
 
+    def layer_steps(
+        self, name: str, curvatures: Sequence[SegmentCurvature | None]
+    ) -> tuple[list[SegmentFilter], list[CurvatureBlock | None], list[int]]:
+        """Return a layer's filters and curvature, and N_stage, segment by segment."""
+        return (
+            [segment.filter_of(name) for segment in self.segments],
+            [None if fitted is None else fitted[name] for fitted in curvatures],
+            [len(segment.examples) for segment in self.segments],
+        )
+
 
 @dataclass(frozen=True)
 class AttributionPlan:
     """The members of an ensemble, one for an ordinary run; scores are the mean over them."""
 
     members: tuple[EnsembleMember, ...]
+
+    @classmethod
+    def of(
+        cls,
+        method: str,
+        segments: Sequence[Segment],
+        stage_examples: Mapping[str, Tensor],
+        *,
+        examples: int,
+        damping: float | None = None,
+        layers: Sequence[Layer] = (),
+        dropout_masks: int = 0,
+    ) -> "AttributionPlan":
+        """Plan a method.
+
+        Args:
+            method: Name of the method.
+            segments: As `partition` returned them; of several runs, one run after the other.
+            stage_examples: Stage -> numbers of its training examples, increasing.
+            examples: Training examples in all.
+            damping: λ of the influence function.
+            layers: The attributed layers; needed where the segments have settings by parameter.
+            dropout_masks: Members made of every run by fixed dropout masks; 0 takes the run as it
+                is.
+
+        Raises:
+            InputError: If a stage of the checkpoints has no training example, or the optimiser's
+                settings differ within a layer.
+        """
+        for segment in segments:
+            if len(stage_examples.get(segment.stage, ())) == 0:
+                raise InputError(
+                    f"Checkpoints {', '.join(segment.checkpoints)} belong to stage "
+                    f"{segment.stage!r}, but no training example does. The training table's "
+                    f"'stage' column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
+                )
+        runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
+        return cls(
+            tuple(
+                _member(
+                    method,
+                    own,
+                    stage_examples,
+                    examples=examples,
+                    damping=damping,
+                    layers=layers,
+                    mask=mask,
+                )
+                for own in runs
+                for mask in (range(1, dropout_masks + 1) if dropout_masks else [0])
+            )
+        )
 
     @property
     def segments(self) -> tuple[PlannedSegment, ...]:
@@ -96,56 +159,6 @@ class AttributionPlan:
     def uses_curvature(self) -> bool:
         """Whether any filter asks for eigenvalues."""
         return any(segment.filter.uses_curvature for segment in self.segments)
-
-
-def make_plan(
-    method: str,
-    segments: Sequence[Segment],
-    stage_examples: Mapping[str, Tensor],
-    *,
-    examples: int,
-    damping: float | None = None,
-    layers: Sequence[Layer] = (),
-    dropout_masks: int = 0,
-) -> AttributionPlan:
-    """Plan a method.
-
-    Args:
-        method: Name of the method.
-        segments: As `partition` returned them; of several runs, one run after the other.
-        stage_examples: Stage -> numbers of its training examples, increasing.
-        examples: Training examples in all.
-        damping: λ of the influence function.
-        layers: The attributed layers; needed where the segments have settings by parameter.
-        dropout_masks: Members made of every run by fixed dropout masks; 0 takes the run as it is.
-
-    Raises:
-        InputError: If a stage of the checkpoints has no training example, or the optimiser's
-            settings differ within a layer.
-    """
-    for segment in segments:
-        if len(stage_examples.get(segment.stage, ())) == 0:
-            raise InputError(
-                f"Checkpoints {', '.join(segment.checkpoints)} belong to stage "
-                f"{segment.stage!r}, but no training example does. The training table's 'stage' "
-                f"column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
-            )
-    runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
-    return AttributionPlan(
-        tuple(
-            _member(
-                method,
-                own,
-                stage_examples,
-                examples=examples,
-                damping=damping,
-                layers=layers,
-                mask=mask,
-            )
-            for own in runs
-            for mask in (range(1, dropout_masks + 1) if dropout_masks else [0])
-        )
-    )
 
 
 def _member(

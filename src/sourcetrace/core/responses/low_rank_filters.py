@@ -58,6 +58,15 @@ class Weights:
             weighted.output_gradients / self.outputs.unsqueeze(-2),
         )
 
+    def shortened(self, sums: FactoredGradient, *, terms: int) -> FactoredGradient:
+        """Return sums of so many terms, each row's made of that row alone."""
+        weighted = FactoredGradient(
+            sums.inputs * self.inputs.unsqueeze(-2),
+            sums.output_gradients * self.outputs.unsqueeze(-2),
+        )
+        outputs, inputs = leading_terms(weighted, terms, improved=False)
+        return self.undone(FactoredGradient(inputs, outputs))
+
 
 @dataclass(frozen=True)
 class FilterSum:
@@ -65,6 +74,30 @@ class FilterSum:
 
     outputs: Tensor
     inputs: Tensor
+
+    @classmethod
+    def of(
+        cls, values: Tensor, weights: Weights, *, tolerance: float, longest: int, fewest: int = 1
+    ) -> "FilterSum | None":
+        """Return the shortest sum within a tolerance; None if it takes more than `longest` terms.
+
+        Args:
+            values: F at every eigenvalue, [groups, D_out, D_in].
+            weights: How much its coordinates count.
+            tolerance: Of the weighted norm of what is left out, relative to the whole.
+            longest: Bound on the terms.
+            fewest: Terms that it has, even where fewer would do.
+        """
+        outputs, inputs = weights.outputs.double(), weights.inputs.double()
+        weighted = outputs.unsqueeze(-1) * values.double() * inputs.unsqueeze(-2)
+        found = shortest_sum(weighted, _FIRST_LENGTH, longest, tolerance=tolerance, fewest=fewest)
+        if found is None:
+            return None
+        left, right = found
+        return cls(
+            (left / outputs.unsqueeze(-2)).to(values.dtype),
+            (right / inputs.unsqueeze(-2)).to(values.dtype),
+        )
 
     def __len__(self) -> int:
         return self.outputs.shape[1]
@@ -75,30 +108,6 @@ class FilterSum:
             _each_pair(rotated.inputs, self.inputs),
             _each_pair(rotated.output_gradients, self.outputs),
         )
-
-
-def filter_sum(
-    values: Tensor, weights: Weights, *, tolerance: float, longest: int, fewest: int = 1
-) -> FilterSum | None:
-    """Return the shortest sum within a tolerance, or None if it takes more than `longest` terms.
-
-    Args:
-        values: F at every eigenvalue, [groups, D_out, D_in].
-        weights: How much its coordinates count.
-        tolerance: Of the weighted norm of what is left out, relative to the whole.
-        longest: Bound on the terms.
-        fewest: Terms that it has, even where fewer would do.
-    """
-    outputs, inputs = weights.outputs.double(), weights.inputs.double()
-    weighted = outputs.unsqueeze(-1) * values.double() * inputs.unsqueeze(-2)
-    found = shortest_sum(weighted, _FIRST_LENGTH, longest, tolerance=tolerance, fewest=fewest)
-    if found is None:
-        return None
-    left, right = found
-    return FilterSum(
-        (left / outputs.unsqueeze(-2)).to(values.dtype),
-        (right / inputs.unsqueeze(-2)).to(values.dtype),
-    )
 
 
 def filtered_sums(
@@ -134,16 +143,6 @@ def filtered_sums(
         length = max(length, outputs.shape[2])
         parts.append(FactoredGradient(inputs, outputs))
     return weights.undone(FactoredGradient.joined(parts))
-
-
-def shortened(sums: FactoredGradient, weights: Weights, *, terms: int) -> FactoredGradient:
-    """Return sums of so many terms, each row's made of that row alone."""
-    weighted = FactoredGradient(
-        sums.inputs * weights.inputs.unsqueeze(-2),
-        sums.output_gradients * weights.outputs.unsqueeze(-2),
-    )
-    outputs, inputs = leading_terms(weighted, terms, improved=False)
-    return weights.undone(FactoredGradient(inputs, outputs))
 
 
 def _each_pair(terms: Tensor, factors: Tensor) -> Tensor:

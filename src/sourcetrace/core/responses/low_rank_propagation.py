@@ -22,9 +22,7 @@ from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.responses.low_rank_filters import (
     FilterSum,
     Weights,
-    filter_sum,
     filtered_sums,
-    shortened,
 )
 from sourcetrace.core.responses.propagation import Vectors, propagate
 
@@ -110,7 +108,7 @@ def _filtered(
 ) -> FactoredGradient | None:
     """Return F ∘ V; `met` is E[x²] of what it meets, [groups, D_out, D_in]."""
     longest = most_terms(block)
-    sums = filter_sum(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
+    sums = FilterSum.of(values, Weights.of(rotated, met), tolerance=tolerance, longest=longest)
     # A filter that is no low-rank sum leaves none of a query's either; trying would cost much.
     if sums is None or rotated.terms == 1:
         return None if sums is None else sums.apply(rotated)
@@ -153,7 +151,7 @@ class Propagation:
         # E[v²] by Λ: with that of the rows themselves, a row's numbers would depend on others.
         met = segment_filter.response(eigenvalues).square() * block.eigenvalues
         weights = Weights.of(block.eigenvalues, met)
-        sums = filter_sum(
+        sums = FilterSum.of(
             values, weights, tolerance=tolerance, longest=most_terms(block), fewest=fewest
         )
         return cls(values, Weights.of(met), sums)
@@ -170,7 +168,7 @@ class Propagation:
             # A filter adds about its own length to the terms of an outer product that count.
             terms = rotated.terms + positions * len(self.sums)
             if left.terms > terms:
-                left = shortened(left, self.weights, terms=terms)
+                left = self.weights.shortened(left, terms=terms)
             return left
         return DenseGradient(self.values * rotated.dense())
 

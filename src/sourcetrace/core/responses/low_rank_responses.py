@@ -21,7 +21,7 @@ from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.low_rank_propagation import propagate_low_rank
 from sourcetrace.core.responses.propagation import Response, Vectors, checkpoint_scores, propagate
-from sourcetrace.core.responses.queries import QueryGradients, layer_steps, query_responses
+from sourcetrace.core.responses.queries import QueryGradients, query_responses
 
 _QUERIES = 4
 _EXAMPLES = 64
@@ -178,7 +178,7 @@ def _responses(
 ) -> list[dict[str, Response]]:
     responses: list[dict[str, Response]] = [{} for _ in member.segments]
     for name, gradient in queries.measured.items():
-        steps = layer_steps(name, member, curvatures)
+        steps = member.layer_steps(name, curvatures)
         total = queries.mean_loss[name]
         found: Sequence[Response]
         if isinstance(gradient, FactoredGradient):

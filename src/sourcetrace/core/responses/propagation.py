@@ -126,12 +126,6 @@ def checkpoint_scores(
         yield reduce(torch.add, products)
 
 
-def response_rows(responses: Mapping[str, Response]) -> int:
-    """Return Q."""
-    any_layer = next(iter(responses.values()))
-    return sum(map(len, any_layer)) if isinstance(any_layer, tuple) else len(any_layer)
-
-
 def _products(gradient: LayerGradient, response: Response) -> Tensor:
     if isinstance(response, tuple):
         return torch.cat([gradient.products(part) for part in response])

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sourcetrace.core.curvature.blocks import (
-    CurvatureBlock,
-    SegmentCurvature,
-)
+from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.propagation import propagate
 from sourcetrace.errors import InputError
@@ -32,40 +28,40 @@ class QueryGradients:
     measured: Mapping[str, LayerGradient]
     mean_loss: Mapping[str, Tensor]
 
+    @classmethod
+    def of(
+        cls, engine: GradientEngine, member: EnsembleMember, queries: Examples
+    ) -> "QueryGradients":
+        """Measure the queries.
+
+        Raises:
+            InputError: If a gradient is NaN or infinite.
+        """
+        measured: list[Mapping[str, LayerGradient]] = []
+        totals: dict[str, Tensor] = {}
+        for block in queries.blocks(engine.batch_size):
+            gradients, losses = engine.query_gradients(queries, member.final, block)
+            finite = (squared_norms(gradients) + squared_norms(losses)).isfinite()
+            if not bool(finite.all()):
+                name = queries.ids[block.start + int(finite.int().argmin())]
+                raise InputError(
+                    f"The query {name!r} has a NaN or infinite gradient. Check its inputs and "
+                    "label for missing values, and the measurement for log(0)."
+                )
+            measured.append(gradients)
+            for name, layer in losses.items():
+                total = layer.summed()
+                totals[name] = totals[name] + total if name in totals else total
+        return cls(
+            concatenate(measured), {name: total / len(queries) for name, total in totals.items()}
+        )
+
     def dense(self) -> dict[str, Tensor]:
         """Return both, the mean loss behind the measurements, [Q + 1, groups, D_out, D_in]."""
         return {
             name: torch.cat([gradient.dense(), self.mean_loss[name]])
             for name, gradient in self.measured.items()
         }
-
-
-def query_gradients(
-    engine: GradientEngine, member: EnsembleMember, queries: Examples
-) -> QueryGradients:
-    """Measure the queries.
-
-    Raises:
-        InputError: If a gradient is NaN or infinite.
-    """
-    measured: list[Mapping[str, LayerGradient]] = []
-    totals: dict[str, Tensor] = {}
-    for block in queries.blocks(engine.batch_size):
-        gradients, losses = engine.query_gradients(queries, member.final, block)
-        finite = (squared_norms(gradients) + squared_norms(losses)).isfinite()
-        if not bool(finite.all()):
-            name = queries.ids[block.start + int(finite.int().argmin())]
-            raise InputError(
-                f"The query {name!r} has a NaN or infinite gradient. Check its inputs and label "
-                "for missing values, and the measurement for log(0)."
-            )
-        measured.append(gradients)
-        for name, layer in losses.items():
-            total = layer.summed()
-            totals[name] = totals[name] + total if name in totals else total
-    return QueryGradients(
-        concatenate(measured), {name: total / len(queries) for name, total in totals.items()}
-    )
 
 
 def query_responses(
@@ -82,18 +78,7 @@ def query_responses(
     """
     responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
     for name, gradients in queries.items():
-        propagated = propagate(gradients, *layer_steps(name, member, curvatures))
+        propagated = propagate(gradients, *member.layer_steps(name, curvatures))
         for segment, response in zip(responses, propagated, strict=True):
             segment[name] = response
     return responses
-
-
-def layer_steps(
-    name: str, member: EnsembleMember, curvatures: Sequence[SegmentCurvature | None]
-) -> tuple[list[SegmentFilter], list[CurvatureBlock | None], list[int]]:
-    """Return a layer's filters and curvature, and N_stage, segment by segment."""
-    return (
-        [segment.filter_of(name) for segment in member.segments],
-        [None if fitted is None else fitted[name] for fitted in curvatures],
-        [len(segment.examples) for segment in member.segments],
-    )

@@ -78,6 +78,42 @@ class Segment:
     settings: Mapping[str, ParameterSettings] = field(default_factory=dict)
     run: str = ""
 
+    @classmethod
+    def of(
+        cls, number: int, members: Sequence[CheckpointRecord], masses: Sequence[Sequence[float]]
+    ) -> "Segment":
+        """Join consecutive checkpoints to a segment.
+
+        Args:
+            number: From 1.
+            members: Its checkpoints.
+            masses: The step mass of each checkpoint's groups.
+
+        Raises:
+            InputError: If no parameter was moved by a step.
+        """
+        first = _settings(
+            [(record.parameter_groups[0], m[0]) for record, m in zip(members, masses, strict=True)]
+        )
+        settings = _parameter_settings(members, masses)
+        if max([first.step_mass, *(one.step_mass for one in settings.values())]) <= 0:
+            raise InputError(
+                f"Segment {number} ({', '.join(r.id for r in members)}) has a step mass of "
+                f"{first.step_mass:g}: "
+                "no optimiser step with a positive learning rate. A checkpoint of the initial "
+                "weights needs a later one in its segment: ask for fewer segments, or remove it."
+            )
+        return cls(
+            number,
+            members[0].stage,
+            first.step_mass,
+            first.weight_decay,
+            tuple(record.id for record in members),
+            members[0].optimizer,
+            settings,
+            members[0].run,
+        )
+
 
 def check_order(records: Sequence[CheckpointRecord]) -> None:
     """Refuse checkpoints whose steps, stages or optimisers are not in one order.
@@ -125,11 +161,6 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
             f"The stages alternate ({' → '.join(stages)}); a stage's checkpoints must be "
             "consecutive. Give a stage that comes back another name."
         )
-
-
-def step_masses(records: Sequence[CheckpointRecord]) -> list[float]:
-    """Return each checkpoint's share of the first group's step mass, as `group_step_masses`."""
-    return [masses[0] for masses in group_step_masses(records)]
 
 
 def group_step_masses(records: Sequence[CheckpointRecord]) -> list[tuple[float, ...]]:
@@ -226,45 +257,9 @@ def _segments(
 ) -> list[Segment]:
     masses = dict(zip((r.id for r in records), group_step_masses(records), strict=True))
     return [
-        make_segment(number, members, [masses[one.id] for one in members])
+        Segment.of(number, members, [masses[one.id] for one in members])
         for number, members in enumerate(groups, start=1)
     ]
-
-
-def make_segment(
-    number: int, members: Sequence[CheckpointRecord], masses: Sequence[Sequence[float]]
-) -> Segment:
-    """Join consecutive checkpoints to a segment.
-
-    Args:
-        number: From 1.
-        members: Its checkpoints.
-        masses: The step mass of each checkpoint's groups.
-
-    Raises:
-        InputError: If no parameter was moved by a step.
-    """
-    first = _settings(
-        [(record.parameter_groups[0], m[0]) for record, m in zip(members, masses, strict=True)]
-    )
-    settings = _parameter_settings(members, masses)
-    if max([first.step_mass, *(one.step_mass for one in settings.values())]) <= 0:
-        raise InputError(
-            f"Segment {number} ({', '.join(r.id for r in members)}) has a step mass of "
-            f"{first.step_mass:g}: "
-            "no optimiser step with a positive learning rate. A checkpoint of the initial "
-            "weights needs a later one in its segment: ask for fewer segments, or remove it."
-        )
-    return Segment(
-        number,
-        members[0].stage,
-        first.step_mass,
-        first.weight_decay,
-        tuple(record.id for record in members),
-        members[0].optimizer,
-        settings,
-        members[0].run,
-    )
 
 
 def number_segments(
@@ -282,11 +277,6 @@ def number_segments(
 def settings_of(segments: Sequence[Segment]) -> Callable[[str], Hashable]:
     """Return parameter -> a value that is the same for parameters that were trained alike."""
     return lambda parameter: tuple(segment.settings.get(parameter) for segment in segments)
-
-
-def trained_parameters(segments: Sequence[Segment]) -> set[str]:
-    """Return the parameters that an optimiser was given in any segment."""
-    return {name for segment in segments for name in segment.settings}
 
 
 def _parameter_settings(

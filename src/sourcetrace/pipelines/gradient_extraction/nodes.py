@@ -12,7 +12,7 @@ from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.core.methods.astra import SolveSettings
-from sourcetrace.core.methods.cost import RunCost, estimate_cost
+from sourcetrace.core.methods.cost import RunCost
 from sourcetrace.core.methods.precision_check import passes_error
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.precision import products_in
@@ -115,7 +115,7 @@ def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Polic
         ),
     )
     solves = METHODS[attribution.method].scoring == "exact solves"
-    cost = estimate_cost(
+    cost = RunCost.of(
         engine,
         plan,
         probe,

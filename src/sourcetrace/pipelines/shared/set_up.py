@@ -21,13 +21,11 @@ from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.core.plan.plan import AttributionPlan, make_plan
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.core.training.segments import (
     Segment,
-    make_segment,
     settings_of,
-    trained_parameters,
 )
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_bytes, format_noun
@@ -108,7 +106,7 @@ def set_up_audit(
     model = task.build_model().to(device)
     segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments)
-    plan = make_plan(
+    plan = AttributionPlan.of(
         attribution.method,
         segments,
         stage_examples(train_table),
@@ -192,7 +190,7 @@ def coverage_of(
     count = min(2, len(training))
     batch = training.batch(range(count), device)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    left_out = trainable - trained_parameters(segments)
+    left_out = trainable.difference(*(segment.settings for segment in segments))
     for name in left_out:
         model.get_parameter(name).requires_grad_(False)
     found = find_layers(
@@ -213,7 +211,7 @@ def coverage_of(
 def segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:
     """Rebuild the segments from the manifest."""
     return [
-        make_segment(
+        Segment.of(
             int(str(number)),
             [record_of(row) for row in rows.iter_rows(named=True)],
             [

@@ -13,7 +13,7 @@ from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.score import BlockScores
-from sourcetrace.core.methods.scorers import ScoreSettings, make_scorer
+from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
@@ -51,7 +51,7 @@ def score_examples(
     start_peak(engine.device)
     engine.passes = Passes()  # those of this stage
     with engine.timings.timed("source_scoring"):
-        scorer = make_scorer(
+        scorer = MeanScorer.of(
             attribution.method,
             engine,
             plan,

@@ -1,7 +1,5 @@
 """The kinds of modules that can be attributed; `register` adds one."""
 
-from torch import nn
-
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS
 from sourcetrace.core.layers.kinds.embedding import EMBEDDING
 from sourcetrace.core.layers.kinds.linear import LINEAR, TRANSPOSED_LINEAR
@@ -21,8 +19,3 @@ LAYER_TYPES: list[LayerType] = [
 def register(kind: LayerType) -> None:
     """Attribute modules of another kind from now on, or replace how a known kind is laid out."""
     LAYER_TYPES[:] = [kind, *(known for known in LAYER_TYPES if known.module != kind.module)]
-
-
-def layer_type(module: nn.Module) -> LayerType | None:
-    """Return the kind of a module, or None if it is not known."""
-    return next((kind for kind in LAYER_TYPES if kind.fits(module)), None)
