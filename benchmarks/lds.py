@@ -35,8 +35,8 @@ from benchmarks.pipeline_run import run_pipeline
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.statistics.rank_correlation import (
-    bootstrap_interval,
-    linear_datamodeling_score,
+    rank_correlation,
+    rank_correlation_interval,
 )
 from sourcetrace.core.statistics.retraining import removal_slope
 from sourcetrace.parameters import AttributionParameters, SolveParameters
@@ -198,8 +198,10 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
             whole = _Scored(mean, passes, "")
             found.append((f"mean of {len(runs)}", whole, sum(seconds for *_, seconds in found)))
         for run, scored, seconds in found:
-            lds = linear_datamodeling_score(scored.scores, subsets, measurements)
-            low, high = bootstrap_interval(scored.scores, subsets, measurements)
+            # What is predicted of a subset: minus its sum, for scores have the sign of a removal.
+            predictions = -(subsets.double() @ scored.scores.double().T)
+            lds = rank_correlation(predictions, measurements)
+            low, high = rank_correlation_interval(predictions, measurements)
             table.add_row(
                 method if damping is None else f"{method}, λ = {damping:g}",
                 run,

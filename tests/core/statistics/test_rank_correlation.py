@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.statistics.rank_correlation import (
-    bootstrap_interval,
-    linear_datamodeling_score,
+    rank_correlation,
+    rank_correlation_interval,
 )
 from tests.tiny import seeded
+
+
+def linear_datamodeling_score(scores: Tensor, subsets: Tensor, measurements: Tensor) -> Tensor:
+    """Return the score of every query: minus the sum over the subset is what is predicted."""
+    return rank_correlation(-(subsets.double() @ scores.T), measurements)
 
 
 def ranks(values: list[float]) -> list[float]:
@@ -69,10 +74,11 @@ def test_a_measurement_that_never_changes_correlates_with_nothing():
 def test_the_interval_holds_the_score_and_is_reproducible():
     scores, subsets, measurements = outcomes()
     mean = linear_datamodeling_score(scores, subsets, measurements).mean().item()
-    low, high = bootstrap_interval(scores, subsets, measurements, resamples=200, seed=1)
+    pairs = (-(subsets.double() @ scores.T), measurements)
+    low, high = rank_correlation_interval(*pairs, resamples=200, seed=1)
     assert low < mean < high
-    assert (low, high) == bootstrap_interval(scores, subsets, measurements, resamples=200, seed=1)
-    narrow = bootstrap_interval(scores, subsets, measurements, resamples=200, level=0.5, seed=1)
+    assert (low, high) == rank_correlation_interval(*pairs, resamples=200, seed=1)
+    narrow = rank_correlation_interval(*pairs, resamples=200, level=0.5, seed=1)
     assert low < narrow[0] < narrow[1] < high
 
 

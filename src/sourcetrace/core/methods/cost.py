@@ -86,8 +86,8 @@ class RunCost:
             solve: How exactly ASTRA solves; None for other methods.
         """
         layers, gradients = engine.coverage.layers, probe.extraction.gradients
-        # Fitting visits every segment's points; scores and self-influence share a visit of these and
-        # of the final ones.
+        # Fitting visits every segment's points; scores and self-influence share a visit of these
+        # and of the final ones.
         again = [*plan.points] if recomputed else []
         if recomputed and plan.uses_curvature:
             again += [point for segment in plan.segments for point in segment.points]

@@ -108,11 +108,8 @@ class TrakFit:
             member: Whose final weights count.
             dimension: k, the projection's dimension.
         """
-        reference = next(
-            p for p in engine.model_at(member.final).parameters() if p.is_floating_point()
-        )
         layers = engine.coverage.layers
-        projection = Projection.draw(layers, dimension, seed=engine.seed, like=reference.detach())
+        projection = Projection.draw(layers, dimension, seed=engine.seed, like=engine.like)
         moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
         for block in engine.blocks():
             measured, _ = engine.query_gradients(engine.training, member.final, block)
@@ -120,7 +117,7 @@ class TrakFit:
             moments += (features.T @ features).double()
         mean = moments.diagonal().mean().clamp(min=torch.finfo(torch.float64).tiny)
         damped = moments + DAMPING * mean * torch.eye(dimension, dtype=torch.float64).to(moments)
-        return cls(projection, torch.linalg.inv(damped).to(reference.dtype))
+        return cls(projection, torch.linalg.inv(damped).to(engine.dtype))
 
     def responses(self, queries: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Return what the training gradients meet, for queries [Q, groups, D_out, D_in]."""

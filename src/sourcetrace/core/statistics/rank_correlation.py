@@ -8,35 +8,8 @@ Source: Park et al. 2023 (TRAK), arXiv 2303.14186.
 """
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
-
-
-def linear_datamodeling_score(scores: Tensor, subsets: Tensor, measurements: Tensor) -> Tensor:
-    """Return the score of every query, [Q], each between -1 and 1.
-
-    Args:
-        scores: Attribution scores, [Q, N].
-        subsets: Which examples each retraining used, bool, [subsets, N].
-        measurements: Mean measurement after retraining, [subsets, Q].
-    """
-    predictions = -(subsets.double() @ scores.double().T)
-    return rank_correlation(predictions, measurements)
-
-
-def bootstrap_interval(
-    scores: Tensor,
-    subsets: Tensor,
-    measurements: Tensor,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean score over queries, resampling subsets."""
-    predictions = -(subsets.double() @ scores.double().T)
-    return rank_correlation_interval(
-        predictions, measurements, resamples=resamples, level=level, seed=seed
-    )
 
 
 def rank_correlation_interval(
@@ -76,7 +49,7 @@ def percentile_interval(values: Tensor, *, level: float) -> tuple[float, float]:
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's correlation down the columns of two [subsets, Q] tensors, [Q]."""
-    a, b = _ranks(first.double()), _ranks(second.double())
+    a, b = _ranks(first), _ranks(second)
     a, b = a - a.mean(0), b - b.mean(0)
     norm = (a.square().sum(0) * b.square().sum(0)).sqrt()
     # A column without any difference correlates with nothing.
@@ -85,9 +58,4 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """Return ranks down the columns; equal values share the mean of theirs, as in resamples."""
-    order = values.argsort(0)
-    ordered = values.gather(0, order).T.contiguous()
-    first = torch.searchsorted(ordered, ordered, side="left")
-    last = torch.searchsorted(ordered, ordered, side="right")
-    mean_ranks = ((first + last - 1).double() / 2).T
-    return torch.zeros_like(mean_ranks).scatter(0, order, mean_ranks)
+    return torch.from_numpy(rankdata(values.double().numpy(), axis=0))
