@@ -19,6 +19,8 @@ from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.training.segments import CheckpointRecord, number_segments, partition
@@ -283,6 +285,11 @@ def gradient_source(
         batch_size=batch_size,
         seed=seed,
     )
+
+
+def segment_filter(method: str, **settings: Any) -> SegmentFilter:
+    """Return a method's filter of one segment; arguments as of `FilterSettings`."""
+    return METHODS[method].make_filter(FilterSettings(**settings))
 
 
 def case_plan(

@@ -13,7 +13,6 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.layers import Layer, find_layers
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.responses.propagation import propagate
 from tests.oracles.dense import (
     kronecker_factors,
@@ -29,6 +28,7 @@ from tests.tiny import (
     covariances_at,
     gradient_source,
     seeded,
+    segment_filter,
     tiny_case,
 )
 

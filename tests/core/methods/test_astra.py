@@ -7,7 +7,6 @@ from torch import Tensor
 
 from sourcetrace.core.methods.astra import SolveSettings, astra_responses, solve_point
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_attribution import ONE_STAGE, TWO_STAGES, DenseRun, check_scores
 from tests.oracles.scores import frame_scores
@@ -19,6 +18,7 @@ from tests.tiny import (
     covariances_at,
     gradient_source,
     seeded,
+    segment_filter,
     tiny_case,
 )
 

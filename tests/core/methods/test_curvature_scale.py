@@ -9,13 +9,12 @@ from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.methods.curvature_scale import curvature_scale, scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.tasks import ClassificationTask
 from tests.oracles.dense import matrix_propagation, matrix_response
-from tests.tiny import case_plan, covariances_at, gradient_source, seeded, tiny_case
+from tests.tiny import case_plan, covariances_at, gradient_source, seeded, segment_filter, tiny_case
 
 STEP_MASS, DECAY = 3.0, 0.05
 SIZE = 4

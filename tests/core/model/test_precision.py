@@ -269,7 +269,7 @@ def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):
     assert check.error <= check.tolerance
     assert ("tf32", CPU) in asked.seen
     now = []
-    monkeypatch.setattr(scorers, "BlockScores", lambda *_, **__: now.append(asked.now()))
+    monkeypatch.setattr(scorers.BlockScores, "of", lambda *_, **__: now.append(asked.now()))
     monkeypatch.setattr(scorers.BlockGradients, "of", lambda *_: None)
     for precision in ("float32", "tf32"):
         engine = SimpleNamespace(device=CPU, like=None)

@@ -12,9 +12,8 @@ from sourcetrace.core.plan.filters import (
     propagation,
     segment_response,
 )
-from sourcetrace.core.plan.methods import segment_filter
 from tests.oracles.dense import matrix_propagation, matrix_response
-from tests.tiny import assert_close, seeded
+from tests.tiny import assert_close, seeded, segment_filter
 
 
 def singular_matrix() -> Tensor:

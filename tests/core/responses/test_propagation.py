@@ -8,11 +8,10 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.plan.methods import segment_filter
 from sourcetrace.core.responses.propagation import checkpoint_scores, propagate
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.oracles.unrolled import QuadraticPhase, removal_effects
-from tests.tiny import assert_close, seeded
+from tests.tiny import assert_close, seeded, segment_filter
 
 SIZE = 5
 

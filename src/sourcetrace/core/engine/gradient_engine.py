@@ -7,9 +7,10 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ from sourcetrace.core.model.precision import (
     RoundedObjective,
     products_in,
 )
+
+_Result = TypeVar("_Result")
 
 
 @dataclass
@@ -188,33 +191,60 @@ class GradientEngine:
         """
         rows = point.rows(block)
         sampled = self._cache.keeps or not keep
-        passed = self._halving.run(
-            lambda part: self._passes_of(point, part, sampled=sampled),
-            rows,
-            join=TrainingPasses.joined,
+
+        def passes(model: nn.Module, batch: Any, part: Tensor) -> TrainingPasses:
+            return training_passes(
+                model,
+                self._run_objective,
+                self.coverage.layers,
+                batch,
+                rows=part,
+                own=point.in_stage(part),
+                seeds=self._seeds(point, part),
+                sampled=sampled,
+            )
+
+        passed = self._run(
+            passes, self.training, point, rows, backward=2, join=TrainingPasses.joined
         )
         if keep and sampled:
             self._cache.put(point.key(block), to_tensors(passed.gradients, passed.sampled))
         return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
 
-    def _passes_of(self, point: EvaluationPoint, rows: Tensor, *, sampled: bool) -> TrainingPasses:
-        batch = self.training.batch(rows.tolist(), self.device)
-        with self.running(point, examples=len(rows)):
-            passed = training_passes(
-                self.model_at(point),
-                self._run_objective,
-                self.coverage.layers,
-                batch,
-                rows=rows,
-                own=point.in_stage(rows),
-                seeds=self.training.seeds(
-                    rows.tolist(), seed=self.seed, purpose=point.draws or point.id
-                ),
-                sampled=sampled,
-            )
-        # Not before: a batch that did not fit into memory is run again.
-        self.passes.count(len(rows), backward=2)
-        return passed
+    def _run(
+        self,
+        passes: Callable[[nn.Module, Any, Tensor], _Result],
+        examples: Examples,
+        point: EvaluationPoint,
+        rows: Tensor,
+        *,
+        backward: int,
+        join: Callable[[Sequence[_Result]], _Result],
+    ) -> _Result:
+        """Run passes of some examples at a point, in parts where memory does not hold all at once.
+
+        Args:
+            passes: Of the model, a collated batch and its examples' numbers.
+            examples: The data set.
+            point: The weights.
+            rows: Numbers of the examples.
+            backward: How many backward passes follow the forward one.
+            join: Makes one result of those of consecutive examples.
+        """
+
+        def run(part: Tensor) -> _Result:
+            batch = examples.batch(part.tolist(), self.device)
+            with self.running(point, examples=len(part)):
+                found = passes(self.model_at(point), batch, part)
+            # Not before: a batch that did not fit into memory is run again.
+            self.passes.count(len(part), backward=backward)
+            return found
+
+        return self._halving.run(run, rows, join=join)
+
+    def _seeds(self, point: EvaluationPoint, rows: Tensor) -> list[int]:
+        purpose = point.draws or point.id
+        return self.training.seeds(rows.tolist(), seed=self.seed, purpose=purpose)
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
@@ -248,71 +278,41 @@ class GradientEngine:
             rows: Numbers of the examples, one batch.
             sampled: Whether of sampled labels, or of the given ones.
         """
-        return self._halving.run(
-            lambda part: self._computed(point, part, sampled=sampled), rows, join=concatenate
-        )
 
-    def _computed(
-        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
-    ) -> dict[str, LayerGradient]:
-        numbers = rows.tolist()
-        batch = self.training.batch(numbers, self.device)
-        purpose = point.draws or point.id
-        with self.running(point, examples=len(rows)):
-            found = gradients_alone(
-                self.model_at(point),
+        def passes(model: nn.Module, batch: Any, part: Tensor) -> dict[str, LayerGradient]:
+            return gradients_alone(
+                model,
                 self._run_objective,
                 self.coverage.layers,
                 batch,
-                count=len(rows),
-                seeds=self.training.seeds(numbers, seed=self.seed, purpose=purpose)
-                if sampled
-                else None,
+                count=len(part),
+                seeds=self._seeds(point, part) if sampled else None,
             )
-        self.passes.count(len(rows), backward=1)
-        return found
+
+        return self._run(passes, self.training, point, rows, backward=1, join=concatenate)
 
     def query_gradients(
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> QueryPasses:
         """Return measurement gradients and training-loss gradients of query examples."""
-        return self._halving.run(
-            lambda part: self._query_passes(queries, point, part),
-            torch.arange(block.start, block.stop),
-            join=join_queries,
-        )
 
-    def _query_passes(self, queries: Examples, point: EvaluationPoint, rows: Tensor) -> QueryPasses:
-        batch = queries.batch(rows.tolist(), self.device)
-        with self.running(point, examples=len(rows)):
-            passed = query_passes(
-                self.model_at(point),
-                self._run_objective,
-                self.coverage.layers,
-                batch,
-                count=len(rows),
-            )
-        self.passes.count(len(rows), backward=2)
-        return passed
+        def passes(model: nn.Module, batch: Any, part: Tensor) -> QueryPasses:
+            layers = self.coverage.layers
+            return query_passes(model, self._run_objective, layers, batch, count=len(part))
+
+        rows = torch.arange(block.start, block.stop)
+        return self._run(passes, queries, point, rows, backward=2, join=join_queries)
 
     def query_signals(
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> BlockSignals:
         """Return what a forward pass tells of query examples."""
-        return self._halving.run(
-            lambda part: self._query_signals(queries, point, part),
-            torch.arange(block.start, block.stop),
-            join=BlockSignals.joined,
-        )
 
-    def _query_signals(
-        self, queries: Examples, point: EvaluationPoint, rows: Tensor
-    ) -> BlockSignals:
-        batch = queries.batch(rows.tolist(), self.device)
-        with self.running(point, examples=len(rows)):
-            signals = query_signals(self.model_at(point), self._run_objective, batch, rows=rows)
-        self.passes.count(len(rows), backward=0)
-        return signals
+        def passes(model: nn.Module, batch: Any, part: Tensor) -> BlockSignals:
+            return query_signals(model, self._run_objective, batch, rows=part)
+
+        rows = torch.arange(block.start, block.stop)
+        return self._run(passes, queries, point, rows, backward=0, join=BlockSignals.joined)
 
 
 def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:

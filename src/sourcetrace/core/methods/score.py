@@ -92,9 +92,8 @@ class BlockScores:
             columns, points = gradients.places[index], len(planned.points)
             own = shares.new_zeros(points, examples, dtype=torch.float64)
             # One checkpoint at a time: all of them at once would be as many times the memory.
-            for number, scores in enumerate(
-                checkpoint_scores(responses[index], gradients.met[index])
-            ):
+            by_checkpoint = checkpoint_scores(responses[index], gradients.met[index])
+            for number, scores in enumerate(by_checkpoint):
                 shares[index][:, columns] += scores
                 own[number, columns] = scores[:-1].double().sum(0)
             shares[index] /= points

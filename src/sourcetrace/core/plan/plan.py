@@ -20,8 +20,8 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
-from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.plan.methods import METHODS, segment_filter
+from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
@@ -186,6 +186,10 @@ def _member(
 
     final = _point(last.run, (final_id,), everything, final_stage, mask=mask)
 
+    def make_filter(settings: Segment | ParameterSettings, segment: Segment) -> SegmentFilter:
+        mass, decay = settings.step_mass, settings.weight_decay
+        return METHODS[method].make_filter(FilterSettings(mass, decay, segment.optimizer, damping))
+
     planned = []
     for segment in [last] if pooled else segments:
         own = everything if pooled else stage_examples[segment.stage]
@@ -199,22 +203,10 @@ def _member(
             PlannedSegment(
                 segment,
                 tuple(point(group, own) for group in groups),
-                segment_filter(
-                    method,
-                    step_mass=segment.step_mass,
-                    weight_decay=segment.weight_decay,
-                    damping=damping,
-                    optimizer=segment.optimizer,
-                ),
+                make_filter(segment, segment),
                 own,
                 {
-                    layer.name: segment_filter(
-                        method,
-                        step_mass=settings.step_mass,
-                        weight_decay=settings.weight_decay,
-                        damping=damping,
-                        optimizer=segment.optimizer,
-                    )
+                    layer.name: make_filter(settings, segment)
                     for layer in ([] if pooled else layers)
                     if (settings := _layer_settings(segment, layer)) is not None
                 },

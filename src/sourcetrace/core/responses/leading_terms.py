@@ -2,8 +2,8 @@
 
 A random subspace, improved by a power iteration (Halko, Martinsson & Tropp 2011), by large
 products alone. Orthonormal bases come from Gram matrices in float64: batched QR and singular
-value decompositions, of which `torch.svd_lowrank` is made, are many times slower. The random start is
-the same for all matrices and every run, and not the global generator's.
+value decompositions, of which `torch.svd_lowrank` is made, are many times slower. The random start
+is the same for all matrices and every run, and not the global generator's.
 """
 
 import torch

@@ -44,13 +44,8 @@ class CheckpointRecord:
     @property
     def parameter_groups(self) -> tuple[ParameterGroup, ...]:
         """The parameter groups, at least one."""
-        if self.groups:
-            return self.groups
-        return (
-            ParameterGroup(
-                self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-            ),
-        )
+        own = ParameterGroup(self.learning_rate, self.momentum, weight_decay=self.weight_decay)
+        return self.groups or (own,)
 
 
 @dataclass(frozen=True)

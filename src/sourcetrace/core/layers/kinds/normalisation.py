@@ -66,19 +66,11 @@ def _normalised_dimensions(module: Any) -> int:
 
 
 NORMALISATIONS = (
-    LayerType(
-        nn.LayerNorm,
-        _layer_norm,
-        _last_dimensions,
-        _features,
-        feature_dimensions=_normalised_dimensions,
-    ),
-    LayerType(
-        nn.RMSNorm,
-        _rms_norm,
-        _last_dimensions,
-        _features,
-        feature_dimensions=_normalised_dimensions,
+    *(
+        LayerType(
+            kind, inputs, _last_dimensions, _features, feature_dimensions=_normalised_dimensions
+        )
+        for kind, inputs in ((nn.LayerNorm, _layer_norm), (nn.RMSNorm, _rms_norm))
     ),
     LayerType(nn.GroupNorm, _group_norm, _channels, _features),
     *(
