@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sourcetrace.core.methods.astra import SolveSettings, astra_responses, solve_point
+from sourcetrace.core.methods.astra import SolveSettings, astra_responses
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_attribution import ONE_STAGE, TWO_STAGES, DenseRun, check_scores
@@ -194,6 +194,6 @@ def test_a_layer_that_does_not_move_in_a_segment_has_no_response():
 def test_the_matrix_is_taken_at_the_mean_of_the_segments_weights():
     case = tiny_case(ONE_STAGE)
     two = case_plan(case, "astra_source", segments=2)
-    assert solve_point(two.segments[0]).checkpoints == ("c1", "c2")
+    assert two.segments[0].mean_point.checkpoints == ("c1", "c2")
     final = case_plan(case, "astra_influence", segments=2)
-    assert solve_point(final.segments[0]) == final.members[0].final
+    assert final.segments[0].mean_point == final.members[0].final

@@ -15,7 +15,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.methods import precision_check, scorers
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.precision_check import curvature_error, passes_error
+from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import RoundedObjective, products_in
@@ -182,11 +182,11 @@ def test_all_passes_run_in_their_precision_and_losses_in_float32(precision, aske
 def test_passes_in_bfloat16_are_off_by_what_is_said_and_leave_float32(make_case):
     case = single(make_case())
     engine, point = source_of(case, "bfloat16"), point_of(case)
-    measured = passes_error(engine, point)
+    measured = PrecisionError.of_passes(engine, point)
     error = measured.relative
     assert measured.against == "float64"
     assert 1e-3 < error < 0.1
-    assert passes_error(source_of(case, "float32"), point).relative < 1e-5
+    assert PrecisionError.of_passes(source_of(case, "float32"), point).relative < 1e-5
     rounded, whole = (
         one.extract(point, Block(0, 8)) for one in (engine, source_of(case, "float32"))
     )
@@ -233,9 +233,9 @@ def test_a_task_that_cannot_run_in_float64_is_held_against_float32(caplog):
 
     case = single(tiny_case())
     with caplog.at_level(logging.WARNING):
-        error = passes_error(source_of(case, "bfloat16", Narrow()), point_of(case))
+        error = PrecisionError.of_passes(source_of(case, "bfloat16", Narrow()), point_of(case))
     assert "passes are held against float32" in caplog.text
-    exact = passes_error(source_of(case, "bfloat16"), point_of(case))
+    exact = PrecisionError.of_passes(source_of(case, "bfloat16"), point_of(case))
     assert (error.against, exact.against) == ("float32", "float64")
     assert error.relative == pytest.approx(exact.relative, rel=0.1)
 
@@ -247,7 +247,7 @@ def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch, asked):
     planned = plan.segments[0]
     sums = {point.id: covariances_at(engine, point) for point in planned.points}
     fitted = fit_segment(engine, planned, sums)
-    assert curvature_error(engine, planned, fitted, precision="tf32").relative < 1e-5
+    assert PrecisionError.of_curvature(engine, planned, fitted, precision="tf32").relative < 1e-5
     true = FactoredGradient.rotated_squares
 
     def rounded(gradient, *bases):
@@ -257,9 +257,9 @@ def test_the_error_of_the_curvature_is_that_of_its_products(monkeypatch, asked):
     monkeypatch.setattr(FactoredGradient, "rotated_squares", rounded)
     layers = engine.compute(planned.points[-1], planned.examples[:1], sampled=True).values()
     assert any(isinstance(layer, FactoredGradient) for layer in layers)
-    error = curvature_error(engine, planned, fitted, precision="tf32").relative
+    error = PrecisionError.of_curvature(engine, planned, fitted, precision="tf32").relative
     assert 1e-3 < error <= 0.0101
-    assert curvature_error(engine, planned, fitted, precision="float32").relative < 1e-5
+    assert PrecisionError.of_curvature(engine, planned, fitted, precision="float32").relative < 1e-5
 
 
 def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):

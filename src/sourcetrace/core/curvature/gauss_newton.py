@@ -19,6 +19,7 @@ Source: Schraudolph 2002 (the three products); Pearlmutter 1994 (the backward pa
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -167,25 +168,14 @@ def _pull_back(
     values: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], count: int
 ) -> list[Tensor]:
     """Return Σ cotangentᵀ ∂value/∂input for each of `count` cotangents, [count, …] an input."""
-
-    def gradients(vectors: Sequence[Tensor], *, batched: bool) -> list[Tensor | None]:
-        return list(
-            torch.autograd.grad(
-                values,
-                inputs,
-                vectors,
-                retain_graph=True,
-                allow_unused=True,
-                is_grads_batched=batched,
-            )
-        )
-
+    gradients = partial(torch.autograd.grad, values, inputs, retain_graph=True, allow_unused=True)
+    found: Sequence[Tensor | None]
     try:
-        found = gradients(cotangents, batched=True)
+        found = gradients(cotangents, is_grads_batched=True)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:  # an operation without a batching rule: one direction at a time
-        rows = [gradients([one[row] for one in cotangents], batched=False) for row in range(count)]
+        rows = [gradients([one[row] for one in cotangents]) for row in range(count)]
         found = [
             None if column[0] is None else torch.stack([one for one in column if one is not None])
             for column in zip(*rows, strict=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients.capture import capture_forward, per_example_loss
+from sourcetrace.core.gradients.capture import ForwardPass, capture_forward, per_example_loss
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.gradients.positions import Positions
 from sourcetrace.core.layers.kinds.pixels import Pixels
@@ -113,10 +113,7 @@ def training_passes(
         sampled: Whether these labels' gradients are made up, and not their covariances alone.
     """
     count = len(rows)
-    captured = capture_forward(
-        model, layers, lambda: objective.forward(model, batch), examples=count
-    )
-    inputs = captured.inputs(examples=count)
+    captured, inputs = _captured(model, objective, layers, batch, count)
     generator = ExampleGenerator.for_examples(seeds)
     sampled_loss = objective.sampled_loss(captured.outputs, generator)
     sampled_outputs = captured.output_gradients(
@@ -161,10 +158,7 @@ def gradients_alone(
         count: How many.
         seeds: Of their sampled labels; None for the given labels.
     """
-    captured = capture_forward(
-        model, layers, lambda: objective.forward(model, batch), examples=count
-    )
-    inputs = captured.inputs(examples=count)
+    captured, inputs = _captured(model, objective, layers, batch, count)
     if seeds is None:
         name, loss = "train_loss", objective.train_loss(captured.outputs, batch)
     else:
@@ -185,10 +179,7 @@ def query_passes(
     count: int,
 ) -> QueryPasses:
     """Run the passes of a batch of queries; arguments as of `gradients_alone`."""
-    captured = capture_forward(
-        model, layers, lambda: objective.forward(model, batch), examples=count
-    )
-    inputs = captured.inputs(examples=count)
+    captured, inputs = _captured(model, objective, layers, batch, count)
     measurement = per_example_loss(
         objective.measurement(captured.outputs, batch), name="measurement", examples=count
     )
@@ -223,6 +214,16 @@ def query_signals(
 def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
     """Join the passes of consecutive queries."""
     return concatenate([one for one, _ in parts]), concatenate([one for _, one in parts])
+
+
+def _captured(
+    model: nn.Module, objective: Objective, layers: Sequence[Layer], batch: Any, count: int
+) -> tuple[ForwardPass, dict[str, Positions]]:
+    """Run the forward pass of `count` examples; return it, and the inputs of the layers."""
+    captured = capture_forward(
+        model, layers, lambda: objective.forward(model, batch), examples=count
+    )
+    return captured, captured.inputs(examples=count)
 
 
 _Side = TypeVar("_Side", Positions, Positions | Pixels)

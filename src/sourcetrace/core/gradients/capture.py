@@ -190,15 +190,11 @@ def capture_forward(
         outputs = run_forward()
     missing = [layer.name for layer in layers if not any(site.key in calls for site in layer.sites)]
     if missing:
-        raise InputError(_not_called(", ".join(missing)))
+        raise InputError(
+            f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
+            "Models whose layers depend on the data are not supported."
+        )
     return ForwardPass(model, layers, calls, outputs)
-
-
-def _not_called(names: str) -> str:
-    return (
-        f"The forward pass did not call {names}, which an earlier batch did. "
-        "Models whose layers depend on the data are not supported."
-    )
 
 
 def per_example_loss(loss: Tensor, *, name: str, examples: int) -> Tensor:

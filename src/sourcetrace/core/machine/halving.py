@@ -48,7 +48,12 @@ class Halving:
                 if not is_out_of_memory(error):
                     raise
                 if len(rows) <= 1:
-                    raise InputError(_too_large(error)) from error
+                    reason = str(error).splitlines()[0] if str(error) else "out of memory"
+                    raise InputError(
+                        f"One example alone does not fit into memory ({reason}). Free memory, "
+                        "choose another attribution.device, or freeze layers that need no "
+                        "attribution."
+                    ) from error
             # Out of the handler, so that the failed attempt's tensors are gone.
             self._halve(len(rows))
         parts = torch.split(rows, self.most or len(rows))
@@ -71,11 +76,3 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether memory ran out."""
     # On a CPU it is a RuntimeError like any other.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _too_large(error: RuntimeError) -> str:
-    reason = str(error).splitlines()[0] if str(error) else "out of memory"
-    return (
-        f"One example alone does not fit into memory ({reason}). Free memory, choose another "
-        "attribution.device, or freeze layers that need no attribution."
-    )

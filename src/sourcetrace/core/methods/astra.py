@@ -21,7 +21,7 @@ Source: arXiv 2507.14740 (ASTRA); conjugate gradients in place of its steps are 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,7 +30,6 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.curvature.gauss_newton import gauss_newton_products
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.conjugate_gradients import Vectors, conjugate_gradients
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.propagation import SegmentStep
 
@@ -139,17 +138,6 @@ def astra_responses(
     return responses, solves[::-1]
 
 
-def solve_point(planned: PlannedSegment) -> EvaluationPoint:
-    """Return where G is taken: the mean weights of the segment's points."""
-    if len(planned.points) == 1:
-        return planned.points[0]
-    checkpoints = tuple(name for point in planned.points for name in point.checkpoints)
-    # A dropout mask, if there is one, is the points' own.
-    return replace(
-        planned.points[0], id="+".join(one.id for one in planned.points), checkpoints=checkpoints
-    )
-
-
 class _System:
     """Ĥ + λ of one segment, Ĥ = P̄^½ G P̄^½, and EK-FAC's approximation of its inverse.
 
@@ -172,7 +160,7 @@ class _System:
         settings: SolveSettings,
     ) -> None:
         self._engine = engine
-        self._point = solve_point(planned)
+        self._point = planned.mean_point
         self._planned = planned
         self._fitted = fitted
         self.examples = _sample(planned.examples, settings.examples, engine)

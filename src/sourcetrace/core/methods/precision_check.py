@@ -34,59 +34,62 @@ class PrecisionError:
     relative: float
     against: str = "float64"
 
+    @classmethod
+    def of_passes(cls, engine: GradientEngine, point: EvaluationPoint) -> "PrecisionError":
+        """Return the error of some examples' gradients, all layers together.
 
-def passes_error(engine: GradientEngine, point: EvaluationPoint) -> PrecisionError:
-    """Return the error of some examples' gradients, all layers together.
+        Held against a copy of the model in float64; against float32 where the task cannot run that,
+        whatever it raises.
 
-    Held against a copy of the model in float64; against float32 where the task cannot run that,
-    whatever it raises.
-
-    Args:
-        engine: Whose precision it is.
-        point: The weights.
-    """
-    rows = spread(point.examples, _EXAMPLES)
-    found = engine.compute(point, rows, sampled=False)
-    against = "float64"
-    try:
-        exact = engine.doubled().compute(point, rows, sampled=False)
-    except Exception as error:
-        logger.warning(
-            "The task does not run in float64 (%s): passes are held against float32.", error
+        Args:
+            engine: Whose precision it is.
+            point: The weights.
+        """
+        rows = spread(point.examples, _EXAMPLES)
+        found = engine.compute(point, rows, sampled=False)
+        against = "float64"
+        try:
+            exact = engine.doubled().compute(point, rows, sampled=False)
+        except Exception as error:
+            logger.warning(
+                "The task does not run in float64 (%s): passes are held against float32.", error
+            )
+            against, exact = "float32", engine.exactly().compute(point, rows, sampled=False)
+        pairs = (
+            (found[name].dense().double(), one.dense().double()) for name, one in exact.items()
         )
-        against, exact = "float32", engine.exactly().compute(point, rows, sampled=False)
-    pairs = ((found[name].dense().double(), one.dense().double()) for name, one in exact.items())
-    return PrecisionError(_ratio(pairs), against)
+        return cls(_ratio(pairs), against)
 
+    @classmethod
+    def of_curvature(
+        cls,
+        engine: GradientEngine,
+        planned: PlannedSegment,
+        curvature: SegmentCurvature,
+        *,
+        precision: Precision,
+    ) -> "PrecisionError":
+        """Return the error of some examples' squares in the eigenbasis, which make up Λ.
 
-def curvature_error(
-    engine: GradientEngine,
-    planned: PlannedSegment,
-    curvature: SegmentCurvature,
-    *,
-    precision: Precision,
-) -> PrecisionError:
-    """Return the error of some examples' squares in the eigenbasis, which make up Λ.
+        That of the covariances is not in it: the eigenbasis is the same on both sides.
 
-    That of the covariances is not in it: the eigenbasis is the same on both sides.
-
-    Args:
-        engine: Gives their gradients.
-        planned: The segment.
-        curvature: Of which the eigenbases count.
-        precision: In which they are rotated.
-    """
-    rows = spread(planned.examples, _EXAMPLES)
-    gradients = engine.compute(planned.points[-1], rows, sampled=True)
-    pairs = []
-    for name, block in curvature.items():
-        gradient, basis = gradients[name], block.basis
-        with products_in(precision, engine.device):
-            found = gradient.rotated_squares(basis.inputs, basis.outputs)
-        exact = from_tensors(to_dtype({**gradient.tensors()}, torch.float64))
-        inputs, outputs = to_dtype((basis.inputs, basis.outputs), torch.float64)
-        pairs.append((found.double(), exact.rotated_squares(inputs, outputs)))
-    return PrecisionError(_ratio(pairs))
+        Args:
+            engine: Gives their gradients.
+            planned: The segment.
+            curvature: Of which the eigenbases count.
+            precision: In which they are rotated.
+        """
+        rows = spread(planned.examples, _EXAMPLES)
+        gradients = engine.compute(planned.points[-1], rows, sampled=True)
+        pairs = []
+        for name, block in curvature.items():
+            gradient, basis = gradients[name], block.basis
+            with products_in(precision, engine.device):
+                found = gradient.rotated_squares(basis.inputs, basis.outputs)
+            exact = from_tensors(to_dtype({**gradient.tensors()}, torch.float64))
+            inputs, outputs = to_dtype((basis.inputs, basis.outputs), torch.float64)
+            pairs.append((found.double(), exact.rotated_squares(inputs, outputs)))
+        return cls(_ratio(pairs))
 
 
 def _ratio(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

@@ -9,7 +9,7 @@ has its own segments and final weights, and the scores are the mean over the mem
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -46,6 +46,16 @@ class PlannedSegment:
     filter: SegmentFilter
     examples: Tensor
     layer_filters: Mapping[str, SegmentFilter] = field(default_factory=dict)
+
+    @property
+    def mean_point(self) -> EvaluationPoint:
+        """Where one point stands for all: the mean of their weights."""
+        if len(self.points) == 1:
+            return self.points[0]
+        checkpoints = tuple(name for point in self.points for name in point.checkpoints)
+        # A dropout mask, if there is one, is the points' own.
+        name = "+".join(one.id for one in self.points)
+        return replace(self.points[0], id=name, checkpoints=checkpoints)
 
     def within(self, block: Block) -> Tensor:
         """Return the places in `block` of the stage's examples."""

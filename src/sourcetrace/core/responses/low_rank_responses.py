@@ -18,7 +18,7 @@ from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
 from sourcetrace.core.model.precision import Precision, products_in
-from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
+from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.low_rank_propagation import propagate_low_rank
 from sourcetrace.core.responses.propagation import Response, Vectors, checkpoint_scores, propagate
 from sourcetrace.core.responses.queries import QueryGradients, query_responses
@@ -219,7 +219,10 @@ class _Sample:
 
     @cached_property
     def _gradients(self) -> list[Gradients]:
-        return [_training_gradients(self._source, segment) for segment in self._member.segments]
+        return [
+            sample_gradients(self._source, one.points[-1], spread(one.examples, _EXAMPLES))
+            for one in self._member.segments
+        ]
 
     @cached_property
     def _exact(self) -> list[Tensor]:
@@ -245,10 +248,6 @@ class _Sample:
         )
         whole = sum(float(one.double().square().sum()) for one in self._exact)
         return (off / whole) ** 0.5 if whole else 0.0
-
-
-def _training_gradients(engine: GradientEngine, segment: PlannedSegment) -> Gradients:
-    return sample_gradients(engine, segment.points[-1], spread(segment.examples, _EXAMPLES))
 
 
 def _scores(

@@ -11,7 +11,7 @@ from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.curvature_scale import scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.precision_check import curvature_error
+from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
@@ -58,7 +58,9 @@ def fit_curvature(
             scaled_ones = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")
     if precision != "float32":
-        error = curvature_error(engine, plan.segments[-1], segments[-1], precision=precision)
+        error = PrecisionError.of_curvature(
+            engine, plan.segments[-1], segments[-1], precision=precision
+        )
         metrics |= report_precision(
             "examples' squares in the eigenbasis", "curvature", precision, error
         )

@@ -13,7 +13,7 @@ from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost
-from sourcetrace.core.methods.precision_check import passes_error
+from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.plan.methods import METHODS
@@ -46,7 +46,7 @@ def extract_gradients(
     metrics = report_cost(cost)
     curvature_precision = setup.attribution.precision.curvature
     if engine.precision != "float32":
-        error = passes_error(engine, plan.points[-1])
+        error = PrecisionError.of_passes(engine, plan.points[-1])
         metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
     setup.cache.restart(policy)
     start_peak(engine.device)

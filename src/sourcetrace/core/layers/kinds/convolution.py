@@ -6,6 +6,7 @@ of a convolution, and copying them in whole runs of channels takes a fifth of th
 Source: Grosse & Martens 2016, arXiv 1602.01407 (a convolution as a linear layer on patches).
 """
 
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -87,11 +88,7 @@ def _output_channels(module: Any, gradients: Tensor) -> Tensor:
     return gradients.reshape(examples, groups, channels // groups, -1).transpose(2, 3)
 
 
-def _groups(module: Any) -> int:
-    return int(module.groups)
-
-
 CONVOLUTIONS = tuple(
-    LayerType(kind, _patches, _output_channels, pixels=_pixels, groups=_groups, channels_last=True)
+    LayerType(kind, _patches, _output_channels, attrgetter("groups"), _pixels, channels_last=True)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 )
