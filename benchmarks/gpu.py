@@ -41,7 +41,7 @@ from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import capture_forward
 from sourcetrace.core.gradients.per_example import per_example_gradient
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples

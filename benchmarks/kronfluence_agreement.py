@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Examples

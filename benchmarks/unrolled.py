@@ -30,7 +30,7 @@ from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovar
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.kept import Cache
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings

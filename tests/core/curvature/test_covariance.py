@@ -16,7 +16,8 @@ from sourcetrace.core.curvature.covariance import (
 )
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients.capture import capture_forward
-from sourcetrace.core.layers import Layer, find_layers
+from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.layer import Layer
 from tests.oracles.dense import kronecker_factors
 from tests.tiny import assert_close, seeded
 

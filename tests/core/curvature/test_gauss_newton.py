@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature import gauss_newton
 from sourcetrace.core.curvature.gauss_newton import gauss_newton_products
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import ClassificationTask
 from tests.oracles.gauss_newton import gauss_newton_matrix

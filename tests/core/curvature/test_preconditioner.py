@@ -11,7 +11,8 @@ from sourcetrace.core.curvature.preconditioner import (
 )
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
-from sourcetrace.core.layers import Layer, find_layers
+from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.responses.propagation import propagate
 from tests.oracles.dense import (

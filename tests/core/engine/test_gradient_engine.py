@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sourcetrace.core.curvature.covariance import sums_of
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.kept import bytes_per_example
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.errors import InputError

@@ -18,7 +18,7 @@ from sourcetrace.core.gradients.per_example import (
     from_tensors,
     squared_norms,
 )
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import check_gradients_of, normal
 from tests.oracles.dense import flat, layer_gradients, model_gradients

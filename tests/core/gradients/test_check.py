@@ -6,7 +6,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.gradients.check import check_gradients
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import sum_of_sines
 from tests.tiny import seeded

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.layers import Coverage, find_layers
+from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import check_all_counted
 from tests.tiny import assert_close, seeded

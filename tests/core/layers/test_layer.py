@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 
 
 @pytest.mark.parametrize(

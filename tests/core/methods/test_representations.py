@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.representations import representations
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples

@@ -4,7 +4,7 @@ import torch
 
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.trak import DAMPING, Projection
 from tests.core.methods.test_attribution import ONE_STAGE, DenseRun, check_scores
 from tests.tiny import TinyConvNet, assert_close, attribute, seeded, tiny_case

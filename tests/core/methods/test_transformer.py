@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import CovarianceSums
-from sourcetrace.core.layers import Layer
+from sourcetrace.core.layers.layer import Layer
 from tests.oracles.dense import ekfac_matrix, named_gradients
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.tiny import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment

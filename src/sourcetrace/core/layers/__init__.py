@@ -6,21 +6,7 @@ weight is Σ_s g_s a_sᵀ. A layer type says how to lay out the two, [N, groups,
 `LayerType` given to `register`.
 """
 
-from sourcetrace.core.layers.coverage import Coverage, Unattributed
-from sourcetrace.core.layers.discovery import find_layers
-from sourcetrace.core.layers.kinds.registry import LAYER_TYPES, register
+from sourcetrace.core.layers.kinds.registry import register
 from sourcetrace.core.layers.kinds.types import LayerType
-from sourcetrace.core.layers.layer import Layer, Site
-from sourcetrace.core.layers.rehearsal import refuse_compiled
 
-__all__ = [
-    "LAYER_TYPES",
-    "Coverage",
-    "Layer",
-    "LayerType",
-    "Site",
-    "Unattributed",
-    "find_layers",
-    "refuse_compiled",
-    "register",
-]
+__all__ = ["LayerType", "register"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sourcetrace.core.gradients.capture import capture_forward
-from sourcetrace.core.layers import find_layers
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS, _pixels
 from tests.core.curvature.test_covariance import sums_of_model
 from tests.oracles.dense import kronecker_factors

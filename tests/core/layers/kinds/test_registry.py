@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.layers import LAYER_TYPES, LayerType, register
+from sourcetrace.core.layers import LayerType, register
+from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
 from tests import REPOSITORY
 from tests.core.layers.checks import (
     check_all_counted,

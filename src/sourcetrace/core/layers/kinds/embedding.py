@@ -17,10 +17,6 @@ def _indices(module: nn.Embedding, indices: Tensor) -> Tensor:
     return positions.masked_fill(positions == module.padding_idx, -1)
 
 
-def _no_features(_: nn.Module) -> int:
-    return 0
-
-
 def _changes_its_gradient(module: nn.Embedding) -> str:
     if module.max_norm is not None:
         return "Embedding with max_norm: its rows are rescaled in the forward pass"
@@ -37,6 +33,6 @@ EMBEDDING = LayerType(
     rows,
     transposed=True,
     indexed=True,
-    feature_dimensions=_no_features,
+    feature_dimensions=lambda _: 0,
     refusal=_changes_its_gradient,
 )

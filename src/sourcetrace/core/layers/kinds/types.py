@@ -9,16 +9,6 @@ from torch import Tensor, nn
 from sourcetrace.core.layers.kinds.pixels import Pixels
 
 
-def _one_group(_: nn.Module) -> int:
-    """Return 1: the weight is one block."""
-    return 1
-
-
-def _always_fits(_: nn.Module) -> str:
-    """Return no reason against the module."""
-    return ""
-
-
 def rows(_: nn.Module, values: Tensor) -> Tensor:
     """Lay out [N, …, D] as [N, 1, S, D]."""
     return values.reshape(values.shape[0], 1, -1, values.shape[-1])
@@ -49,13 +39,13 @@ class LayerType:
     module: type[nn.Module] | str
     positions: Callable[[Any, Tensor], Tensor]
     output_positions: Callable[[Any, Tensor], Tensor]
-    groups: Callable[[Any], int] = _one_group
+    groups: Callable[[Any], int] = lambda _: 1
     pixels: Callable[[Any, Tensor], Pixels | None] | None = None
     transposed: bool = False
     channels_last: bool = False
     indexed: bool = False
     feature_dimensions: Callable[[Any], int] | None = None
-    refusal: Callable[[Any], str] = _always_fits
+    refusal: Callable[[Any], str] = lambda _: ""
 
     @property
     def name(self) -> str:
