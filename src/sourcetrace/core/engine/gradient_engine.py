@@ -20,7 +20,6 @@ from sourcetrace.core.engine.passes import (
     QueryPasses,
     TrainingPasses,
     gradients_alone,
-    join_queries,
     query_passes,
     query_signals,
     training_passes,
@@ -301,7 +300,7 @@ class GradientEngine:
             return query_passes(model, self._run_objective, layers, batch, count=len(part))
 
         rows = torch.arange(block.start, block.stop)
-        return self._run(passes, queries, point, rows, backward=2, join=join_queries)
+        return self._run(passes, queries, point, rows, backward=2, join=_join_queries)
 
     def query_signals(
         self, queries: Examples, point: EvaluationPoint, block: Block
@@ -313,6 +312,11 @@ class GradientEngine:
 
         rows = torch.arange(block.start, block.stop)
         return self._run(passes, queries, point, rows, backward=0, join=BlockSignals.joined)
+
+
+def _join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
+    """Join the passes of consecutive queries."""
+    return concatenate([one for one, _ in parts]), concatenate([one for _, one in parts])
 
 
 def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:

@@ -211,11 +211,6 @@ def query_signals(
         return _signals(objective, rows, outputs, batch, loss, norm=None)
 
 
-def join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
-    """Join the passes of consecutive queries."""
-    return concatenate([one for one, _ in parts]), concatenate([one for _, one in parts])
-
-
 def _captured(
     model: nn.Module, objective: Objective, layers: Sequence[Layer], batch: Any, count: int
 ) -> tuple[ForwardPass, dict[str, Positions]]:

@@ -79,6 +79,11 @@ class SegmentFilter:
     coupled_decay: float = 0.0
     solve_damping: Callable[[Tensor], Tensor | float] | None = None
 
+    @classmethod
+    def constant(cls, mass: float) -> SegmentFilter:
+        """Return F_r = `mass` and F_S = 1."""
+        return cls(lambda sigma: mass * _ones(sigma), _ones, uses_curvature=False)
+
 
 @dataclass(frozen=True)
 class FilterSettings:
@@ -96,54 +101,40 @@ class FilterSettings:
     optimizer: OptimizerName = "SGD"
     damping: float | None = None
 
+    def training(self) -> SegmentFilter:
+        """Return Source's F_r and F_S."""
+        mass, coupled = self.step_mass, self.optimizer == "Adam"
+        shift = 0.0 if coupled else self.weight_decay
+        return SegmentFilter(
+            lambda sigma: segment_response(sigma + shift, step_mass=mass),
+            lambda sigma: propagation(sigma + shift, step_mass=mass),
+            uses_curvature=True,
+            coupled_decay=self.weight_decay if coupled else 0.0,
+        )
 
-def training_filter(settings: FilterSettings) -> SegmentFilter:
-    """Return Source's F_r and F_S."""
-    mass, coupled = settings.step_mass, settings.optimizer == "Adam"
-    shift = 0.0 if coupled else settings.weight_decay
-    return SegmentFilter(
-        lambda sigma: segment_response(sigma + shift, step_mass=mass),
-        lambda sigma: propagation(sigma + shift, step_mass=mass),
-        uses_curvature=True,
-        coupled_decay=settings.weight_decay if coupled else 0.0,
-    )
+    def solved_training(self) -> SegmentFilter:
+        """Return Source's filter with F_r(H) replaced by a solve with λ = 1/τ."""
+        mass = self.step_mass
+        found = self.training()
+        shift = self.weight_decay - found.coupled_decay
+        return replace(found, solve_damping=lambda _: 1 / mass + shift if mass else math.inf)
 
+    def damped_inverse(self) -> SegmentFilter:
+        """Return the influence function's 1 / (σ + λ)."""
+        return SegmentFilter(
+            lambda sigma: 1 / (sigma + self._damping(sigma)), _ones, uses_curvature=True
+        )
 
-def solved_training_filter(settings: FilterSettings) -> SegmentFilter:
-    """Return Source's filter with F_r(H) replaced by a solve with λ = 1/τ."""
-    mass = settings.step_mass
-    found = training_filter(settings)
-    shift = settings.weight_decay - found.coupled_decay
-    return replace(found, solve_damping=lambda _: 1 / mass + shift if mass else math.inf)
+    def solved_inverse(self) -> SegmentFilter:
+        """Return the influence function's filter, replaced by a solve with the same λ."""
+        return replace(self.damped_inverse(), solve_damping=self._damping)
 
-
-def damped_inverse(settings: FilterSettings) -> SegmentFilter:
-    """Return the influence function's 1 / (σ + λ)."""
-    return SegmentFilter(
-        lambda sigma: 1 / (sigma + _damping(sigma, settings.damping)),
-        _ones,
-        uses_curvature=True,
-    )
-
-
-def solved_inverse(settings: FilterSettings) -> SegmentFilter:
-    """Return the influence function's filter, replaced by a solve with the same λ."""
-    return replace(
-        damped_inverse(settings), solve_damping=lambda sigma: _damping(sigma, settings.damping)
-    )
-
-
-def constant(mass: float) -> SegmentFilter:
-    """Return F_r = `mass` and F_S = 1."""
-    return SegmentFilter(lambda sigma: mass * _ones(sigma), _ones, uses_curvature=False)
+    def _damping(self, eigenvalues: Tensor) -> float | Tensor:
+        if self.damping is not None:
+            return self.damping
+        # A dead layer's eigenvalues are all 0; its gradients too, so any damping will do.
+        return (INFLUENCE_DAMPING * eigenvalues.mean()).clamp(min=_TINY)
 
 
 def _ones(eigenvalues: Tensor) -> Tensor:
     return eigenvalues.new_ones(eigenvalues.shape)
-
-
-def _damping(eigenvalues: Tensor, damping: float | None) -> float | Tensor:
-    return (
-        # A dead layer's eigenvalues are all 0; its gradients too, so any damping will do.
-        (INFLUENCE_DAMPING * eigenvalues.mean()).clamp(min=_TINY) if damping is None else damping
-    )

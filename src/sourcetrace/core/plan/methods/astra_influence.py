@@ -1,6 +1,6 @@
 """The influence function with exact solves."""
 
-from sourcetrace.core.plan.filters import solved_inverse
+from sourcetrace.core.plan.filters import FilterSettings
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -14,7 +14,7 @@ METHOD = Method(
         "influence stays EK-FAC's (arXiv 2507.14740)"
     ),
     citation="arXiv 2507.14740",
-    make_filter=solved_inverse,
+    make_filter=FilterSettings.solved_inverse,
     evaluates="final checkpoint",
     scoring="exact solves",
 )

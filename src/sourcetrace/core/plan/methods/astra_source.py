@@ -1,6 +1,6 @@
 """ASTRA-Source: Source with segment responses by exact solves."""
 
-from sourcetrace.core.plan.filters import solved_training_filter
+from sourcetrace.core.plan.filters import FilterSettings
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -14,7 +14,7 @@ METHOD = Method(
         "(arXiv 2507.14740)"
     ),
     citation="arXiv 2507.14740",
-    make_filter=solved_training_filter,
+    make_filter=FilterSettings.solved_training,
     evaluates="every checkpoint",
     follows_optimizer=True,
     scoring="exact solves",

@@ -1,6 +1,6 @@
 """Fast-Source: Source at the mean of each segment's weights."""
 
-from sourcetrace.core.plan.filters import training_filter
+from sourcetrace.core.plan.filters import FilterSettings
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -12,7 +12,7 @@ METHOD = Method(
         "weights (Bae et al. 2024, arXiv 2405.12186)"
     ),
     citation="Bae et al. 2024, arXiv 2405.12186",
-    make_filter=training_filter,
+    make_filter=FilterSettings.training,
     evaluates="mean weights",
     follows_optimizer=True,
 )

@@ -1,6 +1,6 @@
 """Gradient similarity at the final checkpoint."""
 
-from sourcetrace.core.plan.filters import constant
+from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -12,6 +12,6 @@ METHOD = Method(
         "size is not a predicted change"
     ),
     citation="",
-    make_filter=lambda _: constant(1.0),
+    make_filter=lambda _: SegmentFilter.constant(1.0),
     evaluates="final checkpoint",
 )

@@ -1,6 +1,6 @@
 """Similarity of what the last attributed layer is given."""
 
-from sourcetrace.core.plan.filters import constant
+from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -12,7 +12,7 @@ METHOD = Method(
         "scores rank examples, and self-influence says nothing"
     ),
     citation="",
-    make_filter=lambda _: constant(1.0),
+    make_filter=lambda _: SegmentFilter.constant(1.0),
     evaluates="final checkpoint",
     scoring="representations",
 )

@@ -1,6 +1,6 @@
 """Scaled Source: Source with each segment's curvature multiplied by what EK-FAC misses."""
 
-from sourcetrace.core.plan.filters import training_filter
+from sourcetrace.core.plan.filters import FilterSettings
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -13,7 +13,7 @@ METHOD = Method(
         "it is measured to be too small by"
     ),
     citation="Bae et al. 2024, arXiv 2405.12186",
-    make_filter=training_filter,
+    make_filter=FilterSettings.training,
     evaluates="every checkpoint",
     follows_optimizer=True,
     scales_curvature=True,

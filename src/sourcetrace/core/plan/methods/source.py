@@ -1,6 +1,6 @@
 """Source: approximate unrolled differentiation, segment by segment."""
 
-from sourcetrace.core.plan.filters import training_filter
+from sourcetrace.core.plan.filters import FilterSettings
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -12,7 +12,7 @@ METHOD = Method(
         "curvature (Bae et al. 2024, arXiv 2405.12186)"
     ),
     citation="Bae et al. 2024, arXiv 2405.12186",
-    make_filter=training_filter,
+    make_filter=FilterSettings.training,
     evaluates="every checkpoint",
     follows_optimizer=True,
 )

@@ -3,7 +3,7 @@
 The published sum of learning rate · ⟨∇f, ∇ℓ⟩, whatever the optimiser: a plain yardstick.
 """
 
-from sourcetrace.core.plan.filters import constant
+from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -15,6 +15,6 @@ METHOD = Method(
         "without curvature"
     ),
     citation="Pruthi et al. 2020, arXiv 2002.08484",
-    make_filter=lambda settings: constant(settings.step_mass),
+    make_filter=lambda settings: SegmentFilter.constant(settings.step_mass),
     evaluates="every checkpoint",
 )

@@ -1,6 +1,6 @@
 """TRAK: randomly projected gradients at the final checkpoint."""
 
-from sourcetrace.core.plan.filters import constant
+from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.method import Method
 
 METHOD = Method(
@@ -13,7 +13,7 @@ METHOD = Method(
         "2303.14186)"
     ),
     citation="Park et al. 2023, arXiv 2303.14186",
-    make_filter=lambda _: constant(1.0),
+    make_filter=lambda _: SegmentFilter.constant(1.0),
     evaluates="final checkpoint",
     scoring="projections",
 )
