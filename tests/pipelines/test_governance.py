@@ -4,8 +4,8 @@ import pytest
 
 from sourcetrace.audit.gate.audit_result import AuditTrust
 from sourcetrace.integrations.ml_bom import make_ml_bom
+from sourcetrace.pipelines import governance
 from sourcetrace.pipelines.audit import create_judgement
-from sourcetrace.pipelines.governance import pipeline
 from sourcetrace.pipelines.governance.nodes import gather_facts
 from sourcetrace.reporting.documents.model_card import render_model_card
 from tests.audit.gate.examples import audit_result
@@ -15,7 +15,7 @@ from tests.reporting.content import verification
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_the_bill_of_materials_is_made_where_its_extra_is_installed(monkeypatch, installed):
-    monkeypatch.setattr(pipeline, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(governance, "find_spec", lambda name: installed or None)
     made = create_judgement()
     assert ("ml_bom" in made.all_outputs()) == installed
     assert made.nodes[-1].name == "enforce_gate"

@@ -1,5 +1,21 @@
-"""The review list and the page, from tables alone."""
+"""Tables in, the review list and a summary out; no torch. The page comes last, in its own."""
 
-from sourcetrace.pipelines.cleaning_report.pipeline import create_pipeline
+from kedro.pipeline import Pipeline
 
-__all__ = ["create_pipeline"]
+from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
+from sourcetrace.pipelines.shared.step import step
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage."""
+    return Pipeline(
+        [
+            step(list_for_review, ["review_list", "review_list_csv"], report="params:report"),
+            step(
+                summarise_audit,
+                ["audit_summary", "audit_metrics"],
+                task="params:task",
+                report="params:report",
+            ),
+        ]
+    )

@@ -1,5 +1,13 @@
-"""Gradients of every example at every checkpoint, and what they show."""
+"""Gradients of every example at every checkpoint: the set-up, then all forward passes."""
 
-from sourcetrace.pipelines.gradient_extraction.pipeline import create_pipeline
+from kedro.pipeline import Pipeline
 
-__all__ = ["create_pipeline"]
+from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.set_up import set_up_nodes
+from sourcetrace.pipelines.shared.step import step
+
+
+def create_pipeline() -> Pipeline:
+    """Return the stage."""
+    made = ["example_signals", "query_signals", "covariances", "extraction_metrics"]
+    return Pipeline([*set_up_nodes(), step(extract_gradients, made, gradients="params:gradients")])

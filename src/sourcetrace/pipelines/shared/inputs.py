@@ -6,8 +6,6 @@ from functools import partial
 from typing import Any
 
 import polars as pl
-from kedro.pipeline import node
-from kedro.pipeline.node import Node
 
 from sourcetrace.audit.identity.data_digest import data_digest, table_digest
 from sourcetrace.audit.identity.made_of import MadeOf, checkpoints_part, data_part
@@ -41,17 +39,6 @@ class Ingested:
     query_table: pl.DataFrame
     data: str
     identity: str
-
-
-def check_inputs_node() -> Node:
-    """Return the node; the same in every pipeline that reads the inputs again."""
-    inputs = ("audit_identity", "checkpoint_manifest", "train_table", "query_table")
-    return node(
-        check_inputs,
-        inputs={name: name for name in (*inputs, "checkpoints", "task")},
-        outputs="ingested",
-        name="check_inputs",
-    )
 
 
 def check_inputs(

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 import torch
-from kedro.pipeline import node
 from kedro.pipeline.node import Node
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
@@ -31,8 +30,9 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
-from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs_node
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.manifest import record_of
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -144,18 +144,14 @@ def set_up_audit(
 
 def set_up_nodes() -> list[Node]:
     """Return the nodes, the same in every stage: the inputs are checked, then all is set up."""
-    groups = ("gradients", "attribution", "ensemble")
     return [
-        check_inputs_node(),
-        node(
+        step(check_inputs, "ingested"),
+        step(
             set_up_audit,
-            inputs={
-                "ingested": "ingested",
-                "gradient_cache": "gradient_cache",
-                **{name: f"params:{name}" for name in groups},
-            },
-            outputs="audit_setup",
-            name="set_up_audit",
+            "audit_setup",
+            gradients="params:gradients",
+            attribution="params:attribution",
+            ensemble="params:ensemble",
         ),
     ]
 

@@ -1,8 +1,10 @@
 """Train again without some examples, and hold what happens against what the scores said."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import polars as pl
+import torch
 
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
@@ -10,12 +12,30 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.verification.checks import check_scores, check_trainable
+from sourcetrace.pipelines.verification.groups import (
+    Group,
+    random_subsets,
+    removals,
+    summed_scores,
+)
+from sourcetrace.pipelines.verification.measures import (
+    Retrained,
+    recipe_measures,
+    removal_measures,
+    removal_table,
+    subset_measures,
+    summary_table,
+)
+from sourcetrace.pipelines.verification.retraining import (
+    available_cores,
+    fingerprint,
+    make_jobs,
+    run_jobs,
+)
+from sourcetrace.pipelines.verification.worker import Setting
 from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
-
-if TYPE_CHECKING:
-    from sourcetrace.tasks import Task
-else:  # Kedro reads annotations; torch is imported when the node runs.
-    Task = Any
+from sourcetrace.tasks import Task
 
 _QUERIES = 256
 """A forward pass, where no audit has chosen; without gradients they take little."""
@@ -31,11 +51,6 @@ def plan_retrainings(
     verification: VerificationParameters,
 ) -> pl.DataFrame:
     """Return which examples each retraining leaves out; refuse what will not work."""
-    import numpy as np
-
-    from sourcetrace.pipelines.verification.checks import check_scores, check_trainable
-    from sourcetrace.pipelines.verification.groups import Group, random_subsets, removals
-
     check_trainable(task)
     check_scores(score_files, task, train_table, query_table)
     digest = score_files.digest()
@@ -84,14 +99,6 @@ def retrain_groups(
     gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
-    from sourcetrace.pipelines.verification.retraining import (
-        available_cores,
-        fingerprint,
-        make_jobs,
-        run_jobs,
-    )
-    from sourcetrace.pipelines.verification.worker import Setting
-
     cores = available_cores()
     workers = verification.workers or cores
     jobs = make_jobs(
@@ -136,19 +143,6 @@ def measure_trust(
     query_influence: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]:
     """Return the summary, a row a query, a row a removal, and the metrics for MLflow."""
-    import numpy as np
-    import torch
-
-    from sourcetrace.pipelines.verification.groups import summed_scores
-    from sourcetrace.pipelines.verification.measures import (
-        Retrained,
-        recipe_measures,
-        removal_measures,
-        removal_table,
-        subset_measures,
-        summary_table,
-    )
-
     digest = verification_plan["scores_digest"][0]
     if score_files.digest() != digest:
         raise InputError(
@@ -176,14 +170,14 @@ def measure_trust(
     )
     per_query, measures = subset_measures(retrained)
     audited = torch.tensor(query_signals["measurement"].to_list(), dtype=torch.float64)
-    removals = removal_table(retrained, query_table["example_id"])
+    changes = removal_table(retrained, query_table["example_id"])
     summary = summary_table(
-        [*measures, *recipe_measures(retrained, audited), *removal_measures(removals)],
+        [*measures, *recipe_measures(retrained, audited), *removal_measures(changes)],
         method=query_influence["method"][0],
         scores_digest=digest,
     )
     table = pl.DataFrame({"query_id": query_table["example_id"], "lds": per_query.tolist()})
-    return summary, table, removals, _metrics(summary)
+    return summary, table, changes, _metrics(summary)
 
 
 def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
