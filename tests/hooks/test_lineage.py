@@ -11,7 +11,7 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.audit.identity.audit_key import key_parts, limits_part
+from sourcetrace.audit.identity.audit_key import AuditKey
 from sourcetrace.audit.identity.made_of import code_digest
 from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
 from sourcetrace.errors import InputError
@@ -262,7 +262,7 @@ def inputs(catalog, tmp_path):
 def test_an_audit_knows_its_key_as_it_can_be_computed_beforehand(catalog, recorded, inputs):
     run(LineageHook(), catalog, inputs)
     (record,) = recorded
-    assert record.key == key_parts(
+    assert record.key == AuditKey.parts_of(
         data=inputs["data_digests"],
         checkpoints=catalog["checkpoints"].load().digests(),
         code=code_digest("sourcetrace.tasks.digits.DigitsTask"),
@@ -282,21 +282,21 @@ def test_a_file_that_came_after_the_audit_began_is_not_in_its_key(catalog, recor
 def _checkpoints_part(catalog):
     files = catalog["checkpoints"].load().digests()
     task = {"task": {"class": "a.B"}}
-    return key_parts(data={}, checkpoints=files, code="", parameters=task)["checkpoints"]
+    return AuditKey.parts_of(data={}, checkpoints=files, code="", parameters=task)["checkpoints"]
 
 
 def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded, inputs, tmp_path):
     baseline = tmp_path / "approved.json"
     parameters = {**catalog.load("parameters"), "gate": {"baseline": str(baseline)}}
     catalog["parameters"] = MemoryDataset(parameters)
-    before = limits_part(parameters)
+    before = AuditKey.limits_of(parameters)
     hook, made = LineageHook(), pipeline(*inputs)
     hook.before_pipeline_run(pipeline=made, catalog=catalog)
     hook.after_node_run(outputs=inputs)
     baseline.write_text('{"metrics": {"harmful_share": 0.1}}')
     list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
     (record,) = recorded
-    assert record.key["limits"] == before != limits_part(parameters)
+    assert record.key["limits"] == before != AuditKey.limits_of(parameters)
 
 
 def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(

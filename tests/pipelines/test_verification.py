@@ -17,10 +17,7 @@ from sourcetrace.pipelines.verification.groups import (
 )
 from sourcetrace.pipelines.verification.measures import (
     Retrained,
-    recipe_measures,
     removal_measures,
-    removal_table,
-    subset_measures,
     summary_table,
 )
 from sourcetrace.pipelines.verification.nodes import measure_trust, plan_retrainings
@@ -179,22 +176,22 @@ def values(measures):
 
 def test_in_a_world_as_predicted_all_is_1():
     world = linear_world()
-    per_query, measures = subset_measures(world)
+    per_query, measures = world.subset_measures()
     found = values(measures)
     assert per_query.tolist() == pytest.approx([1.0] * QUERIES)
     assert found["lds", None] == pytest.approx(1)
     assert found["ceiling", None] == pytest.approx(1)
     assert found["lds_of_ceiling", None] == pytest.approx(1)
     assert found["fraction", None] == 0.5
-    removed = removal_table(world, pl.Series([f"q{i}" for i in range(QUERIES)]))
+    removed = world.removal_table(pl.Series([f"q{i}" for i in range(QUERIES)]))
     VerificationRemovals.validate(removed)
     assert values(removal_measures(removed))["removal_slope", None] == pytest.approx(1)
 
 
 def test_scores_in_other_units_keep_the_ranks_and_lose_the_slope():
     world = linear_world(factor=0.2)
-    assert values(subset_measures(world)[1])["lds", None] == pytest.approx(1)
-    removed = removal_table(world, pl.Series([f"q{i}" for i in range(QUERIES)]))
+    assert values(world.subset_measures()[1])["lds", None] == pytest.approx(1)
+    removed = world.removal_table(pl.Series([f"q{i}" for i in range(QUERIES)]))
     assert values(removal_measures(removed))["removal_slope", None] == pytest.approx(0.2)
 
 
@@ -204,20 +201,19 @@ def test_flips_are_counted_against_training_on_everything_with_the_same_seed():
     labels[0, 3, 0] = "down"
     # Of query 0's helpers: seed 1 flips; seed 3 says "up" where all examples said "down".
     labels[13, 1, 0] = "down"
-    removed = removal_table(
-        dataclasses.replace(world, labels=labels), pl.Series([f"q{i}" for i in range(QUERIES)])
-    )
+    ids = pl.Series([f"q{i}" for i in range(QUERIES)])
+    removed = dataclasses.replace(world, labels=labels).removal_table(ids)
     first = removed.filter(kind="helpers", query_id="q0").row(0, named=True)
     assert first["flipped_share"] == 0.5
     assert removed.filter(kind="helpers", query_id="q1")["flipped_share"].item() == 0
     found = values(removal_measures(removed))
     assert found["flips_helpers", 3] == pytest.approx(0.125)
-    without = removal_table(dataclasses.replace(world, labels=None), removed["query_id"])
+    without = dataclasses.replace(world, labels=None).removal_table(removed["query_id"])
     assert ("flips_helpers", 3) not in values(removal_measures(without))
 
 
 def test_noise_lowers_figure_and_ceiling_alike():
-    found = values(subset_measures(linear_world(noise=4.0))[1])
+    found = values(linear_world(noise=4.0).subset_measures()[1])
     assert 0 < found["lds", None] < 0.95
     assert found["ceiling", None] < 0.95
 
@@ -226,15 +222,15 @@ def test_another_recipe_shows_in_the_agreement():
     world = linear_world(noise=0.01)
     same = world.measured[0].mean(0)
     world.measured[0] += torch.linspace(0, 5, QUERIES)
-    agreement, between = recipe_measures(world, same + torch.linspace(0, 5, QUERIES))
+    agreement, between = world.recipe_measures(same + torch.linspace(0, 5, QUERIES))
     assert (agreement.value, between.value) == pytest.approx((1, 1))
-    assert recipe_measures(world, -torch.linspace(0, 5, QUERIES))[0].value == pytest.approx(-1)
+    assert world.recipe_measures(-torch.linspace(0, 5, QUERIES))[0].value == pytest.approx(-1)
 
 
 def test_what_cannot_be_measured_is_empty_in_the_summary():
     world = linear_world()
     one_seed = dataclasses.replace(world, measured=world.measured[:, :1])
-    _, measures = subset_measures(one_seed)
+    _, measures = one_seed.subset_measures()
     summary = summary_table(measures, method="source", scores_digest="0")
     VerificationSummary.validate(summary)
     assert summary.filter(measure="ceiling")["value"].item() is None

@@ -22,7 +22,7 @@ from kedro.io import DataCatalog
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.audit.gate.report import OUTCOMES
-from sourcetrace.audit.identity.audit_key import AuditKey, key_parts
+from sourcetrace.audit.identity.audit_key import AuditKey
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.commands.audit_process import ending_of, run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
@@ -146,7 +146,7 @@ def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> Au
     parameters: Mapping[str, Any] = loader["parameters"]
     task = reader.read(parameters["task"])
     return AuditKey(
-        **key_parts(
+        **AuditKey.parts_of(
             data=task.data,
             checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
             code=task.code,

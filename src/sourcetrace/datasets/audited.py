@@ -36,7 +36,7 @@ class AuditIdentityDataset(AbstractDataset[Mapping[str, str], MadeOf]):
         self._parameters = parameters
 
     def _load(self) -> MadeOf:
-        return read_identity(self._filepath, self._parameters)
+        return _read_identity(self._filepath, self._parameters)
 
     def _save(self, data: Mapping[str, str]) -> None:
         with replacing(self._filepath) as partial:
@@ -154,7 +154,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
 
     def _now(self) -> MadeOf:
         assert self._identity is not None  # noqa: S101, the callers looked
-        return read_identity(self._identity, self._parameters)
+        return _read_identity(self._identity, self._parameters)
 
     def _refusal(self, what: str) -> InputError:
         return InputError(
@@ -183,7 +183,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         return {"stage": self._stage, "filepath": str(self._filepath)}
 
 
-def read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
+def _read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
     """Return what an audit is made of.
 
     Args:

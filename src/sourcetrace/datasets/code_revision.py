@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.audit.identity.code_revision import code_revision
+from sourcetrace.audit.identity.code_revision import CodeRevision
 
 
 class CodeRevisionDataset(AbstractDataset[NoReturn, dict[str, Any]]):
@@ -25,7 +25,7 @@ class CodeRevisionDataset(AbstractDataset[NoReturn, dict[str, Any]]):
         self._path = Path(path)
 
     def _load(self) -> dict[str, Any]:
-        revision = code_revision(self._path)
+        revision = CodeRevision.of(self._path)
         return {} if revision is None else asdict(revision)
 
     def _save(self, data: NoReturn) -> None:

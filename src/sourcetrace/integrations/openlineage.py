@@ -21,7 +21,7 @@ from openlineage.client.transport.file import FileConfig, FileTransport
 from openlineage.client.uuid import generate_new_uuid
 
 from sourcetrace import __version__
-from sourcetrace.audit.identity.code_revision import code_revision, repository_address
+from sourcetrace.audit.identity.code_revision import CodeRevision, repository_address
 from sourcetrace.namespace import AuditNames
 from sourcetrace.parameters import OpenLineageParameters
 from sourcetrace.redaction import error_line
@@ -63,7 +63,7 @@ class RunEvents:
         self._namespace, self._names, self._project = parameters.namespace, names, project
         self._job, self._run_ids = job, {job: str(generate_new_uuid())}
         self._made: dict[str, Any] = {}
-        revision = code_revision(project)
+        revision = CodeRevision.of(project)
         tags = {"mlflow_run_id": mlflow_run, "git_commit": revision.commit if revision else None}
         field = facet_v2.tags_run.TagsRunFacetFields
         self._run_facets: dict[str, facet_v2.RunFacet] = {

@@ -7,9 +7,6 @@ import pytest
 from sourcetrace.audit.identity.audit_key import (
     NO_KEY,
     AuditKey,
-    complete_key,
-    key_parts,
-    limits_part,
 )
 from sourcetrace.errors import InputError
 
@@ -22,7 +19,9 @@ PARAMETERS = {"task": {"class": "churn.Churn", "arguments": {"year": 2026, "pass
 
 def key(data=DATA, checkpoints=None, code="c", parameters=PARAMETERS):
     files = checkpoints or {"step_1.pt": "0" * 64}
-    return AuditKey(**key_parts(data=data, checkpoints=files, code=code, parameters=parameters))
+    return AuditKey(
+        **AuditKey.parts_of(data=data, checkpoints=files, code=code, parameters=parameters)
+    )
 
 
 def with_group(**groups):
@@ -81,7 +80,7 @@ def test_the_content_of_the_baseline_and_of_the_learning_rates_counts_not_where_
     approved, moved, rates = (tmp_path / name for name in ("a.json", "b.json", "rates.csv"))
 
     def limits(path):
-        return limits_part({"gate": {"baseline": str(path)}})
+        return AuditKey.limits_of({"gate": {"baseline": str(path)}})
 
     none = limits(approved)
     approved.write_text(json.dumps({"metrics": {"harmful_share": 0.1}, "summary": "x"}))
@@ -106,8 +105,8 @@ def test_a_wrong_parameter_is_named():
 
 def test_only_a_complete_key_is_one():
     parts = {"limits": "f" * 16}
-    assert complete_key(parts, earlier=None) == NO_KEY
-    assert complete_key(parts, earlier=NO_KEY) == NO_KEY
-    assert complete_key(None, earlier=key().text) == NO_KEY
-    replaced = AuditKey.parse(complete_key(parts, earlier=key().text))
+    assert AuditKey.complete(parts, earlier=None) == NO_KEY
+    assert AuditKey.complete(parts, earlier=NO_KEY) == NO_KEY
+    assert AuditKey.complete(None, earlier=key().text) == NO_KEY
+    replaced = AuditKey.parse(AuditKey.complete(parts, earlier=key().text))
     assert replaced.changes_since(key()) == ["limits"]

@@ -15,8 +15,6 @@ from sourcetrace.audit.gate.baseline import parse_baseline
 from sourcetrace.audit.identity.made_of import (
     MadeOf,
     checked,
-    checkpoints_part,
-    data_part,
     digest_of,
 )
 from sourcetrace.files import read_optional_json
@@ -66,58 +64,61 @@ class AuditKey:
             if getattr(self, field.name) != getattr(earlier, field.name)
         ]
 
+    @staticmethod
+    def limits_of(parameters: Mapping[str, Any]) -> str:
+        """Return the part that says how an audit is reported and judged.
 
-def complete_key(parts: Mapping[str, str] | None, *, earlier: str | None) -> str:
-    """Return the tag of an audit that knows some parts of its key, and keeps the others.
+        Raises:
+            InputError: If a parameter or the baseline is wrong.
+        """
+        gate = checked("gate", GateParameters, parameters)
+        path = gate.pop("baseline")
+        content = read_optional_json(None if path is None else Path(path))
+        baseline = parse_baseline(content, path=path)
+        return digest_of([gate, baseline.metrics, checked("report", ReportParameters, parameters)])
 
-    Args:
-        parts: Name -> part; None where the audit cannot say what it was made from.
-        earlier: The tag so far.
-    """
-    kept = AuditKey.parse(earlier)
-    if parts is None or (kept is None and set(parts) != {one.name for one in fields(AuditKey)}):
-        return NO_KEY
-    return AuditKey(**{**(asdict(kept) if kept else {}), **parts}).text
+    @staticmethod
+    def parts_of(
+        *,
+        data: Mapping[str, Mapping[str, Any]],
+        checkpoints: Mapping[str, str],
+        code: str,
+        parameters: Mapping[str, Any],
+    ) -> dict[str, str]:
+        """Return all parts of the key.
 
+        Args:
+            data: What `checkpoint_ingest.digest_data` returned.
+            checkpoints: Name -> SHA-256 of the files.
+            code: Digest of the task's code.
+            parameters: Of the project, by group.
 
-def key_parts(
-    *,
-    data: Mapping[str, Mapping[str, Any]],
-    checkpoints: Mapping[str, str],
-    code: str,
-    parameters: Mapping[str, Any],
-) -> dict[str, str]:
-    """Return all parts of the key.
+        Raises:
+            InputError: If a parameter, or a file that one names, is wrong.
+        """
+        made = MadeOf.of(
+            parameters,
+            data=MadeOf.data_part(data),
+            checkpoints=MadeOf.checkpoints_part(checkpoints),
+            code=code,
+        )
+        return {
+            "sourcetrace": __version__,
+            "data": made.data,
+            "checkpoints": made.checkpoints,
+            "parameters": digest_of([made.task, made.segments, made.gradients, made.scores]),
+            "limits": AuditKey.limits_of(parameters),
+        }
 
-    Args:
-        data: What `checkpoint_ingest.digest_data` returned.
-        checkpoints: Name -> SHA-256 of the files.
-        code: Digest of the task's code.
-        parameters: Of the project, by group.
+    @classmethod
+    def complete(cls, parts: Mapping[str, str] | None, *, earlier: str | None) -> str:
+        """Return the tag of an audit that knows some parts of its key, and keeps the others.
 
-    Raises:
-        InputError: If a parameter, or a file that one names, is wrong.
-    """
-    made = MadeOf.of(
-        parameters, data=data_part(data), checkpoints=checkpoints_part(checkpoints), code=code
-    )
-    return {
-        "sourcetrace": __version__,
-        "data": made.data,
-        "checkpoints": made.checkpoints,
-        "parameters": digest_of([made.task, made.segments, made.gradients, made.scores]),
-        "limits": limits_part(parameters),
-    }
-
-
-def limits_part(parameters: Mapping[str, Any]) -> str:
-    """Return the part that says how an audit is reported and judged.
-
-    Raises:
-        InputError: If a parameter or the baseline is wrong.
-    """
-    gate = checked("gate", GateParameters, parameters)
-    path = gate.pop("baseline")
-    content = read_optional_json(None if path is None else Path(path))
-    baseline = parse_baseline(content, path=path)
-    return digest_of([gate, baseline.metrics, checked("report", ReportParameters, parameters)])
+        Args:
+            parts: Name -> part; None where the audit cannot say what it was made from.
+            earlier: The tag so far.
+        """
+        kept = cls.parse(earlier)
+        if parts is None or (kept is None and set(parts) != {one.name for one in fields(cls)}):
+            return NO_KEY
+        return cls(**{**(asdict(kept) if kept else {}), **parts}).text

@@ -4,6 +4,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,15 @@ class CodeRevision:
     commit: str
     dirty: bool
 
-
-def code_revision(project: Path) -> CodeRevision | None:
-    """Return the revision that a folder is at; None outside a git repository."""
-    try:
-        commit, changed = _git(project, "rev-parse", "HEAD"), _git(project, "status", "--porcelain")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return CodeRevision(commit, dirty=bool(changed))
+    @classmethod
+    def of(cls, project: Path) -> Self | None:
+        """Return the revision that a folder is at; None outside a git repository."""
+        try:
+            commit = _git(project, "rev-parse", "HEAD")
+            changed = _git(project, "status", "--porcelain")
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return cls(commit, dirty=bool(changed))
 
 
 def repository_address(project: Path) -> str | None:

@@ -7,7 +7,7 @@ Who uses what:
 - `pipelines.shared.set_up` computes `data` and `checkpoints` again from the inputs themselves, and
   keeps gradients under `digest_for("gradient_extraction")`;
 - `audit.identity.audit_key` makes the tag of a model version from the parts that decide the scores;
-- `pipelines.verification` keeps retrainings under `task_part`.
+- `pipelines.verification` keeps retrainings under `MadeOf.task_part`.
 
 What an audit came to is another question: `audit.comparison.snapshot` tells audits apart by the
 digests of their scores.
@@ -127,7 +127,7 @@ class MadeOf:
         segments = checked("segments", SegmentParameters, parameters)
         return cls(
             code=_code_part(),
-            task=task_part(
+            task=cls.task_part(
                 validated(TaskParameters, parameters.get("task") or {}, name="task"), code=code
             ),
             data=data,
@@ -169,24 +169,24 @@ class MadeOf:
             _WORDS[name] for name in _STAGES[stage] if getattr(self, name) != getattr(other, name)
         )
 
+    @staticmethod
+    def task_part(task: TaskParameters, *, code: str | None = None) -> str:
+        """Return the part of a task's class, its arguments and the code of its module.
 
-def data_part(data: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the part of what `data_digests` says of both sides."""
-    return digest_of({side: [one["digest"], one["table"]] for side, one in data.items()})
+        A password is no input of the audit: values whose names say secret are left out.
+        """
+        code = code_digest(task.class_path) if code is None else code
+        return digest_of([task.class_path, hide_values(task.arguments), code])
 
+    @staticmethod
+    def checkpoints_part(files: Mapping[str, str]) -> str:
+        """Return the part of the files' names and SHA-256 digests."""
+        return digest_of(dict(files))
 
-def checkpoints_part(files: Mapping[str, str]) -> str:
-    """Return the part of the files' names and SHA-256 digests."""
-    return digest_of(dict(files))
-
-
-def task_part(task: TaskParameters, *, code: str | None = None) -> str:
-    """Return the part of a task's class, its arguments and the code of its module.
-
-    A password is no input of the audit: values whose names say secret are left out.
-    """
-    code = code_digest(task.class_path) if code is None else code
-    return digest_of([task.class_path, hide_values(task.arguments), code])
+    @staticmethod
+    def data_part(data: Mapping[str, Mapping[str, Any]]) -> str:
+        """Return the part of what `data_digests` says of both sides."""
+        return digest_of({side: [one["digest"], one["table"]] for side, one in data.items()})
 
 
 def code_digest(class_path: str) -> str:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sourcetrace.audit.identity.audit_key import key_parts, limits_part
+from sourcetrace.audit.identity.audit_key import AuditKey
 from sourcetrace.audit.identity.made_of import code_digest
 from sourcetrace.namespace import AuditCatalog
 from sourcetrace.redaction import hide_credentials
@@ -41,14 +41,14 @@ class RunKey:
         """Return the parts that the run decided; None where its audit's inputs are not known."""
         made = set(_SCORED) & set(self._made)
         if not made:
-            return _logged(lambda: {"limits": limits_part(self._audit.parameters())})
+            return _logged(lambda: {"limits": AuditKey.limits_of(self._audit.parameters())})
         # Of an audit that was resumed, nobody knows what the other stages were run with.
         return self._inputs if made == set(_SCORED) else None
 
     def _of_what_was_read(self) -> dict[str, str]:
         manifest = self._made["checkpoint_manifest"]
         files = dict(manifest.select("file", "sha256").iter_rows())
-        return key_parts(
+        return AuditKey.parts_of(
             data=self._made["data_digests"],
             checkpoints=self._audit.load("checkpoints").digests(files),
             code=code_digest(self._task_class()),

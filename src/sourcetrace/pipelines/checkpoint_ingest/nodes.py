@@ -9,7 +9,7 @@ import polars as pl
 
 from sourcetrace.audit.identity.data_digest import data_digest, table_digest
 from sourcetrace.audit.identity.example_digests import digest_examples
-from sourcetrace.audit.identity.made_of import checkpoints_part, data_part
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.training.segments import group_step_masses, number_segments
 from sourcetrace.formats import format_noun
@@ -27,7 +27,7 @@ from sourcetrace.pipelines.checkpoint_ingest.checks import (
     train_table,
     try_losses,
 )
-from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs, warn_of_filled_rates
+from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs
 from sourcetrace.pipelines.shared.inputs import remember_data
 from sourcetrace.pipelines.shared.manifest import group_rows, place_rows
 from sourcetrace.progress import track
@@ -143,7 +143,7 @@ def ingest_checkpoints(
     for name, others in coverage.tied.items():
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
     for run in runs:
-        warn_of_filled_rates(run)
+        run.warn_of_filled_rates()
     return manifest, left_out, training, queries
 
 
@@ -173,8 +173,8 @@ def ingest(
     digests, examples = digest_data(task, training, queries)
     remember_data(task, digests)
     identity = {
-        "data": data_part(digests),
-        "checkpoints": checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
+        "data": MadeOf.data_part(digests),
+        "checkpoints": MadeOf.checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
     }
     return identity, *tables, digests, examples
 

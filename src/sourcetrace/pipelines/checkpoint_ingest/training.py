@@ -36,8 +36,29 @@ class Training:
         """The run's name; empty where there is one run without one."""
         return self.records[0].run
 
+    def warn_of_filled_rates(self) -> None:
+        """Say for which steps the learning rate is not known, and how much hangs on them."""
+        masses = [own[0] for own in group_step_masses(self.records)]
+        total = sum(masses)
+        filled = [
+            (one, mass * one.interpolated_share)
+            for one, mass in zip(self.rates, masses, strict=True)
+            if one.interpolated_steps
+        ]
+        if not filled or not total:
+            return
+        logger.warning(
+            "%sThe learning rate of %d steps is not recorded (steps %s): a straight line between "
+            "the checkpoints' rates stands for them, %.1f %% of the step mass. Save learning_rates "
+            "in the checkpoints, or set checkpoints.learning_rates to a CSV file",
+            f"Run {self.name}: " if self.name else "",
+            sum(one.interpolated_steps for one, _ in filled),
+            ", ".join(f"{one.first_step}–{one.last_step}" for one, _ in filled),
+            100 * sum(mass for _, mass in filled) / total,
+        )
 
-def describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module) -> Training:
+
+def _describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module) -> Training:
     """Name the parameter groups and sum the learning rates.
 
     Raises:
@@ -63,7 +84,7 @@ def describe_runs(
         InputError: If a run's checkpoints contradict each other, or runs have other stages.
     """
     runs = [
-        describe(list(own), folder, model)
+        _describe(list(own), folder, model)
         for _, own in groupby(found, key=lambda checkpoint: checkpoint.record.run)
     ]
     stages = [list(dict.fromkeys(record.stage for record in run.records)) for run in runs]
@@ -75,28 +96,6 @@ def describe_runs(
                 "the same training; point checkpoints.path to one of them, or move the others."
             )
     return runs
-
-
-def warn_of_filled_rates(training: Training) -> None:
-    """Say for which steps the learning rate is not known, and how much hangs on them."""
-    masses = [own[0] for own in group_step_masses(training.records)]
-    total = sum(masses)
-    filled = [
-        (one, mass * one.interpolated_share)
-        for one, mass in zip(training.rates, masses, strict=True)
-        if one.interpolated_steps
-    ]
-    if not filled or not total:
-        return
-    logger.warning(
-        "%sThe learning rate of %d steps is not recorded (steps %s): a straight line between the "
-        "checkpoints' rates stands for them, %.1f %% of the step mass. Save learning_rates in "
-        "the checkpoints, or set checkpoints.learning_rates to a CSV file",
-        f"Run {training.name}: " if training.name else "",
-        sum(one.interpolated_steps for one, _ in filled),
-        ", ".join(f"{one.first_step}–{one.last_step}" for one, _ in filled),
-        100 * sum(mass for _, mass in filled) / total,
-    )
 
 
 def _known_rates(

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.audit.identity.data_digest import data_digest, table_digest
-from sourcetrace.audit.identity.made_of import MadeOf, checkpoints_part, data_part
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
 from sourcetrace.progress import track
@@ -57,7 +57,7 @@ def check_inputs(
     Raises:
         InputError: If they are others.
     """
-    if checkpoints_part(checkpoints.file_digests()) != audit_identity.checkpoints:
+    if MadeOf.checkpoints_part(checkpoints.file_digests()) != audit_identity.checkpoints:
         raise InputError(
             "The checkpoints are not those that checkpoint_ingest described: files were added, "
             "removed or changed. Run the audit from its first stage again, `kedro run --pipelines "
@@ -84,7 +84,7 @@ def check_inputs(
 def remember_data(task: Task, digests: Mapping[str, Mapping[str, Any]]) -> None:
     """Keep what a task's data were, so that the same process need not read them again."""
     _READ.clear()
-    _READ[id(task)] = (task, data_part(digests))
+    _READ[id(task)] = (task, MadeOf.data_part(digests))
 
 
 def _data_of(task: Task) -> str:

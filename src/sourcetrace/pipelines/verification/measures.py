@@ -21,6 +21,18 @@ from sourcetrace.schemas.verification import VerificationRemovals, VerificationS
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One row of the summary, without what all rows share."""
+
+    measure: str
+    value: float
+    detail: str
+    low: float = math.nan
+    high: float = math.nan
+    removed: int | None = None
+
+
+@dataclass(frozen=True)
 class Retrained:
     """Plan and outcomes as arrays.
 
@@ -42,117 +54,103 @@ class Retrained:
         """Return the numbers of the groups of a kind."""
         return self.plan.with_row_index("row").filter(kind=kind)["row"].to_list()
 
+    def removal_table(self, query_ids: pl.Series) -> pl.DataFrame:
+        """Return predicted and measured change of every removal; `schemas.VerificationRemovals`."""
+        (everything,) = self.rows("all")
+        rows = []
+        for number in sorted(self.rows("helpers") + self.rows("random")):
+            group = self.plan.row(number, named=True)
+            query = group["query"]
+            # The same seeds on both sides: what they share cancels.
+            change = self.measured[number, :, query] - self.measured[everything, :, query]
+            flipped = None
+            if self.labels is not None:
+                labels = self.labels
+                flipped = float(np.mean(labels[number, :, query] != labels[everything, :, query]))
+            rows.append(
+                {
+                    "kind": group["kind"],
+                    "query_id": query_ids[query],
+                    "removed": len(group["removed"]),
+                    "predicted_change": float(self.predicted[number, query]),
+                    "measured_change": float(change.mean()),
+                    "flipped_share": flipped,
+                }
+            )
+        return VerificationRemovals.frame(rows)
 
-@dataclass(frozen=True)
-class Measure:
-    """One row of the summary, without what all rows share."""
+    def recipe_measures(self, audited: Tensor) -> list[Measure]:
+        """Compare retraining on all examples with the audited model, over queries.
 
-    measure: str
-    value: float
-    detail: str
-    low: float = math.nan
-    high: float = math.nan
-    removed: int | None = None
+        Args:
+            audited: Measurement of each query at the final checkpoint, [Q].
+        """
+        (row,) = self.rows("all")
+        models = self.measured[row]
+        seeds = len(models)
+        agreement = rank_correlation(models.T, audited.unsqueeze(1).expand(-1, seeds)).mean()
+        pairs = [
+            float(rank_correlation(models[i].unsqueeze(1), models[j].unsqueeze(1)))
+            for i in range(seeds)
+            for j in range(i)
+        ]
+        return [
+            Measure(
+                "recipe_agreement",
+                float(agreement),
+                "Rank correlation over queries between the audited model and a retraining on all "
+                f"examples. Mean measurement: {audited.mean():.3g} audited, {models.mean():.3g} "
+                "self. Where they differ much, train() is not the audited training.",
+            ),
+            Measure(
+                "seed_agreement",
+                sum(pairs) / len(pairs) if pairs else math.nan,
+                "The same between two retrainings on all examples, which differ by their seed "
+                "alone.",
+            ),
+        ]
 
-
-def subset_measures(retrained: Retrained) -> tuple[Tensor, list[Measure]]:
-    """Return the score of every query [Q], and what all queries together say."""
-    rows = retrained.rows("subset")
-    # The prediction for a subset is minus the sum over it: the sum over the rest, less a constant.
-    predicted, measured = retrained.predicted[rows], retrained.measured[rows]
-    seeds = measured.shape[1]
-    means = measured.mean(1)
-    per_query = rank_correlation(predicted, means)
-    lds = float(per_query.mean())
-    low, high = rank_correlation_interval(predicted, means)
-    ceiling = noise_ceiling(split_half_reliability(measured.transpose(0, 1)), seeds=seeds)
-    removed = retrained.plan[rows]["removed"].list.len().mean()
-    kept = 1 - float(removed) / retrained.examples  # type: ignore[arg-type]
-    share = lds / ceiling if ceiling > 0 else math.nan
-    return per_query, [
-        Measure(
-            "lds",
-            lds,
-            "Rank correlation between predicted and retrained outcome of a query over the "
-            "subsets, mean over queries (linear datamodeling score); 0 is chance.",
-            low,
-            high,
-        ),
-        Measure(
-            "ceiling",
-            ceiling,
-            "The most that perfect scores would reach with this much retraining noise, estimated "
-            "from how far seeds agree.",
-        ),
-        Measure(
-            "lds_of_ceiling",
-            share,
-            "The first as a share of the second; the interval leaves out the ceiling's own error.",
-            low / ceiling if ceiling > 0 else math.nan,
-            high / ceiling if ceiling > 0 else math.nan,
-        ),
-        Measure("subsets", len(rows), "Random subsets of the training data, retrained on."),
-        Measure("fraction", kept, "Of the training examples in a subset."),
-        Measure("seeds", seeds, "Retrainings of each subset and of each removal."),
-    ]
-
-
-def recipe_measures(retrained: Retrained, audited: Tensor) -> list[Measure]:
-    """Compare retraining on all examples with the audited model, over queries.
-
-    Args:
-        retrained: Outcomes.
-        audited: Measurement of each query at the final checkpoint, [Q].
-    """
-    (row,) = retrained.rows("all")
-    models = retrained.measured[row]
-    seeds = len(models)
-    agreement = rank_correlation(models.T, audited.unsqueeze(1).expand(-1, seeds)).mean()
-    pairs = [
-        float(rank_correlation(models[i].unsqueeze(1), models[j].unsqueeze(1)))
-        for i in range(seeds)
-        for j in range(i)
-    ]
-    return [
-        Measure(
-            "recipe_agreement",
-            float(agreement),
-            "Rank correlation over queries between the audited model and a retraining on all "
-            f"examples. Mean measurement: {audited.mean():.3g} audited, {models.mean():.3g} "
-            "retrained. Where they differ much, train() is not the audited training.",
-        ),
-        Measure(
-            "seed_agreement",
-            sum(pairs) / len(pairs) if pairs else math.nan,
-            "The same between two retrainings on all examples, which differ by their seed alone.",
-        ),
-    ]
-
-
-def removal_table(retrained: Retrained, query_ids: pl.Series) -> pl.DataFrame:
-    """Return predicted and measured change of every removal; `schemas.VerificationRemovals`."""
-    (everything,) = retrained.rows("all")
-    rows = []
-    for number in sorted(retrained.rows("helpers") + retrained.rows("random")):
-        group = retrained.plan.row(number, named=True)
-        query = group["query"]
-        # The same seeds on both sides: what they share cancels.
-        change = retrained.measured[number, :, query] - retrained.measured[everything, :, query]
-        flipped = None
-        if retrained.labels is not None:
-            labels = retrained.labels
-            flipped = float(np.mean(labels[number, :, query] != labels[everything, :, query]))
-        rows.append(
-            {
-                "kind": group["kind"],
-                "query_id": query_ids[query],
-                "removed": len(group["removed"]),
-                "predicted_change": float(retrained.predicted[number, query]),
-                "measured_change": float(change.mean()),
-                "flipped_share": flipped,
-            }
-        )
-    return VerificationRemovals.frame(rows)
+    def subset_measures(self) -> tuple[Tensor, list[Measure]]:
+        """Return the score of every query [Q], and what all queries together say."""
+        rows = self.rows("subset")
+        # The prediction for a subset is minus the sum over it: that over the rest, less a constant.
+        predicted, measured = self.predicted[rows], self.measured[rows]
+        seeds = measured.shape[1]
+        means = measured.mean(1)
+        per_query = rank_correlation(predicted, means)
+        lds = float(per_query.mean())
+        low, high = rank_correlation_interval(predicted, means)
+        ceiling = noise_ceiling(split_half_reliability(measured.transpose(0, 1)), seeds=seeds)
+        removed = self.plan[rows]["removed"].list.len().mean()
+        kept = 1 - float(removed) / self.examples  # type: ignore[arg-type]
+        share = lds / ceiling if ceiling > 0 else math.nan
+        return per_query, [
+            Measure(
+                "lds",
+                lds,
+                "Rank correlation between predicted and retrained outcome of a query over the "
+                "subsets, mean over queries (linear datamodeling score); 0 is chance.",
+                low,
+                high,
+            ),
+            Measure(
+                "ceiling",
+                ceiling,
+                "The most that perfect scores would reach with this much retraining noise, "
+                "estimated from how far seeds agree.",
+            ),
+            Measure(
+                "lds_of_ceiling",
+                share,
+                "The first as a share of the second; the interval leaves out the ceiling's own "
+                "error.",
+                low / ceiling if ceiling > 0 else math.nan,
+                high / ceiling if ceiling > 0 else math.nan,
+            ),
+            Measure("subsets", len(rows), "Random subsets of the training data, retrained on."),
+            Measure("fraction", kept, "Of the training examples in a subset."),
+            Measure("seeds", seeds, "Retrainings of each subset and of each removal."),
+        ]
 
 
 def removal_measures(removals: pl.DataFrame) -> list[Measure]:

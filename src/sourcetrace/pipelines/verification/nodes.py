@@ -12,7 +12,6 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.verification.checks import check_scores, check_trainable
 from sourcetrace.pipelines.verification.groups import (
     Group,
     random_subsets,
@@ -21,10 +20,7 @@ from sourcetrace.pipelines.verification.groups import (
 )
 from sourcetrace.pipelines.verification.measures import (
     Retrained,
-    recipe_measures,
     removal_measures,
-    removal_table,
-    subset_measures,
     summary_table,
 )
 from sourcetrace.pipelines.verification.retraining import (
@@ -51,8 +47,8 @@ def plan_retrainings(
     verification: VerificationParameters,
 ) -> pl.DataFrame:
     """Return which examples each retraining leaves out; refuse what will not work."""
-    check_trainable(task)
-    check_scores(score_files, task, train_table, query_table)
+    _check_trainable(task)
+    _check_scores(score_files, task, train_table, query_table)
     digest = score_files.digest()
     if audit_summary.get("scores_digest") != digest:
         raise InputError(
@@ -168,11 +164,11 @@ def measure_trust(
         labels=labels,
         examples=train_table.height,
     )
-    per_query, measures = subset_measures(retrained)
+    per_query, measures = retrained.subset_measures()
     audited = torch.tensor(query_signals["measurement"].to_list(), dtype=torch.float64)
-    changes = removal_table(retrained, query_table["example_id"])
+    changes = retrained.removal_table(query_table["example_id"])
     summary = summary_table(
-        [*measures, *recipe_measures(retrained, audited), *removal_measures(changes)],
+        [*measures, *retrained.recipe_measures(audited), *removal_measures(changes)],
         method=query_influence["method"][0],
         scores_digest=digest,
     )
@@ -188,3 +184,44 @@ def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
             if row[column] is not None:
                 metrics[f"{row['measure']}{size}{ending}"] = {"value": row[column], "step": 0}
     return metrics
+
+
+def _check_scores(
+    score_files: ScoreFiles, task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
+) -> None:
+    """Refuse scores of other examples or queries than the task's.
+
+    Raises:
+        InputError: Saying which differ.
+    """
+    names: list[str] = []
+    for ids, scores in score_files.blocks():
+        names += ids.to_list()
+        width = scores.shape[1]
+        asked = len(task.query_examples())  # type: ignore[arg-type]
+        if not width == query_table.height == asked:
+            raise InputError(
+                f"The scores are for {width} queries, the query table has {query_table.height} "
+                f"and the task {asked}. Run `kedro run --pipelines audit` with this task first."
+            )
+    if names != train_table["example_id"].to_list():
+        raise InputError(
+            f"The scores are for {len(names)} training examples, the training table has "
+            f"{train_table.height} or others. Run `kedro run --pipelines audit` with this task "
+            "first."
+        )
+
+
+def _check_trainable(task: Any) -> None:
+    """Refuse a task that cannot be trained again.
+
+    Raises:
+        InputError: If it has no `train`.
+    """
+    if not callable(getattr(task, "train", None)):
+        raise InputError(
+            f"{type(task).__name__} has no train(indices, *, seed), so its scores cannot be "
+            "verified. Add it: it trains build_model() as the audited model was trained, on the "
+            "training examples with these numbers, and returns the model; "
+            "sourcetrace.tasks.train_with_sgd is a plain loop."
+        )

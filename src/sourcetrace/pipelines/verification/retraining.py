@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from sourcetrace.audit.identity.made_of import digest_of, task_part
+from sourcetrace.audit.identity.made_of import MadeOf, digest_of
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
@@ -36,7 +36,7 @@ def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
     it cannot see.
     """
     recipe = getattr(ingested.task, "recipe", None)
-    return digest_of([task_part(parameters), recipe, ingested.data])
+    return digest_of([MadeOf.task_part(parameters), recipe, ingested.data])
 
 
 def make_jobs(plan: pl.DataFrame, *, identity: str, first_seed: int, seeds: int) -> list[Job]:

@@ -88,7 +88,7 @@ def retrain(job: Job) -> float | Failure:
         if _Process.task is None:
             _Process.task = load_task(setting.specification)
         started = time.perf_counter()
-        outcome = measure(_Process.task, job, setting, started)
+        outcome = _measure(_Process.task, job, setting, started)
     except InputError as error:
         return Failure(job.name, str(error))
     except Exception as error:  # the user's code may raise anything
@@ -97,7 +97,7 @@ def retrain(job: Job) -> float | Failure:
     return outcome.seconds
 
 
-def measure(task: Any, job: Job, setting: Setting, started: float) -> RetrainedOutcome:
+def _measure(task: Any, job: Job, setting: Setting, started: float) -> RetrainedOutcome:
     """Train without the removed examples and measure every query."""
     kept = np.delete(np.arange(setting.examples), job.removed).tolist()
     model = task.train(kept, seed=job.seed)

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sourcetrace import __version__
-from sourcetrace.audit.identity.code_revision import code_revision
+from sourcetrace.audit.identity.code_revision import CodeRevision
 
 PACKAGES = ("torch", "kedro", "kedro-mlflow", "mlflow", "numpy", "pandera", "polars", "safetensors")
 """What decides the numbers and how they are kept."""
@@ -41,7 +41,7 @@ def device_tag(requested: str) -> dict[str, str]:
 
 def _git_tags(project: Path) -> dict[str, str]:
     """Return the revision and whether files differed from it; nothing outside a repository."""
-    revision = code_revision(project)
+    revision = CodeRevision.of(project)
     if revision is None:
         return {}
     return {

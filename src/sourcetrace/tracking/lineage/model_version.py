@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from sourcetrace.audit.identity.audit_key import KEY, complete_key
+from sourcetrace.audit.identity.audit_key import KEY, AuditKey
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.errors import InputError
 from sourcetrace.tracking.lineage.card import render_card, replace_card
@@ -122,7 +122,7 @@ def write_version(
     experiment = client.get_run(record.run_id).info.experiment_id
     card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
     earlier = client.get_model_version(version.name, version.version).tags.get(KEY)
-    key = complete_key(record.key, earlier=earlier)
+    key = AuditKey.complete(record.key, earlier=earlier)
     tags = {**_tags(record, matches), KEY: key, STATUS: status}
     for _ in range(_ATTEMPTS):
         fits = _write_once(client, version, tags=tags, card=card)

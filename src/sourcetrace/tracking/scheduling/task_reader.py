@@ -20,7 +20,7 @@ from sourcetrace.errors import InputError
 
 @dataclass(frozen=True)
 class _TaskInputs:
-    """What `audit_key.key_parts` wants of a task.
+    """What `AuditKey.parts_of` wants of a task.
 
     Attributes:
         data: `training` and `queries` with their digests.
