@@ -11,9 +11,8 @@ from sourcetrace.audit.gate.audit_result import (
     AuditTrust,
 )
 from sourcetrace.audit.gate.baseline import Baseline
-from sourcetrace.audit.gate.judge import judge, outcome_of, summarise
+from sourcetrace.audit.gate.judge import judge
 from sourcetrace.audit.gate.measured import Measured
-from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.parameters import GateCheck, GateParameters
 
 
@@ -52,16 +51,8 @@ def verdict(*checks, baseline=None, required=False, **values):
     metrics = {
         name: Measured(value, "" if value else "no reason") for name, value in values.items()
     }
-    results = judge(metrics, gate=gate, baseline=baseline or Baseline())
-    return GateReport(
-        sourcetrace_version="0",
-        outcome=outcome_of(results),
-        summary=summarise(results),
-        scores_digest="d",
-        method="source",
-        baseline=path,
-        checks=results,
-        metrics={name: measured.finite for name, measured in metrics.items()},
+    return judge(
+        metrics, gate=gate, baseline=baseline or Baseline(), scores_digest="d", method="source"
     )
 
 

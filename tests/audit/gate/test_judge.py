@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.audit.gate.examples import approved, verdict
 
-from sourcetrace.audit.gate.baseline import Baseline, parse_baseline
+from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.parameters import GateCheck
@@ -196,8 +196,8 @@ def test_checks_that_make_no_sense_are_refused(check, message):
 
 def test_a_baseline_is_an_earlier_verdict_or_any_file_of_metrics():
     earlier = verdict(harmful_share=0.25, trust_lds=None).model_dump(mode="json")
-    assert parse_baseline(earlier, path="p") == Baseline("p", {"harmful_share": 0.25})
-    assert parse_baseline(None, path="p") == Baseline("p", None)
+    assert Baseline.parse(earlier, path="p") == Baseline("p", {"harmful_share": 0.25})
+    assert Baseline.parse(None, path="p") == Baseline("p", None)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_file_that_is_no_baseline_is_refused(content):
     from sourcetrace.errors import InputError
 
     with pytest.raises(InputError, match=r"Copy the gate\.json of an audit"):
-        parse_baseline(content, path="p")
+        Baseline.parse(content, path="p")
 
 
 def test_the_failure_names_every_failed_check_with_value_limit_and_advice():

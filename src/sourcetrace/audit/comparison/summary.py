@@ -1,15 +1,25 @@
 """What a comparison of two audits says, as values that JSON has."""
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
+import polars as pl
 from pydantic import TypeAdapter
 
-FACTOR = 2.0
+_FACTOR: Final = 2.0
 """A spectrum that changed by more than this is named."""
 
-BIG_DISTANCE = 0.3
+_BIG_DISTANCE: Final = 0.3
 """The same, in powers of ten."""
+
+_FEWEST: Final = 3
+"""Examples whose order can be compared at all."""
+
+_DIGITS: Final = 6
+_NEGLIGIBLE: Final = 1e-6
+"""Eigenvalues below this share of the layer's largest count as this share: they are noise."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,28 @@ class ScoreDrift:
     rank_correlation: float | None = None
     classes: tuple[ClassDrift, ...] = ()
 
+    @classmethod
+    def of(cls, comparison: pl.DataFrame, *, class_minimum: int) -> Self:
+        """Return the rank correlation of harm before and now over the unchanged examples.
+
+        A corrected label is meant to move its example; the others say how far scores repeat.
+
+        Args:
+            comparison: `schemas.AuditComparison`.
+            class_minimum: Examples that a label needs to have a correlation of its own.
+        """
+        unchanged = comparison.filter(change="unchanged")
+        classes = []
+        for (label,), rows in unchanged.drop_nulls("label").group_by("label"):
+            correlation = _rank_correlation(rows) if rows.height >= class_minimum else None
+            if correlation is not None:
+                classes.append(ClassDrift(str(label), rows.height, correlation))
+        return cls(
+            examples=unchanged.height,
+            rank_correlation=_rank_correlation(unchanged),
+            classes=tuple(sorted(classes, key=lambda one: (one.rank_correlation, one.label))),
+        )
+
 
 @dataclass(frozen=True)
 class LayerDrift:
@@ -42,7 +74,7 @@ class LayerDrift:
 
     Attributes:
         trace_ratio: Sum of its eigenvalues now, over the sum before.
-        distance: See `drift.spectrum_distance`.
+        distance: See `spectrum_distance`.
     """
 
     segment: int
@@ -54,8 +86,8 @@ class LayerDrift:
     def is_big(self) -> bool:
         """Whether it is worth naming."""
         ratio = self.trace_ratio
-        changed = ratio is not None and not 1 / FACTOR < ratio < FACTOR
-        return changed or self.distance >= BIG_DISTANCE
+        changed = ratio is not None and not 1 / _FACTOR < ratio < _FACTOR
+        return changed or self.distance >= _BIG_DISTANCE
 
 
 @dataclass(frozen=True)
@@ -70,6 +102,43 @@ class CurvatureDrift:
     layers: tuple[LayerDrift, ...] = ()
     segments_before: int = 0
     segments: int = 0
+
+    @classmethod
+    def of(cls, now: pl.DataFrame, before: pl.DataFrame) -> Self:
+        """Return how far every layer's spectrum moved, the farthest first.
+
+        Layers are matched by segment and name; where training was cut into other segments, those of
+        the last segments are.
+
+        Args:
+            now: `schemas.CurvatureSpectra`; empty where the method has no curvature.
+            before: The same of the audit before.
+        """
+        if now.is_empty() or before.is_empty():
+            return cls(layers=(), segments_before=0, segments=0)
+        counts = before["segment"].n_unique(), now["segment"].n_unique()
+        if counts[0] != counts[1]:
+            now, before = (
+                side.filter(pl.col("segment") == pl.col("segment").max()) for side in (now, before)
+            )
+            before = before.with_columns(pl.lit(now["segment"][0]).alias("segment"))
+        both = now.join(
+            before, on=["segment", "layer", "eigenvalues"], how="inner", suffix="_before"
+        )
+        layers = [
+            LayerDrift(
+                segment=row["segment"],
+                layer=row["layer"],
+                trace_ratio=_ratio(row),
+                distance=spectrum_distance(row["quantiles"], row["quantiles_before"]),
+            )
+            for row in both.iter_rows(named=True)
+        ]
+        return cls(
+            layers=tuple(sorted(layers, key=lambda one: (-one.distance, one.segment, one.layer))),
+            segments_before=counts[0],
+            segments=counts[1],
+        )
 
 
 @dataclass(frozen=True)
@@ -176,3 +245,58 @@ class Comparison:
     def from_json(cls, content: dict[str, Any]) -> Self:
         """Rebuild what `to_json` returned."""
         return TypeAdapter(cls).validate_python(content)
+
+    def point(self, outcome: str, metrics: Mapping[Any, float | None]) -> AuditPoint:
+        """Return the place of this audit in the trends.
+
+        Args:
+            outcome: Of its gate.
+            metrics: What the gate measured, by name.
+        """
+        first = self.previous_at is None
+        return AuditPoint(
+            at="",
+            outcome=outcome,
+            training_examples=self.training_examples,
+            suspect_share=self.suspects_now / self.training_examples,
+            harmful_share=metrics.get("harmful_share"),
+            mean_query_loss=metrics.get("mean_query_loss"),
+            trust_lds=metrics.get("trust_lds"),
+            new=None if first else self.suspects.new,
+            persisting=None if first else self.suspects.persisting,
+            resolved=None if first else self.suspects.resolved,
+            rank_correlation=self.scores.rank_correlation,
+        )
+
+
+def spectrum_distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the mean distance of two spectra's quantiles in powers of ten; 0.3 is a factor of 2.
+
+        mean over quantiles of |log₁₀ max(q, f) − log₁₀ max(q', f)|,
+        f the negligible share of the largest
+
+    Args:
+        one: Quantiles at the same levels, the largest eigenvalue last.
+        other: The same of the other spectrum.
+    """
+    floor = _NEGLIGIBLE * max(one[-1], other[-1])
+    if not floor > 0:
+        return 0.0
+    steps = [
+        abs(math.log10(max(a, floor) / max(b, floor))) for a, b in zip(one, other, strict=True)
+    ]
+    return round(sum(steps) / len(steps), _DIGITS)
+
+
+def _rank_correlation(rows: pl.DataFrame) -> float | None:
+    """Return Spearman's correlation of `harm_before` and `harm`; None where there is no order."""
+    if rows.height < _FEWEST:
+        return None
+    value = rows.select(pl.corr("harm_before", "harm", method="spearman")).item()
+    # Threads may add in any order; the digits beyond these would differ from run to run.
+    return None if value is None or math.isnan(value) else round(float(value), _DIGITS)
+
+
+def _ratio(row: Mapping[str, float]) -> float | None:
+    positive = row["trace"] > 0 and row["trace_before"] > 0
+    return round(row["trace"] / row["trace_before"], _DIGITS) if positive else None

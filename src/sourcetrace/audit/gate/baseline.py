@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sourcetrace.errors import InputError
 
@@ -28,33 +28,33 @@ class Baseline:
             return f"no baseline: there is no file {self.path}"
         return f"no baseline: {self.path} has no {metric}"
 
+    @classmethod
+    def parse(cls, content: Any, *, path: str | None) -> Self:
+        """Return the baseline in a file: a `gate.json` that somebody approved.
 
-def parse_baseline(content: Any, *, path: str | None) -> Baseline:
-    """Return the baseline in a file: a `gate.json` that somebody approved.
+        Any mapping will do that has the metrics by name under `metrics`; null is no value.
 
-    Any mapping will do that has the metrics by name under `metrics`; null is no value.
+        Args:
+            content: The parsed file; None where there is none.
+            path: Where it is, or should be.
 
-    Args:
-        content: The parsed file; None where there is none.
-        path: Where it is, or should be.
-
-    Raises:
-        InputError: If it is something else.
-    """
-    if content is None:
-        return Baseline(path)
-    metrics = content.get("metrics") if isinstance(content, dict) else None
-    if not isinstance(metrics, dict):
-        raise InputError(
-            f'{path} is no baseline: expected {{"metrics": {{name: number}}}}, as gate.json has '
-            "it. Copy the gate.json of an audit that you approve there."
-        )
-    for name, value in metrics.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and math.isfinite(value)):
+        Raises:
+            InputError: If it is something else.
+        """
+        if content is None:
+            return cls(path)
+        metrics = content.get("metrics") if isinstance(content, dict) else None
+        if not isinstance(metrics, dict):
             raise InputError(
-                f"{path}: metric {name!r} is {value!r}, expected a finite number or null. Copy "
-                "the gate.json of an audit that you approve there."
+                f'{path} is no baseline: expected {{"metrics": {{name: number}}}}, as gate.json '
+                "has it. Copy the gate.json of an audit that you approve there."
             )
-    approved = {name: float(value) for name, value in metrics.items() if value is not None}
-    return Baseline(path, approved)
+        for name, value in metrics.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value)):
+                raise InputError(
+                    f"{path}: metric {name!r} is {value!r}, expected a finite number or null. Copy "
+                    "the gate.json of an audit that you approve there."
+                )
+        approved = {name: float(value) for name, value in metrics.items() if value is not None}
+        return cls(path, approved)

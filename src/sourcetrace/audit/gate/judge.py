@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
+from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.measured import Measured
-from sourcetrace.audit.gate.report import OUTCOMES, CheckResult, Outcome
+from sourcetrace.audit.gate.report import OUTCOMES, CheckResult, GateReport, Outcome
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import GateCheck, GateParameters
 from sourcetrace.schemas.metric_names import METRICS, GateMetric
@@ -26,34 +27,62 @@ _WORDS: Mapping[str, str] = {
 }
 
 
+_SAYS_NOTHING = CheckResult(
+    name="some score is not 0 (inconclusive)",
+    metric="harmful_share",
+    status="inconclusive",
+    severity="inconclusive",
+    value=0.0,
+    limit=None,
+    baseline=None,
+    message="Every score is 0: the loss has no gradient at the audited checkpoints.",
+    reason="",
+    advice="Look at the model and its checkpoints; an audit of this one cannot find anything.",
+)
+"""Of a constant or dead model: no share of harmful examples says anything of it."""
+
+
 def judge(
     metrics: Mapping[GateMetric, Measured],
     *,
     gate: GateParameters,
     baseline: Baseline,
-) -> tuple[CheckResult, ...]:
-    """Return how every check came out, in the order of the parameters.
+    scores_digest: str,
+    method: str,
+    says_nothing: bool = False,
+) -> GateReport:
+    """Return the verdict, its checks in the order of the parameters.
 
     Args:
         metrics: What was measured; a metric that is not there counts as not measured.
         gate: The checks.
         baseline: The approved metrics, if any.
+        scores_digest: Of the scores that are judged.
+        method: Of these.
+        says_nothing: Whether all scores are 0.
     """
     checks = gate.checks
     if gate.require_verification:
         required = GateCheck(metric="trust_verified", at_least=1.0, severity="inconclusive")
         checks = (required, *checks)
-    return tuple(
-        _result(
-            check,
-            metrics.get(check.metric, Measured(None, "the audit did not measure it")),
-            baseline,
-        )
-        for check in checks
+    unknown = Measured(None, "the audit did not measure it")
+    results = (
+        *([_SAYS_NOTHING] if says_nothing else []),
+        *(_result(check, metrics.get(check.metric, unknown), baseline) for check in checks),
+    )
+    return GateReport(
+        sourcetrace_version=__version__,
+        outcome=_outcome_of(results),
+        summary=_summarise(results),
+        scores_digest=scores_digest,
+        method=method,
+        baseline=gate.baseline,
+        checks=results,
+        metrics={name: one.finite for name, one in metrics.items()},
     )
 
 
-def outcome_of(results: tuple[CheckResult, ...]) -> Outcome:
+def _outcome_of(results: tuple[CheckResult, ...]) -> Outcome:
     """Return the worst of the checks; inconclusive where checks are set and none could be held."""
     held: list[Outcome] = [r.status for r in results if r.status != "skipped"]
     if results and not held:
@@ -61,7 +90,7 @@ def outcome_of(results: tuple[CheckResult, ...]) -> Outcome:
     return max(held, key=OUTCOMES.index, default="pass")
 
 
-def summarise(results: tuple[CheckResult, ...]) -> str:
+def _summarise(results: tuple[CheckResult, ...]) -> str:
     """Return the outcome in a sentence: how many checks came out how."""
     if not results:
         return "No checks are set (gate.checks): nothing was judged."

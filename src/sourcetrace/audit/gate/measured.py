@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.errors import InputError
 from sourcetrace.formats import safe_text
 from sourcetrace.schemas.metric_names import GateMetric
@@ -101,6 +102,37 @@ def measure_trust(
         "trust_lds_low": _of_summary(verification_summary, "lds", "low"),
         "trust_lds_of_ceiling": _of_summary(verification_summary, "lds_of_ceiling", "value"),
     }
+
+
+def measure_comparison(found: Comparison) -> dict[GateMetric, Measured]:
+    """Return the metrics of a comparison; those of a first audit have no value, and say why."""
+    names: tuple[GateMetric, ...] = (
+        "new_suspect_share",
+        "persisting_suspect_share",
+        "score_rank_correlation",
+        "curvature_distance",
+        "changed_example_share",
+    )
+    if found.previous_at is None:
+        return {name: Measured(None, "there is no earlier audit to compare with") for name in names}
+    examples, data, layers = found.training_examples, found.data, found.curvature.layers
+    correlation = found.scores.rank_correlation
+    why = (
+        f"there are {found.scores.examples} unchanged examples, with no order to compare"
+        if correlation is None
+        else ""
+    )
+    changed = data.added + data.removed + data.relabelled + data.edited
+    values = (
+        Measured(found.suspects.new / examples),
+        Measured(found.suspects.persisting / examples),
+        Measured(correlation, why),
+        Measured(layers[0].distance, f"layer {layers[0].layer}")
+        if layers
+        else Measured(None, "the audits have no layer's curvature in common"),
+        Measured(changed / (examples + data.removed)),
+    )
+    return dict(zip(names, values, strict=True))
 
 
 def concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, str] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sourcetrace import __version__
-from sourcetrace.audit.gate.baseline import parse_baseline
+from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.identity.made_of import (
     MadeOf,
     checked,
@@ -74,7 +74,7 @@ class AuditKey:
         gate = checked("gate", GateParameters, parameters)
         path = gate.pop("baseline")
         content = read_optional_json(None if path is None else Path(path))
-        baseline = parse_baseline(content, path=path)
+        baseline = Baseline.parse(content, path=path)
         return digest_of([gate, baseline.metrics, checked("report", ReportParameters, parameters)])
 
     @staticmethod

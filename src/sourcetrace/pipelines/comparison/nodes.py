@@ -7,15 +7,19 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.audit.comparison.changes import compare_examples, count_reordered, kept_examples
-from sourcetrace.audit.comparison.drift import curvature_drift, score_drift
 from sourcetrace.audit.comparison.snapshot import (
     AuditFigures,
     AuditSnapshot,
     audit_identity,
     before_this,
 )
-from sourcetrace.audit.comparison.summary import Comparison, DataDrift, SuspectDrift
-from sourcetrace.audit.gate.measured_changes import audit_point
+from sourcetrace.audit.comparison.summary import (
+    Comparison,
+    CurvatureDrift,
+    DataDrift,
+    ScoreDrift,
+    SuspectDrift,
+)
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
@@ -124,8 +128,8 @@ def compare_audits(
         previous_scores_digest=previous.scores_digest,
         previous_method=previous.method,
         suspects=_suspect_drift(table),
-        scores=score_drift(table, class_minimum=comparison.class_minimum),
-        curvature=curvature_drift(this_audit.spectra, spectra),
+        scores=ScoreDrift.of(table, class_minimum=comparison.class_minimum),
+        curvature=CurvatureDrift.of(this_audit.spectra, spectra),
         data=_data_drift(table, this_audit, before, previous),
         earlier=tuple(one.point for one in earlier),
     )
@@ -145,7 +149,7 @@ def take_snapshot(
     `written` is there to be written before it: an audit that was killed in between is none to
     compare with.
     """
-    report = GateReport.model_validate(gate_report)
+    found, report = Comparison.from_json(comparison_summary), GateReport.model_validate(gate_report)
     examples = this_audit.examples.join(
         audit_comparison.filter(pl.col("rank").is_not_null()).select(
             "example_id", "audits_suspected"
@@ -165,7 +169,7 @@ def take_snapshot(
             scores_digest=this_audit.scores_digest,
             training_digest=this_audit.training_digest,
             query_digest=this_audit.query_digest,
-            point=audit_point(Comparison.from_json(comparison_summary), report),
+            point=found.point(report.outcome, report.metrics),
             spectra=tuple(this_audit.spectra.to_dicts()),
         ),
         examples=examples.with_columns(audits_suspected=suspected.cast(pl.Int64)),

@@ -16,13 +16,17 @@ from sourcetrace.audit.gate.audit_result import (
     AuditResult,
     AuditTrust,
 )
-from sourcetrace.audit.gate.baseline import Baseline, parse_baseline
+from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.failure import GateFailed
-from sourcetrace.audit.gate.judge import judge, outcome_of, summarise
+from sourcetrace.audit.gate.judge import judge
 from sourcetrace.audit.gate.junit import junit_xml
-from sourcetrace.audit.gate.measured import Measured, measure_audit, measure_trust
-from sourcetrace.audit.gate.measured_changes import measure_comparison
-from sourcetrace.audit.gate.report import CheckResult, GateReport
+from sourcetrace.audit.gate.measured import (
+    Measured,
+    measure_audit,
+    measure_comparison,
+    measure_trust,
+)
+from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
@@ -38,27 +42,13 @@ from sourcetrace.schemas.review import is_suspect
 
 _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
 
-_SAYS_NOTHING = CheckResult(
-    name="some score is not 0 (inconclusive)",
-    metric="harmful_share",
-    status="inconclusive",
-    severity="inconclusive",
-    value=0.0,
-    limit=None,
-    baseline=None,
-    message="Every score is 0: the loss has no gradient at the audited checkpoints.",
-    reason="",
-    advice="Look at the model and its checkpoints; an audit of this one cannot find anything.",
-)
-"""Of a constant or dead model: no share of harmful examples says anything of it."""
-
 
 def read_baseline(gate_baseline: Any, gate: GateParameters) -> Baseline:
     """Return the approved metrics.
 
     It depends on nothing, so that a wrong file ends the run at its start.
     """
-    return parse_baseline(gate_baseline, path=gate.baseline)
+    return Baseline.parse(gate_baseline, path=gate.baseline)
 
 
 def measure(
@@ -97,18 +87,13 @@ def judge_audit(
 ) -> tuple[dict[str, Any], str, dict[str, Any]]:
     """Return the verdict, the same as JUnit XML, and the metrics for MLflow."""
     summary = AuditSummary.model_validate(audit_summary)
-    results = judge(measured, gate=gate, baseline=baseline)
-    if summary.says_nothing:
-        results = (_SAYS_NOTHING, *results)
-    report = GateReport(
-        sourcetrace_version=__version__,
-        outcome=outcome_of(results),
-        summary=summarise(results),
+    report = judge(
+        measured,
+        gate=gate,
+        baseline=baseline,
         scores_digest=summary.scores_digest,
         method=summary.method,
-        baseline=gate.baseline,
-        checks=results,
-        metrics={name: one.finite for name, one in measured.items()},
+        says_nothing=summary.says_nothing,
     )
     logged: dict[str, Any] = {
         name: {"value": value, "step": 0}

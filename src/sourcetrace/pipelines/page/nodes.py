@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.audit.comparison.summary import Comparison
-from sourcetrace.audit.gate.measured_changes import audit_point
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.reporting import page
 from sourcetrace.reporting.page import ComparedAudit, PageContent
@@ -60,7 +59,9 @@ def render_page(
     if comparison_summary is not None and gate is not None:
         found = Comparison.from_json(comparison_summary)
         if found.scores_digest == gate.scores_digest:
-            compared = ComparedAudit(found, audit_comparison, audit_point(found, gate))
+            compared = ComparedAudit(
+                found, audit_comparison, found.point(gate.outcome, gate.metrics)
+            )
     return page.render_page(
         replace(
             page_content,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.audit.comparison.examples import audit
 
 from sourcetrace.audit.comparison.changes import compare_examples
-from sourcetrace.audit.comparison.drift import curvature_drift, score_drift, spectrum_distance
+from sourcetrace.audit.comparison.summary import CurvatureDrift, ScoreDrift, spectrum_distance
 
 QUANTILES = st.lists(st.floats(0, 1e6), min_size=9, max_size=9).map(sorted)
 
@@ -39,9 +39,9 @@ def spectra(*rows):
 
 
 def test_the_same_order_correlates_wholly_and_the_reverse_not_at_all():
-    assert score_drift(scored([3.0, 2.0, 1.0]), class_minimum=3).rank_correlation == 1
+    assert ScoreDrift.of(scored([3.0, 2.0, 1.0]), class_minimum=3).rank_correlation == 1
     turned = scored([3.0, 2.0, 1.0], before=[1.0, 2.0, 30.0])
-    assert score_drift(turned, class_minimum=3).rank_correlation == -1
+    assert ScoreDrift.of(turned, class_minimum=3).rank_correlation == -1
 
 
 def test_labels_have_a_correlation_of_their_own_where_they_have_enough_examples():
@@ -50,7 +50,7 @@ def test_labels_have_a_correlation_of_their_own_where_they_have_enough_examples(
         before=[1.0, 2.0, 3.0, 6.0, 5.0, 4.0, 7.0],
         labels=["a", "a", "a", "b", "b", "b", "c"],
     )
-    drift = score_drift(table, class_minimum=3)
+    drift = ScoreDrift.of(table, class_minimum=3)
     assert [(one.label, one.examples, one.rank_correlation) for one in drift.classes] == [
         ("b", 3, -1.0),
         ("a", 3, 1.0),
@@ -61,13 +61,13 @@ def test_examples_that_were_changed_say_nothing_of_the_scores():
     rows = [(f"e{i}", f"x{i}", "0", False) for i in range(4)]
     now = audit(("e9", "x9", "1", False), *rows)
     before = audit(*rows, ("e9", "x9", "0", False))
-    drift = score_drift(compare_examples(now, before), class_minimum=3)
+    drift = ScoreDrift.of(compare_examples(now, before), class_minimum=3)
     assert (drift.examples, drift.rank_correlation) == (4, 1.0)
 
 
 @pytest.mark.parametrize("harm", [[1.0, 2.0], [1.0, 1.0, 1.0], []])
 def test_where_there_is_no_order_there_is_no_correlation(harm):
-    assert score_drift(scored(harm), class_minimum=3).rank_correlation is None
+    assert ScoreDrift.of(scored(harm), class_minimum=3).rank_correlation is None
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
@@ -92,7 +92,7 @@ def test_layers_are_matched_by_name_and_segment_and_the_farthest_comes_first():
     flat = [1.0] * 9
     before = spectra((1, "a", flat), (1, "b", flat), (2, "a", flat), (1, "gone", flat))
     now = spectra((1, "a", flat), (1, "b", [4.0] * 9), (2, "a", [1.5] * 9), (1, "came", flat))
-    drift = curvature_drift(now, before)
+    drift = CurvatureDrift.of(now, before)
     assert [(one.segment, one.layer) for one in drift.layers] == [(1, "b"), (2, "a"), (1, "a")]
     assert drift.layers[0].trace_ratio == 4
     assert [one.is_big for one in drift.layers] == [True, False, False]
@@ -101,18 +101,18 @@ def test_layers_are_matched_by_name_and_segment_and_the_farthest_comes_first():
 def test_other_segments_are_compared_by_their_last():
     flat = [1.0] * 9
     before = spectra((1, "a", [9.0] * 9), (2, "a", flat))
-    drift = curvature_drift(spectra((1, "a", flat), (2, "a", flat), (3, "a", flat)), before)
+    drift = CurvatureDrift.of(spectra((1, "a", flat), (2, "a", flat), (3, "a", flat)), before)
     assert (drift.segments_before, drift.segments) == (2, 3)
     assert [(one.segment, one.distance) for one in drift.layers] == [(3, 0.0)]
 
 
 def test_a_method_without_curvature_has_no_drift_of_it():
     one = spectra((1, "a", [1.0] * 9))
-    assert curvature_drift(one.clear(), one).layers == ()
-    assert curvature_drift(one, one.clear()).layers == ()
+    assert CurvatureDrift.of(one.clear(), one).layers == ()
+    assert CurvatureDrift.of(one, one.clear()).layers == ()
 
 
 def test_a_spectrum_of_zeros_is_no_division_by_zero():
     zero = spectra((1, "a", [0.0] * 9))
-    (layer,) = curvature_drift(zero, zero).layers
+    (layer,) = CurvatureDrift.of(zero, zero).layers
     assert (layer.distance, layer.trace_ratio) == (0.0, None)
