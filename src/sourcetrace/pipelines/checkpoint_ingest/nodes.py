@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ from sourcetrace.audit.identity.data_digest import data_digest, table_digest
 from sourcetrace.audit.identity.example_digests import digest_examples
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
-from sourcetrace.core.training.segments import group_step_masses, number_segments
+from sourcetrace.core.training.segments import number_segments
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.automatic import (
@@ -29,7 +30,6 @@ from sourcetrace.pipelines.checkpoint_ingest.checks import (
 )
 from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs
 from sourcetrace.pipelines.shared.inputs import remember_data
-from sourcetrace.pipelines.shared.manifest import group_rows, place_rows
 from sourcetrace.progress import track
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
 from sourcetrace.tasks import Task
@@ -87,43 +87,17 @@ def ingest_checkpoints(
         )
 
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
+    rows = chain.from_iterable(run.rows() for run in runs)
     manifest = CheckpointManifest.frame(
-        [
-            {
-                "checkpoint_id": record.id,
-                "file": checkpoint.file,
-                "run": record.run,
-                "step": record.step,
-                "stage": record.stage,
-                "segment": number[record.id],
-                "optimizer": record.optimizer,
-                "learning_rate": record.learning_rate,
-                "momentum": record.momentum,
-                "weight_decay": record.weight_decay,
-                "step_mass": masses[0],
-                "learning_rate_source": rates.source,
-                "parameter_groups": group_rows(record.parameter_groups, masses),
-                "state_places": place_rows(places),
-                "sha256": checkpoint.sha256,
-                "bytes": checkpoint.bytes,
-                "attributed_share": coverage.share,
-            }
-            for checkpoint, (record, rates, places, masses) in zip(
-                found,
-                (
-                    row
-                    for run in runs
-                    for row in zip(
-                        run.records,
-                        run.rates,
-                        run.places,
-                        group_step_masses(run.records),
-                        strict=True,
-                    )
-                ),
-                strict=True,
-            )
-        ]
+        row
+        | {
+            "file": checkpoint.file,
+            "segment": number[row["checkpoint_id"]],
+            "sha256": checkpoint.sha256,
+            "bytes": checkpoint.bytes,
+            "attributed_share": coverage.share,
+        }
+        for checkpoint, row in zip(found, rows, strict=True)
     )
     left_out = UnattributedParameters.frame(
         (p.name, p.size, p.reason) for p in coverage.unattributed
@@ -153,15 +127,7 @@ def ingest(
     segments: SegmentParameters,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
-) -> tuple[
-    dict[str, str],
-    pl.DataFrame,
-    pl.DataFrame,
-    pl.DataFrame,
-    pl.DataFrame,
-    dict[str, dict[str, Any]],
-    pl.DataFrame,
-]:
+) -> tuple[Any, ...]:
     """Check everything, then say what the audit is made of.
 
     Returns:

@@ -1,9 +1,10 @@
 """How the checkpoints were trained: parameter groups by name, and every step's learning rate."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from torch import nn
 
@@ -56,6 +57,41 @@ class Training:
             ", ".join(f"{one.first_step}–{one.last_step}" for one, _ in filled),
             100 * sum(mass for _, mass in filled) / total,
         )
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield what the manifest says of every checkpoint's training; `set_up` reads it back."""
+        masses = group_step_masses(self.records)
+        for record, rates, places, own in zip(
+            self.records, self.rates, self.places, masses, strict=True
+        ):
+            yield {
+                "checkpoint_id": record.id,
+                "run": record.run,
+                "step": record.step,
+                "stage": record.stage,
+                "optimizer": record.optimizer,
+                "learning_rate": record.learning_rate,
+                "momentum": record.momentum,
+                "weight_decay": record.weight_decay,
+                "step_mass": own[0],
+                "learning_rate_source": rates.source,
+                "parameter_groups": [
+                    {
+                        "parameters": list(group.parameters),
+                        "learning_rate": group.learning_rate,
+                        "momentum": group.momentum,
+                        "dampening": group.dampening,
+                        "weight_decay": group.weight_decay,
+                        "step_mass": mass,
+                    }
+                    for group, mass in zip(record.parameter_groups, own, strict=True)
+                ],
+                "state_places": [
+                    {"place": place, "parameter": name}
+                    for place, names in places.items()
+                    for name in names
+                ],
+            }
 
 
 def _describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module) -> Training:

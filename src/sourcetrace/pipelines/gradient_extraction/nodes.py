@@ -25,6 +25,7 @@ from sourcetrace.pipelines.shared.accounting import report_cost, report_precisio
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.progress import track
+from sourcetrace.schemas.signals import ExampleSignals, QuerySignals
 
 logger = logging.getLogger(__name__)
 
@@ -75,19 +76,13 @@ def extract_gradients(
             signals = engine.query_signals(setup.queries, point, block)
             _refuse_infinite(signals, setup.queries, "as a query")
             query_rows.append(_signal_rows(signals, setup.queries))
-    columns = [
-        "example_id",
-        "checkpoint_id",
-        "loss",
-        "measurement",
-        "predicted_label",
-        "given_label_probability",
-        "gradient_norm",
-    ]
-    query_columns = [name for name in columns if name not in ("checkpoint_id", "gradient_norm")]
     return (
-        average_signals(pl.concat(tables), by=["checkpoint_id", "example_id"]).select(columns),
-        average_signals(pl.concat(query_rows), by=["example_id"]).select(query_columns),
+        average_signals(pl.concat(tables), by=["checkpoint_id", "example_id"]).select(
+            list(ExampleSignals.columns())
+        ),
+        average_signals(pl.concat(query_rows), by=["example_id"]).select(
+            list(QuerySignals.columns())
+        ),
         covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )

@@ -5,8 +5,9 @@ stages sets up once.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 import torch
@@ -21,8 +22,9 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
-from sourcetrace.core.training.optimizer_settings import ADAPTIVE
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.core.training.segments import (
+    CheckpointRecord,
     Segment,
     settings_of,
 )
@@ -31,7 +33,6 @@ from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
-from sourcetrace.pipelines.shared.manifest import record_of
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.tasks import Task
 
@@ -104,7 +105,7 @@ def set_up_audit(
     queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
-    segments = segments_of(manifest)
+    segments = _segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments)
     plan = AttributionPlan.of(
         attribution.method,
@@ -204,12 +205,12 @@ def coverage_of(
     )
 
 
-def segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:
+def _segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:
     """Rebuild the segments from the manifest."""
     return [
         Segment.of(
             int(str(number)),
-            [record_of(row) for row in rows.iter_rows(named=True)],
+            [_record_of(row) for row in rows.iter_rows(named=True)],
             [
                 [group["step_mass"] for group in groups]
                 for groups in rows["parameter_groups"].to_list()
@@ -229,3 +230,24 @@ def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:
         str(stage): torch.tensor(rows["number"].to_list())
         for (stage,), rows in numbered.group_by("stage", maintain_order=True)
     }
+
+
+def _record_of(row: Mapping[str, Any]) -> CheckpointRecord:
+    """Rebuild a checkpoint's record from its row of the manifest, as `Training.rows` wrote it."""
+    settings = ("learning_rate", "momentum", "dampening", "weight_decay")
+    return CheckpointRecord(
+        id=row["checkpoint_id"],
+        step=row["step"],
+        stage=row["stage"],
+        learning_rate=row["learning_rate"],
+        momentum=row["momentum"],
+        weight_decay=row["weight_decay"],
+        optimizer=row["optimizer"],
+        run=row["run"],
+        groups=tuple(
+            ParameterGroup(
+                **{key: group[key] for key in settings}, parameters=tuple(group["parameters"])
+            )
+            for group in row["parameter_groups"]
+        ),
+    )

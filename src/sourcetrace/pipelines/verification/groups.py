@@ -1,6 +1,6 @@
 """Which training examples each retraining leaves out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,10 +148,7 @@ def summed_scores(
 
 
 def _strata(values: pl.Series) -> list["np.ndarray[Any, Any]"]:
-    return [numbers.to_numpy() for numbers in _numbers_by_value(values)]
-
-
-def _numbers_by_value(values: pl.Series) -> Iterator[pl.Series]:
+    """Return the numbers of the examples of every value, in the order in which values come."""
     table = pl.DataFrame({"value": values}).with_row_index("number")
-    for _, rows in table.group_by("value", maintain_order=True):
-        yield rows["number"].cast(pl.Int64)
+    groups = table.group_by("value", maintain_order=True).agg(pl.col("number").cast(pl.Int64))
+    return [numbers.to_numpy() for numbers in groups["number"]]
