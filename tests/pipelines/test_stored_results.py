@@ -31,7 +31,6 @@ from sourcetrace.pipelines.audit import (
     create_audit,
     create_judgement,
     create_stage,
-    create_stages,
 )
 from tests import REPOSITORY
 from tests.tiny import seeded
@@ -234,7 +233,7 @@ def audits(tmp_path_factory):
 @cache
 def readers():
     """Return result -> the pipeline up to the first node of a stage that reads it alone."""
-    stages = list(create_stages().values())
+    stages = [create_stage(*folders) for folders in STAGES.values()]
     makes = {name: stage for stage in stages for name in stage.outputs() | made_within(stage)}
     found = {}
     for stage in (*stages, create_judgement(), create_stage("verification")):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import chain
 
 from kedro.pipeline import Pipeline
 
@@ -25,11 +26,6 @@ def create_stage(*folders: str) -> Pipeline:
     return sum(made, start=Pipeline([]))
 
 
-def create_stages() -> dict[str, Pipeline]:
-    """Return the five stages by name, in the order in which they run."""
-    return {name: create_stage(*folders) for name, folders in STAGES.items()}
-
-
 def create_judgement() -> Pipeline:
     """Return what ends an audit: the comparison with the audit before, the gate, and the page."""
     return create_stage("comparison", "gate", "governance", "page")
@@ -46,8 +42,8 @@ def create_audit(
         inputs: Entries that stay outside the namespace, to the caller's own in their place:
             `{"checkpoints": "churn_checkpoints"}` audits once that entry is written.
     """
-    audit = sum(create_stages().values(), start=Pipeline([])) + create_judgement()
-    return _under(namespace, audit, inputs)
+    stages = create_stage(*chain.from_iterable(STAGES.values()))
+    return _under(namespace, stages + create_judgement(), inputs)
 
 
 def create_verification(

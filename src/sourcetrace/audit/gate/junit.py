@@ -8,6 +8,8 @@ from sourcetrace.audit.gate.report import GateReport
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML document may have; a label can."""
 
+_FOUND = {"fail": "failure", "inconclusive": "error"}
+
 
 def junit_xml(report: GateReport) -> str:
     """Return the document: failed checks as failures, inconclusive ones as errors.
@@ -32,12 +34,9 @@ def junit_xml(report: GateReport) -> str:
         )
         message = _clean(check.message)
         advice = _clean(check.advice)
-        if check.status == "fail":
+        if check.status in _FOUND:
             found = {"message": message, "type": check.severity}
-            ElementTree.SubElement(case, "failure", found).text = advice
-        elif check.status == "inconclusive":
-            found = {"message": message, "type": check.severity}
-            ElementTree.SubElement(case, "error", found).text = advice
+            ElementTree.SubElement(case, _FOUND[check.status], found).text = advice
         elif check.status == "skipped":
             ElementTree.SubElement(case, "skipped", {"message": message})
         elif check.status == "warn":

@@ -7,6 +7,7 @@ import polars as pl
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
@@ -98,5 +99,4 @@ def summarise_audit(
     total = shares["mean_absolute_score"].sum()
     for segment, value in shares.iter_rows():
         metrics[f"segment_{segment}_share"] = value / total if total else 0.0
-    logged = {name: {"value": float(v), "step": 0} for name, v in metrics.items()}
-    return summary.model_dump(mode="json"), logged
+    return summary.model_dump(mode="json"), logged(metrics)

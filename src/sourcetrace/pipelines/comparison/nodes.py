@@ -26,6 +26,7 @@ from sourcetrace.datasets.audit_snapshots import AuditSnapshots
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 
@@ -210,19 +211,16 @@ def _data_drift(
 
 def _metrics(found: Comparison) -> dict[str, Any]:
     data, layers = found.data, found.curvature.layers
-    values: dict[str, float | None] = {
-        "new_suspects": found.suspects.new,
-        "persisting_suspects": found.suspects.persisting,
-        "resolved_suspects": found.suspects.resolved,
-        "score_rank_correlation": found.scores.rank_correlation,
-        "curvature_distance": layers[0].distance if layers else None,
-        "added_examples": data.added,
-        "removed_examples": data.removed,
-        "relabelled_examples": data.relabelled,
-        "edited_examples": data.edited,
-    }
-    return {
-        name: {"value": float(value), "step": 0}
-        for name, value in values.items()
-        if value is not None
-    }
+    return logged(
+        {
+            "new_suspects": found.suspects.new,
+            "persisting_suspects": found.suspects.persisting,
+            "resolved_suspects": found.suspects.resolved,
+            "score_rank_correlation": found.scores.rank_correlation,
+            "curvature_distance": layers[0].distance if layers else None,
+            "added_examples": data.added,
+            "removed_examples": data.removed,
+            "relabelled_examples": data.relabelled,
+            "edited_examples": data.edited,
+        }
+    )

@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 from sklearn.metrics import average_precision_score
 
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.reporting.records import GroundTruth, Ranking
 
 _RANKINGS = {
@@ -41,13 +42,12 @@ def compare_with_planted(
             curve=tuple((count / examples, found[count] / max(top, 1)) for count in inspected),
         )
         rankings.append(ranking)
-        recall = ranking.found / max(top, 1)
-        metrics[f"{column}_recall_in_top"] = {"value": recall, "step": 0}
-        metrics[f"{column}_average_precision"] = {"value": ranking.average_precision, "step": 0}
+        metrics[f"{column}_recall_in_top"] = ranking.found / max(top, 1)
+        metrics[f"{column}_average_precision"] = ranking.average_precision
     truth = GroundTruth(
         scores_digest=audit_summary["scores_digest"],
         planted=top,
         examples=examples,
         rankings=tuple(rankings),
     )
-    return truth.model_dump(mode="json"), metrics
+    return truth.model_dump(mode="json"), logged(metrics)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sourcetrace.audit.identity.data_digest import data_digest
 from sourcetrace.parameters import DemoParameters
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
 from sourcetrace.tasks import SGDRecipe, train_with_sgd
 from sourcetrace.tasks.digits import DigitsTables
@@ -102,9 +103,14 @@ def train_network(
         steps,
         100 * metrics["query_accuracy"],
     )
-    logged = {name: {"value": value, "step": steps} for name, value in metrics.items()}
     digest = data_digest(task.train_examples(), task.train_table())
-    return checkpoints, (model, inputs[:2].numpy()), asdict(recipe), logged, digest
+    return (
+        checkpoints,
+        (model, inputs[:2].numpy()),
+        asdict(recipe),
+        logged(metrics, step=steps),
+        digest,
+    )
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -35,6 +35,7 @@ from sourcetrace.parameters import (
     ReportParameters,
     SegmentParameters,
 )
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.reporting.trust import is_current, state_trust
 from sourcetrace.schemas.metric_names import GateMetric
@@ -95,12 +96,7 @@ def judge_audit(
         method=summary.method,
         says_nothing=summary.says_nothing,
     )
-    logged: dict[str, Any] = {
-        name: {"value": value, "step": 0}
-        for name, value in report.metrics.items()
-        if value is not None
-    }
-    return report.model_dump(mode="json"), junit_xml(report), logged
+    return report.model_dump(mode="json"), junit_xml(report), logged(report.metrics)
 
 
 def collect_parameters(

@@ -8,6 +8,7 @@ from sourcetrace.core.machine.memory import peak_memory
 from sourcetrace.core.methods.cost import RunCost, StageCost
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.formats import format_bytes, format_noun
+from sourcetrace.pipelines.shared.metrics import logged
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,8 @@ def report_cost(cost: RunCost) -> dict[str, Any]:
         "files come on top",
         _seconds(cost.seconds),
     )
-    return {
-        f"cost.{stage.name}.{name}": {"value": float(value), "step": 0}
-        for stage in cost.stages
-        for name, value in (("seconds", stage.seconds), ("kept_bytes", stage.kept_bytes))
-    }
+    seconds = {f"cost.{stage.name}.seconds": stage.seconds for stage in cost.stages}
+    return logged(seconds | {f"cost.{one.name}.kept_bytes": one.kept_bytes for one in cost.stages})
 
 
 def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
@@ -58,10 +56,7 @@ def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
     """
     seconds, peak = engine.timings.seconds[stage], peak_memory(engine.device)
     logger.info("%s took %s; peak memory %s", _TITLES[stage], _seconds(seconds), format_bytes(peak))
-    return {
-        f"work.{stage}.{name}": {"value": float(value), "step": 0}
-        for name, value in (("seconds", seconds), ("peak_bytes", peak))
-    }
+    return logged({f"work.{stage}.seconds": seconds, f"work.{stage}.peak_bytes": peak})
 
 
 def _described(stage: StageCost) -> str:
@@ -94,4 +89,4 @@ def report_precision(what: str, kind: str, precision: str, error: PrecisionError
         error.relative,
         error.against,
     )
-    return {f"precision_error.{kind}": {"value": error.relative, "step": 0}}
+    return logged({f"precision_error.{kind}": error.relative})

@@ -1,5 +1,6 @@
 """Train again without some examples, and hold what happens against what the scores said."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.verification.groups import (
     Group,
     random_subsets,
@@ -24,7 +26,6 @@ from sourcetrace.pipelines.verification.measures import (
     summary_table,
 )
 from sourcetrace.pipelines.verification.retraining import (
-    available_cores,
     fingerprint,
     make_jobs,
     run_jobs,
@@ -95,7 +96,7 @@ def retrain_groups(
     gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
-    cores = available_cores()
+    cores = _available_cores()
     workers = verification.workers or cores
     jobs = make_jobs(
         verification_plan,
@@ -177,13 +178,11 @@ def measure_trust(
 
 
 def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
-    metrics = {}
+    found: dict[str, float | None] = {}
     for row in summary.iter_rows(named=True):
-        size = "" if row["removed"] is None else f"_{row['removed']}"
-        for column, ending in (("value", ""), ("low", "_low"), ("high", "_high")):
-            if row[column] is not None:
-                metrics[f"{row['measure']}{size}{ending}"] = {"value": row[column], "step": 0}
-    return metrics
+        name = row["measure"] + ("" if row["removed"] is None else f"_{row['removed']}")
+        found |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+    return logged(found)
 
 
 def _check_scores(
@@ -225,3 +224,10 @@ def _check_trainable(task: Any) -> None:
             "training examples with these numbers, and returns the model; "
             "sourcetrace.tasks.train_with_sgd is a plain loop."
         )
+
+
+def _available_cores() -> int:
+    """Return the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

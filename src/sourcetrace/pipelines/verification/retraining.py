@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import multiprocessing
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,13 +19,6 @@ from sourcetrace.pipelines.verification.worker import Failure, Job, Setting, ret
 from sourcetrace.progress import track
 
 logger = logging.getLogger(__name__)
-
-
-def available_cores() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
