@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
-from sourcetrace.checkpoints.optimizer_state import describe_training
+from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import name_groups, plain_names, under_all_names
 from sourcetrace.checkpoints.torch_file import TorchFile
 from sourcetrace.core.training.optimizer_settings import ParameterGroup
@@ -51,13 +51,13 @@ def denominators(optimizer_state, folder, names):
 
 
 def described(optimizer, **more):
-    return describe_training(
+    return TrainingState.of(
         FILE, {"step": 0, "optimizer_state_dict": optimizer.state_dict(), **more}
     )
 
 
 def named(content, model):
-    return name_groups("a.pt", describe_training(FILE, content), model)
+    return name_groups("a.pt", TrainingState.of(FILE, content), model)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_an_older_state_that_does_not_say_which_adam_is_refused_until_the_file_d
     del state["param_groups"][0]["decoupled_weight_decay"]
     content = {"step": 0, "optimizer_state_dict": state}
     with pytest.raises(InputError, match=r'Add "optimizer": "AdamW" \(or "Adam"\)'):
-        describe_training(FILE, content)
-    assert describe_training(FILE, {**content, "optimizer": "AdamW"}).optimizer == "AdamW"
+        TrainingState.of(FILE, content)
+    assert TrainingState.of(FILE, {**content, "optimizer": "AdamW"}).optimizer == "AdamW"
     state["param_groups"][0]["weight_decay"] = 0
-    assert describe_training(FILE, content).optimizer == "Adam"
+    assert TrainingState.of(FILE, content).optimizer == "Adam"
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ def test_groups_that_torch_would_not_write_are_refused(groups, message):
         groups = [state["param_groups"][0] | groups[0]]
     state["param_groups"] = groups
     with pytest.raises(InputError, match=message):
-        describe_training(FILE, {"step": 0, "optimizer_state_dict": state})
+        TrainingState.of(FILE, {"step": 0, "optimizer_state_dict": state})
 
 
 def test_adam_without_its_second_moments_is_refused():
     content = trained(model := Shared(), torch.optim.Adam(model.parameters()))
     content["optimizer_state_dict"]["state"] = {}
     with pytest.raises(InputError, match="no second moments"):
-        describe_training(FILE, content)
+        TrainingState.of(FILE, content)
 
 
 def test_one_group_of_all_parameters_is_in_the_models_order():

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -63,49 +63,49 @@ class TrainingState:
     learning_rates: Tensor | None = None
     scheduler: Mapping[str, Any] | None = None
 
+    @classmethod
+    def of(cls, file: Path, content: Mapping[str, Any]) -> Self:
+        """Derive the training state from a checkpoint's mapping.
 
-def describe_training(file: Path, content: Mapping[str, Any]) -> TrainingState:
-    """Derive the training state from a checkpoint's mapping.
-
-    Raises:
-        InputError: If the optimiser is not a supported one, or its state is not whole.
-    """
-    state = content["optimizer_state_dict"]
-    groups = parameter_groups(file, state)
-    optimizer = _optimizer_name(file, groups, content.get("optimizer"))
-    step = content["step"]
-    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
-        raise InputError(
-            f"{file.name}: step is {step!r}; expected the number of optimiser steps so far, a "
-            "whole number of 0 or more."
+        Raises:
+            InputError: If the optimiser is not a supported one, or its state is not whole.
+        """
+        state = content["optimizer_state_dict"]
+        groups = parameter_groups(file, state)
+        optimizer = _optimizer_name(file, groups, content.get("optimizer"))
+        step = content["step"]
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise InputError(
+                f"{file.name}: step is {step!r}; expected the number of optimiser steps so far, a "
+                "whole number of 0 or more."
+            )
+        shapes = _state_shapes(state)
+        if optimizer != "SGD" and step and not shapes:
+            raise InputError(
+                f"{file.name}: the {optimizer} state has no second moments (exp_avg_sq). Save "
+                "optimizer.state_dict() as it is, with its 'state'."
+            )
+        stage = content.get("stage")
+        scheduler = next(
+            (
+                content[key]
+                for key in ("lr_scheduler_state_dict", "scheduler_state_dict")
+                if isinstance(content.get(key), Mapping)
+            ),
+            None,
         )
-    shapes = _state_shapes(state)
-    if optimizer != "SGD" and step and not shapes:
-        raise InputError(
-            f"{file.name}: the {optimizer} state has no second moments (exp_avg_sq). Save "
-            "optimizer.state_dict() as it is, with its 'state'."
+        return cls(
+            step=step,
+            optimizer=optimizer,
+            groups=tuple(
+                _stored(file, group, names)
+                for group, names in zip(groups, _names(file, groups, content), strict=True)
+            ),
+            stage=None if stage is None else str(stage),
+            shapes=shapes,
+            learning_rates=recorded_rates(file.name, content.get("learning_rates")),
+            scheduler=scheduler,
         )
-    stage = content.get("stage")
-    scheduler = next(
-        (
-            content[key]
-            for key in ("lr_scheduler_state_dict", "scheduler_state_dict")
-            if isinstance(content.get(key), Mapping)
-        ),
-        None,
-    )
-    return TrainingState(
-        step=step,
-        optimizer=optimizer,
-        groups=tuple(
-            _stored(file, group, names)
-            for group, names in zip(groups, _names(file, groups, content), strict=True)
-        ),
-        stage=None if stage is None else str(stage),
-        shapes=shapes,
-        learning_rates=recorded_rates(file.name, content.get("learning_rates")),
-        scheduler=scheduler,
-    )
 
 
 def parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:

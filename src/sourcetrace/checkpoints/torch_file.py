@@ -16,7 +16,6 @@ from torch import Tensor
 from sourcetrace.checkpoints.optimizer_state import (
     TrainingState,
     denominator,
-    describe_training,
     parameter_groups,
 )
 from sourcetrace.checkpoints.parameter_names import plain_names
@@ -46,7 +45,7 @@ class TorchFile:
 
     def training(self) -> TrainingState:
         """Return how the weights were trained."""
-        return describe_training(self.path, self._content)
+        return TrainingState.of(self.path, self._content)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return `model_state_dict`."""

@@ -1,6 +1,5 @@
 """What is kept of an audit for those after it."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -52,7 +51,7 @@ class AuditFigures:
 
 @dataclass(frozen=True)
 class AuditSnapshot:
-    """An audit as it is handed over to be kept.
+    """An audit as it is handed over to be kept; until it is judged, its point is unfinished.
 
     Attributes:
         figures: Its numbers; the time it ended is set where it is kept.
@@ -63,13 +62,7 @@ class AuditSnapshot:
 
     figures: AuditFigures
     examples: pl.DataFrame
-    keep: int
-
-
-def audit_identity(*, scores_digest: str, training_digest: str, query_digest: str) -> str:
-    """Return what tells an audit from another one."""
-    parts = "\0".join((scores_digest, training_digest, query_digest))
-    return hashlib.sha256(parts.encode()).hexdigest()
+    keep: int = 1
 
 
 def before_this(history: Sequence[AuditFigures], identity: str) -> Sequence[AuditFigures]:

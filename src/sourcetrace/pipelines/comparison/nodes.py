@@ -1,7 +1,8 @@
 """Compare an audit with the one before it, and keep it for the next."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -10,10 +11,10 @@ from sourcetrace.audit.comparison.changes import compare_examples, count_reorder
 from sourcetrace.audit.comparison.snapshot import (
     AuditFigures,
     AuditSnapshot,
-    audit_identity,
     before_this,
 )
 from sourcetrace.audit.comparison.summary import (
+    AuditPoint,
     Comparison,
     CurvatureDrift,
     DataDrift,
@@ -31,38 +32,6 @@ from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 
 
-@dataclass(frozen=True)
-class ThisAudit:
-    """The audit at hand, as one that others are compared with.
-
-    Attributes:
-        task, model: What audits that are compared have in common: class of the task, and the
-            registered model's name where one is set.
-        method: The attribution method.
-        scores_digest, training_digest, query_digest: Of scores and data.
-        examples: What is kept of the examples, in their order.
-        spectra: `schemas.CurvatureSpectra`.
-    """
-
-    task: str
-    model: str | None
-    method: str
-    scores_digest: str
-    training_digest: str
-    query_digest: str
-    examples: pl.DataFrame
-    spectra: pl.DataFrame
-
-    @property
-    def identity(self) -> str:
-        """What tells it from other audits."""
-        return audit_identity(
-            scores_digest=self.scores_digest,
-            training_digest=self.training_digest,
-            query_digest=self.query_digest,
-        )
-
-
 def describe_this_audit(
     score_files: ScoreFiles,
     audit_summary: dict[str, Any],
@@ -72,8 +41,8 @@ def describe_this_audit(
     data_digests: dict[str, dict[str, Any]],
     task: TaskParameters,
     registered_model: Mapping[str, Any] | None,
-) -> ThisAudit:
-    """Return the audit at hand.
+) -> AuditSnapshot:
+    """Return the audit at hand, as it will be kept; its point says nothing of the verdict yet.
 
     Raises:
         InputError: If its tables are of different audits, or of other scores than those there are.
@@ -91,29 +60,35 @@ def describe_this_audit(
             "they are of different audits. Run `kedro run --pipelines audit`."
         )
     summary = AuditSummary.model_validate(audit_summary)
-    return ThisAudit(
-        task=task.class_path,
-        # The lineage hook has refused a wrong one.
-        model=registered_model["name"] if registered_model else None,
-        method=summary.method,
-        scores_digest=summary.scores_digest,
-        training_digest=data_digests["training"]["digest"],
-        query_digest=data_digests["queries"]["digest"],
+    training, queries = (data_digests[side]["digest"] for side in ("training", "queries"))
+    suspects = int(examples["suspect"].sum())
+    content = "\0".join((summary.scores_digest, training, queries))
+    return AuditSnapshot(
+        figures=AuditFigures(
+            identity=hashlib.sha256(content.encode()).hexdigest(),
+            task=task.class_path,
+            # The lineage hook has refused a wrong one.
+            model=registered_model["name"] if registered_model else None,
+            method=summary.method,
+            scores_digest=summary.scores_digest,
+            training_digest=training,
+            query_digest=queries,
+            point=AuditPoint("", "", examples.height, suspects / examples.height, None, None, None),
+            spectra=tuple(curvature_spectra.to_dicts()),
+        ),
         examples=examples,
-        spectra=curvature_spectra,
     )
 
 
 def compare_audits(
-    this_audit: ThisAudit, audit_snapshots: AuditSnapshots, comparison: ComparisonParameters
+    this_audit: AuditSnapshot, audit_snapshots: AuditSnapshots, comparison: ComparisonParameters
 ) -> tuple[pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Return what became of every example, what that says, and metrics for MLflow."""
-    now = this_audit.examples
-    history = audit_snapshots.history((this_audit.task, this_audit.model))
-    earlier = before_this(history, this_audit.identity)
+    figures, now = this_audit.figures, this_audit.examples
+    earlier = before_this(audit_snapshots.history(figures.series), figures.identity)
     first = Comparison(
-        scores_digest=this_audit.scores_digest,
-        method=this_audit.method,
+        scores_digest=figures.scores_digest,
+        method=figures.method,
         training_examples=now.height,
         suspects_now=int(now["suspect"].sum()),
     )
@@ -122,7 +97,7 @@ def compare_audits(
     previous = earlier[-1]
     before = audit_snapshots.examples(previous)
     table = compare_examples(now, before)
-    spectra = CurvatureSpectra.frame(previous.spectra)
+    spectra = (CurvatureSpectra.frame(one.spectra) for one in (figures, previous))
     found = replace(
         first,
         previous_at=previous.point.at,
@@ -130,7 +105,7 @@ def compare_audits(
         previous_method=previous.method,
         suspects=_suspect_drift(table),
         scores=ScoreDrift.of(table, class_minimum=comparison.class_minimum),
-        curvature=CurvatureDrift.of(this_audit.spectra, spectra),
+        curvature=CurvatureDrift.of(*spectra),
         data=_data_drift(table, this_audit, before, previous),
         earlier=tuple(one.point for one in earlier),
     )
@@ -138,7 +113,7 @@ def compare_audits(
 
 
 def take_snapshot(
-    this_audit: ThisAudit,
+    this_audit: AuditSnapshot,
     comparison_summary: dict[str, Any],
     audit_comparison: pl.DataFrame,
     gate_report: dict[str, Any],
@@ -162,19 +137,9 @@ def take_snapshot(
     # In a first audit, every suspect is one for the first time.
     suspected = pl.when("suspect").then(pl.col("audits_suspected").fill_null(1)).otherwise(0)
     return AuditSnapshot(
-        figures=AuditFigures(
-            identity=this_audit.identity,
-            task=this_audit.task,
-            model=this_audit.model,
-            method=this_audit.method,
-            scores_digest=this_audit.scores_digest,
-            training_digest=this_audit.training_digest,
-            query_digest=this_audit.query_digest,
-            point=found.point(report.outcome, report.metrics),
-            spectra=tuple(this_audit.spectra.to_dicts()),
-        ),
-        examples=examples.with_columns(audits_suspected=suspected.cast(pl.Int64)),
-        keep=comparison.keep,
+        replace(this_audit.figures, point=found.point(report.outcome, report.metrics)),
+        examples.with_columns(audits_suspected=suspected.cast(pl.Int64)),
+        comparison.keep,
     )
 
 
@@ -191,9 +156,9 @@ def _suspect_drift(table: pl.DataFrame) -> SuspectDrift:
 
 
 def _data_drift(
-    table: pl.DataFrame, this_audit: ThisAudit, before: pl.DataFrame, previous: AuditFigures
+    table: pl.DataFrame, this_audit: AuditSnapshot, before: pl.DataFrame, previous: AuditFigures
 ) -> DataDrift:
-    now = this_audit.examples
+    figures, now = this_audit.figures, this_audit.examples
     counts = dict(table["change"].value_counts().iter_rows())
     unknown = any(side["input_digest"].null_count() == side.height for side in (now, before))
     renamed = table.filter(
@@ -201,8 +166,8 @@ def _data_drift(
     ).height
     return DataDrift(
         matched_by="id" if unknown else "content",
-        training_same=same_data(this_audit.training_digest, previous.training_digest),
-        queries_same=same_data(this_audit.query_digest, previous.query_digest),
+        training_same=same_data(figures.training_digest, previous.training_digest),
+        queries_same=same_data(figures.query_digest, previous.query_digest),
         **{name: counts.get(name, 0) for name in ("added", "removed", "relabelled", "edited")},
         renamed=renamed,
         reordered=count_reordered(now, before),
