@@ -90,12 +90,8 @@ def measure_trust(
             if verification_summary.is_empty()
             else "the last verification was of other scores"
         )
-        return {
-            "trust_verified": Measured(0.0, why),
-            "trust_lds": Measured(None, why),
-            "trust_lds_low": Measured(None, why),
-            "trust_lds_of_ceiling": Measured(None, why),
-        }
+        names: tuple[GateMetric, ...] = ("trust_lds", "trust_lds_low", "trust_lds_of_ceiling")
+        return {"trust_verified": Measured(0.0, why), **dict.fromkeys(names, Measured(None, why))}
     return {
         "trust_verified": Measured(1.0),
         "trust_lds": _of_summary(verification_summary, "lds", "value"),

@@ -17,10 +17,11 @@ import ast
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -237,7 +238,7 @@ def _source_digest(file: Path, modified: int, size: int) -> str:
 def _code_part() -> str:
     package = Path(__file__).parents[2]
     content = hashlib.sha256()
-    for file in _sources(package):
+    for file in chain.from_iterable(sorted((package / one).rglob("*.py")) for one in _COMPUTING):
         content.update(f"{file.relative_to(package).as_posix()}\0".encode())
         content.update(hashlib.sha256(file.read_bytes()).digest())
     try:
@@ -245,10 +246,6 @@ def _code_part() -> str:
     except PackageNotFoundError:
         torch = ""
     return digest_of([__version__, torch, content.hexdigest()])
-
-
-def _sources(package: Path) -> Iterable[Path]:
-    return (file for name in _COMPUTING for file in sorted((package / name).rglob("*.py")))
 
 
 def _file_digest(path: str | None) -> str | None:

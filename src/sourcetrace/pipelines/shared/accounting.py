@@ -12,18 +12,12 @@ from sourcetrace.pipelines.shared.metrics import logged
 
 logger = logging.getLogger(__name__)
 
-_TITLES = {
-    "gradient_extraction": "Gradient extraction",
-    "ekfac_fitting": "EK-FAC fitting",
-    "source_scoring": "Source scoring",
+_STAGES = {
+    "gradient_extraction": ("Gradient extraction", ("passes", "covariances")),
+    "ekfac_fitting": ("EK-FAC fitting", ("eigendecompositions", "corrected_eigenvalues")),
+    "source_scoring": ("Source scoring", ("exact_solves", "scoring", "self_influence")),
 }
-
-_PARTS = {
-    "gradient_extraction": ("passes", "covariances"),
-    "ekfac_fitting": ("eigendecompositions", "corrected_eigenvalues"),
-    "source_scoring": ("exact_solves", "scoring", "self_influence"),
-}
-"""Stage of the audit -> what `core.methods.cost` counts of it."""
+"""Stage of the audit -> its name, and what `core.methods.cost` counts of it."""
 
 
 def report_cost(cost: RunCost) -> dict[str, Any]:
@@ -34,10 +28,10 @@ def report_cost(cost: RunCost) -> dict[str, Any]:
         format_noun(cost.forward, "forward pass", "forward passes"),
         format_noun(cost.backward, "backward pass", "backward passes"),
     )
-    for stage, names in _PARTS.items():
+    for title, names in _STAGES.values():
         parts = [stages[name] for name in names if name in stages]
         if parts:
-            logger.info("%s: %s", _TITLES[stage], ", ".join(map(_described, parts)))
+            logger.info("%s: %s", title, ", ".join(map(_described, parts)))
     logger.info(
         "Together about %s, by what a batch took and the rate of large products here; Python and "
         "files come on top",
@@ -55,7 +49,9 @@ def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
         stage: As it was named to them.
     """
     seconds, peak = engine.timings.seconds[stage], peak_memory(engine.device)
-    logger.info("%s took %s; peak memory %s", _TITLES[stage], _seconds(seconds), format_bytes(peak))
+    logger.info(
+        "%s took %s; peak memory %s", _STAGES[stage][0], _seconds(seconds), format_bytes(peak)
+    )
     return logged({f"work.{stage}.seconds": seconds, f"work.{stage}.peak_bytes": peak})
 
 

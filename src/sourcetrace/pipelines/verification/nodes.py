@@ -26,11 +26,11 @@ from sourcetrace.pipelines.verification.measures import (
     summary_table,
 )
 from sourcetrace.pipelines.verification.retraining import (
+    Setting,
     fingerprint,
     make_jobs,
     run_jobs,
 )
-from sourcetrace.pipelines.verification.worker import Setting
 from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
 from sourcetrace.tasks import Task
 

@@ -1,24 +1,86 @@
-"""Retrainings in parallel processes: known ones are not repeated, the cost is said beforehand."""
+"""Retrainings in parallel processes: known ones are not repeated, the cost is said beforehand.
+
+A process makes the task, trains, measures the queries, and keeps the outcome.
+"""
 
 import hashlib
+import importlib
 import logging
 import multiprocessing
-from collections.abc import Sequence
+import os
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
+import torch
 
 from sourcetrace.audit.identity.made_of import MadeOf, digest_of
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
+from sourcetrace.core.machine.nested import to_device
+from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.verification.worker import Failure, Job, Setting, retrain, start_process
 from sourcetrace.progress import track
+from sourcetrace.tasks import Task
+from sourcetrace.tasks.loading import load_task
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all retrainings have in common.
+
+    Attributes:
+        specification: The task's class and arguments; every process makes its own task.
+        examples: Training examples in all.
+        queries: Queries.
+        folder: Where outcomes are kept.
+        batch_size: Queries a forward pass.
+        threads: torch's threads in one process.
+    """
+
+    specification: Mapping[str, Any]
+    examples: int
+    queries: int
+    folder: Path
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One retraining.
+
+    Attributes:
+        key: Under which the outcome is kept.
+        name: What a message calls it.
+        removed: Numbers of the examples left out.
+        seed: Handed to `train`.
+    """
+
+    key: str
+    name: str
+    removed: "np.ndarray[Any, Any]"
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An exception of the user's code, as text: not every exception can be sent to a process."""
+
+    job: str
+    message: str
 
 
 def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
@@ -69,15 +131,15 @@ def run_jobs(
         workers,
         # A fork of a process in which torch has threads may hang.
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_process,
+        initializer=_start_process,
         initargs=(setting,),
     )
     try:
         first, *others = missing
-        seconds = _checked(pool.submit(retrain, first).result())
+        seconds = _checked(pool.submit(_retrain, first).result())
         if others:
             _announce(first, others, seconds, setting.examples, workers)
-        futures = [pool.submit(retrain, job) for job in others]
+        futures = [pool.submit(_retrain, job) for job in others]
         for future in track(as_completed(futures), "Retraining", total=len(futures)):
             _checked(future.result())
     except BrokenProcessPool as error:
@@ -106,10 +168,91 @@ def _announce(
     )
 
 
-def _checked(result: float | Failure) -> float:
-    if isinstance(result, Failure):
+def _checked(result: float | _Failure) -> float:
+    if isinstance(result, _Failure):
         raise InputError(
             f"Retraining {result.job} failed: {result.message}. Correct the task; finished "
             "retrainings are kept."
         )
     return result
+
+
+class _Process:
+    """What a worker process holds between its jobs."""
+
+    setting: Setting
+    task: Task | None = None
+
+
+def _start_process(setting: Setting) -> None:
+    """Prepare a worker process; it ends when the process that started it is gone."""
+    _Process.setting = setting
+    torch.set_num_threads(setting.threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _retrain(job: Job) -> float | _Failure:
+    """Do one retraining; return its seconds, or what went wrong in the user's code."""
+    setting = _Process.setting
+    try:
+        if _Process.task is None:
+            _Process.task = load_task(setting.specification)
+        started = time.perf_counter()
+        outcome = _measure(_Process.task, job, setting, started)
+    except InputError as error:
+        return _Failure(job.name, str(error))
+    except Exception as error:  # the user's code may raise anything
+        return _Failure(job.name, f"{type(error).__name__}: {error} ({_place(error, setting)})")
+    RetrainedOutcomes(setting.folder).put(job.key, outcome)
+    return outcome.seconds
+
+
+def _measure(task: Any, job: Job, setting: Setting, started: float) -> RetrainedOutcome:
+    """Train without the removed examples and measure every query."""
+    kept = np.delete(np.arange(setting.examples), job.removed).tolist()
+    model = task.train(kept, seed=job.seed)
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"task.train returned {type(model).__name__}; expected the trained torch.nn.Module."
+        )
+    model.eval()
+    parameter = next(model.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    items = task.query_examples()
+    describe = getattr(task, "describe", None)
+    measurements: list[float] = []
+    predicted: list[str] | None = []
+    for start in range(0, setting.queries, setting.batch_size):
+        stop = min(start + setting.batch_size, setting.queries)
+        batch = to_device(task.collate([items[i] for i in range(start, stop)]), device)
+        with torch.no_grad():
+            outputs = task.forward(model, batch)
+            values = task.measurement(outputs, batch).double().cpu()
+            described = describe(outputs, batch) if describe is not None else {}
+        if values.shape != (stop - start,) or not bool(values.isfinite().all()):
+            raise InputError(
+                f"After retraining, task.measurement gave shape {list(values.shape)} for "
+                f"{stop - start} queries, or NaN. Let it return one finite value a query, and "
+                "check that train() does not diverge on fewer examples."
+            )
+        measurements += values.tolist()
+        labels = described.get("predicted_label")
+        predicted = None if predicted is None or labels is None else [*predicted, *map(str, labels)]
+    return RetrainedOutcome(time.perf_counter() - started, measurements, predicted)
+
+
+def _place(error: Exception, setting: Setting) -> str:
+    """Return the file and line of the task's module, or the last one, where an error arose."""
+    frames = traceback.extract_tb(error.__traceback__)
+    module = importlib.import_module(str(setting.specification["class"]).rsplit(".", 1)[0])
+    own = [frame for frame in frames if frame.filename == module.__file__]
+    frame = (own or list(frames))[-1]
+    return f"{frame.filename}, line {frame.lineno}"
+
+
+def _end_with_parent() -> None:
+    """End the process once its parent is gone: one that was killed cannot say goodbye."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
