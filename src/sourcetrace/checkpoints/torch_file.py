@@ -13,11 +13,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
-from sourcetrace.checkpoints.optimizer_state import (
-    TrainingState,
-    denominator,
-    parameter_groups,
-)
+from sourcetrace.checkpoints.optimizer_state import TrainingState, denominator, parameter_groups
 from sourcetrace.checkpoints.parameter_names import plain_names
 from sourcetrace.errors import InputError
 

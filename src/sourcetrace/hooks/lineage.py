@@ -14,7 +14,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.audit.identity.run_key import RunKey
+from sourcetrace.audit.identity.audit_key import RunKey
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames

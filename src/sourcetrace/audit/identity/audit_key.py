@@ -5,26 +5,31 @@ side by side, so that a reader sees which of them changed, and so that a run whi
 replaces its own part alone.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import Baseline
-from sourcetrace.audit.identity.made_of import (
-    MadeOf,
-    checked,
-    digest_of,
-)
+from sourcetrace.audit.identity.made_of import MadeOf, checked, code_digest, digest_of
 from sourcetrace.files import read_optional_json
+from sourcetrace.namespace import AuditCatalog
 from sourcetrace.parameters import GateParameters, ReportParameters
+from sourcetrace.redaction import hide_credentials
+
+logger = logging.getLogger(__name__)
 
 KEY = "audit.key"
 """Tag of a version."""
 
 NO_KEY = "none"
 """Stands in the tag where the inputs of an audit are not all known."""
+
+_READ = ("checkpoint_manifest", "data_digests")
+_SCORED = (*_READ, "covariances", "curvature", "attribution_scores")
+"""Outputs of the numerical stages; a run that makes all of them knows what its audit is of."""
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,56 @@ class AuditKey:
         if parts is None or (kept is None and set(parts) != {one.name for one in fields(cls)}):
             return NO_KEY
         return cls(**{**(asdict(kept) if kept else {}), **parts}).text
+
+
+class RunKey:
+    """Watches what a run makes.
+
+    Args:
+        audit: The audit's entries in the run's catalog.
+        task_class: Returns the import path of the task's class.
+    """
+
+    def __init__(self, audit: AuditCatalog, task_class: Callable[[], str]) -> None:
+        self._audit = audit
+        self._task_class = task_class
+        self._made: dict[str, Any] = {}
+        self._inputs: dict[str, str] | None = None
+
+    def see(self, outputs: Mapping[str, Any]) -> None:
+        """Take note of a node's outputs."""
+        self._made |= {name: outputs.get(name) if name in _READ else None for name in outputs}
+        if any(name in outputs for name in _READ) and set(_READ) <= set(self._made):
+            # Now, not at the end: code or limits that somebody edits meanwhile are not the audit's.
+            self._inputs = _logged(self._of_what_was_read)
+
+    def parts(self) -> dict[str, str] | None:
+        """Return the parts that the run decided; None where its audit's inputs are not known."""
+        made = set(_SCORED) & set(self._made)
+        if not made:
+            return _logged(lambda: {"limits": AuditKey.limits_of(self._audit.parameters())})
+        # Of an audit that was resumed, nobody knows what the other stages were run with.
+        return self._inputs if made == set(_SCORED) else None
+
+    def _of_what_was_read(self) -> dict[str, str]:
+        manifest = self._made["checkpoint_manifest"]
+        files = dict(manifest.select("file", "sha256").iter_rows())
+        return AuditKey.parts_of(
+            data=self._made["data_digests"],
+            checkpoints=self._audit.load("checkpoints").digests(files),
+            code=code_digest(self._task_class()),
+            parameters=self._audit.parameters(),
+        )
+
+
+def _logged(key: Callable[[], dict[str, str]]) -> dict[str, str] | None:
+    """Return a key, or say that there is none: it is no reason to end an audit."""
+    try:
+        return key()
+    except Exception as error:
+        logger.warning(
+            "It is not known what this audit is of (%s); `sourcetrace audit --pending` will audit "
+            "the version again.",
+            hide_credentials(str(error).split("\n", 1)[0]),
+        )
+        return None

@@ -8,11 +8,7 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.audit.comparison.changes import compare_examples, count_reordered, kept_examples
-from sourcetrace.audit.comparison.snapshot import (
-    AuditFigures,
-    AuditSnapshot,
-    before_this,
-)
+from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
 from sourcetrace.audit.comparison.summary import (
     AuditPoint,
     Comparison,

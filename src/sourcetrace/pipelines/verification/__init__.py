@@ -4,11 +4,7 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.pipelines.shared.inputs import check_inputs
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.verification.nodes import (
-    measure_trust,
-    plan_retrainings,
-    retrain_groups,
-)
+from sourcetrace.pipelines.verification.nodes import measure_trust, plan_retrainings, retrain_groups
 
 
 def create_pipeline() -> Pipeline:

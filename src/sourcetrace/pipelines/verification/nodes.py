@@ -14,23 +14,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.metrics import logged
-from sourcetrace.pipelines.verification.groups import (
-    Group,
-    random_subsets,
-    removals,
-    summed_scores,
-)
-from sourcetrace.pipelines.verification.measures import (
-    Retrained,
-    removal_measures,
-    summary_table,
-)
-from sourcetrace.pipelines.verification.retraining import (
-    Setting,
-    fingerprint,
-    make_jobs,
-    run_jobs,
-)
+from sourcetrace.pipelines.verification.groups import Group, random_subsets, removals, summed_scores
+from sourcetrace.pipelines.verification.measures import Retrained, removal_measures, summary_table
+from sourcetrace.pipelines.verification.retraining import Setting, fingerprint, make_jobs, run_jobs
 from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
 from sourcetrace.tasks import Task
 
