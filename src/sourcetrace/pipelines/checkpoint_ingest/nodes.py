@@ -1,9 +1,11 @@
 """Read every checkpoint and a little of the data, and refuse what will not work."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,14 +14,20 @@ from sourcetrace.audit.identity.data_digest import data_digest, table_digest
 from sourcetrace.audit.identity.example_digests import digest_examples
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
-from sourcetrace.core.training.segments import number_segments
+from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.training.segments import (
+    CheckpointRecord,
+    Segment,
+    number_segments,
+    partition,
+    partition_at,
+)
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.checkpoint_ingest.automatic import (
-    automatic_segments,
-    drift_source,
-    placed_segments,
-)
 from sourcetrace.pipelines.checkpoint_ingest.checks import (
     LabelCheck,
     check_labels,
@@ -29,7 +37,9 @@ from sourcetrace.pipelines.checkpoint_ingest.checks import (
     try_losses,
 )
 from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs
+from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import remember_data
+from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.progress import track
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
 from sourcetrace.tasks import Task
@@ -66,7 +76,7 @@ def ingest_checkpoints(
         check_weights(found[-1], model)
     runs = describe_runs(found, checkpoints, model)
     records = [run.records for run in runs]
-    partitioned = number_segments(records, lambda one: placed_segments(one, segments))
+    partitioned = number_segments(records, lambda one: _placed_segments(one, segments))
     training = train_table(task, [segment.stage for segment in partitioned])
     queries = query_table(task)
     check_labels(task, training, "train")
@@ -81,9 +91,9 @@ def ingest_checkpoints(
         dropout_masks=ensemble.dropout_masks,
     )
     if segments.ends is None and segments.count == "auto":
-        drifting = drift_source(task, checkpoints, training, coverage, attribution.device)
+        drifting = _drift_source(task, checkpoints, training, coverage, attribution.device)
         partitioned = number_segments(
-            records, lambda one: automatic_segments(drifting, one, training)
+            records, lambda one: _automatic_segments(drifting, one, training)
         )
 
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
@@ -183,3 +193,58 @@ def digest_data(
             ("queries", queries, query_table, task.query_table()),
         )
     }, examples
+
+
+def _placed_segments(
+    records: Sequence[CheckpointRecord], segments: SegmentParameters
+) -> list[Segment]:
+    """Return the segments of a run that the parameters ask for; for `auto`, one a stage for now."""
+    if segments.ends is not None:
+        return partition_at(records, segments.ends)
+    return partition(records, 1 if segments.count == "auto" else segments.count)
+
+
+def _drift_source(
+    task: Task,
+    checkpoints: CheckpointFolder,
+    train_table: pl.DataFrame,
+    coverage: Coverage,
+    device_name: str,
+) -> GradientEngine:
+    """Return the training gradients at the checkpoints of a folder.
+
+    Args:
+        task: The task.
+        checkpoints: The folder; one at a time is in memory.
+        train_table: The checked training table.
+        coverage: The attributed layers.
+        device_name: `attribution.device`.
+    """
+    model = task.build_model().to(pick_device(device_name))
+    files = {checkpoints.id_of(file): file for file in checkpoints.files()}
+    training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
+    return GradientEngine(
+        model=model,
+        objective=task,
+        coverage=coverage,
+        training=training,
+        load_weights=lambda name: checkpoints.load(files[name], model).state_dict,
+        cache=GradientCache(Path()),
+        # One block: the few examples that are compared come in batches of their own.
+        batch_size=len(training),
+        seed=0,
+    )
+
+
+def _automatic_segments(
+    engine: GradientEngine, records: Sequence[CheckpointRecord], train_table: pl.DataFrame
+) -> list[Segment]:
+    """Return a run's segments, which end where the gradients drift more than `LARGEST_DRIFT`."""
+    measured = measure_drifts(engine, track(records, "Drift"), stage_examples(train_table))
+    drifts = list(measured)
+    logger.info(
+        "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",
+        ", ".join(f"{drift:.2f}" for drift in drifts) or "one checkpoint",
+        LARGEST_DRIFT,
+    )
+    return partition_at(records, segment_ends(records, drifts))

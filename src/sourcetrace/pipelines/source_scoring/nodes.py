@@ -1,7 +1,7 @@
 """Score the training examples block by block; a block's rows are saved as they come."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
-from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
     sign_is_stable,
@@ -24,7 +25,6 @@ from sourcetrace.core.statistics.uncertainty import (
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.accounting import report_work
 from sourcetrace.pipelines.shared.set_up import AuditSetup
-from sourcetrace.pipelines.source_scoring.metrics import check_metrics, solve_metrics
 from sourcetrace.progress import track
 from sourcetrace.schemas.scores import SuspectPictures
 from sourcetrace.tasks import Task
@@ -72,7 +72,7 @@ def score_examples(
                 residual,
             ),
         )
-    metrics = solve_metrics(scorer.solves, engine.passes) | check_metrics(scorer.checks)
+    metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
     # A run's segments come once for every dropout mask, under the same number.
     places: dict[int, list[int]] = {}
     for index, planned in enumerate(plan.segments):
@@ -194,3 +194,78 @@ def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) ->
 
 def _floats(values: Tensor) -> pl.Series:
     return pl.Series(values.double().cpu().numpy())
+
+
+def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, Any]:
+    """Return the largest residual and the iterations by segment, and the passes; or nothing."""
+    if not solves:
+        return {}
+    unsolved = sum(int((one.residuals > one.tolerance).sum()) for one in solves)
+    if unsolved:
+        logger.warning(
+            "%d of %d systems did not reach the tolerance; the largest residual is %.2g. Raise "
+            "attribution.astra.max_iterations, or read those scores as Source's with a rougher "
+            "curvature.",
+            unsolved,
+            sum(len(one.residuals) for one in solves),
+            max(float(one.residuals.max()) for one in solves),
+        )
+    return {
+        "astra.residual": [
+            {"value": float(one.residuals.max()), "step": one.segment} for one in solves
+        ],
+        "astra.iterations": [
+            {"value": float(one.iterations.max()), "step": one.segment} for one in solves
+        ],
+        "astra.forward_passes": {"value": float(passes.forward), "step": 0},
+        "astra.backward_passes": {"value": float(passes.backward), "step": 0},
+    }
+
+
+def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
+    """Return the error of the scores, and how they are computed, layer by layer; log it."""
+    if not checks:
+        return {}
+    error = max(check.error for check in checks)
+    refused = [check.refused for check in checks if check.refused is not None]
+    if refused:
+        logger.warning(
+            "attribution.precision.scores: scores would be off by %.1e on a sample of pairs, more "
+            "than attribution.tolerance, %g: float32 is used. Raise the tolerance to accept it.",
+            max(refused),
+            checks[0].tolerance,
+        )
+    elif checks[0].precision != "float32":
+        logger.info(
+            "Scores are multiplied in %s; on a sample of pairs they are off by %.1e of their size",
+            checks[0].precision,
+            error,
+        )
+    choices = [choice for check in checks for choice in check.choices]
+    short = sum(choice.multiplications for choice in choices)
+    dense = sum(choice.dense_multiplications for choice in choices)
+    if short < dense:
+        logger.info(
+            "Scores take %.0f %% of the multiplications of the exact filters; on a sample of "
+            "pairs they are off by %.1e of their size (attribution.tolerance: %g)",
+            100 * short / dense,
+            error,
+            checks[0].tolerance,
+        )
+    for choice in choices:
+        logger.debug(
+            "Segment %d, %s: %s; %s",
+            choice.segment,
+            choice.layer,
+            f"{choice.terms} outer products a query" if choice.terms else "written out",
+            choice.reason,
+        )
+    terms: dict[str, Any] = {}
+    for choice in checks[0].choices:  # other members have their own, much the same
+        value = {"value": float(choice.terms), "step": choice.segment}
+        terms.setdefault(f"response_terms.{choice.layer}", []).append(value)
+    return {
+        "score_error": {"value": error, "step": 0},
+        "score_multiplications_share": {"value": short / dense, "step": 0},
+        **terms,
+    }
