@@ -3,6 +3,9 @@
 The same function is called when a model is trained and when it is audited, so that training data
 exchanged in between is noticed. It sees every example's values in their order, the ids and the
 labels; not where the data lies, and no further column of the table.
+
+A digest of every example's inputs makes it the same one in the next audit. The label is digested
+apart, so that an example whose label was corrected is still that example.
 """
 
 import hashlib
@@ -10,7 +13,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -25,6 +28,12 @@ _LENGTH = 36
 
 _TRIED = 32
 """Examples that are read twice, to see whether they are drawn anew."""
+
+_LABEL_KEYS: Final = frozenset({"label", "labels", "target", "targets"})
+"""Keys of an example that is a mapping under which its label is looked for."""
+
+_EXAMPLE_LENGTH: Final = 32
+_PAIR: Final = 2
 
 
 def data_digest(
@@ -54,12 +63,12 @@ def data_digest(
         _feed(content, row)
     count = len(examples)
     try:
-        if any(value_digest(examples[i]) != value_digest(examples[i]) for i in _sample(count)):
+        if any(_value_digest(examples[i]) != _value_digest(examples[i]) for i in _sample(count)):
             raise _NoContentError("examples differ from one reading to the next")
         whole = content.copy()
         for index in progress(range(count)):
             item = examples[index]
-            whole.update(value_digest(item))
+            whole.update(_value_digest(item))
             if each is not None:
                 each(item)
     except _NoContentError as reason:
@@ -72,17 +81,68 @@ def data_digest(
     return _shorten(_EXAMPLES, whole.hexdigest())
 
 
+def digest_examples(
+    examples: Any,
+    table: pl.DataFrame,
+    *,
+    progress: Callable[[range], Iterable[int]] = iter,
+    inputs_of: Callable[[Any], Any] | None = None,
+    each: Callable[[Any], None] | None = None,
+) -> tuple[str, pl.DataFrame]:
+    """Return the data's digest and one for every example, from one reading.
+
+    Args:
+        examples: As `data_digest` takes them.
+        table: As `data_digest` takes it.
+        progress: As `data_digest` takes it.
+        inputs_of: Takes an example and returns the part that stays when its label is corrected;
+            by default what `split_label` finds.
+        each: As `data_digest` takes it.
+
+    Returns:
+        The digest, and a table as `schemas.ExampleDigests`: without digests where the examples
+        have no content to speak of.
+    """
+    inputs: list[str] = []
+    targets: list[str | None] = []
+
+    def add(item: Any) -> None:
+        if each is not None:
+            each(item)
+        part, target = (inputs_of(item), None) if inputs_of else split_label(item)
+        inputs.append(_shortened(part))
+        targets.append(None if target is None else _shortened(target))
+
+    digest = data_digest(examples, table, progress=progress, each=add)
+    whole = digest.startswith(_EXAMPLES)
+    label = pl.col("label") if "label" in table.columns else pl.lit(None)
+    return digest, table.select("example_id", label=label.cast(pl.String)).with_columns(
+        pl.Series("input_digest", inputs if whole else [None] * table.height, dtype=pl.String),
+        pl.Series("target_digest", targets if whole else [None] * table.height, dtype=pl.String),
+    )
+
+
+def split_label(item: Any) -> tuple[Any, Any]:
+    """Return an example's inputs and its label, None where the label cannot be told apart.
+
+    Of a pair, the first part is what the model is given (`TaskBase.forward` says so); of a
+    mapping, the label is what stands under `_LABEL_KEYS`.
+    """
+    if isinstance(item, list | tuple) and len(item) == _PAIR:
+        return item[0], item[1]
+    if isinstance(item, Mapping):
+        target = {key: item[key] for key in item if key in _LABEL_KEYS}
+        rest = {key: item[key] for key in item if key not in _LABEL_KEYS}
+        return (rest, target) if target and rest else (item, None)
+    return item, None
+
+
 def table_digest(table: pl.DataFrame) -> str:
     """Return the digest of a table with all its columns; it need not fit MLflow."""
     content = hashlib.sha256(repr(list(table.schema.items())).encode())
     for row in table.iter_rows():
         _feed_bytes(content, "row", repr(row).encode())
     return content.hexdigest()
-
-
-def covers_examples(digest: str) -> bool:
-    """Return whether a digest is of the examples' content, not of ids and labels alone."""
-    return digest.startswith(_EXAMPLES)
 
 
 def same_data(one: str | None, other: str | None) -> bool | None:
@@ -95,7 +155,7 @@ def same_data(one: str | None, other: str | None) -> bool | None:
     return one == other
 
 
-def value_digest(value: Any) -> bytes:
+def _value_digest(value: Any) -> bytes:
     """Return the SHA-256 of an example, or of a part of one."""
     content = hashlib.sha256()
     _feed(content, value)
@@ -113,6 +173,10 @@ class _NoContentError(Exception):
 
 def _shorten(kind: str, digest: str) -> str:
     return (kind + digest)[:_LENGTH]
+
+
+def _shortened(value: Any) -> str:
+    return _value_digest(value).hex()[:_EXAMPLE_LENGTH]
 
 
 def _feed(content: "hashlib._Hash", value: Any) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from sourcetrace.audit.identity.example_digests import split_label
+from sourcetrace.audit.identity.data_digest import split_label
 from sourcetrace.checkpoints.folder import Checkpoint
 from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.gradients.check import check_gradients

@@ -10,8 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.audit.identity.data_digest import data_digest, table_digest
-from sourcetrace.audit.identity.example_digests import digest_examples
+from sourcetrace.audit.identity.data_digest import data_digest, digest_examples, table_digest
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
