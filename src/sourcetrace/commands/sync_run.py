@@ -1,5 +1,6 @@
 """The runs that wait in the project in this folder, sent to MLflow's server."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from sourcetrace.formats import format_noun
 from sourcetrace.tracking.lineage.send import send_all
 from sourcetrace.tracking.server.outage import is_outage, reason_of
 from sourcetrace.tracking.server.tracked import TRACKED
-from sourcetrace.tracking.server.waiting_run import FOLDER, WITHOUT_HISTORY, waiting_runs
+from sourcetrace.tracking.server.waiting_run import FOLDER, WITHOUT_HISTORY, WaitingRun
 
 _SENT, _WAITS = 0, 2
 
@@ -40,8 +41,7 @@ def _send(env: str | None) -> int:
         logs = [catalog[name].path for name in catalog if name.split(".")[-1] == "audit_log"]
         places = {WITHOUT_HISTORY.absolute(), *(log.parent.absolute() for log in logs)}
         roots = [place / FOLDER for place in sorted(places)]
-        count = sum(len(waiting_runs(root)) for root in roots)
-        if not count:
+        if not (count := _waiting(roots)):
             click.echo("Nothing waits.")
             return _SENT
         if TRACKED.away is not None:
@@ -56,13 +56,19 @@ def _send(env: str | None) -> int:
         except Exception as error:
             if not is_outage(error):
                 raise
-            return _still_away(reason_of(error), sum(len(waiting_runs(root)) for root in roots))
+            return _still_away(
+                reason_of(error), sum(len(WaitingRun.folders(root)) for root in roots)
+            )
     click.echo(f"Sent {format_noun(sent, 'run')}.")
     for name in writing:
         click.echo(f"Run {name} is still being written: send it when it has ended.")
     for problem in problems:
         click.echo(problem, err=True)
     return _WAITS if problems else _SENT
+
+
+def _waiting(roots: Sequence[Path]) -> int:
+    return sum(len(WaitingRun.folders(root)) for root in roots)
 
 
 def _still_away(reason: str, count: int) -> int:

@@ -19,14 +19,10 @@ from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.trust import trust_figure
-from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.environment import device_tag
-from sourcetrace.tracking.lineage.model_version import (
-    TRAINING_DIGEST,
-    AuditedVersion,
-    find_version,
-)
-from sourcetrace.tracking.lineage.publish import append_row, warn_of_mismatch
+from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, AuditedVersion
+from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.record import (
     AuditRecord,
@@ -72,8 +68,8 @@ class LineageHook:
         if not _records_audit(made, audit):
             return
         self._key = RunKey(audit, lambda: _task_class(audit))
-        log = audit_log_path(audit)
-        for problem in verify_audit_log(log):
+        log = audit.log
+        for problem in AuditHistory(log).verify():
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
         self._model = _reference(audit)
         if self._model is not None and run is not None:
@@ -97,7 +93,7 @@ class LineageHook:
         if "data_digests" in outputs and self._model is not None and self._run_id:
             version = self._find_version(self._model, run_id="")
             if version is not None:
-                warn_of_mismatch(version, outputs["data_digests"]["training"]["digest"])
+                version.warn_of_mismatch(outputs["data_digests"]["training"]["digest"])
 
     @hook_impl(wrapper=True)
     def after_pipeline_run(
@@ -112,7 +108,7 @@ class LineageHook:
         # First let kedro-mlflow end the run, and the summary say what was found.
         result = yield
         if unwritten is not None:
-            log = audit_log_path(AuditCatalog(catalog, self._names))
+            log = AuditCatalog(catalog, self._names).log
             lost = InputError(
                 f"The audit's reports are written, but not its record: {unwritten}. Make room, or "
                 f"let {log.parent} be written to, and run the audit again."
@@ -144,7 +140,7 @@ class LineageHook:
         self._was_recorded = True
         try:
             record = self._make_record(made, audit, error=error)
-            log, version = audit_log_path(audit), None
+            log, version = audit.log, None
             if self._run_id:
                 _tag_device(self._run_id, audit)
                 if TRACKED.waiting is None:
@@ -212,18 +208,12 @@ class LineageHook:
         if TRACKED.away is not None:
             return None
         try:
-            return find_version(TRACKED.client(), reference, run_id=run_id)
+            return AuditedVersion.find(TRACKED.client(), reference, run_id=run_id)
         except InputError:
             raise
         except Exception as error:
             logger.warning("The registered model was not found yet: %s", reason_of(error))
             return None
-
-
-def audit_log_path(audit: AuditCatalog) -> Path:
-    """Return where the history of audits is."""
-    path: Path = audit["audit_log"].path
-    return path
 
 
 def _records_audit(made: Collection[str], audit: AuditCatalog) -> bool:
@@ -236,7 +226,7 @@ def _reference(audit: AuditCatalog) -> ModelReference | None:
 
 
 def _model_of_last(log: Path) -> ModelReference | None:
-    rows = read_audits(log)
+    rows = AuditHistory(log).read()
     if not rows or not rows[-1]["model_name"] or not rows[-1]["model_version"]:
         return None
     return ModelReference(rows[-1]["model_name"], version=rows[-1]["model_version"])

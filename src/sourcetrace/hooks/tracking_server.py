@@ -27,7 +27,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun
-from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import send
@@ -38,7 +37,6 @@ from sourcetrace.tracking.server.waiting_run import (
     WITHOUT_HISTORY,
     WaitingRun,
     empty_store,
-    waiting_runs,
 )
 
 logger = logging.getLogger(__name__)
@@ -114,8 +112,8 @@ class TrackingServerHook:
             InputError: If the server refuses the run.
         """
         audit = AuditCatalog(catalog, AuditNames.of(pipeline))
-        root = (audit_log_path(audit).parent if "audit_log" in audit else WITHOUT_HISTORY) / FOLDER
-        if count := len(waiting_runs(root)):
+        root = (audit.log.parent if "audit_log" in audit else WITHOUT_HISTORY) / FOLDER
+        if count := len(WaitingRun.folders(root)):
             logger.warning(
                 "MLflow was not told all of %s; what it is missing waits in %s. When its server is "
                 "there, run: %s",

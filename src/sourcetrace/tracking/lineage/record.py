@@ -6,6 +6,11 @@ from typing import Any, Self
 
 import polars as pl
 
+from sourcetrace.audit.identity.data_digest import same_data
+
+MATCHES = {True: "true", False: "false", None: "unknown"}
+"""Whether the audited training data trained the version -> how tags say it."""
+
 
 @dataclass(frozen=True)
 class DataRecord:
@@ -105,6 +110,14 @@ class AuditRecord:
     def suspect_fraction(self) -> float:
         """Share of the training examples with a suggested action."""
         return (self.relabel + self.check) / max(1, self.training_examples)
+
+    def data_matches(self, training_digest: str | None) -> bool | None:
+        """Return whether the audited training data is that of a digest; None where unknown."""
+        return same_data(training_digest, self.training_data.digest if self.training_data else None)
+
+    def final_status(self, *, matches: bool | None) -> str:
+        """Return what it ended as: exchanged training data fails it, whatever the gate said."""
+        return "fail" if matches is False else self.status
 
     def to_json(self) -> dict[str, Any]:
         """Return values that JSON has."""
