@@ -17,7 +17,7 @@ from sourcetrace.audit.comparison.summary import (
 )
 from sourcetrace.reporting.change_tables import history_table, suspect_tables
 from sourcetrace.reporting.changes import change_sentences, changes_sentence, format_correlation
-from sourcetrace.reporting.console import print_changes
+from sourcetrace.reporting.console import Terminal
 from sourcetrace.reporting.page import render_page
 from sourcetrace.reporting.trend_charts import trend_figures
 from tests.audit.comparison.examples import audit, first_audit, point, second_audit
@@ -172,5 +172,5 @@ def test_the_history_begins_with_this_audit():
 
 def test_the_terminal_says_the_sentence():
     output = io.StringIO()
-    print_changes(second_audit(), console=Console(file=output, width=300))
+    Terminal(Console(file=output, width=300)).print_changes(second_audit())
     assert output.getvalue() == f"Compared: {changes_sentence(second_audit())}\n"

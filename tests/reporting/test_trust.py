@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from sourcetrace.reporting.console import print_verification
+from sourcetrace.reporting.console import Terminal
 from sourcetrace.reporting.page import render_page
 from sourcetrace.reporting.trust import removal_sentences, state_trust, trust_figure, trust_table
 from tests.reporting.content import page_content, verification
@@ -140,6 +140,6 @@ def test_any_outcome_gives_a_whole_page(options):
 def test_the_terminal_says_the_figure_and_where_the_page_is():
     out = io.StringIO()
     trust = state_trust(verification().summary, scores_digest=DIGEST)
-    print_verification(trust, page="page.html", console=Console(file=out, width=400))
+    Terminal(Console(file=out, width=400)).print_verification(trust, page="page.html")
     assert f"Verified: {FIGURE}" in out.getvalue()
     assert "page.html" in out.getvalue()

@@ -16,13 +16,7 @@ from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.errors import InputError
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.reporting.console import (
-    print_changes,
-    print_error,
-    print_summary,
-    print_verdict,
-    print_verification,
-)
+from sourcetrace.reporting.console import Terminal, print_error
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.reporting.trust import trust_figure
 
@@ -61,7 +55,7 @@ class SummaryHook:
         if "gate_report" in names.made_by(pipeline):
             audit = AuditCatalog(catalog, names)
             report = GateReport.model_validate(audit.load("gate_report"))
-            print_verdict(report, file=_path_of(audit, "gate_report"))
+            Terminal().print_verdict(report, file=_path_of(audit, "gate_report"))
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -130,12 +124,12 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
     made, audit = names.made_by(pipeline), AuditCatalog(catalog, names)
     if "verification_summary" in made:
         trust = trust_figure(audit.load("verification_summary"))
-        print_verification(trust, page=_path_of(audit, "cleaning_report"))
+        Terminal().print_verification(trust, page=_path_of(audit, "cleaning_report"))
         return
     if "audit_summary" not in made:
         return
     truth = audit.load("ground_truth") if "ground_truth" in made else None
-    print_summary(
+    Terminal().print_summary(
         AuditSummary.model_validate(audit.load("audit_summary")),
         ground_truth=None if truth is None else GroundTruth.model_validate(truth),
         page=_path_of(audit, "cleaning_report"),
@@ -147,7 +141,7 @@ def _print_changes(pipeline: Pipeline, catalog: DataCatalog) -> None:
     names = AuditNames.of(pipeline)
     if "comparison_summary" in names.made_by(pipeline):
         summary = AuditCatalog(catalog, names).load("comparison_summary")
-        print_changes(Comparison.from_json(summary))
+        Terminal().print_changes(Comparison.from_json(summary))
 
 
 def _path_of(audit: AuditCatalog, name: str) -> str:

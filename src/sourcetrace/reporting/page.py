@@ -23,7 +23,6 @@ from sourcetrace.reporting import (
     change_tables,
     charts,
     findings,
-    palette,
     ranking_chart,
     tables,
     training_charts,
@@ -32,6 +31,7 @@ from sourcetrace.reporting import (
 )
 from sourcetrace.reporting.changes import change_sentences, changes_sentence
 from sourcetrace.reporting.gallery import gallery_card
+from sourcetrace.reporting.palette import Ink
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.reporting.trust import (
     Verification,
@@ -155,9 +155,9 @@ def render_page(content: PageContent) -> str:
             ground_truth=_ground_truth(content),
             method=method,
             method_does=method_does,
-            variables=Markup(palette.page_variables(dark=False)),  # noqa: S704, our own constants
-            dark_variables=Markup(palette.page_variables(dark=True)),  # noqa: S704
-            dark_chart_rules=Markup(palette.dark_chart_rules()),  # noqa: S704
+            variables=Markup(Ink.variables(dark=False)),  # noqa: S704, our own constants
+            dark_variables=Markup(Ink.variables(dark=True)),  # noqa: S704
+            dark_chart_rules=Markup(Ink.dark_chart_rules()),  # noqa: S704
         )
     )
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from sourcetrace.formats import MISSING, format_count, format_number, format_share
 from sourcetrace.reporting.records import Trust
-from sourcetrace.reporting.tables import Table, make_table
+from sourcetrace.reporting.tables import Table
 
 _COMMAND = "kedro run --pipelines verification"
 
@@ -122,7 +122,7 @@ def removal_sentences(summary: pl.DataFrame) -> list[str]:
 
 def trust_table(summary: pl.DataFrame) -> Table:
     """Return every measure with its interval and what it is."""
-    return make_table(
+    return Table.of(
         "What retraining said of the scores",
         {
             "Measure": ("text", _measure_name),
