@@ -37,10 +37,4 @@ class RunLockHook:
         finally:
             PROJECT_LOCK.release()
 
-    @hook_impl(wrapper=True, tryfirst=True)
-    def on_pipeline_error(self) -> Generator[None, Any, Any]:
-        """Let the next run begin."""
-        try:
-            return (yield)
-        finally:
-            PROJECT_LOCK.release()
+    on_pipeline_error = after_pipeline_run

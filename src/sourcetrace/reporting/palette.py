@@ -24,15 +24,8 @@ class Ink(Enum):
     VIOLET = ("#774a9b", "#c9a3e8")
     GREY = ("#5d5d5d", "#bdbdbd")
 
-    @property
-    def light(self) -> str:
-        """The colour on light paper."""
-        return self.value[0]
-
-    @property
-    def dark(self) -> str:
-        """The colour on dark paper."""
-        return self.value[1]
+    def __init__(self, light: str, dark: str) -> None:
+        self.light, self.dark = light, dark
 
     @classmethod
     def variables(cls, *, dark: bool) -> str:

@@ -1,12 +1,15 @@
 """What MLflow is told of an audit, as plain values that a file can hold until it can be sent."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import polars as pl
+from pydantic import ConfigDict, TypeAdapter
 
 from sourcetrace.audit.identity.data_digest import same_data
+
+_CLOSED = ConfigDict(extra="forbid")
 
 MATCHES = {True: "true", False: "false", None: "unknown"}
 """Whether the audited training data trained the version -> how tags say it."""
@@ -22,6 +25,8 @@ class DataRecord:
         columns: Name -> polars type of its table's columns.
     """
 
+    __pydantic_config__ = _CLOSED
+
     digest: str
     rows: int
     columns: Mapping[str, str]
@@ -35,6 +40,8 @@ class DataRecord:
 @dataclass(frozen=True)
 class CheckpointFile:
     """A checkpoint that was audited."""
+
+    __pydantic_config__ = _CLOSED
 
     id: str
     sha256: str
@@ -56,6 +63,8 @@ class CheckpointFile:
 @dataclass(frozen=True)
 class ModelReference:
     """A registered model's version, by number or alias."""
+
+    __pydantic_config__ = _CLOSED
 
     name: str
     version: str | None = None
@@ -126,15 +135,6 @@ class AuditRecord:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Rebuild a record; unknown names are an error."""
-        values = dict(content)
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
+        if unknown := content.keys() - cls.__dataclass_fields__:
             raise ValueError(f"A record of an audit has no {', '.join(sorted(unknown))}.")
-        for name in ("training_data", "query_data"):
-            if values.get(name) is not None:
-                values[name] = DataRecord(**values[name])
-        if values.get("model") is not None:
-            values["model"] = ModelReference(**values["model"])
-        values["checkpoints"] = tuple(CheckpointFile(**one) for one in values["checkpoints"])
-        values["findings"] = tuple(values["findings"])
-        return cls(**values)
+        return TypeAdapter(cls).validate_python(content)
