@@ -18,7 +18,7 @@ from sourcetrace.audit.identity.run_key import RunKey
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.reporting.trust import Retraining
 from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.environment import device_tag
 from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, AuditedVersion
@@ -172,7 +172,7 @@ class LineageHook:
         )
         trust = summary["trust"]["status"], summary["trust"]["text"]
         if "verification_summary" in self._outputs:
-            figure = trust_figure(self._outputs["verification_summary"])
+            figure = Retraining(self._outputs["verification_summary"]).figure()
             trust = figure.status, figure.text
         return AuditRecord(
             run_id=TRACKED.run_id if self._run_id else "",
@@ -188,8 +188,8 @@ class LineageHook:
             relabel=summary["actions"]["relabel"],
             check=summary["actions"]["check"],
             attributed_share=summary["attributed_share"],
-            training_data=_data(digests.get("training")),
-            query_data=_data(digests.get("queries")),
+            training_data=DataRecord.of_digests(digests.get("training")),
+            query_data=DataRecord.of_digests(digests.get("queries")),
             checkpoints=() if manifest is None else CheckpointFile.of_manifest(manifest),
             report_sha256=_file_digest(getattr(audit["cleaning_report"], "_filepath", None)),
             model=self._model,
@@ -251,10 +251,6 @@ def _verdict(
     )
     outcome = str(gate["outcome"])
     return ("error" if failed and outcome in {"pass", "warn"} else outcome), found
-
-
-def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
-    return None if content is None else DataRecord.of_digests(content)
 
 
 def _task_class(audit: AuditCatalog) -> str:

@@ -18,7 +18,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.console import Terminal, print_error
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
-from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.reporting.trust import Retraining
 
 
 class ProjectFolderHook:
@@ -120,7 +120,7 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], Audi
     names = AuditNames.of(pipeline)
     made, audit, terminal = names.made_by(pipeline), AuditCatalog(catalog, names), Terminal()
     if "verification_summary" in made:
-        trust = trust_figure(audit.load("verification_summary"))
+        trust = Retraining(audit.load("verification_summary")).figure()
         terminal.print_verification(trust, page=_path_of(audit, "cleaning_report"))
     elif "audit_summary" in made:
         truth = audit.load("ground_truth") if "ground_truth" in made else None

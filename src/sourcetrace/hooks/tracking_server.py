@@ -31,7 +31,7 @@ from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import send
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
-from sourcetrace.tracking.server.tracked import TRACKED, may_be_away
+from sourcetrace.tracking.server.tracked import TRACKED
 from sourcetrace.tracking.server.waiting_run import (
     FOLDER,
     WITHOUT_HISTORY,
@@ -81,7 +81,7 @@ class TrackingServerHook:
         TRACKED.reset()
         with _readable():
             # A run that somebody began before goes on where it is.
-            if not may_be_away(address) or mlflow.active_run() is not None:
+            if not TRACKED.may_be_away(address) or mlflow.active_run() is not None:
                 return (yield)
             given = tracking.get("experiment") or {}
             name = given.get("name") or PACKAGE_NAME or "Default"

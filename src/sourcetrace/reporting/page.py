@@ -33,13 +33,7 @@ from sourcetrace.reporting.changes import change_sentences, changes_sentence
 from sourcetrace.reporting.gallery import gallery_card
 from sourcetrace.reporting.palette import Ink
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
-from sourcetrace.reporting.trust import (
-    Verification,
-    is_current,
-    removal_sentences,
-    state_trust,
-    trust_table,
-)
+from sourcetrace.reporting.trust import Retraining, Verification
 from sourcetrace.schemas.review import is_suspect
 
 _NOT_COMPARED = (
@@ -188,18 +182,18 @@ def _gate(content: PageContent) -> dict[str, Any] | None:
 def _trust(content: PageContent) -> dict[str, Any]:
     """Return the trust line, and where these scores were verified, what else is to say of it."""
     digest, verification = content.summary.scores_digest, content.verification
-    found = pl.DataFrame() if verification is None else verification.summary
-    values: dict[str, Any] = {"line": state_trust(found, scores_digest=digest), "figures": []}
-    if verification is None or not is_current(found, scores_digest=digest):
+    found = Retraining(pl.DataFrame() if verification is None else verification.summary)
+    values: dict[str, Any] = {"line": found.trust_in(digest), "figures": []}
+    if verification is None or not found.is_of(digest):
         return values
     figures = [
-        trust_charts.correlation_histogram(verification.queries, found),
-        trust_charts.removal_scatter(verification.removals, found),
+        trust_charts.correlation_histogram(verification.queries, found.summary),
+        trust_charts.removal_scatter(verification.removals, found.summary),
     ]
     return values | {
         "figures": [figure for figure in figures if figure is not None],
-        "sentences": removal_sentences(found),
-        "table": trust_table(found),
+        "sentences": found.removal_sentences(),
+        "table": found.table(),
     }
 
 

@@ -32,8 +32,10 @@ class DataRecord:
     columns: Mapping[str, str]
 
     @classmethod
-    def of_digests(cls, content: Mapping[str, Any]) -> Self:
-        """Return one side of `data_digests`, which knows more of it."""
+    def of_digests(cls, content: Mapping[str, Any] | None) -> Self | None:
+        """Return one side of `data_digests`, which knows more of it, where there is one."""
+        if content is None:
+            return None
         return cls(content["digest"], content["rows"], content["columns"])
 
 
