@@ -30,12 +30,12 @@ def text_of(page):
 
 
 def test_the_figure_is_one_sentence_with_its_interval_and_its_bound():
-    trust = Retraining(verification().summary).figure()
+    trust = verification().figure()
     assert (trust.status, trust.text, trust.command) == ("Verified", FIGURE, "")
 
 
 def test_scores_no_better_than_chance_are_not_called_verified():
-    trust = Retraining(verification(low=-0.05).summary).figure()
+    trust = verification(low=-0.05).figure()
     assert trust.status == "Not confirmed"
     assert (
         "no better than chance (rank correlation −0.02, 95 % interval −0.05 to 0.01)" in trust.text
@@ -50,21 +50,19 @@ def test_what_was_not_measured_is_not_claimed():
         .otherwise("value")
     )
     assert "possible" not in Retraining(without).figure().text
-    assert Retraining(verification(removals=False).summary).removal_sentences() == []
+    assert verification(removals=False).removal_sentences() == []
 
 
 def test_removals_are_told_with_what_they_mean_for_the_units():
-    flips, slope = Retraining(verification().summary).removal_sentences()
+    flips, slope = verification().removal_sentences()
     assert flips.startswith(
         "Without the 29 strongest helpers of a query, 45\u00a0% of the predictions"
     )
     assert flips.endswith("of the same classes, 3\u00a0%.")
     assert "changed by 0.20 (95 % interval 0.10 to 0.30) times what the summed scores said" in slope
     assert "promises too much" in slope
-    assert Retraining(verification(slope=1.05).summary).removal_sentences()[1].endswith("said.")
-    assert (
-        "promises too little" in Retraining(verification(slope=2.0).summary).removal_sentences()[1]
-    )
+    assert verification(slope=1.05).removal_sentences()[1].endswith("said.")
+    assert "promises too little" in verification(slope=2.0).removal_sentences()[1]
 
 
 def test_without_classes_the_measurements_are_told():
@@ -86,7 +84,7 @@ def test_another_recipe_is_warned_of():
 
 
 def test_the_table_shows_counts_shares_and_missing_intervals():
-    rows = {row[0]: row[1:3] for row in Retraining(verification().summary).table().rows}
+    rows = {row[0]: row[1:3] for row in verification().table().rows}
     assert rows["Subsets"] == ["30", "—"]
     assert rows["Predictions changed, helpers removed: 29"] == [
         "45\u00a0%",
@@ -144,7 +142,7 @@ def test_any_outcome_gives_a_whole_page(options):
 
 def test_the_terminal_says_the_figure_and_where_the_page_is():
     out = io.StringIO()
-    trust = Retraining(verification().summary).trust_in(DIGEST)
+    trust = verification().trust_in(DIGEST)
     Terminal(Console(file=out, width=400)).print_verification(trust, page="page.html")
     assert f"Verified: {FIGURE}" in out.getvalue()
     assert "page.html" in out.getvalue()

@@ -182,18 +182,18 @@ def _gate(content: PageContent) -> dict[str, Any] | None:
 def _trust(content: PageContent) -> dict[str, Any]:
     """Return the trust line, and where these scores were verified, what else is to say of it."""
     digest, verification = content.summary.scores_digest, content.verification
-    found = Retraining(pl.DataFrame() if verification is None else verification.summary)
-    values: dict[str, Any] = {"line": found.trust_in(digest), "figures": []}
-    if verification is None or not found.is_of(digest):
+    line = (verification or Retraining(pl.DataFrame())).trust_in(digest)
+    values: dict[str, Any] = {"line": line, "figures": []}
+    if verification is None or not verification.is_of(digest):
         return values
     figures = [
-        trust_charts.correlation_histogram(verification.queries, found.summary),
-        trust_charts.removal_scatter(verification.removals, found.summary),
+        trust_charts.correlation_histogram(verification.queries, verification.summary),
+        trust_charts.removal_scatter(verification.removals, verification.summary),
     ]
     return values | {
         "figures": [figure for figure in figures if figure is not None],
-        "sentences": found.removal_sentences(),
-        "table": found.table(),
+        "sentences": verification.removal_sentences(),
+        "table": verification.table(),
     }
 
 

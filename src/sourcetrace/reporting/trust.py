@@ -34,21 +34,6 @@ _COUNTS = ("subsets", "seeds")
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What retraining said of the scores.
-
-    Attributes:
-        summary: `schemas.VerificationSummary`.
-        queries: `schemas.VerificationQueries`.
-        removals: `schemas.VerificationRemovals`; may be empty.
-    """
-
-    summary: pl.DataFrame
-    queries: pl.DataFrame
-    removals: pl.DataFrame
-
-
-@dataclass(frozen=True)
 class Retraining:
     """What the last verification said of scores.
 
@@ -153,6 +138,19 @@ class Retraining:
 
     def _row(self, measure: str) -> dict[str, float | None]:
         return self.summary.row(by_predicate=pl.col("measure") == measure, named=True)
+
+
+@dataclass(frozen=True)
+class Verification(Retraining):
+    """The same with what it was found from.
+
+    Attributes:
+        queries: `schemas.VerificationQueries`.
+        removals: `schemas.VerificationRemovals`; may be empty.
+    """
+
+    queries: pl.DataFrame
+    removals: pl.DataFrame
 
 
 def _measure_name(row: dict[str, Any]) -> str:
