@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from sourcetrace.reporting.console import Terminal
-from sourcetrace.reporting.page import render_page
 from sourcetrace.reporting.trust import Retraining
 from tests.reporting.content import page_content, verification
 from tests.reporting.test_page import Elements, assert_self_contained
@@ -22,7 +21,7 @@ FIGURE = (
 
 
 def page_with(**options):
-    return render_page(page_content(scores_digest=DIGEST, **options))
+    return page_content(scores_digest=DIGEST, **options).render()
 
 
 def text_of(page):

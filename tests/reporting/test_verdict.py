@@ -6,7 +6,6 @@ import re
 from rich.console import Console
 
 from sourcetrace.reporting.console import Terminal
-from sourcetrace.reporting.page import render_page
 from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
 
@@ -22,7 +21,7 @@ WARNING = verdict(
 
 
 def page_with(report=None):
-    return render_page(page_content(scores_digest="d", gate=report))
+    return page_content(scores_digest="d", gate=report).render()
 
 
 def test_the_verdict_stands_before_everything_else_and_changes_nothing_else():

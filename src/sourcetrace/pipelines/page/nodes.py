@@ -9,7 +9,6 @@ import polars as pl
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.measured_changes import audit_point
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.reporting import page
 from sourcetrace.reporting.page import ComparedAudit, PageContent
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.reporting.review import stage_text
@@ -61,17 +60,15 @@ def render_page(
         found = Comparison.from_json(comparison_summary)
         if found.scores_digest == gate.scores_digest:
             compared = ComparedAudit(found, audit_comparison, audit_point(found, gate))
-    return page.render_page(
-        replace(
-            page_content,
-            verification=Verification(
-                verification_summary, verification_queries, verification_removals
-            ),
-            comparison=compared,
-            gate=gate,
-            ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),
-        )
-    )
+    return replace(
+        page_content,
+        verification=Verification(
+            verification_summary, verification_queries, verification_removals
+        ),
+        comparison=compared,
+        gate=gate,
+        ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),
+    ).render()
 
 
 def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
