@@ -71,7 +71,8 @@ class LineageHook:
         log = audit.log
         for problem in AuditHistory(log).verify():
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
-        self._model = _reference(audit)
+        if (named := read_tracking(audit).registered_model) is not None:
+            self._model = ModelReference(named.name, named.version, named.alias)
         if self._model is not None and run is not None:
             version = self._find_version(self._model, run_id="")
             if version is not None:
@@ -218,11 +219,6 @@ class LineageHook:
 
 def _records_audit(made: Collection[str], audit: AuditCatalog) -> bool:
     return "audit_log" in audit and any(name in made for name in _JUDGED)
-
-
-def _reference(audit: AuditCatalog) -> ModelReference | None:
-    named = read_tracking(audit).registered_model
-    return ModelReference(named.name, named.version, named.alias) if named else None
 
 
 def _model_of_last(log: Path) -> ModelReference | None:
