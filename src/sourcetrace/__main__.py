@@ -4,21 +4,30 @@
 else is `kedro run …`.
 """
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import click
 
 from sourcetrace.commands import COMMANDS
 
 
 def main(*args: Any, **kwargs: Any) -> Any:
     """Run a command of this package, or `kedro run` of this project."""
+    # As settings.py does for `kedro run`, and before a command imports MLflow, which asks once.
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     given = list(args[0]) if args else sys.argv[1:]
     if given and given[0] in COMMANDS:
-        module, name = COMMANDS[given[0]].split(":")
-        command = getattr(import_module(module), name)
+        command = getattr(import_module(f"sourcetrace.commands.{given[0]}"), given[0])
         return command(given[1:], prog_name=f"sourcetrace {given[0]}")
+    if given in (["--help"], ["-h"]):
+        click.echo(_help())
+        return None
+    # Here: the help needs neither Kedro nor what its project imports, which take seconds.
     from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import configure_project
 
@@ -26,6 +35,20 @@ def main(*args: Any, **kwargs: Any) -> Any:
     configure_project(package_name)
     kwargs["standalone_mode"] = not hasattr(sys, "ps1")
     return find_run_command(package_name)(*args, **kwargs)
+
+
+def _help() -> str:
+    return "\n".join(
+        [
+            "Usage: sourcetrace COMMAND …, or sourcetrace with the options of `kedro run`",
+            "",
+            "Commands; each says more with --help:",
+            *(f"  {name:<9} {does}" for name, does in COMMANDS.items()),
+            "",
+            "Without a command it runs the pipelines of this project as `kedro run` does, whose",
+            "--help lists the options, --pipelines and --params among them.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class HeldLock:
         except Timeout:
             if not wait:
                 return False
-            logger.warning("Waiting for %s, which works in this project", holder_of(path))
+            logger.warning("Waiting for %s, which works in this project", self.holder_of(path))
             lock.acquire()
         self._lock = lock
         since = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -71,20 +71,20 @@ class HeldLock:
             self._kept = False
             self._release()
 
+    @staticmethod
+    def holder_of(path: Path) -> str:
+        """Return who holds a lock, in words."""
+        try:
+            holder = json.loads(_holder_file(path).read_text())
+            return f"process {holder['pid']} (since {holder['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
     def _release(self) -> None:
         if self._lock is not None:
             _holder_file(Path(self._lock.lock_file)).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
-
-
-def holder_of(path: Path) -> str:
-    """Return who holds a lock, in words."""
-    try:
-        holder = json.loads(_holder_file(path).read_text())
-        return f"process {holder['pid']} (since {holder['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def _holder_file(path: Path) -> Path:

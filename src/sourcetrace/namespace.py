@@ -6,6 +6,7 @@ so that they can speak of `review_list` in either case.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kedro.io import DataCatalog
@@ -83,6 +84,12 @@ class AuditCatalog:
 
     def __getitem__(self, name: str) -> Any:
         return self._catalog[self._names.full(name)]
+
+    @property
+    def log(self) -> Path:
+        """Where the history of audits is."""
+        path: Path = self["audit_log"].path
+        return path
 
     def load(self, name: str) -> Any:
         """Load an entry."""

@@ -16,7 +16,7 @@ from sourcetrace.hooks.alerts import AlertHook
 from sourcetrace.integrations import alerts
 from sourcetrace.integrations.alerts import delivery
 from sourcetrace.integrations.alerts.outbox import OUTBOX
-from sourcetrace.tracking.history.audit_log import AuditEntry, append_audit
+from sourcetrace.tracking.history.audit_log import AuditEntry, AuditHistory
 from tests.audit.gate.examples import verdict
 from tests.integrations.alerts.test_message import SUMMARY
 
@@ -65,7 +65,7 @@ def record(catalog, *, status, run_id="r1", model="churn"):
         query_digest=None,
         report_sha256=None,
     )
-    append_audit(catalog["audit_log"].path, entry)
+    AuditHistory(catalog["audit_log"].path).append(entry)
 
 
 def run(catalog, outcome=None, *, error=None, status=None, hook=None, **params):

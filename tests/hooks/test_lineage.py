@@ -19,7 +19,7 @@ from sourcetrace.hooks import lineage as lineage_hook
 from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.namespace import AuditNames
 from sourcetrace.pipelines.audit import create_audit
-from sourcetrace.tracking.history.audit_log import read_audits
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.record import AuditRecord, ModelReference
 from sourcetrace.tracking.server.tracked import Tracked
@@ -77,7 +77,7 @@ def run(hook, catalog, outputs, *, error=None, declared=()):
         list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
     else:
         list(hook.on_pipeline_error(error=error, pipeline=made, catalog=catalog))
-    return read_audits(catalog["audit_log"].path)
+    return AuditHistory(catalog["audit_log"].path).read()
 
 
 @pytest.mark.usefixtures("untracked")
@@ -112,7 +112,7 @@ def test_under_a_namespace_an_audit_is_recorded_from_its_own_entries(catalog):
     hook.after_node_run(outputs={"audit_summary": {}, "churn_audit.audit_summary": SUMMARY})
     hook.after_node_run(outputs={"churn_audit.gate_report": FAILED})
     list(hook.on_pipeline_error(error=RuntimeError("gate"), pipeline=audit, catalog=inside))
-    (row,) = read_audits(catalog["audit_log"].path)
+    (row,) = AuditHistory(catalog["audit_log"].path).read()
     assert row["status"] == "fail"
     assert row["suspect_fraction"] == pytest.approx(0.1)
     assert row["report_sha256"]

@@ -11,7 +11,7 @@ import pytest
 from kedro.pipeline import Pipeline
 
 from sourcetrace.hooks.run_lock import RunLockHook
-from sourcetrace.locks import RUN_LOCK, HeldLock, holder_of
+from sourcetrace.locks import RUN_LOCK, HeldLock
 
 HOLD = """
 import sys
@@ -47,7 +47,7 @@ def other(file):
 def test_a_holder_is_named_and_a_kill_frees_the_lock(file, other):
     lock = HeldLock()
     assert not lock.acquire(file, wait=False)
-    assert f"process {other.pid} (since " in holder_of(file)
+    assert f"process {other.pid} (since " in HeldLock.holder_of(file)
     other.kill()
     other.wait()
     assert lock.acquire(file, wait=True)
@@ -69,7 +69,7 @@ def test_who_waits_says_so_and_goes_on(file, other, caplog):
 
 def test_a_damaged_note_of_the_holder_is_no_error(file, other):
     file.with_name(f"{RUN_LOCK}.json").write_text("[")
-    assert holder_of(file) == "another process"
+    assert HeldLock.holder_of(file) == "another process"
 
 
 def test_pipelines_that_belong_together_keep_it_between_them(file):

@@ -12,7 +12,7 @@ from rich.console import Console
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
-from sourcetrace.reporting.console import print_summary
+from sourcetrace.reporting.console import Terminal
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
 from sourcetrace.schemas import ReviewList, VerificationSummary
@@ -141,12 +141,8 @@ def summarised(review_list, content, **changes):
 
 def printed(summary):
     output = io.StringIO()
-    print_summary(
-        summary,
-        ground_truth=None,
-        page="page",
-        review_list="list",
-        console=Console(file=output, width=200),
+    Terminal(Console(file=output, width=200)).print_summary(
+        summary, ground_truth=None, page="page", review_list="list"
     )
     return output.getvalue()
 

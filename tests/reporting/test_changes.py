@@ -17,8 +17,7 @@ from sourcetrace.audit.comparison.summary import (
 )
 from sourcetrace.reporting.change_tables import history_table, suspect_tables
 from sourcetrace.reporting.changes import change_sentences, changes_sentence, format_correlation
-from sourcetrace.reporting.console import print_changes
-from sourcetrace.reporting.page import render_page
+from sourcetrace.reporting.console import Terminal
 from sourcetrace.reporting.trend_charts import trend_figures
 from tests.audit.comparison.examples import audit, first_audit, point, second_audit
 from tests.reporting.content import compared_audit, page_content
@@ -41,7 +40,7 @@ def compared(count=30, *, label="0"):
 
 def page_of(content, found=None, table=None):
     table = compared() if table is None else table
-    return render_page(replace(content, comparison=compared_audit(found or second_audit(), table)))
+    return replace(content, comparison=compared_audit(found or second_audit(), table)).render()
 
 
 def test_the_sentence_says_when_how_many_and_why():
@@ -116,7 +115,7 @@ def test_a_removed_example_has_no_rank_and_no_label_now():
 
 def test_the_page_says_so_at_its_top_and_in_a_section_and_changes_nothing_else():
     content = page_content()
-    plain = render_page(content)
+    plain = content.render()
     page = page_of(content)
     assert "was not set beside an earlier audit" in plain
     assert page.count("Since the audit of 2026-11-25 02:00 UTC") == 2
@@ -130,7 +129,7 @@ def test_the_page_says_so_at_its_top_and_in_a_section_and_changes_nothing_else()
 def test_a_comparison_of_other_scores_is_not_shown():
     content = page_content()
     other = compared_audit(second_audit(), compared(), digest="1" * 64)
-    assert render_page(replace(content, comparison=other)) == render_page(content)
+    assert replace(content, comparison=other).render() == content.render()
 
 
 def test_what_comes_from_data_is_escaped():
@@ -172,5 +171,5 @@ def test_the_history_begins_with_this_audit():
 
 def test_the_terminal_says_the_sentence():
     output = io.StringIO()
-    print_changes(second_audit(), console=Console(file=output, width=300))
+    Terminal(Console(file=output, width=300)).print_changes(second_audit())
     assert output.getvalue() == f"Compared: {changes_sentence(second_audit())}\n"

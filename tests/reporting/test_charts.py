@@ -49,7 +49,7 @@ def test_svg_is_well_formed_and_refers_to_nothing_outside(figures):
 
 
 def test_every_colour_turns_with_the_theme(figures):
-    known = palette.dark_chart_rules()
+    known = palette.Ink.dark_chart_rules()
     for figure in figures:
         for attribute, colour in re.findall(r'(fill|stroke)="(#[0-9a-f]+)"', figure.svg):
             assert f'[{attribute}="{colour}"]' in known, (figure.name, colour)

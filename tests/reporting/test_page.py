@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from sourcetrace.reporting.page import render_page
 from tests.reporting.content import ground_truth, page_content
 
 
@@ -33,7 +32,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return render_page(page_content(80, suspects=30))
+    return page_content(80, suspects=30).render()
 
 
 def assert_self_contained(page):
@@ -84,7 +83,7 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(page):
         name: getattr(content, name).sample(fraction=1, shuffle=True, seed=3)
         for name in ("review_list", "segment_contributions", "example_signals")
     }
-    assert render_page(dataclasses.replace(content, **shuffled)) == page
+    assert dataclasses.replace(content, **shuffled).render() == page
 
 
 def test_everything_from_data_is_escaped():
@@ -100,7 +99,7 @@ def test_everything_from_data_is_escaped():
         ),
         details=content.review_list.select("example_id", **{bad: pl.lit(bad)}),
     )
-    page = render_page(dataclasses.replace(content, ground_truth=ground_truth(bad, "loss")))
+    page = dataclasses.replace(content, ground_truth=ground_truth(bad, "loss")).render()
     assert_self_contained(page)
     assert bad in Elements(page).text
 
@@ -124,19 +123,19 @@ def test_everything_from_data_is_escaped():
     ids=", ".join,
 )
 def test_gaps_leave_a_whole_page(options):
-    page = render_page(page_content(**options))
+    page = page_content(**options).render()
     assert not re.search(r"\b(nan|NaN|undefined|null)\b", page)
     assert page.rstrip().endswith("</html>")
 
 
 def test_without_suspects_it_says_so():
-    page = render_page(page_content(suspects=0))
+    page = page_content(suspects=0).render()
     assert "Nothing to look at first" in page
     assert "<img" not in page
 
 
 def test_many_examples_keep_it_small():
-    page = render_page(page_content(60_000, suspects=4_800))
+    page = page_content(60_000, suspects=4_800).render()
     elements = Elements(page)
     assert len(page.encode()) < 800_000
     assert len(elements.of("img")) == 48
@@ -156,7 +155,7 @@ def test_details_stand_in_for_pictures():
         vector=pl.concat_list("loss", "loss"),
         **columns,
     )
-    page = render_page(dataclasses.replace(content, details=details))
+    page = dataclasses.replace(content, details=details).render()
     text = Elements(page).text
     assert "1,235" in text
     assert "long long…" in text
@@ -168,12 +167,12 @@ def test_details_stand_in_for_pictures():
 def test_an_empty_review_list_is_refused():
     content = page_content()
     with pytest.raises(ValueError, match="expected one row a training example"):
-        render_page(dataclasses.replace(content, review_list=content.review_list.clear()))
+        dataclasses.replace(content, review_list=content.review_list.clear()).render()
 
 
 def page_with(truth):
     content = page_content(80, suspects=30)
-    return render_page(dataclasses.replace(content, ground_truth=truth))
+    return dataclasses.replace(content, ground_truth=truth).render()
 
 
 def test_the_ground_truth_is_a_section_and_changes_nothing_else(page):
@@ -206,14 +205,12 @@ def test_what_nobody_can_see_is_neither_on_the_page_nor_ends_the_process(unsafe)
     content = page_content(prefix=unsafe, label=unsafe, reason=unsafe, task=unsafe, method=unsafe)
     names = content.review_list.select("example_id", **{unsafe: pl.lit(unsafe)})
     manifest = content.checkpoint_manifest.with_columns(file=pl.lit(unsafe), stage=pl.lit(unsafe))
-    page = render_page(
-        dataclasses.replace(
-            content,
-            details=names,
-            checkpoint_manifest=manifest,
-            ground_truth=ground_truth(unsafe, "loss"),
-        )
-    )
+    page = dataclasses.replace(
+        content,
+        details=names,
+        checkpoint_manifest=manifest,
+        ground_truth=ground_truth(unsafe, "loss"),
+    ).render()
     assert not set(page) & set(UNSAFE)
     assert "x" * 2001 not in page
     assert_self_contained(page)

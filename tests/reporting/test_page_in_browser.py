@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from sourcetrace.audit.comparison.changes import compare_examples
-from sourcetrace.reporting.page import render_page
 from tests.audit.comparison.examples import audit, second_audit
 from tests.audit.gate.examples import verdict
 from tests.chromium import CHROMIUM, open_page
@@ -88,15 +87,13 @@ def page():
         audit(*((name, name, "a rather long class name", suspect) for name in names))
         for suspect in (False, True)
     )
-    return render_page(
-        replace(
-            content,
-            ground_truth=ground_truth("review list", "loss" * 30),
-            comparison=compared_audit(second_audit(), compare_examples(now, before)),
-            verification=verification(),
-            gate=report.model_copy(update={"scores_digest": content.summary.scores_digest}),
-        )
-    )
+    return replace(
+        content,
+        ground_truth=ground_truth("review list", "loss" * 30),
+        comparison=compared_audit(second_audit(), compare_examples(now, before)),
+        verification=verification(),
+        gate=report.model_copy(update={"scores_digest": content.summary.scores_digest}),
+    ).render()
 
 
 def test_it_asks_for_nothing_and_the_console_is_silent(page):

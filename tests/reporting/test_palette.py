@@ -34,7 +34,7 @@ def test_contrast(name, theme, ground):
 
 
 def test_every_chart_colour_has_a_dark_one():
-    rules = palette.dark_chart_rules()
+    rules = palette.Ink.dark_chart_rules()
     for colour in INKS.values():
         assert f'[stroke="{colour.light}"] {{ stroke: {colour.dark}; }}' in rules
         assert f'[fill="{colour.light}"] {{ fill: {colour.dark}; }}' in rules

@@ -7,9 +7,8 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from sourcetrace.reporting.console import print_verification
-from sourcetrace.reporting.page import render_page
-from sourcetrace.reporting.trust import removal_sentences, state_trust, trust_figure, trust_table
+from sourcetrace.reporting.console import Terminal
+from sourcetrace.reporting.trust import Retraining
 from tests.reporting.content import page_content, verification
 from tests.reporting.test_page import Elements, assert_self_contained
 
@@ -22,7 +21,7 @@ FIGURE = (
 
 
 def page_with(**options):
-    return render_page(page_content(scores_digest=DIGEST, **options))
+    return page_content(scores_digest=DIGEST, **options).render()
 
 
 def text_of(page):
@@ -30,12 +29,12 @@ def text_of(page):
 
 
 def test_the_figure_is_one_sentence_with_its_interval_and_its_bound():
-    trust = trust_figure(verification().summary)
+    trust = verification().figure()
     assert (trust.status, trust.text, trust.command) == ("Verified", FIGURE, "")
 
 
 def test_scores_no_better_than_chance_are_not_called_verified():
-    trust = trust_figure(verification(low=-0.05).summary)
+    trust = verification(low=-0.05).figure()
     assert trust.status == "Not confirmed"
     assert (
         "no better than chance (rank correlation −0.02, 95 % interval −0.05 to 0.01)" in trust.text
@@ -49,25 +48,25 @@ def test_what_was_not_measured_is_not_claimed():
         .then(None)
         .otherwise("value")
     )
-    assert "possible" not in trust_figure(without).text
-    assert removal_sentences(verification(removals=False).summary) == []
+    assert "possible" not in Retraining(without).figure().text
+    assert verification(removals=False).removal_sentences() == []
 
 
 def test_removals_are_told_with_what_they_mean_for_the_units():
-    flips, slope = removal_sentences(verification().summary)
+    flips, slope = verification().removal_sentences()
     assert flips.startswith(
         "Without the 29 strongest helpers of a query, 45\u00a0% of the predictions"
     )
     assert flips.endswith("of the same classes, 3\u00a0%.")
     assert "changed by 0.20 (95 % interval 0.10 to 0.30) times what the summed scores said" in slope
     assert "promises too much" in slope
-    assert removal_sentences(verification(slope=1.05).summary)[1].endswith("said.")
-    assert "promises too little" in removal_sentences(verification(slope=2.0).summary)[1]
+    assert verification(slope=1.05).removal_sentences()[1].endswith("said.")
+    assert "promises too little" in verification(slope=2.0).removal_sentences()[1]
 
 
 def test_without_classes_the_measurements_are_told():
     summary = verification().summary.filter(~pl.col("measure").str.starts_with("flips"))
-    changed, _ = removal_sentences(summary)
+    changed, _ = Retraining(summary).removal_sentences()
     assert changed.endswith(
         "its measurement changes by −2 on average; without as many random examples, by −0.1."
     )
@@ -77,11 +76,14 @@ def test_another_recipe_is_warned_of():
     summary = verification().summary.with_columns(
         value=pl.when(measure="recipe_agreement").then(0.3).otherwise("value")
     )
-    assert "Check that train() repeats the audited training" in removal_sentences(summary)[-1]
+    assert (
+        "Check that train() repeats the audited training"
+        in Retraining(summary).removal_sentences()[-1]
+    )
 
 
 def test_the_table_shows_counts_shares_and_missing_intervals():
-    rows = {row[0]: row[1:3] for row in trust_table(verification().summary).rows}
+    rows = {row[0]: row[1:3] for row in verification().table().rows}
     assert rows["Subsets"] == ["30", "—"]
     assert rows["Predictions changed, helpers removed: 29"] == [
         "45\u00a0%",
@@ -139,7 +141,7 @@ def test_any_outcome_gives_a_whole_page(options):
 
 def test_the_terminal_says_the_figure_and_where_the_page_is():
     out = io.StringIO()
-    trust = state_trust(verification().summary, scores_digest=DIGEST)
-    print_verification(trust, page="page.html", console=Console(file=out, width=400))
+    trust = verification().trust_in(DIGEST)
+    Terminal(Console(file=out, width=400)).print_verification(trust, page="page.html")
     assert f"Verified: {FIGURE}" in out.getvalue()
     assert "page.html" in out.getvalue()

@@ -5,8 +5,7 @@ import re
 
 from rich.console import Console
 
-from sourcetrace.reporting.console import print_verdict
-from sourcetrace.reporting.page import render_page
+from sourcetrace.reporting.console import Terminal
 from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
 
@@ -22,7 +21,7 @@ WARNING = verdict(
 
 
 def page_with(report=None):
-    return render_page(page_content(scores_digest="d", gate=report))
+    return page_content(scores_digest="d", gate=report).render()
 
 
 def test_the_verdict_stands_before_everything_else_and_changes_nothing_else():
@@ -50,7 +49,7 @@ def test_what_comes_from_data_is_escaped():
 
 def test_the_terminal_says_what_was_exceeded_and_groups_what_was_skipped():
     output = io.StringIO()
-    print_verdict(WARNING, file="gate.json", console=Console(file=output, width=300))
+    Terminal(Console(file=output, width=300)).print_verdict(WARNING, file="gate.json")
     lines = output.getvalue().splitlines()
     assert lines[0] == "Gate: warn – 4 checks: 1 warned, 1 passed, 2 skipped."
     assert lines[1].startswith("  warn: harmful_share is 0.2; at most 0.1 is allowed. Work through")

@@ -7,7 +7,7 @@ import re
 import polars as pl
 import pytest
 
-from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.card import CLOSING, OPENING
 from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST
 from tests.chromium import CHROMIUM
@@ -108,8 +108,8 @@ def test_the_version_has_tags_alias_and_card_and_keeps_what_people_wrote(audited
     assert f"(#/experiments/{experiment}/runs/{run_id})" in card
     assert "Audit: pass" in card
 
-    (row,) = read_audits(audited.reporting / "audit_log.jsonl")
-    assert verify_audit_log(audited.reporting / "audit_log.jsonl") == []
+    (row,) = AuditHistory(audited.reporting / "audit_log.jsonl").read()
+    assert AuditHistory(audited.reporting / "audit_log.jsonl").verify() == []
     assert float(tags["audit.suspect_fraction"]) == round(row["suspect_fraction"], 4)
     assert (row["run_id"], row["at"], row["status"]) == (run_id, tags["audit.at"], "pass")
     run_tags = tags_of(run_of(server, run_id)["data"])
@@ -141,7 +141,7 @@ def test_an_audit_again_takes_the_place_of_the_first_and_one_that_fails_takes_th
         run = project.sourcetrace("audit")
         assert run.returncode == 0, run.stderr[-3000:]
     log = project.reporting / "audit_log.jsonl"
-    rows = read_audits(log)
+    rows = AuditHistory(log).read()
     version = version_of(server, "churn")
     assert tags_of(version)["audit.run_id"] == rows[1]["run_id"]
     assert version["aliases"] == ["audited"]
@@ -155,14 +155,14 @@ def test_an_audit_again_takes_the_place_of_the_first_and_one_that_fails_takes_th
     set_churn_parameters(project, "churn", gate=FAILS)
     run = project.sourcetrace("audit")
     assert run.returncode == 1, run.stderr[-3000:]
-    rows = read_audits(log)
+    rows = AuditHistory(log).read()
     failed = version_of(server, "churn")
     assert tags_of(failed)["audit.status"] == "fail"
     assert tags_of(failed)["audit.run_id"] == rows[2]["run_id"]
     assert "aliases" not in failed
     assert run_of(server, rows[2]["run_id"])["info"]["status"] == "FAILED"
     assert [row["status"] for row in rows] == ["pass", "pass", "fail"]
-    assert verify_audit_log(log) == []
+    assert AuditHistory(log).verify() == []
 
 
 @pytest.mark.browser

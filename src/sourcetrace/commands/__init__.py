@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 COMMANDS: Mapping[str, str] = {
-    "adopt": "sourcetrace.commands.adopt:adopt",
-    "audit": "sourcetrace.commands.audit:audit",
-    "sync": "sourcetrace.commands.sync:sync",
-    "webhooks": "sourcetrace.commands.webhooks:webhooks",
+    "adopt": "Write what another Kedro project needs to run an audit.",
+    "audit": "Audit the model of this project; the exit code is the verdict.",
+    "sync": "Send what MLflow was not told of while its server was away.",
+    "webhooks": "Receive MLflow's registry webhooks and audit what they announce.",
 }
-"""Name -> where its click command is; imported when it is called."""
+"""Name -> what it does. The click command has the name of its module, which is imported when it
+is called."""

@@ -27,7 +27,7 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.commands.audit_process import ending_of, run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
-from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock, holder_of
+from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.redaction import error_line
 from sourcetrace.tracking.history.kept_reports import keep_reports
@@ -94,7 +94,7 @@ def audit_pending(
         if not lock.acquire(log.with_name(LOCK), wait=False):
             click.echo(
                 f"`audit --pending` runs in this project already: "
-                f"{holder_of(log.with_name(LOCK))}. Nothing was started."
+                f"{HeldLock.holder_of(log.with_name(LOCK))}. Nothing was started."
             )
             return [], PASSED
         with lock.kept(), _termination_as_interrupt():

@@ -13,13 +13,12 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import readable_error
 from sourcetrace.integrations.alerts.message import AlertOutcome, EndedAudit
 from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import AlertParameters
-from sourcetrace.tracking.history.audit_log import read_audits
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.server.tracked import TRACKED
 from sourcetrace.validation import validated
 
@@ -132,7 +131,7 @@ class AlertHook:
 
     def _audits(self, catalog: DataCatalog) -> list[dict[str, Any]]:
         audit = AuditCatalog(catalog, self._names)
-        return read_audits(audit_log_path(audit)) if "audit_log" in audit else []
+        return AuditHistory(audit.log).read() if "audit_log" in audit else []
 
 
 def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -18,15 +18,11 @@ from sourcetrace.audit.identity.audit_key import RunKey
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.reporting.trust import trust_figure
-from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.reporting.trust import Retraining
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.environment import device_tag
-from sourcetrace.tracking.lineage.model_version import (
-    TRAINING_DIGEST,
-    AuditedVersion,
-    find_version,
-)
-from sourcetrace.tracking.lineage.publish import append_row, warn_of_mismatch
+from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, AuditedVersion
+from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.record import (
     AuditRecord,
@@ -72,10 +68,11 @@ class LineageHook:
         if not _records_audit(made, audit):
             return
         self._key = RunKey(audit, lambda: _task_class(audit))
-        log = audit_log_path(audit)
-        for problem in verify_audit_log(log):
+        log = audit.log
+        for problem in AuditHistory(log).verify():
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
-        self._model = _reference(audit)
+        if (named := read_tracking(audit).registered_model) is not None:
+            self._model = ModelReference(named.name, named.version, named.alias)
         if self._model is not None and run is not None:
             version = self._find_version(self._model, run_id="")
             if version is not None:
@@ -97,7 +94,7 @@ class LineageHook:
         if "data_digests" in outputs and self._model is not None and self._run_id:
             version = self._find_version(self._model, run_id="")
             if version is not None:
-                warn_of_mismatch(version, outputs["data_digests"]["training"]["digest"])
+                version.warn_of_mismatch(outputs["data_digests"]["training"]["digest"])
 
     @hook_impl(wrapper=True)
     def after_pipeline_run(
@@ -112,7 +109,7 @@ class LineageHook:
         # First let kedro-mlflow end the run, and the summary say what was found.
         result = yield
         if unwritten is not None:
-            log = audit_log_path(AuditCatalog(catalog, self._names))
+            log = AuditCatalog(catalog, self._names).log
             lost = InputError(
                 f"The audit's reports are written, but not its record: {unwritten}. Make room, or "
                 f"let {log.parent} be written to, and run the audit again."
@@ -144,7 +141,7 @@ class LineageHook:
         self._was_recorded = True
         try:
             record = self._make_record(made, audit, error=error)
-            log, version = audit_log_path(audit), None
+            log, version = audit.log, None
             if self._run_id:
                 _tag_device(self._run_id, audit)
                 if TRACKED.waiting is None:
@@ -176,7 +173,7 @@ class LineageHook:
         )
         trust = summary["trust"]["status"], summary["trust"]["text"]
         if "verification_summary" in self._outputs:
-            figure = trust_figure(self._outputs["verification_summary"])
+            figure = Retraining(self._outputs["verification_summary"]).figure()
             trust = figure.status, figure.text
         return AuditRecord(
             run_id=TRACKED.run_id if self._run_id else "",
@@ -192,8 +189,8 @@ class LineageHook:
             relabel=summary["actions"]["relabel"],
             check=summary["actions"]["check"],
             attributed_share=summary["attributed_share"],
-            training_data=_data(digests.get("training")),
-            query_data=_data(digests.get("queries")),
+            training_data=DataRecord.of_digests(digests.get("training")),
+            query_data=DataRecord.of_digests(digests.get("queries")),
             checkpoints=() if manifest is None else CheckpointFile.of_manifest(manifest),
             report_sha256=_file_digest(getattr(audit["cleaning_report"], "_filepath", None)),
             model=self._model,
@@ -212,7 +209,7 @@ class LineageHook:
         if TRACKED.away is not None:
             return None
         try:
-            return find_version(TRACKED.client(), reference, run_id=run_id)
+            return AuditedVersion.find(TRACKED.client(), reference, run_id=run_id)
         except InputError:
             raise
         except Exception as error:
@@ -220,23 +217,12 @@ class LineageHook:
             return None
 
 
-def audit_log_path(audit: AuditCatalog) -> Path:
-    """Return where the history of audits is."""
-    path: Path = audit["audit_log"].path
-    return path
-
-
 def _records_audit(made: Collection[str], audit: AuditCatalog) -> bool:
     return "audit_log" in audit and any(name in made for name in _JUDGED)
 
 
-def _reference(audit: AuditCatalog) -> ModelReference | None:
-    named = read_tracking(audit).registered_model
-    return ModelReference(named.name, named.version, named.alias) if named else None
-
-
 def _model_of_last(log: Path) -> ModelReference | None:
-    rows = read_audits(log)
+    rows = AuditHistory(log).read()
     if not rows or not rows[-1]["model_name"] or not rows[-1]["model_version"]:
         return None
     return ModelReference(rows[-1]["model_name"], version=rows[-1]["model_version"])
@@ -261,10 +247,6 @@ def _verdict(
     )
     outcome = str(gate["outcome"])
     return ("error" if failed and outcome in {"pass", "warn"} else outcome), found
-
-
-def _data(content: Mapping[str, Any] | None) -> DataRecord | None:
-    return None if content is None else DataRecord.of_digests(content)
 
 
 def _task_class(audit: AuditCatalog) -> str:

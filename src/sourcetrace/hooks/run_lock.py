@@ -4,7 +4,6 @@ The lock is the operating system's: it ends with the process that holds it, howe
 A file beside it says who holds it.
 """
 
-import logging
 from collections.abc import Generator
 from typing import Any
 
@@ -14,8 +13,6 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.namespace import AuditCatalog, AuditNames
-
-logger = logging.getLogger(__name__)
 
 
 class RunLockHook:
@@ -29,7 +26,7 @@ class RunLockHook:
         """Wait for the run that writes in this project, before anything is read."""
         audit = AuditCatalog(catalog, AuditNames.of(pipeline))
         if "audit_log" in audit:
-            PROJECT_LOCK.acquire(audit["audit_log"].path.with_name(RUN_LOCK), wait=True)
+            PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
         return (yield)
 
     @hook_impl(wrapper=True, tryfirst=True)
@@ -40,10 +37,4 @@ class RunLockHook:
         finally:
             PROJECT_LOCK.release()
 
-    @hook_impl(wrapper=True, tryfirst=True)
-    def on_pipeline_error(self) -> Generator[None, Any, Any]:
-        """Let the next run begin."""
-        try:
-            return (yield)
-        finally:
-            PROJECT_LOCK.release()
+    on_pipeline_error = after_pipeline_run

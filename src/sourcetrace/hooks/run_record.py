@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from sourcetrace.namespace import AuditNames
 from sourcetrace.redaction import hide_value, hide_values
-from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.reporting.trust import Retraining
 from sourcetrace.tracking.lineage.environment import environment_tags
 from sourcetrace.tracking.lineage.names import mlflow_name
 
@@ -89,7 +89,7 @@ class RunRecordHook:
             }
         elif "verification_summary" in outputs:
             summary = outputs["verification_summary"]
-            figure = trust_figure(summary)
+            figure = Retraining(summary).figure()
             tags = {
                 "trust": f"{figure.status}: {figure.text}",
                 "scores": summary["scores_digest"][0],

@@ -16,15 +16,9 @@ from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.errors import InputError
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.reporting.console import (
-    print_changes,
-    print_error,
-    print_summary,
-    print_verdict,
-    print_verification,
-)
+from sourcetrace.reporting.console import Terminal, print_error
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
-from sourcetrace.reporting.trust import trust_figure
+from sourcetrace.reporting.trust import Retraining
 
 
 class ProjectFolderHook:
@@ -55,20 +49,16 @@ class SummaryHook:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Print the summary of what was run, and the gate's verdict."""
-        _summarise(pipeline, catalog)
-        _print_changes(pipeline, catalog)
-        names = AuditNames.of(pipeline)
-        if "gate_report" in names.made_by(pipeline):
-            audit = AuditCatalog(catalog, names)
+        made, audit = _summarise(pipeline, catalog)
+        if "gate_report" in made:
             report = GateReport.model_validate(audit.load("gate_report"))
-            print_verdict(report, file=_path_of(audit, "gate_report"))
+            Terminal().print_verdict(report, file=_path_of(audit, "gate_report"))
 
     @hook_impl
     def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
         if isinstance(error, GateFailed):
             _summarise(pipeline, catalog)
-            _print_changes(pipeline, catalog)
 
 
 class VerdictHook:
@@ -90,10 +80,7 @@ class VerdictHook:
         """Let Kedro speak again."""
         self._set_level(logging.NOTSET)
 
-    @hook_impl
-    def on_pipeline_error(self) -> None:
-        """Let Kedro speak again."""
-        self._set_level(logging.NOTSET)
+    on_pipeline_error = after_pipeline_run
 
     def _set_level(self, level: int) -> None:
         for name in self._LOGGERS:
@@ -124,30 +111,28 @@ def readable_error(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    """Print the summary of an audit, and the demo's answer key where it was part of the run."""
+def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], AuditCatalog]:
+    """Print the summary of an audit, with the demo's answer key, and what changed since the last.
+
+    Returns:
+        What the pipeline writes, and where it is.
+    """
     names = AuditNames.of(pipeline)
-    made, audit = names.made_by(pipeline), AuditCatalog(catalog, names)
+    made, audit, terminal = names.made_by(pipeline), AuditCatalog(catalog, names), Terminal()
     if "verification_summary" in made:
-        trust = trust_figure(audit.load("verification_summary"))
-        print_verification(trust, page=_path_of(audit, "cleaning_report"))
-        return
-    if "audit_summary" not in made:
-        return
-    truth = audit.load("ground_truth") if "ground_truth" in made else None
-    print_summary(
-        AuditSummary.model_validate(audit.load("audit_summary")),
-        ground_truth=None if truth is None else GroundTruth.model_validate(truth),
-        page=_path_of(audit, "cleaning_report"),
-        review_list=_path_of(audit, "review_list_csv"),
-    )
-
-
-def _print_changes(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    names = AuditNames.of(pipeline)
-    if "comparison_summary" in names.made_by(pipeline):
-        summary = AuditCatalog(catalog, names).load("comparison_summary")
-        print_changes(Comparison.from_json(summary))
+        trust = Retraining(audit.load("verification_summary")).figure()
+        terminal.print_verification(trust, page=_path_of(audit, "cleaning_report"))
+    elif "audit_summary" in made:
+        truth = audit.load("ground_truth") if "ground_truth" in made else None
+        terminal.print_summary(
+            AuditSummary.model_validate(audit.load("audit_summary")),
+            ground_truth=None if truth is None else GroundTruth.model_validate(truth),
+            page=_path_of(audit, "cleaning_report"),
+            review_list=_path_of(audit, "review_list_csv"),
+        )
+    if "comparison_summary" in made:
+        terminal.print_changes(Comparison.from_json(audit.load("comparison_summary")))
+    return made, audit
 
 
 def _path_of(audit: AuditCatalog, name: str) -> str:

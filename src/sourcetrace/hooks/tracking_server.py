@@ -27,18 +27,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun
-from sourcetrace.hooks.lineage import audit_log_path
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import send
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
-from sourcetrace.tracking.server.tracked import TRACKED, may_be_away
+from sourcetrace.tracking.server.tracked import TRACKED
 from sourcetrace.tracking.server.waiting_run import (
     FOLDER,
     WITHOUT_HISTORY,
     WaitingRun,
     empty_store,
-    waiting_runs,
 )
 
 logger = logging.getLogger(__name__)
@@ -83,7 +81,7 @@ class TrackingServerHook:
         TRACKED.reset()
         with _readable():
             # A run that somebody began before goes on where it is.
-            if not may_be_away(address) or mlflow.active_run() is not None:
+            if not TRACKED.may_be_away(address) or mlflow.active_run() is not None:
                 return (yield)
             given = tracking.get("experiment") or {}
             name = given.get("name") or PACKAGE_NAME or "Default"
@@ -114,8 +112,8 @@ class TrackingServerHook:
             InputError: If the server refuses the run.
         """
         audit = AuditCatalog(catalog, AuditNames.of(pipeline))
-        root = (audit_log_path(audit).parent if "audit_log" in audit else WITHOUT_HISTORY) / FOLDER
-        if count := len(waiting_runs(root)):
+        root = (audit.log.parent if "audit_log" in audit else WITHOUT_HISTORY) / FOLDER
+        if count := len(WaitingRun.folders(root)):
             logger.warning(
                 "MLflow was not told all of %s; what it is missing waits in %s. When its server is "
                 "there, run: %s",

@@ -8,7 +8,7 @@ import polars as pl
 from sourcetrace.audit.comparison.summary import AuditPoint, Comparison
 from sourcetrace.formats import MISSING, format_count, format_noun, format_number, format_share
 from sourcetrace.reporting.changes import format_correlation, format_moment
-from sourcetrace.reporting.tables import Columns, Table, given_and_predicted, make_table
+from sourcetrace.reporting.tables import Columns, Table, given_and_predicted
 
 _ROWS = 12
 _FULL_TABLE = "data/08_reporting/audit_comparison.parquet"
@@ -46,7 +46,7 @@ def suspect_tables(audit_comparison: pl.DataFrame, review_list: pl.DataFrame) ->
             }
         if status == "new":
             del columns["Audits in a row"]
-        tables.append(make_table(title, columns, shown.iter_rows(named=True), note))
+        tables.append(Table.of(title, columns, shown.iter_rows(named=True), note))
     return tables
 
 
@@ -63,7 +63,7 @@ def drift_tables(found: Comparison) -> list[Table]:
             ),
         }
         title = "Scores by label, lowest agreement first"
-        tables.append(make_table(title, columns, classes[:_ROWS], _note(len(classes))))
+        tables.append(Table.of(title, columns, classes[:_ROWS], _note(len(classes))))
     if layers := found.curvature.layers:
         columns = {
             "Layer": ("code", lambda one: one.layer),
@@ -81,13 +81,13 @@ def drift_tables(found: Comparison) -> list[Table]:
             "spectra; 1 where they are equal."
         )
         title = "Curvature by layer, farthest first"
-        tables.append(make_table(title, columns, layers[:_ROWS], note.strip()))
+        tables.append(Table.of(title, columns, layers[:_ROWS], note.strip()))
     return tables
 
 
 def history_table(points: Sequence[AuditPoint]) -> Table:
     """Return the last audits, the newest first."""
-    return make_table(
+    return Table.of(
         "The last audits, newest first",
         {
             "Audit": ("word", lambda p: format_moment(p.at) if p.at else "this audit"),

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.formats import format_count, format_noun, format_share
-from sourcetrace.reporting.drawing import PER_CENT, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.drawing import PER_CENT, Figure, across, rule_at, upwards
 from sourcetrace.reporting.palette import Ink
 from sourcetrace.schemas.review import ACTIONS, is_suspect
 
@@ -104,7 +104,7 @@ def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | No
         caption += (
             f" Drawn as points: the first {_POINTS} of {format_count(marked.height)} suspects."
         )
-    return draw(
+    return Figure.draw(
         "loss-and-harm",
         "Harm to the queries against plain loss",
         caption,
@@ -173,7 +173,7 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
     if labels.height > _LABEL_BARS:
         caption += f" The {_LABEL_BARS} labels with most suspects of {format_count(labels.height)}."
     first = shown.row(0, named=True)
-    return draw(
+    return Figure.draw(
         "suspects-per-label",
         "Where the suspects are: by given label",
         caption,
@@ -239,7 +239,7 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
             f" Drawn: {format_count(drawn)} of {format_noun(total, 'suspect')}, those among the "
             f"{len(labels)} most frequent labels."
         )
-    return draw(
+    return Figure.draw(
         "given-and-predicted",
         "Given against predicted label, suspects only",
         caption,

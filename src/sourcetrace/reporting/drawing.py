@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import altair as alt
 import polars as pl
@@ -77,47 +77,48 @@ class Figure:
     description: str
     svg: str
 
+    @classmethod
+    def draw(
+        cls,
+        name: str,
+        title: str,
+        caption: str,
+        description: str,
+        layers: Sequence[alt.Chart],
+        *,
+        height: int,
+        above: str,
+        wide: bool = False,
+    ) -> Self:
+        """Return a figure of layers that share their scales.
 
-def draw(
-    name: str,
-    title: str,
-    caption: str,
-    description: str,
-    layers: Sequence[alt.Chart],
-    *,
-    height: int,
-    above: str,
-    wide: bool = False,
-) -> Figure:
-    """Return a figure of layers that share their scales.
-
-    Args:
-        name: As in `Figure`.
-        title: As in `Figure`.
-        caption: As in `Figure`.
-        description: As in `Figure`.
-        layers: From back to front.
-        height: Of the whole drawing, legend and axes included.
-        above: What the vertical axis shows, written level above it.
-        wide: Whether it leads the others.
-    """
-    chart = alt.layer(*layers).properties(
-        # The page scales it.
-        width=470 if wide else 410,
-        height=height,
-        title=above,
-        autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-        padding=4,
-    )
-    spec = _shown(chart.to_dict()) | {"config": _CONFIG}
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    # The renderer counts ids over its lifetime; the same chart must give the same bytes.
-    for number, old in enumerate(dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', svg)), 1):
-        svg = svg.replace(f'<clipPath id="{old}"', f'<clipPath id="{name}-{number}"')
-        svg = svg.replace(f'clip-path="url(#{old})"', f'clip-path="url(#{name}-{number})"')
-    # The page says in words what the drawing shows.
-    svg = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
-    return Figure(name, title, caption, description, svg)
+        Args:
+            name: As the attribute.
+            title: As the attribute.
+            caption: As the attribute.
+            description: As the attribute.
+            layers: From back to front.
+            height: Of the whole drawing, legend and axes included.
+            above: What the vertical axis shows, written level above it.
+            wide: Whether it leads the others.
+        """
+        chart = alt.layer(*layers).properties(
+            # The page scales it.
+            width=470 if wide else 410,
+            height=height,
+            title=above,
+            autosize=alt.AutoSizeParams(type="fit", contains="padding"),
+            padding=4,
+        )
+        spec = _shown(chart.to_dict()) | {"config": _CONFIG}
+        svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+        # The renderer counts ids over its lifetime; the same chart must give the same bytes.
+        for number, old in enumerate(dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', svg)), 1):
+            svg = svg.replace(f'<clipPath id="{old}"', f'<clipPath id="{name}-{number}"')
+            svg = svg.replace(f'clip-path="url(#{old})"', f'clip-path="url(#{name}-{number})"')
+        # The page says in words what the drawing shows.
+        svg = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+        return cls(name, title, caption, description, svg)
 
 
 def rule_at(x: alt.X, value: float, **looks: Any) -> alt.Chart:

@@ -23,7 +23,6 @@ from sourcetrace.reporting import (
     change_tables,
     charts,
     findings,
-    palette,
     ranking_chart,
     tables,
     training_charts,
@@ -32,14 +31,9 @@ from sourcetrace.reporting import (
 )
 from sourcetrace.reporting.changes import change_sentences, changes_sentence
 from sourcetrace.reporting.gallery import gallery_card
+from sourcetrace.reporting.palette import Ink
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
-from sourcetrace.reporting.trust import (
-    Verification,
-    is_current,
-    removal_sentences,
-    state_trust,
-    trust_table,
-)
+from sourcetrace.reporting.trust import Retraining, Verification
 from sourcetrace.schemas.review import is_suspect
 
 _NOT_COMPARED = (
@@ -101,135 +95,132 @@ class PageContent:
     gate: GateReport | None = None
     ground_truth: GroundTruth | None = None
 
+    def render(self) -> str:
+        """Return the page; the same content gives the same bytes.
 
-def render_page(content: PageContent) -> str:
-    """Return the page; the same content gives the same bytes.
-
-    Raises:
-        ValueError: If the review list is empty, or a picture has a wrong shape.
-    """
-    if content.review_list.is_empty():
-        raise ValueError(
-            "The review list is empty: expected one row a training example. Was the scoring run?"
+        Raises:
+            ValueError: If the review list is empty, or a picture has a wrong shape.
+        """
+        if self.review_list.is_empty():
+            raise ValueError(
+                "The review list is empty: expected one row a training example. Was the scoring "
+                "run?"
+            )
+        summary, manifest = self.summary, self.checkpoint_manifest
+        review_list = self.review_list.sort("rank")
+        suspects = review_list.filter(is_suspect())
+        cards = [
+            gallery_card(row, pictures=self.pictures, details=self.details)
+            for row in suspects.head(_CARDS).iter_rows(named=True)
+        ]
+        method, _, method_does = findings.describe_method(summary.method)
+        return (
+            _environment()
+            .get_template("page.html.j2")
+            .render(
+                summary=summary,
+                task=summary.task.rsplit(".", 1)[-1],
+                result=findings.result_sentence(summary),
+                key_figures=findings.key_figures(summary, manifest),
+                cards=cards,
+                uncertainty=findings.uncertainty_sentence(summary, review_list),
+                has_probabilities=review_list["given_label_probability"].is_not_null().any(),
+                open_cards=_OPEN_CARDS,
+                suspects=suspects.height,
+                full_list=tables.FULL_LIST,
+                overlap=findings.overlap_sentences(review_list, top_share=summary.check_share),
+                figures=self._figures(review_list),
+                review_table=tables.review_table(review_list),
+                segment_table=tables.segment_table(
+                    manifest, self.segment_contributions, suspects["example_id"]
+                ),
+                notes=[
+                    findings.dead_layers_sentence(self.curvature_spectra),
+                    findings.interpolated_sentence(manifest),
+                ],
+                checkpoint_table=tables.checkpoint_table(manifest),
+                parameter_table=tables.parameter_table(self.unattributed_parameters),
+                unattributed=findings.unattributed_sentence(
+                    self.unattributed_parameters, attributed_share=summary.attributed_share
+                ),
+                gate=self._gate(),
+                trust=self._trust(),
+                comparison=self._comparison(),
+                ground_truth=self._ground_truth(),
+                method=method,
+                method_does=method_does,
+                variables=Markup(Ink.variables(dark=False)),  # noqa: S704, our own constants
+                dark_variables=Markup(Ink.variables(dark=True)),  # noqa: S704
+                dark_chart_rules=Markup(Ink.dark_chart_rules()),  # noqa: S704
+            )
         )
-    summary, manifest = content.summary, content.checkpoint_manifest
-    review_list = content.review_list.sort("rank")
-    suspects = review_list.filter(is_suspect())
-    cards = [
-        gallery_card(row, pictures=content.pictures, details=content.details)
-        for row in suspects.head(_CARDS).iter_rows(named=True)
-    ]
-    method, _, method_does = findings.describe_method(summary.method)
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            summary=summary,
-            task=summary.task.rsplit(".", 1)[-1],
-            result=findings.result_sentence(summary),
-            key_figures=findings.key_figures(summary, manifest),
-            cards=cards,
-            uncertainty=findings.uncertainty_sentence(summary, review_list),
-            has_probabilities=review_list["given_label_probability"].is_not_null().any(),
-            open_cards=_OPEN_CARDS,
-            suspects=suspects.height,
-            full_list=tables.FULL_LIST,
-            overlap=findings.overlap_sentences(review_list, top_share=summary.check_share),
-            figures=_figures(content, review_list),
-            review_table=tables.review_table(review_list),
-            segment_table=tables.segment_table(
-                manifest, content.segment_contributions, suspects["example_id"]
+
+    def _figures(self, review_list: pl.DataFrame) -> list[Any]:
+        manifest = self.checkpoint_manifest
+        figures = [
+            charts.loss_and_harm(review_list, top_share=self.summary.check_share),
+            training_charts.loss_over_training(self.example_signals, review_list, manifest),
+            charts.given_and_predicted(review_list),
+            charts.suspects_per_label(review_list),
+            training_charts.segment_contributions(
+                self.segment_contributions, review_list, manifest
             ),
-            notes=[
-                findings.dead_layers_sentence(content.curvature_spectra),
-                findings.interpolated_sentence(manifest),
-            ],
-            checkpoint_table=tables.checkpoint_table(manifest),
-            parameter_table=tables.parameter_table(content.unattributed_parameters),
-            unattributed=findings.unattributed_sentence(
-                content.unattributed_parameters, attributed_share=summary.attributed_share
-            ),
-            gate=_gate(content),
-            trust=_trust(content),
-            comparison=_comparison(content),
-            ground_truth=_ground_truth(content),
-            method=method,
-            method_does=method_does,
-            variables=Markup(palette.page_variables(dark=False)),  # noqa: S704, our own constants
-            dark_variables=Markup(palette.page_variables(dark=True)),  # noqa: S704
-            dark_chart_rules=Markup(palette.dark_chart_rules()),  # noqa: S704
-        )
-    )
+        ]
+        return [figure for figure in figures if figure is not None]
 
+    def _gate(self) -> dict[str, Any] | None:
+        report = self.gate
+        if report is None or report.scores_digest != self.summary.scores_digest:
+            return None
+        return {
+            "report": report,
+            "exceeded": [one for one in report.checks if one.status not in {"pass", "skipped"}],
+            "skipped": [one for one in report.checks if one.status == "skipped"],
+        }
 
-def _figures(content: PageContent, review_list: pl.DataFrame) -> list[Any]:
-    manifest = content.checkpoint_manifest
-    figures = [
-        charts.loss_and_harm(review_list, top_share=content.summary.check_share),
-        training_charts.loss_over_training(content.example_signals, review_list, manifest),
-        charts.given_and_predicted(review_list),
-        charts.suspects_per_label(review_list),
-        training_charts.segment_contributions(content.segment_contributions, review_list, manifest),
-    ]
-    return [figure for figure in figures if figure is not None]
+    def _trust(self) -> dict[str, Any]:
+        """Return the trust line, and where these scores were verified, what else there is."""
+        digest, verification = self.summary.scores_digest, self.verification
+        line = (verification or Retraining(pl.DataFrame())).trust_in(digest)
+        values: dict[str, Any] = {"line": line, "figures": []}
+        if verification is None or not verification.is_of(digest):
+            return values
+        figures = [
+            trust_charts.correlation_histogram(verification.queries, verification.summary),
+            trust_charts.removal_scatter(verification.removals, verification.summary),
+        ]
+        return values | {
+            "figures": [figure for figure in figures if figure is not None],
+            "sentences": verification.removal_sentences(),
+            "table": verification.table(),
+        }
 
+    def _comparison(self) -> dict[str, Any]:
+        compared = self.comparison
+        if compared is None or compared.found.scores_digest != self.summary.scores_digest:
+            return {"compared": False, "sentence": _NOT_COMPARED}
+        found = compared.found
+        values = {"compared": found.previous_at is not None, "sentence": changes_sentence(found)}
+        if not values["compared"]:
+            return values
+        points = (*found.earlier, compared.now)
+        return values | {
+            "remarks": change_sentences(found),
+            "figures": trend_charts.trend_figures(points),
+            "suspect_tables": change_tables.suspect_tables(compared.examples, self.review_list),
+            "drift_tables": change_tables.drift_tables(found),
+            "history": change_tables.history_table(points),
+        }
 
-def _gate(content: PageContent) -> dict[str, Any] | None:
-    report = content.gate
-    if report is None or report.scores_digest != content.summary.scores_digest:
-        return None
-    return {
-        "report": report,
-        "exceeded": [one for one in report.checks if one.status not in {"pass", "skipped"}],
-        "skipped": [one for one in report.checks if one.status == "skipped"],
-    }
-
-
-def _trust(content: PageContent) -> dict[str, Any]:
-    """Return the trust line, and where these scores were verified, what else is to say of it."""
-    digest, verification = content.summary.scores_digest, content.verification
-    found = pl.DataFrame() if verification is None else verification.summary
-    values: dict[str, Any] = {"line": state_trust(found, scores_digest=digest), "figures": []}
-    if verification is None or not is_current(found, scores_digest=digest):
-        return values
-    figures = [
-        trust_charts.correlation_histogram(verification.queries, found),
-        trust_charts.removal_scatter(verification.removals, found),
-    ]
-    return values | {
-        "figures": [figure for figure in figures if figure is not None],
-        "sentences": removal_sentences(found),
-        "table": trust_table(found),
-    }
-
-
-def _comparison(content: PageContent) -> dict[str, Any]:
-    compared = content.comparison
-    if compared is None or compared.found.scores_digest != content.summary.scores_digest:
-        return {"compared": False, "sentence": _NOT_COMPARED}
-    found = compared.found
-    values = {"compared": found.previous_at is not None, "sentence": changes_sentence(found)}
-    if not values["compared"]:
-        return values
-    points = (*found.earlier, compared.now)
-    return values | {
-        "remarks": change_sentences(found),
-        "figures": trend_charts.trend_figures(points),
-        "suspect_tables": change_tables.suspect_tables(compared.examples, content.review_list),
-        "drift_tables": change_tables.drift_tables(found),
-        "history": change_tables.history_table(points),
-    }
-
-
-def _ground_truth(content: PageContent) -> dict[str, Any] | None:
-    truth = content.ground_truth
-    if truth is None or truth.scores_digest != content.summary.scores_digest:
-        return None
-    return {
-        "summary": findings.ground_truth_sentence(truth),
-        "table": tables.ranking_table(truth),
-        "figure": ranking_chart.recall_curve(truth),
-    }
+    def _ground_truth(self) -> dict[str, Any] | None:
+        truth = self.ground_truth
+        if truth is None or truth.scores_digest != self.summary.scores_digest:
+            return None
+        return {
+            "summary": findings.ground_truth_sentence(truth),
+            "table": tables.ranking_table(truth),
+            "figure": ranking_chart.recall_curve(truth),
+        }
 
 
 def _environment() -> jinja2.Environment:

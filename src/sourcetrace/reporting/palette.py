@@ -24,31 +24,24 @@ class Ink(Enum):
     VIOLET = ("#774a9b", "#c9a3e8")
     GREY = ("#5d5d5d", "#bdbdbd")
 
-    @property
-    def light(self) -> str:
-        """The colour on light paper."""
-        return self.value[0]
+    def __init__(self, light: str, dark: str) -> None:
+        self.light, self.dark = light, dark
 
-    @property
-    def dark(self) -> str:
-        """The colour on dark paper."""
-        return self.value[1]
+    @classmethod
+    def variables(cls, *, dark: bool) -> str:
+        """Return the style sheet's custom properties."""
+        return " ".join(f"--{ink.name.lower()}: {ink.dark if dark else ink.light};" for ink in cls)
+
+    @classmethod
+    def dark_chart_rules(cls) -> str:
+        """Return the rules that turn a chart's light colours into the dark ones."""
+        return "\n".join(
+            f'.chart [{attribute}="{ink.light}"] {{ {attribute}: {ink.dark}; }}'
+            for ink in cls
+            for attribute in ("fill", "stroke")
+        )
 
 
 # Rankings of the ground-truth chart; the order of colours and of dashes goes with them.
 RANKINGS = (Ink.RELABEL, Ink.KEEP, Ink.CHECK, Ink.GREEN, Ink.VIOLET, Ink.GREY)
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
-
-
-def page_variables(*, dark: bool) -> str:
-    """Return the style sheet's custom properties."""
-    return " ".join(f"--{ink.name.lower()}: {ink.dark if dark else ink.light};" for ink in Ink)
-
-
-def dark_chart_rules() -> str:
-    """Return the rules that turn a chart's light colours into the dark ones."""
-    return "\n".join(
-        f'.chart [{attribute}="{ink.light}"] {{ {attribute}: {ink.dark}; }}'
-        for ink in Ink
-        for attribute in ("fill", "stroke")
-    )

@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from sourcetrace.formats import format_share
-from sourcetrace.reporting.drawing import PER_CENT, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.drawing import PER_CENT, Figure, across, rule_at, upwards
 from sourcetrace.reporting.palette import DASHES, RANKINGS, Ink
 from sourcetrace.reporting.records import GroundTruth
 
@@ -59,7 +59,7 @@ def recall_curve(truth: GroundTruth) -> Figure | None:
             strokeDash=alt.StrokeDash("ranking:N", scale=alt.Scale(domain=names, range=dashes)),
         ),
     ]
-    return draw(
+    return Figure.draw(
         "recall-curve",
         "How early each ranking finds the planted errors",
         f"Higher at the dashed line (the first {format_share(top_share)}) is better: that is the "

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
 
@@ -47,18 +47,18 @@ class Table:
     rows: list[list[str]]
     note: str = ""
 
-
-def make_table(label: str, columns: Columns, rows: Iterable[Any], note: str = "") -> Table:
-    """Return a table of rows, whatever the columns' functions take."""
-    cells = [
-        [
-            cell(row) if kind == "sentence" else shorten(cell(row), _CELL)
-            for kind, cell in columns.values()
+    @classmethod
+    def of(cls, label: str, columns: Columns, rows: Iterable[Any], note: str = "") -> Self:
+        """Return a table of rows, whatever the columns' functions take."""
+        cells = [
+            [
+                cell(row) if kind == "sentence" else shorten(cell(row), _CELL)
+                for kind, cell in columns.values()
+            ]
+            for row in rows
         ]
-        for row in rows
-    ]
-    kinds = tuple((title, kind) for title, (kind, _) in columns.items())
-    return Table(label, kinds, cells, note)
+        kinds = tuple((title, kind) for title, (kind, _) in columns.items())
+        return cls(label, kinds, cells, note)
 
 
 def _text(value: object) -> str:
@@ -74,7 +74,7 @@ def review_table(review_list: pl.DataFrame) -> Table:
             f"The first {format_count(_REVIEW_ROWS)} of {format_count(review_list.height)} rows; "
             f"the whole list is {FULL_LIST}."
         )
-    return make_table(
+    return Table.of(
         "Training examples, most harmful first",
         {
             "Rank": ("number", lambda r: format_count(r["rank"])),
@@ -124,7 +124,7 @@ def checkpoint_table(checkpoint_manifest: pl.DataFrame) -> Table:
             "Learning rate, momentum, weight decay and step mass are those of the first parameter "
             "group; the checkpoint manifest has every group's."
         )
-    return make_table(
+    return Table.of(
         "Checkpoints, in the order of training",
         {
             "Checkpoint": ("code", lambda r: r["checkpoint_id"]),
@@ -183,7 +183,7 @@ def segment_table(
     )
     rows = segments.join(sums, on="segment", how="left", maintain_order="left")
     several_runs = checkpoint_manifest["run"].n_unique() > 1
-    return make_table(
+    return Table.of(
         "Segments of training",
         {
             "Segment": ("number", lambda r: format_count(r["segment"])),
@@ -215,7 +215,7 @@ def parameter_table(unattributed_parameters: pl.DataFrame) -> Table:
             f"The {format_count(_PARAMETER_ROWS)} largest; {format_count(rest.height)} more have "
             f"{format_noun(int(rest['size'].sum()), 'value')} together."
         )
-    return make_table(
+    return Table.of(
         "Parameters without attribution",
         {
             "Parameter": ("code", lambda r: r["parameter"]),
@@ -230,7 +230,7 @@ def parameter_table(unattributed_parameters: pl.DataFrame) -> Table:
 def ranking_table(truth: GroundTruth) -> Table:
     """Return how many planted errors each ranking finds."""
     planted = truth.planted
-    return make_table(
+    return Table.of(
         "Planted label errors found, by ranking",
         {
             "Ranking": ("text", lambda r: r.name),

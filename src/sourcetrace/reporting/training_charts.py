@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from sourcetrace.formats import format_noun, format_number, format_span
-from sourcetrace.reporting.drawing import DIGITS, Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.drawing import DIGITS, Figure, across, rule_at, upwards
 from sourcetrace.reporting.palette import Ink
 from sourcetrace.schemas.review import is_suspect
 
@@ -78,7 +78,7 @@ def segment_contributions(
         .mark_point(size=80, filled=True, opacity=1)
         .encode(x=x, y=y, color=_COLOUR, shape=_SHAPE),
     ]
-    return draw(
+    return Figure.draw(
         "segment-contributions",
         "When in training the harm arose",
         "The further right of zero, the more of the harm to the queries was learnt in that "
@@ -157,7 +157,7 @@ def loss_over_training(
         f"{group} {format_number(median)}"
         for group, median in last.select("group", "median").iter_rows()
     )
-    return draw(
+    return Figure.draw(
         "loss-over-training",
         "Loss over training, suspects against the rest",
         "Wrong labels are learnt late and by heart: their line stays high while the others' "

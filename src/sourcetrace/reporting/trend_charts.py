@@ -8,7 +8,7 @@ import polars as pl
 from sourcetrace.audit.comparison.summary import AuditPoint
 from sourcetrace.formats import format_count, format_number, format_share
 from sourcetrace.reporting.changes import format_moment
-from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, across, draw, upwards
+from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, across, upwards
 from sourcetrace.reporting.palette import Ink
 
 _OUTCOMES = {
@@ -120,7 +120,7 @@ def _trend(
         known = [value for value in measured if value is not None]
         course = f"from {text(known[0])} to {text(known[-1])}" if known else "never measured"
         courses.append(f"{line} {course}")
-    return draw(
+    return Figure.draw(
         name,
         title,
         f"{caption} The marks are the gate’s outcomes.",

@@ -7,7 +7,7 @@ import polars as pl
 
 from sourcetrace.formats import MISSING, format_count, format_number, format_share
 from sourcetrace.reporting.records import Trust
-from sourcetrace.reporting.tables import Table, make_table
+from sourcetrace.reporting.tables import Table
 
 _COMMAND = "kedro run --pipelines verification"
 
@@ -34,104 +34,123 @@ _COUNTS = ("subsets", "seeds")
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What retraining said of the scores.
+class Retraining:
+    """What the last verification said of scores.
 
     Attributes:
-        summary: `schemas.VerificationSummary`.
+        summary: `schemas.VerificationSummary`; empty where nothing was verified.
+    """
+
+    summary: pl.DataFrame
+
+    def trust_in(self, scores_digest: str) -> Trust:
+        """Return the line for scores, from the last verification there was.
+
+        Args:
+            scores_digest: Of the scores that the line is about.
+        """
+        if self.summary.is_empty():
+            text = "no retraining has tested these scores."
+            return Trust(status="Not verified", text=text, command=_COMMAND)
+        if not self.is_of(scores_digest):
+            text = "the last verification was of earlier scores, which have changed since."
+            return Trust(status="Not verified", text=text, command=_COMMAND)
+        return self.figure()
+
+    def is_of(self, scores_digest: str) -> bool:
+        """Return whether the verification was of these very scores."""
+        return not self.summary.is_empty() and self.summary["scores_digest"][0] == scores_digest
+
+    def figure(self) -> Trust:
+        """Return the trust figure with its interval and its meaning."""
+        lds, ceiling = self._row("lds"), self._row("ceiling")
+        subsets = round(self._row("subsets")["value"] or 0)
+        interval = f"95 % interval {_two(lds['low'])} to {_two(lds['high'])}"
+        tested = (
+            f"retrained on {format_count(subsets)} random "
+            f"{_subsets(self._row('fraction')['value'])} of the training data, the scores predict "
+            "how queries turn out"
+        )
+        if lds["low"] is None or lds["low"] <= 0:
+            return Trust(
+                status="Not confirmed",
+                text=f"{tested} no better than chance (rank correlation {_two(lds['value'])}, "
+                f"{interval}). Do not act on them without looking at each example.",
+            )
+        measured = f"{_two(lds['value'])} ({interval}; 0 is chance)"
+        text = f"{tested} with a rank correlation of {measured}."
+        if (possible := ceiling["value"]) is not None:
+            text += f" With this much retraining noise at most {_two(possible)} is possible."
+        return Trust(status="Verified", text=text)
+
+    def removal_sentences(self) -> list[str]:
+        """Return what removing helpers did, a sentence a finding."""
+        sentences = []
+        sizes = self.summary.filter(pl.col("removed").is_not_null()).sort("removed")["removed"]
+        if len(sizes):
+            sentences.append(self._largest_removal(sizes[-1]))
+        slope = self.summary.filter(measure="removal_slope")
+        if slope.height and slope["value"][0] is not None:
+            value, low, high = slope.select("value", "low", "high").row(0)
+            sentences.append(
+                f"On removal, measurements changed by {_two(value)} (95 % interval {_two(low)} to "
+                f"{_two(high)}) times what the summed scores said{_units(low, high)}."
+            )
+        agreement = self._row("recipe_agreement")["value"]
+        between_seeds = self._row("seed_agreement")["value"]
+        usual = 1.0 if between_seeds is None else between_seeds
+        if agreement is not None and agreement < usual - _DISAGREEMENT:
+            sentences.append(
+                "Beware: retraining on all examples orders the queries unlike the audited model "
+                f"(rank correlation {_two(agreement)}; two seeds: {_two(between_seeds)}). Check "
+                "that train() repeats the audited training."
+            )
+        return sentences
+
+    def table(self) -> Table:
+        """Return every measure with its interval and what it is."""
+        return Table.of(
+            "What retraining said of the scores",
+            {
+                "Measure": ("text", _measure_name),
+                "Value": ("number", lambda r: _shown(r["measure"], r["value"])),
+                "95 % interval": ("number", _interval),
+                "What it is": ("sentence", lambda r: r["detail"]),
+            },
+            self.summary.iter_rows(named=True),
+        )
+
+    def _largest_removal(self, removed: int) -> str:
+        """Return what removing the most helpers did: to predictions, or else to measurements."""
+        values = dict(self.summary.filter(removed=removed).select("measure", "value").iter_rows())
+        without = f"Without the {format_count(removed)} strongest helpers of a query, "
+        if "flips_helpers" in values:
+            return (
+                f"{without}{format_share(values['flips_helpers'])} of the predictions change; "
+                "without as many random examples of the same classes, "
+                f"{format_share(values['flips_random'])}."
+            )
+        return (
+            f"{without}its measurement changes by {format_number(values['change_helpers'])} on "
+            "average; without as many random examples, by "
+            f"{format_number(values['change_random'])}."
+        )
+
+    def _row(self, measure: str) -> dict[str, float | None]:
+        return self.summary.row(by_predicate=pl.col("measure") == measure, named=True)
+
+
+@dataclass(frozen=True)
+class Verification(Retraining):
+    """The same with what it was found from.
+
+    Attributes:
         queries: `schemas.VerificationQueries`.
         removals: `schemas.VerificationRemovals`; may be empty.
     """
 
-    summary: pl.DataFrame
     queries: pl.DataFrame
     removals: pl.DataFrame
-
-
-def state_trust(summary: pl.DataFrame, *, scores_digest: str) -> Trust:
-    """Return the line for scores, from the last verification there was.
-
-    Args:
-        summary: `schemas.VerificationSummary`; empty where nothing was verified.
-        scores_digest: Of the scores that the line is about.
-    """
-    if summary.is_empty():
-        return Trust(
-            status="Not verified", text="no retraining has tested these scores.", command=_COMMAND
-        )
-    if not is_current(summary, scores_digest=scores_digest):
-        return Trust(
-            status="Not verified",
-            text="the last verification was of earlier scores, which have changed since.",
-            command=_COMMAND,
-        )
-    return trust_figure(summary)
-
-
-def is_current(summary: pl.DataFrame, *, scores_digest: str) -> bool:
-    """Return whether the verification was of these very scores."""
-    return not summary.is_empty() and summary["scores_digest"][0] == scores_digest
-
-
-def trust_figure(summary: pl.DataFrame) -> Trust:
-    """Return the trust figure with its interval and its meaning."""
-    lds, ceiling = _row(summary, "lds"), _row(summary, "ceiling")
-    subsets = round(_row(summary, "subsets")["value"] or 0)
-    interval = f"95 % interval {_two(lds['low'])} to {_two(lds['high'])}"
-    tested = (
-        f"retrained on {format_count(subsets)} random "
-        f"{_subsets(_row(summary, 'fraction')['value'])} of the training data, the scores predict "
-        "how queries turn out"
-    )
-    if lds["low"] is None or lds["low"] <= 0:
-        return Trust(
-            status="Not confirmed",
-            text=f"{tested} no better than chance (rank correlation {_two(lds['value'])}, "
-            f"{interval}). Do not act on them without looking at each example.",
-        )
-    text = f"{tested} with a rank correlation of {_two(lds['value'])} ({interval}; 0 is chance)."
-    if ceiling["value"] is not None:
-        text += f" With this much retraining noise at most {_two(ceiling['value'])} is possible."
-    return Trust(status="Verified", text=text)
-
-
-def removal_sentences(summary: pl.DataFrame) -> list[str]:
-    """Return what removing helpers did, a sentence a finding."""
-    sentences = []
-    sizes = summary.filter(pl.col("removed").is_not_null()).sort("removed")["removed"]
-    if len(sizes):
-        sentences.append(_largest_removal(summary, sizes[-1]))
-    slope = summary.filter(measure="removal_slope")
-    if slope.height and slope["value"][0] is not None:
-        value, low, high = slope.select("value", "low", "high").row(0)
-        sentences.append(
-            f"On removal, measurements changed by {_two(value)} (95 % interval {_two(low)} to "
-            f"{_two(high)}) times what the summed scores said{_units(low, high)}."
-        )
-    agreement = _row(summary, "recipe_agreement")["value"]
-    between_seeds = _row(summary, "seed_agreement")["value"]
-    usual = 1.0 if between_seeds is None else between_seeds
-    if agreement is not None and agreement < usual - _DISAGREEMENT:
-        sentences.append(
-            "Beware: retraining on all examples orders the queries unlike the audited model (rank "
-            f"correlation {_two(agreement)}; two seeds: {_two(between_seeds)}). Check that train() "
-            "repeats the audited training."
-        )
-    return sentences
-
-
-def trust_table(summary: pl.DataFrame) -> Table:
-    """Return every measure with its interval and what it is."""
-    return make_table(
-        "What retraining said of the scores",
-        {
-            "Measure": ("text", _measure_name),
-            "Value": ("number", lambda r: _shown(r["measure"], r["value"])),
-            "95 % interval": ("number", _interval),
-            "What it is": ("sentence", lambda r: r["detail"]),
-        },
-        summary.iter_rows(named=True),
-    )
 
 
 def _measure_name(row: dict[str, Any]) -> str:
@@ -145,22 +164,6 @@ def _interval(row: dict[str, Any]) -> str:
     return " to ".join(_shown(row["measure"], row[end]) for end in ("low", "high"))
 
 
-def _largest_removal(summary: pl.DataFrame, removed: int) -> str:
-    """Return what removing the most helpers did: to predictions, or where none, measurements."""
-    values = dict(summary.filter(removed=removed).select("measure", "value").iter_rows())
-    without = f"Without the {format_count(removed)} strongest helpers of a query, "
-    if "flips_helpers" in values:
-        return (
-            f"{without}{format_share(values['flips_helpers'])} of the predictions change; without "
-            "as many random examples of the same classes, "
-            f"{format_share(values['flips_random'])}."
-        )
-    return (
-        f"{without}its measurement changes by {format_number(values['change_helpers'])} on "
-        f"average; without as many random examples, by {format_number(values['change_random'])}."
-    )
-
-
 def _units(low: float | None, high: float | None) -> str:
     """Return what a slope's interval means for the scores' units."""
     if low is None or high is None or low <= 1 <= high:
@@ -170,10 +173,6 @@ def _units(low: float | None, high: float | None) -> str:
     return ": take them as an order, their size " + (
         "promises too much" if high < 1 else "promises too little"
     )
-
-
-def _row(summary: pl.DataFrame, measure: str) -> dict[str, float | None]:
-    return summary.row(by_predicate=pl.col("measure") == measure, named=True)
 
 
 def _shown(measure: str, value: float | None) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.formats import format_noun, format_number
-from sourcetrace.reporting.drawing import Figure, across, draw, rule_at, upwards
+from sourcetrace.reporting.drawing import Figure, across, rule_at, upwards
 from sourcetrace.reporting.palette import Ink
 
 _BIN = 0.1
@@ -42,7 +42,7 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
         if value is not None:
             layers.append(rule_at(x, value, color=ink.light, strokeDash=dash, strokeWidth=2))
     below = int((values <= 0).sum())
-    return draw(
+    return Figure.draw(
         "trust-queries",
         "How well each query is predicted",
         "The solid line is the mean over queries, the trust figure; the dashed one is what perfect "
@@ -98,7 +98,7 @@ def removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | N
             shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=["diamond", "circle"])),
         )
     )
-    return draw(
+    return Figure.draw(
         "trust-removals",
         "Predicted and measured change on removal",
         "Each point is one removal, measured on one query by retraining. On the dashed line the "

@@ -61,13 +61,7 @@ def _parameters(configuration: Path) -> str:
     return f"{_PARAMETERS_HEADING}{PLACEHOLDER}:\n{body}\n"
 
 
-def main() -> None:
-    """Write the files."""
-    configuration = Path(__file__).parents[3] / "conf/base"
-    for name in FILES:
-        path = Path(__file__).parent / f"{name}.yml"
-        path.write_text(starter_text(name, configuration), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    for name in FILES:
+        text = starter_text(name, Path(__file__).parents[3] / "conf/base")
+        (Path(__file__).parent / f"{name}.yml").write_text(text, encoding="utf-8")

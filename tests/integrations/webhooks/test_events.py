@@ -10,7 +10,7 @@ from mlflow.webhooks.types import (
     RegisteredModelCreatedPayload,
 )
 
-from sourcetrace.integrations.webhooks.events import RequestedAudit, requested_audit
+from sourcetrace.integrations.webhooks.events import RequestedAudit
 from sourcetrace.integrations.webhooks.signature import Refused
 from sourcetrace.tracking.lineage.model_version import ALIAS
 from tests.integrations.webhooks.messages import event
@@ -32,7 +32,9 @@ MODELS = {"churn": None}
     ],
 )
 def test_new_versions_new_aliases_and_the_tag_ask_and_an_audits_own_writing_does_not(body, asks):
-    assert requested_audit(body, models=MODELS) == (RequestedAudit("churn", "3") if asks else None)
+    assert RequestedAudit.of(body, models=MODELS) == (
+        RequestedAudit("churn", "3") if asks else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_what_is_no_event_of_an_allowed_model_is_refused(body, status):
 
 def refusal(body):
     try:
-        requested_audit(body, models=MODELS)
+        RequestedAudit.of(body, models=MODELS)
     except Refused as refused:
         return refused.status
     return None

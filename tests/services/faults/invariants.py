@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.card import CLOSING, OPENING
-from sourcetrace.tracking.server.waiting_run import FOLDER, waiting_runs
+from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 from tests.services.served_project import ServedProject
 from tests.services.tracking_server import TrackingServer
 
@@ -73,14 +73,14 @@ def check_history(
     """Return what does not hold of a project's history and its runs, and each row with its run."""
     found, recorded = Findings(), []
     log = project.reporting / "audit_log.jsonl"
-    rows = read_audits(log)
+    rows = AuditHistory(log).read()
     experiment = _experiment(server, project.experiment)
-    found.history += verify_audit_log(log)
+    found.history += AuditHistory(log).verify()
     audits = Counter((row["run_id"], row["at"]) for row in rows)
     if not ended <= len(audits) <= ended + killed:
         found.lost.append(f"The history has {len(audits)} audits: {ended} ended, {killed} killed.")
     found.double += [f"The history has {one} {n} times." for one, n in audits.items() if n > 1]
-    waiting = waiting_runs(project.reporting / FOLDER)
+    waiting = WaitingRun.folders(project.reporting / FOLDER)
     found.lost += [f"{folder.name} still waits." for folder in waiting]
     for row in rows:
         runs = _runs_of(server, experiment, row["hash"])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sourcetrace.tracking.history.audit_log import read_audits
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from tests.services.churn import churn_project, set_churn_parameters
 from tests.services.faults.audit_process import AuditProcess, audit_once
 from tests.services.faults.invariants import (
@@ -205,7 +205,7 @@ def clock_goes_back(bench: Bench, days: float) -> Outcome:
         if code != 0:
             found.lost.append(f"With a clock off by {clock} s the audit ended with {code}.")
         bench.sync(project, found)
-    times = [row["at"] for row in read_audits(project.reporting / "audit_log.jsonl")]
+    times = [row["at"] for row in AuditHistory(project.reporting / "audit_log.jsonl").read()]
     if times[1:2] != [min(times)]:
         found.history.append(f"The clock did not go back: {times}.")
     found += check_invariants(project, bench.server, model, ended=3)

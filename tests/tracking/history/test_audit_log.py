@@ -11,9 +11,7 @@ from sourcetrace.datasets import AuditLogDataset
 from sourcetrace.schemas import AuditLog
 from sourcetrace.tracking.history.audit_log import (
     AuditEntry,
-    append_audit,
-    read_audits,
-    verify_audit_log,
+    AuditHistory,
 )
 
 ROWS = 5
@@ -40,7 +38,7 @@ def written(tmp_path_factory):
     """The lines and the head of a log of five audits."""
     log = tmp_path_factory.mktemp("log") / "audit_log.jsonl"
     for number in range(ROWS):
-        append_audit(log, entry(number))
+        AuditHistory(log).append(entry(number))
     return log.read_bytes(), log.with_name("audit_log.head.json").read_bytes()
 
 
@@ -61,7 +59,7 @@ def change(log, lines):
 
 
 def test_a_log_as_it_was_written_is_sound_and_fits_its_schema(log):
-    assert verify_audit_log(log) == []
+    assert AuditHistory(log).verify() == []
     table = AuditLog.validate(AuditLogDataset(str(log)).load())
     assert table["sequence"].to_list() == [1, 2, 3, 4, 5]
     assert table["run_id"].to_list() == [f"run {n}" for n in range(ROWS)]
@@ -69,7 +67,7 @@ def test_a_log_as_it_was_written_is_sound_and_fits_its_schema(log):
 
 def test_no_log_is_sound_and_empty(tmp_path):
     log = tmp_path / "audit_log.jsonl"
-    assert verify_audit_log(log) == []
+    assert AuditHistory(log).verify() == []
     assert AuditLog.validate(AuditLogDataset(str(log)).load()).height == 0
 
 
@@ -95,7 +93,7 @@ def test_any_edit_of_any_field_of_any_row_is_caught_and_the_row_is_named(
     row[name] = value
     lines[place] = json.dumps(row, sort_keys=True, separators=(",", ":")).encode()
     change(log, lines)
-    problems = verify_audit_log(log)
+    problems = AuditHistory(log).verify()
     assert any(f"line {place + 1}" in text.lower() and "edited" in text for text in problems)
     assert len(problems) == 1, "the other rows are as they were"
 
@@ -114,7 +112,7 @@ def test_any_changed_byte_is_caught(written, log, data):
     at = data.draw(st.integers(0, len(content) - 2))
     content[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[at]))
     log.write_bytes(content)
-    assert verify_audit_log(log)
+    assert AuditHistory(log).verify()
 
 
 @pytest.mark.parametrize(
@@ -133,56 +131,58 @@ def test_any_changed_byte_is_caught(written, log, data):
 def test_dropped_and_moved_rows_are_named_and_stay_named_after_further_audits(log, kept, said):
     lines = log.read_bytes().splitlines()
     change(log, [lines[number] for number in kept])
-    assert any(said in text for text in verify_audit_log(log))
+    assert any(said in text for text in AuditHistory(log).verify())
     if "end" not in said:
-        append_audit(log, entry(7))
-        assert any(said in text for text in verify_audit_log(log))
+        AuditHistory(log).append(entry(7))
+        assert any(said in text for text in AuditHistory(log).verify())
 
 
 def test_rows_dropped_from_the_end_stay_missing_after_further_audits(log):
     change(log, log.read_bytes().splitlines()[:3])
-    append_audit(log, entry(7))
-    assert verify_audit_log(log) == ["Rows 4 to 5 were dropped before row 6."]
+    AuditHistory(log).append(entry(7))
+    assert AuditHistory(log).verify() == ["Rows 4 to 5 were dropped before row 6."]
 
 
 def test_a_log_written_anew_is_found_out_by_its_head_or_by_mlflow(log, tmp_path):
-    anchors = {row["run_id"]: [row["hash"]] for row in read_audits(log)}
+    anchors = {row["run_id"]: [row["hash"]] for row in AuditHistory(log).read()}
     forged = tmp_path / "forged" / "audit_log.jsonl"
     for number in range(ROWS):
-        append_audit(forged, entry(number, suspect_fraction=0.0))
+        AuditHistory(forged).append(entry(number, suspect_fraction=0.0))
     log.write_bytes(forged.read_bytes())
-    assert verify_audit_log(log) == [
+    assert AuditHistory(log).verify() == [
         "Row 5 (line 5) is not the one that was written: the log was rewritten."
     ]
-    assert verify_audit_log(forged) == []
-    assert any("MLflow's run run 1" in text for text in verify_audit_log(forged, anchors=anchors))
+    assert AuditHistory(forged).verify() == []
+    assert any(
+        "MLflow's run run 1" in text for text in AuditHistory(forged).verify(anchors=anchors)
+    )
 
 
 def test_a_missing_head_is_said(log):
     log.with_name("audit_log.head.json").unlink()
-    assert "missing or damaged" in verify_audit_log(log)[0]
+    assert "missing or damaged" in AuditHistory(log).verify()[0]
 
 
 @pytest.mark.parametrize("left", [1, 40, -2])
 def test_a_line_that_a_kill_left_unfinished_is_removed_by_the_next_audit(log, left):
     sound = log.read_bytes()
     log.write_bytes(sound + sound.splitlines()[0][:left])
-    assert verify_audit_log(log) == []
-    append_audit(log, entry(5))
-    assert verify_audit_log(log) == []
-    assert [row["sequence"] for row in read_audits(log)] == [1, 2, 3, 4, 5, 6]
+    assert AuditHistory(log).verify() == []
+    AuditHistory(log).append(entry(5))
+    assert AuditHistory(log).verify() == []
+    assert [row["sequence"] for row in AuditHistory(log).read()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_kill_before_the_line_end_or_the_head_loses_nothing(log):
     head = log.with_name("audit_log.head.json")
     before = head.read_bytes()
-    append_audit(log, entry(5))
+    AuditHistory(log).append(entry(5))
     log.write_bytes(log.read_bytes().removesuffix(b"\n"))
     head.write_bytes(before)
-    assert verify_audit_log(log) == []
-    append_audit(log, entry(6))
-    assert verify_audit_log(log) == []
-    assert len(read_audits(log)) == ROWS + 2
+    assert AuditHistory(log).verify() == []
+    AuditHistory(log).append(entry(6))
+    assert AuditHistory(log).verify() == []
+    assert len(AuditHistory(log).read()) == ROWS + 2
 
 
 def test_two_writers_do_not_lose_each_others_rows(tmp_path):
@@ -190,12 +190,12 @@ def test_two_writers_do_not_lose_each_others_rows(tmp_path):
 
     def write(first):
         for number in range(first, first + 10):
-            append_audit(log, entry(number))
+            AuditHistory(log).append(entry(number))
 
     threads = [threading.Thread(target=write, args=(first,)) for first in (0, 100)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert verify_audit_log(log) == []
-    assert len({row["run_id"] for row in read_audits(log)}) == 20
+    assert AuditHistory(log).verify() == []
+    assert len({row["run_id"] for row in AuditHistory(log).read()}) == 20

@@ -8,19 +8,19 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 
 from sourcetrace.errors import InputError
-from sourcetrace.tracking.history.audit_log import read_audits, verify_audit_log
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage import model_version
 from sourcetrace.tracking.lineage.card import CLOSING, OPENING
 from sourcetrace.tracking.lineage.model_version import (
     TRAINING_DIGEST,
+    AuditedVersion,
     VersionContestedError,
-    find_version,
 )
 from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.record import ModelReference
 from sourcetrace.tracking.lineage.run_lineage import CHECKPOINT_DIGEST
 from sourcetrace.tracking.lineage.send import send, send_all
-from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun, waiting_runs
+from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 from tests.tracking.records import DIGEST, OTHER, FailingClient, Killed, audit_record
 
 # MLflow's own use of SQLAlchemy.
@@ -48,7 +48,7 @@ def record(tmp_path):
         run = WaitingRun.begin(folder / FOLDER)
         run.keep_audit(audit.to_json(), log=log.name)
         try:
-            version = find_version(client, audit.model, run_id=audit.run_id)
+            version = AuditedVersion.find(client, audit.model, run_id=audit.run_id)
             append_row(log, audit, version)
             send(client, run)
         finally:
@@ -110,7 +110,7 @@ def test_the_same_audit_again_adds_nothing_but_a_row_of_history(
     lines = zip(card.split("\n"), again.split("\n"), strict=True)
     (changed,) = [a for a, b in lines if a != b]
     assert changed.startswith("Audited 2026-03-01")
-    assert len(read_audits(log)) == 2
+    assert len(AuditHistory(log).read()) == 2
     other_run = replace(first, run_id=start_run())
     record(client, other_run)
     assert counts(client, other_run.run_id)[:3] == (2, 2, 2)
@@ -169,11 +169,11 @@ def test_another_versions_alias_stays_where_it_is(client, start_run, register, r
 
 def test_without_a_name_the_version_is_one_that_the_run_registered(client, start_run, register):
     run_id = start_run()
-    assert find_version(client, None, run_id=run_id) is None
+    assert AuditedVersion.find(client, None, run_id=run_id) is None
     register(run_id)
     register(run_id)
-    assert find_version(client, None, run_id=run_id).version == "2"
-    assert find_version(client, None, run_id="") is None
+    assert AuditedVersion.find(client, None, run_id=run_id).version == "2"
+    assert AuditedVersion.find(client, None, run_id="") is None
 
 
 def test_a_version_that_does_not_exist_is_named(client, start_run, register):
@@ -184,7 +184,7 @@ def test_a_version_that_does_not_exist_is_named(client, start_run, register):
         ModelReference("chum", version="1"),
     ):
         with pytest.raises(InputError, match=r"tracking\.registered_model: there is no"):
-            find_version(client, missing, run_id="")
+            AuditedVersion.find(client, missing, run_id="")
 
 
 def log_training_input(client, run_id, digest):
@@ -220,7 +220,7 @@ def test_exchanged_training_data_fails_whatever_the_gate_said(
     assert ("not the data that this version was trained on" in version.description) == (
         matches == "false"
     )
-    assert read_audits(log)[-1]["status"] == status
+    assert AuditHistory(log).read()[-1]["status"] == status
 
 
 def test_an_audit_of_its_own_run_is_not_taken_for_the_training(client, start_run, register, record):
@@ -280,8 +280,8 @@ def test_a_kill_at_any_write_leaves_no_claim_of_a_pass_and_sending_completes_it(
         assert counts(client, audit.run_id)[:2] == (2, 2)
         step += 1
     assert killed > 10
-    assert verify_audit_log(log) == []
-    assert len(read_audits(log)) == step
+    assert AuditHistory(log).verify() == []
+    assert len(AuditHistory(log).read()) == step
 
 
 def test_a_server_that_is_down_loses_nothing(client, start_run, register, record, tmp_path):
@@ -291,10 +291,10 @@ def test_a_server_that_is_down_loses_nothing(client, start_run, register, record
     append_row(log, audit, None)
     with pytest.raises(MlflowException):
         record(Down(), audit)
-    assert [row["status"] for row in read_audits(log)] == ["pass"]
+    assert [row["status"] for row in AuditHistory(log).read()] == ["pass"]
     assert send_all(client, tmp_path / FOLDER).runs == 1
     # Only the server knew that the data was exchanged: the history gets the correction.
-    assert [row["status"] for row in read_audits(log)] == ["pass", "fail"]
+    assert [row["status"] for row in AuditHistory(log).read()] == ["pass", "fail"]
     assert client.get_model_version("churn", "1").tags["audit.status"] == "fail"
     assert send_all(client, tmp_path / FOLDER).runs == 0
 
@@ -306,8 +306,8 @@ def test_sending_adds_the_number_that_an_alias_stood_for(client, start_run, regi
     log = record(client, audit)
     append_row(log, replace(audit, at="2026-03-02T12:00:00+00:00"), None)
     record(client, replace(audit, at="2026-03-02T12:00:00+00:00"))
-    assert [row["model_version"] for row in read_audits(log)] == ["1", None, "1"]
-    assert verify_audit_log(log) == []
+    assert [row["model_version"] for row in AuditHistory(log).read()] == ["1", None, "1"]
+    assert AuditHistory(log).verify() == []
 
 
 @pytest.mark.parametrize("has_row", [True, False])
@@ -327,7 +327,7 @@ def test_an_audit_that_waited_does_not_overwrite_a_later_one(
     assert version.tags["audit.at"] == new.at
     assert version.aliases == ["audited"]
     assert counts(client, old.run_id)[:2] == (2, 2)
-    assert {row["run_id"] for row in read_audits(log)} == {old.run_id, new.run_id}
+    assert {row["run_id"] for row in AuditHistory(log).read()} == {old.run_id, new.run_id}
 
 
 class OvertakenClient(FailingClient):
@@ -375,7 +375,7 @@ def test_two_machines_leave_a_version_with_all_of_one_audit(
     assert found.description.count(OPENING) == found.description.count(CLOSING) == 1
     assert f"Audit: {last.status}" in found.description
     assert f"runs/{last.run_id}" in found.description
-    assert waiting_runs(tmp_path / FOLDER) == []
+    assert WaitingRun.folders(tmp_path / FOLDER) == []
     # The checkpoints of both are the same.
     assert counts(client, first.run_id)[1:3] == counts(client, second.run_id)[1:3] == (2, 2)
 
@@ -384,7 +384,7 @@ def test_an_audit_that_never_has_a_version_to_itself_waits(
     client, start_run, register, record, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(model_version, "_PAUSE", 0.0)
-    monkeypatch.setattr(model_version, "_is_there", lambda *_, **__: False)
+    monkeypatch.setattr(AuditedVersion, "_has", lambda *_, **__: False)
     register(start_run())
     audit = audit_record(run_id=start_run(), model=CHURN_1)
     with pytest.raises(VersionContestedError, match="keeps writing to churn version 1"):

@@ -10,13 +10,13 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.tracking.history.audit_log import read_audits
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.record import ModelReference
 from sourcetrace.tracking.lineage.send import send_all
 from sourcetrace.tracking.server.outage import is_outage
 from sourcetrace.tracking.server.send_run import RUN_KEY
 from sourcetrace.tracking.server.tracked import Tracked
-from sourcetrace.tracking.server.waiting_run import FOLDER, waiting_runs
+from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 from tests.tracking.door import Door, free_port, mlflow_server
 from tests.tracking.records import audit_record
 
@@ -110,7 +110,7 @@ def waiting(logged, tmp_path):
 
     def again():
         name = uuid.uuid4().hex
-        (folder,) = waiting_runs(logged.root)
+        (folder,) = WaitingRun.folders(logged.root)
         copy = tmp_path / name / FOLDER / folder.name
         shutil.copytree(folder, copy)
         address = f"sqlite:///{copy / 'mlflow.db'}"
@@ -170,7 +170,7 @@ def test_sending_that_breaks_off_anywhere_goes_on_and_doubles_nothing(door, clie
     assert len(expected["data"]) == 3
     assert "0a1b" in expected["data"]
     assert asked > 50
-    assert waiting_runs(run.root) == []
+    assert WaitingRun.folders(run.root) == []
     # An odd step, so that both ways of going away are met: asked, or answered, no more.
     for number in range(0, asked, 7):
         run = waiting()
@@ -178,13 +178,13 @@ def test_sending_that_breaks_off_anywhere_goes_on_and_doubles_nothing(door, clie
         with pytest.raises(Exception) as raised:  # noqa: PT011
             send_all(client, run.root)
         assert is_outage(raised.value), number
-        assert len(waiting_runs(run.root)) == 1
+        assert len(WaitingRun.folders(run.root)) == 1
         door.open_up()
         assert send_all(client, run.root).runs == 1
         assert on_server(client, run.experiment) == expected, number
-        assert waiting_runs(run.root) == []
+        assert WaitingRun.folders(run.root) == []
         assert send_all(client, run.root).runs == 0
-        assert len(read_audits(run.root.with_name("audit_log.jsonl"))) == 1
+        assert len(AuditHistory(run.root.with_name("audit_log.jsonl")).read()) == 1
 
 
 def test_a_run_that_the_server_saw_begin_keeps_its_id_and_a_killed_one_says_so(
@@ -200,7 +200,7 @@ def test_a_run_that_the_server_saw_begin_keeps_its_id_and_a_killed_one_says_so(
     send_all(client, run.root)
     sent = client.get_run(begun.info.run_id)
     assert sent.info.status == "KILLED"
-    (row,) = read_audits(tmp_path / "run/audit_log.jsonl")
+    (row,) = AuditHistory(tmp_path / "run/audit_log.jsonl").read()
     assert row["run_id"] == begun.info.run_id
     assert row["hash"] == sent.data.tags["audit.log_hash"]
 
@@ -235,7 +235,7 @@ def test_a_run_that_was_deleted_on_the_server_is_not_made_again(door, client, tm
     door.open_up()
     tracked = tracked_at(door.address, uuid.uuid4().hex)
     run = log_all(tracked, tmp_path / "run")
-    (record,) = [one.name for one in waiting_runs(run.root)]
+    (record,) = [one.name for one in WaitingRun.folders(run.root)]
     experiment = client.get_experiment_by_name(tracked.experiment)
     (begun,) = client.search_runs([experiment.experiment_id])
     client.delete_run(begun.info.run_id)

@@ -4,20 +4,20 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.tracking.server import waiting_run
-from sourcetrace.tracking.server.waiting_run import WaitingRun, empty_store, waiting_runs
+from sourcetrace.tracking.server.waiting_run import WaitingRun, empty_store
 
 
 def test_a_run_has_one_holder_and_waits_until_it_is_discarded(tmp_path):
     run = WaitingRun.begin(tmp_path)
-    assert waiting_runs(tmp_path) == []
+    assert WaitingRun.folders(tmp_path) == []
     run.keep_audit({"status": "pass"}, log="audit_log.jsonl")
-    assert waiting_runs(tmp_path) == [run.folder]
+    assert WaitingRun.folders(tmp_path) == [run.folder]
     assert WaitingRun.open(run.folder) is None
     run.close()
     again = WaitingRun.open(run.folder)
     assert again.audit() == (tmp_path.parent / "audit_log.jsonl", {"status": "pass"})
     again.discard()
-    assert waiting_runs(tmp_path) == []
+    assert WaitingRun.folders(tmp_path) == []
     # Whoever listed it before finds nothing to send.
     assert WaitingRun.open(run.folder) is None
     assert not run.folder.exists()

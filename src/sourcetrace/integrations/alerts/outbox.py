@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Self
 from urllib.parse import urlsplit
 
 from sourcetrace.errors import InputError
@@ -16,7 +17,7 @@ from sourcetrace.parameters import AlertParameters
 logger = logging.getLogger(__name__)
 
 
-class Outbox:
+class _Outbox:
     """Tells of each audit that ended, or of the last of one command's pipelines.
 
     Attributes:
@@ -29,7 +30,7 @@ class Outbox:
         self._last: EndedAudit | None = None
 
     @contextmanager
-    def held(self) -> Iterator["Outbox"]:
+    def held(self) -> Iterator[Self]:
         """Hold alerts back while a command runs several pipelines; it sends the last itself."""
         self.parameters, self._held, self._last = AlertParameters(), True, None
         try:
@@ -95,5 +96,5 @@ class Outbox:
         return given if parts.scheme in {"http", "https"} and parts.hostname else None
 
 
-OUTBOX = Outbox()
+OUTBOX = _Outbox()
 """Of this process."""

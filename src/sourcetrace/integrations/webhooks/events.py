@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sourcetrace.integrations.webhooks.signature import Refused
 
@@ -20,45 +20,45 @@ class RequestedAudit(NamedTuple):
     model: str
     version: str
 
+    @classmethod
+    def of(cls, body: bytes, *, models: Collection[str]) -> Self | None:
+        """Return what a message asks to audit; None for an event that asks for nothing.
 
-def requested_audit(body: bytes, *, models: Collection[str]) -> RequestedAudit | None:
-    """Return what a message asks to audit; None for an event that asks for nothing.
+        A new version asks for it, a new alias, and the tag `audit.request`. What an audit writes
+        itself, its tags and its alias, does not: it would never end.
 
-    A new version asks for it, a new alias, and the tag `audit.request`. What an audit writes
-    itself, its tags and its alias, does not: it would never end.
+        Args:
+            body: The message, its signature verified.
+            models: Names of the registered models that may be audited.
 
-    Args:
-        body: The message, its signature verified.
-        models: Names of the registered models that may be audited.
-
-    Raises:
-        Refused: 400 if it is no event of MLflow, 422 if the model is none of `models`.
-    """
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON") from None
-    entity, action, data = (
-        (content.get(key) for key in ("entity", "action", "data"))
-        if isinstance(content, dict)
-        else (None, None, None)
-    )
-    if not (isinstance(entity, str) and isinstance(action, str) and isinstance(data, dict)):
-        raise Refused(400, "the body is no event of MLflow's registry")
-    match f"{entity}.{action}":
-        case "model_version.created":
-            asks = True
-        case "model_version_alias.created":
-            asks = data.get("alias") != _OWN_ALIAS
-        case "model_version_tag.set":
-            asks = data.get("key") == REQUEST_TAG
-        case _:
-            asks = False
-    if not asks:
-        return None
-    model, version = data.get("name"), data.get("version")
-    if not isinstance(version, str) or not _VERSION.fullmatch(version):
-        raise Refused(400, "the event has no version number")
-    if not isinstance(model, str) or model not in models:
-        raise Refused(422, "this model is not audited here")
-    return RequestedAudit(model, version)
+        Raises:
+            Refused: 400 if it is no event of MLflow, 422 if the model is none of `models`.
+        """
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            raise Refused(400, "the body is not JSON") from None
+        entity, action, data = (
+            (content.get(key) for key in ("entity", "action", "data"))
+            if isinstance(content, dict)
+            else (None, None, None)
+        )
+        if not (isinstance(entity, str) and isinstance(action, str) and isinstance(data, dict)):
+            raise Refused(400, "the body is no event of MLflow's registry")
+        match f"{entity}.{action}":
+            case "model_version.created":
+                asks = True
+            case "model_version_alias.created":
+                asks = data.get("alias") != _OWN_ALIAS
+            case "model_version_tag.set":
+                asks = data.get("key") == REQUEST_TAG
+            case _:
+                asks = False
+        if not asks:
+            return None
+        model, version = data.get("name"), data.get("version")
+        if not isinstance(version, str) or not _VERSION.fullmatch(version):
+            raise Refused(400, "the event has no version number")
+        if not isinstance(model, str) or model not in models:
+            raise Refused(422, "this model is not audited here")
+        return cls(model, version)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from sourcetrace.integrations.webhooks.events import requested_audit
+from sourcetrace.integrations.webhooks.events import RequestedAudit
 from sourcetrace.integrations.webhooks.queue import AuditQueue
 from sourcetrace.integrations.webhooks.signature import Refused, verify
 
@@ -69,7 +69,7 @@ def make_application(
             tolerance_seconds=tolerance_seconds,
         )
         try:
-            asked = requested_audit(body, models=models)
+            asked = RequestedAudit.of(body, models=models)
         except Refused:
             # What is signed is remembered even if it is refused.
             queue.accept(delivery_id, None)

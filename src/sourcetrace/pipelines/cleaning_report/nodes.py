@@ -11,7 +11,7 @@ from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
-from sourcetrace.reporting.trust import state_trust
+from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.review import ACTIONS, is_suspect
 
 _SUSPECTS_NAMED = 5
@@ -66,7 +66,7 @@ def summarise_audit(
         scores_digest=digest,
         task=task.class_path,
         method=query_influence["method"][0],
-        trust=state_trust(verification_summary, scores_digest=digest),
+        trust=Retraining(verification_summary).trust_in(digest),
         training_examples=review_list.height,
         queries=query_signals.height,
         runs=checkpoint_manifest["run"].n_unique(),

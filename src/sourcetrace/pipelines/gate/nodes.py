@@ -37,7 +37,7 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.reporting.records import AuditSummary
-from sourcetrace.reporting.trust import is_current, state_trust
+from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.metric_names import GateMetric
 from sourcetrace.schemas.review import is_suspect
 
@@ -74,7 +74,7 @@ def measure(
             group_minimum=gate.group_minimum,
         ),
         **measure_trust(
-            verification_summary, current=is_current(verification_summary, scores_digest=digest)
+            verification_summary, current=Retraining(verification_summary).is_of(digest)
         ),
         **measure_comparison(Comparison.from_json(comparison_summary)),
     }
@@ -130,7 +130,7 @@ def state_result(
 ) -> dict[str, Any]:
     """Return the audit's result for other programs."""
     verdict = GateReport.model_validate(gate_report)
-    trust = state_trust(verification_summary, scores_digest=verdict.scores_digest)
+    trust = Retraining(verification_summary).trust_in(verdict.scores_digest)
     suspects = review_list.filter(is_suspect())["example_id"]
     return AuditResult(
         versions={

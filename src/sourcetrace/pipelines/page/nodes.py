@@ -8,7 +8,6 @@ import polars as pl
 
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.reporting import page
 from sourcetrace.reporting.page import ComparedAudit, PageContent
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.reporting.review import stage_text
@@ -62,17 +61,15 @@ def render_page(
             compared = ComparedAudit(
                 found, audit_comparison, found.point(gate.outcome, gate.metrics)
             )
-    return page.render_page(
-        replace(
-            page_content,
-            verification=Verification(
-                verification_summary, verification_queries, verification_removals
-            ),
-            comparison=compared,
-            gate=gate,
-            ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),
-        )
-    )
+    return replace(
+        page_content,
+        verification=Verification(
+            verification_summary, verification_queries, verification_removals
+        ),
+        comparison=compared,
+        gate=gate,
+        ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),
+    ).render()
 
 
 def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:

@@ -39,91 +39,125 @@ class AuditEntry:
     report_sha256: str | None
 
 
-def append_audit(path: Path, entry: AuditEntry) -> dict[str, Any]:
-    """Add a row and return it; the file may be killed at any moment and shared with others.
+class AuditHistory:
+    """The history in a file.
 
-    A line that a killed writer left unfinished is removed first. Rows that are there stay as they
-    are, edited ones too: the edit must remain visible.
+    Attributes:
+        path: Of the file; it need not be there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        lines, unfinished = _read(path)
-        head = _read_head(path)
-        last = _parse(lines[-1]) if lines else None
-        sequence, previous = len(lines), FIRST
-        if last is not None:
-            sequence, previous = last["sequence"], last["hash"]
-        if head is not None and (last is None or head["sequence"] > sequence):
-            sequence, previous = head["sequence"], head["hash"]
-        row = {"sequence": sequence + 1, **asdict(entry), "previous_hash": previous}
-        row["hash"] = _hash(row)
-        if unfinished:
-            os.truncate(path, sum(len(line) + 1 for line in lines))
-        # A complete last row may lack no more than its line end.
-        complete = not path.exists() or path.read_bytes()[-1:] in {b"", b"\n"}
-        with path.open("ab") as file:
-            file.write((b"" if complete else b"\n") + _canonical(row) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        _write_head(path, row)
-    return row
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._head = path.with_name(f"{path.stem}.head.json")
 
-def read_audits(path: Path) -> list[dict[str, Any]]:
-    """Return the rows that can be read, in their order; none where there is no log."""
-    return [row for line in _read(path)[0] if (row := _parse(line)) is not None]
+    def append(self, entry: AuditEntry) -> dict[str, Any]:
+        """Add a row and return it; the file may be killed at any moment and shared with others.
 
+        A line that a killed writer left unfinished is removed first. Rows that are there stay as
+        they are, edited ones too: the edit must remain visible.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.path}.lock"):
+            lines, unfinished = self._lines()
+            head = self._read_head()
+            last = _parse(lines[-1]) if lines else None
+            sequence, previous = len(lines), FIRST
+            if last is not None:
+                sequence, previous = last["sequence"], last["hash"]
+            if head is not None and (last is None or head["sequence"] > sequence):
+                sequence, previous = head["sequence"], head["hash"]
+            row = {"sequence": sequence + 1, **asdict(entry), "previous_hash": previous}
+            row["hash"] = _hash(row)
+            if unfinished:
+                os.truncate(self.path, sum(len(line) + 1 for line in lines))
+            # A complete last row may lack no more than its line end.
+            complete = not self.path.exists() or self.path.read_bytes()[-1:] in {b"", b"\n"}
+            with self.path.open("ab") as file:
+                file.write((b"" if complete else b"\n") + _canonical(row) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._write_head(row)
+        return row
 
-def verify_audit_log(
-    path: Path, *, anchors: Mapping[str, Sequence[str]] | None = None
-) -> list[str]:
-    """Return what is wrong with the log, a sentence each; nothing where it is as it was written.
+    def read(self) -> list[dict[str, Any]]:
+        """Return the rows that can be read, in their order; none where there is no log."""
+        return [row for line in self._lines()[0] if (row := _parse(line)) is not None]
 
-    Args:
-        path: The log.
-        anchors: Run id -> hashes that its rows had when they were written, from MLflow's tags;
-            with them a log that somebody rewrote from end to end is found out, too.
-    """
-    lines, _ = _read(path)
-    head = _read_head(path)
-    problems: list[str] = []
-    # What the next row may name as the hash before it: an edited row's is reported once only.
-    expected, number = {FIRST}, 0
-    for place, line in enumerate(lines, 1):
-        row = _parse(line)
-        if row is None:
-            problems.append(f"Line {place} is no row of the log: it was edited.")
-            expected, number = set(), number + 1
-            continue
-        computed = _hash(row)
-        name = f"Row {row['sequence']} (line {place})"
-        edited = computed != row["hash"] or _canonical(row) != line
-        if edited:
-            problems.append(f"{name} was edited: it does not fit its hash.")
-        elif row["sequence"] != number + 1 or (expected and row["previous_hash"] not in expected):
-            problems.append(_gap(name, row["sequence"], number))
-        elif anchors is not None and computed not in anchors.get(row["run_id"], [computed]):
-            problems.append(f"{name} is not the one that MLflow's run {row['run_id']} was told of.")
-        # An edited number says nothing of its neighbours.
-        number = number + 1 if edited else row["sequence"]
-        expected = {row["hash"], computed}
-        sealed = head["hash"] if head and head["sequence"] == row["sequence"] else row["hash"]
-        if not edited and row["hash"] != sealed:
-            problems.append(f"{name} is not the one that was written: the log was rewritten.")
-    if head is not None and head["sequence"] > number:
-        first = number + 1
-        dropped = (
-            f"Row {first} was"
-            if first == head["sequence"]
-            else (f"Rows {first} to {head['sequence']} were")
-        )
-        problems.append(f"{dropped} dropped from the end.")
-    if head is None and (len(lines) > 1 or _head_path(path).exists()):
-        problems.append(
-            f"{_head_path(path).name} is missing or damaged: rows may have been dropped from the "
-            "end."
-        )
-    return problems
+    def verify(self, *, anchors: Mapping[str, Sequence[str]] | None = None) -> list[str]:
+        """Return what is wrong with the log, a sentence each; nothing where it is as written.
+
+        Args:
+            anchors: Run id -> hashes that its rows had when they were written, from MLflow's tags;
+                with them a log that somebody rewrote from end to end is found out, too.
+        """
+        lines, _ = self._lines()
+        head = self._read_head()
+        problems: list[str] = []
+        # What the next row may name as the hash before it: an edited row's is reported once only.
+        expected, number = {FIRST}, 0
+        for place, line in enumerate(lines, 1):
+            row = _parse(line)
+            if row is None:
+                problems.append(f"Line {place} is no row of the log: it was edited.")
+                expected, number = set(), number + 1
+                continue
+            computed = _hash(row)
+            name = f"Row {row['sequence']} (line {place})"
+            edited = computed != row["hash"] or _canonical(row) != line
+            if edited:
+                problems.append(f"{name} was edited: it does not fit its hash.")
+            elif row["sequence"] != number + 1 or (
+                expected and row["previous_hash"] not in expected
+            ):
+                problems.append(_gap(name, row["sequence"], number))
+            elif anchors is not None and computed not in anchors.get(row["run_id"], [computed]):
+                problems.append(
+                    f"{name} is not the one that MLflow's run {row['run_id']} was told of."
+                )
+            # An edited number says nothing of its neighbours.
+            number = number + 1 if edited else row["sequence"]
+            expected = {row["hash"], computed}
+            sealed = head["hash"] if head and head["sequence"] == row["sequence"] else row["hash"]
+            if not edited and row["hash"] != sealed:
+                problems.append(f"{name} is not the one that was written: the log was rewritten.")
+        if head is not None and head["sequence"] > number:
+            first = number + 1
+            dropped = (
+                f"Row {first} was"
+                if first == head["sequence"]
+                else (f"Rows {first} to {head['sequence']} were")
+            )
+            problems.append(f"{dropped} dropped from the end.")
+        if head is None and (len(lines) > 1 or self._head.exists()):
+            problems.append(
+                f"{self._head.name} is missing or damaged: rows may have been dropped from the end."
+            )
+        return problems
+
+    def _lines(self) -> tuple[list[bytes], bytes]:
+        """Return the complete lines, and what follows them where a writer was killed."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return [], b""
+        *lines, rest = content.split(b"\n")
+        row = _parse(rest)
+        if row is not None and row["hash"] == _hash(row):
+            return [*lines, rest], b""
+        return lines, rest
+
+    def _read_head(self) -> dict[str, Any] | None:
+        try:
+            head = json.loads(self._head.read_bytes())
+            return {"sequence": int(head["sequence"]), "hash": str(head["hash"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _write_head(self, row: Mapping[str, Any]) -> None:
+        with replacing(self._head) as partial:
+            partial.write_text(
+                json.dumps({"sequence": row["sequence"], "hash": row["hash"]}) + "\n"
+            )
 
 
 def _gap(name: str, sequence: int, before: int) -> str:
@@ -134,19 +168,6 @@ def _gap(name: str, sequence: int, before: int) -> str:
     if sequence == before + 1:
         return f"{name} does not follow the row before it: that one was exchanged."
     return f"{name} was moved or repeated: it stands after row {before}."
-
-
-def _read(path: Path) -> tuple[list[bytes], bytes]:
-    """Return the complete lines, and what follows them where a writer was killed."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return [], b""
-    *lines, rest = content.split(b"\n")
-    row = _parse(rest)
-    if row is not None and row["hash"] == _hash(row):
-        return [*lines, rest], b""
-    return lines, rest
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
@@ -170,20 +191,3 @@ def _canonical(row: Mapping[str, Any]) -> bytes:
 def _hash(row: Mapping[str, Any]) -> str:
     sealed = {name: value for name, value in row.items() if name != "hash"}
     return hashlib.sha256(_canonical(sealed)).hexdigest()
-
-
-def _head_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.head.json")
-
-
-def _read_head(path: Path) -> dict[str, Any] | None:
-    try:
-        head = json.loads(_head_path(path).read_bytes())
-        return {"sequence": int(head["sequence"]), "hash": str(head["hash"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write_head(path: Path, row: Mapping[str, Any]) -> None:
-    with replacing(_head_path(path)) as partial:
-        partial.write_text(json.dumps({"sequence": row["sequence"], "hash": row["hash"]}) + "\n")

@@ -52,14 +52,10 @@ def keep_reports(
                 shutil.copy2(file, folder)
     finally:
         PROJECT_LOCK.release()
-    return _shown(folder)
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
 
 
 def _path_of(catalog: DataCatalog, name: str) -> Path | None:
     """Return the file of an entry; None where there is none."""
     path = getattr(catalog[name], "_filepath", None) if name in catalog else None
     return Path(path) if path is not None and Path(path).is_file() else None
-
-
-def _shown(folder: Path) -> str:
-    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)

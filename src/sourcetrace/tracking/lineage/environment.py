@@ -20,7 +20,10 @@ def environment_tags(project: Path) -> dict[str, str]:
             tags[f"sourcetrace.{name}"] = version(name)
         except PackageNotFoundError:
             continue
-    return tags | _git_tags(project)
+    if (revision := CodeRevision.of(project)) is not None:
+        tags["mlflow.source.git.commit"] = revision.commit
+        tags["sourcetrace.git.dirty"] = str(revision.dirty).lower()
+    return tags
 
 
 def device_tag(requested: str) -> dict[str, str]:
@@ -37,14 +40,3 @@ def device_tag(requested: str) -> dict[str, str]:
     named = requested.startswith("cuda") and torch.cuda.is_available()
     device = f"{requested} ({torch.cuda.get_device_name(requested)})" if named else requested
     return {"sourcetrace.device": device}
-
-
-def _git_tags(project: Path) -> dict[str, str]:
-    """Return the revision and whether files differed from it; nothing outside a repository."""
-    revision = CodeRevision.of(project)
-    if revision is None:
-        return {}
-    return {
-        "mlflow.source.git.commit": revision.commit,
-        "sourcetrace.git.dirty": str(revision.dirty).lower(),
-    }

@@ -8,10 +8,12 @@ A registry has no transactions: two audits of a version from two machines would 
 So each reads what it wrote, and writes it again until it finds all of it there at once.
 """
 
+import logging
 import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -23,7 +25,9 @@ from sourcetrace.audit.identity.audit_key import KEY, AuditKey
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.errors import InputError
 from sourcetrace.tracking.lineage.card import render_card, replace_card
-from sourcetrace.tracking.lineage.record import AuditRecord, ModelReference
+from sourcetrace.tracking.lineage.record import MATCHES, AuditRecord, ModelReference
+
+logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 10
 _PAUSE = 1.0
@@ -65,121 +69,107 @@ class AuditedVersion:
     training_run: str | None
     training_digest: str | None
 
+    @classmethod
+    def find(
+        cls, client: MlflowClient, reference: ModelReference | None, *, run_id: str
+    ) -> Self | None:
+        """Return the version a parameter names, or else the newest that the run itself registered.
 
-def find_version(
-    client: MlflowClient, reference: ModelReference | None, *, run_id: str
-) -> AuditedVersion | None:
-    """Return the version a parameter names, or else the newest that the run itself registered.
+        Raises:
+            InputError: If the named version does not exist.
+        """
+        found = _named(client, reference) if reference else _registered_by(client, run_id)
+        if found is None:
+            return None
+        source = found.source or ""
+        return cls(
+            name=found.name,
+            version=str(found.version),
+            model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
+            training_run=found.run_id or None,
+            training_digest=found.tags.get(TRAINING_DIGEST)
+            or _digest_of_run(client, found.run_id or ""),
+        )
 
-    Raises:
-        InputError: If the named version does not exist.
-    """
-    found = _named(client, reference) if reference else _registered_by(client, run_id)
-    if found is None:
-        return None
-    source = found.source or ""
-    return AuditedVersion(
-        name=found.name,
-        version=str(found.version),
-        model_id=source.removeprefix("models:/") if source.startswith("models:/m-") else None,
-        training_run=found.run_id or None,
-        training_digest=found.tags.get(TRAINING_DIGEST)
-        or _digest_of_run(client, found.run_id or ""),
-    )
+    def warn_of_mismatch(self, digest: str) -> None:
+        """Say loudly where the version was trained on other data than an audit's, by its digest."""
+        if same_data(self.training_digest, digest) is False:
+            logger.warning(
+                "LINEAGE: %s version %s was trained on data with digest %s, this audit read %s. "
+                "The training data was exchanged since: audit the data that trained the version, "
+                "or set tracking.registered_model to the version that was trained on this data.",
+                self.name,
+                self.version,
+                self.training_digest,
+                digest,
+            )
 
+    def mark_running(self, client: MlflowClient, *, status: str) -> None:
+        """Say that the version is being written to; where it does not pass, take its alias away."""
+        client.set_model_version_tag(self.name, self.version, STATUS, "running")
+        if status != "pass" and ALIAS in self._now(client).aliases:
+            client.delete_registered_model_alias(self.name, ALIAS)
 
-def data_matches(version: AuditedVersion | None, record: AuditRecord) -> bool | None:
-    """Return whether the audited training data trained the version; None where it is unknown."""
-    if version is None or record.training_data is None:
-        return None
-    return same_data(version.training_digest, record.training_data.digest)
+    def write(self, client: MlflowClient, record: AuditRecord, *, status: str) -> bool:
+        """Write tags, card, key, status and alias, in this order; the version is marked as running.
 
+        Returns:
+            Whether the description had room for the card.
 
-def final_status(record: AuditRecord, *, matches: bool | None) -> str:
-    """Return what the audit ended as: exchanged training data fails it, whatever the gate said."""
-    return "fail" if matches is False else record.status
+        Raises:
+            VersionContestedError: If another audit does not stop writing to the version.
+        """
+        matches = record.data_matches(self.training_digest)
+        experiment = client.get_run(record.run_id).info.experiment_id
+        card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
+        key = AuditKey.complete(record.key, earlier=self._now(client).tags.get(KEY))
+        tags = {
+            "audit.trust": f"{record.trust_status}: {record.trust_text}",
+            "audit.suspect_fraction": f"{record.suspect_fraction:.4f}",
+            "audit.report_sha256": record.report_sha256 or "none",
+            "audit.at": record.at,
+            "audit.run_id": record.run_id,
+            "lineage.data_matches": MATCHES[matches],
+            KEY: key,
+            STATUS: status,
+        }
+        for _ in range(_ATTEMPTS):
+            fits = self._write_once(client, tags=tags, card=card)
+            if self._has(client, tags=tags, card=card if fits else ""):
+                return fits
+            time.sleep(random.uniform(0, _PAUSE))  # noqa: S311, no secret
+            self.mark_running(client, status=status)
+        raise VersionContestedError(
+            f"Another audit keeps writing to {self.name} version {self.version}."
+        )
 
+    def _now(self, client: MlflowClient) -> ModelVersion:
+        return client.get_model_version(self.name, self.version)
 
-def mark_running(client: MlflowClient, version: AuditedVersion, *, status: str) -> None:
-    """Say that the version is being written to; where it does not pass, take its alias away."""
-    client.set_model_version_tag(version.name, version.version, STATUS, "running")
-    if status != "pass" and _has_alias(client, version):
-        client.delete_registered_model_alias(version.name, ALIAS)
+    def _write_once(self, client: MlflowClient, *, tags: Mapping[str, str], card: str) -> bool:
+        for key, value in tags.items():
+            if key not in _LAST:
+                client.set_model_version_tag(self.name, self.version, key, value)
+        description = replace_card(self._now(client).description, card)
+        if description is not None:
+            client.update_model_version(self.name, self.version, description=description)
+        for key in _LAST:
+            client.set_model_version_tag(self.name, self.version, key, tags[key])
+        if tags[STATUS] == "pass":
+            client.set_registered_model_alias(self.name, ALIAS, self.version)
+        return description is not None
 
-
-def write_version(
-    client: MlflowClient, version: AuditedVersion, record: AuditRecord, *, status: str
-) -> bool:
-    """Write tags, card, key, status and alias, in this order; the version is marked as running.
-
-    Returns:
-        Whether the description had room for the card.
-
-    Raises:
-        VersionContestedError: If another audit does not stop writing to the version.
-    """
-    matches = data_matches(version, record)
-    experiment = client.get_run(record.run_id).info.experiment_id
-    card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
-    earlier = client.get_model_version(version.name, version.version).tags.get(KEY)
-    key = AuditKey.complete(record.key, earlier=earlier)
-    tags = {**_tags(record, matches), KEY: key, STATUS: status}
-    for _ in range(_ATTEMPTS):
-        fits = _write_once(client, version, tags=tags, card=card)
-        if _is_there(client, version, tags=tags, card=card if fits else ""):
-            return fits
-        time.sleep(random.uniform(0, _PAUSE))  # noqa: S311, no secret
-        mark_running(client, version, status=status)
-    raise VersionContestedError(
-        f"Another audit keeps writing to {version.name} version {version.version}."
-    )
-
-
-def matches_text(matches: bool | None) -> str:
-    """Return the comparison as tags have it."""
-    return {True: "true", False: "false", None: "unknown"}[matches]
-
-
-def _write_once(
-    client: MlflowClient, version: AuditedVersion, *, tags: Mapping[str, str], card: str
-) -> bool:
-    for key, value in tags.items():
-        if key not in _LAST:
-            client.set_model_version_tag(version.name, version.version, key, value)
-    before = client.get_model_version(version.name, version.version).description
-    description = replace_card(before, card)
-    if description is not None:
-        client.update_model_version(version.name, version.version, description=description)
-    for key in _LAST:
-        client.set_model_version_tag(version.name, version.version, key, tags[key])
-    if tags[STATUS] == "pass":
-        client.set_registered_model_alias(version.name, ALIAS, version.version)
-    return description is not None
-
-
-def _is_there(
-    client: MlflowClient, version: AuditedVersion, *, tags: Mapping[str, str], card: str
-) -> bool:
-    found = client.get_model_version(version.name, version.version)
-    last_line = card.split("\n")[-2] if card else ""
-    return (
-        tags.items() <= found.tags.items()
-        # A card that was cut still has it; it names the run.
-        and last_line in (found.description or "")
-        # The alias of a pass may have gone on to another version already.
-        and (tags[STATUS] == "pass" or ALIAS not in found.aliases)
-    )
-
-
-def _tags(record: AuditRecord, matches: bool | None) -> Mapping[str, str]:
-    return {
-        "audit.trust": f"{record.trust_status}: {record.trust_text}",
-        "audit.suspect_fraction": f"{record.suspect_fraction:.4f}",
-        "audit.report_sha256": record.report_sha256 or "none",
-        "audit.at": record.at,
-        "audit.run_id": record.run_id,
-        "lineage.data_matches": matches_text(matches),
-    }
+    def _has(self, client: MlflowClient, *, tags: Mapping[str, str], card: str) -> bool:
+        """Return whether the version has all of these at once."""
+        found = self._now(client)
+        last_line = card.split("\n")[-2] if card else ""
+        return (
+            tags.items() <= found.tags.items()
+            # A card that was cut still has it; it names the run.
+            and last_line in (found.description or "")
+            # The alias of a pass may have gone on to another version already.
+            and (tags[STATUS] == "pass" or ALIAS not in found.aliases)
+        )
 
 
 def _named(client: MlflowClient, reference: ModelReference) -> ModelVersion:
@@ -226,8 +216,3 @@ def _digest_of_run(client: MlflowClient, run_id: str) -> str | None:
             digest: str = one.dataset.digest
             return digest
     return None
-
-
-def _has_alias(client: MlflowClient, version: AuditedVersion) -> bool:
-    found = client.get_model_version(version.name, version.version)
-    return ALIAS in found.aliases

@@ -7,18 +7,9 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.audit.identity.data_digest import same_data
-from sourcetrace.tracking.history.audit_log import AuditEntry, append_audit, read_audits
-from sourcetrace.tracking.lineage.model_version import (
-    AuditedVersion,
-    data_matches,
-    final_status,
-    find_version,
-    mark_running,
-    matches_text,
-    write_version,
-)
-from sourcetrace.tracking.lineage.record import AuditRecord
+from sourcetrace.tracking.history.audit_log import AuditEntry, AuditHistory
+from sourcetrace.tracking.lineage.model_version import AuditedVersion
+from sourcetrace.tracking.lineage.record import MATCHES, AuditRecord
 from sourcetrace.tracking.lineage.run_lineage import write_run_lineage
 
 logger = logging.getLogger(__name__)
@@ -35,14 +26,13 @@ def append_row(log: Path, record: AuditRecord, version: AuditedVersion | None) -
         record: The audit.
         version: The audited version, where it is known.
     """
-    status = final_status(record, matches=data_matches(version, record))
-    own = _rows_of(read_audits(log), record)
+    status = record.final_status(matches=_matches(record, version))
+    own = _rows_of(AuditHistory(log).read(), record)
     if own and own[-1]["status"] == status and (not version or own[-1]["model_version"]):
         return own[-1]
     model = version or record.model
     training, queries = record.training_data, record.query_data
-    return append_audit(
-        log,
+    return AuditHistory(log).append(
         AuditEntry(
             at=record.at,
             run_id=record.run_id,
@@ -70,8 +60,8 @@ def publish_audit(client: MlflowClient, record: AuditRecord, *, log: Path, run_i
     Raises:
         InputError: If the version that the audit was to be of does not exist.
     """
-    version = find_version(client, record.model, run_id=run_id)
-    before = read_audits(log)
+    version = AuditedVersion.find(client, record.model, run_id=run_id)
+    before = AuditHistory(log).read()
     row = append_row(log, record, version)
     own = _rows_of(before, record)
     later = [
@@ -90,18 +80,8 @@ def _rows_of(rows: list[dict[str, Any]], record: AuditRecord) -> list[dict[str, 
     return [row for row in rows if (row["run_id"], row["at"]) == (record.run_id, record.at)]
 
 
-def warn_of_mismatch(version: AuditedVersion, digest: str) -> None:
-    """Say loudly where a version was trained on other data than an audit's, by its digest."""
-    if same_data(version.training_digest, digest) is False:
-        logger.warning(
-            "LINEAGE: %s version %s was trained on data with digest %s, this audit read %s. The "
-            "training data was exchanged since: audit the data that trained the version, or set "
-            "tracking.registered_model to the version that was trained on this data.",
-            version.name,
-            version.version,
-            version.training_digest,
-            digest,
-        )
+def _matches(record: AuditRecord, version: AuditedVersion | None) -> bool | None:
+    return record.data_matches(version.training_digest if version else None)
 
 
 def _write(
@@ -113,13 +93,13 @@ def _write(
     current: bool,
 ) -> None:
     """Write to the run, and to the version where no later audit of it is known."""
-    matches = data_matches(version, record)
-    status = final_status(record, matches=matches)
+    matches = _matches(record, version)
+    status = record.final_status(matches=matches)
     writes = version if current else None
     if writes is not None:
-        mark_running(client, writes, status=status)
+        writes.mark_running(client, status=status)
     if version is not None and record.training_data is not None:
-        warn_of_mismatch(version, record.training_data.digest)
+        version.warn_of_mismatch(record.training_data.digest)
     write_run_lineage(
         client,
         record,
@@ -127,7 +107,7 @@ def _write(
         training_run=version.training_run if version else None,
     )
     tags = {
-        "lineage.data_matches": matches_text(matches),
+        "lineage.data_matches": MATCHES[matches],
         "audit.status": status,
         "audit.log_hash": log_hash,
     }
@@ -138,7 +118,7 @@ def _write(
     known = client.get_run(record.run_id).data.metrics
     if matches is not None and known.get("lineage.data_matches") != float(matches):
         client.log_metric(record.run_id, "lineage.data_matches", float(matches))
-    if writes is not None and not write_version(client, writes, record, status=status):
+    if writes is not None and not writes.write(client, record, status=status):
         logger.warning(
             "The description of %s version %s has no room for the audit's card: shorten it to "
             "fewer than 4,700 characters. Its tags say what the card would.",

@@ -1,10 +1,18 @@
 """What MLflow is told of an audit, as plain values that a file can hold until it can be sent."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import polars as pl
+from pydantic import ConfigDict, TypeAdapter
+
+from sourcetrace.audit.identity.data_digest import same_data
+
+_CLOSED = ConfigDict(extra="forbid")
+
+MATCHES = {True: "true", False: "false", None: "unknown"}
+"""Whether the audited training data trained the version -> how tags say it."""
 
 
 @dataclass(frozen=True)
@@ -17,19 +25,25 @@ class DataRecord:
         columns: Name -> polars type of its table's columns.
     """
 
+    __pydantic_config__ = _CLOSED
+
     digest: str
     rows: int
     columns: Mapping[str, str]
 
     @classmethod
-    def of_digests(cls, content: Mapping[str, Any]) -> Self:
-        """Return one side of `data_digests`, which knows more of it."""
+    def of_digests(cls, content: Mapping[str, Any] | None) -> Self | None:
+        """Return one side of `data_digests`, which knows more of it, where there is one."""
+        if content is None:
+            return None
         return cls(content["digest"], content["rows"], content["columns"])
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
     """A checkpoint that was audited."""
+
+    __pydantic_config__ = _CLOSED
 
     id: str
     sha256: str
@@ -51,6 +65,8 @@ class CheckpointFile:
 @dataclass(frozen=True)
 class ModelReference:
     """A registered model's version, by number or alias."""
+
+    __pydantic_config__ = _CLOSED
 
     name: str
     version: str | None = None
@@ -106,6 +122,14 @@ class AuditRecord:
         """Share of the training examples with a suggested action."""
         return (self.relabel + self.check) / max(1, self.training_examples)
 
+    def data_matches(self, training_digest: str | None) -> bool | None:
+        """Return whether the audited training data is that of a digest; None where unknown."""
+        return same_data(training_digest, self.training_data.digest if self.training_data else None)
+
+    def final_status(self, *, matches: bool | None) -> str:
+        """Return what it ended as: exchanged training data fails it, whatever the gate said."""
+        return "fail" if matches is False else self.status
+
     def to_json(self) -> dict[str, Any]:
         """Return values that JSON has."""
         return asdict(self)
@@ -113,15 +137,6 @@ class AuditRecord:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Rebuild a record; unknown names are an error."""
-        values = dict(content)
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
+        if unknown := content.keys() - cls.__dataclass_fields__:
             raise ValueError(f"A record of an audit has no {', '.join(sorted(unknown))}.")
-        for name in ("training_data", "query_data"):
-            if values.get(name) is not None:
-                values[name] = DataRecord(**values[name])
-        if values.get("model") is not None:
-            values["model"] = ModelReference(**values["model"])
-        values["checkpoints"] = tuple(CheckpointFile(**one) for one in values["checkpoints"])
-        values["findings"] = tuple(values["findings"])
-        return cls(**values)
+        return TypeAdapter(cls).validate_python(content)

@@ -69,6 +69,7 @@ def _log_metrics(
     against: dict[str, Any] = {"model_id": model_id}
     if data is not None:
         against |= {"dataset_name": TRAINING_DATA, "dataset_digest": data.digest}
+    ended = int(datetime.fromisoformat(record.at).timestamp() * 1000)
     headlines = {
         "audit.suspect_share": record.suspect_fraction,
         "audit.relabel_suggestions": float(record.relabel),
@@ -78,7 +79,7 @@ def _log_metrics(
         # The point that is there already, if it is: with its time the run keeps one point.
         points = client.get_metric_history(record.run_id, name) if name in known else []
         same = [point for point in points if point.value == value]
-        time, step = (same[0].timestamp, same[0].step) if same else (_milliseconds(record.at), 0)
+        time, step = (same[0].timestamp, same[0].step) if same else (ended, 0)
         client.log_metric(record.run_id, name, value, timestamp=time, step=step, **against)
 
 
@@ -148,7 +149,3 @@ def _column_type(polars_type: str) -> str:
     if polars_type.startswith("Float"):
         return "double"
     return "boolean" if polars_type == "Boolean" else "string"
-
-
-def _milliseconds(at: str) -> int:
-    return int(datetime.fromisoformat(at).timestamp() * 1000)

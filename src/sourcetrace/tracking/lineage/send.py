@@ -15,7 +15,7 @@ from sourcetrace.tracking.lineage.publish import publish_audit
 from sourcetrace.tracking.lineage.record import AuditRecord
 from sourcetrace.tracking.server.outage import is_outage, reason_of
 from sourcetrace.tracking.server.send_run import end_runs, send_runs
-from sourcetrace.tracking.server.waiting_run import WaitingRun, waiting_runs
+from sourcetrace.tracking.server.waiting_run import WaitingRun
 
 
 @dataclass
@@ -79,13 +79,13 @@ def send_all(
             on, and the rest is sent.
     """
     sent = Sent()
-    if not waiting_runs(root):
+    if not WaitingRun.folders(root):
         return sent
     with FileLock(root / "sync.lock"):
-        for folder in waiting_runs(root):
+        for folder in WaitingRun.folders(root):
             run = WaitingRun.open(folder)
             if run is None:
-                sent.writing += [folder.name] if folder in waiting_runs(root) else []
+                sent.writing += [folder.name] if folder in WaitingRun.folders(root) else []
                 continue
             try:
                 run_id = send(server, run, abandoned=True)

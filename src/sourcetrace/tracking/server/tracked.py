@@ -26,11 +26,6 @@ _PATIENCE = 10
 """Seconds that a database may take to open."""
 
 
-def may_be_away(address: str) -> bool:
-    """Return whether an address is that of a server or of a remote database."""
-    return _scheme(address) in (*_SERVERS, *_DATABASES)
-
-
 @dataclass
 class Tracked:
     """What is known of the server and of the run.
@@ -57,6 +52,11 @@ class Tracked:
     def reset(self) -> None:
         """Forget the server and the run: another configuration is read."""
         vars(self).update(vars(Tracked()))
+
+    @staticmethod
+    def may_be_away(address: str) -> bool:
+        """Return whether an address is that of a server or of a remote database."""
+        return _scheme(address) in (*_SERVERS, *_DATABASES)
 
     def client(self) -> MlflowClient:
         """Return a client of the server, or of the local file.

@@ -62,6 +62,12 @@ class WaitingRun:
             return None
         return run
 
+    @staticmethod
+    def folders(root: Path) -> list[Path]:
+        """Return the folders of runs that wait, or are being written, oldest first."""
+        names = ("mlflow.db", "audit.json")
+        return sorted({file.parent for name in names for file in root.glob(f"*/{name}")})
+
     @property
     def store(self) -> str:
         """Address of the run's own store."""
@@ -115,12 +121,6 @@ class WaitingRun:
         self._database.unlink(missing_ok=True)
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def waiting_runs(root: Path) -> list[Path]:
-    """Return the folders of runs that wait, or are being written, oldest first."""
-    found = {file.parent for name in ("mlflow.db", "audit.json") for file in root.glob(f"*/{name}")}
-    return sorted(found)
 
 
 @cache

@@ -1,0 +1,38 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sourcetrace.__main__ import main
+from sourcetrace.commands import COMMANDS
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["audit", "--help"], ["sync", "--help"]])
+def test_help_is_told_without_kedro_mlflow_and_torch(arguments):
+    script = (
+        "import sys, atexit\n"
+        "from sourcetrace.__main__ import main\n"
+        "atexit.register(lambda: print(*{'kedro', 'mlflow', 'torch'} & set(sys.modules), "
+        "file=sys.stderr))\n"
+        f"main({arguments})"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith("Usage: sourcetrace")
+    assert said.stderr.strip() == ""
+
+
+def test_help_names_every_command(capsys):
+    main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said and does in said for name, does in COMMANDS.items())
+
+
+def test_mlflow_is_kept_from_telling_its_makers_before_a_command_imports_it(monkeypatch):
+    monkeypatch.setenv("DO_NOT_TRACK", "")
+    monkeypatch.delenv("DO_NOT_TRACK")
+    with pytest.raises(SystemExit):
+        main(["audit", "--help"])
+    assert os.environ["DO_NOT_TRACK"] == "true"
