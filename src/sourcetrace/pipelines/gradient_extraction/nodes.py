@@ -50,6 +50,9 @@ def extract_gradients(
         error = PrecisionError.of_passes(engine, plan.points[-1])
         metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
     setup.cache.restart(policy)
+    # Here, where an audit begins anew: one that is refused later leaves the size of the one before.
+    if gradients.batch_size == "auto":
+        setup.cache.keep_batch_size(engine.batch_size)
     start_peak(engine.device)
     tables: list[pl.DataFrame] = []
     running = {point.id: RunningCovariances() for point in plan.points}

@@ -137,7 +137,6 @@ def set_up_audit(
     else:
         kept = gradient_cache.batch_size
         engine.batch_size = kept or _chosen_batch_size(engine, plan, queries)
-        gradient_cache.keep_batch_size(engine.batch_size)
     return AuditSetup(
         task, plan, engine, queries, gradient_cache, checkpoints, manifest, attribution
     )
