@@ -15,7 +15,7 @@ demo: $(RUNTIME)
 	$(BIN)/kedro run
 
 test: $(DEVELOPMENT)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEVELOPMENT)
 	$(BIN)/ruff check src tests benchmarks examples

@@ -36,3 +36,11 @@ def short_demo(tmp_path_factory):
             assert run.returncode == 0, run.stderr[-3000:]
             done.touch()
     return lambda copy: shutil.copytree(project, copy)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that have slow tests: the last one is nobody's to wait for alone."""
+    slow = {
+        item.path for item in items if {"slow", "service"} & {m.name for m in item.iter_markers()}
+    }
+    items.sort(key=lambda item: item.path not in slow)
