@@ -8,11 +8,20 @@ import shutil
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import mlflow
 import pytest
 import torch
 from filelock import FileLock
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_before():
+    """Forget the registry that a test's audit named: MLflow keeps it for all of the process."""
+    yield
+    if os.environ.pop("MLFLOW_REGISTRY_URI", None) is not None:
+        mlflow.set_registry_uri(None)
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ def until(condition, *, seconds=60):
 
 
 def test_a_version_that_somebody_registers_waits_to_be_audited(server, tmp_path):
-    client = MlflowClient(server)
+    client = MlflowClient(server, server)
     client.create_registered_model("churn")
     client.create_registered_model("fraud")
     queue = AuditQueue(tmp_path / "queue.sqlite", remember_seconds=600)
@@ -150,7 +150,7 @@ def test_a_new_version_of_the_demo_is_audited_and_its_outcome_told(server, tmp_p
     short = "demo.epochs=2,demo.checkpoints=2"
     run = kedro(project, "run", "--pipelines", "demo_training", "--env", "mine", "--params", short)
     assert run.returncode == 0, run.stderr[-3000:]
-    client = MlflowClient(server)
+    client = MlflowClient(server, server)
     first = client.get_model_version("sourcetrace-digits", "1")
 
     port, listener = free_port(), Listener()
