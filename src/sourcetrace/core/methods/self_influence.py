@@ -189,7 +189,7 @@ def _rows_at_once(own: LayerGradient, steps: Sequence[_Step]) -> int:
         # Two filters' terms, one behind the other, before they are made fewer.
         most = max([1, *(one * other for one, other in zip(sums, [1, *sums], strict=False))])
         each = most * own.size * own.inputs.element_size()
-        return max(1, min(len(own), 4 * _CHUNK_BYTES // each))
+        return max(1, min(len(own), _CHUNK_BYTES // 4 // each))
     one = own.rows(torch.arange(1)).dense()
     return max(1, _CHUNK_BYTES // (one.numel() * one.element_size()))
 
