@@ -12,7 +12,7 @@ from tests.services.postgres import Postgres
 from tests.services.tracking_server import TrackingServer
 
 STAGES = {
-    "checkpoint_ingest": "before digest_data",
+    "checkpoint_ingest": "before ingest_checkpoints",
     "gradient_extraction": "before extract_gradients",
     "ekfac_fitting": "before fit_curvature",
     "source_scoring": "before draw_suspects",
