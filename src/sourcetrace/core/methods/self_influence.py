@@ -183,11 +183,13 @@ class _Meeting:
 def _rows_at_once(own: LayerGradient, steps: Sequence[_Step]) -> int:
     """Return how many examples are propagated together: what they hand on is bounded."""
     if isinstance(own, FactoredGradient) and own.terms == 1 and all(one.short for one in steps):
-        sums = [
-            len(one.propagation.sums) for one in steps if one.propagation and one.propagation.sums
-        ]
-        # Two filters' terms, one behind the other, before they are made fewer.
-        most = max([1, *(one * other for one, other in zip(sums, [1, *sums], strict=False))])
+        terms, most = 0, 1
+        for step in reversed(steps):
+            if step.propagation is not None and step.propagation.sums is not None:
+                # One filter behind all later ones, before its terms are made fewer.
+                length = len(step.propagation.sums)
+                most = max(most, max(1, terms) * length)
+                terms += length
         each = most * own.size * own.inputs.element_size()
         return max(1, min(len(own), _CHUNK_BYTES // 4 // each))
     one = own.rows(torch.arange(1)).dense()
