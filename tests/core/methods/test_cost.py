@@ -11,7 +11,7 @@ from sourcetrace.core.engine.samples import TimedProbe, probe_point
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.score import BlockGradients
+from sourcetrace.core.methods.score import BlockGradients, SegmentResponses
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.model.examples import Block
@@ -87,9 +87,10 @@ def test_scores_and_self_influence_take_at_most_what_was_estimated(make_case):
     bound = stage(cost, "self_influence")
     assert 0 < counter.total <= bound.seconds
     assert bound.at_most
-    points = sum(len(one.points) * len(one.examples) for one in plan.segments)
+    # Five queries and the mean loss a segment, and the sum of the queries a checkpoint.
+    rows = sum((6 + len(one.points)) * len(one.examples) for one in plan.segments)
     parameters = sum(layer.size for layer in engine.coverage.layers)
-    assert stage(cost, "scoring").seconds == points * 6 * parameters
+    assert stage(cost, "scoring").seconds == rows * parameters
 
 
 def test_what_is_kept_is_what_the_cache_holds():
@@ -128,7 +129,7 @@ def test_a_run_makes_the_passes_that_were_said(make_cache):
 
 def zero_responses(engine: GradientEngine, plan: AttributionPlan):
     one = {layer.name: torch.zeros(2, *layer.shape).double() for layer in engine.coverage.layers}
-    return [one for _ in plan.segments]
+    return SegmentResponses(plan.members[0], [one for _ in plan.segments], engine.like)
 
 
 def test_exact_solves_are_counted_where_there_are_any():

@@ -20,7 +20,6 @@ from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import RoundedObjective, products_in
 from sourcetrace.core.responses import low_rank_responses
-from sourcetrace.core.responses import propagation as scoring
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_transformer import transformer_case
 from tests.tiny import (
@@ -269,22 +268,23 @@ def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):
     assert check.error <= check.tolerance
     assert ("tf32", CPU) in asked.seen
     now = []
-    monkeypatch.setattr(scorers.BlockScores, "of", lambda *_, **__: now.append(asked.now()))
+    responses = SimpleNamespace(scores=lambda _: now.append(asked.now()))
     monkeypatch.setattr(scorers.BlockGradients, "of", lambda *_: None)
     for precision in ("float32", "tf32"):
         engine = SimpleNamespace(device=CPU, like=None)
-        FrameScorer(engine, None, (), (), precision).scores(Block(0, 1), self_influence=False)
+        FrameScorer(engine, None, (), responses, precision).scores(
+            Block(0, 1), self_influence=False
+        )
     assert now == ["float32", "tf32"]
 
 
 def test_scores_that_tf32_would_spoil_are_multiplied_in_float32(asked, monkeypatch):
-    true = scoring.checkpoint_scores
+    true = low_rank_responses._scores
 
     def spoiled(*arguments):
-        for one in true(*arguments):
-            yield 1.1 * one if asked.now() == "tf32" else one
+        return [1.1 * one if asked.now() == "tf32" else one for one in true(*arguments)]
 
-    monkeypatch.setattr(low_rank_responses, "checkpoint_scores", spoiled)
+    monkeypatch.setattr(low_rank_responses, "_scores", spoiled)
     (check,) = attribute(wide_case(), precision="tf32").checks
     assert check.precision == "float32"
     assert check.refused == pytest.approx(0.1, rel=0.05)

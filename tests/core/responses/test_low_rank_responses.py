@@ -6,7 +6,14 @@ import torch
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.responses import low_rank_responses
 from sourcetrace.tasks import ClassificationTask
-from tests.tiny import LossAsMeasurement, assert_close, attribute, gradient_source, wide_case
+from tests.tiny import (
+    LossAsMeasurement,
+    assert_close,
+    attribute,
+    case_plan,
+    gradient_source,
+    wide_case,
+)
 
 STAGES = {"one stage": 48 * "a", "two stages": 24 * "ab"}
 
@@ -74,11 +81,12 @@ def test_a_filter_that_is_no_short_sum_is_taken_as_it_is(monkeypatch):
 def test_the_choice_is_the_cheaper_one():
     case = wide_case()
     layers = gradient_source(case, ClassificationTask()).coverage.layers
+    points = [len(one.points) for one in case_plan(case, "source", segments=3).segments]
     (check,) = attribute(case, segments=3, tolerance=0.03).checks
     assert {bool(choice.terms) for choice in check.choices} == {True, False}
     for choice in check.choices:
         (layer,) = [one for one in layers if one.name == choice.layer]
-        short = choice.terms * (layer.outputs + layer.inputs)
+        short = points[choice.segment - 1] * choice.terms * (layer.outputs + layer.inputs)
         assert choice.dense_multiplications == layer.size
         assert choice.multiplications == (short or layer.size) <= layer.size
         assert bool(choice.terms) == (choice.multiplications < choice.dense_multiplications)

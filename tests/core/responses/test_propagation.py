@@ -8,7 +8,7 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.responses.propagation import checkpoint_scores, propagate
+from sourcetrace.core.responses.propagation import propagate, summed_measurements
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.oracles.unrolled import QuadraticPhase, removal_effects
 from tests.tiny import assert_close, seeded, segment_filter
@@ -48,12 +48,7 @@ def walked_scores(
     )
     return torch.stack(
         [
-            next(
-                checkpoint_scores(
-                    {"layer": response},
-                    [{"layer": DenseGradient(one.gradients.reshape(-1, 1, 1, SIZE))}],
-                )
-            )
+            DenseGradient(one.gradients.reshape(-1, 1, 1, SIZE)).products(response)
             for response, one in zip(responses, segments, strict=True)
         ]
     )
@@ -223,25 +218,15 @@ def test_removal_raises_the_loss_of_the_example_removed():
     assert (walked_scores(gradients, [segment])[0].diagonal() > 0).all()
 
 
-def test_checkpoint_scores_add_the_layers_and_keep_the_checkpoints_apart():
+def test_the_sum_of_the_measurements_leaves_the_mean_loss_out():
     with seeded(35):
-        responses = {"wide": normal(3, 2, 2, 4), "narrow": normal(3, 1, 1, 3)}
-        checkpoints = [
-            {
-                "wide": DenseGradient(normal(5, 2, 2, 4)),
-                "narrow": FactoredGradient(normal(5, 1, 1, 3), normal(5, 1, 1, 1)),
-            }
-            for _ in range(2)
-        ]
-    found = list(checkpoint_scores(responses, checkpoints))
-    for scores, gradients in zip(found, checkpoints, strict=True):
-        expected = torch.zeros(3, 5, dtype=torch.float64)
-        for name, response in responses.items():
-            for query in range(3):
-                for example in range(5):
-                    gradient = gradients[name].dense()[example]
-                    expected[query, example] += (response[query] * gradient).sum()
-        assert_close(scores, expected)
+        measured, mean_loss = (
+            FactoredGradient(normal(3, 2, 2, 4), normal(3, 2, 2, 5)),
+            normal(1, 2, 5, 4),
+        )
+    expected = measured.dense().sum(0, keepdim=True)
+    for response in ((measured, mean_loss), torch.cat([measured.dense(), mean_loss])):
+        assert_close(summed_measurements(response, torch.float64), expected)
 
 
 def test_a_segment_without_curvature_scales_the_query():

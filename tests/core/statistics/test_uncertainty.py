@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.methods.fit import fit_segment
-from sourcetrace.core.methods.score import BlockGradients, BlockScores
+from sourcetrace.core.methods.score import BlockGradients, BlockScores, SegmentResponses
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.responses.queries import QueryGradients, query_responses
@@ -49,12 +49,8 @@ def scored(
     stacked = QueryGradients.of(source, plan.members[0], queries).dense()
     responses = query_responses(stacked, plan.members[0], curvatures)
     member = (alone or plan).members[0]
-    parts = [
-        BlockScores.of(
-            member, responses, BlockGradients.of(source, member, block), like=source.like
-        )
-        for block in source.blocks()
-    ]
+    meet = SegmentResponses(member, responses, source.like)
+    parts = [meet.scores(BlockGradients.of(source, member, block)) for block in source.blocks()]
     return BlockScores(
         torch.cat([part.shares for part in parts], dim=2),
         tuple(

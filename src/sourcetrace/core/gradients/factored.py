@@ -159,6 +159,9 @@ class FactoredGradient:
                 return self._factored_products(queries)
             queries = queries.dense()
         groups, outputs, inputs = self.shape
+        if len(queries) == 1:
+            query = times_by_group(self.inputs, queries[0].mT.to(self.inputs.dtype))
+            return (query * self.output_gradients).sum((1, 2, 3)).unsqueeze(0)
         if self.terms > 1:
             found = self.inputs.new_zeros(queries.shape[0], len(self))
             for rows, taken, part in self.dense_slabs():
@@ -186,11 +189,12 @@ class FactoredGradient:
             outputs = queries.output_gradients[:, group].flatten(0, 1)
             for start in range(0, len(self), step):
                 rows = slice(start, start + step)
-                pairs = product(inputs, self.inputs[rows, group].flatten(0, 1).T)
-                pairs *= product(outputs, self.output_gradients[rows, group].flatten(0, 1).T)
-                if self.terms > 1:
-                    pairs = pairs.reshape(count * terms, -1, self.terms).sum(2)
-                total[:, rows] += pairs.reshape(count, terms, -1).sum(1)
+                # [S · n, D]: the terms of an example lie apart, so that sums run over whole rows.
+                own = self.inputs[rows, group].transpose(0, 1).flatten(0, 1)
+                pairs = product(inputs, own.T)
+                own = self.output_gradients[rows, group].transpose(0, 1).flatten(0, 1)
+                pairs *= product(outputs, own.T)
+                total[:, rows] += pairs.reshape(count, terms * self.terms, -1).sum(1)
         return total
 
     def paired_products(self, others: "Tensor | FactoredGradient") -> Tensor:
@@ -224,6 +228,13 @@ def product(one: Tensor, other: Tensor) -> Tensor:
     higher = torch.promote_types(one.dtype, other.dtype)
     lower = other.dtype if one.dtype == higher else one.dtype
     return (one.to(lower) @ other.to(lower)).to(higher)
+
+
+def each_pair(terms: Tensor, factors: Tensor) -> Tensor:
+    """Return [N, groups, S, D] times [N or 1, groups, R, D] entry by entry: [N, groups, S · R, D]."""
+    if 1 in (terms.shape[2], factors.shape[2]):
+        return terms * factors
+    return (terms.unsqueeze(3) * factors.unsqueeze(2)).flatten(2, 3)
 
 
 def times_by_group(values: Tensor, matrices: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ A basis that is None is the identity.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
@@ -138,6 +139,42 @@ def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
             one["indices"] = F.pad(one["indices"], (0, missing))
             one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, 0, missing))
     return from_tensors({key: torch.cat([one[key] for one in tensors]) for key in tensors[0]})
+
+
+def mean(gradients: Sequence[LayerGradient]) -> LayerGradient:
+    """Return the mean of gradients of the same examples, at several checkpoints, as one.
+
+    Outer products are joined: as many terms as all have together, or as one has, where the inputs
+    are the same at all checkpoints, as a network's first layer's are. Products then take the
+    cheaper order for all of them at once, and what is written out is written out summed.
+    """
+    first = gradients[0]
+    if len(gradients) == 1:
+        return first
+    if isinstance(first, FactoredGradient):
+        factored = [one for one in gradients if isinstance(one, FactoredGradient)]
+        if len(factored) == len(gradients):
+            inputs, outputs = _joined_terms(
+                [one.inputs for one in factored], [one.output_gradients for one in factored], 2
+            )
+            return FactoredGradient(inputs, outputs)
+    if isinstance(first, IndexedGradient):
+        indexed = [one for one in gradients if isinstance(one, IndexedGradient)]
+        if len(indexed) == len(gradients):
+            indices, outputs = _joined_terms(
+                [one.indices for one in indexed], [one.output_gradients for one in indexed], 1
+            )
+            return IndexedGradient(indices, outputs, first.width)
+    return DenseGradient(reduce(torch.add, (one.dense() for one in gradients)) / len(gradients))
+
+
+def _joined_terms(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], axis: int
+) -> tuple[Tensor, Tensor]:
+    """Return the factors of the mean of sums of outer products, whose terms lie along `axis`."""
+    if all(torch.equal(inputs[0], one) for one in inputs[1:]):
+        return inputs[0], reduce(torch.add, outputs) / len(outputs)
+    return torch.cat(list(inputs), axis), torch.cat(list(outputs), axis) / len(outputs)
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> LayerGradient:

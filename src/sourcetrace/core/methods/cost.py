@@ -135,7 +135,10 @@ class RunCost:
         stages += [
             StageCost(
                 "scoring",
-                scored * (queries + 1) * parameters / rate,
+                # The mean gradient of a segment meets every query, each of its own their sum.
+                (scored + (queries + 1) * sum(len(one.examples) for one in plan.segments))
+                * parameters
+                / rate,
                 segments * (queries + 1) * itemsize * parameters,
                 at_most=True,
             ),

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.per_example import Gradients
+from sourcetrace.core.gradients.per_example import Gradients, mean
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.plan import EnsembleMember
-from sourcetrace.core.responses.propagation import Response, checkpoint_scores
+from sourcetrace.core.responses.propagation import Response, products, summed_measurements
 
 
 @dataclass(frozen=True)
@@ -66,36 +67,48 @@ class BlockScores:
     checkpoint_sums: tuple[Tensor, ...]
     self_influence: Tensor
 
-    @classmethod
-    def of(
-        cls,
-        member: EnsembleMember,
-        responses: Sequence[Mapping[str, Response]],
-        gradients: BlockGradients,
-        *,
-        like: Tensor,
-    ) -> "BlockScores":
+
+@dataclass(frozen=True)
+class SegmentResponses:
+    """What training gradients meet: the segments' responses to the queries, and to their loss.
+
+    Attributes:
+        member: Segments and their points.
+        responses: Of every segment, by layer; the mean loss's in the last row.
+        like: Has the dtype and device.
+    """
+
+    member: EnsembleMember
+    responses: Sequence[Mapping[str, Response]]
+    like: Tensor
+
+    @cached_property
+    def _summed(self) -> list[dict[str, Tensor]]:
+        return [
+            {name: summed_measurements(one, self.like.dtype) for name, one in segment.items()}
+            for segment in self.responses
+        ]
+
+    def scores(self, gradients: BlockGradients) -> BlockScores:
         """Return the scores of a block, and how they differ between the checkpoints.
 
-        Args:
-            member: Segments and their points.
-            responses: Of every segment, to the queries and, in the last row, their mean loss.
-            gradients: Of the block.
-            like: Has the dtype and device.
+        A segment's share is of the mean gradient over its checkpoints, and one product; what one
+        checkpoint alone would give needs the sum of the queries only.
         """
-        examples = len(gradients.block)
-        any_layer = next(iter(responses[0].values()))
+        segments, examples = self.member.segments, len(gradients.block)
+        any_layer = next(iter(self.responses[0].values()))
         rows = sum(map(len, any_layer)) if isinstance(any_layer, tuple) else len(any_layer)
-        shares = like.new_zeros(len(member.segments), rows, examples)
-        sums = []
-        for index, planned in enumerate(member.segments):
-            columns, points = gradients.places[index], len(planned.points)
-            own = shares.new_zeros(points, examples, dtype=torch.float64)
-            # One checkpoint at a time: all of them at once would be as many times the memory.
-            by_checkpoint = checkpoint_scores(responses[index], gradients.met[index])
-            for number, scores in enumerate(by_checkpoint):
-                shares[index][:, columns] += scores
-                own[number, columns] = scores[:-1].double().sum(0)
-            shares[index] /= points
-            sums.append(own)
-        return cls(shares, tuple(sums), like.new_zeros(0, examples))
+        shares = self.like.new_zeros(len(segments), rows, examples)
+        sums = [
+            shares.new_zeros(len(one.points), examples, dtype=torch.float64) for one in segments
+        ]
+        for index, (columns, met) in enumerate(zip(gradients.places, gradients.met, strict=True)):
+            # The responses' order: a cache may return the layers in another, and sums of floats
+            # in another order differ in their last bits.
+            for name, response in self.responses[index].items() if met else ():
+                at_points = [one[name] for one in met]
+                shares[index][:, columns] += products(mean(at_points), response)
+                for number, one in enumerate(at_points):
+                    alone = one.products(self._summed[index][name])[0]
+                    sums[index][number, columns] += alone.double()
+        return BlockScores(shares, tuple(sums), self.like.new_zeros(0, examples))

@@ -6,7 +6,7 @@ Self-influence under ASTRA is EK-FAC's: an exact solve for every training exampl
 Each member of an ensemble has a scorer; the ensemble's is their mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
@@ -18,7 +18,7 @@ from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.methods.astra import Report, SegmentSolve, SolveSettings, astra_responses
 from sourcetrace.core.methods.representations import representations
-from sourcetrace.core.methods.score import BlockGradients, BlockScores
+from sourcetrace.core.methods.score import BlockGradients, BlockScores, SegmentResponses
 from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.methods.trak import TrakFit
 from sourcetrace.core.model.examples import Block, Examples
@@ -26,7 +26,6 @@ from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck, low_rank_responses
-from sourcetrace.core.responses.propagation import Response
 from sourcetrace.core.responses.queries import QueryGradients
 
 
@@ -50,21 +49,21 @@ class FrameScorer:
         engine: The training gradients.
         member: Segments and filters.
         curvatures: EK-FAC of every segment.
-        responses: Of the queries, by segment and layer.
+        responses: Of the queries.
         precision: Of the products with them.
     """
 
     engine: GradientEngine
     member: EnsembleMember
     curvatures: Sequence[SegmentCurvature | None]
-    responses: Sequence[Mapping[str, Response]]
+    responses: SegmentResponses
     precision: Precision = "float32"
 
     def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return every segment's share; self-influence is by EK-FAC."""
         gradients = BlockGradients.of(self.engine, self.member, block)
         with products_in(self.precision, self.engine.device):
-            found = BlockScores.of(self.member, self.responses, gradients, like=self.engine.like)
+            found = self.responses.scores(gradients)
         if not self_influence:
             return found
         return replace(found, self_influence=self._self_influence.scores(gradients))
@@ -82,12 +81,12 @@ class _TrakScorer:
     engine: GradientEngine
     member: EnsembleMember
     fit: TrakFit
-    responses: Sequence[Mapping[str, Tensor]]
+    responses: SegmentResponses
 
     def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return the scores, of one segment."""
         gradients = BlockGradients.of(self.engine, self.member, block)
-        found = BlockScores.of(self.member, self.responses, gradients, like=self.engine.like)
+        found = self.responses.scores(gradients)
         if not self_influence:
             return found
         own = self.fit.self_influence(gradients.final).unsqueeze(0)
@@ -193,7 +192,8 @@ class MeanScorer:
             gradients = QueryGradients.of(engine, member, queries)
             if scoring == "projections":
                 fit = TrakFit.of(engine, member, dimension=settings.projection_dimension)
-                members.append(_TrakScorer(engine, member, fit, fit.responses(gradients.dense())))
+                responses = SegmentResponses(member, fit.responses(gradients.dense()), engine.like)
+                members.append(_TrakScorer(engine, member, fit, responses))
             elif scoring == "exact solves":
                 solved, own = astra_responses(
                     engine,
@@ -203,10 +203,11 @@ class MeanScorer:
                     settings=settings.solve,
                     report=report,
                 )
-                members.append(FrameScorer(engine, member, fitted, solved))
+                responses = SegmentResponses(member, solved, engine.like)
+                members.append(FrameScorer(engine, member, fitted, responses))
                 solves += own
             else:
-                responses, check = low_rank_responses(
+                propagated, check = low_rank_responses(
                     engine,
                     gradients,
                     member,
@@ -214,6 +215,7 @@ class MeanScorer:
                     tolerance=settings.tolerance,
                     precision=settings.precision,
                 )
+                responses = SegmentResponses(member, propagated, engine.like)
                 members.append(FrameScorer(engine, member, fitted, responses, check.precision))
                 checks.append(check)
         return cls(members, solves, checks)

@@ -96,11 +96,13 @@ def _orthonormal(columns: Tensor) -> Tensor:
     By their Gram matrix in float64: batched QR decompositions are many times slower.
     """
     exact = columns.double()
-    squares, vectors = torch.linalg.eigh(exact.mT @ exact)
-    tiny = torch.finfo(squares.dtype).tiny
-    kept = squares > 1e-13 * squares[..., -1:].clamp_min(tiny)
-    scale = torch.where(kept, squares.where(kept, 1.0).rsqrt(), torch.zeros_like(squares))
-    basis: Tensor = exact @ (vectors * scale.unsqueeze(-2))
+    gram = exact.mT @ exact
+    # The shift keeps it positive definite: a column that depends on others, or is 0, ends as 0.
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    shift = (1e-14 * trace).clamp_min(torch.finfo(gram.dtype).tiny)
+    gram.diagonal(dim1=-2, dim2=-1).add_(shift.unsqueeze(-1))
+    factor = torch.linalg.cholesky(gram)
+    basis: Tensor = torch.linalg.solve_triangular(factor.mT, exact, upper=True, left=False)
     return basis.to(columns.dtype)
 
 

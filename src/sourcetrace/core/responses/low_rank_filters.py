@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.factored import FactoredGradient, each_pair
 from sourcetrace.core.responses.leading_terms import leading_terms, shortest_sum
 
 _FIRST_LENGTH = 16
@@ -105,8 +105,8 @@ class FilterSum:
     def apply(self, rotated: FactoredGradient) -> FactoredGradient:
         """Return F ∘ V of every V, a sum of S terms, in the eigenbasis: a sum of R · S terms."""
         return FactoredGradient(
-            _each_pair(rotated.inputs, self.inputs),
-            _each_pair(rotated.output_gradients, self.outputs),
+            each_pair(rotated.inputs, self.inputs.unsqueeze(0)),
+            each_pair(rotated.output_gradients, self.outputs.unsqueeze(0)),
         )
 
 
@@ -143,11 +143,6 @@ def filtered_sums(
         length = max(length, outputs.shape[2])
         parts.append(FactoredGradient(inputs, outputs))
     return weights.undone(FactoredGradient.joined(parts))
-
-
-def _each_pair(terms: Tensor, factors: Tensor) -> Tensor:
-    """Return [N, groups, S, D] times [groups, R, D], entry by entry: [N, groups, S · R, D]."""
-    return (terms.unsqueeze(3) * factors.unsqueeze(1)).flatten(2, 3)
 
 
 def _marginals(energy: Tensor | FactoredGradient) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ layers and segments, must be within the tolerance; the sums are made again, long
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.low_rank_propagation import propagate_low_rank
-from sourcetrace.core.responses.propagation import Response, Vectors, checkpoint_scores, propagate
+from sourcetrace.core.responses.propagation import Response, Vectors, propagate
 from sourcetrace.core.responses.queries import QueryGradients, query_responses
 
 _QUERIES = 4
@@ -44,7 +44,7 @@ class _LayerChoice:
         segment: Its number.
         layer: The layer.
         terms: Outer products of a response; 0 where it is written out.
-        multiplications: Of a query and an example at a checkpoint.
+        multiplications: Of a query and an example at all checkpoints of the segment.
         dense_multiplications: The same, were the response written out.
         reason: Why.
     """
@@ -161,9 +161,7 @@ def _rounded(responses: Sequence[Mapping[str, Response]]) -> list[dict[str, Resp
 
     def lower(response: Response) -> Response:
         if isinstance(response, tuple):
-            return (response[0].to(torch.bfloat16), *response[1:])
-        if isinstance(response, FactoredGradient):
-            return response.to(torch.bfloat16)
+            return (response[0].to(torch.bfloat16), response[1])
         return (response[:-1].to(torch.bfloat16), response[-1:])
 
     return [{name: lower(one) for name, one in segment.items()} for segment in responses]
@@ -251,19 +249,18 @@ class _Sample:
 
 
 def _scores(
-    responses: Sequence[Mapping[str, Response]], gradients: Sequence[Gradients]
+    responses: Sequence[Mapping[str, Vectors]], gradients: Sequence[Gradients]
 ) -> list[Tensor]:
     return [
-        next(checkpoint_scores(segment, [own]))
+        reduce(torch.add, (own[name].products(one) for name, one in segment.items()))
         for segment, own in zip(responses, gradients, strict=True)
     ]
 
 
-def _rows(response: Response, rows: Tensor) -> Response:
+def _rows(response: Response, rows: Tensor) -> Vectors:
     """Return rows of the measurements, which come first."""
-    if isinstance(response, tuple):
-        response = response[0]
-    return response[rows] if isinstance(response, Tensor) else response.rows(rows)
+    measured = response[0] if isinstance(response, tuple) else response
+    return measured[rows] if isinstance(measured, Tensor) else measured.rows(rows)
 
 
 def _choices(
@@ -279,7 +276,7 @@ def _choices(
                 short, reason = dense, "a low-rank sum would need as many multiplications, or more"
             else:
                 terms, dense = first.terms, first.dense_size
-                short = min(dense, first.size * _positions(own))
+                short = min(dense, first.size * _positions(own) * len(planned.points))
                 reason = (
                     f"{short:,} multiplications a pair instead of {dense:,}"
                     if _is_cheaper(first, own)

@@ -12,22 +12,22 @@ The sign is removal: the predicted change of the measurement when the example is
 Source: Bae et al. 2024, arXiv 2405.12186.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
+from sourcetrace.core.gradients.per_example import LayerGradient
 from sourcetrace.core.plan.filters import SegmentFilter
 
 Vectors = Tensor | FactoredGradient
 """Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as low-rank sums."""
 
-Response = Vectors | tuple[Vectors, ...]
-"""What one layer's gradients meet: such rows, or some of each form, one behind the other."""
+Response = Tensor | tuple[Vectors, Tensor]
+"""What one layer's gradients meet: Q rows of the measurements and, last, that of the mean loss; or
+both by themselves."""
 
 
 def propagate(
@@ -108,25 +108,16 @@ class SegmentStep:
         return filtered if self._block is None else self._block.basis.rotate_back(filtered)
 
 
-def checkpoint_scores(
-    responses: Mapping[str, Response], gradients: Sequence[Gradients]
-) -> Iterator[Tensor]:
-    """Yield the share that a segment would have with each of its checkpoints alone, [Q, N].
-
-    Their mean is the segment's share of the scores, ḡ_ℓ being the mean of the gradients.
-
-    Args:
-        responses: The segment's responses by layer, Q rows.
-        gradients: The examples' training gradients at each checkpoint of the segment.
-    """
-    for checkpoint in gradients:
-        # The responses' order: a cache may return the layers in another, and sums of floats
-        # in another order differ in their last bits.
-        products = (_products(checkpoint[name], one) for name, one in responses.items())
-        yield reduce(torch.add, products)
-
-
-def _products(gradient: LayerGradient, response: Response) -> Tensor:
+def products(gradient: LayerGradient, response: Response) -> Tensor:
+    """Return what each row of a layer's response makes of each gradient, [rows, N]."""
     if isinstance(response, tuple):
         return torch.cat([gradient.products(part) for part in response])
     return gradient.products(response)
+
+
+def summed_measurements(response: Response, dtype: torch.dtype) -> Tensor:
+    """Return the sum of a response's rows but the last, the mean loss's: one row, dense."""
+    measured = response[0] if isinstance(response, tuple) else response[:-1]
+    if isinstance(measured, FactoredGradient):
+        return measured.to(dtype).summed()
+    return measured.to(dtype).sum(0, keepdim=True)
