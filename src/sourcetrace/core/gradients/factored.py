@@ -231,7 +231,7 @@ def product(one: Tensor, other: Tensor) -> Tensor:
 
 
 def each_pair(terms: Tensor, factors: Tensor) -> Tensor:
-    """Return [N, groups, S, D] times [N or 1, groups, R, D] entry by entry: [N, groups, S · R, D]."""
+    """Return [N, groups, S, D] by [N or 1, groups, R, D], entry by entry: [N, groups, S · R, D]."""
     if 1 in (terms.shape[2], factors.shape[2]):
         return terms * factors
     return (terms.unsqueeze(3) * factors.unsqueeze(2)).flatten(2, 3)

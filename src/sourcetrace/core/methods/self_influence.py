@@ -178,8 +178,10 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Meeting:
-    """Places in a block of the examples of a segment's stage; their mean gradient over its points,
-    None where there are no such examples."""
+    """Examples of a segment's stage: places in a block, and mean gradient over its points or None.
+
+    There is no gradient where there is no such example.
+    """
 
     columns: Tensor
     gradient: LayerGradient | None
