@@ -5,6 +5,7 @@ it goes.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,25 @@ def merge_parameters(*parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ParameterAwareConfigLoader(OmegaConfigLoader):
-    """Kedro's loader with one more resolver, `parameter`."""
+    """Kedro's loader with one more resolver, `parameter`.
+
+    Parameters are read once: the catalog asks for them more than a hundred times.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Kedro's own resolvers use the same call, which omegaconf 2.4 deprecates.
         OmegaConf.register_new_resolver("parameter", self._parameter, replace=True)
 
+    def __getitem__(self, key: str) -> Any:
+        found = super().__getitem__(key)
+        if key == "parameters" and key not in self.data:
+            self[key] = found
+        return found
+
+    @cached_property
+    def _parameters(self) -> Any:
+        return OmegaConf.create(self["parameters"])
+
     def _parameter(self, key: str) -> Any:
-        return OmegaConf.select(OmegaConf.create(self["parameters"]), key)
+        return OmegaConf.select(self._parameters, key)

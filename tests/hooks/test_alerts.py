@@ -68,10 +68,14 @@ def record(catalog, *, status, run_id="r1", model="churn"):
     AuditHistory(catalog["audit_log"].path).append(entry)
 
 
+def context_of(params):
+    return SimpleNamespace(project_path="/srv/churn-project", config_loader={"parameters": params})
+
+
 def run(catalog, outcome=None, *, error=None, status=None, hook=None, **params):
     """Live through a run that the gate judged, whose audit was recorded, or that broke off."""
     hook = hook or AlertHook()
-    context = SimpleNamespace(project_path="/srv/churn-project", params=params)
+    context = context_of(params)
     hook.after_context_created(context=context)
     hook.before_pipeline_run(pipeline=Pipeline([]), catalog=catalog)
     hook.after_node_run(outputs={"secret": 1})
@@ -151,7 +155,7 @@ def test_an_earlier_audits_end_is_not_taken_for_this_ones(catalog, sent):
 @pytest.mark.parametrize("recorded", [None, "unjudged", "fail"])
 def test_a_run_that_judges_nothing_and_goes_well_is_not_told(catalog, sent, recorded):
     hook = AlertHook()
-    hook.after_context_created(context=SimpleNamespace(project_path="/srv/churn", params={}))
+    hook.after_context_created(context=context_of({}))
     hook.before_pipeline_run(pipeline=Pipeline([]), catalog=catalog)
     if recorded is not None:
         record(catalog, status=recorded)
@@ -241,9 +245,7 @@ def test_an_error_before_any_pipeline_is_told_with_the_projects_parameters(
     hook = AlertHook()
     with OUTBOX.held() as alert:
         params = {"alerts": {"url_variable": "OURS"}}
-        hook.after_context_created(
-            context=SimpleNamespace(project_path="/srv/churn-project", params=params)
-        )
+        hook.after_context_created(context=context_of(params))
         alert.note_error(InputError("customer 17"))
         alert.send()
     ((payload, how),) = sent
@@ -256,7 +258,7 @@ def test_an_error_in_the_configuration_itself_is_told_with_the_defaults(sent):
         project_path = "/srv/churn-project"
 
         @property
-        def params(self):
+        def config_loader(self):
             raise ValueError("no YAML")
 
     with OUTBOX.held() as alert:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,8 @@ _SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
 _ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
 _OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
 _OWN = {
-    kind.__name__: {*kind([torch.zeros(1)], lr=1.0).defaults, "params", "param_names"}
+    # Not an optimiser's `defaults`: making one loads all of torch's compiler.
+    kind.__name__: {*signature(kind).parameters, "param_names", "decoupled_weight_decay"}
     for kind in (torch.optim.SGD, torch.optim.AdamW)
 }
 """All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""

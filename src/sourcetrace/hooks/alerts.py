@@ -46,7 +46,8 @@ class AlertHook:
         self._params, OUTBOX.parameters = {}, AlertParameters()
         # The defaults serve to tell of an error here, too.
         with suppress(Exception):
-            self._params = context.params
+            # As they are written: Kedro loads every pipeline to check `context.params`.
+            self._params = context.config_loader["parameters"]
             OUTBOX.parameters = AlertParameters.model_validate(self._params.get("alerts") or {})
 
     @hook_impl(trylast=True)
