@@ -1,19 +1,10 @@
-"""Every method is one record, found by its file."""
-
-from pathlib import Path
+"""Every method is one record."""
 
 import pytest
 import torch
 
-from sourcetrace.core.plan import methods
 from sourcetrace.core.plan.filters import FilterSettings
 from sourcetrace.core.plan.methods import METHODS
-
-
-def test_a_file_is_a_method_by_that_name():
-    files = {one.stem for one in Path(methods.__file__).parent.glob("*.py")} - {"__init__"}
-    assert files == METHODS.keys()
-    assert all(name == method.name for name, method in METHODS.items())
 
 
 @pytest.mark.parametrize("name", METHODS)
