@@ -39,7 +39,7 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import per_example_gradient
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
@@ -277,13 +277,13 @@ def _capture(
     model = engine.model_at(point)
     index = range(block.start, block.stop)
     batch = engine.training.batch(index, engine.device)
-    captured = capture_forward(
+    captured = ForwardPass(
         model,
         engine.coverage.layers,
         lambda: objective.forward(model, batch),
         examples=len(block),
     )
-    inputs = captured.inputs(examples=len(block))
+    inputs = captured.inputs()
     drawn = objective.sampled_loss(captured.outputs, torch.Generator())
     gradients = captured.output_gradients(drawn, last=False)
     captured.output_gradients(objective.train_loss(captured.outputs, batch), last=True)

@@ -11,8 +11,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
-from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.kept import Cache
+from sourcetrace.core.engine.gradient_engine import Cache, GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.fit import fit_segment

@@ -12,10 +12,9 @@ from sourcetrace.core.curvature.covariance import (
     CovarianceSums,
     LayerTerms,
     RunningCovariances,
-    sums_of,
 )
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.layers.layer import Layer
 from tests.oracles.dense import kronecker_factors
@@ -45,7 +44,7 @@ def prepared(name: str, examples: int = 7) -> tuple[nn.Sequential, Layer, Tensor
 
 
 def terms_of(model: nn.Module, layer: Layer, inputs: Tensor) -> LayerTerms:
-    passed = capture_forward(model, [layer], lambda: model(inputs))
+    passed = ForwardPass(model, [layer], lambda: model(inputs))
     gradients = passed.output_gradients(sum_of_sines(passed.outputs), last=True)
     sides = passed.inputs() | passed.pixels()
     return {layer.name: [CovarianceTerms.of(layer, sides[layer.name], gradients[layer.name])]}
@@ -59,7 +58,7 @@ def sums_of_model(
     def loss_of(example: int) -> Tensor:
         return sum_of_sines(model(inputs[example : example + 1])).sum()
 
-    return sums_of(terms_of(model, layer, inputs))[layer.name], loss_of
+    return RunningCovariances(terms_of(model, layer, inputs)).sums()[layer.name], loss_of
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -127,8 +126,8 @@ def test_rows_that_wait_are_copies_and_keep_nothing_else():
     sequence = torch.ones(1, 1, 50, 4)
     inputs = sequence[:, :, :1]
     running.add({"0": [CovarianceTerms.of(layer, inputs, torch.ones(1, 1, 1, 2))]})
-    waiting = running._layers["0"]._activation._sums
-    (held,) = (rows.values for one in waiting.values() for rows in one._waiting)
+    waiting = running._activation["0"]._waiting
+    (held,) = (rows.values for one in waiting.values() for rows in one)
     assert held.untyped_storage().nbytes() == held.nbytes
     # The next batch may be read into the same memory.
     sequence.zero_()
@@ -156,7 +155,7 @@ def test_products_that_do_not_fit_into_memory_are_taken_in_parts(monkeypatch):
     assert_close(found.pseudo_gradient, expected.pseudo_gradient)
     monkeypatch.setattr(covariance, "_FEWEST_ROWS", 10)
     with pytest.raises(torch.OutOfMemoryError):
-        sums_of(terms_of(model, layer, inputs))
+        RunningCovariances(terms_of(model, layer, inputs)).sums()
 
 
 def test_float32_batches_are_summed_in_float64():

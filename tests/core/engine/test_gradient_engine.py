@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.curvature.covariance import sums_of
+from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
@@ -167,7 +166,7 @@ def test_only_the_stages_own_examples_make_up_the_curvature():
     extraction = engine.extract(EvaluationPoint("c1", ("c1",), EVERYTHING, own), Block(0, 5))
     alone = engine.extract(EvaluationPoint("c1", ("c1",), own, own), Block(0, 5))
     assert len(extraction.gradients["head"]) == 5
-    found, expected = sums_of(extraction.covariances), sums_of(alone.covariances)
+    found, expected = (RunningCovariances(one.covariances).sums() for one in (extraction, alone))
     for name, sums in expected.items():
         assert found[name].examples == sums.examples == 2
         assert_close(found[name].activation, sums.activation)
@@ -181,7 +180,7 @@ def test_a_block_holds_the_bytes_it_says():
     extraction = engine.extract(POINT, Block(0, 3))
     (kept,) = cache.kept.values()
     held = sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
-    assert bytes_per_example(engine.coverage, extraction.gradients) * 3 == held
+    assert extraction.bytes_per_example * 3 == held
 
 
 def test_extracting_moves_no_weight_and_keeps_no_gradient():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.capture import ForwardPass, capture_forward, per_example_loss
+from sourcetrace.core.gradients.capture import ForwardPass, per_example_loss
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import (
     DenseGradient,
@@ -35,7 +35,7 @@ def sum_of_sines(outputs: Tensor) -> Tensor:
 
 def captured(model: nn.Module, inputs: Tensor) -> ForwardPass:
     layers = find_layers(model, lambda: model(inputs.clone())).layers
-    return capture_forward(model, layers, lambda: model(inputs))
+    return ForwardPass(model, layers, lambda: model(inputs))
 
 
 def gradients_of(model: nn.Module, inputs: Tensor) -> dict[str, LayerGradient]:
@@ -303,15 +303,15 @@ def test_a_layer_that_a_batch_skips_is_refused():
     model = Sometimes()
     layers = find_layers(model, lambda: model(torch.ones(1, 3))).layers
     with pytest.raises(InputError, match="did not call second"):
-        capture_forward(model, layers, lambda: model(-torch.ones(1, 3)))
+        ForwardPass(model, layers, lambda: model(-torch.ones(1, 3)))
 
 
 def test_no_hook_is_left_on_the_model_even_if_it_fails():
     model = nn.Sequential(nn.Linear(3, 2))
     layers = find_layers(model, lambda: model(torch.ones(1, 3))).layers
     with pytest.raises(RuntimeError):
-        capture_forward(model, layers, lambda: model(torch.ones(1, 4)))
-    capture_forward(model, layers, lambda: model(torch.ones(1, 3)))
+        ForwardPass(model, layers, lambda: model(torch.ones(1, 4)))
+    ForwardPass(model, layers, lambda: model(torch.ones(1, 3)))
     assert not model[0]._forward_hooks
 
 

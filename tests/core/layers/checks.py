@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients.capture import ForwardPass, capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import LayerGradient
 from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.layers.discovery import find_layers
@@ -38,7 +38,7 @@ def passed(
 ) -> tuple[Coverage, ForwardPass]:
     run = run or model
     coverage = coverage_of(model, inputs, run)
-    captured = capture_forward(model, coverage.layers, lambda: run(inputs), examples=len(inputs))
+    captured = ForwardPass(model, coverage.layers, lambda: run(inputs), examples=len(inputs))
     return coverage, captured
 
 
@@ -47,7 +47,7 @@ def gradients_of(
 ) -> tuple[Coverage, dict[str, LayerGradient]]:
     coverage, captured = passed(model, inputs, run)
     outputs = captured.output_gradients(sum_of_sines(captured.outputs), last=True)
-    return coverage, captured.gradients(captured.inputs(examples=len(inputs)), outputs)
+    return coverage, captured.gradients(captured.inputs(), outputs)
 
 
 def check_gradients_of(model: nn.Module, inputs: Tensor, run: Run | None = None) -> Coverage:

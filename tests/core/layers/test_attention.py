@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.layers.attention import without_fused_kernels
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
@@ -175,7 +175,7 @@ def test_torch_is_as_before_even_if_the_forward_pass_fails():
     linear = F.linear
     layers = coverage_of(model, values).layers
     with pytest.raises(RuntimeError):
-        capture_forward(model, layers, lambda: model(values.float()))
+        ForwardPass(model, layers, lambda: model(values.float()))
     assert F.linear is linear
     assert torch.backends.mha.get_fastpath_enabled()
     assert not model.attention._forward_hooks

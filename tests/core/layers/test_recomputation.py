@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import check_gradients_of, coverage_of, normal, passed, sum_of_sines
 from tests.tiny import assert_close, seeded
@@ -60,7 +60,7 @@ def test_a_later_batch_without_gradients_is_refused_too():
     layers = coverage_of(model, values).layers
     model.reentrant = True
     with pytest.raises(InputError, match=r"^norm ran without gradients"):
-        capture_forward(model, layers, lambda: model(values))
+        ForwardPass(model, layers, lambda: model(values))
 
 
 def test_a_frozen_part_may_run_without_gradients():

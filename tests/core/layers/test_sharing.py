@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import DenseGradient
 from tests.core.layers.checks import (
     check_all_counted,
@@ -201,7 +201,7 @@ def test_the_number_of_calls_may_depend_on_the_batch():
     model = Loops().double()
     coverage, _ = passed(model, normal(2, 1, 3))
     values = normal(4, 2, 3)
-    captured = capture_forward(model, coverage.layers, lambda: model(values), examples=4)
+    captured = ForwardPass(model, coverage.layers, lambda: model(values), examples=4)
     found = captured.gradients(
         captured.inputs(), captured.output_gradients(sum_of_sines(captured.outputs), last=True)
     )

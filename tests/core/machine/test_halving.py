@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from sourcetrace.core.curvature.covariance import sums_of
+from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
@@ -51,7 +51,9 @@ def test_the_parts_make_up_the_whole(most):
     for name in expected.gradients:
         assert_close(found.gradients[name].dense(), expected.gradients[name].dense())
         assert_close(found.sampled[name].dense(), expected.sampled[name].dense())
-        sums, whole_sums = sums_of(found.covariances)[name], sums_of(expected.covariances)[name]
+        sums, whole_sums = (
+            RunningCovariances(one.covariances).sums()[name] for one in (found, expected)
+        )
         assert sums.examples == whole_sums.examples == 3
         assert_close(sums.activation, whole_sums.activation)
         assert_close(sums.pseudo_gradient, whole_sums.pseudo_gradient)

@@ -9,7 +9,6 @@ import torch
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.samples import probe_point
-from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.machine import memory
 from sourcetrace.core.plan.batch_size import (
     LARGEST,
@@ -61,7 +60,7 @@ def test_an_example_takes_more_than_the_gradients_that_are_kept_of_it(make_case)
     engine, plan = prepared(16 * "a", make_case)
     probe = probe_point(engine, plan.points[-1])
     counted = bytes_of_example(engine, plan, queries=3)
-    assert counted > bytes_per_example(engine.coverage, probe.gradients)
+    assert counted > probe.bytes_per_example
 
 
 def test_more_queries_take_more():

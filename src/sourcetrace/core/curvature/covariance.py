@@ -15,8 +15,9 @@ both sides. The sums are then those of its whole gradient, Σ ∇Wᵀ∇W and Σ
 labels, of which only the eigenvectors matter to EK-FAC (as in Shampoo, Gupta et al. 2018).
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,11 +52,8 @@ class CovarianceSums:
 
     def to(self, device: torch.device) -> "CovarianceSums":
         """Return the sums on another device."""
-        return replace(
-            self,
-            activation=self.activation.to(device),
-            pseudo_gradient=self.pseudo_gradient.to(device),
-        )
+        sides = self.activation.to(device), self.pseudo_gradient.to(device)
+        return CovarianceSums(*sides, self.examples)
 
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return A and G, divided once by the number of examples."""
@@ -77,107 +75,92 @@ LayerTerms = Mapping[str, Sequence[CovarianceTerms]]
 
 
 class RunningCovariances:
-    """The sums of every layer while batches are added."""
+    """The sums of every layer while batches are added.
 
-    def __init__(self) -> None:
-        self._layers: dict[str, _RunningLayer] = {}
+    Args:
+        terms: What the first batches add.
+    """
+
+    def __init__(self, terms: LayerTerms | None = None) -> None:
+        self._activation: defaultdict[str, _RunningSide] = defaultdict(_RunningSide)
+        self._pseudo_gradient: defaultdict[str, _RunningSide] = defaultdict(_RunningSide)
+        self._examples: Counter[str] = Counter()
+        self.add(terms or {})
 
     def add(self, terms: LayerTerms) -> None:
         """Add batches; their rows are multiplied when there are enough of them."""
         for name, batches in terms.items():
-            layer = self._layers.setdefault(name, _RunningLayer())
             for batch in batches:
-                layer.add(batch)
+                self._activation[name].add(batch.activation)
+                self._pseudo_gradient[name].add(batch.pseudo_gradient)
+                self._examples[name] += batch.examples
 
     def sums(self) -> dict[str, CovarianceSums]:
         """Return the sums of all that was added, in float64; adding on changes them."""
-        return {name: layer.sums() for name, layer in self._layers.items()}
-
-
-class _RunningLayer:
-    def __init__(self) -> None:
-        self._activation, self._pseudo_gradient = _RunningSide(), _RunningSide()
-        self._examples = 0
-
-    def add(self, terms: CovarianceTerms) -> None:
-        self._activation.add(terms.activation)
-        self._pseudo_gradient.add(terms.pseudo_gradient)
-        self._examples += terms.examples
-
-    def sums(self) -> CovarianceSums:
-        return CovarianceSums(
-            self._activation.summed(), self._pseudo_gradient.summed(), self._examples
-        )
+        return {
+            name: CovarianceSums(
+                self._activation[name].summed(), self._pseudo_gradient[name].summed(), examples
+            )
+            for name, examples in self._examples.items()
+        }
 
 
 class _RunningSide:
     """The sum of one side, by layout: images of several sizes have several."""
 
     def __init__(self) -> None:
-        self._sums: dict[SumLayout, _RunningSum] = {}
+        self._waiting: dict[SumLayout, list[SideTerms]] = {}
+        self._totals: dict[SumLayout, Tensor] = {}
 
     def add(self, terms: SideTerms) -> None:
-        self._sums.setdefault(terms.layout, _RunningSum()).add(terms)
+        waiting = self._waiting.setdefault(terms.layout, [])
+        rows = sum(one.rows for one in waiting) + terms.rows
+        if rows >= min(terms.width, _ENOUGH):
+            waiting.append(terms)
+            self._multiply(terms.layout)
+        else:
+            # A view would keep the batch, and change with it where the task uses it again.
+            waiting.append(terms.owned())
 
     def summed(self) -> Tensor:
-        (layout, first), *others = self._sums.items()
-        total = layout.expanded(first.total())
+        """Return the sum of everything, nothing waiting any more."""
+        for layout in self._waiting:
+            self._multiply(layout)
+        first, *others = self._waiting
+        total = first.expanded(self._totals[first])
         if others:
             total = total.clone()
         # One at a time: each is as large as the result.
-        for layout, one in others:
-            total += layout.expanded(one.total())
+        for layout in others:
+            total += layout.expanded(self._totals[layout])
         return total
 
-
-class _RunningSum:
-    def __init__(self) -> None:
-        self._total: Tensor | None = None
-        self._waiting: list[SideTerms] = []
-
-    def add(self, terms: SideTerms) -> None:
-        rows = sum(one.rows for one in self._waiting) + terms.rows
-        if rows >= min(terms.width, _ENOUGH):
-            self._waiting.append(terms)
-            self.total()
+    def _multiply(self, layout: SumLayout) -> None:
+        """Add what waits to the total."""
+        waiting = self._waiting[layout]
+        if not waiting:
+            return
+        found = _summed(waiting)
+        waiting.clear()
+        if layout in self._totals:
+            _add(self._totals[layout], found)
         else:
-            # A view would keep the batch, and change with it where the task uses it again.
-            self._waiting.append(terms.owned())
-
-    def total(self) -> Tensor:
-        """Return the sum of everything, nothing waiting any more."""
-        if self._waiting:
-            found = _summed(self._waiting)
-            self._waiting.clear()
-            if self._total is None:
-                self._total = found.to(
-                    torch.float64, copy=True, memory_format=torch.contiguous_format
-                )
-            else:
-                _add(self._total, found)
-        if self._total is None:
-            raise ValueError("Nothing was added.")
-        return self._total
+            self._totals[layout] = found.to(
+                torch.float64, copy=True, memory_format=torch.contiguous_format
+            )
 
 
 def _summed(terms: Sequence[SideTerms]) -> Tensor:
     """Return the sums of terms of one layout, in parts where memory does not hold all at once."""
     first, *others = terms
     try:
-        return (type(first).joined(terms) if others else first).summed()
+        return (first.joined(others) if others else first).summed()
     except RuntimeError as error:
         if not is_out_of_memory(error) or sum(one.rows for one in terms) < _FEWEST_ROWS:
             raise
     middle = len(terms) // 2
     parts = (terms[:middle], terms[middle:]) if others else tuple([one] for one in first.halves())
     return sum((_summed(part) for part in parts[1:]), _summed(parts[0]))
-
-
-def sums_of(terms: LayerTerms) -> dict[str, CovarianceSums]:
-    """Return the sums over some batches, in float64."""
-    running = RunningCovariances()
-    running.add(terms)
-    return running.sums()
 
 
 def _add(total: Tensor, more: Tensor) -> None:

@@ -5,15 +5,14 @@ ever. They wait until there are as many rows as columns (`core.curvature.covaria
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradients.per_example import tied_gradient
-from sourcetrace.core.gradients.positions import Positions, TiedPositions
-from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.core.gradients.per_example import Positions, TiedPositions
+from sourcetrace.core.layers.kinds.pixels import PatchLayout, Pixels
 from sourcetrace.core.layers.layer import Layer
 
 MAXIMUM_FACTOR = 16384
@@ -29,70 +28,36 @@ _HALVINGS = 2
 """They save 3/8 of the multiplications; more would save an eighth at most, in small products."""
 
 
-class SumLayout(Protocol):
-    """How sums are laid out; equal ones may be added up."""
-
-    def expanded(self, sums: Tensor) -> Tensor:
-        """Return Σ x xᵀ, [groups, D, D], or its diagonal, [groups, D]."""
-
-
-class SideTerms(Protocol):
-    """Terms of Σ x xᵀ over the positions of one side, or of its diagonal."""
-
-    @property
-    def layout(self) -> SumLayout:
-        """Of their sums; terms of equal layouts can be joined."""
-
-    @property
-    def rows(self) -> int:
-        """Positions."""
-
-    @property
-    def width(self) -> int:
-        """D; 0 where nothing is saved by waiting for more rows."""
-
-    @classmethod
-    def joined(cls, parts: Sequence[Any]) -> "SideTerms":
-        """Return several as one."""
-
-    def owned(self) -> "SideTerms":
-        """Return terms that nobody else writes to or holds."""
-
-    def halves(self) -> Sequence["SideTerms"]:
-        """Return two with half of the rows each."""
-
-    def summed(self) -> Tensor:
-        """Return their sums, in their precision."""
-
-
 @dataclass(frozen=True)
-class _Plain:
-    """Sums that are what they are for.
-
-    Attributes:
-        kind: Of the terms.
-        groups, width: Of the sums.
-    """
+class _RowLayout:
+    """How sums of rows are laid out; equal ones may be added up."""
 
     kind: str
     groups: int
     width: int
 
     def expanded(self, sums: Tensor) -> Tensor:
-        """Return them."""
+        """Return them: they are what they are for."""
         return sums
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Positions as they are, [groups, M, D]."""
+    """Terms of Σ x xᵀ over the positions of one side, or of its diagonal.
+
+    Attributes:
+        values: x, [groups, M, D].
+        one_hot: Whether they are terms of the diagonal already, which has nothing beside it.
+    """
 
     values: Tensor
+    one_hot: bool = False
 
     @property
-    def layout(self) -> _Plain:
-        """Groups and D."""
-        return _Plain("rows", self.values.shape[0], self.values.shape[2])
+    def layout(self) -> _RowLayout:
+        """Of their sums; terms of equal layouts can be joined."""
+        groups, _, width = self.values.shape
+        return _RowLayout("diagonal" if self.one_hot else "rows", groups, width)
 
     @property
     def rows(self) -> int:
@@ -101,24 +66,25 @@ class _Rows:
 
     @property
     def width(self) -> int:
-        """D, or 0 where a row is added to a diagonal."""
-        return 0 if self._is_wide else self.values.shape[2]
+        """D, or 0 for a diagonal, where nothing is saved by waiting for more rows."""
+        return 0 if self.one_hot or self._is_wide else self.values.shape[2]
 
-    @classmethod
-    def joined(cls, parts: Sequence["_Rows"]) -> "_Rows":
-        """Return all rows."""
-        return cls(torch.cat([one.values for one in parts], dim=1))
+    def joined(self, others: Sequence[Any]) -> "_Rows":
+        """Return these rows and more of the same layout."""
+        return replace(self, values=torch.cat([one.values for one in (self, *others)], dim=1))
 
     def owned(self) -> "_Rows":
-        """Return a copy."""
-        return _Rows(self.values.clone())
+        """Return rows that nobody else writes to or holds."""
+        return replace(self, values=self.values.clone())
 
     def halves(self) -> list["_Rows"]:
         """Return the first rows and the last."""
-        return [_Rows(one) for one in self.values.tensor_split(2, dim=1)]
+        return [replace(self, values=one) for one in self.values.tensor_split(2, dim=1)]
 
     def summed(self) -> Tensor:
-        """Return Σ x xᵀ; of too wide a side the diagonal."""
+        """Return Σ x xᵀ in their precision; of too wide a side the diagonal."""
+        if self.one_hot:
+            return self.values.sum(1)
         return self.values.square().sum(1) if self._is_wide else _gram(self.values)
 
     @property
@@ -126,35 +92,11 @@ class _Rows:
         return self.values.shape[2] > MAXIMUM_FACTOR
 
 
-@dataclass(frozen=True)
-class _Diagonal:
-    """The diagonal of a sum that has nothing beside it, [groups, D]."""
+SideTerms = _Rows | Pixels
+"""What a batch adds to the covariance of one side."""
 
-    values: Tensor
-    rows: int = 0
-    width: int = 0
-
-    @property
-    def layout(self) -> _Plain:
-        """Groups and D."""
-        return _Plain("diagonal", *self.values.shape)
-
-    @classmethod
-    def joined(cls, parts: Sequence["_Diagonal"]) -> "_Diagonal":
-        """Return their sum."""
-        return cls(torch.stack([one.values for one in parts]).sum(0))
-
-    def owned(self) -> "_Diagonal":
-        """Return it: it is a sum already."""
-        return self
-
-    def halves(self) -> list["_Diagonal"]:
-        """Return it alone: it is a sum already."""
-        return [self]
-
-    def summed(self) -> Tensor:
-        """Return it."""
-        return self.values
+SumLayout = _RowLayout | PatchLayout
+"""How such terms' sums are laid out."""
 
 
 @dataclass(frozen=True)
@@ -186,16 +128,19 @@ class CovarianceTerms:
         count = len(inputs)
         if isinstance(inputs, Pixels):
             return cls(inputs, _rows_of(sampled_output_gradients), count)
-        if isinstance(inputs, TiedPositions) or isinstance(sampled_output_gradients, TiedPositions):
-            gradient = tied_gradient(inputs, sampled_output_gradients)
+        if isinstance(inputs, TiedPositions):
+            gradient = inputs.gradient(sampled_output_gradients)
             # The rows of ∇W lie in the space of the inputs, its columns in the outputs'.
             return cls(_rows_of(gradient), _rows_of(gradient.mT), count)
+        if isinstance(sampled_output_gradients, TiedPositions):
+            raise TypeError("Both sides of a shared weight are TiedPositions.")
         if inputs.is_floating_point():
             return cls(_rows_of(inputs), _rows_of(sampled_output_gradients), count)
         without = (inputs < 0)[:, None, :, None]
         gradients = sampled_output_gradients.masked_fill(without, 0)
         found = torch.bincount(inputs[inputs >= 0].flatten(), minlength=layer.inputs)
-        return cls(_Diagonal(found.to(gradients.dtype).unsqueeze(0)), _rows_of(gradients), count)
+        frequencies = _Rows(found.to(gradients.dtype)[None, None], one_hot=True)
+        return cls(frequencies, _rows_of(gradients), count)
 
 
 def _rows_of(values: Positions) -> _Rows:

@@ -10,37 +10,38 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.engine.passes import (
-    BlockSignals,
-    QueryPasses,
-    TrainingPasses,
-    gradients_alone,
-    query_passes,
-    query_signals,
-    training_passes,
-)
-from sourcetrace.core.gradients.kept import Cache, of_kind, to_tensors
-from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
+from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
+from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, from_tensors
 from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.core.machine.halving import Halving
+from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.objective import Objective
-from sourcetrace.core.model.precision import (
-    DoubledObjective,
-    Precision,
-    RoundedObjective,
-    products_in,
-)
+from sourcetrace.core.model.precision import Precision, RoundedObjective, products_in
 
 _Result = TypeVar("_Result")
+
+
+class Cache(Protocol):
+    """Where blocks of gradients may be kept between the stages."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that is put can come back."""
+
+    def get(self, key: str) -> Mapping[str, Tensor] | None:
+        """Return the tensors under `key`, or None if they are not kept."""
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the tensors, or not, as the budget says."""
 
 
 @dataclass
@@ -115,20 +116,24 @@ class GradientEngine:
         self.passes = Passes()
         self.timings = Timings(self.device)
 
-    def exactly(self) -> "GradientEngine":
-        """Return the same with passes in float32, for `compute` and no cached block."""
-        return self._with(self._model, self.objective)
+    def exactly(self, *, doubled: bool) -> "GradientEngine":
+        """Return the same with passes in float32, for `compute` and no cached block.
 
-    def doubled(self) -> "GradientEngine":
-        """Return the same with a copy of the model in float64, for `compute` as well."""
-        return self._with(copy.deepcopy(self._model).double(), DoubledObjective(self.objective))
-
-    def _with(self, model: nn.Module, objective: Objective) -> "GradientEngine":
+        Args:
+            doubled: Whether they are in float64 instead, of a copy of the model.
+        """
+        model, training = self._model, self.training
+        if doubled:
+            model = copy.deepcopy(model).double()
+            collate = training.collate
+            training = replace(
+                training, collate=lambda items: to_dtype(collate(items), torch.float64)
+            )
         return GradientEngine(
             model=model,
-            objective=objective,
+            objective=self.objective,
             coverage=self.coverage,
-            training=self.training,
+            training=training,
             load_weights=self._load_weights,
             cache=self._cache,
             batch_size=self.batch_size,
@@ -191,28 +196,22 @@ class GradientEngine:
         rows = point.rows(block)
         sampled = self._cache.keeps or not keep
 
-        def passes(model: nn.Module, batch: Any, part: Tensor) -> TrainingPasses:
-            return training_passes(
-                model,
-                self._run_objective,
-                self.coverage.layers,
-                batch,
-                rows=part,
-                own=point.in_stage(part),
-                seeds=self._seeds(point, part),
-                sampled=sampled,
+        def passes(batch: Batch) -> TrainingPasses:
+            part = batch.rows
+            return batch.training_passes(
+                own=point.in_stage(part), seeds=self._seeds(point, part), sampled=sampled
             )
 
         passed = self._run(
             passes, self.training, point, rows, backward=2, join=TrainingPasses.joined
         )
         if keep and sampled:
-            self._cache.put(point.key(block), to_tensors(passed.gradients, passed.sampled))
+            self._cache.put(point.key(block), passed.tensors())
         return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
 
     def _run(
         self,
-        passes: Callable[[nn.Module, Any, Tensor], _Result],
+        passes: Callable[[Batch], _Result],
         examples: Examples,
         point: EvaluationPoint,
         rows: Tensor,
@@ -223,7 +222,7 @@ class GradientEngine:
         """Run passes of some examples at a point, in parts where memory does not hold all at once.
 
         Args:
-            passes: Of the model, a collated batch and its examples' numbers.
+            passes: Of a batch of them.
             examples: The data set.
             point: The weights.
             rows: Numbers of the examples.
@@ -232,9 +231,10 @@ class GradientEngine:
         """
 
         def run(part: Tensor) -> _Result:
-            batch = examples.batch(part.tolist(), self.device)
+            items = examples.batch(part.tolist(), self.device)
             with self.running(point, examples=len(part)):
-                found = passes(self.model_at(point), batch, part)
+                model, layers = self.model_at(point), self.coverage.layers
+                found = passes(Batch(model, self._run_objective, layers, items, part))
             # Not before: a batch that did not fit into memory is run again.
             self.passes.count(len(part), backward=backward)
             return found
@@ -249,7 +249,7 @@ class GradientEngine:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
         kept = self._cache.get(point.key(block))
         if kept is not None:
-            return of_kind(kept, "given", self.device)
+            return _of_kind(kept, "given", self.device)
         if self._cache.keeps:
             return dict(self.extract(point, block).gradients)
         return self.compute(point, point.rows(block), sampled=False)
@@ -260,7 +260,7 @@ class GradientEngine:
         rows = point.rows(block)
         own = point.in_stage(rows)
         if kept is not None:
-            return _rows(of_kind(kept, "sampled", self.device), own)
+            return _rows(_of_kind(kept, "sampled", self.device), own)
         if self._cache.keeps:
             return dict(self.extract(point, block).sampled)
         if not bool(own.any()):  # one, to have its form
@@ -278,15 +278,8 @@ class GradientEngine:
             sampled: Whether of sampled labels, or of the given ones.
         """
 
-        def passes(model: nn.Module, batch: Any, part: Tensor) -> dict[str, LayerGradient]:
-            return gradients_alone(
-                model,
-                self._run_objective,
-                self.coverage.layers,
-                batch,
-                count=len(part),
-                seeds=self._seeds(point, part) if sampled else None,
-            )
+        def passes(batch: Batch) -> dict[str, LayerGradient]:
+            return batch.gradients(self._seeds(point, batch.rows) if sampled else None)
 
         return self._run(passes, self.training, point, rows, backward=1, join=concatenate)
 
@@ -294,24 +287,15 @@ class GradientEngine:
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> QueryPasses:
         """Return measurement gradients and training-loss gradients of query examples."""
-
-        def passes(model: nn.Module, batch: Any, part: Tensor) -> QueryPasses:
-            layers = self.coverage.layers
-            return query_passes(model, self._run_objective, layers, batch, count=len(part))
-
         rows = torch.arange(block.start, block.stop)
-        return self._run(passes, queries, point, rows, backward=2, join=_join_queries)
+        return self._run(Batch.query_passes, queries, point, rows, backward=2, join=_join_queries)
 
     def query_signals(
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> BlockSignals:
         """Return what a forward pass tells of query examples."""
-
-        def passes(model: nn.Module, batch: Any, part: Tensor) -> BlockSignals:
-            return query_signals(model, self._run_objective, batch, rows=part)
-
         rows = torch.arange(block.start, block.stop)
-        return self._run(passes, queries, point, rows, backward=0, join=BlockSignals.joined)
+        return self._run(Batch.signals, queries, point, rows, backward=0, join=BlockSignals.joined)
 
 
 def _join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
@@ -323,3 +307,16 @@ def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, Laye
     if bool(own.all()):  # the usual case; indexing would copy
         return dict(gradients)
     return {name: layer.rows(own) for name, layer in gradients.items()}
+
+
+def _of_kind(
+    tensors: Mapping[str, Tensor], kind: str, device: torch.device
+) -> dict[str, LayerGradient]:
+    """Return one kind of gradients out of what `TrainingPasses.tensors` made."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        owner, rest = key.split("/", 1)
+        if owner in (kind, "both"):
+            name, part = rest.rsplit("/", 1)
+            parts.setdefault(name, {})[part] = tensor.to(device)
+    return {name: from_tensors(layer) for name, layer in parts.items()}

@@ -6,16 +6,20 @@ one of the measurement and one of the training loss.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients.capture import ForwardPass, capture_forward, per_example_loss
-from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, squared_norms
-from sourcetrace.core.gradients.positions import Positions
+from sourcetrace.core.gradients.capture import ForwardPass, per_example_loss
+from sourcetrace.core.gradients.per_example import (
+    LayerGradient,
+    Positions,
+    concatenate,
+    squared_norms,
+)
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.objective import ExampleGenerator, Objective
@@ -84,141 +88,132 @@ class TrainingPasses:
             },
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return both kinds of gradients as one set of tensors, kind/layer/part."""
+        tensors: dict[str, Tensor] = {}
+        for kind, layers in (("given", self.gradients), ("sampled", self.sampled)):
+            for name, layer in layers.items():
+                for part, tensor in layer.tensors().items():
+                    # Both kinds share the layer inputs; they are kept once.
+                    owner = "both" if part == "inputs" else kind
+                    tensors[f"{owner}/{name}/{part}"] = tensor
+        return tensors
+
+    @property
+    def bytes_per_example(self) -> int:
+        """What a cache holds of one example at one point."""
+        return sum(
+            (1 if part == "inputs" else 2) * tensor[0].numel() * tensor.element_size()
+            for layer in self.gradients.values()
+            for part, tensor in layer.tensors().items()
+        )
+
 
 QueryPasses = tuple[dict[str, LayerGradient], dict[str, LayerGradient]]
 """Gradients of the measurement, and of the training loss."""
 
 
-def training_passes(
-    model: nn.Module,
-    objective: Objective,
-    layers: Sequence[Layer],
-    batch: Any,
-    *,
-    rows: Tensor,
-    own: Tensor,
-    seeds: Sequence[int],
-    sampled: bool,
-) -> TrainingPasses:
-    """Run the passes of a batch of training examples.
+@dataclass(frozen=True)
+class Batch:
+    """Collated examples, and what runs passes of them.
 
-    Args:
+    Attributes:
         model: The model, in evaluation mode.
         objective: Forward pass and losses.
         layers: The attributed layers.
-        batch: The collated examples.
-        rows: Their numbers, [n].
-        own: Which of them make up the curvature, [n].
-        seeds: Of their sampled labels.
-        sampled: Whether these labels' gradients are made up, and not their covariances alone.
-    """
-    count = len(rows)
-    captured, inputs = _captured(model, objective, layers, batch, count)
-    generator = ExampleGenerator.for_examples(seeds)
-    sampled_loss = objective.sampled_loss(captured.outputs, generator)
-    sampled_outputs = captured.output_gradients(
-        per_example_loss(sampled_loss, name="sampled_loss", examples=count), last=False
-    )
-    loss = objective.train_loss(captured.outputs, batch)
-    outputs = captured.output_gradients(
-        per_example_loss(loss, name="train_loss", examples=count), last=True
-    )
-    gradients = captured.gradients(inputs, outputs)
-    sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
-    sides = inputs | captured.pixels()
-    covariances = {
-        layer.name: [
-            CovarianceTerms.of(
-                layer, _own(sides[layer.name], own), _own(sampled_outputs[layer.name], own)
-            )
-        ]
-        for layer in layers
-    }
-    norm = squared_norms(gradients).sqrt()
-    signals = _signals(objective, rows, captured.outputs, batch, loss, norm=norm)
-    return TrainingPasses(signals, gradients, sampled_gradients, covariances)
-
-
-def gradients_alone(
-    model: nn.Module,
-    objective: Objective,
-    layers: Sequence[Layer],
-    batch: Any,
-    *,
-    count: int,
-    seeds: Sequence[int] | None,
-) -> dict[str, LayerGradient]:
-    """Run a forward and one backward pass, where the rest of `training_passes` is known.
-
-    Args:
-        model: The model, in evaluation mode.
-        objective: Forward pass and losses.
-        layers: The attributed layers.
-        batch: The collated examples.
-        count: How many.
-        seeds: Of their sampled labels; None for the given labels.
-    """
-    captured, inputs = _captured(model, objective, layers, batch, count)
-    if seeds is None:
-        name, loss = "train_loss", objective.train_loss(captured.outputs, batch)
-    else:
-        generator = ExampleGenerator.for_examples(seeds)
-        name, loss = "sampled_loss", objective.sampled_loss(captured.outputs, generator)
-    outputs = captured.output_gradients(
-        per_example_loss(loss, name=name, examples=count), last=True
-    )
-    return captured.gradients(inputs, outputs)
-
-
-def query_passes(
-    model: nn.Module,
-    objective: Objective,
-    layers: Sequence[Layer],
-    batch: Any,
-    *,
-    count: int,
-) -> QueryPasses:
-    """Run the passes of a batch of queries; arguments as of `gradients_alone`."""
-    captured, inputs = _captured(model, objective, layers, batch, count)
-    measurement = per_example_loss(
-        objective.measurement(captured.outputs, batch), name="measurement", examples=count
-    )
-    loss = per_example_loss(
-        objective.train_loss(captured.outputs, batch), name="train_loss", examples=count
-    )
-    measured = captured.output_gradients(measurement, last=False)
-    gradients = captured.gradients(inputs, measured)
-    losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
-    return gradients, losses
-
-
-def query_signals(
-    model: nn.Module, objective: Objective, batch: Any, *, rows: Tensor
-) -> BlockSignals:
-    """Measure a batch of queries by a forward pass alone.
-
-    Args:
-        model: The model, in evaluation mode.
-        objective: Forward pass and losses.
-        batch: The collated queries.
+        items: The collated examples.
         rows: Their numbers, [n].
     """
-    with torch.no_grad():
-        outputs = objective.forward(model, batch)
-        loss = per_example_loss(
-            objective.train_loss(outputs, batch), name="train_loss", examples=len(rows)
+
+    model: nn.Module
+    objective: Objective
+    layers: Sequence[Layer]
+    items: Any
+    rows: Tensor
+
+    def training_passes(
+        self, *, own: Tensor, seeds: Sequence[int], sampled: bool
+    ) -> TrainingPasses:
+        """Run the passes of training examples.
+
+        Args:
+            own: Which of them make up the curvature, [n].
+            seeds: Of their sampled labels.
+            sampled: Whether these labels' gradients are made up, and not their covariances alone.
+        """
+        captured, inputs = self._captured()
+        sampled_loss = self._sampled_loss(captured.outputs, seeds)
+        sampled_outputs = captured.output_gradients(sampled_loss, last=False)
+        loss = self._values("train_loss", captured.outputs)
+        gradients = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+        sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
+        sides = inputs | captured.pixels()
+        covariances = {
+            layer.name: [
+                CovarianceTerms.of(
+                    layer, _own(sides[layer.name], own), _own(sampled_outputs[layer.name], own)
+                )
+            ]
+            for layer in self.layers
+        }
+        norm = squared_norms(gradients).sqrt()
+        signals = self._signals(captured.outputs, loss, norm=norm)
+        return TrainingPasses(signals, gradients, sampled_gradients, covariances)
+
+    def gradients(self, seeds: Sequence[int] | None) -> dict[str, LayerGradient]:
+        """Run a forward and one backward pass, where the rest of `training_passes` is known.
+
+        Args:
+            seeds: Of sampled labels; None for the given ones.
+        """
+        captured, inputs = self._captured()
+        if seeds is None:
+            loss = self._values("train_loss", captured.outputs)
+        else:
+            loss = self._sampled_loss(captured.outputs, seeds)
+        return captured.gradients(inputs, captured.output_gradients(loss, last=True))
+
+    def query_passes(self) -> QueryPasses:
+        """Run the passes of queries."""
+        captured, inputs = self._captured()
+        measurement = self._values("measurement", captured.outputs)
+        loss = self._values("train_loss", captured.outputs)
+        measured = captured.output_gradients(measurement, last=False)
+        gradients = captured.gradients(inputs, measured)
+        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+        return gradients, losses
+
+    def signals(self) -> BlockSignals:
+        """Measure the examples by a forward pass alone."""
+        with torch.no_grad():
+            outputs = self.objective.forward(self.model, self.items)
+            return self._signals(outputs, self._values("train_loss", outputs), norm=None)
+
+    def _captured(self) -> tuple[ForwardPass, dict[str, Positions]]:
+        """Run the forward pass; return it, and the inputs of the layers."""
+        captured = ForwardPass(
+            self.model,
+            self.layers,
+            lambda: self.objective.forward(self.model, self.items),
+            examples=len(self.rows),
         )
-        return _signals(objective, rows, outputs, batch, loss, norm=None)
+        return captured, captured.inputs()
 
+    def _sampled_loss(self, outputs: Any, seeds: Sequence[int]) -> Tensor:
+        loss = self.objective.sampled_loss(outputs, ExampleGenerator.for_examples(seeds))
+        return per_example_loss(loss, name="sampled_loss", examples=len(self.rows))
 
-def _captured(
-    model: nn.Module, objective: Objective, layers: Sequence[Layer], batch: Any, count: int
-) -> tuple[ForwardPass, dict[str, Positions]]:
-    """Run the forward pass of `count` examples; return it, and the inputs of the layers."""
-    captured = capture_forward(
-        model, layers, lambda: objective.forward(model, batch), examples=count
-    )
-    return captured, captured.inputs(examples=count)
+    def _values(self, name: Literal["train_loss", "measurement"], outputs: Any) -> Tensor:
+        """Return the objective's function of this name, one value an example."""
+        values = getattr(self.objective, name)(outputs, self.items)
+        return per_example_loss(values, name=name, examples=len(self.rows))
+
+    def _signals(self, outputs: Any, loss: Tensor, *, norm: Tensor | None) -> BlockSignals:
+        with torch.no_grad():
+            measurement = self._values("measurement", outputs)
+            describe = getattr(self.objective, "describe", None)
+            described = describe(outputs, self.items) if describe else {}
+        return BlockSignals(self.rows, loss.detach(), measurement, norm, described)
 
 
 _Side = TypeVar("_Side", Positions, Positions | Pixels)
@@ -227,21 +222,3 @@ _Side = TypeVar("_Side", Positions, Positions | Pixels)
 def _own(positions: _Side, own: Tensor) -> _Side:
     """Return the rows in `own`; indexing would copy where it is all of them, the usual case."""
     return positions if bool(own.all()) else positions[own]
-
-
-def _signals(
-    objective: Objective,
-    rows: Tensor,
-    outputs: Any,
-    batch: Any,
-    loss: Tensor,
-    *,
-    norm: Tensor | None,
-) -> BlockSignals:
-    with torch.no_grad():
-        measurement = per_example_loss(
-            objective.measurement(outputs, batch), name="measurement", examples=len(rows)
-        )
-        describe = getattr(objective, "describe", None)
-        described = describe(outputs, batch) if describe else {}
-    return BlockSignals(rows, loss.detach(), measurement, norm, described)

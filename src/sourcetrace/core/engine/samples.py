@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sourcetrace.core.curvature.covariance import sums_of
+from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.passes import TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
@@ -70,7 +70,7 @@ class TimedProbe:
         with watch.timed("passes"):
             timed = probe_point(engine, point, examples=engine.batch_size)
         with watch.timed("covariances"):
-            sums_of(timed.covariances)
+            RunningCovariances(timed.covariances).sums()
         count = len(timed.signals.examples)
         return cls(
             watch.seconds["passes"] / count, watch.seconds["covariances"] / count, extraction

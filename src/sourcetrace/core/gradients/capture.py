@@ -6,49 +6,96 @@ are summed over the batch, so the rows of an output gradient belong to single ex
 as the model treats examples independently (evaluation mode).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.per_example import LayerGradient, per_example_gradient
-from sourcetrace.core.gradients.positions import Positions, TiedPositions, join_positions
-from sourcetrace.core.gradients.recording import recording
-from sourcetrace.core.layers.calls import Call, Recording
+from sourcetrace.core.gradients.per_example import (
+    LayerGradient,
+    Positions,
+    TiedPositions,
+    per_example_gradient,
+)
+from sourcetrace.core.layers.attention import Note, attention_calls, without_fused_kernels
+from sourcetrace.core.layers.calls import Call
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer, Site
 from sourcetrace.errors import InputError
 
 
 class ForwardPass:
-    """The captured forward pass of a batch; each call of `output_gradients` is a backward pass."""
+    """The captured forward pass of a batch; each call of `output_gradients` is a backward pass.
+
+    Args:
+        model: The model, in evaluation mode.
+        layers: The layers to capture.
+        run_forward: Runs the pass.
+        examples: N, where it is known. A layer that has another number is refused, and an
+            embedding of one sequence for all examples, [1, S], gives N copies of it, so that its
+            gradient can be told by example.
+
+    Attributes:
+        outputs: What `run_forward` returned.
+
+    Raises:
+        InputError: If the pass does not call one of the layers.
+    """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], calls: Recording, outputs: Any
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        run_forward: Callable[[], Any],
+        *,
+        examples: int | None = None,
     ) -> None:
-        self.outputs = outputs
-        self._layers = layers
-        self._modules = {
-            site.module: model.get_submodule(site.module)
-            for layer in layers
-            for site in layer.sites
-        }
-        self._calls = calls
+        self._layers, self._examples = layers, examples
+        # By key: a layer's weight and its bias may be two layers at one site.
+        sites = {site.key: site for layer in layers for site in layer.sites}
+        self._modules = {key: model.get_submodule(site.module) for key, site in sites.items()}
         reference = next(p for p in model.parameters() if p.is_floating_point())
         self._dtype, self._device = reference.dtype, reference.device
+        self._calls: dict[str, list[Call]] = {}
+        with torch.enable_grad(), self._recording(model, sites.values()):
+            self.outputs = run_forward()
+        if missing := [layer.name for layer in layers if not self._calls_of(layer)]:
+            raise InputError(
+                f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
+                "Models whose layers depend on the data are not supported."
+            )
 
-    def inputs(self, *, examples: int | None = None) -> dict[str, Positions]:
-        """Return the layer inputs, name -> [N, groups, S, D_in].
+    @contextmanager
+    def _recording(self, model: nn.Module, sites: Collection[Site]) -> Iterator[None]:
+        """Record the calls at the sites while the context is open."""
 
-        Args:
-            examples: N, where it is known; a layer that has another number is refused.
-        """
+        def note(key: str, call: Call) -> None:
+            self._calls.setdefault(key, []).append(call)
+
+        handles = []
+        try:
+            for site in sites:
+                if not site.part:
+                    hook = _module_hook(site, note, self._examples)
+                    module = self._modules[site.key]
+                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
+            projections = [site for site in sites if site.part]
+            with without_fused_kernels(), attention_calls(model, projections, note):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def inputs(self) -> dict[str, Positions]:
+        """Return the layer inputs, name -> [N, groups, S, D_in]."""
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
-            _check(layer, site, call, examples)
+            _check(layer, site, call, self._examples)
             values = self._recorded(call.inputs)
-            return layer.inputs_of(self._modules[site.module], values, site)
+            return layer.inputs_of(self._modules[site.key], values, site)
 
         return {layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._layers}
 
@@ -60,7 +107,7 @@ class ForwardPass:
             if len(calls) == 1:
                 ((site, call),) = calls
                 values = self._recorded(call.inputs)
-                pixels = layer.pixels_of(self._modules[site.module], values, site)
+                pixels = layer.pixels_of(self._modules[site.key], values, site)
                 if pixels is not None:
                     found[layer.name] = pixels
         return found
@@ -82,7 +129,7 @@ class ForwardPass:
             if gradient is None:  # one of several calls does not reach the loss
                 gradient = torch.zeros(call.output_shape, dtype=loss.dtype, device=loss.device)
             laid_out = self._recorded(gradient).reshape(call.output_shape)
-            return layer.output_gradients_of(self._modules[site.module], laid_out, site)
+            return layer.output_gradients_of(self._modules[site.key], laid_out, site)
 
         for layer in self._layers:
             if all(gradients[id(call)] is None for _, call in self._calls_of(layer)):
@@ -128,30 +175,64 @@ class ForwardPass:
         if not layer.partly_indexed:
             if indexed:
                 return torch.cat(indexed, dim=1 if inputs else 2)
-            return join_positions(parts, layer.groups)
-        return self._tied(layer, parts, indexed, inputs=inputs)
-
-    def _tied(
-        self,
-        layer: Layer,
-        parts: Sequence[tuple[int, Tensor]],
-        indexed: Sequence[Tensor],
-        *,
-        inputs: bool,
-    ) -> TiedPositions:
-        """Join the calls of a weight that an embedding shares; one of the two may have none."""
-        examples = (indexed[0] if indexed else parts[0][1]).shape[0]
-        _, outputs, width = layer.shape
+            return _join_groups(parts, layer.groups)
+        # An embedding shares the weight; one of the two may have no call.
+        examples = len(indexed[0] if indexed else parts[0][1])
 
         def none(*shape: int, dtype: torch.dtype = self._dtype) -> Tensor:
             return torch.zeros(examples, *shape, dtype=dtype, device=self._device)
 
-        linear = join_positions(parts, layer.groups) if parts else None
-        if linear is None:
-            linear = none(1, 0, width if inputs else outputs)
+        if parts:
+            linear = _join_groups(parts, layer.groups)
+        else:
+            linear = none(1, 0, layer.inputs if inputs else layer.outputs)
         if indexed:
-            return TiedPositions(linear, torch.cat(list(indexed), dim=1 if inputs else 2))
-        return TiedPositions(linear, none(0, dtype=torch.long) if inputs else none(1, 0, width))
+            return TiedPositions(linear, torch.cat(indexed, dim=1 if inputs else 2))
+        return TiedPositions(
+            linear, none(0, dtype=torch.long) if inputs else none(1, 0, layer.inputs)
+        )
+
+
+def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., Tensor | None]:
+    dimension = site.example_dimension
+
+    def repeated(values: Tensor, count: int) -> Tensor:
+        """Repeat the dimension of examples, of size 1, without a copy."""
+        return values.expand([count if d == dimension else -1 for d in range(values.ndim)])
+
+    def record(
+        _: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor
+    ) -> Tensor | None:
+        values = next(iter((*arguments, *keywords.values())))
+        one_for_all = site.kind.indexed and values.ndim > 1 and values.shape[dimension] == 1
+        if not one_for_all or examples is None or examples == 1:
+            note(site.key, Call.of(site.key, values, output))
+            return None
+        output = repeated(output, examples)
+        note(site.key, Call.of(site.key, repeated(values, examples), output))
+        return output
+
+    return record
+
+
+def _join_groups(parts: Sequence[tuple[int, Tensor]], groups: int) -> Tensor:
+    """Concatenate calls along their positions; a position of padding is 0 and adds nothing.
+
+    Args:
+        parts: The first group of each call and its values, [N, groups of the call, S, D].
+        groups: Of the layer; [N, groups, S, D] is returned, S that of the longest group.
+    """
+    if all(values.shape[1] == groups for _, values in parts):
+        return parts[0][1] if len(parts) == 1 else torch.cat([v for _, v in parts], dim=2)
+    by_group = [
+        torch.cat(
+            [v[:, group - first] for first, v in parts if first <= group < first + v.shape[1]],
+            dim=1,
+        )
+        for group in range(groups)
+    ]
+    longest = max(values.shape[1] for values in by_group)
+    return torch.stack([F.pad(v, (0, 0, 0, longest - v.shape[1])) for v in by_group], dim=1)
 
 
 def _check(layer: Layer, site: Site, call: Call, examples: int | None) -> None:
@@ -169,32 +250,6 @@ def _check(layer: Layer, site: Site, call: Call, examples: int | None) -> None:
             f"{layer.name}: its input was changed in place after the layer read it, "
             "so the gradient cannot be rebuilt. Replace the in-place operation."
         )
-
-
-def capture_forward(
-    model: nn.Module,
-    layers: Sequence[Layer],
-    run_forward: Callable[[], Any],
-    *,
-    examples: int | None = None,
-) -> ForwardPass:
-    """Run one forward pass of `model` and keep what the backward passes need.
-
-    Args:
-        model: The model, in evaluation mode.
-        layers: The layers to capture.
-        run_forward: Runs the pass.
-        examples: N, where it is known; embeddings that serve all examples at once need it.
-    """
-    with torch.enable_grad(), recording(model, layers, examples=examples) as calls:
-        outputs = run_forward()
-    missing = [layer.name for layer in layers if not any(site.key in calls for site in layer.sites)]
-    if missing:
-        raise InputError(
-            f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
-            "Models whose layers depend on the data are not supported."
-        )
-    return ForwardPass(model, layers, calls, outputs)
 
 
 def per_example_loss(loss: Tensor, *, name: str, examples: int) -> Tensor:

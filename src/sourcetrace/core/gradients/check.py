@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.layers.coverage import Coverage
 from sourcetrace.errors import InputError
 
@@ -38,10 +38,9 @@ def check_gradients(
     Raises:
         InputError: If a layer's sum differs; its parameters' attribution would be wrong.
     """
-    passed = capture_forward(model, coverage.layers, run_forward, examples=examples)
+    passed = ForwardPass(model, coverage.layers, run_forward, examples=examples)
     loss = loss_of(passed.outputs)
-    inputs = passed.inputs(examples=examples)
-    gradients = passed.gradients(inputs, passed.output_gradients(loss, last=False))
+    gradients = passed.gradients(passed.inputs(), passed.output_gradients(loss, last=False))
     names = [name for layer in coverage.layers for name in layer.parameters]
     found = torch.autograd.grad(loss.sum(), [model.get_parameter(name) for name in names])
     expected = dict(zip(names, found, strict=True))

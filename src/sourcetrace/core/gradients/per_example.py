@@ -20,7 +20,6 @@ from torch import Tensor
 
 from sourcetrace.core.gradients.factored import FactoredGradient, product
 from sourcetrace.core.gradients.indexed import IndexedGradient
-from sourcetrace.core.gradients.positions import Positions, TiedPositions
 
 
 @dataclass(frozen=True)
@@ -78,39 +77,65 @@ Gradients = Mapping[str, LayerGradient]
 """Per-example gradients of every attributed layer, by layer name."""
 
 
+@dataclass(frozen=True)
+class TiedPositions:
+    """One side of a weight [V, D] that a linear output layer and an embedding share.
+
+    The linear layer's gradient is Σ g aᵀ, with inputs a [N, 1, S, D] and output gradients g
+    [N, 1, S, V]; the embedding's is Σ e gᵀ with one-hot e, kept as indices [N, S'], and
+    output gradients [N, 1, S', D].
+
+    Attributes:
+        linear: The linear layer's inputs, or its output gradients.
+        embedding: The embedding's indices, or its output gradients.
+    """
+
+    linear: Tensor
+    embedding: Tensor
+
+    def __len__(self) -> int:
+        return self.linear.shape[0]
+
+    def __getitem__(self, rows: Tensor) -> "TiedPositions":
+        return TiedPositions(self.linear[rows], self.embedding[rows])
+
+    def gradient(self, output_gradients: "Positions") -> Tensor:
+        """Return the weight's gradients from its inputs, these.
+
+        Written out, [N, 1, V, D]: with several positions an example, the linear output layer's
+        gradient has that size in any case.
+        """
+        if not isinstance(output_gradients, TiedPositions):
+            raise TypeError("Both sides of a shared weight are TiedPositions.")
+        linear = output_gradients.linear.mT @ self.linear
+        rows = IndexedGradient.of(self.embedding, output_gradients.embedding, linear.shape[2])
+        return linear + rows.dense().mT
+
+
+Positions = Tensor | TiedPositions
+"""A layer's inputs or output gradients; indices [N, S] where all its inputs are one-hot."""
+
+
 def per_example_gradient(
-    inputs: Positions, output_gradients: Positions, *, width: int | None = None
+    inputs: Positions, output_gradients: Positions, *, width: int
 ) -> LayerGradient:
     """Return the gradients from inputs [N, groups, S, D_in] and gradients [N, groups, S, D_out].
 
     Args:
         inputs: Layer inputs; indices [N, S] where they are one-hot.
         output_gradients: Their output gradients.
-        width: D_in; needed where the inputs are indices, which do not tell it.
+        width: D_in, which indices do not tell.
     """
-    if isinstance(inputs, TiedPositions) or isinstance(output_gradients, TiedPositions):
-        return DenseGradient(tied_gradient(inputs, output_gradients))
+    if isinstance(inputs, TiedPositions):
+        return DenseGradient(inputs.gradient(output_gradients))
+    if isinstance(output_gradients, TiedPositions):
+        raise TypeError("Both sides of a shared weight are TiedPositions.")
     if not inputs.is_floating_point():
-        if width is None:
-            raise TypeError("The width of one-hot inputs cannot be told from their indices.")
         return IndexedGradient.of(inputs, output_gradients, width)
     factored = FactoredGradient(inputs, output_gradients)
     if inputs.shape[2] == 1 or factored.size < factored.dense_size:
         return factored
     return DenseGradient(factored.dense())
-
-
-def tied_gradient(inputs: Positions, output_gradients: Positions) -> Tensor:
-    """Return the gradients of a weight that a linear layer and an embedding share.
-
-    It is written out, [N, 1, V, D]: with several positions an example, the linear output
-    layer's gradient has that size in any case.
-    """
-    if not (isinstance(inputs, TiedPositions) and isinstance(output_gradients, TiedPositions)):
-        raise TypeError("Both sides of a shared weight are TiedPositions.")
-    linear = output_gradients.linear.mT @ inputs.linear
-    rows = IndexedGradient.of(inputs.embedding, output_gradients.embedding, linear.shape[2])
-    return linear + rows.dense().mT
 
 
 def squared_norms(gradients: Gradients) -> Tensor:

@@ -13,7 +13,6 @@ from sourcetrace.core.curvature.covariance_terms import MAXIMUM_FACTOR
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.eigenvectors import eigendecomposition
@@ -106,7 +105,7 @@ class RunCost:
                 "passes",
                 probe.passes
                 * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats),
-                0 if recomputed else visits * bytes_per_example(engine.coverage, gradients),
+                0 if recomputed else visits * probe.extraction.bytes_per_example,
             ),
             StageCost(
                 "covariances",

@@ -49,12 +49,13 @@ class PrecisionError:
         found = engine.compute(point, rows, sampled=False)
         against = "float64"
         try:
-            exact = engine.doubled().compute(point, rows, sampled=False)
+            exact = engine.exactly(doubled=True).compute(point, rows, sampled=False)
         except Exception as error:
             logger.warning(
                 "The task does not run in float64 (%s): passes are held against float32.", error
             )
-            against, exact = "float32", engine.exactly().compute(point, rows, sampled=False)
+            against = "float32"
+            exact = engine.exactly(doubled=False).compute(point, rows, sampled=False)
         pairs = (
             (found[name].dense().double(), one.dense().double()) for name, one in exact.items()
         )

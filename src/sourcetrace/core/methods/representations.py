@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.capture import capture_forward
-from sourcetrace.core.gradients.positions import TiedPositions
+from sourcetrace.core.gradients.capture import ForwardPass
+from sourcetrace.core.gradients.per_example import TiedPositions
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.errors import InputError
@@ -31,14 +31,14 @@ def representations(
     batch = examples.batch(index, engine.device)
     model = engine.model_at(point)
     with engine.running(point, examples=len(index)):
-        captured = capture_forward(
+        captured = ForwardPass(
             model,
             [layer],
             lambda: engine.objective.forward(model, batch),
             examples=len(index),
         )
     engine.passes.count(len(index), backward=0)
-    inputs = captured.inputs(examples=len(index))[layer.name]
+    inputs = captured.inputs()[layer.name]
     values = inputs.linear if isinstance(inputs, TiedPositions) else inputs
     if not values.is_floating_point() or layer.weight is None or values.shape[2] == 0:
         raise InputError(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.model.objective import Objective
@@ -91,24 +91,6 @@ class RoundedObjective:
         """Return the model's outputs."""
         with torch.autocast(self._device.type, torch.bfloat16):
             return to_dtype(self._objective.forward(model, batch), self._dtype)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._objective, name)
-
-
-class DoubledObjective:
-    """An objective for a model in float64, whose batches are made so."""
-
-    def __init__(self, objective: Objective) -> None:
-        self._objective = objective
-
-    def forward(self, model: nn.Module, batch: Any) -> Any:
-        """Return the model's outputs."""
-        return self._objective.forward(model, to_dtype(batch, torch.float64))
-
-    def train_loss(self, outputs: Any, batch: Any) -> Tensor:
-        """Return the loss, [B]."""
-        return self._objective.train_loss(outputs, to_dtype(batch, torch.float64))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._objective, name)

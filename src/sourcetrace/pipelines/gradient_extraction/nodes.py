@@ -8,7 +8,6 @@ import polars as pl
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.passes import BlockSignals
 from sourcetrace.core.engine.samples import TimedProbe
-from sourcetrace.core.gradients.kept import bytes_per_example
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.core.methods.astra import SolveSettings
@@ -96,7 +95,7 @@ def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Polic
     engine, plan, attribution = setup.engine, setup.plan, setup.attribution
     probe = TimedProbe.of(engine, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
-    size = visits * bytes_per_example(engine.coverage, probe.extraction.gradients)
+    size = visits * probe.extraction.bytes_per_example
     if gradients.cache != "auto":
         policy: Policy = gradients.cache
     elif size <= gradients.memory_budget_gib * _GIB:

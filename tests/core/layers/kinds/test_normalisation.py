@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import (
@@ -87,7 +87,7 @@ def test_batch_norm_in_training_mode_is_refused():
     model, inputs = prepared("batch norm 1d")
     layers = coverage_of(model, inputs).layers
     model.train()
-    captured = capture_forward(model, layers, lambda: model(inputs))
+    captured = ForwardPass(model, layers, lambda: model(inputs))
     with pytest.raises(InputError, match=r"training mode.*model\.eval"):
         captured.inputs()
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sourcetrace.core.gradients.capture import capture_forward
+from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS, _pixels
 from tests.core.curvature.test_covariance import sums_of_model
@@ -87,7 +87,7 @@ def test_a_wide_layer_has_the_covariance_of_outer_products(bias):
         model = nn.Sequential(nn.Conv2d(32, 2, 3, padding=1, bias=bias), nn.Tanh()).double()
         inputs = torch.randn(3, 32, 4, 5, dtype=torch.float64)
     (layer,) = find_layers(model, lambda: model(inputs)).layers
-    passed = capture_forward(model, [layer], lambda: model(inputs))
+    passed = ForwardPass(model, [layer], lambda: model(inputs))
     assert set(passed.pixels()) == {"0"}
     found, loss_of = sums_of_model(model, layer, inputs)
     expected, _ = kronecker_factors(model[0], loss_of, len(inputs))
@@ -99,7 +99,7 @@ def test_few_channels_and_few_shared_distances_are_left_to_patches():
         model = nn.Sequential(module, nn.Tanh())
         inputs = torch.zeros(1, module.in_channels, size, size)
         (layer,) = find_layers(model, lambda: model(inputs)).layers
-        return bool(capture_forward(model, [layer], lambda: model(inputs)).pixels())
+        return bool(ForwardPass(model, [layer], lambda: model(inputs)).pixels())
 
     assert taken(nn.Conv2d(64, 2, 3), 6)
     assert not taken(nn.Conv2d(8, 2, 7), 9)

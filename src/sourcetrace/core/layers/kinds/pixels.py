@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -136,10 +137,9 @@ class Pixels:
         """D_in."""
         return self.layout.width
 
-    @classmethod
-    def joined(cls, parts: Sequence["Pixels"]) -> "Pixels":
-        """Return the pixels of consecutive examples."""
-        return replace(parts[0], values=torch.cat([one.values for one in parts]))
+    def joined(self, others: Sequence[Any]) -> "Pixels":
+        """Return the pixels of these examples and of more."""
+        return replace(self, values=torch.cat([one.values for one in (self, *others)]))
 
     def owned(self) -> "Pixels":
         """Return pixels that nobody else writes to or holds."""
