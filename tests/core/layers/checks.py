@@ -9,8 +9,7 @@ from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import LayerGradient
-from sourcetrace.core.layers.coverage import Coverage
-from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.discovery import Coverage, find_layers
 from tests.oracles.dense import named_gradients
 from tests.tiny import assert_close
 

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.layers.coverage import Coverage
-from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.discovery import Coverage, find_layers
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import check_all_counted
 from tests.tiny import assert_close, seeded
@@ -159,7 +158,7 @@ def test_parameters_laid_out_as_a_matrix_reproduce_the_layer():
         images = torch.randn(2, 4, 5, 4, dtype=torch.float64)
     (layer,) = coverage_of(model, images).layers
     matrix = layer.weight_matrix({key: p.detach() for key, p in model.named_parameters()})
-    positions = layer.inputs_of(model[0], images)
+    positions = layer.inputs_of(model[0], images, layer.sites[0])
     outputs = (positions @ matrix.mT).transpose(2, 3).reshape(2, 6, 5, 4)
     assert_close(outputs, model(images).detach(), tolerance=1e-12)
 
@@ -176,7 +175,7 @@ def test_another_number_of_features_is_refused_with_the_layer_named():
     model = nn.Sequential(nn.Linear(3, 2))
     (layer,) = coverage_of(model, torch.zeros(1, 3)).layers
     with pytest.raises(InputError, match=r"^0: the inputs have 6 features, the weight expects 4"):
-        layer.inputs_of(model[0], torch.zeros(1, 5))
+        layer.inputs_of(model[0], torch.zeros(1, 5), layer.sites[0])
 
 
 def test_a_compiled_module_is_refused_before_it_runs():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, from_tensors
-from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.machine.timing import Timings

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.gradients.capture import ForwardPass
-from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.errors import InputError
 
 _TOLERANCE = 0.01

@@ -20,9 +20,7 @@ from torch import Size, Tensor, nn
 
 from sourcetrace.core.layers.calls import Call
 from sourcetrace.core.layers.kinds.types import LayerType
-from sourcetrace.core.layers.layer import Offer, Site, Slot, join_names
-
-PROJECTIONS = ("in_proj", "q_proj", "k_proj", "v_proj", "out_proj")
+from sourcetrace.core.layers.layer import Offer, Site, Slot
 
 
 def _sequences(_: nn.Module, values: Tensor) -> Tensor:
@@ -42,7 +40,7 @@ PROJECTION = LayerType(nn.MultiheadAttention, _sequences, _projections)
 
 
 def _projection_weights(module: nn.MultiheadAttention) -> dict[str, nn.Parameter]:
-    """Return the weights by projection, of `PROJECTIONS` those that the module has."""
+    """Return the weights of the projections that the module has."""
     found = {
         "in_proj": module.in_proj_weight,
         "q_proj": module.q_proj_weight,
@@ -56,31 +54,28 @@ def _projection_weights(module: nn.MultiheadAttention) -> dict[str, nn.Parameter
 def attention_offer(name: str, module: nn.MultiheadAttention) -> Offer:
     """Return the slots of an attention module, its out_proj's included."""
     if module.bias_k is not None or module.add_zero_attn:
-        return Offer(
-            reason="MultiheadAttention with add_bias_kv or add_zero_attn: it attends to more "
-            "than its inputs"
+        return (
+            "MultiheadAttention with add_bias_kv or add_zero_attn: it attends to more than its "
+            "inputs"
         )
     if not isinstance(module.out_proj, nn.Linear):
-        return Offer(reason=f"MultiheadAttention with a {type(module.out_proj).__name__} inside")
+        return f"MultiheadAttention with a {type(module.out_proj).__name__} inside"
     slots = []
     for part, weight in _projection_weights(module).items():
         groups = weight.shape[0] // module.embed_dim
         own = part in ("in_proj", "out_proj")
-        bias = module.out_proj.bias if part == "out_proj" else module.in_proj_bias
         slots.append(
             Slot(
-                name=join_names(name, part),
                 site=Site(name, PROJECTION, part, 0 if own else "qkv".index(part[0])),
                 weight=weight,
                 groups=groups,
                 outputs=module.embed_dim,
                 inputs=weight.shape[1],
-                transposed=False,
-                bias=bias,
+                bias=module.out_proj.bias if part == "out_proj" else module.in_proj_bias,
                 bias_groups=groups if own else 3,
             )
         )
-    return Offer(tuple(slots))
+    return slots
 
 
 @contextmanager
@@ -107,19 +102,18 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
     if not sites:
         yield
         return
-    keys = {site.key for site in sites}
+    parts: dict[nn.Module, dict[str, Site]] = {}
+    for site in sites:
+        parts.setdefault(model.get_submodule(site.module), {})[site.part] = site
     running: list[_Running] = []  # a stack: attention may lie inside attention
     handles = []
     linear = F.linear
 
-    def start(name: str) -> Callable[..., None]:
-        def push(
-            module: nn.MultiheadAttention, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
-        ) -> None:
-            query = arguments[0] if arguments else keywords["query"]
-            running.append(_Running(name, module, query))
-
-        return push
+    def start(
+        module: nn.MultiheadAttention, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+    ) -> None:
+        query = arguments[0] if arguments else keywords["query"]
+        running.append(_Running(parts[module], module, query))
 
     def stop(*_: object) -> None:
         running.pop()
@@ -127,15 +121,14 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
     # The names of torch's own parameters, which callers may use.
     def noting(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
         output = linear(input, weight, bias)
-        found = running[-1].call(input, weight, output, keys) if running else None
+        found = running[-1].call(input, weight, output) if running else None
         if found is not None:
             note(*found)
         return output
 
     try:
-        for name in {site.module for site in sites}:
-            module = model.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(start(name), with_kwargs=True))
+        for module in parts:
+            handles.append(module.register_forward_pre_hook(start, with_kwargs=True))
             handles.append(module.register_forward_hook(stop, always_call=True))
         F.linear = noting
         yield
@@ -148,34 +141,32 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
 class _Running:
     """An attention module between the start and the end of its forward."""
 
-    def __init__(self, name: str, module: nn.MultiheadAttention, query: Tensor) -> None:
-        self._name = name
-        self._weights = _projection_weights(module)
+    def __init__(
+        self, sites: Mapping[str, Site], module: nn.MultiheadAttention, query: Tensor
+    ) -> None:
+        weights = _projection_weights(module)
+        self._weights = [(site.key, weights[part]) for part, site in sites.items()]
         self._width = module.embed_dim
         self._examples = 1
         if query.ndim == 3:  # noqa: PLR2004, [S, N, D]; a single sequence is [S, D]
             self._examples = query.shape[0 if module.batch_first else 1]
 
-    def call(
-        self, values: Tensor, weight: Tensor, output: Tensor, keys: Collection[str]
-    ) -> tuple[str, Call] | None:
+    def call(self, values: Tensor, weight: Tensor, output: Tensor) -> tuple[str, Call] | None:
         """Return the key and the call if `weight` is a wanted projection's, or a part of it."""
-        for part, whole in self._weights.items():
-            key = join_names(self._name, part)
-            if key not in keys or not _lies_in(weight, whole):
-                continue
-            first = (weight.storage_offset() - whole.storage_offset()) // whole.shape[1]
-            group = first // self._width
-            # The output projection sees its sequences flattened, [S · N, D].
-            shape = (-1, self._examples, values.shape[-1])
-            call = Call.of(
-                key,
-                values.reshape(shape),
-                output,
-                output_shape=Size((*shape[:2], output.shape[-1])),
-                groups=(group, group + weight.shape[0] // self._width),
-            )
-            return key, call
+        for key, whole in self._weights:
+            if _lies_in(weight, whole):
+                first = (weight.storage_offset() - whole.storage_offset()) // whole.shape[1]
+                group = first // self._width
+                # The output projection sees its sequences flattened, [S · N, D].
+                shape = (-1, self._examples, values.shape[-1])
+                call = Call.of(
+                    key,
+                    values.reshape(shape),
+                    output,
+                    output_shape=Size((*shape[:2], output.shape[-1])),
+                    groups=(group, group + weight.shape[0] // self._width),
+                )
+                return key, call
         return None
 
 

@@ -1,6 +1,5 @@
 """One use of a layer's site in a forward pass: what came in, and where to ask for gradients."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +7,13 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from sourcetrace.errors import InputError
+
+WITHOUT_GRADIENTS = (
+    "ran without gradients, so that no gradient of the output can be asked for: inside "
+    "torch.no_grad(), or in torch.utils.checkpoint with use_reentrant=True. Use "
+    "use_reentrant=False, or freeze its parameters."
+)
+"""What to say of layers whose output has no gradient, behind their names."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,7 @@ class Call:
             InputError: If it ran without gradients.
         """
         if not output.requires_grad:
-            raise InputError(ran_without_gradients([name]))
+            raise InputError(f"{name} {WITHOUT_GRADIENTS}")
         # The edge, not the tensor: an in-place activation would change the tensor's own.
         edge = get_gradient_edge(output)
         return cls(inputs.detach(), inputs._version, edge, output_shape or output.shape, groups)
-
-
-Recording = Mapping[str, Sequence[Call]]
-"""Calls by `Site.key`, in their order."""
-
-
-def ran_without_gradients(names: Sequence[str]) -> str:
-    """Return what to say of layers whose output has no gradient."""
-    return (
-        f"{', '.join(names)} ran without gradients, so that no gradient of the output can be "
-        "asked for: inside torch.no_grad(), or in torch.utils.checkpoint with "
-        "use_reentrant=True. Use use_reentrant=False, or freeze its parameters."
-    )

@@ -5,28 +5,60 @@ slots is shared by them, and is attributed once, as the sum. Weight and bias mak
 where they are used together everywhere and are trained alike.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 
 from sourcetrace.core.layers.attention import attention_offer
-from sourcetrace.core.layers.coverage import Coverage, Unattributed
 from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
-from sourcetrace.core.layers.layer import Layer, Offer, Site, Slot, join_names
+from sourcetrace.core.layers.layer import Layer, Offer, Site, Slot
 from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
 
 
+@dataclass(frozen=True)
+class _Unattributed:
+    """A parameter that carries no attribution, and why."""
+
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which parameters of a model are attributed; nothing is skipped in silence.
+
+    Attributes:
+        layers: Each parameter of a layer belongs to that one alone.
+        unattributed: The other parameters.
+        tied: An attributed parameter that has several names -> the others; its gradient is
+            the sum over all its uses.
+    """
+
+    layers: tuple[Layer, ...]
+    unattributed: tuple[_Unattributed, ...]
+    tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """Share of the model's parameters that carry attribution, 0 to 1."""
+        attributed = sum(layer.size for layer in self.layers)
+        total = attributed + sum(parameter.size for parameter in self.unattributed)
+        return attributed / total if total else 0.0
+
+
 @dataclass
 class _Use:
-    """A parameter: its names in the model, and what is done with it."""
+    """A parameter: its names in the model, what is done with it, and why nothing is, if so."""
 
     parameter: nn.Parameter
     names: list[str] = field(default_factory=list)
     as_weight: list[Slot] = field(default_factory=list)
     as_bias: list[Slot] = field(default_factory=list)
-    reasons: list[tuple[str, str]] = field(default_factory=list)  # name, why it has no slot
+    without_slot: list[tuple[str, str]] = field(default_factory=list)  # name, why
+    reason: str = ""
 
     @property
     def slots(self) -> list[Slot]:
@@ -55,26 +87,24 @@ def find_layers(
             runs without gradients.
     """
     refuse_compiled(model.named_modules())
-    rehearsal = Rehearsal.of(model, run_forward)
+    rehearsal = Rehearsal(model, run_forward)
     uses = _uses(model)
-    reasons: dict[int, str] = {}
-    sites: dict[int, Site] = {}  # by slot
-    for key, use in uses.items():
-        for slot in use.slots:
-            if id(slot) not in sites and use.parameter.requires_grad:
+    for use in uses.values():
+        if use.parameter.requires_grad:
+            for slot in use.slots:
                 module = model.get_submodule(slot.site.module)
                 dimension = rehearsal.example_dimension(slot.site, module, examples)
                 if isinstance(dimension, str):
-                    reasons[key] = dimension
+                    use.reason = dimension
                 else:
-                    sites[id(slot)] = replace(slot.site, example_dimension=dimension)
-        reasons[key] = _reason(use, rehearsal) or reasons.get(key, "")
-    taken = {key: use for key, use in uses.items() if not reasons[key]}
-    layers = _layers(taken, sites, settings_of or (lambda _: None))
+                    slot.site = replace(slot.site, example_dimension=dimension)
+        use.reason = _reason(use, rehearsal) or use.reason
+    taken = {key: use for key, use in uses.items() if not use.reason}
+    layers = _layers(taken, settings_of or (lambda _: None))
     unattributed = tuple(
-        Unattributed(use.names[0], use.parameter.numel(), reasons[key])
-        for key, use in uses.items()
-        if reasons[key]
+        _Unattributed(use.names[0], use.parameter.numel(), use.reason)
+        for use in uses.values()
+        if use.reason
     )
     if not layers:
         names = ", ".join(f"{p.name} ({p.reason})" for p in unattributed[:5])
@@ -93,13 +123,13 @@ def _uses(model: nn.Module) -> dict[int, _Use]:
     uses: dict[int, _Use] = {}
     offers = list(_offers(model))
     for name, module, offer in offers:
-        for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+        for key, parameter in module.named_parameters(name, recurse=False, remove_duplicate=False):
             use = uses.setdefault(id(parameter), _Use(parameter))
-            use.names.append(join_names(name, key))
-            if offer.reason:
-                use.reasons.append((join_names(name, key), offer.reason))
+            use.names.append(key)
+            if isinstance(offer, str):
+                use.without_slot.append((key, offer))
     for _, _, offer in offers:
-        for slot in offer.slots:
+        for slot in () if isinstance(offer, str) else offer:
             uses[id(slot.weight)].as_weight.append(slot)
             if slot.bias is not None:
                 uses[id(slot.bias)].as_bias.append(slot)
@@ -108,15 +138,15 @@ def _uses(model: nn.Module) -> dict[int, _Use]:
 
 def _offers(model: nn.Module) -> Iterable[tuple[str, nn.Module, Offer]]:
     """Yield every module with parameters of its own; an out_proj comes with its attention."""
-    inside: dict[int, str] = {}  # id of an out_proj -> why it cannot be attributed
+    inside: dict[int, Offer] = {}  # id of an out_proj -> what is left for it to say
     for name, module in model.named_modules():
         # The exact class, as everywhere: a subclass may compute something else.
         if type(module) is nn.MultiheadAttention:
             offer = attention_offer(name, module)
-            inside[id(module.out_proj)] = offer.reason
+            inside[id(module.out_proj)] = offer if isinstance(offer, str) else []
             yield name, module, offer
         elif id(module) in inside:
-            yield name, module, Offer(reason=inside[id(module)])
+            yield name, module, inside[id(module)]
         elif next(module.parameters(recurse=False), None) is not None:
             yield name, module, _offered(name, module)
 
@@ -125,12 +155,12 @@ def _reason(use: _Use, rehearsal: Rehearsal) -> str:
     """Return why a parameter is not attributed, or ""."""
     if not use.parameter.requires_grad:
         return "frozen (requires_grad is False)"
-    if use.reasons:
-        name, reason = use.reasons[0]
+    if use.without_slot:
+        name, reason = use.without_slot[0]
         return reason if len(use.names) == 1 else f"tied, and for {name}: {reason}"
     if use.as_weight and use.as_bias:
         return "tied: it is a weight and a bias"
-    if not any(rehearsal.calls(slot.site.module) for slot in use.slots):
+    if not any(slot.site.module in rehearsal.shapes for slot in use.slots):
         return "called 0 times in one forward pass"
     if not _frames_agree(use.as_weight):
         return "tied: its modules lay it out differently"
@@ -147,58 +177,51 @@ def _frames_agree(slots: list[Slot]) -> bool:
     return len(frames) == 1 and frames == mirrored
 
 
-def _layers(
-    uses: dict[int, _Use], sites: dict[int, Site], settings_of: Callable[[str], Hashable]
-) -> tuple[Layer, ...]:
+def _layers(uses: Mapping[int, _Use], settings_of: Callable[[str], Hashable]) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     folded: set[int] = set()
     for key, use in uses.items():
         if key in folded:
             continue
-        if use.as_weight:
-            bias = _bias_of(use, uses, settings_of)
-            if bias is not None:
-                folded.add(id(bias.parameter))
-            layers.append(_weight_layer(use, bias, sites))
+        if not use.as_weight:
+            layers.append(_bias_layer(use))
+            continue
+        bias_key = id(use.as_weight[0].bias)
+        bias = uses.get(bias_key)
+        if (
+            bias is not None
+            and bias.as_bias == use.as_weight
+            and settings_of(use.names[0]) == settings_of(bias.names[0])
+        ):
+            folded.add(bias_key)
+            layers.append(_weight_layer(use, bias.names[0]))
         else:
-            layers.append(_bias_layer(use, sites))
+            layers.append(_weight_layer(use, None))
     return tuple(layers)
 
 
-def _bias_of(
-    use: _Use, uses: dict[int, _Use], settings_of: Callable[[str], Hashable]
-) -> _Use | None:
-    """Return the bias that makes one layer with a weight, or None."""
-    bias = uses.get(id(use.as_weight[0].bias))
-    if bias is None or bias.as_bias != use.as_weight:
-        return None
-    alike = settings_of(use.names[0]) == settings_of(bias.names[0])
-    return bias if alike else None
-
-
-def _weight_layer(use: _Use, bias: _Use | None, sites: dict[int, Site]) -> Layer:
+def _weight_layer(use: _Use, bias: str | None) -> Layer:
     # Where an embedding shares it, the other module's layout stands.
     slots = sorted(use.as_weight, key=lambda slot: slot.site.kind.indexed)
     first = slots[0]
     alone = bias is None and any(slot.bias is not None for slot in slots)
     return Layer(
-        name=use.names[0] if alone else use.as_weight[0].name,
+        name=use.names[0] if alone else use.as_weight[0].site.key,
         # A bias's groups may be shared out over several weights; a weight's are all its own.
-        sites=tuple(replace(sites[id(slot)], first_group=0) for slot in slots),
+        sites=tuple(replace(slot.site, first_group=0) for slot in slots),
         groups=first.groups,
         outputs=first.outputs,
         inputs=first.inputs + (bias is not None),
         weight=use.names[0],
-        bias=bias.names[0] if bias else None,
-        transposed=first.transposed,
+        bias=bias,
     )
 
 
-def _bias_layer(use: _Use, sites: dict[int, Site]) -> Layer:
+def _bias_layer(use: _Use) -> Layer:
     first = use.as_bias[0]
     return Layer(
         name=use.names[0],
-        sites=tuple(sites[id(slot)] for slot in use.as_bias),
+        sites=tuple(slot.site for slot in use.as_bias),
         groups=first.bias_groups,
         outputs=first.outputs,
         inputs=1,
@@ -212,22 +235,20 @@ def _offered(name: str, module: nn.Module) -> Offer:
     own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
     kind = next((one for one in LAYER_TYPES if one.fits(module)), None)
     if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
-        return Offer(reason=f"{type(module).__name__} is not supported")
+        return f"{type(module).__name__} is not supported"
     if reason := kind.refusal(module):
-        return Offer(reason=reason)
+        return reason
     weight, bias = own["weight"], own.get("bias")
     groups = kind.groups(module)
     # A normalisation's groups may spread over several dimensions of its weight.
     outputs = weight.shape[1] if kind.transposed else max(1, weight.shape[0] // groups)
     slot = Slot(
-        name=name,
         site=Site(name, kind),
         weight=weight,
         groups=groups,
         outputs=outputs,
         inputs=weight.numel() // (groups * outputs),
-        transposed=kind.transposed,
         bias=bias,
         bias_groups=groups,
     )
-    return Offer((slot,))
+    return [slot]

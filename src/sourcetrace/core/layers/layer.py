@@ -39,7 +39,7 @@ class Site:
     @property
     def key(self) -> str:
         """A unique name of what is recorded here."""
-        return join_names(self.module, self.part) if self.part else self.module
+        return ".".join(name for name in (self.module, self.part) if name)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,6 @@ class Layer:
         inputs: D_in of a block, the ones' column counted.
         weight: Name of the weight, or None for a layer of a bias alone.
         bias: Name of the bias in the last input column, or None.
-        transposed: Whether the weight is stored as [D_in, D_out].
     """
 
     name: str
@@ -65,7 +64,6 @@ class Layer:
     inputs: int
     weight: str | None
     bias: str | None
-    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -97,16 +95,11 @@ class Layer:
         """Whether an embedding and another module share the weight."""
         return any(site.kind.indexed for site in self.sites) and not self.indexed
 
-    @property
-    def _channels_last(self) -> bool:
-        return self.sites[0].kind.channels_last
-
-    def inputs_of(self, module: nn.Module, values: Tensor, site: Site | None = None) -> Tensor:
+    def inputs_of(self, module: nn.Module, values: Tensor, site: Site) -> Tensor:
         """Return one call's layer inputs, [N, groups, S, D_in], ones appended for a bias.
 
         Those of an indexed site are integers, [N, S].
         """
-        site = site or self.sites[0]
         positions = site.kind.positions(module, values.movedim(site.example_dimension, 0))
         if site.kind.indexed:
             return positions
@@ -131,22 +124,18 @@ class Layer:
         layout = replace(pixels.layout, ones=self.has_bias)
         return replace(pixels, values=pixels.values.contiguous(), layout=layout)
 
-    def output_gradients_of(
-        self, module: nn.Module, gradients: Tensor, site: Site | None = None
-    ) -> Tensor:
+    def output_gradients_of(self, module: nn.Module, gradients: Tensor, site: Site) -> Tensor:
         """Return one call's output gradients, [N, groups, S, D_out]."""
-        site = site or self.sites[0]
-        first = gradients.movedim(site.example_dimension, 0)
-        return site.kind.output_positions(module, first)
+        return site.kind.output_positions(module, gradients.movedim(site.example_dimension, 0))
 
     def weight_matrix(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Lay out parameters (or gradients) named as in the model as [groups, D_out, D_in]."""
         columns = []
         if self.weight is not None:
             weight = tensors[self.weight]
-            if self.transposed:
+            if self.sites[0].kind.transposed:
                 weight = weight.mT
-            if self._channels_last:
+            if self.sites[0].kind.channels_last:
                 weight = weight.movedim(1, -1)
             columns.append(weight.reshape(self.groups, self.outputs, -1))
         if self.bias is not None:
@@ -165,9 +154,9 @@ class Layer:
         if self.weight is not None:
             shape = like[self.weight].shape
             values = matrix[..., :-1] if self.has_bias else matrix
-            if self.transposed:
+            if self.sites[0].kind.transposed:
                 tensors[self.weight] = values.reshape(*leading, *shape[::-1]).mT
-            elif self._channels_last:
+            elif self.sites[0].kind.channels_last:
                 last = values.reshape(*leading, shape[0], *shape[2:], shape[1])
                 tensors[self.weight] = last.movedim(-1, len(leading) + 1)
             else:
@@ -177,44 +166,31 @@ class Layer:
         return tensors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Slot:
     """A weight and a bias used together at one site.
 
     Attributes:
-        name: Of the layer they would make.
         site: Where they are used.
         weight: The weight.
         groups, outputs, inputs: The weight's blocks, without the ones' column.
-        transposed: Whether the weight is stored as [D_in, D_out].
         bias: The bias, or None.
         bias_groups: Groups of the whole bias, more than `groups` where slots share it.
     """
 
-    name: str
     site: Site
     weight: nn.Parameter
     groups: int
     outputs: int
     inputs: int
-    transposed: bool
     bias: nn.Parameter | None
     bias_groups: int
 
     @property
     def frame(self) -> tuple[int, int, int, bool]:
         """How the weight is laid out; slots that share a weight must agree on it."""
-        return (self.groups, self.outputs, self.inputs, self.transposed)
+        return (self.groups, self.outputs, self.inputs, self.site.kind.transposed)
 
 
-@dataclass(frozen=True)
-class Offer:
-    """The slots of one module, or the reason why a parameter of its own has none."""
-
-    slots: tuple[Slot, ...] = ()
-    reason: str = ""
-
-
-def join_names(module: str, parameter: str) -> str:
-    """Return the name of a module's parameter in the model."""
-    return f"{module}.{parameter}" if module else parameter
+Offer = list[Slot] | str
+"""The slots of one module, or the reason why a parameter of its own has none."""

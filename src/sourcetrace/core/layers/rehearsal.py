@@ -1,21 +1,19 @@
 """One forward pass that shows how a model calls its modules."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.layers.attention import without_fused_kernels
-from sourcetrace.core.layers.calls import ran_without_gradients
+from sourcetrace.core.layers.calls import WITHOUT_GRADIENTS
 from sourcetrace.core.layers.layer import Site
 from sourcetrace.errors import InputError
 
 
-@dataclass
 class Rehearsal:
-    """What one forward pass showed.
+    """What one forward pass shows of the calls of every module.
 
     Attributes:
         shapes: Module name -> the shape of its first argument, a call each.
@@ -23,49 +21,33 @@ class Rehearsal:
         sequence_first: Numbers of examples that attention layers with the sequence first saw.
     """
 
-    shapes: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
-    without_gradient: list[str] = field(default_factory=list)
-    sequence_first: set[int] = field(default_factory=set)
+    def __init__(self, model: nn.Module, run_forward: Callable[[], object]) -> None:
+        self.shapes: dict[str, list[tuple[int, ...]]] = {}
+        self.without_gradient: list[str] = []
+        self.sequence_first: set[int] = set()
+        names = {module: name for name, module in model.named_modules()}
 
-    @classmethod
-    def of(cls, model: nn.Module, run_forward: Callable[[], object]) -> "Rehearsal":
-        """Run one forward pass and note the calls of every module."""
-        rehearsal = cls()
-        handles = []
+        def note(
+            module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Any
+        ) -> None:
+            values = next(iter((*arguments, *keywords.values())), None)
+            shape = tuple(values.shape) if isinstance(values, Tensor) else ()
+            self.shapes.setdefault(names[module], []).append(shape)
+            result = output[0] if isinstance(output, tuple) and output else output
+            trains = any(p.requires_grad for p in module.parameters(recurse=False))
+            if trains and isinstance(result, Tensor) and not result.requires_grad:
+                self.without_gradient.append(names[module])
+            if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
+                self.sequence_first.update(shape[1:2])
 
-        def hook_for(name: str) -> Callable[..., None]:
-            def note(
-                module: nn.Module,
-                arguments: tuple[Any, ...],
-                keywords: Mapping[str, Any],
-                output: Any,
-            ) -> None:
-                values = first_argument(arguments, keywords)
-                shape = tuple(values.shape) if isinstance(values, Tensor) else ()
-                rehearsal.shapes.setdefault(name, []).append(shape)
-                result = output[0] if isinstance(output, tuple) and output else output
-                trains = any(p.requires_grad for p in module.parameters(recurse=False))
-                if trains and isinstance(result, Tensor) and not result.requires_grad:
-                    rehearsal.without_gradient.append(name)
-                if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
-                    rehearsal.sequence_first.update(shape[1:2])
-
-            return note
-
+        handles = [module.register_forward_hook(note, with_kwargs=True) for module in names]
         try:
-            for name, module in model.named_modules():
-                handles.append(module.register_forward_hook(hook_for(name), with_kwargs=True))
             # With gradients, so that layers which run without are found.
             with torch.enable_grad(), without_fused_kernels():
                 run_forward()
         finally:
             for handle in handles:
                 handle.remove()
-        return rehearsal
-
-    def calls(self, name: str) -> int:
-        """Return how often a module was called."""
-        return len(self.shapes.get(name, ()))
 
     def example_dimension(self, site: Site, module: nn.Module, examples: int | None) -> int | str:
         """Return which dimension of a site's inputs counts examples, or why none does.
@@ -116,14 +98,9 @@ class Rehearsal:
             InputError: If one of the modules ran without gradients.
         """
         needed = set(names)
-        found = [name or "The model" for name in self.without_gradient if name in needed]
+        found = {name or "The model" for name in self.without_gradient if name in needed}
         if found:
-            raise InputError(ran_without_gradients(sorted(set(found))))
-
-
-def first_argument(arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
-    """Return what a module was called with, by position or by name."""
-    return arguments[0] if arguments else next(iter(keywords.values()), None)
+            raise InputError(f"{', '.join(sorted(found))} {WITHOUT_GRADIENTS}")
 
 
 def refuse_compiled(modules: Iterable[tuple[str, nn.Module]]) -> None:

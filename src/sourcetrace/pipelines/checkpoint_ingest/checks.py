@@ -12,7 +12,7 @@ from sourcetrace.audit.identity.data_digest import split_label
 from sourcetrace.checkpoints.folder import Checkpoint
 from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.gradients.check import check_gradients
-from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.rehearsal import refuse_compiled
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples

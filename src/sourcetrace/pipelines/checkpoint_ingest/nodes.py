@@ -15,7 +15,7 @@ from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers.coverage import Coverage
+from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.training.segments import (
     CheckpointRecord,

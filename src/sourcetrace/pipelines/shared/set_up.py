@@ -16,8 +16,7 @@ from kedro.pipeline.node import Node
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers.coverage import Coverage
-from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.discovery import Coverage, find_layers
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS

@@ -116,7 +116,7 @@ def test_a_padding_token_is_counted_nowhere():
     assert_close(activation[0], counts / 6)
     (layer,) = coverage_of(model, tokens).layers
     gradients = normal(6, 1, 4, 3)
-    indices = layer.inputs_of(model[0], tokens)
+    indices = layer.inputs_of(model[0], tokens, layer.sites[0])
     terms = CovarianceTerms.of(layer, indices, gradients)
     kept = gradients[:, 0][tokens != 2]
     assert_close(terms.pseudo_gradient.summed()[0], kept.T @ kept)

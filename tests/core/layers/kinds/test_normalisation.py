@@ -57,8 +57,8 @@ def test_the_matrix_of_a_layer_reproduces_its_output(name):
     model, inputs = prepared(name)
     (layer,) = coverage_of(model, inputs).layers
     matrix = layer.weight_matrix(dict(model.named_parameters()))
-    positions = layer.inputs_of(model[0], inputs) @ matrix.mT
-    outputs = layer.output_gradients_of(model[0], model(inputs))
+    positions = layer.inputs_of(model[0], inputs, layer.sites[0]) @ matrix.mT
+    outputs = layer.output_gradients_of(model[0], model(inputs), layer.sites[0])
     assert_close(positions, outputs)
 
 
