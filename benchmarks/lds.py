@@ -34,11 +34,8 @@ from benchmarks.machine import describe_machine
 from benchmarks.pipeline_run import run_pipeline
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.core.statistics.rank_correlation import (
-    rank_correlation,
-    rank_correlation_interval,
-)
-from sourcetrace.core.statistics.retraining import removal_slope
+from sourcetrace.core.statistics.rank_correlation import rank_correlation
+from sourcetrace.core.statistics.retraining import rank_correlation_interval, removal_slope
 from sourcetrace.parameters import AttributionParameters, SolveParameters
 from sourcetrace.tasks import ClassificationTask, RegressionTask
 

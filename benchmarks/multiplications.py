@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from sourcetrace.core.machine.eigenvectors import eigendecomposition
+from sourcetrace.core.curvature.blocks import CUBES_OF_EIGENVECTORS
 
 
 class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -65,4 +65,4 @@ _FORMULAS = cast("Mapping[Any, Callable[..., int]]", flop_registry)
 
 
 def _of_eigenvectors(matrices: Tensor) -> int:
-    return matrices.shape[:-2].numel() * eigendecomposition(matrices.shape[-1])
+    return matrices.shape[:-2].numel() * CUBES_OF_EIGENVECTORS * matrices.shape[-1] ** 3

@@ -147,7 +147,7 @@ def test_rotating_back_undoes_rotating():
 
 @pytest.mark.parametrize("large", [1, 1000])
 def test_the_basis_diagonalises_both_covariances_and_has_fixed_signs(large, monkeypatch):
-    monkeypatch.setattr("sourcetrace.core.machine.eigenvectors._LARGE", large)
+    monkeypatch.setattr("sourcetrace.core.curvature.blocks._LARGE", large)
     with seeded(15):
         roots = [torch.randn(2, n, 9) for n in (5, 3)]
     activation, pseudo_gradient = (one.double() @ one.double().mT for one in roots)
@@ -165,7 +165,7 @@ def test_the_basis_diagonalises_both_covariances_and_has_fixed_signs(large, monk
 @pytest.mark.parametrize("large", [1, 1000])
 def test_decomposed_in_float64_where_float32_would_lose_the_small_eigenvalues(large, monkeypatch):
     """Eigenvalues 1 and 1e-9 apart by 45°: float32 cannot see the small one's direction."""
-    monkeypatch.setattr("sourcetrace.core.machine.eigenvectors._LARGE", large)
+    monkeypatch.setattr("sourcetrace.core.curvature.blocks._LARGE", large)
     turn = nn.functional.normalize(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]).double(), dim=1)
     middle = torch.diag(torch.tensor([1.0, 1e-9], dtype=torch.float64))
     matrix = (turn @ middle @ turn.T).unsqueeze(0)

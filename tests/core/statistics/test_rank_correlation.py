@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sourcetrace.core.statistics.rank_correlation import (
-    rank_correlation,
-    rank_correlation_interval,
-)
+from sourcetrace.core.statistics.rank_correlation import rank_correlation
+from sourcetrace.core.statistics.retraining import rank_correlation_interval
 from tests.tiny import seeded
 
 

@@ -12,9 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
-from sourcetrace.core.machine.eigenvectors import eigenvectors
+_LARGE = 1024
+"""Rows from which on SciPy's LAPACK is faster on a CPU, by a third: divide and conquer. Its threads
+and torch's wait for each other, which small matrices would feel."""
+
+CUBES_OF_EIGENVECTORS = 9
+"""Multiplications of the eigenvalues and eigenvectors of a symmetric n × n matrix, in units of n³.
+
+Source: Golub and Van Loan, Matrix Computations, symmetric QR algorithm with vectors.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,8 +40,8 @@ class EigenBasis:
     def of(cls, activation: Tensor, pseudo_gradient: Tensor, *, dtype: torch.dtype) -> "EigenBasis":
         """Return the eigenvectors of A [groups, D_in, D_in] and G [groups, D_out, D_out].
 
-        Decomposed in float64 and returned in `dtype`. A side given by its diagonal, [groups, D],
-        has the identity, None.
+        Decomposed in float64, because float32 loses the small eigenvalues' directions, and
+        returned in `dtype`. A side given by its diagonal, [groups, D], has the identity, None.
         """
         return cls(_eigenvectors(activation, dtype), _eigenvectors(pseudo_gradient, dtype))
 
@@ -122,5 +131,16 @@ def _between(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 
 def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:
-    diagonal = covariance.ndim == 2  # noqa: PLR2004, [groups, D]
-    return None if diagonal else eigenvectors(covariance).to(dtype)
+    """Return eigenvectors in columns, by increasing eigenvalue; None of a diagonal.
+
+    The largest entry of every one is positive, so that stored bases can be compared.
+    """
+    if covariance.ndim == 2:  # noqa: PLR2004, [groups, D]
+        return None
+    exact = covariance.double()
+    if exact.device.type == "cpu" and exact.shape[-1] >= _LARGE:
+        found = torch.stack([torch.from_numpy(eigh(one, driver="evd")[1]) for one in exact.numpy()])
+    else:
+        found = torch.linalg.eigh(exact)[1]
+    largest = found.abs().argmax(dim=-2, keepdim=True)
+    return (found * found.gather(-2, largest).sign()).to(dtype)

@@ -1,1 +1,1 @@
-"""What the machine can do: memory, halving, eigenvectors, iterative solves, counted work."""
+"""What the machine can do: memory, halving, iterative solves, counted work."""

@@ -9,13 +9,13 @@ parameters; a *visit* is an example at a point.
 
 from dataclasses import dataclass
 
+from sourcetrace.core.curvature.blocks import CUBES_OF_EIGENVECTORS
 from sourcetrace.core.curvature.covariance_terms import MAXIMUM_FACTOR
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.machine.eigenvectors import eigendecomposition
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.plan.plan import AttributionPlan
 
@@ -162,7 +162,7 @@ class RunCost:
 def _eigenbasis_multiplications(layer: Layer) -> int:
     """Return those of both sides' eigenvectors; a diagonal side has none to find."""
     inputs, outputs = _sides(layer)
-    return layer.groups * (eigendecomposition(inputs) + eigendecomposition(outputs))
+    return layer.groups * CUBES_OF_EIGENVECTORS * (inputs**3 + outputs**3)
 
 
 def _corrected_multiplications(layer: Layer, gradient: LayerGradient) -> int:

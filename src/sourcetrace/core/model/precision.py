@@ -6,7 +6,7 @@ and all that is recorded of them, is float32 again.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -32,47 +32,21 @@ def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
         yield
         return
     rounded = precision == "tf32"
-    with _old_flags(rounded) if _old_flags_are_readable() else _new_flags(rounded):
-        yield
-
-
-def _old_flags_are_readable() -> bool:
-    """Return whether the user's code has left torch's old flags alone, or used them.
-
-    There are old and new ones, and torch refuses to multiply where both were set.
-    """
-    try:
-        _ = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    except RuntimeError:
-        return False
-    return True
-
-
-@contextmanager
-def _old_flags(rounded: bool) -> Iterator[None]:
-    cudnn = torch.backends.cudnn
-    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if rounded else "highest")
-    cudnn.allow_tf32 = rounded
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32 = before[1]
-
-
-@contextmanager
-def _new_flags(rounded: bool) -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
-    backends = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
-    before = [one.fp32_precision for one in backends]
-    for one in backends:
-        one.fp32_precision = "tf32" if rounded else "ieee"
-    try:
+    with ExitStack() as restored:
+        # There are old flags and new ones, and torch refuses to multiply where both were set.
+        try:
+            before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+        except RuntimeError:  # the user's code has set new ones
+            for one in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
+                restored.callback(setattr, one, "fp32_precision", one.fp32_precision)
+                one.fp32_precision = "tf32" if rounded else "ieee"
+        else:
+            restored.callback(torch.set_float32_matmul_precision, before[0])
+            restored.callback(setattr, cudnn, "allow_tf32", before[1])
+            torch.set_float32_matmul_precision("high" if rounded else "highest")
+            cudnn.allow_tf32 = rounded
         yield
-    finally:
-        for one, value in zip(backends, before, strict=True):
-            one.fp32_precision = value
 
 
 class RoundedObjective:

@@ -12,41 +12,6 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 
-def rank_correlation_interval(
-    predictions: Tensor,
-    measurements: Tensor,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean rank correlation over queries.
-
-    Subsets are resampled, the same for every query.
-
-    Args:
-        predictions: Predicted measurements, up to a constant a query, [subsets, Q].
-        measurements: Mean measurement after retraining, [subsets, Q].
-        resamples: Bootstrap samples.
-        level: Of the interval.
-        seed: Of the samples.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    count = len(predictions)
-    means = []
-    for _ in range(resamples):
-        index = torch.randint(count, (count,), generator=generator)
-        means.append(rank_correlation(predictions[index], measurements[index]).mean())
-    return percentile_interval(torch.stack(means), level=level)
-
-
-def percentile_interval(values: Tensor, *, level: float) -> tuple[float, float]:
-    """Return the bounds between which the middle `level` of the values [R] lies."""
-    tail = (1 - level) / 2
-    low, high = values.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    return float(low), float(high)
-
-
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Return Spearman's correlation down the columns of two [subsets, Q] tensors, [Q]."""
     a, b = _ranks(first), _ranks(second)

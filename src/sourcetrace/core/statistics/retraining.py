@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from sourcetrace.core.statistics.rank_correlation import percentile_interval, rank_correlation
+from sourcetrace.core.statistics.rank_correlation import rank_correlation
 
 
 def split_half_reliability(measurements: Tensor, *, splits: int = 50, seed: int = 0) -> float:
@@ -103,6 +103,34 @@ def mean_interval(
     return _ratio_interval(values, torch.ones_like(values), resamples, level, seed)
 
 
+def rank_correlation_interval(
+    predictions: Tensor,
+    measurements: Tensor,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean rank correlation over queries.
+
+    Subsets are resampled, the same for every query.
+
+    Args:
+        predictions: Predicted measurements, up to a constant a query, [subsets, Q].
+        measurements: Mean measurement after retraining, [subsets, Q].
+        resamples: Bootstrap samples.
+        level: Of the interval.
+        seed: Of the samples.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = len(predictions)
+    means = []
+    for _ in range(resamples):
+        index = torch.randint(count, (count,), generator=generator)
+        means.append(rank_correlation(predictions[index], measurements[index]).mean())
+    return _percentile_interval(torch.stack(means), level=level)
+
+
 def _halves(seeds: int, half: int, splits: int, seed: int) -> list[tuple[list[int], list[int]]]:
     if math.comb(seeds, half) * math.comb(seeds - half, half) // 2 <= splits:
         numbers = range(seeds)
@@ -136,4 +164,11 @@ def _ratio_interval(
     ratios = ratios[ratios.isfinite()]
     if len(ratios) == 0:
         return math.nan, math.nan
-    return percentile_interval(ratios, level=level)
+    return _percentile_interval(ratios, level=level)
+
+
+def _percentile_interval(values: Tensor, *, level: float) -> tuple[float, float]:
+    """Return the bounds between which the middle `level` of the values [R] lies."""
+    tail = (1 - level) / 2
+    low, high = values.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    return float(low), float(high)

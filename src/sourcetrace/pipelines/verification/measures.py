@@ -9,10 +9,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from sourcetrace.core.statistics.rank_correlation import rank_correlation, rank_correlation_interval
+from sourcetrace.core.statistics.rank_correlation import rank_correlation
 from sourcetrace.core.statistics.retraining import (
     mean_interval,
     noise_ceiling,
+    rank_correlation_interval,
     removal_slope,
     removal_slope_interval,
     split_half_reliability,
