@@ -79,60 +79,33 @@ def gauss_newton_products(
             "of the task's forward: expected a loss of these outputs. Return from forward what "
             "train_loss differentiates, not detached."
         )
+
+    def products(rows: Tensor) -> dict[str, Tensor]:
+        """Return the products of some directions, from the graphs that all share."""
+        tangents: dict[str, Tensor] = {}
+        for layer in layers:
+            tangents |= layer.parameter_tensors(directions[layer.name][rows], parameters)
+        along = [tangents[name] for name in reached]
+        forward = _pull_back(list(reached.values()), cotangents, along)
+        curved = [
+            (gradient, tangent)
+            for gradient, tangent in zip(loss_gradients, forward, strict=True)
+            if gradient.requires_grad  # a loss linear in an output has no curvature there
+        ]
+        found: dict[str, Tensor] = {}
+        if curved:
+            gradients, moved = zip(*curved, strict=True)
+            bent = _pull_back(gradients, edges, moved)
+            back = _pull_back(live, [parameters[name] for name in reached], bent)
+            found = dict(zip(reached, back, strict=True))
+        everything = {
+            name: found.get(name, torch.zeros_like(one)) for name, one in tangents.items()
+        }
+        return {layer.name: _layer_matrices(layer, everything) for layer in layers}
+
     count = len(next(iter(directions.values())))
-    parts = [
-        _chunk_products(
-            {name: one[rows] for name, one in directions.items()},
-            layers,
-            parameters,
-            reached,
-            (live, cotangents),
-            (edges, loss_gradients),
-        )
-        for rows in torch.split(torch.arange(count), _DIRECTIONS)
-    ]
+    parts = [products(rows) for rows in torch.split(torch.arange(count), _DIRECTIONS)]
     return {name: torch.cat([part[name] for part in parts]) for name in directions}
-
-
-def _chunk_products(
-    directions: Mapping[str, Tensor],
-    layers: Sequence[Layer],
-    parameters: Mapping[str, Tensor],
-    reached: Mapping[str, Tensor],
-    outputs: tuple[Sequence[Tensor], Sequence[Tensor]],
-    loss: tuple[Sequence[Tensor], Sequence[Tensor]],
-) -> dict[str, Tensor]:
-    """Return the products of some directions, from the graphs that all share.
-
-    Args:
-        directions: V by layer.
-        layers: The layers.
-        parameters: Their parameters by name.
-        reached: Jᵀ s by the names of the parameters that the outputs depend on.
-        outputs: The model's outputs, and s.
-        loss: Copies of the outputs without a past, and the loss's gradient by them.
-    """
-    tangents: dict[str, Tensor] = {}
-    for layer in layers:
-        tangents |= layer.parameter_tensors(directions[layer.name], parameters)
-    live, cotangents = outputs
-    edges, loss_gradients = loss
-    count = len(next(iter(tangents.values())))
-    forward = _pull_back(list(reached.values()), cotangents, [tangents[n] for n in reached], count)
-    curved = [
-        (gradient, tangent)
-        for gradient, tangent in zip(loss_gradients, forward, strict=True)
-        if gradient.requires_grad  # a loss linear in an output has no curvature there
-    ]
-    names = list(reached)
-    if curved:
-        bent = _pull_back([one for one, _ in curved], edges, [one for _, one in curved], count)
-        products = _pull_back(live, [parameters[name] for name in names], bent, count)
-        found = dict(zip(names, products, strict=True))
-    else:
-        found = {}
-    everything = {name: found.get(name, torch.zeros_like(tangents[name])) for name in tangents}
-    return {layer.name: _layer_matrices(layer, everything) for layer in layers}
 
 
 def _output_loss(
@@ -165,9 +138,10 @@ def _output_loss(
 
 
 def _pull_back(
-    values: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], count: int
+    values: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Return Σ cotangentᵀ ∂value/∂input for each of `count` cotangents, [count, …] an input."""
+    """Return Σ cotangentᵀ ∂value/∂input for each of Q cotangents, [Q, …] an input."""
+    count = len(cotangents[0])
     gradients = partial(torch.autograd.grad, values, inputs, retain_graph=True, allow_unused=True)
     found: Sequence[Tensor | None]
     try:

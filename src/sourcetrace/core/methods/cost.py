@@ -7,6 +7,8 @@ written-out responses, and self-influence, for the same reason. N examples, Q qu
 parameters; a *visit* is an example at a point.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sourcetrace.core.curvature.blocks import CUBES_OF_EIGENVECTORS
@@ -14,7 +16,7 @@ from sourcetrace.core.curvature.covariance_terms import MAXIMUM_FACTOR
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
+from sourcetrace.core.gradients.per_example import DenseGradient, Gradients
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -84,7 +86,7 @@ class RunCost:
             rate: Multiplications a second of large products.
             solve: How exactly ASTRA solves; None for other methods.
         """
-        layers, gradients = engine.coverage.layers, probe.extraction.gradients
+        total = _total(engine.coverage.layers, probe.extraction.gradients)
         # Fitting visits every segment's points; scores and self-influence share a visit of these
         # and of the final ones.
         again = [*plan.points] if recomputed else []
@@ -94,12 +96,9 @@ class RunCost:
         # Then with one backward pass, and without covariances.
         repeats = sum(len(point.examples) for point in again)
         scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
-        fitted = scored if plan.uses_curvature else 0
         # Queries are measured by a forward pass for their signals, and by three to be scored.
         runs_of_queries = len(plan.members) * queries
-        itemsize = engine.dtype.itemsize
-        parameters = sum(layer.size for layer in layers)
-        segments = len(plan.segments)
+        itemsize, segments = engine.dtype.itemsize, len(plan.segments)
         stages = [
             StageCost(
                 "passes",
@@ -110,47 +109,48 @@ class RunCost:
             StageCost(
                 "covariances",
                 probe.covariances * sum(len(point.curvature_examples) for point in plan.points),
-                8 * len(plan.points) * sum(_covariance_numbers(layer) for layer in layers),
+                8 * len(plan.points) * total["covariances"],
             ),
         ]
+        # Of self-influence at most, what is propagated written out.
+        own = scored * total["parameters"]
         if plan.uses_curvature:
             stages += [
                 StageCost(
                     "eigendecompositions",
-                    segments * sum(_eigenbasis_multiplications(layer) for layer in layers) / rate,
-                    segments * itemsize * sum(_basis_numbers(layer) for layer in layers),
+                    segments * total["eigenvectors"] / rate,
+                    segments * itemsize * total["bases"],
                 ),
                 StageCost(
                     "corrected_eigenvalues",
-                    fitted
-                    * sum(_corrected_multiplications(one, gradients[one.name]) for one in layers)
-                    / rate,
-                    segments * itemsize * parameters,
+                    scored * total["corrected"] / rate,
+                    segments * itemsize * total["parameters"],
                 ),
             ]
+            own += scored * total["rotated"]
+            # What an example's own gradient becomes for the segment before.
+            own += sum(
+                len(one.final.examples)
+                * (total["rotated"] + (len(one.segments) - 1) * total["handed_on"])
+                for one in plan.members
+            )
         if solve is not None:
-            seconds = probe.passes * _solving_passes(plan, queries, solve)
+            # Forward and one backward pass, and two along the direction of every query.
+            passes = _ONE_OF_THREE * (2 + 2 * (queries + 1))
+            sampled = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
+            seconds = probe.passes * (passes * sampled * solve.max_iterations)
             stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
         stages += [
             StageCost(
                 "scoring",
                 # The mean gradient of a segment meets every query, each of its own their sum.
                 (scored + (queries + 1) * sum(len(one.examples) for one in plan.segments))
-                * parameters
+                * total["parameters"]
                 / rate,
-                segments * (queries + 1) * itemsize * parameters,
+                segments * (queries + 1) * itemsize * total["parameters"],
                 at_most=True,
             ),
-            StageCost(
-                "self_influence",
-                sum(
-                    _self_influence_multiplications(one, gradients[one.name], plan)
-                    for one in layers
-                )
-                / rate,
-                0,
-                at_most=True,
-            ),
+            StageCost("self_influence", own / rate, 0, at_most=True),
         ]
         return cls(
             visits + 2 * runs_of_queries + repeats,
@@ -159,66 +159,35 @@ class RunCost:
         )
 
 
-def _eigenbasis_multiplications(layer: Layer) -> int:
-    """Return those of both sides' eigenvectors; a diagonal side has none to find."""
-    inputs, outputs = _sides(layer)
-    return layer.groups * CUBES_OF_EIGENVECTORS * (inputs**3 + outputs**3)
+def _total(layers: Sequence[Layer], gradients: Gradients) -> Counter[str]:
+    """Return what is counted of all layers together, as torch counts it.
 
-
-def _corrected_multiplications(layer: Layer, gradient: LayerGradient) -> int:
-    """Return those of one example's squared gradient in the eigenbasis, as torch counts them."""
-    total = _rotation_multiplications(layer, gradient)
-    if isinstance(gradient, FactoredGradient):
-        total += gradient.terms * layer.size
+    Of the model: numbers of `parameters`, `covariances` and `bases`, and multiplications of
+    `eigenvectors`. Of one example's gradient, multiplications: `rotated` to the eigenbasis,
+    `corrected` eigenvalues out of it, and `handed_on` to the segment before, written out.
+    """
+    total: Counter[str] = Counter()
+    for layer in layers:
+        gradient = gradients[layer.name]
+        # 0 for a side whose eigenbasis is the identity.
+        inputs = 0 if layer.indexed or layer.inputs > MAXIMUM_FACTOR else layer.inputs
+        outputs = 0 if layer.outputs > MAXIMUM_FACTOR else layer.outputs
+        squares = 0
+        if isinstance(gradient, FactoredGradient):
+            rotated = layer.groups * gradient.terms * (inputs**2 + outputs**2)
+            squares = gradient.terms * layer.size
+        elif isinstance(gradient, DenseGradient):
+            rotated = layer.size * (inputs + outputs)
+        else:
+            rotated = gradient.indices.shape[1] * outputs**2
+        total.update(
+            parameters=layer.size,
+            covariances=layer.groups
+            * ((inputs**2 or layer.inputs) + (outputs**2 or layer.outputs)),
+            bases=layer.groups * (inputs**2 + outputs**2),
+            eigenvectors=layer.groups * CUBES_OF_EIGENVECTORS * (inputs**3 + outputs**3),
+            rotated=rotated,
+            corrected=rotated + squares,
+            handed_on=layer.size * (inputs + outputs),
+        )
     return total
-
-
-def _rotation_multiplications(layer: Layer, gradient: LayerGradient) -> int:
-    """Return those of taking one example's gradient to the eigenbasis."""
-    inputs, outputs = _sides(layer)
-    if isinstance(gradient, FactoredGradient):
-        return layer.groups * gradient.terms * (inputs**2 + outputs**2)
-    if isinstance(gradient, DenseGradient):
-        return layer.size * (inputs + outputs)
-    return gradient.indices.shape[1] * outputs**2
-
-
-def _self_influence_multiplications(
-    layer: Layer, gradient: LayerGradient, plan: AttributionPlan
-) -> int:
-    """Return at most those of the layer over all examples, queries propagated written out."""
-    rotated = _rotation_multiplications(layer, gradient) if plan.uses_curvature else 0
-    inputs, outputs = _sides(layer)
-    handed_on = layer.size * (inputs + outputs) if plan.uses_curvature else 0
-    total = 0
-    for member in plan.members:
-        for index, segment in enumerate(member.segments):
-            met = len(segment.points) * (rotated + layer.size)
-            total += len(segment.examples) * met
-            # What the example's own gradient becomes for the segment before.
-            total += len(member.final.examples) * (handed_on if index else rotated)
-    return total
-
-
-def _solving_passes(plan: AttributionPlan, queries: int, solve: SolveSettings) -> float:
-    """Return at most the passes of ASTRA's products, in units of a training example's three."""
-    # Forward and one backward pass, and two along the direction of every query.
-    passes = 2 + 2 * (queries + 1)
-    examples = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
-    return _ONE_OF_THREE * passes * examples * solve.max_iterations
-
-
-def _sides(layer: Layer) -> tuple[int, int]:
-    """Return D_in and D_out; 0 for a side whose eigenbasis is the identity."""
-    inputs = 0 if layer.indexed or layer.inputs > MAXIMUM_FACTOR else layer.inputs
-    return inputs, 0 if layer.outputs > MAXIMUM_FACTOR else layer.outputs
-
-
-def _basis_numbers(layer: Layer) -> int:
-    inputs, outputs = _sides(layer)
-    return layer.groups * (inputs**2 + outputs**2)
-
-
-def _covariance_numbers(layer: Layer) -> int:
-    inputs, outputs = _sides(layer)
-    return layer.groups * ((inputs**2 or layer.inputs) + (outputs**2 or layer.outputs))

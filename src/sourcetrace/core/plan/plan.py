@@ -21,7 +21,7 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
-from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.plan.methods import METHODS, Method
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
@@ -125,22 +125,10 @@ class AttributionPlan:
                     f"{segment.stage!r}, but no training example does. The training table's "
                     f"'stage' column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
                 )
+        planner = _Planner(METHODS[method], stage_examples, torch.arange(examples), damping, layers)
         runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
-        return cls(
-            tuple(
-                _member(
-                    method,
-                    own,
-                    stage_examples,
-                    examples=examples,
-                    damping=damping,
-                    layers=layers,
-                    mask=mask,
-                )
-                for own in runs
-                for mask in (range(1, dropout_masks + 1) if dropout_masks else [0])
-            )
-        )
+        masks = range(1, dropout_masks + 1) if dropout_masks else [0]
+        return cls(tuple(planner.member(own, mask=mask) for own in runs for mask in masks))
 
     @property
     def segments(self) -> tuple[PlannedSegment, ...]:
@@ -171,58 +159,57 @@ class AttributionPlan:
         return any(segment.filter.uses_curvature for segment in self.segments)
 
 
-def _member(
-    method: str,
-    segments: Sequence[Segment],
-    stage_examples: Mapping[str, Tensor],
-    *,
-    examples: int,
-    damping: float | None,
-    layers: Sequence[Layer],
-    mask: int,
-) -> EnsembleMember:
-    """Plan one run under one dropout mask."""
-    everything = torch.arange(examples)
-    last = segments[-1]
-    final_id = last.checkpoints[-1]
-    evaluates = METHODS[method].evaluates
-    pooled = evaluates == "final checkpoint"
-    final_stage = everything if pooled else stage_examples[last.stage]
+@dataclass(frozen=True)
+class _Planner:
+    """What the members of a plan have in common.
 
-    def point(checkpoints: tuple[str, ...], own: Tensor) -> EvaluationPoint:
-        if checkpoints == (final_id,):
-            return final
-        return _point(last.run, checkpoints, own, own, mask=mask)
+    Attributes:
+        method: The method.
+        stage_examples: Stage -> numbers of its training examples.
+        everything: Numbers of all training examples.
+        damping: λ of the influence function.
+        layers: The attributed layers.
+    """
 
-    final = _point(last.run, (final_id,), everything, final_stage, mask=mask)
+    method: Method
+    stage_examples: Mapping[str, Tensor]
+    everything: Tensor
+    damping: float | None
+    layers: Sequence[Layer]
 
-    def make_filter(settings: Segment | ParameterSettings, segment: Segment) -> SegmentFilter:
-        mass, decay = settings.step_mass, settings.weight_decay
-        return METHODS[method].make_filter(FilterSettings(mass, decay, segment.optimizer, damping))
-
-    planned = []
-    for segment in [last] if pooled else segments:
-        own = everything if pooled else stage_examples[segment.stage]
+    def member(self, segments: Sequence[Segment], *, mask: int) -> EnsembleMember:
+        """Plan one run under one dropout mask."""
+        last = segments[-1]
+        final_id = last.checkpoints[-1]
+        pooled = self.method.evaluates == "final checkpoint"
+        final_stage = self.everything if pooled else self.stage_examples[last.stage]
+        final = _point(last.run, (final_id,), self.everything, final_stage, mask=mask)
         if pooled:
-            groups: list[tuple[str, ...]] = [(final_id,)]
-        elif evaluates == "mean weights":
-            groups = [segment.checkpoints]
-        else:
-            groups = [(checkpoint,) for checkpoint in segment.checkpoints]
-        planned.append(
-            PlannedSegment(
-                segment,
-                tuple(point(group, own) for group in groups),
-                make_filter(segment, segment),
-                own,
-                {
-                    layer.name: make_filter(settings, segment)
-                    for layer in ([] if pooled else layers)
-                    if (settings := _layer_settings(segment, layer)) is not None
-                },
+            whole = PlannedSegment(last, (final,), self._filter(last, last), self.everything)
+            return EnsembleMember((whole,), final)
+        planned = []
+        for segment in segments:
+            own = self.stage_examples[segment.stage]
+            groups: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in segment.checkpoints]
+            if self.method.evaluates == "mean weights":
+                groups = [segment.checkpoints]
+            points = tuple(
+                final if group == (final_id,) else _point(last.run, group, own, own, mask=mask)
+                for group in groups
             )
-        )
-    return EnsembleMember(tuple(planned), final)
+            filters = {
+                layer.name: self._filter(settings, segment)
+                for layer in self.layers
+                if (settings := _layer_settings(segment, layer)) is not None
+            }
+            planned.append(
+                PlannedSegment(segment, points, self._filter(segment, segment), own, filters)
+            )
+        return EnsembleMember(tuple(planned), final)
+
+    def _filter(self, settings: Segment | ParameterSettings, segment: Segment) -> SegmentFilter:
+        mass, decay = settings.step_mass, settings.weight_decay
+        return self.method.make_filter(FilterSettings(mass, decay, segment.optimizer, self.damping))
 
 
 def _point(

@@ -86,8 +86,10 @@ def sum_rates(
     for index, record in enumerate(records):
         before = records[index - 1] if index else None
         after = records[index + 1] if index + 1 < len(records) else None
-        first = 1 + _last_step_before(before, record, ends)
-        last = record.step
+        begin = 0 if before is None else before.step
+        if before is not None and before.stage != record.stage:
+            begin = max(begin, ends.get(before.stage, begin))
+        first, last = begin + 1, record.step
         if after is not None and after.stage != record.stage:
             # The last checkpoint of all is the final model: steps after it never came to it.
             last = max(last, ends.get(record.stage, last))
@@ -141,16 +143,6 @@ def _check_ends(records: Sequence[CheckpointRecord], ends: Mapping[str, int]) ->
         )
 
 
-def _last_step_before(
-    before: CheckpointRecord | None, record: CheckpointRecord, ends: Mapping[str, int]
-) -> int:
-    if before is None:
-        return 0
-    if before.stage == record.stage:
-        return before.step
-    return max(before.step, ends.get(before.stage, before.step))
-
-
 def _filled(
     record: CheckpointRecord, before: CheckpointRecord | None, first: int, last: int
 ) -> tuple[Tensor, Tensor]:
@@ -160,9 +152,9 @@ def _filled(
     own = torch.tensor([group.learning_rate for group in groups], dtype=torch.float64)
     begin = torch.tensor([group.rate_at_begin for group in groups], dtype=torch.float64)
     if before is not None and before.stage == record.stage:
-        earlier = before.parameter_groups
+        earlier = [group.learning_rate for group in before.parameter_groups]
         if len(earlier) == len(groups):
-            begin = torch.tensor([one.learning_rate for one in earlier], dtype=torch.float64)
+            begin = torch.tensor(earlier, dtype=torch.float64)
     inside = max(0, record.step - first + 1)
     # The middle of each step, so that the sum is that of the line.
     position = ((torch.arange(steps, dtype=torch.float64) + 0.5) / max(inside, 1)).clamp(max=1.0)

@@ -87,10 +87,16 @@ class Segment:
         Raises:
             InputError: If no parameter was moved by a step.
         """
-        first = _settings(
-            [(record.parameter_groups[0], m[0]) for record, m in zip(members, masses, strict=True)]
-        )
-        settings = _parameter_settings(members, masses)
+        first_group: list[tuple[ParameterGroup, float]] = []
+        named: dict[str, list[tuple[ParameterGroup, float]]] = {}
+        for record, own in zip(members, masses, strict=True):
+            first_group.append((record.parameter_groups[0], own[0]))
+            for group, mass in zip(record.parameter_groups, own, strict=True):
+                for name in group.parameters:
+                    named.setdefault(name, []).append((group, mass))
+        first = _settings(first_group)
+        # Of every named parameter; nothing where one unnamed group has them all.
+        settings = {name: _settings(parts) for name, parts in named.items()}
         if max([first.step_mass, *(one.step_mass for one in settings.values())]) <= 0:
             raise InputError(
                 f"Segment {number} ({', '.join(r.id for r in members)}) has a step mass of "
@@ -272,18 +278,6 @@ def number_segments(
 def settings_of(segments: Sequence[Segment]) -> Callable[[str], Hashable]:
     """Return parameter -> a value that is the same for parameters that were trained alike."""
     return lambda parameter: tuple(segment.settings.get(parameter) for segment in segments)
-
-
-def _parameter_settings(
-    members: Sequence[CheckpointRecord], masses: Sequence[Sequence[float]]
-) -> dict[str, ParameterSettings]:
-    """Return every named parameter's settings; nothing where one unnamed group has them all."""
-    terms: dict[str, list[tuple[ParameterGroup, float]]] = {}
-    for record, own in zip(members, masses, strict=True):
-        for group, mass in zip(record.parameter_groups, own, strict=True):
-            for name in group.parameters:
-                terms.setdefault(name, []).append((group, mass))
-    return {name: _settings(parts) for name, parts in terms.items()}
 
 
 def _settings(terms: Sequence[tuple[ParameterGroup, float]]) -> ParameterSettings:
