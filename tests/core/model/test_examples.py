@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from sourcetrace.core.machine.nested import to_device
+from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.examples import Block, Examples, example_seed
 from sourcetrace.core.model.objective import ExampleGenerator, signs, uniform
 from tests.tiny import CPU
@@ -48,7 +48,7 @@ def test_a_batch_keeps_its_shape_on_the_way_to_a_device():
         right: str
 
     batch = {"pair": Pair(torch.ones(1), "text"), "list": [torch.zeros(2)], "tuple": (3, None)}
-    moved = to_device(batch, torch.device("meta"))
+    moved = map_tensors(batch, lambda tensor: tensor.to("meta"))
     assert moved["pair"].left.device.type == "meta"
     assert moved["pair"].right == "text"
     assert moved["list"][0].device.type == "meta"

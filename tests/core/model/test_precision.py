@@ -18,7 +18,7 @@ from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.model.examples import Block, Examples
-from sourcetrace.core.model.precision import RoundedObjective, products_in
+from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.responses import low_rank_responses
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_transformer import transformer_case
@@ -216,11 +216,8 @@ def test_losses_get_float32_from_outputs_of_any_make():
         def sampled_loss(self, outputs, generator):
             return super().sampled_loss(outputs.logits, generator)
 
-    case = single(tiny_case())
-    plain = gradient_source(case, ClassificationTask(), cache=KeepsNothing())
-    task = RoundedObjective(Wrapped(), CPU, torch.float32)
-    batch = plain.training.batch([0, 1], CPU)
-    task.train_loss(task.forward(case.model, batch), batch)
+    case, task = single(tiny_case()), Wrapped()
+    source_of(case, "bfloat16", task).compute(point_of(case), torch.arange(2), sampled=False)
     assert task.got == {(torch.float32, False)}
 
 

@@ -25,7 +25,7 @@ from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.objective import Objective
-from sourcetrace.core.model.precision import Precision, RoundedObjective, products_in
+from sourcetrace.core.model.precision import Precision, products_in
 
 _Result = TypeVar("_Result")
 
@@ -106,11 +106,6 @@ class GradientEngine:
         self._model = model.eval()
         self._load_weights = load_weights
         self._cache = cache
-        self._run_objective = (
-            RoundedObjective(objective, self.device, self.dtype)
-            if precision == "bfloat16"
-            else objective
-        )
         self._loaded: str | None = None
         self._halving = Halving()
         self.passes = Passes()
@@ -234,7 +229,8 @@ class GradientEngine:
             items = examples.batch(part.tolist(), self.device)
             with self.running(point, examples=len(part)):
                 model, layers = self.model_at(point), self.coverage.layers
-                found = passes(Batch(model, self._run_objective, layers, items, part))
+                rounded = self.precision == "bfloat16"
+                found = passes(Batch(model, self.objective, layers, items, part, rounded))
             # Not before: a batch that did not fit into memory is run again.
             self.passes.count(len(part), backward=backward)
             return found

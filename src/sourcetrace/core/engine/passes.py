@@ -22,6 +22,7 @@ from sourcetrace.core.gradients.per_example import (
 )
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.model.objective import ExampleGenerator, Objective
 
 
@@ -123,6 +124,7 @@ class Batch:
         layers: The attributed layers.
         items: The collated examples.
         rows: Their numbers, [n].
+        rounded: Whether the forward pass is autocast to bfloat16.
     """
 
     model: nn.Module
@@ -130,6 +132,7 @@ class Batch:
     layers: Sequence[Layer]
     items: Any
     rows: Tensor
+    rounded: bool = False
 
     def training_passes(
         self, *, own: Tensor, seeds: Sequence[int], sampled: bool
@@ -186,18 +189,21 @@ class Batch:
     def signals(self) -> BlockSignals:
         """Measure the examples by a forward pass alone."""
         with torch.no_grad():
-            outputs = self.objective.forward(self.model, self.items)
+            outputs = self._forward()
             return self._signals(outputs, self._values("train_loss", outputs), norm=None)
 
     def _captured(self) -> tuple[ForwardPass, dict[str, Positions]]:
         """Run the forward pass; return it, and the inputs of the layers."""
-        captured = ForwardPass(
-            self.model,
-            self.layers,
-            lambda: self.objective.forward(self.model, self.items),
-            examples=len(self.rows),
-        )
+        captured = ForwardPass(self.model, self.layers, self._forward, examples=len(self.rows))
         return captured, captured.inputs()
+
+    def _forward(self) -> Any:
+        """Return the outputs, in the model's precision."""
+        if not self.rounded:
+            return self.objective.forward(self.model, self.items)
+        like = next(p for p in self.model.parameters() if p.is_floating_point())
+        with torch.autocast(like.device.type, torch.bfloat16):
+            return to_dtype(self.objective.forward(self.model, self.items), like.dtype)
 
     def _sampled_loss(self, outputs: Any, seeds: Sequence[int]) -> Tensor:
         loss = self.objective.sampled_loss(outputs, ExampleGenerator.for_examples(seeds))

@@ -34,11 +34,6 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """Return nested values with every tensor on a device."""
-    return map_tensors(value, lambda tensor: tensor.to(device))
-
-
 def to_dtype(value: Any, dtype: torch.dtype) -> Any:
     """Return nested values with every floating-point tensor in a precision."""
     return map_tensors(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcetrace.core.machine.nested import to_device
+from sourcetrace.core.machine.nested import map_tensors
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Examples:
 
     def batch(self, index: Sequence[int], device: torch.device) -> Any:
         """Return the collated batch of these examples on `device`."""
-        return to_device(self.collate([self.items[i] for i in index]), device)
+        batch = self.collate([self.items[i] for i in index])
+        return map_tensors(batch, lambda tensor: tensor.to(device))
 
     def seeds(self, index: Sequence[int], *, seed: int, purpose: str) -> list[int]:
         """Return a seed for each of these examples, from its name and nothing else."""

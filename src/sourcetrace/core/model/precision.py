@@ -10,10 +10,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import nn
-
-from sourcetrace.core.machine.nested import to_dtype
-from sourcetrace.core.model.objective import Objective
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 
@@ -47,24 +43,3 @@ def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
             torch.set_float32_matmul_precision("high" if rounded else "highest")
             cudnn.allow_tf32 = rounded
         yield
-
-
-class RoundedObjective:
-    """An objective whose forward passes are autocast to bfloat16.
-
-    Args:
-        objective: The objective.
-        device: Where the model is.
-        dtype: Of what the losses get.
-    """
-
-    def __init__(self, objective: Objective, device: torch.device, dtype: torch.dtype) -> None:
-        self._objective, self._device, self._dtype = objective, device, dtype
-
-    def forward(self, model: nn.Module, batch: Any) -> Any:
-        """Return the model's outputs."""
-        with torch.autocast(self._device.type, torch.bfloat16):
-            return to_dtype(self._objective.forward(model, batch), self._dtype)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._objective, name)

@@ -13,7 +13,7 @@ _Scoring = Literal["filters", "exact solves", "projections", "representations"]
 
 
 @dataclass(frozen=True)
-class Method:
+class _Method:
     """An attribution method.
 
     Attributes:
@@ -46,7 +46,7 @@ def _unfiltered(_: FilterSettings) -> SegmentFilter:
 
 
 _RECORDS = (
-    Method(
+    _Method(
         "astra_influence",
         "ASTRA influence",
         "final checkpoint, exact curvature",
@@ -57,7 +57,7 @@ _RECORDS = (
         FilterSettings.solved_inverse,
         scoring="exact solves",
     ),
-    Method(
+    _Method(
         "astra_source",
         "ASTRA-Source",
         "arXiv 2507.14740",
@@ -70,7 +70,7 @@ _RECORDS = (
         follows_optimizer=True,
         scoring="exact solves",
     ),
-    Method(
+    _Method(
         "fast_source",
         "Fast-Source",
         "Bae et al. 2024",
@@ -80,7 +80,7 @@ _RECORDS = (
         evaluates="mean weights",
         follows_optimizer=True,
     ),
-    Method(
+    _Method(
         "gradient_similarity",
         "Gradient similarity",
         "final checkpoint",
@@ -89,14 +89,14 @@ _RECORDS = (
         _unfiltered,
     ),
     # Grosse et al. 2023, arXiv 2308.03296.
-    Method(
+    _Method(
         "influence",
         "Influence function",
         "final checkpoint, EK-FAC",
         "looks at the final checkpoint alone, with damped EK-FAC curvature",
         FilterSettings.damped_inverse,
     ),
-    Method(
+    _Method(
         "representation_similarity",
         "Representation similarity",
         "final checkpoint",
@@ -105,7 +105,7 @@ _RECORDS = (
         _unfiltered,
         scoring="representations",
     ),
-    Method(
+    _Method(
         "scaled_source",
         "Scaled Source",
         "Bae et al. 2024, rescaled",
@@ -117,7 +117,7 @@ _RECORDS = (
         follows_optimizer=True,
         scales_curvature=True,
     ),
-    Method(
+    _Method(
         "source",
         "Source",
         "Bae et al. 2024",
@@ -129,7 +129,7 @@ _RECORDS = (
     ),
     # Pruthi et al. 2020, arXiv 2002.08484: the published sum of learning rate · ⟨∇f, ∇ℓ⟩, whatever
     # the optimiser; a plain yardstick.
-    Method(
+    _Method(
         "tracin",
         "TracIn",
         "gradients alone",
@@ -138,7 +138,7 @@ _RECORDS = (
         lambda settings: SegmentFilter.constant(settings.step_mass),
         evaluates="every checkpoint",
     ),
-    Method(
+    _Method(
         "trak",
         "TRAK",
         "Park et al. 2023",
@@ -150,5 +150,5 @@ _RECORDS = (
     ),
 )
 
-METHODS: Mapping[str, Method] = {one.name: one for one in _RECORDS}
+METHODS: Mapping[str, _Method] = {one.name: one for one in _RECORDS}
 """By name."""

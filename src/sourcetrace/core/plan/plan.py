@@ -21,7 +21,7 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.evaluation_point import EvaluationPoint
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
-from sourcetrace.core.plan.methods import METHODS, Method
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
@@ -125,7 +125,7 @@ class AttributionPlan:
                     f"{segment.stage!r}, but no training example does. The training table's "
                     f"'stage' column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
                 )
-        planner = _Planner(METHODS[method], stage_examples, torch.arange(examples), damping, layers)
+        planner = _Planner(method, stage_examples, torch.arange(examples), damping, layers)
         runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
         masks = range(1, dropout_masks + 1) if dropout_masks else [0]
         return cls(tuple(planner.member(own, mask=mask) for own in runs for mask in masks))
@@ -164,14 +164,14 @@ class _Planner:
     """What the members of a plan have in common.
 
     Attributes:
-        method: The method.
+        method: Name of the method.
         stage_examples: Stage -> numbers of its training examples.
         everything: Numbers of all training examples.
         damping: λ of the influence function.
         layers: The attributed layers.
     """
 
-    method: Method
+    method: str
     stage_examples: Mapping[str, Tensor]
     everything: Tensor
     damping: float | None
@@ -181,7 +181,8 @@ class _Planner:
         """Plan one run under one dropout mask."""
         last = segments[-1]
         final_id = last.checkpoints[-1]
-        pooled = self.method.evaluates == "final checkpoint"
+        evaluates = METHODS[self.method].evaluates
+        pooled = evaluates == "final checkpoint"
         final_stage = self.everything if pooled else self.stage_examples[last.stage]
         final = _point(last.run, (final_id,), self.everything, final_stage, mask=mask)
         if pooled:
@@ -191,7 +192,7 @@ class _Planner:
         for segment in segments:
             own = self.stage_examples[segment.stage]
             groups: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in segment.checkpoints]
-            if self.method.evaluates == "mean weights":
+            if evaluates == "mean weights":
                 groups = [segment.checkpoints]
             points = tuple(
                 final if group == (final_id,) else _point(last.run, group, own, own, mask=mask)
@@ -209,7 +210,9 @@ class _Planner:
 
     def _filter(self, settings: Segment | ParameterSettings, segment: Segment) -> SegmentFilter:
         mass, decay = settings.step_mass, settings.weight_decay
-        return self.method.make_filter(FilterSettings(mass, decay, segment.optimizer, self.damping))
+        return METHODS[self.method].make_filter(
+            FilterSettings(mass, decay, segment.optimizer, self.damping)
+        )
 
 
 def _point(

@@ -25,7 +25,7 @@ import polars as pl
 import torch
 
 from sourcetrace.audit.identity.made_of import MadeOf, digest_of
-from sourcetrace.core.machine.nested import to_device
+from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
@@ -224,7 +224,8 @@ def _measure(task: Any, job: Job, setting: Setting, started: float) -> Retrained
     predicted: list[str] | None = []
     for start in range(0, setting.queries, setting.batch_size):
         stop = min(start + setting.batch_size, setting.queries)
-        batch = to_device(task.collate([items[i] for i in range(start, stop)]), device)
+        batch = task.collate([items[i] for i in range(start, stop)])
+        batch = map_tensors(batch, lambda tensor: tensor.to(device))
         with torch.no_grad():
             outputs = task.forward(model, batch)
             values = task.measurement(outputs, batch).double().cpu()

@@ -1,12 +1,55 @@
-"""Linear layers: one block, any number of positions between example and features."""
+"""Linear layers, and embeddings: linear layers whose inputs are one-hot.
 
-from torch import nn
+Of one-hot inputs only the indices are kept. The activation covariance is exactly diagonal, the
+frequencies of the tokens, and its eigenbasis the identity.
+"""
 
-from sourcetrace.core.layers.kinds.types import LayerType, rows
+from torch import Tensor, nn
 
-LINEAR = LayerType(nn.Linear, rows, rows, feature_dimensions=lambda _: 1)
+from sourcetrace.core.layers.kinds.types import LayerType
+
+
+def _rows(_: nn.Module, values: Tensor) -> Tensor:
+    """Lay out [N, …, D] as [N, 1, S, D]."""
+    return values.reshape(values.shape[0], 1, -1, values.shape[-1])
+
+
+LINEAR = LayerType(nn.Linear, _rows, _rows, feature_dimensions=lambda _: 1)
 
 TRANSPOSED_LINEAR = LayerType(
-    "transformers.pytorch_utils.Conv1D", rows, rows, transposed=True, feature_dimensions=lambda _: 1
+    "transformers.pytorch_utils.Conv1D",
+    _rows,
+    _rows,
+    transposed=True,
+    feature_dimensions=lambda _: 1,
 )
 """GPT-2's own; a linear layer whose weight is [D_in, D_out]."""
+
+
+def _indices(module: nn.Embedding, indices: Tensor) -> Tensor:
+    """Return the indices as [N, S], -1 where the row is held fixed."""
+    positions = indices.reshape(indices.shape[0], -1).long()
+    if module.padding_idx is None:
+        return positions
+    return positions.masked_fill(positions == module.padding_idx, -1)
+
+
+def _changes_its_gradient(module: nn.Embedding) -> str:
+    if module.max_norm is not None:
+        return "Embedding with max_norm: its rows are rescaled in the forward pass"
+    if module.scale_grad_by_freq:
+        return "Embedding with scale_grad_by_freq: its gradient depends on the whole batch"
+    if module.sparse:
+        return "Embedding with sparse gradients: its optimiser leaves unseen rows alone"
+    return ""
+
+
+EMBEDDING = LayerType(
+    nn.Embedding,
+    _indices,
+    _rows,
+    transposed=True,
+    indexed=True,
+    feature_dimensions=lambda _: 0,
+    refusal=_changes_its_gradient,
+)

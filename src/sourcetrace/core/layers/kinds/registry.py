@@ -1,8 +1,7 @@
 """The kinds of modules that can be attributed; `register` adds one."""
 
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS
-from sourcetrace.core.layers.kinds.embedding import EMBEDDING
-from sourcetrace.core.layers.kinds.linear import LINEAR, TRANSPOSED_LINEAR
+from sourcetrace.core.layers.kinds.linear import EMBEDDING, LINEAR, TRANSPOSED_LINEAR
 from sourcetrace.core.layers.kinds.normalisation import NORMALISATIONS
 from sourcetrace.core.layers.kinds.types import LayerType
 

@@ -9,11 +9,6 @@ from torch import Tensor, nn
 from sourcetrace.core.layers.kinds.pixels import Pixels
 
 
-def rows(_: nn.Module, values: Tensor) -> Tensor:
-    """Lay out [N, …, D] as [N, 1, S, D]."""
-    return values.reshape(values.shape[0], 1, -1, values.shape[-1])
-
-
 @dataclass(frozen=True)
 class LayerType:
     """How one kind of module, with parameters `weight` and `bias`, lays out what it met.
