@@ -62,10 +62,11 @@ class Passes:
         self.backward += backward * examples
 
 
+@dataclass(kw_only=True, eq=False)
 class GradientEngine:
     """Gradients of a task's examples at evaluation points.
 
-    Args:
+    Attributes:
         model: The model, on the device where it runs; its weights are replaced as points are
             visited.
         objective: Forward pass and losses.
@@ -76,36 +77,24 @@ class GradientEngine:
         batch_size: Examples a block.
         seed: Of the sampled labels and the dropout masks.
         precision: Of the passes.
-
-    Attributes:
         passes: Passes through the model so far.
         timings: Of the stages so far.
     """
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        objective: Objective,
-        coverage: Coverage,
-        training: Examples,
-        load_weights: Callable[[str], Mapping[str, Tensor]],
-        cache: Cache,
-        batch_size: int,
-        seed: int,
-        precision: Precision = "float32",
-    ) -> None:
-        self.objective = objective
-        self.precision = precision
-        self.coverage = coverage
-        self.training = training
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = next(model.parameters()).device
-        self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        self._model = model.eval()
-        self._load_weights = load_weights
-        self._cache = cache
+    model: nn.Module
+    objective: Objective
+    coverage: Coverage
+    training: Examples
+    load_weights: Callable[[str], Mapping[str, Tensor]]
+    cache: Cache
+    batch_size: int
+    seed: int
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.device = next(self.model.parameters()).device
+        self.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
         self._loaded: str | None = None
         self._halving = Halving()
         self.passes = Passes()
@@ -117,23 +106,14 @@ class GradientEngine:
         Args:
             doubled: Whether they are in float64 instead, of a copy of the model.
         """
-        model, training = self._model, self.training
-        if doubled:
-            model = copy.deepcopy(model).double()
-            collate = training.collate
-            training = replace(
-                training, collate=lambda items: to_dtype(collate(items), torch.float64)
-            )
-        return GradientEngine(
-            model=model,
-            objective=self.objective,
-            coverage=self.coverage,
-            training=training,
-            load_weights=self._load_weights,
-            cache=self._cache,
-            batch_size=self.batch_size,
-            seed=self.seed,
+        if not doubled:
+            return replace(self, precision="float32")
+        collate = self.training.collate
+        training = replace(
+            self.training, collate=lambda items: to_dtype(collate(items), torch.float64)
         )
+        model = copy.deepcopy(self.model).double()
+        return replace(self, model=model, training=training, precision="float32")
 
     @property
     def like(self) -> Tensor:
@@ -152,12 +132,12 @@ class GradientEngine:
     def model_at(self, point: EvaluationPoint) -> nn.Module:
         """Return the model with the weights of `point`, in evaluation mode."""
         if self._loaded != point.id:
-            self._model.load_state_dict(self._weights(point))
+            self.model.load_state_dict(self._weights(point))
             self._loaded = point.id
-        return self._model
+        return self.model
 
     def _weights(self, point: EvaluationPoint) -> Mapping[str, Tensor]:
-        states = [self._load_weights(checkpoint) for checkpoint in point.checkpoints]
+        states = [self.load_weights(checkpoint) for checkpoint in point.checkpoints]
         if len(states) == 1:
             return states[0]
         return {
@@ -175,7 +155,7 @@ class GradientEngine:
         Forward and backward passes both belong into it: recomputed activations run the model
         again.
         """
-        mask = dropout_mask(self._model, point.dropout_mask, seed=self.seed, examples=examples)
+        mask = dropout_mask(self.model, point.dropout_mask, seed=self.seed, examples=examples)
         with mask, products_in(self.precision, self.device):
             yield
 
@@ -189,7 +169,7 @@ class GradientEngine:
                 gradients with sampled labels, and nor does the result.
         """
         rows = point.rows(block)
-        sampled = self._cache.keeps or not keep
+        sampled = self.cache.keeps or not keep
 
         def passes(batch: Batch) -> TrainingPasses:
             part = batch.rows
@@ -201,7 +181,7 @@ class GradientEngine:
             passes, self.training, point, rows, backward=2, join=TrainingPasses.joined
         )
         if keep and sampled:
-            self._cache.put(point.key(block), passed.tensors())
+            self.cache.put(point.key(block), passed.tensors())
         return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
 
     def _run(
@@ -243,21 +223,21 @@ class GradientEngine:
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
-        kept = self._cache.get(point.key(block))
+        kept = self.cache.get(point.key(block))
         if kept is not None:
             return _of_kind(kept, "given", self.device)
-        if self._cache.keeps:
+        if self.cache.keeps:
             return dict(self.extract(point, block).gradients)
         return self.compute(point, point.rows(block), sampled=False)
 
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients with sampled labels of the stage's own examples in `block`."""
-        kept = self._cache.get(point.key(block))
+        kept = self.cache.get(point.key(block))
         rows = point.rows(block)
         own = point.in_stage(rows)
         if kept is not None:
             return _rows(_of_kind(kept, "sampled", self.device), own)
-        if self._cache.keeps:
+        if self.cache.keeps:
             return dict(self.extract(point, block).sampled)
         if not bool(own.any()):  # one, to have its form
             return _rows(self.compute(point, rows[:1], sampled=True), own[:1])

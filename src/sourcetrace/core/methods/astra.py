@@ -22,11 +22,12 @@ Source: arXiv 2507.14740 (ASTRA); conjugate gradients in place of its steps are 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
+from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.curvature.gauss_newton import gauss_newton_products
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.conjugate_gradients import Vectors, conjugate_gradients
@@ -101,11 +102,6 @@ def astra_responses(
         if fitted is None:
             raise TypeError("An exact solve needs the segment's EK-FAC as its preconditioner.")
         system = _System(engine, planned, fitted, settings)
-
-        def tell(iteration: int, residual: float, *, place: int = index + 1) -> None:
-            if report is not None:
-                report(place, iteration, residual)
-
         moved = {name: one for name, one in queries.items() if name in system.damping}
         solved = conjugate_gradients(
             system.product,
@@ -113,7 +109,7 @@ def astra_responses(
             system.enter(moved),
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
-            report=tell,
+            report=None if report is None else partial(report, index + 1),
         )
         count = len(planned.examples)
         answers = system.enter(solved.values)
@@ -177,7 +173,11 @@ class _System:
 
     def enter(self, vectors: Vectors) -> dict[str, Tensor]:
         """Return P̄^½ V; V itself where steps follow the gradient."""
-        return {name: _scaled(self._fitted[name], one) for name, one in vectors.items()}
+        found = {}
+        for name, one in vectors.items():
+            root = self._fitted[name].preconditioner
+            found[name] = one if root is None else root * one
+        return found
 
     def product(self, vectors: Vectors) -> dict[str, Tensor]:
         """Return (Ĥ + λ) V."""
@@ -213,10 +213,6 @@ class _System:
             return self.damping[name]
         root = self._fitted[name].preconditioner
         return self.damping[name] + decay * (1.0 if root is None else root.square().to(one))
-
-
-def _scaled(block: CurvatureBlock, vectors: Tensor) -> Tensor:
-    return vectors if block.preconditioner is None else block.preconditioner * vectors
 
 
 def _sample(examples: Tensor, count: int, engine: GradientEngine) -> Tensor:

@@ -155,7 +155,7 @@ def _root(excess: Callable[[float], float | None]) -> float:
     return place
 
 
-LayerTerms = Callable[[float], tuple[float, Tensor]]
+_LayerTerms = Callable[[float], tuple[float, Tensor]]
 """Of c: Σ_q x_qᵀ(c H̄)x_q, and ⟨x_q, g⟩ at every point, [points, Q, N]."""
 
 
@@ -164,9 +164,17 @@ def _layer_terms(
     block: CurvatureBlock,
     queries: LayerGradient,
     sampled: Sequence[LayerGradient],
-) -> LayerTerms:
-    if block.preconditioner is not None:
-        return _preconditioned_terms(segment_filter, block, queries, sampled)
+) -> _LayerTerms:
+    if block.preconditioner is not None:  # it stands between the parameters and the eigenbasis
+        dense = queries.dense()
+
+        def preconditioned(scale: float) -> tuple[float, Tensor]:
+            step = SegmentStep(dense, segment_filter, block.scaled(scale))
+            response = step.response()
+            products = torch.stack([one.products(response) for one in sampled])
+            return float(step.response_curvature().double().sum()), products
+
+        return preconditioned
     basis = block.basis
     # All in the eigenbasis: c changes the filter alone.
     rotated = queries.rotated(basis.inputs, basis.outputs)
@@ -186,23 +194,5 @@ def _layer_terms(
         if responses is None:
             responses = values * written_out
         return expected, torch.stack([one.products(responses) for one in met])
-
-    return terms
-
-
-def _preconditioned_terms(
-    segment_filter: SegmentFilter,
-    block: CurvatureBlock,
-    queries: LayerGradient,
-    sampled: Sequence[LayerGradient],
-) -> LayerTerms:
-    """As `_layer_terms` where P̄^½ stands between the parameters and the eigenbasis."""
-    dense = queries.dense()
-
-    def terms(scale: float) -> tuple[float, Tensor]:
-        step = SegmentStep(dense, segment_filter, block.scaled(scale))
-        response = step.response()
-        products = torch.stack([one.products(response) for one in sampled])
-        return float(step.response_curvature().double().sum()), products
 
     return terms
