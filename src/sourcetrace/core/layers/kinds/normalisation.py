@@ -4,6 +4,8 @@ y = weight ∘ x̂ + bias acts on each feature alone: D_out = 1, D_in = 1, and o
 bias. The layer input is the normalised x̂, so that the existing frame serves.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
@@ -28,14 +30,9 @@ def _channels(module: Any, values: Tensor) -> Tensor:
     return values.reshape(values.shape[0], _features(module), -1, 1)
 
 
-def _layer_norm(module: nn.LayerNorm, inputs: Tensor) -> Tensor:
+def _normalised(normalise: Callable[..., Tensor], module: Any, inputs: Tensor) -> Tensor:
     shape = list(module.normalized_shape)
-    return _last_dimensions(module, F.layer_norm(inputs, shape, eps=module.eps))
-
-
-def _rms_norm(module: nn.RMSNorm, inputs: Tensor) -> Tensor:
-    shape = list(module.normalized_shape)
-    return _last_dimensions(module, F.rms_norm(inputs, shape, eps=module.eps))
+    return _last_dimensions(module, normalise(inputs, shape, eps=module.eps))
 
 
 def _group_norm(module: nn.GroupNorm, inputs: Tensor) -> Tensor:
@@ -61,16 +58,16 @@ def _without_statistics(module: Any) -> str:
     return ""
 
 
-def _normalised_dimensions(module: Any) -> int:
-    return len(module.normalized_shape)
-
-
 NORMALISATIONS = (
     *(
         LayerType(
-            kind, inputs, _last_dimensions, _features, feature_dimensions=_normalised_dimensions
+            kind,
+            partial(_normalised, normalise),
+            _last_dimensions,
+            _features,
+            feature_dimensions=lambda module: len(module.normalized_shape),
         )
-        for kind, inputs in ((nn.LayerNorm, _layer_norm), (nn.RMSNorm, _rms_norm))
+        for kind, normalise in ((nn.LayerNorm, F.layer_norm), (nn.RMSNorm, F.rms_norm))
     ),
     LayerType(nn.GroupNorm, _group_norm, _channels, _features),
     *(

@@ -8,6 +8,7 @@ of a 3 × 3 kernel, exactly, and no patch is copied.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -57,12 +58,12 @@ class PatchLayout:
     @property
     def places(self) -> tuple[Place, ...]:
         """Offsets of the kernel's positions, in the order of D_in."""
-        return _places(self.offsets)
+        return tuple(itertools.product(*self.offsets))
 
     @property
     def positions(self) -> int:
         """Output positions of an example."""
-        return torch.Size(self.outputs).numel()
+        return math.prod(self.outputs)
 
     @property
     def width(self) -> int:
@@ -72,7 +73,7 @@ class PatchLayout:
     @property
     def cuts(self) -> Mapping[Place, Mapping[Box, Sequence[Pair]]]:
         """Distance -> cut -> the pairs of kernel positions, by number, that meet all of it."""
-        return _cuts(self.offsets, self.outputs, self.space)
+        return _cuts(self)
 
     @property
     def pays(self) -> bool:
@@ -81,12 +82,24 @@ class PatchLayout:
             return False
         if len(self.places) > _MOST_PLACES:
             return False
-        pairs = sum(_size(cut) for cuts in self.cuts.values() for cut in cuts)
+        pairs = sum(
+            math.prod(high - low for low, high in cut)
+            for cuts in self.cuts.values()
+            for cut in cuts
+        )
         return 2 * pairs < self.positions * len(self.places) ** 2
 
-    def met(self, place: Place) -> Box:
-        """Return the pixels that a kernel position meets."""
-        return _met(place, (0,) * len(place), self.outputs, self.space)
+    def met(self, place: Place, distance: Place | None = None) -> Box:
+        """Return the pixels that a kernel position meets while one at a distance is inside, too."""
+        away_by = distance or (0,) * len(place)
+        bounds = (
+            (max(here, 0, -away), min(count + here, size, size - away))
+            for here, away, count, size in zip(
+                place, away_by, self.outputs, self.space, strict=True
+            )
+        )
+        # Of a small image a dilated kernel's outer positions meet nothing.
+        return tuple((low, max(low, high)) for low, high in bounds)
 
     def expanded(self, sums: Tensor) -> Tensor:
         """Return Σ a aᵀ, [groups, D_in, D_in], of results of `Pixels.summed` added up."""
@@ -171,34 +184,17 @@ class Pixels:
         return part.transpose(0, 1).flatten(1, -2)
 
 
-def _places(offsets: Sequence[Sequence[int]]) -> tuple[Place, ...]:
-    """Return the offsets of the kernel's positions, in the order of D_in."""
-    return tuple(itertools.product(*offsets))
-
-
 @lru_cache(maxsize=256)
-def _cuts(
-    offsets: tuple[tuple[int, ...], ...], outputs: Place, space: Place
-) -> dict[Place, dict[Box, list[Pair]]]:
+def _cuts(layout: PatchLayout) -> dict[Place, dict[Box, list[Pair]]]:
     """Return distance -> cut -> the pairs of kernel positions, by number, that meet all of it."""
     found: dict[Place, dict[Pair, Box]] = {}
-    numbered = enumerate(_places(offsets))
+    numbered = enumerate(layout.places)
     for (first, one), (second, other) in itertools.combinations_with_replacement(numbered, 2):
         distance = tuple(there - here for here, there in zip(one, other, strict=True))
-        met = _met(one, distance, outputs, space)
+        met = layout.met(one, distance)
         if all(low < high for low, high in met):
             found.setdefault(distance, {})[first, second] = met
     return {distance: _cut(boxes) for distance, boxes in found.items()}
-
-
-def _met(place: Place, distance: Place, outputs: Place, space: Place) -> Box:
-    """Return the pixels that a kernel position meets while one at a distance is inside, too."""
-    bounds = (
-        (max(here, 0, -away), min(count + here, size, size - away))
-        for here, away, count, size in zip(place, distance, outputs, space, strict=True)
-    )
-    # Of a small image a dilated kernel's outer positions meet nothing.
-    return tuple((low, max(low, high)) for low, high in bounds)
 
 
 def _cut(boxes: Mapping[Pair, Box]) -> dict[Box, list[Pair]]:
@@ -219,7 +215,3 @@ def _holds(box: Box, cut: Box) -> bool:
 
 def _moved(box: Box, distance: Place) -> Box:
     return tuple((low + away, high + away) for (low, high), away in zip(box, distance, strict=True))
-
-
-def _size(box: Box) -> int:
-    return torch.Size(high - low for low, high in box).numel()
