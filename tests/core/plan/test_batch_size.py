@@ -10,17 +10,20 @@ import torch
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.samples import probe_point
 from sourcetrace.core.machine import memory
-from sourcetrace.core.plan.batch_size import (
-    LARGEST,
-    SMALLEST,
-    choose_batch_size,
-)
+from sourcetrace.core.plan import batch_size
+from sourcetrace.core.plan.batch_size import LARGEST, SMALLEST
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import CPU, KeepsNothing, case_plan, gradient_source, tiny_case, wide_case
 
 
+def chosen(engine, plan, *, queries=3, free=0):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_size, "free_memory", lambda _: free)
+        return batch_size.choose_batch_size(engine, plan, queries=queries)
+
+
 def bytes_of_example(engine, plan, *, queries):
-    return choose_batch_size(engine, plan, queries=queries, free=0).bytes_per_example
+    return chosen(engine, plan, queries=queries).bytes_per_example
 
 
 def prepared(stages, make_case=tiny_case):
@@ -32,14 +35,14 @@ def prepared(stages, make_case=tiny_case):
 @pytest.mark.parametrize(("free", "size"), [(0, SMALLEST), (2**50, 128)])
 def test_the_choice_is_within_its_bounds_and_leaves_several_blocks(free, size):
     engine, plan = prepared(600 * "a")
-    assert choose_batch_size(engine, plan, queries=3, free=free).examples == size
+    assert chosen(engine, plan, free=free).examples == size
 
 
 def test_no_batch_is_larger_than_the_largest():
     engine, plan = prepared(16 * "a")
     engine.training = replace(engine.training, ids=["one"] * 10**6)
     engine.training.items.extend(engine.training.items * 10)
-    choice = choose_batch_size(engine, replace(plan), queries=3, free=2**60)
+    choice = chosen(engine, replace(plan), free=2**60)
     assert choice.examples == LARGEST
 
 
@@ -47,7 +50,7 @@ def test_the_choice_is_a_power_of_two_whose_batch_fits():
     engine, plan = prepared(4096 * "a")
     sizes = []
     for free in (2**n for n in range(18, 30)):
-        choice = choose_batch_size(engine, plan, queries=3, free=free)
+        choice = chosen(engine, plan, free=free)
         assert choice.examples.bit_count() == 1
         assert choice.examples == SMALLEST or choice.examples * choice.bytes_per_example < free
         sizes.append(choice.examples)

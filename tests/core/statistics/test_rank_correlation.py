@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sourcetrace.core.statistics import retraining
 from sourcetrace.core.statistics.rank_correlation import rank_correlation
 from sourcetrace.core.statistics.retraining import rank_correlation_interval
 from tests.tiny import seeded
@@ -69,14 +70,16 @@ def test_a_measurement_that_never_changes_correlates_with_nothing():
     assert found.tolist() == [0.0] * 3
 
 
-def test_the_interval_holds_the_score_and_is_reproducible():
+def test_the_interval_holds_the_score_and_is_reproducible(monkeypatch):
+    monkeypatch.setattr(retraining, "_RESAMPLES", 200)
     scores, subsets, measurements = outcomes()
     mean = linear_datamodeling_score(scores, subsets, measurements).mean().item()
     pairs = (-(subsets.double() @ scores.T), measurements)
-    low, high = rank_correlation_interval(*pairs, resamples=200, seed=1)
+    low, high = rank_correlation_interval(*pairs)
     assert low < mean < high
-    assert (low, high) == rank_correlation_interval(*pairs, resamples=200, seed=1)
-    narrow = rank_correlation_interval(*pairs, resamples=200, level=0.5, seed=1)
+    assert (low, high) == rank_correlation_interval(*pairs)
+    monkeypatch.setattr(retraining, "_LEVEL", 0.5)
+    narrow = rank_correlation_interval(*pairs)
     assert low < narrow[0] < narrow[1] < high
 
 

@@ -44,11 +44,7 @@ class _BatchChoice:
 
 
 def choose_batch_size(
-    engine: GradientEngine,
-    plan: AttributionPlan,
-    *,
-    queries: int,
-    free: int | None = None,
+    engine: GradientEngine, plan: AttributionPlan, *, queries: int
 ) -> _BatchChoice:
     """Choose the largest power of two that fits, within `SMALLEST` and `LARGEST`.
 
@@ -56,9 +52,8 @@ def choose_batch_size(
         engine: The gradients; a few of them are taken.
         plan: Says at how many points gradients are held at once.
         queries: Q.
-        free: Bytes to choose by; None for what is free on the engine's device.
     """
-    free = free_memory(engine.device) if free is None else free
+    free = free_memory(engine.device)
     each = _bytes_of_example(engine, plan, queries=queries)
     fits = int(_SHARE * free) // (_SAFETY * each)
     most = min(LARGEST, fits, len(engine.training) // _BLOCKS)

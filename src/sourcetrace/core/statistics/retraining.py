@@ -13,17 +13,26 @@ from torch import Tensor
 
 from sourcetrace.core.statistics.rank_correlation import rank_correlation
 
+_SPLITS = 50
+"""Of the seeds into halves, at most."""
 
-def split_half_reliability(measurements: Tensor, *, splits: int = 50, seed: int = 0) -> float:
+_RESAMPLES = 1000
+"""Bootstrap samples of an interval."""
+
+_LEVEL = 0.95
+"""Of an interval."""
+
+_SEED = 0
+
+
+def split_half_reliability(measurements: Tensor) -> float:
     """Return c, the rank correlation of the mean outcomes of two halves of the seeds.
 
-    The mean over queries and over splits: every split where there are at most `splits`, else as
+    The mean over queries and over splits: every split where there are at most `_SPLITS`, else as
     many random ones. Of an odd number of seeds each split leaves one out.
 
     Args:
         measurements: After retraining, [seeds, subsets, Q].
-        splits: Splits at most.
-        seed: Of random splits.
 
     Returns:
         c between -1 and 1; NaN for a single seed.
@@ -33,7 +42,7 @@ def split_half_reliability(measurements: Tensor, *, splits: int = 50, seed: int 
         return math.nan
     correlations = [
         rank_correlation(measurements[first].mean(0), measurements[second].mean(0)).mean()
-        for first, second in _halves(seeds, half, splits, seed)
+        for first, second in _halves(seeds, half)
     ]
     return float(torch.stack(correlations).mean())
 
@@ -71,13 +80,7 @@ def removal_slope(predicted: Tensor, measured: Tensor) -> float:
 
 
 def removal_slope_interval(
-    predicted: Tensor,
-    measured: Tensor,
-    clusters: Tensor,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    predicted: Tensor, measured: Tensor, clusters: Tensor
 ) -> tuple[float, float]:
     """Return the percentile interval of the slope, resampling clusters.
 
@@ -86,31 +89,19 @@ def removal_slope_interval(
         measured: As in `removal_slope`.
         clusters: Number of the query of each removal, [R]: removals of one query are compared
             with the same retrainings on all data, and so are no independent points.
-        resamples: Bootstrap samples.
-        level: Of the interval.
-        seed: Of the samples.
     """
     x, y = predicted.double(), measured.double()
     sums = _cluster_sums(torch.stack([x * y, x * x], dim=1), clusters)
-    return _ratio_interval(sums[:, 0], sums[:, 1], resamples, level, seed)
+    return _ratio_interval(sums[:, 0], sums[:, 1])
 
 
-def mean_interval(
-    values: Tensor, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
+def mean_interval(values: Tensor) -> tuple[float, float]:
     """Return the percentile interval of the mean of values [R]."""
     values = values.double()
-    return _ratio_interval(values, torch.ones_like(values), resamples, level, seed)
+    return _ratio_interval(values, torch.ones_like(values))
 
 
-def rank_correlation_interval(
-    predictions: Tensor,
-    measurements: Tensor,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
+def rank_correlation_interval(predictions: Tensor, measurements: Tensor) -> tuple[float, float]:
     """Return the percentile interval of the mean rank correlation over queries.
 
     Subsets are resampled, the same for every query.
@@ -118,21 +109,18 @@ def rank_correlation_interval(
     Args:
         predictions: Predicted measurements, up to a constant a query, [subsets, Q].
         measurements: Mean measurement after retraining, [subsets, Q].
-        resamples: Bootstrap samples.
-        level: Of the interval.
-        seed: Of the samples.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_SEED)
     count = len(predictions)
     means = []
-    for _ in range(resamples):
+    for _ in range(_RESAMPLES):
         index = torch.randint(count, (count,), generator=generator)
         means.append(rank_correlation(predictions[index], measurements[index]).mean())
-    return _percentile_interval(torch.stack(means), level=level)
+    return _percentile_interval(torch.stack(means))
 
 
-def _halves(seeds: int, half: int, splits: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    if math.comb(seeds, half) * math.comb(seeds - half, half) // 2 <= splits:
+def _halves(seeds: int, half: int) -> list[tuple[list[int], list[int]]]:
+    if math.comb(seeds, half) * math.comb(seeds - half, half) // 2 <= _SPLITS:
         numbers = range(seeds)
         return [
             (list(first), list(second))
@@ -140,8 +128,8 @@ def _halves(seeds: int, half: int, splits: int, seed: int) -> list[tuple[list[in
             for second in itertools.combinations(sorted(set(numbers) - set(first)), half)
             if first < second
         ]
-    generator = torch.Generator().manual_seed(seed)
-    orders = [torch.randperm(seeds, generator=generator).tolist() for _ in range(splits)]
+    generator = torch.Generator().manual_seed(_SEED)
+    orders = [torch.randperm(seeds, generator=generator).tolist() for _ in range(_SPLITS)]
     return [(order[:half], order[half : 2 * half]) for order in orders]
 
 
@@ -152,23 +140,21 @@ def _cluster_sums(values: Tensor, clusters: Tensor) -> Tensor:
     return sums.index_add(0, numbers, values)
 
 
-def _ratio_interval(
-    numerators: Tensor, denominators: Tensor, resamples: int, level: float, seed: int
-) -> tuple[float, float]:
+def _ratio_interval(numerators: Tensor, denominators: Tensor) -> tuple[float, float]:
     """Return the interval of Σ numerators / Σ denominators, [C] each, resampling rows."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(_SEED)
     count = len(numerators)
-    index = torch.randint(count, (resamples, count), generator=generator)
+    index = torch.randint(count, (_RESAMPLES, count), generator=generator)
     ratios = numerators[index].sum(1) / denominators[index].sum(1)
     # A sample of nothing but zeros has no slope.
     ratios = ratios[ratios.isfinite()]
     if len(ratios) == 0:
         return math.nan, math.nan
-    return _percentile_interval(ratios, level=level)
+    return _percentile_interval(ratios)
 
 
-def _percentile_interval(values: Tensor, *, level: float) -> tuple[float, float]:
-    """Return the bounds between which the middle `level` of the values [R] lies."""
-    tail = (1 - level) / 2
+def _percentile_interval(values: Tensor) -> tuple[float, float]:
+    """Return the bounds between which the middle `_LEVEL` of the values [R] lies."""
+    tail = (1 - _LEVEL) / 2
     low, high = values.double().quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))
     return float(low), float(high)

@@ -42,13 +42,6 @@ class LayerType:
     feature_dimensions: Callable[[Any], int] | None = None
     refusal: Callable[[Any], str] = lambda _: ""
 
-    @property
-    def name(self) -> str:
-        """The class's name, for messages."""
-        if isinstance(self.module, str):
-            return self.module.rpartition(".")[2]
-        return self.module.__name__
-
     def fits(self, module: nn.Module) -> bool:
         """Return whether `module` is of this kind."""
         kind = type(module)
