@@ -249,3 +249,18 @@ def test_a_single_sequence_is_named():
     assert [layer.name for layer in coverage.layers] == ["1"]
     assert "single sequence" in coverage.unattributed[0].reason
     check_all_counted(coverage, model)
+
+
+def test_a_call_that_the_loss_does_not_reach_adds_nothing():
+    class CallsInVain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, values: Tensor) -> Tensor:
+            self.attention(2 * values, values, values)
+            return self.attention(values, values, values)[0]
+
+    with seeded(3):
+        model = CallsInVain().double().eval()
+    check_gradients_of(model, normal(3, 5, 4))

@@ -21,9 +21,8 @@ from sourcetrace.core.gradients.per_example import (
     per_example_gradient,
 )
 from sourcetrace.core.layers.attention import Note, attention_calls, without_fused_kernels
-from sourcetrace.core.layers.calls import Call
 from sourcetrace.core.layers.kinds.pixels import Pixels
-from sourcetrace.core.layers.layer import Layer, Site
+from sourcetrace.core.layers.layer import Call, Layer, Site
 from sourcetrace.errors import InputError
 
 

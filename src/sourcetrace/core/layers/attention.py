@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Size, Tensor, nn
 
-from sourcetrace.core.layers.calls import Call
 from sourcetrace.core.layers.kinds.types import LayerType
-from sourcetrace.core.layers.layer import Offer, Site, Slot
+from sourcetrace.core.layers.layer import Call, Offer, Site, Slot
 
 
 def _sequences(_: nn.Module, values: Tensor) -> Tensor:
@@ -41,13 +40,9 @@ PROJECTION = LayerType(nn.MultiheadAttention, _sequences, _projections)
 
 def _projection_weights(module: nn.MultiheadAttention) -> dict[str, nn.Parameter]:
     """Return the weights of the projections that the module has."""
-    found = {
-        "in_proj": module.in_proj_weight,
-        "q_proj": module.q_proj_weight,
-        "k_proj": module.k_proj_weight,
-        "v_proj": module.v_proj_weight,
-        "out_proj": module.out_proj.weight,
-    }
+    parts = ("in_proj", "q_proj", "k_proj", "v_proj")
+    found = {part: getattr(module, f"{part}_weight") for part in parts}
+    found["out_proj"] = module.out_proj.weight
     return {part: weight for part, weight in found.items() if isinstance(weight, nn.Parameter)}
 
 
@@ -105,7 +100,8 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
     parts: dict[nn.Module, dict[str, Site]] = {}
     for site in sites:
         parts.setdefault(model.get_submodule(site.module), {})[site.part] = site
-    running: list[_Running] = []  # a stack: attention may lie inside attention
+    # A stack of modules and their numbers of examples: attention may lie inside attention.
+    running: list[tuple[nn.MultiheadAttention, int]] = []
     handles = []
     linear = F.linear
 
@@ -113,7 +109,8 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
         module: nn.MultiheadAttention, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
     ) -> None:
         query = arguments[0] if arguments else keywords["query"]
-        running.append(_Running(parts[module], module, query))
+        batched = query.ndim == 3  # noqa: PLR2004, [S, N, D]; a single sequence is [S, D]
+        running.append((module, query.shape[0 if module.batch_first else 1] if batched else 1))
 
     def stop(*_: object) -> None:
         running.pop()
@@ -121,9 +118,19 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
     # The names of torch's own parameters, which callers may use.
     def noting(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002
         output = linear(input, weight, bias)
-        found = running[-1].call(input, weight, output) if running else None
-        if found is not None:
-            note(*found)
+        if running:
+            module, examples = running[-1]
+            for part, whole in _projection_weights(module).items():
+                row = _first_row(weight, whole) if part in parts[module] else None
+                if row is not None:
+                    key = parts[module][part].key
+                    first, count = row // module.embed_dim, len(weight) // module.embed_dim
+                    # The output projection sees its sequences flattened, [S · N, D].
+                    values = input.reshape(-1, examples, input.shape[-1])
+                    shape = Size((*values.shape[:2], output.shape[-1]))
+                    groups = (first, first + count)
+                    note(key, Call.of(key, values, output, output_shape=shape, groups=groups))
+                    break
         return output
 
     try:
@@ -138,40 +145,9 @@ def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> It
             handle.remove()
 
 
-class _Running:
-    """An attention module between the start and the end of its forward."""
-
-    def __init__(
-        self, sites: Mapping[str, Site], module: nn.MultiheadAttention, query: Tensor
-    ) -> None:
-        weights = _projection_weights(module)
-        self._weights = [(site.key, weights[part]) for part, site in sites.items()]
-        self._width = module.embed_dim
-        self._examples = 1
-        if query.ndim == 3:  # noqa: PLR2004, [S, N, D]; a single sequence is [S, D]
-            self._examples = query.shape[0 if module.batch_first else 1]
-
-    def call(self, values: Tensor, weight: Tensor, output: Tensor) -> tuple[str, Call] | None:
-        """Return the key and the call if `weight` is a wanted projection's, or a part of it."""
-        for key, whole in self._weights:
-            if _lies_in(weight, whole):
-                first = (weight.storage_offset() - whole.storage_offset()) // whole.shape[1]
-                group = first // self._width
-                # The output projection sees its sequences flattened, [S · N, D].
-                shape = (-1, self._examples, values.shape[-1])
-                call = Call.of(
-                    key,
-                    values.reshape(shape),
-                    output,
-                    output_shape=Size((*shape[:2], output.shape[-1])),
-                    groups=(group, group + weight.shape[0] // self._width),
-                )
-                return key, call
-        return None
-
-
-def _lies_in(part: Tensor, whole: Tensor) -> bool:
+def _first_row(part: Tensor, whole: Tensor) -> int | None:
+    """Return the row of `whole` with which `part` begins; None if it lies elsewhere."""
     if part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
-        return False
+        return None
     start = part.storage_offset() - whole.storage_offset()
-    return 0 <= start < whole.numel()
+    return start // whole.shape[1] if 0 <= start < whole.numel() else None

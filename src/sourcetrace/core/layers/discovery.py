@@ -12,7 +12,7 @@ from torch import nn
 
 from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
-from sourcetrace.core.layers.layer import Layer, Offer, Site, Slot
+from sourcetrace.core.layers.layer import WITHOUT_GRADIENTS, Layer, Offer, Site, Slot
 from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
 
@@ -113,7 +113,11 @@ def find_layers(
             "layer of a known kind (nn.Linear, a convolution, a normalisation, nn.Embedding, "
             f"nn.MultiheadAttention) that a forward pass calls, found {names or 'none'}."
         )
-    rehearsal.refuse_without_gradient(site.module for layer in layers for site in layer.sites)
+    needed = {site.module for layer in layers for site in layer.sites}
+    if found := needed.intersection(rehearsal.without_gradient):
+        raise InputError(
+            f"{', '.join(sorted(n or 'The model' for n in found))} {WITHOUT_GRADIENTS}"
+        )
     tied = {use.names[0]: tuple(use.names[1:]) for use in taken.values() if use.names[1:]}
     return Coverage(layers, unattributed, tied)
 

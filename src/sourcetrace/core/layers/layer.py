@@ -1,4 +1,4 @@
-"""A layer: a weight, a bias or both, the sites where it meets inputs, and what modules offer.
+"""A layer: a weight, a bias or both, its sites and calls of them, and what modules offer.
 
 Layers part the attributed parameters: each belongs to one layer. A layer has several sites
 where modules share its weight, and a site several calls where a module is used repeatedly;
@@ -12,10 +12,18 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.errors import InputError
+
+WITHOUT_GRADIENTS = (
+    "ran without gradients, so that no gradient of the output can be asked for: inside "
+    "torch.no_grad(), or in torch.utils.checkpoint with use_reentrant=True. Use "
+    "use_reentrant=False, or freeze its parameters."
+)
+"""What to say of layers whose output has no gradient, behind their names."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,6 @@ class Layer:
         return tuple(name for name in (self.weight, self.bias) if name is not None)
 
     @property
-    def has_bias(self) -> bool:
-        """Whether the last input column is the bias's."""
-        return self.bias is not None
-
-    @property
     def indexed(self) -> bool:
         """Whether all inputs are one-hot and given by their index."""
         return all(site.kind.indexed for site in self.sites)
@@ -105,7 +108,7 @@ class Layer:
             return positions
         if self.weight is None:
             positions = positions[..., :0]
-        if self.has_bias:
+        if self.bias is not None:
             positions = F.pad(positions, (0, 1), value=1.0)
         if positions.shape[-1] != self.inputs:
             raise InputError(
@@ -121,7 +124,7 @@ class Layer:
         pixels = site.kind.pixels(module, values.movedim(site.example_dimension, 0))
         if pixels is None or not pixels.layout.pays:
             return None
-        layout = replace(pixels.layout, ones=self.has_bias)
+        layout = replace(pixels.layout, ones=self.bias is not None)
         return replace(pixels, values=pixels.values.contiguous(), layout=layout)
 
     def output_gradients_of(self, module: nn.Module, gradients: Tensor, site: Site) -> Tensor:
@@ -153,7 +156,7 @@ class Layer:
         tensors = {}
         if self.weight is not None:
             shape = like[self.weight].shape
-            values = matrix[..., :-1] if self.has_bias else matrix
+            values = matrix if self.bias is None else matrix[..., :-1]
             if self.sites[0].kind.transposed:
                 tensors[self.weight] = values.reshape(*leading, *shape[::-1]).mT
             elif self.sites[0].kind.channels_last:
@@ -164,6 +167,46 @@ class Layer:
         if self.bias is not None:
             tensors[self.bias] = matrix[..., -1].reshape(*leading, *like[self.bias].shape)
         return tensors
+
+
+@dataclass(frozen=True)
+class Call:
+    """One use of a site.
+
+    Attributes:
+        inputs: What came in, detached.
+        version: Of the inputs then; another one now means a change in place.
+        output: Where autograd can be asked for the output's gradient.
+        output_shape: How that gradient is to be viewed.
+        groups: The site's groups that were used, first and last plus one; None for all.
+    """
+
+    inputs: Tensor
+    version: int
+    output: GradientEdge
+    output_shape: torch.Size
+    groups: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        inputs: Tensor,
+        output: Tensor,
+        *,
+        output_shape: torch.Size | None = None,
+        groups: tuple[int, int] | None = None,
+    ) -> "Call":
+        """Return the call of a site.
+
+        Raises:
+            InputError: If it ran without gradients.
+        """
+        if not output.requires_grad:
+            raise InputError(f"{name} {WITHOUT_GRADIENTS}")
+        # The edge, not the tensor: an in-place activation would change the tensor's own.
+        edge = get_gradient_edge(output)
+        return cls(inputs.detach(), inputs._version, edge, output_shape or output.shape, groups)
 
 
 @dataclass(eq=False)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.layers.attention import without_fused_kernels
-from sourcetrace.core.layers.calls import WITHOUT_GRADIENTS
 from sourcetrace.core.layers.layer import Site
 from sourcetrace.errors import InputError
 
@@ -90,17 +89,6 @@ class Rehearsal:
         if not fitting and site.kind.indexed:
             fitting = [d for d in range(free) if free > 1 and shape[d] == 1]
         return fitting[0] if fitting else None
-
-    def refuse_without_gradient(self, names: Iterable[str]) -> None:
-        """Refuse a pass that took no gradients where they are needed.
-
-        Raises:
-            InputError: If one of the modules ran without gradients.
-        """
-        needed = set(names)
-        found = {name or "The model" for name in self.without_gradient if name in needed}
-        if found:
-            raise InputError(f"{', '.join(sorted(found))} {WITHOUT_GRADIENTS}")
 
 
 def refuse_compiled(modules: Iterable[tuple[str, nn.Module]]) -> None:

@@ -45,5 +45,5 @@ def representations(
             f"representation_similarity compares the inputs of the last attributed layer, and "
             f"{layer.name} has none: expected a layer of features. Choose another method."
         )
-    features = values[..., :-1] if layer.has_bias else values
+    features = values if layer.bias is None else values[..., :-1]
     return torch.nn.functional.normalize(features.mean(2).flatten(1).detach(), dim=1)
