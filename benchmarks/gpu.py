@@ -43,8 +43,7 @@ from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import per_example_gradient
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.segments import CheckpointRecord, partition

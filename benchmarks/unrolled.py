@@ -33,8 +33,7 @@ from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.segments import CheckpointRecord, partition
 from sourcetrace.tasks import ClassificationTask

@@ -7,8 +7,7 @@ import torch
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.machine.halving import Halving
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import KeepsEverything, assert_close, gradient_source, tiny_case

@@ -7,8 +7,7 @@ from torch import nn
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.representations import representations
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import KeepsNothing, LossAsMeasurement, assert_close, attribute, tiny_case

@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sourcetrace.core.machine.nested import map_tensors
-from sourcetrace.core.model.examples import Block, Examples, example_seed
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples, example_seed
 from sourcetrace.core.model.objective import ExampleGenerator, signs, uniform
 from tests.tiny import CPU
 
@@ -103,3 +105,14 @@ def test_an_examples_signs_do_not_depend_on_its_batch():
     whole = signs(ExampleGenerator.for_examples([11, 22, 33]), [3, 20], like=like)
     some = signs(ExampleGenerator.for_examples([33, 11]), [2, 20], like=like)
     assert torch.equal(some, whole[[2, 0]])
+
+
+numbers = st.sets(st.integers(0, 40), max_size=20).map(sorted)
+
+
+@given(examples=numbers, stage=numbers, start=st.integers(0, 40), length=st.integers(0, 41))
+def test_rows_and_stage_are_what_comparing_with_every_number_gives(examples, stage, start, length):
+    point = EvaluationPoint("p", ("p",), torch.tensor(examples).long(), torch.tensor(stage).long())
+    rows = point.rows(Block(start, start + length))
+    assert rows.tolist() == [one for one in examples if start <= one < start + length]
+    assert point.in_stage(rows).tolist() == [one in stage for one in rows.tolist()]

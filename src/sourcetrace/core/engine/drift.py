@@ -19,7 +19,7 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import affordable, sample_gradients, spread
 from sourcetrace.core.gradients.per_example import Gradients, concatenate, squared_norms
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.training.segments import CheckpointRecord
 
 LARGEST_DRIFT = 0.6

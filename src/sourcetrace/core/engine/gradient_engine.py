@@ -22,8 +22,7 @@ from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.dropout import dropout_mask
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.objective import Objective
 from sourcetrace.core.model.precision import Precision, products_in
 

@@ -10,8 +10,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.passes import TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.machine.timing import Timings
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block
+from sourcetrace.core.model.examples import Block, EvaluationPoint
 
 _FEWEST = 32
 """Examples however large their gradients are; a mean over fewer says little."""

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
-from torch import Tensor
 
 _SIZE = 1024
 _LARGEST = 8192
@@ -74,12 +73,8 @@ def _seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
     # Not random: the global generator is left alone. Not 0, nor so small as to be denormal.
     factor = torch.linspace(0.5, 1.5, size * size, device=device, dtype=dtype).reshape(size, size)
     result = factor @ factor
-    _wait_for(device)
-    return min(_timed(factor, result) for _ in range(_PRODUCTS))
-
-
-def _timed(factor: Tensor, result: Tensor) -> float:
-    start = time.perf_counter()
-    torch.mm(factor, factor, out=result)
-    _wait_for(factor.device)
-    return time.perf_counter() - start
+    watch = Timings(device)
+    for number in range(_PRODUCTS):
+        with watch.timed(str(number)):
+            torch.mm(factor, factor, out=result)
+    return min(watch.seconds.values())

@@ -16,7 +16,7 @@ both filters of `scaled_source`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember, PlannedSegment
+from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
 from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
 from sourcetrace.core.responses.propagation import SegmentStep
@@ -65,33 +65,26 @@ def scale_curvature(
     chosen = queries.subset(spread(torch.arange(len(queries)), QUERIES).tolist())
     found: list[tuple[float, SegmentCurvature]] = []
     for member, curvatures in plan.by_member(fitted):
-        measured = QueryGradients.of(engine, member, chosen).measured
-        found += reversed(list(_propagate_back(engine, member, curvatures, measured)))
+        measured: Gradients = QueryGradients.of(engine, member, chosen).measured
+        last_first: list[tuple[float, SegmentCurvature]] = []
+        for planned, curvature in zip(reversed(member.segments), reversed(curvatures), strict=True):
+            points = planned.points
+            count = affordable(engine, most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
+            examples = spread(planned.examples, count)
+            scale = curvature_scale(
+                planned,
+                curvature,
+                measured,
+                [sample_gradients(engine, point, examples, sampled=True) for point in points],
+            )
+            scaled = {name: block.scaled(scale) for name, block in curvature.items()}
+            last_first.append((scale, scaled))
+            measured = {
+                name: _handed_on(one, planned.filter_of(name), scaled[name])
+                for name, one in measured.items()
+            }
+        found += reversed(last_first)
     return found
-
-
-def _propagate_back(
-    engine: GradientEngine,
-    member: EnsembleMember,
-    fitted: Sequence[SegmentCurvature],
-    queries: Gradients,
-) -> Iterator[tuple[float, SegmentCurvature]]:
-    """Yield c and c H̄ of a member's segments, the last one first."""
-    for planned, curvature in zip(reversed(member.segments), reversed(fitted), strict=True):
-        examples = spread(
-            planned.examples,
-            affordable(engine, most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(planned.points)),
-        )
-        sampled = [
-            sample_gradients(engine, point, examples, sampled=True) for point in planned.points
-        ]
-        scale = curvature_scale(planned, curvature, queries, sampled)
-        scaled = {name: block.scaled(scale) for name, block in curvature.items()}
-        yield scale, scaled
-        queries = {
-            name: _handed_on(one, planned.filter_of(name), scaled[name])
-            for name, one in queries.items()
-        }
 
 
 def _handed_on(

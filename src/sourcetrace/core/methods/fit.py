@@ -18,8 +18,7 @@ from sourcetrace.core.curvature.blocks import (
 from sourcetrace.core.curvature.covariance import CovarianceSums, LayerCovariances
 from sourcetrace.core.curvature.preconditioner import RankOneScaling
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block
+from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.core.plan.plan import PlannedSegment
 
 

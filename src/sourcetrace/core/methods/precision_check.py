@@ -12,7 +12,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.gradients.per_example import from_tensors
 from sourcetrace.core.machine.nested import to_dtype
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
+from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import PlannedSegment
 

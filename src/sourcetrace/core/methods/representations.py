@@ -13,8 +13,7 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import TiedPositions
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.errors import InputError
 
 

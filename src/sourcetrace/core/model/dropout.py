@@ -18,6 +18,11 @@ from sourcetrace.errors import InputError
 _WHOLE_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 """Modules that drop a channel at all its places."""
 
+# Of splitmix64, as signed numbers: torch has no others of 64 bits.
+_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
+_FIRST_FACTOR = 0xBF58476D1CE4E5B9 - (1 << 64)
+_SECOND_FACTOR = 0x94D049BB133111EB - (1 << 64)
+
 
 def _dropout_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that masks act on, by name.
@@ -95,21 +100,16 @@ def uniform_at(shape: Sequence[int], *, seed: int) -> Tensor:
     """
     state = _mixed(torch.tensor(seed))
     for size in shape:
-        places = torch.arange(1, size + 1) * _signed(0x9E3779B97F4A7C15)
-        state = _mixed(state.unsqueeze(-1) + places)
+        state = _mixed(state.unsqueeze(-1) + torch.arange(1, size + 1) * _STEP)
     return _shifted(state, 11).double() / 2**53
 
 
 def _mixed(state: Tensor) -> Tensor:
-    state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
-    state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
+    state = (state ^ _shifted(state, 30)) * _FIRST_FACTOR
+    state = (state ^ _shifted(state, 27)) * _SECOND_FACTOR
     return state ^ _shifted(state, 31)
 
 
 def _shifted(state: Tensor, bits: int) -> Tensor:
     """Shift right as if unsigned, which torch's int64 does not."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(constant: int) -> int:
-    return constant - (1 << 64)

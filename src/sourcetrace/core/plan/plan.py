@@ -18,8 +18,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.evaluation_point import EvaluationPoint
-from sourcetrace.core.model.examples import Block
+from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
