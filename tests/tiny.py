@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
-from sourcetrace.core.engine.gradient_engine import Cache, GradientEngine
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.fit import fit_segment
@@ -117,6 +117,9 @@ class KeepsEverySecond(KeepsEverything):
             self.offered.append(key)
         if self.offered.index(key) % 2:
             super().put(key, tensors)
+
+
+Cache = KeepsEverything | KeepsNothing
 
 
 @dataclass(frozen=True)

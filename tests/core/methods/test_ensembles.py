@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sourcetrace.core.model.dropout import uniform_at
+from sourcetrace.core.model.dropout import _uniform_at
 from sourcetrace.core.model.examples import example_seed
 from tests.tiny import (
     KeepsEverything,
@@ -125,7 +125,7 @@ def test_masks_give_the_mean_over_models_with_these_masks_built_in(method):
     expected = []
     for number in (1, 2):
         seed = example_seed(5, f"dropout mask {number}", "before_head")
-        mask = (uniform_at([16], seed=seed) >= 0.4).double() / 0.6
+        mask = (_uniform_at([16], seed=seed) >= 0.4).double() / 0.6
         assert 0 < (mask == 0).sum() < 16
         model = with_dropout(case.model, Multiplied(mask))
         expected.append(totals(attribute(replace(case, model=model), method, task=task)))

@@ -5,19 +5,19 @@ import torch
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.layers.discovery import find_layers
-from sourcetrace.core.methods.trak import DAMPING, Projection
+from sourcetrace.core.methods.trak import DAMPING, _Projection
 from tests.core.methods.test_attribution import ONE_STAGE, DenseRun, check_scores
 from tests.tiny import TinyConvNet, assert_close, attribute, seeded, tiny_case
 
 DIMENSION = 20
 
 
-def projection(model, dimension: int) -> Projection:
+def projection(model, dimension: int) -> _Projection:
     layers = find_layers(model, lambda: model(torch.zeros(1, 1, 5, 5).double())).layers
-    return Projection.draw(layers, dimension, seed=5, like=torch.zeros(1).double())
+    return _Projection.draw(layers, dimension, seed=5, like=torch.zeros(1).double())
 
 
-def matrix(drawn: Projection) -> torch.Tensor:
+def matrix(drawn: _Projection) -> torch.Tensor:
     """Return P, [k, P], in the layers' layout."""
     parts = [
         (drawn.outputs[name].unsqueeze(3) * inputs.unsqueeze(2)).transpose(0, 1).flatten(1)
@@ -52,7 +52,7 @@ def test_factors_dense_gradients_and_the_matrix_give_the_same_projection():
     with seeded(3):
         left, right = torch.randn(6, 1, 2, 3).double(), torch.randn(6, 1, 2, 17).double()
     factored = FactoredGradient(right, left)
-    only_head = Projection(
+    only_head = _Projection(
         {"head": drawn.outputs["head"]}, {"head": drawn.inputs["head"]}, DIMENSION
     )
     found = only_head.project({"head": factored})

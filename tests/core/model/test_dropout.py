@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sourcetrace.core.model.dropout import dropout_mask, uniform_at
+from sourcetrace.core.model.dropout import _uniform_at, dropout_mask
 from sourcetrace.errors import InputError
 
 
@@ -18,9 +18,9 @@ def hooks(model):
 
 
 def test_numbers_are_uniform_and_belong_to_their_index_alone():
-    numbers = uniform_at([64, 128], seed=5)
-    assert torch.equal(uniform_at([7, 9], seed=5), numbers[:7, :9])
-    assert not torch.equal(uniform_at([64, 128], seed=6), numbers)
+    numbers = _uniform_at([64, 128], seed=5)
+    assert torch.equal(_uniform_at([7, 9], seed=5), numbers[:7, :9])
+    assert not torch.equal(_uniform_at([64, 128], seed=6), numbers)
     assert 0 <= numbers.min() < 0.001
     assert 0.999 < numbers.max() < 1
     assert numbers.mean().item() == pytest.approx(0.5, abs=0.01)

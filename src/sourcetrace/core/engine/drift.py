@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import affordable, sample_gradients, spread
+from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.per_example import Gradients, concatenate, squared_norms
 from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.training.segments import CheckpointRecord
@@ -76,8 +76,7 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 
 
 def _gradients(engine: GradientEngine, record: CheckpointRecord, examples: Tensor) -> Gradients:
-    count = affordable(engine, most=EXAMPLES, limit=_SAMPLE_BYTES)
-    chosen = spread(examples, count)
+    chosen = spread(examples, engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES))
     point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
     return concatenate(
         [sample_gradients(engine, point, rows) for rows in torch.split(chosen, _ROWS)]

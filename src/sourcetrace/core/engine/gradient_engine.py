@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
-from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, from_tensors
+from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.machine.nested import to_dtype
@@ -28,8 +28,11 @@ from sourcetrace.core.model.precision import Precision, products_in
 
 _Result = TypeVar("_Result")
 
+_FEWEST = 32
+"""Examples of a sample however large their gradients are; a mean over fewer says little."""
 
-class Cache(Protocol):
+
+class _Cache(Protocol):
     """Where blocks of gradients may be kept between the stages."""
 
     @property
@@ -85,7 +88,7 @@ class GradientEngine:
     coverage: Coverage
     training: Examples
     load_weights: Callable[[str], Mapping[str, Tensor]]
-    cache: Cache
+    cache: _Cache
     batch_size: int
     seed: int
     precision: Precision = "float32"
@@ -127,6 +130,17 @@ class GradientEngine:
         """Return every (point, block) with an example whose gradient is needed there."""
         blocks = self.blocks()
         return [(point, block) for point in points for block in blocks if len(point.rows(block))]
+
+    def affordable(self, *, most: int, limit: int, points: int = 1) -> int:
+        """Return how many examples' gradients to take.
+
+        Args:
+            most: Bound on them.
+            limit: Bound on the bytes of their gradients, were all of them dense.
+            points: At how many points they are kept at once.
+        """
+        each = sum(layer.size for layer in self.coverage.layers) * self.dtype.itemsize
+        return min(most, max(_FEWEST, limit // (each * points)))
 
     def model_at(self, point: EvaluationPoint) -> nn.Module:
         """Return the model with the weights of `point`, in evaluation mode."""
@@ -224,7 +238,7 @@ class GradientEngine:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
         kept = self.cache.get(point.key(block))
         if kept is not None:
-            return _of_kind(kept, "given", self.device)
+            return TrainingPasses.kept(kept, "given", self.device)
         if self.cache.keeps:
             return dict(self.extract(point, block).gradients)
         return self.compute(point, point.rows(block), sampled=False)
@@ -235,7 +249,7 @@ class GradientEngine:
         rows = point.rows(block)
         own = point.in_stage(rows)
         if kept is not None:
-            return _rows(_of_kind(kept, "sampled", self.device), own)
+            return _rows(TrainingPasses.kept(kept, "sampled", self.device), own)
         if self.cache.keeps:
             return dict(self.extract(point, block).sampled)
         if not bool(own.any()):  # one, to have its form
@@ -282,16 +296,3 @@ def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, Laye
     if bool(own.all()):  # the usual case; indexing would copy
         return dict(gradients)
     return {name: layer.rows(own) for name, layer in gradients.items()}
-
-
-def _of_kind(
-    tensors: Mapping[str, Tensor], kind: str, device: torch.device
-) -> dict[str, LayerGradient]:
-    """Return one kind of gradients out of what `TrainingPasses.tensors` made."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        owner, rest = key.split("/", 1)
-        if owner in (kind, "both"):
-            name, part = rest.rsplit("/", 1)
-            parts.setdefault(name, {})[part] = tensor.to(device)
-    return {name: from_tensors(layer) for name, layer in parts.items()}

@@ -18,6 +18,7 @@ from sourcetrace.core.gradients.per_example import (
     LayerGradient,
     Positions,
     concatenate,
+    from_tensors,
     squared_norms,
 )
 from sourcetrace.core.layers.kinds.pixels import Pixels
@@ -99,6 +100,19 @@ class TrainingPasses:
                     owner = "both" if part == "inputs" else kind
                     tensors[f"{owner}/{name}/{part}"] = tensor
         return tensors
+
+    @staticmethod
+    def kept(
+        tensors: Mapping[str, Tensor], kind: str, device: torch.device
+    ) -> dict[str, LayerGradient]:
+        """Return one kind of gradients, `given` or `sampled`, out of what `tensors` returned."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            owner, rest = key.split("/", 1)
+            if owner in (kind, "both"):
+                name, part = rest.rsplit("/", 1)
+                parts.setdefault(name, {})[part] = tensor.to(device)
+        return {name: from_tensors(layer) for name, layer in parts.items()}
 
     @property
     def bytes_per_example(self) -> int:

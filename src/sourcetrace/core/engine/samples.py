@@ -12,9 +12,6 @@ from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.examples import Block, EvaluationPoint
 
-_FEWEST = 32
-"""Examples however large their gradients are; a mean over fewer says little."""
-
 PROBE = 8
 """Examples that say what one takes."""
 
@@ -23,19 +20,6 @@ def spread(examples: Tensor, count: int) -> Tensor:
     """Return at most `count` of the examples, at even distances."""
     places = torch.linspace(0, len(examples) - 1, min(count, len(examples)))
     return examples[places.round().long()]
-
-
-def affordable(engine: GradientEngine, *, most: int, limit: int, points: int = 1) -> int:
-    """Return how many examples' gradients to take.
-
-    Args:
-        engine: Whose model it is.
-        most: Bound on them.
-        limit: Bound on the bytes of their gradients, were all of them dense.
-        points: At how many points they are kept at once.
-    """
-    each = sum(layer.size for layer in engine.coverage.layers) * engine.dtype.itemsize
-    return min(most, max(_FEWEST, limit // (each * points)))
 
 
 def probe_point(

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import affordable, sample_gradients, spread
+from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.model.examples import Examples
@@ -69,7 +69,7 @@ def scale_curvature(
         last_first: list[tuple[float, SegmentCurvature]] = []
         for planned, curvature in zip(reversed(member.segments), reversed(curvatures), strict=True):
             points = planned.points
-            count = affordable(engine, most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
+            count = engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
             examples = spread(planned.examples, count)
             scale = curvature_scale(
                 planned,

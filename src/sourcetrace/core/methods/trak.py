@@ -31,7 +31,7 @@ DAMPING = 0.1
 
 
 @dataclass(frozen=True)
-class Projection:
+class _Projection:
     """P by layer: signs for the outputs, [groups, k, D_out], and the inputs, [groups, k, D_in]."""
 
     outputs: Mapping[str, Tensor]
@@ -41,7 +41,7 @@ class Projection:
     @classmethod
     def draw(
         cls, layers: Sequence[Layer], dimension: int, *, seed: int, like: Tensor
-    ) -> "Projection":
+    ) -> "_Projection":
         """Return P for these layers, the same on every device.
 
         Args:
@@ -96,7 +96,7 @@ class Projection:
 class TrakFit:
     """P, and the inverse of ΦᵀΦ + λ over N training examples, [k, k]."""
 
-    projection: Projection
+    projection: _Projection
     inverse: Tensor
 
     @classmethod
@@ -109,7 +109,7 @@ class TrakFit:
             dimension: k, the projection's dimension.
         """
         layers = engine.coverage.layers
-        projection = Projection.draw(layers, dimension, seed=engine.seed, like=engine.like)
+        projection = _Projection.draw(layers, dimension, seed=engine.seed, like=engine.like)
         moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
         for block in engine.blocks():
             measured, _ = engine.query_gradients(engine.training, member.final, block)

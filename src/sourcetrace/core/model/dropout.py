@@ -85,13 +85,13 @@ def _hook(name: str, seed: int, examples: int | None) -> Callable[..., Tensor]:
         if isinstance(module, _WHOLE_CHANNELS):
             shape = [*shape[:1], *(1 for _ in shape[1:])]
         p = float(module.p)  # type: ignore[arg-type]
-        kept = uniform_at(shape, seed=seed) >= p
+        kept = _uniform_at(shape, seed=seed) >= p
         return output * (kept.to(output) / (1 - p))
 
     return thin
 
 
-def uniform_at(shape: Sequence[int], *, seed: int) -> Tensor:
+def _uniform_at(shape: Sequence[int], *, seed: int) -> Tensor:
     """Return uniform numbers in [0, 1), float64 of `shape`, each from the seed and its index alone.
 
     A shorter sequence therefore gets the beginning of a longer one's numbers.
