@@ -166,19 +166,9 @@ def _reason(use: _Use, rehearsal: Rehearsal) -> str:
         return "tied: it is a weight and a bias"
     if not any(slot.site.module in rehearsal.shapes for slot in use.slots):
         return "called 0 times in one forward pass"
-    if not _frames_agree(use.as_weight):
+    if len({slot.frame for slot in use.as_weight}) > 1:
         return "tied: its modules lay it out differently"
     return ""
-
-
-def _frames_agree(slots: list[Slot]) -> bool:
-    frames = {slot.frame for slot in slots if not slot.site.kind.indexed}
-    indexed = {slot.frame for slot in slots if slot.site.kind.indexed}
-    if not (frames and indexed):
-        return len(frames) + len(indexed) <= 1
-    # An embedding's [D, V] is a linear output layer's [V, D].
-    mirrored = {(groups, inputs, outputs, False) for groups, outputs, inputs, _ in indexed}
-    return len(frames) == 1 and frames == mirrored
 
 
 def _layers(uses: Mapping[int, _Use], settings_of: Callable[[str], Hashable]) -> tuple[Layer, ...]:

@@ -232,7 +232,10 @@ class Slot:
     @property
     def frame(self) -> tuple[int, int, int, bool]:
         """How the weight is laid out; slots that share a weight must agree on it."""
-        return (self.groups, self.outputs, self.inputs, self.site.kind.transposed)
+        transposed = self.site.kind.transposed
+        if self.site.kind.indexed:  # an embedding's [D, V] is a linear output layer's [V, D]
+            return (self.groups, self.inputs, self.outputs, not transposed)
+        return (self.groups, self.outputs, self.inputs, transposed)
 
 
 Offer = list[Slot] | str

@@ -10,7 +10,7 @@ has its own segments and final weights, and the scores are the mean over the mem
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
 import torch
@@ -145,12 +145,8 @@ class AttributionPlan:
 
     def by_member(self, values: Sequence[_Value]) -> list[tuple[EnsembleMember, Sequence[_Value]]]:
         """Give every member its share of `values`, one a segment."""
-        shares, start = [], 0
-        for member in self.members:
-            stop = start + len(member.segments)
-            shares.append((member, values[start:stop]))
-            start = stop
-        return shares
+        left = iter(values)
+        return [(member, list(islice(left, len(member.segments)))) for member in self.members]
 
     @property
     def uses_curvature(self) -> bool:
