@@ -9,8 +9,8 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -190,9 +190,7 @@ class GradientEngine:
                 own=point.in_stage(part), seeds=self._seeds(point, part), sampled=sampled
             )
 
-        passed = self._run(
-            passes, self.training, point, rows, backward=2, join=TrainingPasses.joined
-        )
+        passed = self._run(passes, self.training, point, rows, backward=2)
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
         return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
@@ -205,7 +203,6 @@ class GradientEngine:
         rows: Tensor,
         *,
         backward: int,
-        join: Callable[[Sequence[_Result]], _Result],
     ) -> _Result:
         """Run passes of some examples at a point, in parts where memory does not hold all at once.
 
@@ -215,7 +212,6 @@ class GradientEngine:
             point: The weights.
             rows: Numbers of the examples.
             backward: How many backward passes follow the forward one.
-            join: Makes one result of those of consecutive examples.
         """
 
         def run(part: Tensor) -> _Result:
@@ -228,7 +224,8 @@ class GradientEngine:
             self.passes.count(len(part), backward=backward)
             return found
 
-        return self._halving.run(run, rows, join=join)
+        result: _Result = self._halving.run(run, rows, join=_join)
+        return result
 
     def _seeds(self, point: EvaluationPoint, rows: Tensor) -> list[int]:
         purpose = point.draws or point.id
@@ -270,26 +267,38 @@ class GradientEngine:
         def passes(batch: Batch) -> dict[str, LayerGradient]:
             return batch.gradients(self._seeds(point, batch.rows) if sampled else None)
 
-        return self._run(passes, self.training, point, rows, backward=1, join=concatenate)
+        return self._run(passes, self.training, point, rows, backward=1)
 
     def query_gradients(
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> QueryPasses:
         """Return measurement gradients and training-loss gradients of query examples."""
         rows = torch.arange(block.start, block.stop)
-        return self._run(Batch.query_passes, queries, point, rows, backward=2, join=_join_queries)
+        return self._run(Batch.query_passes, queries, point, rows, backward=2)
 
     def query_signals(
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> BlockSignals:
         """Return what a forward pass tells of query examples."""
         rows = torch.arange(block.start, block.stop)
-        return self._run(Batch.signals, queries, point, rows, backward=0, join=BlockSignals.joined)
+        return self._run(Batch.signals, queries, point, rows, backward=0)
 
 
-def _join_queries(parts: Sequence[QueryPasses]) -> QueryPasses:
-    """Join the passes of consecutive queries."""
-    return concatenate([one for one, _ in parts]), concatenate([one for _, one in parts])
+def _join(parts: Sequence[Any]) -> Any:
+    """Join results of consecutive examples, whatever they are made of."""
+    first: Any = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, LayerGradient):
+        return concatenate([{"": part} for part in parts])[""]
+    if isinstance(first, Mapping):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(map(_join, zip(*parts, strict=True)))
+    if is_dataclass(first):
+        columns = ([getattr(one, field.name) for one in parts] for field in fields(first))
+        return type(parts[0])(*map(_join, columns))
+    return None if first is None else [value for part in parts for value in part]
 
 
 def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:

@@ -17,7 +17,6 @@ from sourcetrace.core.gradients.capture import ForwardPass, per_example_loss
 from sourcetrace.core.gradients.per_example import (
     LayerGradient,
     Positions,
-    concatenate,
     from_tensors,
     squared_norms,
 )
@@ -44,21 +43,6 @@ class BlockSignals:
     gradient_norm: Tensor | None
     described: Mapping[str, Sequence[Any]]
 
-    @classmethod
-    def joined(cls, parts: "Sequence[BlockSignals]") -> "BlockSignals":
-        """Join the signals of consecutive examples."""
-        norms = [part.gradient_norm for part in parts if part.gradient_norm is not None]
-        return cls(
-            torch.cat([part.examples for part in parts]),
-            torch.cat([part.loss for part in parts]),
-            torch.cat([part.measurement for part in parts]),
-            torch.cat(norms) if norms else None,
-            {
-                name: [value for part in parts for value in part.described[name]]
-                for name in parts[0].described
-            },
-        )
-
 
 @dataclass(frozen=True)
 class TrainingPasses:
@@ -76,19 +60,6 @@ class TrainingPasses:
     gradients: Mapping[str, LayerGradient]
     sampled: Mapping[str, LayerGradient]
     covariances: LayerTerms
-
-    @classmethod
-    def joined(cls, parts: "Sequence[TrainingPasses]") -> "TrainingPasses":
-        """Join the passes of consecutive examples."""
-        return cls(
-            BlockSignals.joined([part.signals for part in parts]),
-            concatenate([part.gradients for part in parts]),
-            concatenate([part.sampled for part in parts]),
-            {
-                name: [batch for part in parts for batch in part.covariances[name]]
-                for name in parts[0].covariances
-            },
-        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return both kinds of gradients as one set of tensors, kind/layer/part."""
