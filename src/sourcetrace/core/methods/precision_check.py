@@ -10,7 +10,6 @@ from torch import Tensor
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import spread
-from sourcetrace.core.gradients.per_example import from_tensors
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.model.precision import Precision, products_in
@@ -87,9 +86,9 @@ class PrecisionError:
             gradient, basis = gradients[name], block.basis
             with products_in(precision, engine.device):
                 found = gradient.rotated_squares(basis.inputs, basis.outputs)
-            exact = from_tensors(to_dtype({**gradient.tensors()}, torch.float64))
-            inputs, outputs = to_dtype((basis.inputs, basis.outputs), torch.float64)
-            pairs.append((found.double(), exact.rotated_squares(inputs, outputs)))
+            exact, exact_basis = to_dtype((gradient, basis), torch.float64)
+            squares = exact.rotated_squares(exact_basis.inputs, exact_basis.outputs)
+            pairs.append((found.double(), squares))
         return cls(_ratio(pairs))
 
 

@@ -1,6 +1,6 @@
 """How many examples a batch may have, from what some of them take and the memory that is free."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -98,5 +98,4 @@ def _saved_bytes(model: nn.Module) -> Iterator[Callable[[], int]]:
 
 
 def _bytes_of(gradients: Gradients) -> int:
-    tensors: list[Mapping[str, Tensor]] = [layer.tensors() for layer in gradients.values()]
-    return sum(one.numel() * one.element_size() for layer in tensors for one in layer.values())
+    return sum(one.nbytes for layer in gradients.values() for one in layer.tensors().values())
