@@ -15,6 +15,7 @@ from pydantic import (
 
 from sourcetrace.checkpoints.path_template import checked_template
 from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.errors import InputError
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
 
 _OF_AN_AUDIT = frozenset(
@@ -179,6 +180,22 @@ class VerificationParameters(_Parameters):
     removal_sizes: list[Annotated[float, Field(gt=0)]] = [0.02, 0.05]
     workers: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    def removal_counts(self, examples: int) -> list[int]:
+        """Return the numbers of examples that `removal_sizes` means.
+
+        Raises:
+            InputError: If one is more than half of the examples.
+        """
+        counts = (size * examples if size < 1 else size for size in self.removal_sizes)
+        sizes = sorted({max(1, round(count)) for count in counts})
+        if sizes and 2 * sizes[-1] > examples:
+            raise InputError(
+                f"verification.removal_sizes asks for the removal of {sizes[-1]} of {examples} "
+                "training examples; use sizes up to half of them (below 1 a share, from 1 on a "
+                "count)."
+            )
+        return sizes
 
 
 class _Terse(_Parameters):

@@ -9,19 +9,14 @@ import torch
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters, VerificationParameters
-from sourcetrace.pipelines.verification.groups import (
-    random_subsets,
-    removal_sizes,
-    removals,
-    summed_scores,
-)
+from sourcetrace.pipelines.verification.groups import Group, summed_scores
 from sourcetrace.pipelines.verification.measures import (
     Retrained,
     removal_measures,
     summary_table,
 )
 from sourcetrace.pipelines.verification.nodes import measure_trust, plan_retrainings
-from sourcetrace.pipelines.verification.retraining import fingerprint, make_jobs
+from sourcetrace.pipelines.verification.retraining import Job, fingerprint
 from sourcetrace.schemas import (
     VerificationPlan,
     VerificationQueries,
@@ -43,14 +38,14 @@ SMALL = VerificationParameters(subsets=8, seeds=2, removal_queries=2, removal_si
 
 def test_every_stage_keeps_its_share_and_at_least_one_example():
     stages = pl.Series(["a"] * 10 + ["b"] * 3 + ["c"])
-    subsets = random_subsets(stages, VerificationParameters(subsets=5, fraction=0.3))
+    subsets = Group.subsets(stages, VerificationParameters(subsets=5, fraction=0.3))
     for subset in subsets:
         kept = (
             stages.to_frame("stage").with_row_index().filter(~pl.col("index").is_in(subset.removed))
         )
         assert dict(kept["stage"].value_counts().iter_rows()) == {"a": 3, "b": 1, "c": 1}
     assert len({tuple(subset.removed) for subset in subsets}) == 5
-    again = random_subsets(stages, VerificationParameters(subsets=9, fraction=0.3))
+    again = Group.subsets(stages, VerificationParameters(subsets=9, fraction=0.3))
     assert all(np.array_equal(a.removed, b.removed) for a, b in zip(subsets, again, strict=False))
 
 
@@ -63,14 +58,14 @@ def test_every_stage_keeps_its_share_and_at_least_one_example():
 )
 def test_subsets_that_say_nothing_are_refused(parameters, message):
     with pytest.raises(InputError, match=message):
-        random_subsets(pl.Series(["a"] * 6), VerificationParameters(**parameters))
+        Group.subsets(pl.Series(["a"] * 6), VerificationParameters(**parameters))
 
 
 def test_sizes_are_shares_below_1_and_counts_from_1_on():
-    sizes = removal_sizes(40, VerificationParameters(removal_sizes=[3, 0.1, 0.001, 1]))
+    sizes = VerificationParameters(removal_sizes=[3, 0.1, 0.001, 1]).removal_counts(40)
     assert sizes == [1, 3, 4]
     with pytest.raises(InputError, match="removal of 21 of 40"):
-        removal_sizes(40, VerificationParameters(removal_sizes=[21]))
+        VerificationParameters(removal_sizes=[21]).removal_counts(40)
 
 
 @pytest.mark.parametrize("better", [1, -1])
@@ -79,7 +74,7 @@ def test_helpers_are_those_whose_removal_makes_the_query_worse(tmp_path, better)
     scores[[4, 7, 9], 3] = [-3.0, -2.0, 5.0]
     files = write_scores(tmp_path, better * scores)
     classes = pl.Series([str(i % 2) for i in range(EXAMPLES)])
-    groups = removals(
+    groups = Group.removals(
         files, [3], classes, better=better, verification=VerificationParameters(removal_sizes=[2])
     )
     helpers, random = groups
@@ -295,6 +290,6 @@ def test_a_retraining_is_known_by_everything_that_decides_it(tmp_path):
         {"group": ["a", "b"], "removed": [[1], [2]]},
         schema_overrides={"removed": pl.List(pl.Int32)},
     )
-    jobs = make_jobs(plan, identity=base, first_seed=0, seeds=2)
+    jobs = Job.of_plan(plan, identity=base, seeds=range(2))
     assert len({job.key for job in jobs}) == 4
     assert [job.name for job in jobs[:2]] == ["a, seed 0", "a, seed 1"]

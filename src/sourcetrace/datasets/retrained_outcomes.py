@@ -32,7 +32,7 @@ class RetrainedOutcomes:
     """Outcomes by key; processes may put different keys at the same time."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()  # a task may change the working directory
 
     def get(self, key: str) -> RetrainedOutcome | None:
         """Return the outcome under `key`, or None if there is no readable one."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -21,112 +21,97 @@ class Group:
     Attributes:
         name: Unique.
         kind: One of `schemas.verification.KINDS`.
-        removed: Numbers of the examples left out, increasing.
         query: Number of the query whose helpers are meant.
+        removed: Numbers of the examples left out, increasing.
     """
 
     name: str
     kind: str
+    query: int | None
     removed: "np.ndarray[Any, Any]"
-    query: int | None = None
 
+    @classmethod
+    def subsets(cls, stages: pl.Series, verification: VerificationParameters) -> list[Self]:
+        """Draw subsets with the same share of every stage, which keep at least one example of it.
 
-def random_subsets(stages: pl.Series, verification: VerificationParameters) -> list[Group]:
-    """Draw subsets with the same share of every stage, which keep at least one example of it.
+        Args:
+            stages: Stage of every training example, or the stages it belongs to, as one text.
+            verification: How many subsets, which share, and the seed.
 
-    Args:
-        stages: Stage of every training example, or the stages it belongs to, as one text.
-        verification: How many subsets, which share, and the seed.
+        Raises:
+            InputError: If there are too few subsets for a rank correlation, or they leave nothing
+                out.
+        """
+        if verification.subsets < _FEWEST_SUBSETS:
+            raise InputError(
+                f"verification.subsets is {verification.subsets}, but a rank correlation over "
+                f"subsets needs at least {_FEWEST_SUBSETS}; set it to 24 or more for a useful "
+                "interval."
+            )
+        strata = _strata(stages)
+        groups = []
+        for number in range(verification.subsets):
+            random = np.random.default_rng([verification.seed, number])
+            removed = np.concatenate(
+                [
+                    random.permutation(members)[
+                        max(1, round(verification.fraction * len(members))) :
+                    ]
+                    for members in strata
+                ]
+            )
+            if not len(removed):
+                raise InputError(
+                    f"verification.fraction {verification.fraction} of {len(stages)} training "
+                    "examples leaves none out. Lower it; 0.5 is usual."
+                )
+            groups.append(cls(f"subset-{number:03d}", "subset", None, np.sort(removed)))
+        return groups
 
-    Raises:
-        InputError: If there are too few subsets for a rank correlation, or they leave nothing out.
-    """
-    if verification.subsets < _FEWEST_SUBSETS:
-        raise InputError(
-            f"verification.subsets is {verification.subsets}, but a rank correlation over subsets "
-            f"needs at least {_FEWEST_SUBSETS}; set it to 24 or more for a useful interval."
-        )
-    strata = _strata(stages)
-    groups = []
-    for number in range(verification.subsets):
-        random = np.random.default_rng([verification.seed, number])
-        removed = [
-            random.permutation(members)[max(1, round(verification.fraction * len(members))) :]
-            for members in strata
-        ]
-        groups.append(Group(f"subset-{number:03d}", "subset", np.sort(np.concatenate(removed))))
-    if any(len(group.removed) == 0 for group in groups):
-        raise InputError(
-            f"verification.fraction {verification.fraction} of {len(stages)} training examples "
-            "leaves none out. Lower it; 0.5 is usual."
-        )
-    return groups
+    @classmethod
+    def removals(
+        cls,
+        score_files: ScoreFiles,
+        queries: Sequence[int],
+        classes: pl.Series,
+        *,
+        better: int,
+        verification: VerificationParameters,
+    ) -> list[Self]:
+        """Choose the top helpers of every query, and as many random examples of the same classes.
 
+        Args:
+            score_files: The scores.
+            queries: Numbers of the queries.
+            classes: What random examples must share with the helpers, of every training example.
+            better: 1 where a higher measurement is better, else -1.
+            verification: Sizes and seed.
 
-def removals(
-    score_files: ScoreFiles,
-    queries: Sequence[int],
-    classes: pl.Series,
-    *,
-    better: int,
-    verification: VerificationParameters,
-) -> list[Group]:
-    """Choose the top helpers of every query, and as many random examples of the same classes.
-
-    Args:
-        score_files: The scores.
-        queries: Numbers of the queries.
-        classes: What random examples must share with the helpers, of every training example.
-        better: 1 where a higher measurement is better, else -1.
-        verification: Sizes and seed.
-
-    Raises:
-        InputError: If a removal would leave less than half of the examples.
-    """
-    sizes = removal_sizes(len(classes), verification)
-    if not queries or not sizes:
-        return []
-    strata = _strata(classes)
-    stratum_of = np.empty(len(classes), dtype=np.int64)
-    for number, members in enumerate(strata):
-        stratum_of[members] = number
-    chosen = np.concatenate([scores[:, list(queries)] for _, scores in score_files.blocks()])
-    groups = []
-    for column, query in enumerate(queries):
-        # Removing a helper makes the measurement worse; equal scores keep their order.
-        order = np.argsort(better * chosen[:, column], kind="stable")
-        for size in sizes:
-            helpers = order[:size]
-            random = np.random.default_rng([verification.seed, query, size])
-            counts = np.bincount(stratum_of[helpers], minlength=len(strata))
-            others = [
-                random.choice(members, count, replace=False)
-                for members, count in zip(strata, counts, strict=True)
-            ]
-            name = f"{query:06d}-{size}"
-            groups.append(Group(f"helpers-{name}", "helpers", np.sort(helpers), query))
-            groups.append(Group(f"random-{name}", "random", np.sort(np.concatenate(others)), query))
-    return groups
-
-
-def removal_sizes(examples: int, verification: VerificationParameters) -> list[int]:
-    """Return the numbers of examples that `verification.removal_sizes` means.
-
-    Raises:
-        InputError: If one is more than half of the examples.
-    """
-    sizes = sorted(
-        {
-            max(1, round(size * examples)) if size < 1 else round(size)
-            for size in verification.removal_sizes
-        }
-    )
-    if sizes and 2 * sizes[-1] > examples:
-        raise InputError(
-            f"verification.removal_sizes asks for the removal of {sizes[-1]} of {examples} "
-            "training examples; use sizes up to half of them (below 1 a share, from 1 on a count)."
-        )
-    return sizes
+        Raises:
+            InputError: If a removal would leave less than half of the examples.
+        """
+        sizes = verification.removal_counts(len(classes))
+        if not queries or not sizes:
+            return []
+        strata = _strata(classes)
+        chosen = np.concatenate([scores[:, list(queries)] for _, scores in score_files.blocks()])
+        groups = []
+        for column, query in enumerate(queries):
+            # Removing a helper makes the measurement worse; equal scores keep their order.
+            order = np.argsort(better * chosen[:, column], kind="stable")
+            for size in sizes:
+                helpers = np.sort(order[:size])
+                random = np.random.default_rng([verification.seed, query, size])
+                others = [
+                    random.choice(members, np.isin(members, helpers).sum(), replace=False)
+                    for members in strata
+                ]
+                name = f"{query:06d}-{size}"
+                groups += [
+                    cls(f"helpers-{name}", "helpers", query, helpers),
+                    cls(f"random-{name}", "random", query, np.sort(np.concatenate(others))),
+                ]
+        return groups
 
 
 def summed_scores(

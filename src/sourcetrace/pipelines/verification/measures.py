@@ -1,12 +1,11 @@
 """From retrained outcomes to the trust figure: correlation, noise ceiling, removals, slope."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from sourcetrace.core.statistics.rank_correlation import rank_correlation
@@ -158,9 +157,10 @@ def removal_measures(removals: pl.DataFrame) -> list[Measure]:
     """Return the slope and, a size and kind each, flips and mean changes."""
     if removals.is_empty():
         return []
-    predicted = torch.tensor(removals["predicted_change"].to_list(), dtype=torch.float64)
-    measured = torch.tensor(removals["measured_change"].to_list(), dtype=torch.float64)
-    clusters = torch.tensor(removals["query_id"].rank("dense").to_list(), dtype=torch.int64)
+    predicted, measured = (
+        removals[name].to_torch() for name in ("predicted_change", "measured_change")
+    )
+    clusters = removals["query_id"].rank("dense").cast(pl.Int64).to_torch()
     low, high = removal_slope_interval(predicted, measured, clusters)
     measures = [
         Measure(
@@ -173,27 +173,27 @@ def removal_measures(removals: pl.DataFrame) -> list[Measure]:
             high,
         )
     ]
-    names = {"helpers": "a query's strongest helpers", "random": "random examples instead"}
-    for (size, kind), rows in removals.sort("removed", "kind").group_by(
+    whom = {
+        "helpers": "{} of a query's strongest helpers",
+        "random": "{} random examples instead, of the same classes",
+    }
+    for (removed, kind), rows in removals.sort("removed", "kind").group_by(
         "removed", "kind", maintain_order=True
     ):
-        who, count = names[str(kind)], int(str(size))
+        without = whom[str(kind)].format(removed)
         for measure, column, what in (
-            ("flips", "flipped_share", "Share of predictions that change without"),
-            ("change", "measured_change", "Mean change of the query's measurement without"),
+            ("flips", "flipped_share", "Share of predictions that change"),
+            ("change", "measured_change", "Mean change of the query's measurement"),
         ):
-            values = rows[column].drop_nulls()
+            values = rows[column].drop_nulls().to_torch()
             if len(values):
-                found = torch.tensor(values.to_list(), dtype=torch.float64)
                 measures.append(
                     Measure(
                         f"{measure}_{kind}",
-                        float(found.mean()),
-                        f"{what} {count} of {who}."
-                        if kind == "helpers"
-                        else f"{what} {count} {who}, of the same classes.",
-                        *mean_interval(found),
-                        removed=count,
+                        float(values.mean()),
+                        f"{what} without {without}.",
+                        *mean_interval(values),
+                        removed=int(str(removed)),
                     )
                 )
     return measures
@@ -201,21 +201,8 @@ def removal_measures(removals: pl.DataFrame) -> list[Measure]:
 
 def summary_table(measures: list[Measure], *, method: str, scores_digest: str) -> pl.DataFrame:
     """Return `schemas.VerificationSummary`; what could not be measured is empty."""
-    return VerificationSummary.frame(
-        {
-            "measure": item.measure,
-            "removed": item.removed,
-            **{
-                name: None if math.isnan(value) else value
-                for name, value in (
-                    ("value", float(item.value)),
-                    ("low", item.low),
-                    ("high", item.high),
-                )
-            },
-            "detail": item.detail,
-            "method": method,
-            "scores_digest": scores_digest,
-        }
-        for item in measures
+    shared = {"method": method, "scores_digest": scores_digest}
+    rows = (asdict(one) | shared for one in measures)
+    return VerificationSummary.frame(rows).with_columns(
+        pl.col("value", "low", "high").fill_nan(None)
     )

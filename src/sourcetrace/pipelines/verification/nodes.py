@@ -1,6 +1,7 @@
 """Train again without some examples, and hold what happens against what the scores said."""
 
 import os
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.metrics import logged
-from sourcetrace.pipelines.verification.groups import Group, random_subsets, removals, summed_scores
+from sourcetrace.pipelines.verification.groups import Group, summed_scores
 from sourcetrace.pipelines.verification.measures import Retrained, removal_measures, summary_table
-from sourcetrace.pipelines.verification.retraining import Setting, fingerprint, make_jobs, run_jobs
+from sourcetrace.pipelines.verification.retraining import Job, Retrainings, fingerprint
 from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
 from sourcetrace.tasks import Task
 
@@ -57,9 +58,9 @@ def plan_retrainings(
     random = np.random.default_rng([verification.seed, query_table.height])
     count = min(verification.removal_queries, len(candidates))
     groups = [
-        Group("all", "all", np.empty(0, dtype=np.int64)),
-        *random_subsets(stages, verification),
-        *removals(
+        Group("all", "all", None, np.empty(0, dtype=np.int64)),
+        *Group.subsets(stages, verification),
+        *Group.removals(
             score_files,
             np.sort(random.choice(candidates, count, replace=False)).tolist(),
             classes,
@@ -84,35 +85,31 @@ def retrain_groups(
     """Return how the queries came out of every retraining, group by group and seed by seed."""
     cores = _available_cores()
     workers = verification.workers or cores
-    jobs = make_jobs(
+    batch_size = gradients.batch_size
+    if batch_size == "auto":
+        batch_size = gradient_cache.batch_size or _QUERIES
+    jobs = Job.of_plan(
         verification_plan,
         identity=fingerprint(task_parameters, ingested),
-        first_seed=verification.seed,
-        seeds=verification.seeds,
+        seeds=range(verification.seed, verification.seed + verification.seeds),
     )
-    setting = Setting(
+    Retrainings(
         specification=task_parameters.model_dump(by_alias=True),
         examples=ingested.train_table.height,
         queries=ingested.query_table.height,
-        folder=retrained_outcomes.folder.absolute(),
-        batch_size=(gradient_cache.batch_size or _QUERIES)
-        if gradients.batch_size == "auto"
-        else gradients.batch_size,
+        outcomes=retrained_outcomes,
+        batch_size=batch_size,
         threads=max(1, cores // workers),
-    )
-    run_jobs(jobs, setting, retrained_outcomes, workers=workers)
+    ).do(jobs, workers=workers)
     rows = []
-    groups = [group for group in verification_plan["group"] for _ in range(verification.seeds)]
-    for group, job in zip(groups, jobs, strict=True):
+    for job in jobs:
         outcome = retrained_outcomes.get(job.key)
         if outcome is None:
             raise InputError(
                 f"The outcome of {job.name} is gone from {retrained_outcomes.folder}. Run the "
                 "verification again."
             )
-        rows.append(
-            (group, job.seed, outcome.seconds, outcome.measurements, outcome.predicted_labels)
-        )
+        rows.append((job.group, job.seed, *astuple(outcome)))
     return VerificationOutcomes.frame(rows)
 
 
@@ -132,16 +129,13 @@ def measure_trust(
             "The scores have changed since the retrainings were planned. Run "
             "`kedro run --pipelines verification` as a whole; what is known is not trained again."
         )
-    groups, queries = verification_plan.height, query_table.height
-    measured = np.array(verification_outcomes["measurements"].to_list()).reshape(
-        groups, -1, queries
-    )
+    # Of every group, seed and query.
+    shape = (verification_plan.height, -1, query_table.height)
     labels = None
     has_classes = query_signals["given_label_probability"].is_not_null().any()
     if has_classes and verification_outcomes["predicted_labels"].null_count() == 0:
-        labels = np.array(verification_outcomes["predicted_labels"].to_list()).reshape(
-            groups, -1, queries
-        )
+        labels = np.array(verification_outcomes["predicted_labels"].to_list()).reshape(shape)
+    measured = np.array(verification_outcomes["measurements"].to_list()).reshape(shape)
     retrained = Retrained(
         plan=verification_plan,
         predicted=torch.from_numpy(
@@ -152,7 +146,7 @@ def measure_trust(
         examples=train_table.height,
     )
     per_query, measures = retrained.subset_measures()
-    audited = torch.tensor(query_signals["measurement"].to_list(), dtype=torch.float64)
+    audited = query_signals["measurement"].to_torch()
     changes = retrained.removal_table(query_table["example_id"])
     summary = summary_table(
         [*measures, *retrained.recipe_measures(audited), *removal_measures(changes)],

@@ -17,8 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from multiprocessing import connection, parent_process
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -31,31 +30,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.progress import track
-from sourcetrace.tasks import Task
 from sourcetrace.tasks.loading import load_task
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all retrainings have in common.
-
-    Attributes:
-        specification: The task's class and arguments; every process makes its own task.
-        examples: Training examples in all.
-        queries: Queries.
-        folder: Where outcomes are kept.
-        batch_size: Queries a forward pass.
-        threads: torch's threads in one process.
-    """
-
-    specification: Mapping[str, Any]
-    examples: int
-    queries: int
-    folder: Path
-    batch_size: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -64,23 +41,38 @@ class Job:
 
     Attributes:
         key: Under which the outcome is kept.
-        name: What a message calls it.
-        removed: Numbers of the examples left out.
+        group: Of examples, in the plan.
         seed: Handed to `train`.
+        removed: Numbers of the examples left out.
     """
 
     key: str
-    name: str
-    removed: "np.ndarray[Any, Any]"
+    group: str
     seed: int
+    removed: "np.ndarray[Any, Any]"
 
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"{self.group}, seed {self.seed}"
 
-@dataclass(frozen=True)
-class _Failure:
-    """An exception of the user's code, as text: not every exception can be sent to a process."""
+    @classmethod
+    def of_plan(cls, plan: pl.DataFrame, *, identity: str, seeds: range) -> list[Self]:
+        """Return a job for every group and seed, in the order of the plan.
 
-    job: str
-    message: str
+        Args:
+            plan: `schemas.VerificationPlan`.
+            identity: What `fingerprint` returned.
+            seeds: Of every group.
+        """
+        jobs = []
+        for group, removed in plan.select("group", "removed").iter_rows():
+            numbers = np.array(removed, dtype="<i4")
+            content = hashlib.sha256(f"{identity}\0".encode() + numbers.tobytes()).hexdigest()
+            for seed in seeds:
+                key = hashlib.sha256(f"{content}\0{seed}".encode()).hexdigest()
+                jobs.append(cls(key, group, seed, numbers))
+        return jobs
 
 
 def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
@@ -93,123 +85,125 @@ def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
     return digest_of([MadeOf.task_part(parameters), recipe, ingested.data])
 
 
-def make_jobs(plan: pl.DataFrame, *, identity: str, first_seed: int, seeds: int) -> list[Job]:
-    """Return a job for every group and seed, in the order of the plan."""
-    jobs = []
-    for group, removed in plan.select("group", "removed").iter_rows():
-        numbers = pl.Series(removed, dtype=pl.Int32).to_numpy()
-        content = hashlib.sha256(f"{identity}\0".encode() + numbers.astype("<i4").tobytes())
-        for seed in range(first_seed, first_seed + seeds):
-            key = hashlib.sha256(f"{content.hexdigest()}\0{seed}".encode()).hexdigest()
-            jobs.append(Job(key, f"{group}, seed {seed}", numbers, seed))
-    return jobs
+@dataclass(frozen=True)
+class Retrainings:
+    """What all retrainings have in common.
 
-
-def run_jobs(
-    jobs: Sequence[Job], setting: Setting, outcomes: RetrainedOutcomes, *, workers: int
-) -> None:
-    """Do the jobs whose outcomes are not kept yet.
-
-    The first is timed alone, so that the others' cost is known before they start.
-
-    Raises:
-        InputError: If the user's code failed or a process died; finished outcomes are kept.
+    Attributes:
+        specification: The task's class and arguments; every process makes its own task.
+        examples: Training examples in all.
+        queries: Queries.
+        outcomes: Where outcomes are kept.
+        batch_size: Queries a forward pass.
+        threads: torch's threads in one process.
     """
-    # Two groups may hold the same examples.
-    missing = list({job.key: job for job in jobs if outcomes.get(job.key) is None}.values())
-    logger.info(
-        "%d retrainings of up to %d examples, %d of them known already",
-        len(jobs),
-        setting.examples,
-        len(jobs) - len(missing),
-    )
-    if not missing:
-        return
-    logger.info("Timing the first of %d retrainings", len(missing))
-    workers = min(workers, len(missing))
-    pool = ProcessPoolExecutor(
-        workers,
-        # A fork of a process in which torch has threads may hang.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_process,
-        initargs=(setting,),
-    )
-    try:
-        first, *others = missing
-        seconds = _checked(pool.submit(_retrain, first).result())
-        if others:
-            _announce(first, others, seconds, setting.examples, workers)
-        futures = [pool.submit(_retrain, job) for job in others]
-        for future in track(as_completed(futures), "Retraining", total=len(futures)):
-            _checked(future.result())
-    except BrokenProcessPool as error:
-        raise InputError(
-            "A retraining process died without a word, as when memory runs out. Finished "
-            "retrainings are kept: lower verification.workers and run the verification again."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
+    specification: Mapping[str, Any]
+    examples: int
+    queries: int
+    outcomes: RetrainedOutcomes
+    batch_size: int
+    threads: int
 
-def _announce(
-    first: Job, others: Sequence[Job], seconds: float, examples: int, workers: int
-) -> None:
-    """Log what the others will cost, if time goes with the number of examples."""
-    each = seconds / (examples - len(first.removed))
-    total = each * sum(examples - len(job.removed) for job in others) / workers
-    finish = datetime.now().astimezone() + timedelta(seconds=total)
-    logger.info(
-        "The first retraining took %.1f s; %d more on %d workers take about %.0f s, until %s",
-        seconds,
-        len(others),
-        workers,
-        total,
-        finish.strftime("%Y-%m-%d %H:%M"),
-    )
+    def do(self, jobs: Sequence[Job], *, workers: int) -> None:
+        """Do the jobs whose outcomes are not kept yet.
 
+        The first is timed alone, so that the others' cost is known before they start.
 
-def _checked(result: float | _Failure) -> float:
-    if isinstance(result, _Failure):
-        raise InputError(
-            f"Retraining {result.job} failed: {result.message}. Correct the task; finished "
-            "retrainings are kept."
+        Raises:
+            InputError: If the user's code failed or a process died; finished outcomes are kept.
+        """
+        # Two groups may hold the same examples.
+        missing = list({job.key: job for job in jobs if not self.outcomes.get(job.key)}.values())
+        logger.info(
+            "%d retrainings of up to %d examples, %d of them known already",
+            len(jobs),
+            self.examples,
+            len(jobs) - len(missing),
         )
-    return result
+        if not missing:
+            return
+        logger.info("Timing the first of %d retrainings", len(missing))
+        workers = min(workers, len(missing))
+        pool = ProcessPoolExecutor(
+            workers,
+            # A fork of a process in which torch has threads may hang.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_process,
+            initargs=(self,),
+        )
+        try:
+            first, *others = missing
+            seconds = pool.submit(_retrain, first).result()
+            if others:
+                self._announce(first, others, seconds, workers)
+            futures = [pool.submit(_retrain, job) for job in others]
+            for future in track(as_completed(futures), "Retraining", total=len(futures)):
+                future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "A retraining process died without a word, as when memory runs out. Finished "
+                "retrainings are kept: lower verification.workers and run the verification again."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _announce(self, first: Job, others: Sequence[Job], seconds: float, workers: int) -> None:
+        """Log what the others will cost, if time goes with the number of examples."""
+        each = seconds / (self.examples - len(first.removed))
+        total = each * sum(self.examples - len(job.removed) for job in others) / workers
+        finish = datetime.now().astimezone() + timedelta(seconds=total)
+        logger.info(
+            "The first retraining took %.1f s; %d more on %d workers take about %.0f s, until %s",
+            seconds,
+            len(others),
+            workers,
+            total,
+            finish.strftime("%Y-%m-%d %H:%M"),
+        )
 
 
 class _Process:
     """What a worker process holds between its jobs."""
 
-    setting: Setting
-    task: Task | None = None
+    common: Retrainings
+    task: Any = None
 
 
-def _start_process(setting: Setting) -> None:
+def _start_process(common: Retrainings) -> None:
     """Prepare a worker process; it ends when the process that started it is gone."""
-    _Process.setting = setting
-    torch.set_num_threads(setting.threads)
+    _Process.common = common
+    torch.set_num_threads(common.threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _retrain(job: Job) -> float | _Failure:
-    """Do one retraining; return its seconds, or what went wrong in the user's code."""
-    setting = _Process.setting
+def _retrain(job: Job) -> float:
+    """Do one retraining; return its seconds.
+
+    Raises:
+        InputError: If the user's code failed: not every exception can be sent to a process.
+    """
+    common = _Process.common
     try:
         if _Process.task is None:
-            _Process.task = load_task(setting.specification)
-        started = time.perf_counter()
-        outcome = _measure(_Process.task, job, setting, started)
-    except InputError as error:
-        return _Failure(job.name, str(error))
+            _Process.task = load_task(common.specification)
+        outcome = _measure(_Process.task, job, common)
     except Exception as error:  # the user's code may raise anything
-        return _Failure(job.name, f"{type(error).__name__}: {error} ({_place(error, setting)})")
-    RetrainedOutcomes(setting.folder).put(job.key, outcome)
+        what = str(error)
+        if not isinstance(error, InputError):
+            what = f"{type(error).__name__}: {error} ({_place(error, common)})"
+        raise InputError(
+            f"Retraining {job.name} failed: {what}. Correct the task; finished retrainings are "
+            "kept."
+        ) from None
+    common.outcomes.put(job.key, outcome)
     return outcome.seconds
 
 
-def _measure(task: Any, job: Job, setting: Setting, started: float) -> RetrainedOutcome:
+def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
     """Train without the removed examples and measure every query."""
-    kept = np.delete(np.arange(setting.examples), job.removed).tolist()
+    started = time.perf_counter()
+    kept = np.delete(np.arange(common.examples), job.removed).tolist()
     model = task.train(kept, seed=job.seed)
     if not isinstance(model, torch.nn.Module):
         raise InputError(
@@ -222,8 +216,8 @@ def _measure(task: Any, job: Job, setting: Setting, started: float) -> Retrained
     describe = getattr(task, "describe", None)
     measurements: list[float] = []
     predicted: list[str] | None = []
-    for start in range(0, setting.queries, setting.batch_size):
-        stop = min(start + setting.batch_size, setting.queries)
+    for start in range(0, common.queries, common.batch_size):
+        stop = min(start + common.batch_size, common.queries)
         batch = task.collate([items[i] for i in range(start, stop)])
         batch = map_tensors(batch, lambda tensor: tensor.to(device))
         with torch.no_grad():
@@ -242,10 +236,10 @@ def _measure(task: Any, job: Job, setting: Setting, started: float) -> Retrained
     return RetrainedOutcome(time.perf_counter() - started, measurements, predicted)
 
 
-def _place(error: Exception, setting: Setting) -> str:
+def _place(error: Exception, common: Retrainings) -> str:
     """Return the file and line of the task's module, or the last one, where an error arose."""
     frames = traceback.extract_tb(error.__traceback__)
-    module = importlib.import_module(str(setting.specification["class"]).rsplit(".", 1)[0])
+    module = importlib.import_module(str(common.specification["class"]).rsplit(".", 1)[0])
     own = [frame for frame in frames if frame.filename == module.__file__]
     frame = (own or list(frames))[-1]
     return f"{frame.filename}, line {frame.lineno}"
