@@ -26,7 +26,7 @@ from sourcetrace.parameters import (
     GradientParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
 
@@ -87,7 +87,7 @@ def run_pipeline(
     watch = Stopwatch() if watch is None else watch
     watch.start(INGEST)
     ensemble = EnsembleParameters()
-    manifest, _, train_table, query_table = ingest_checkpoints(
+    manifest, _, train_table, query_table = describe_inputs(
         checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
     )
     gradient_cache = GradientCache(cache_folder or Path("unused"))

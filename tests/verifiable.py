@@ -142,7 +142,7 @@ def retrain(root, plan, *, workers=2, seeds=1, **arguments):
     task = CountingTask(**arguments)
     return retrain_groups(
         ingested=ingested_of(task),
-        task_parameters=TaskParameters.model_validate(
+        task=TaskParameters.model_validate(
             {"class": "tests.verifiable.CountingTask", "arguments": arguments}
         ),
         verification_plan=plan,

@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 MISSING = "—"
 _NO_BREAK_SPACE = "\u00a0"
 _MINUS = "−"
 _SMALLEST_SHARE = 0.001
+_NAMED = 5
 
 UNSEEN = (
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef"
@@ -33,6 +35,13 @@ def format_count(count: int) -> str:
 def format_noun(count: int, noun: str, plural: str | None = None) -> str:
     """Return '1 query' or '3 queries'."""
     return f"{format_count(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
+def format_names(names: Iterable[object]) -> str:
+    """Return the first five names, and how many more there are."""
+    every = [str(name) for name in names]
+    more = len(every) - _NAMED
+    return ", ".join(every[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def format_span(first: int, last: int) -> str:

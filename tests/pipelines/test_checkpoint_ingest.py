@@ -9,7 +9,7 @@ from torch.utils.data import TensorDataset
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.checkpoint_ingest.nodes import digest_data, ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs, digest_data
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask
@@ -59,7 +59,7 @@ def save_run(folder, task, steps, **changes):
 
 def ingest(folder, task, count=2):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
-    return ingest_checkpoints(
+    return describe_inputs(
         checkpoints,
         task,
         SegmentParameters(count=count),
@@ -274,10 +274,10 @@ def test_segments_end_where_they_are_told_to(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20, 30, 40])
     checkpoints = CheckpointsDataset(path=str(tmp_path)).load()
     more = (AttributionParameters(device="cpu"), EnsembleParameters())
-    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), *more)
+    manifest, *_ = describe_inputs(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), *more)
     assert manifest["segment"].to_list() == [1, 2, 2, 3]
     with pytest.raises(InputError, match=r"segments\.ends names step 25"):
-        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), *more)
+        describe_inputs(checkpoints, Tiny(), SegmentParameters(ends=[25]), *more)
 
 
 def test_a_table_in_another_order_than_the_data_set_is_refused():

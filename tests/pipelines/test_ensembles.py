@@ -17,7 +17,7 @@ from sourcetrace.parameters import (
     ReportParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
@@ -108,7 +108,7 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     attribution = AttributionParameters(method=method, device="cpu")
     ensemble = EnsembleParameters(dropout_masks=masks)
     checkpoints = CheckpointsDataset(path=str(folder)).load()
-    manifest, _, training, queries = ingest_checkpoints(
+    manifest, _, training, queries = describe_inputs(
         checkpoints, task, SegmentParameters(count=count), attribution, ensemble
     )
     CheckpointManifest.validate(manifest)

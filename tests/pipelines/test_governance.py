@@ -1,10 +1,11 @@
 """The documents for reviewers: what they say of trust, and when they are made."""
 
+import sys
+
 import pytest
 
 from sourcetrace.audit.gate.audit_result import AuditTrust
 from sourcetrace.integrations.ml_bom import make_ml_bom
-from sourcetrace.pipelines import governance
 from sourcetrace.pipelines.audit import create_judgement
 from sourcetrace.pipelines.governance.nodes import gather_facts
 from sourcetrace.reporting.documents.model_card import render_model_card
@@ -15,7 +16,10 @@ from tests.reporting.content import verification
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_the_bill_of_materials_is_made_where_its_extra_is_installed(monkeypatch, installed):
-    monkeypatch.setattr(governance, "find_spec", lambda name: installed or None)
+    if not installed:
+        monkeypatch.setitem(sys.modules, "cyclonedx", None)
+    for stage in ("governance", "gate"):  # imported anew
+        monkeypatch.delitem(sys.modules, f"sourcetrace.pipelines.{stage}.nodes", raising=False)
     made = create_judgement()
     assert ("ml_bom" in made.all_outputs()) == installed
     assert made.nodes[-1].name == "enforce_gate"

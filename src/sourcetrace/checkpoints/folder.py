@@ -21,6 +21,7 @@ from sourcetrace.checkpoints.torch_file import TorchFile
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
 
 _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
@@ -161,13 +162,15 @@ class CheckpointFolder:
         """Read one checkpoint, its weights under every name that the model has for them.
 
         Raises:
-            InputError: If it cannot be read safely, or does not say how it was trained.
+            InputError: If it cannot be read safely, does not say how it was trained, or its weights
+                do not fit the model or are not finite.
         """
         found = _FORMATS[file.suffix](file)
+        name = file.relative_to(self._folder)
         state_dict = under_all_names(found.weights(), model)
+        _check_weights(name.as_posix(), state_dict, model.state_dict())
         training = found.training()
         groups = tuple(group.settings for group in training.groups)
-        name = file.relative_to(self._folder)
         record = CheckpointRecord(
             id=self.id_of(file),
             step=training.step,
@@ -256,6 +259,39 @@ class CheckpointFolder:
         raise InputError(
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self._stages}). Correct the last steps."
+        )
+
+
+def _check_weights(name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    shapes = [
+        f"{key} {list(state[key].shape)}, the model has {list(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    problems = [
+        f"{problem}: {format_names(keys)}"
+        for problem, keys in (
+            ("missing", [key for key in expected if key not in state]),
+            ("unexpected", [key for key in state if key not in expected]),
+            ("other shapes", shapes),
+        )
+        if keys
+    ]
+    if problems:
+        raise InputError(
+            f"{name} does not fit the model that the task builds ({'; '.join(problems)}). Let "
+            "build_model() return the architecture that was trained, or correct checkpoints.path."
+        )
+    infinite = [
+        key
+        for key, value in state.items()
+        if value.is_floating_point() and not bool(value.isfinite().all())
+    ]
+    if infinite:
+        raise InputError(
+            f"{name} holds NaN or infinite weights ({format_names(infinite)}): training had "
+            "diverged. Remove this checkpoint and the ones after it, or train with a lower "
+            "learning rate."
         )
 
 

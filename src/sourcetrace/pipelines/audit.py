@@ -22,7 +22,7 @@ def create_stage(*folders: str) -> Pipeline:
     This is the one place that is lazy: stages that compute import torch, and a report from tables
     or `--help` needs none.
     """
-    made = (import_module(f"sourcetrace.pipelines.{name}").create_pipeline() for name in folders)
+    made = (import_module(f"sourcetrace.pipelines.{name}.nodes").PIPELINE for name in folders)
     return sum(made, start=Pipeline([]))
 
 

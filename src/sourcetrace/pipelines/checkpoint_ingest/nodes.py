@@ -1,7 +1,7 @@
 """Read every checkpoint and a little of the data, and refuse what will not work."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
+from kedro.pipeline import Pipeline
 
-from sourcetrace.audit.identity.data_digest import data_digest, digest_examples, table_digest
+from sourcetrace.audit.identity.data_digest import digest_examples, table_digest
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.training.segments import (
     CheckpointRecord,
@@ -27,18 +28,13 @@ from sourcetrace.core.training.segments import (
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.checkpoint_ingest.checks import (
-    LabelCheck,
-    check_labels,
-    check_weights,
-    query_table,
-    train_table,
-    try_losses,
-)
-from sourcetrace.pipelines.checkpoint_ingest.training import describe_runs
+from sourcetrace.pipelines.checkpoint_ingest.losses import try_losses
+from sourcetrace.pipelines.checkpoint_ingest.tables import LabelCheck, example_tables
+from sourcetrace.pipelines.checkpoint_ingest.training import Training
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import remember_data
 from sourcetrace.pipelines.shared.set_up import stage_examples
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
 from sourcetrace.schemas.checkpoints import CheckpointManifest, UnattributedParameters
 from sourcetrace.tasks import Task
@@ -47,6 +43,33 @@ logger = logging.getLogger(__name__)
 
 
 def ingest_checkpoints(
+    checkpoints: CheckpointFolder,
+    task: Task,
+    segments: SegmentParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+) -> tuple[Any, ...]:
+    """Check everything, then say what the audit is made of.
+
+    The checkpoints are the first argument: in a run that also trains, the task's data are written
+    by the time that they are loaded.
+
+    Returns:
+        audit_identity, which is to be saved before the others, because they carry it; what
+        `describe_inputs` returns; what `digest_data` returns.
+    """
+    tables = describe_inputs(checkpoints, task, segments, attribution, ensemble)
+    manifest, _, training, queries = tables
+    digests, examples = digest_data(task, training, queries)
+    remember_data(task, digests)
+    identity = {
+        "data": MadeOf.data_part(digests),
+        "checkpoints": MadeOf.checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
+    }
+    return identity, *tables, digests, examples
+
+
+def describe_inputs(
     checkpoints: CheckpointFolder,
     task: Task,
     segments: SegmentParameters,
@@ -69,32 +92,44 @@ def ingest_checkpoints(
     found: list[Checkpoint] = []
     for file in checkpoints.files():
         # The last one's weights alone are kept.
-        if found:
-            found[-1] = replace(found[-1], state_dict={})
+        found[-1:] = [replace(one, state_dict={}) for one in found[-1:]]
         found.append(checkpoints.load(file, model))
-        check_weights(found[-1], model)
-    runs = describe_runs(found, checkpoints, model)
+    runs = Training.of_runs(found, checkpoints, model)
     records = [run.records for run in runs]
     partitioned = number_segments(records, lambda one: _placed_segments(one, segments))
-    training = train_table(task, [segment.stage for segment in partitioned])
-    queries = query_table(task)
-    check_labels(task, training, "train")
-    check_labels(task, queries, "query")
+    stages = list(dict.fromkeys(segment.stage for segment in partitioned))
+    train_table, query_table = example_tables(task, stages)
+    training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
+    queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
+    device = pick_device(attribution.device)
     coverage = try_losses(
         task,
         found[-1],
         training,
         queries,
-        attribution.device,
-        partitioned,
+        device=device,
+        segments=partitioned,
         dropout_masks=ensemble.dropout_masks,
     )
     if segments.ends is None and segments.count == "auto":
-        drifting = _drift_source(task, checkpoints, training, coverage, attribution.device)
-        partitioned = number_segments(
-            records, lambda one: _automatic_segments(drifting, one, training)
+        model.to(device)
+        files = {checkpoints.id_of(file): file for file in checkpoints.files()}
+        engine = GradientEngine(
+            model=model,
+            objective=task,
+            coverage=coverage,
+            training=training,
+            # One at a time is in memory.
+            load_weights=lambda name: checkpoints.load(files[name], model).state_dict,
+            cache=GradientCache(Path()),
+            # One block: the few examples that are compared come in batches of their own.
+            batch_size=len(training),
+            seed=0,
         )
-
+        examples = stage_examples(train_table)
+        partitioned = number_segments(
+            records, lambda one: _automatic_segments(engine, one, examples)
+        )
     number = {name: segment.number for segment in partitioned for name in segment.checkpoints}
     rows = chain.from_iterable(run.rows() for run in runs)
     manifest = CheckpointManifest.frame(
@@ -107,9 +142,6 @@ def ingest_checkpoints(
             "attributed_share": coverage.share,
         }
         for checkpoint, row in zip(found, rows, strict=True)
-    )
-    left_out = UnattributedParameters.frame(
-        (p.name, p.size, p.reason) for p in coverage.unattributed
     )
     of_runs = f" of {format_noun(len(runs), 'run')}" if len(runs) > 1 else ""
     logger.info(
@@ -127,31 +159,10 @@ def ingest_checkpoints(
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
     for run in runs:
         run.warn_of_filled_rates()
-    return manifest, left_out, training, queries
-
-
-def ingest(
-    checkpoints: CheckpointFolder,
-    task: Task,
-    segments: SegmentParameters,
-    attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
-) -> tuple[Any, ...]:
-    """Check everything, then say what the audit is made of.
-
-    Returns:
-        audit_identity, which is to be saved before the others, because they carry it; what
-        `ingest_checkpoints` returns; what `digest_data` returns.
-    """
-    tables = ingest_checkpoints(checkpoints, task, segments, attribution, ensemble)
-    manifest, _, training, queries = tables
-    digests, examples = digest_data(task, training, queries)
-    remember_data(task, digests)
-    identity = {
-        "data": MadeOf.data_part(digests),
-        "checkpoints": MadeOf.checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
-    }
-    return identity, *tables, digests, examples
+    left_out = UnattributedParameters.frame(
+        (p.name, p.size, p.reason) for p in coverage.unattributed
+    )
+    return manifest, left_out, train_table, query_table
 
 
 def digest_data(
@@ -164,34 +175,29 @@ def digest_data(
         of the examples, `table` of all columns that the task gives), and example_digests, of every
         training example.
     """
-    checks = [LabelCheck(task, train_table, "train"), LabelCheck(task, query_table, "query")]
-    training, examples = digest_examples(
-        task.train_examples(),
-        train_table,
-        progress=partial(track, description="Reading training data"),
-        inputs_of=getattr(task, "inputs_of", None),
-        each=checks[0].see,
-    )
-    queries = data_digest(
-        task.query_examples(),
-        query_table,
-        progress=partial(track, description="Reading queries"),
-        each=checks[1].see,
-    )
-    for check in checks:
+    digests: dict[str, dict[str, Any]] = {}
+    found = []
+    for name, side, table in (
+        ("training", "train", train_table),
+        ("queries", "query", query_table),
+    ):
+        check = LabelCheck(task, table, side)
+        digest, examples = digest_examples(
+            getattr(task, f"{side}_examples")(),
+            table,
+            progress=partial(track, description=f"Reading {name}"),
+            inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
+            each=check.see,
+        )
         check.check()
-    return {
-        name: {
+        found.append(examples)
+        digests[name] = {
             "digest": digest,
-            "table": table_digest(given),
+            "table": table_digest(getattr(task, f"{side}_table")()),
             "rows": table.height,
             "columns": {column: str(kind) for column, kind in table.schema.items()},
         }
-        for name, digest, table, given in (
-            ("training", training, train_table, task.train_table()),
-            ("queries", queries, query_table, task.query_table()),
-        )
-    }, examples
+    return digests, found[0]
 
 
 def _placed_segments(
@@ -203,47 +209,35 @@ def _placed_segments(
     return partition(records, 1 if segments.count == "auto" else segments.count)
 
 
-def _drift_source(
-    task: Task,
-    checkpoints: CheckpointFolder,
-    train_table: pl.DataFrame,
-    coverage: Coverage,
-    device_name: str,
-) -> GradientEngine:
-    """Return the training gradients at the checkpoints of a folder.
-
-    Args:
-        task: The task.
-        checkpoints: The folder; one at a time is in memory.
-        train_table: The checked training table.
-        coverage: The attributed layers.
-        device_name: `attribution.device`.
-    """
-    model = task.build_model().to(pick_device(device_name))
-    files = {checkpoints.id_of(file): file for file in checkpoints.files()}
-    training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
-    return GradientEngine(
-        model=model,
-        objective=task,
-        coverage=coverage,
-        training=training,
-        load_weights=lambda name: checkpoints.load(files[name], model).state_dict,
-        cache=GradientCache(Path()),
-        # One block: the few examples that are compared come in batches of their own.
-        batch_size=len(training),
-        seed=0,
-    )
-
-
 def _automatic_segments(
-    engine: GradientEngine, records: Sequence[CheckpointRecord], train_table: pl.DataFrame
+    engine: GradientEngine,
+    records: Sequence[CheckpointRecord],
+    examples: Mapping[str, torch.Tensor],
 ) -> list[Segment]:
     """Return a run's segments, which end where the gradients drift more than `LARGEST_DRIFT`."""
-    measured = measure_drifts(engine, track(records, "Drift"), stage_examples(train_table))
-    drifts = list(measured)
+    drifts = list(measure_drifts(engine, track(records, "Drift"), examples))
     logger.info(
         "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",
         ", ".join(f"{drift:.2f}" for drift in drifts) or "one checkpoint",
         LARGEST_DRIFT,
     )
     return partition_at(records, segment_ends(records, drifts))
+
+
+PIPELINE = Pipeline(
+    [
+        step(
+            ingest_checkpoints,
+            # Saved in this order: what is written later is of this audit.
+            [
+                "audit_identity",
+                "checkpoint_manifest",
+                "unattributed_parameters",
+                "train_table",
+                "query_table",
+                "data_digests",
+                "example_digests",
+            ],
+        )
+    ]
+)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from sourcetrace.checkpoints.scheduler_state import scheduled_rates
 from sourcetrace.core.training.schedules import CheckpointRates, KnownRates, sum_rates
 from sourcetrace.core.training.segments import CheckpointRecord, check_order, group_step_masses
 from sourcetrace.errors import InputError
+from sourcetrace.pipelines.shared.set_up import RECORDED, RECORDED_OF_GROUP
 
 logger = logging.getLogger(__name__)
 
@@ -32,10 +33,48 @@ class Training:
     rates: tuple[CheckpointRates, ...]
     places: tuple[Mapping[int, tuple[str, ...]], ...]
 
+    @classmethod
+    def of_runs(
+        cls, found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module
+    ) -> list[Self]:
+        """Describe every training run by itself.
+
+        Raises:
+            InputError: If a run's checkpoints contradict each other, the model or a file of rates,
+                or runs have other stages.
+        """
+        runs = []
+        for _, own in groupby(found, key=lambda checkpoint: checkpoint.record.run):
+            members = list(own)
+            named = [name_groups(one.file, one.training, model) for one in members]
+            records = [
+                replace(one.record, groups=groups)
+                for one, (groups, _) in zip(members, named, strict=True)
+            ]
+            check_order(records)
+            known = _known_rates(members, records, folder)
+            summed, rates = sum_rates(records, stage_ends=folder.stage_ends, known=known)
+            runs.append(cls(tuple(summed), tuple(rates), tuple(places for _, places in named)))
+        first = runs[0]
+        for run in runs:
+            if run.stages != first.stages:
+                raise InputError(
+                    f"Run {run.name!r} has stages {' → '.join(run.stages)}, but run {first.name!r} "
+                    f"has {' → '.join(first.stages)}. The sub-folders of checkpoints.path must "
+                    "hold runs of the same training; point checkpoints.path to one of them, or "
+                    "move the others."
+                )
+        return runs
+
     @property
     def name(self) -> str:
         """The run's name; empty where there is one run without one."""
         return self.records[0].run
+
+    @property
+    def stages(self) -> list[str]:
+        """Its stages, in order."""
+        return list(dict.fromkeys(record.stage for record in self.records))
 
     def warn_of_filled_rates(self) -> None:
         """Say for which steps the learning rate is not known, and how much hangs on them."""
@@ -66,22 +105,13 @@ class Training:
         ):
             yield {
                 "checkpoint_id": record.id,
-                "run": record.run,
-                "step": record.step,
-                "stage": record.stage,
-                "optimizer": record.optimizer,
-                "learning_rate": record.learning_rate,
-                "momentum": record.momentum,
-                "weight_decay": record.weight_decay,
+                **{name: getattr(record, name) for name in RECORDED},
                 "step_mass": own[0],
                 "learning_rate_source": rates.source,
                 "parameter_groups": [
                     {
                         "parameters": list(group.parameters),
-                        "learning_rate": group.learning_rate,
-                        "momentum": group.momentum,
-                        "dampening": group.dampening,
-                        "weight_decay": group.weight_decay,
+                        **{name: getattr(group, name) for name in RECORDED_OF_GROUP},
                         "step_mass": mass,
                     }
                     for group, mass in zip(record.parameter_groups, own, strict=True)
@@ -94,46 +124,6 @@ class Training:
             }
 
 
-def _describe(found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module) -> Training:
-    """Name the parameter groups and sum the learning rates.
-
-    Raises:
-        InputError: If the checkpoints contradict each other, the model or a file of rates.
-    """
-    named = [name_groups(one.file, one.training, model) for one in found]
-    records = [
-        replace(one.record, groups=groups) for one, (groups, _) in zip(found, named, strict=True)
-    ]
-    check_order(records)
-    summed, rates = sum_rates(
-        records, stage_ends=folder.stage_ends, known=_known_rates(found, records, folder)
-    )
-    return Training(tuple(summed), tuple(rates), tuple(places for _, places in named))
-
-
-def describe_runs(
-    found: Sequence[Checkpoint], folder: CheckpointFolder, model: nn.Module
-) -> list[Training]:
-    """Describe every training run by itself.
-
-    Raises:
-        InputError: If a run's checkpoints contradict each other, or runs have other stages.
-    """
-    runs = [
-        _describe(list(own), folder, model)
-        for _, own in groupby(found, key=lambda checkpoint: checkpoint.record.run)
-    ]
-    stages = [list(dict.fromkeys(record.stage for record in run.records)) for run in runs]
-    for run, own in zip(runs, stages, strict=True):
-        if own != stages[0]:
-            raise InputError(
-                f"Run {run.name!r} has stages {' → '.join(own)}, but run {runs[0].name!r} has "
-                f"{' → '.join(stages[0])}. The sub-folders of checkpoints.path must hold runs of "
-                "the same training; point checkpoints.path to one of them, or move the others."
-            )
-    return runs
-
-
 def _known_rates(
     found: Sequence[Checkpoint], records: Sequence[CheckpointRecord], folder: CheckpointFolder
 ) -> list[KnownRates]:
@@ -141,8 +131,15 @@ def _known_rates(
     recorded, rebuilt = [], []
     for index, (one, record) in enumerate(zip(found, records, strict=True)):
         before = records[index - 1].step if index else 0
-        if one.training.learning_rates is not None:
-            recorded.append(_recorded(one, before))
+        rates = one.training.learning_rates
+        if rates is not None:
+            if len(rates) not in (record.step, record.step - before):
+                raise InputError(
+                    f"{one.file}: learning_rates has {len(rates)} values; expected {record.step}, "
+                    f"one a step so far, or {record.step - before}, one a step since the "
+                    "checkpoint before."
+                )
+            recorded.append(KnownRates(record.step - len(rates) + 1, rates, "recorded", one.file))
         if one.training.scheduler is not None:
             begins = _stage_begin(records[: index + 1], folder.stage_ends)
             rates = scheduled_rates(
@@ -154,18 +151,6 @@ def _known_rates(
                 rebuilt.append(KnownRates(begins + 1, rates, "reconstructed", one.file))
     listed = folder.learning_rates(records[-1].step)
     return [*recorded, *([] if listed is None else [listed]), *rebuilt]
-
-
-def _recorded(one: Checkpoint, before: int) -> KnownRates:
-    rates = one.training.learning_rates
-    assert rates is not None  # noqa: S101, the caller looked
-    step = one.record.step
-    if len(rates) not in (step, step - before):
-        raise InputError(
-            f"{one.file}: learning_rates has {len(rates)} values; expected {step}, one a step so "
-            f"far, or {step - before}, one a step since the checkpoint before."
-        )
-    return KnownRates(step - len(rates) + 1, rates, "recorded", one.file)
 
 
 def _stage_begin(records: Sequence[CheckpointRecord], ends: Mapping[str, int]) -> int:

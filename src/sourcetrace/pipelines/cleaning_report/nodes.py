@@ -3,12 +3,14 @@
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.signals import average_signals
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
 from sourcetrace.reporting.trust import Retraining
@@ -100,3 +102,11 @@ def summarise_audit(
     for segment, value in shares.iter_rows():
         metrics[f"segment_{segment}_share"] = value / total if total else 0.0
     return summary.model_dump(mode="json"), logged(metrics)
+
+
+PIPELINE = Pipeline(
+    [
+        step(list_for_review, ["review_list", "review_list_csv"]),
+        step(summarise_audit, ["audit_summary", "audit_metrics"]),
+    ]
+)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.comparison.changes import compare_examples, count_reordered, kept_examples
 from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
@@ -24,6 +25,7 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 
@@ -185,3 +187,18 @@ def _metrics(found: Comparison) -> dict[str, Any]:
             "edited_examples": data.edited,
         }
     )
+
+
+# The gate's nodes run between these, where both are in a pipeline.
+PIPELINE = Pipeline(
+    [
+        # Not the whole group: kedro-mlflow logs what a node takes.
+        step(
+            describe_this_audit,
+            "this_audit",
+            registered_model="params:tracking.registered_model",
+        ),
+        step(compare_audits, ["audit_comparison", "comparison_summary", "comparison_metrics"]),
+        step(take_snapshot, "audit_snapshot", "audit_result", "cleaning_report"),
+    ]
+)

@@ -3,9 +3,11 @@
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 from sklearn.metrics import average_precision_score
 
 from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import GroundTruth, Ranking
 
 _RANKINGS = {
@@ -51,3 +53,6 @@ def compare_with_planted(
         rankings=tuple(rankings),
     )
     return truth.model_dump(mode="json"), logged(metrics)
+
+
+PIPELINE = Pipeline([step(compare_with_planted, ["ground_truth", "demo_metrics"])])

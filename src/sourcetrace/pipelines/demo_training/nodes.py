@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from kedro.pipeline import Pipeline
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from sourcetrace.audit.identity.data_digest import data_digest
 from sourcetrace.parameters import DemoParameters
 from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
 from sourcetrace.tasks import SGDRecipe, train_with_sgd
 from sourcetrace.tasks.digits import DigitsTables
@@ -58,7 +60,7 @@ def plant_label_errors(demo: DemoParameters) -> tuple[pl.DataFrame, pl.DataFrame
 
 
 def train_network(
-    training_set: pl.DataFrame, query_set: pl.DataFrame, demo: DemoParameters
+    digits_training_set: pl.DataFrame, digits_query_set: pl.DataFrame, demo: DemoParameters
 ) -> tuple[list[dict[str, Any]], Any, dict[str, Any], dict[str, Any], str]:
     """Train the network with SGD and momentum, saving checkpoints on the way.
 
@@ -66,7 +68,7 @@ def train_network(
         The checkpoints, the trained model with an example of its input, the recipe, metrics, and
         the digest of the training data, for audits to compare theirs with.
     """
-    task = DigitsTables(training_set, query_set)
+    task = DigitsTables(digits_training_set, digits_query_set)
     recipe = SGDRecipe(
         epochs=demo.epochs,
         batch_size=demo.batch_size,
@@ -74,7 +76,7 @@ def train_network(
         momentum=demo.momentum,
         weight_decay=demo.weight_decay,
     )
-    steps = demo.epochs * (training_set.height // demo.batch_size)
+    steps = demo.epochs * (digits_training_set.height // demo.batch_size)
     wanted = {round(steps * i / demo.checkpoints) for i in range(1, demo.checkpoints + 1)}
     checkpoints = []
 
@@ -89,7 +91,7 @@ def train_network(
             )
 
     model = train_with_sgd(
-        task, range(training_set.height), recipe, seed=demo.seed, after_step=keep
+        task, range(digits_training_set.height), recipe, seed=demo.seed, after_step=keep
     )
     inputs, labels = task.train_examples().tensors
     query_inputs, query_labels = task.query_examples().tensors
@@ -115,3 +117,23 @@ def train_network(
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(-1) == labels).double().mean())
+
+
+PIPELINE = Pipeline(
+    [
+        step(
+            plant_label_errors,
+            ["digits_training_set", "digits_query_set", "planted_label_errors"],
+        ),
+        step(
+            train_network,
+            [
+                "checkpoints",
+                "demo_model",
+                "digits_recipe",
+                "demo_training_metrics",
+                "trained_data_digest",
+            ],
+        ),
+    ]
+)

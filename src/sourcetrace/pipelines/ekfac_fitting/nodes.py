@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.machine.memory import start_peak
@@ -16,7 +17,8 @@ from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
 from sourcetrace.schemas.comparison import CurvatureSpectra
 
@@ -101,3 +103,8 @@ def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl
         }
         for (number, layer), ones in found.items()
     )
+
+
+PIPELINE = Pipeline(
+    [*SET_UP, step(fit_curvature, ["curvature", "curvature_spectra", "curvature_metrics"])]
+)

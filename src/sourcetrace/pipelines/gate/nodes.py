@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace import __version__
 from sourcetrace.audit.comparison.summary import Comparison
@@ -35,7 +36,9 @@ from sourcetrace.parameters import (
     ReportParameters,
     SegmentParameters,
 )
+from sourcetrace.pipelines.governance.nodes import DOCUMENTS
 from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.metric_names import GateMetric
@@ -203,3 +206,25 @@ def _compared(found: Comparison) -> AuditDifference | None:
         training_data_same=data.training_same,
         queries_same=data.queries_same,
     )
+
+
+# The page, the snapshot and the documents for reviewers, which other pipelines make of the verdict,
+# are there before it is enforced.
+PIPELINE = Pipeline(
+    [
+        step(read_baseline, "baseline"),
+        step(measure, "measured"),
+        step(judge_audit, ["gate_report", "gate_junit", "gate_metrics"]),
+        step(collect_parameters, "audit_parameters"),
+        step(state_result, "audit_result"),
+        step(
+            enforce_gate,
+            "verdict",
+            "gate_junit",
+            "audit_result",
+            "cleaning_report",
+            "audit_snapshot",
+            *DOCUMENTS,
+        ),
+    ]
+)

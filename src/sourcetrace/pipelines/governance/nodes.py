@@ -1,14 +1,18 @@
 """The documents, from the verdict and the result."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.gate.audit_result import AuditResult
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.parameters import RegisteredModelParameters
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.documents.facts import AuditFacts
+from sourcetrace.reporting.documents.model_card import render_model_card
 
 
 def gather_facts(
@@ -34,3 +38,19 @@ def gather_facts(
         if registered_model
         else None,
     )
+
+
+# Not the whole group: kedro-mlflow logs what a node takes.
+PIPELINE = Pipeline(
+    [
+        step(gather_facts, "audit_facts", registered_model="params:tracking.registered_model"),
+        step(render_model_card, "model_card", facts="audit_facts"),
+    ]
+)
+if find_spec("cyclonedx"):  # The bill of materials is an extra.
+    from sourcetrace.integrations.ml_bom import make_ml_bom
+
+    PIPELINE += Pipeline([step(make_ml_bom, "ml_bom", facts="audit_facts")])
+
+DOCUMENTS = sorted(PIPELINE.outputs())
+"""What is there before a verdict is enforced."""

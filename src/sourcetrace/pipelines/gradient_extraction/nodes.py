@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.passes import BlockSignals
@@ -21,8 +22,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
 from sourcetrace.schemas.signals import ExampleSignals, QuerySignals
 
@@ -158,3 +160,14 @@ def _signal_rows(signals: BlockSignals, examples: Examples) -> pl.DataFrame:
             "given_label_probability": pl.Float64,
         },
     )
+
+
+PIPELINE = Pipeline(
+    [
+        *SET_UP,
+        step(
+            extract_gradients,
+            ["example_signals", "query_signals", "covariances", "extraction_metrics"],
+        ),
+    ]
+)

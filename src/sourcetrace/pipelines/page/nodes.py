@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.page import ComparedAudit, PageContent
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
 from sourcetrace.reporting.review import stage_text
@@ -79,3 +81,7 @@ def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
         shape = [row["height"], row["width"], *channels]
         pictures[row["example_id"]] = np.asarray(row["pixels"], dtype=np.float32).reshape(shape)
     return pictures
+
+
+# Every part of an audit that changes the page ends with it.
+PIPELINE = Pipeline([step(gather_tables, "page_content"), step(render_page, "cleaning_report")])

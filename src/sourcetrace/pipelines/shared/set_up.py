@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 import torch
-from kedro.pipeline.node import Node
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
@@ -36,6 +35,12 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
+
+RECORDED = ("run", "step", "stage", "optimizer", "learning_rate", "momentum", "weight_decay")
+"""Of a checkpoint's record: what the manifest has under the same name."""
+
+RECORDED_OF_GROUP = ("learning_rate", "momentum", "dampening", "weight_decay")
+"""Of a parameter group."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +146,6 @@ def set_up_audit(
     )
 
 
-def set_up_nodes() -> list[Node]:
-    """Return the nodes, the same in every stage: the inputs are checked, then all is set up."""
-    return [
-        step(check_inputs, "ingested"),
-        step(
-            set_up_audit,
-            "audit_setup",
-            gradients="params:gradients",
-            attribution="params:attribution",
-            ensemble="params:ensemble",
-        ),
-    ]
-
-
 def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:
     choice = choose_batch_size(engine, plan, queries=len(queries))
     logger.info(
@@ -232,20 +223,18 @@ def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:
 
 def _record_of(row: Mapping[str, Any]) -> CheckpointRecord:
     """Rebuild a checkpoint's record from its row of the manifest, as `Training.rows` wrote it."""
-    settings = ("learning_rate", "momentum", "dampening", "weight_decay")
     return CheckpointRecord(
         id=row["checkpoint_id"],
-        step=row["step"],
-        stage=row["stage"],
-        learning_rate=row["learning_rate"],
-        momentum=row["momentum"],
-        weight_decay=row["weight_decay"],
-        optimizer=row["optimizer"],
-        run=row["run"],
         groups=tuple(
             ParameterGroup(
-                **{key: group[key] for key in settings}, parameters=tuple(group["parameters"])
+                parameters=tuple(group["parameters"]),
+                **{name: group[name] for name in RECORDED_OF_GROUP},
             )
             for group in row["parameter_groups"]
         ),
+        **{name: row[name] for name in RECORDED},
     )
+
+
+SET_UP = (step(check_inputs, "ingested"), step(set_up_audit, "audit_setup"))
+"""The nodes, the same in every stage: the inputs are checked, then all is set up."""

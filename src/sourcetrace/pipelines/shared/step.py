@@ -6,6 +6,7 @@ from typing import Any
 
 from kedro.pipeline import node
 from kedro.pipeline.node import Node
+from pydantic import BaseModel
 
 
 def step(
@@ -24,13 +25,18 @@ def step(
         outputs: Entries in which its results are saved, in this order.
         written: Entries that it takes as `*written`, to run after them.
         confirms: Entries that are complete when the node is.
-        entries: Argument -> entry, where the entry is called otherwise: `gate="params:gate"`.
+        entries: Argument -> entry, where the entry is called otherwise. Without it, an argument
+            that is a group of parameters has that of its name: `gate: GateParameters` is
+            `params:gate`.
     """
-    arguments = signature(function).parameters.values()
-    names = [one.name for one in arguments if one.kind is not Parameter.VAR_POSITIONAL]
+    inputs = []
+    for name, one in signature(function).parameters.items():
+        group = isinstance(one.annotation, type) and issubclass(one.annotation, BaseModel)
+        if one.kind is not Parameter.VAR_POSITIONAL:
+            inputs.append(entries.get(name, f"params:{name}" if group else name))
     return node(
         function,
-        inputs=[*(entries.get(name, name) for name in names), *written],
+        inputs=[*inputs, *written],
         outputs=outputs,
         name=function.__name__,
         confirms=list(confirms),

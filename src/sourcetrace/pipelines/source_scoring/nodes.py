@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from kedro.pipeline import Pipeline
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import Passes
@@ -24,7 +25,8 @@ from sourcetrace.core.statistics.uncertainty import (
 )
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.accounting import report_work
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
 from sourcetrace.schemas.scores import SuspectPictures
 from sourcetrace.tasks import Task
@@ -269,3 +271,14 @@ def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
         "score_multiplications_share": {"value": short / dense, "step": 0},
         **terms,
     }
+
+
+_BY_BLOCK = ["attribution_scores", "query_influence", "self_influence", "segment_contributions"]
+
+PIPELINE = Pipeline(
+    [
+        *SET_UP,
+        step(score_examples, [*_BY_BLOCK, "solve_metrics"], confirms=_BY_BLOCK),
+        step(draw_suspects, "suspect_pictures"),
+    ]
+)

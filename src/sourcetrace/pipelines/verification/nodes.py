@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from kedro.pipeline import Pipeline
 
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
-from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.verification.groups import Group, summed_scores
 from sourcetrace.pipelines.verification.measures import Retrained, removal_measures, summary_table
 from sourcetrace.pipelines.verification.retraining import Job, Retrainings, fingerprint
@@ -75,7 +77,7 @@ def plan_retrainings(
 
 def retrain_groups(
     ingested: Ingested,
-    task_parameters: TaskParameters,
+    task: TaskParameters,
     verification_plan: pl.DataFrame,
     retrained_outcomes: RetrainedOutcomes,
     gradients: GradientParameters,
@@ -90,11 +92,11 @@ def retrain_groups(
         batch_size = gradient_cache.batch_size or _QUERIES
     jobs = Job.of_plan(
         verification_plan,
-        identity=fingerprint(task_parameters, ingested),
+        identity=fingerprint(task, ingested),
         seeds=range(verification.seed, verification.seed + verification.seeds),
     )
     Retrainings(
-        specification=task_parameters.model_dump(by_alias=True),
+        specification=task.model_dump(by_alias=True),
         examples=ingested.train_table.height,
         queries=ingested.query_table.height,
         outcomes=retrained_outcomes,
@@ -211,3 +213,21 @@ def _available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+PIPELINE = Pipeline(
+    [
+        step(check_inputs, "ingested"),
+        step(plan_retrainings, "verification_plan"),
+        step(retrain_groups, "verification_outcomes"),
+        step(
+            measure_trust,
+            [
+                "verification_summary",
+                "verification_queries",
+                "verification_removals",
+                "verification_metrics",
+            ],
+        ),
+    ]
+)

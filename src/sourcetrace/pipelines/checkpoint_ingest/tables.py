@@ -1,0 +1,173 @@
+"""The checks of the tables that a task gives of its examples; each refusal says what to change."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from sourcetrace.audit.identity.data_digest import split_label
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
+from sourcetrace.schemas.examples import label_text
+from sourcetrace.tasks import ClassificationTask, Task
+
+
+def example_tables(task: Task, stages: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the checked tables of training examples and queries.
+
+    Args:
+        task: The task.
+        stages: Of the checkpoints, in the order of training; the training table's stage column
+            lists those of every example, in the same order.
+
+    Raises:
+        InputError: If a table does not fit its examples, the model's labels or the stages.
+    """
+    training, queries = (_checked_table(task, side) for side in ("train", "query"))
+    if "stage" in training.columns:
+        return training.with_columns(stage=_stage_lists(training["stage"], stages)), queries
+    if len(stages) > 1:
+        raise InputError(
+            f"The checkpoints have stages {', '.join(stages)}, but train_table() has no 'stage' "
+            "column: it must say which stage each training example belongs to."
+        )
+    return training.with_columns(stage=pl.lit([stages[0]], dtype=pl.List(pl.String))), queries
+
+
+class LabelCheck:
+    """Holds the labels of a table against those of the data set, example by example.
+
+    Args:
+        task: The task; only a classification's labels are looked at.
+        table: The checked table.
+        side: `train` or `query`.
+    """
+
+    def __init__(self, task: Task, table: pl.DataFrame, side: str) -> None:
+        self._task, self._table, self._side = task, table, side
+        self._found: list[str | None] = []
+
+    def see(self, item: Any) -> None:
+        """Take note of the next example."""
+        target = split_label(item)[1]
+        if getattr(target, "ndim", None) == 0:
+            target = target.item()
+        label = None
+        if isinstance(self._task, ClassificationTask) and isinstance(target, int):
+            names = self._task.label_names
+            if names is None:
+                label = str(int(target))
+            elif 0 <= target < len(names):
+                label = names[target]
+        self._found.append(label)
+
+    def check(self) -> None:
+        """Refuse a table that is in another order, or says other labels.
+
+        Raises:
+            InputError: Naming the rows.
+        """
+        if len(self._found) != self._table.height:  # examples without content to speak of
+            return
+        table = self._table.with_columns(found=pl.Series(self._found, dtype=pl.String))
+        wrong = table.filter(pl.col("label") != pl.col("found"))
+        if wrong.height:
+            name, label, found = wrong.select("example_id", "label", "found").row(0)
+            raise InputError(
+                f"{self._side}_table(): the label is not the data set's in {wrong.height} of "
+                f"{table.height} rows ({format_names(wrong['example_id'])}): {name!r} has "
+                f"{label!r} in the table, {found!r} in the data set. Return one row an example, in "
+                "the order of the data set."
+            )
+
+
+def _checked_table(task: Task, side: str) -> pl.DataFrame:
+    """Return the table of a side with its ids and labels as text."""
+    name = f"{side}_table()"
+    table = getattr(task, f"{side}_table")()
+    count = len(getattr(task, f"{side}_examples")())
+    if not isinstance(table, pl.DataFrame):
+        raise InputError(f"{name} returned {type(table).__name__}; expected a polars DataFrame.")
+    if "example_id" not in table.columns:
+        raise InputError(
+            f"{name} has no column 'example_id' (columns: {', '.join(table.columns)}). Add one "
+            "with a unique name for every example."
+        )
+    if table.height != count:
+        raise InputError(
+            f"{name} has {table.height} rows, but {side}_examples() has {count} examples. "
+            "Return one row an example, in the same order."
+        )
+    if table.height == 0:
+        raise InputError(f"{name} is empty: expected at least one example.")
+    ids = table["example_id"].cast(pl.String)
+    if ids.null_count():
+        raise InputError(f"{name}: example_id has empty values; give every example a name.")
+    repeated = ids.filter(ids.is_duplicated()).unique().sort()
+    if len(repeated):
+        raise InputError(
+            f"{name}: {len(repeated)} values of example_id occur more than once, such as "
+            f"{format_names(repeated)}. Give every example its own."
+        )
+    labels = label_text(table["label"]) if "label" in table.columns else None
+    if labels is not None and isinstance(task, ClassificationTask):
+        _check_labels(name, labels, task.label_names)
+    return table.with_columns(
+        example_id=ids, label=pl.lit(None, dtype=pl.String) if labels is None else labels
+    )
+
+
+def _check_labels(name: str, labels: pl.Series, names: Sequence[str] | None) -> None:
+    """Refuse labels that are never what the model's predictions are called."""
+    known = labels.is_in(list(names)) if names else labels.str.contains(r"^\d+$")
+    strange = labels.filter(~known.fill_null(value=True)).unique().sort()
+    if len(strange):
+        expected = ", ".join(map(repr, names)) if names else "the classes' numbers"
+        raise InputError(
+            f"{name} has labels such as {format_names(strange)}, but the model's predictions are "
+            f"called {expected}. Set label_names on the task to the names in the order of the "
+            "logits."
+        )
+
+
+def _stage_lists(given: pl.Series, names: Sequence[str]) -> pl.Series:
+    """Return the stages of every example as a list, in the order of training.
+
+    Args:
+        given: A name, or a list of names, an example.
+        names: The stages of the checkpoints, in the order of training.
+
+    Raises:
+        InputError: If an example belongs to no stage, to one twice, or to one that the
+            checkpoints do not have.
+    """
+    if isinstance(given.dtype, pl.List | pl.Array):
+        lists = given.cast(pl.List(pl.String))
+    else:
+        lists = given.cast(pl.String).reshape((-1, 1)).arr.to_list().list.drop_nulls()
+    empty = int((lists.list.len().fill_null(0) == 0).sum())
+    if empty:
+        raise InputError(
+            f"train_table() puts {empty} examples into no stage: their 'stage' is empty. "
+            f"Give each a stage of the checkpoints ({', '.join(names)}), or leave examples out "
+            "that no stage trained on."
+        )
+    unknown = lists.list.set_difference(pl.Series([list(names)]))
+    others = unknown.filter(unknown.list.len() > 0)
+    if len(others):
+        strange = others.explode().unique().sort()
+        raise InputError(
+            f"train_table() puts {len(others)} examples into stage "
+            f"{format_names(map(repr, strange))}, but the checkpoints have {', '.join(names)}. Use "
+            "the same names in both."
+        )
+    repeated = lists.filter(lists.list.n_unique() < lists.list.len())
+    if len(repeated):
+        raise InputError(
+            f"train_table() puts {len(repeated)} examples into a stage twice, such as "
+            f"{repeated[0].to_list()}. Name every stage once: how often a stage visits its "
+            "examples is in its steps."
+        )
+    # The order of training, whatever order they were given in.
+    visited = (pl.when(pl.col("stage").list.contains(name)).then(pl.lit(name)) for name in names)
+    return pl.select(stage=lists).select(pl.concat_list(*visited).list.drop_nulls()).to_series()
