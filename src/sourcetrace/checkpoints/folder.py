@@ -5,14 +5,14 @@ A folder with checkpoints in its sub-folders only holds several training runs, o
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import isdir, isfile
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from torch import Tensor, nn
 
+from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.learning_rates import read_learning_rates
 from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import under_all_names
@@ -27,44 +27,9 @@ _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
 
 
-class CheckpointFile(Protocol):
-    """A checkpoint of one format, its bytes read once. A new format is one more such class.
-
-    Each method raises InputError if the file cannot be read safely, or lacks what is asked.
-
-    Attributes:
-        size: Of the file, in bytes.
-        sha256: Of its bytes, an optimiser's file beside it included.
-    """
-
-    size: int
-    sha256: str
-
-    def __init__(self, path: Path) -> None: ...
-
-    @staticmethod
-    def lying_in(folder: Path) -> list[Path]:
-        """Return the checkpoints of this format in a folder, in any order."""
-
-    @staticmethod
-    def settings_beside(path: Path) -> Path | None:
-        """Return the file beside a checkpoint that says how it was trained, there or not."""
-
-    def training(self) -> TrainingState:
-        """Return what it says of the training."""
-
-    def weights(self) -> Mapping[str, Tensor]:
-        """Return the model's state dict."""
-
-    def denominators(self, names: Mapping[int, tuple[str, ...]]) -> dict[str, Tensor]:
-        """Return what Adam divided each parameter's gradient by, √v̂ + ε.
-
-        Args:
-            names: Place in the optimiser's state -> the parameter's names.
-        """
-
-
-_FORMATS: dict[str, type[CheckpointFile]] = {".pt": TorchFile, ".safetensors": SafetensorsFile}
+_FORMATS: dict[str, type[CheckpointFile]] = {
+    kind.suffix: kind for kind in (TorchFile, SafetensorsFile)
+}
 
 
 @dataclass(frozen=True)
@@ -168,8 +133,8 @@ class CheckpointFolder:
         found = _FORMATS[file.suffix](file)
         name = file.relative_to(self._folder)
         state_dict = under_all_names(found.weights(), model)
-        _check_weights(name.as_posix(), state_dict, model.state_dict())
         training = found.training()
+        _check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
         record = CheckpointRecord(
             id=self.id_of(file),
@@ -200,7 +165,7 @@ class CheckpointFolder:
         return read_learning_rates(self._learning_rates, last_step=last_step)
 
     def denominators(
-        self, file_name: str, sha256: str, names: Mapping[int, tuple[str, ...]]
+        self, file_name: str, sha256: str, names: Mapping[int, Sequence[str]]
     ) -> dict[str, Tensor]:
         """Return `CheckpointFile.denominators` of a file that the manifest describes.
 

@@ -29,7 +29,7 @@ _STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
 
 
 @dataclass(frozen=True)
-class StoredGroup:
+class _StoredGroup:
     """A parameter group as it was saved.
 
     Attributes:
@@ -59,7 +59,7 @@ class TrainingState:
 
     step: int
     optimizer: OptimizerName
-    groups: tuple[StoredGroup, ...]
+    groups: tuple[_StoredGroup, ...]
     stage: str | None = None
     shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     learning_rates: Tensor | None = None
@@ -73,7 +73,7 @@ class TrainingState:
             InputError: If the optimiser is not a supported one, or its state is not whole.
         """
         state = content["optimizer_state_dict"]
-        groups = parameter_groups(file, state)
+        groups = _parameter_groups(file, state)
         optimizer = _optimizer_name(file, groups, content.get("optimizer"))
         step = content["step"]
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
@@ -105,12 +105,51 @@ class TrainingState:
             ),
             stage=None if stage is None else str(stage),
             shapes=shapes,
-            learning_rates=recorded_rates(file.name, content.get("learning_rates")),
+            learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
             scheduler=scheduler,
         )
 
 
-def parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
+def denominators(
+    file: Path, state: Mapping[str, Any], names: Mapping[int, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Return what Adam divided each parameter's gradient by, √v̂ + ε.
+
+    It is infinite where no gradient ever came.
+
+    Args:
+        file: For errors.
+        state: Of the optimiser.
+        names: Place in the state -> the parameter's names.
+
+    Raises:
+        InputError: If a second moment is missing, negative or not finite.
+    """
+    found = {}
+    for group in _parameter_groups(file, state):
+        key = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
+        for place in group["params"]:
+            entry = (state.get("state") or {}).get(place)
+            if place not in names or entry is None:
+                continue
+            if key not in entry or "step" not in entry:
+                raise InputError(
+                    f"{file.name}: the optimiser state of {names[place][0]} lacks {key} or step. "
+                    "Save optimizer.state_dict() as it is."
+                )
+            moment = entry[key].float() if entry[key].element_size() < 4 else entry[key]  # noqa: PLR2004
+            if not bool((moment.isfinite() & (moment >= 0)).all()):
+                raise InputError(
+                    f"{file.name}: {names[place][0]}: Adam's second moments are negative or not "
+                    "finite: training had diverged. Remove this checkpoint and the ones after it."
+                )
+            corrected = moment / (1 - float(group["betas"][1]) ** float(entry["step"]))
+            value = (corrected.sqrt() + float(group["eps"])).masked_fill(moment == 0, torch.inf)
+            found.update(dict.fromkeys(names[place], value))
+    return found
+
+
+def _parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
     """Return `param_groups` of an optimiser's state dict.
 
     Raises:
@@ -125,7 +164,7 @@ def parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
     return groups
 
 
-def recorded_rates(name: str, rates: Any) -> Tensor | None:
+def _recorded_rates(name: str, rates: Any) -> Tensor | None:
     """Return the saved `learning_rates` as [steps, groups].
 
     Raises:
@@ -144,29 +183,6 @@ def recorded_rates(name: str, rates: Any) -> Tensor | None:
     if values.dim() != columns or not bool((values.isfinite() & (values >= 0)).all()):
         raise InputError(f"{problem}, each finite and 0 or more; found {list(values.shape)}.")
     return values
-
-
-def denominator(name: str, moment: Tensor, *, steps: float, beta: float, eps: float) -> Tensor:
-    """Return what Adam divided a gradient by, √v̂ + ε; infinite where no gradient ever came.
-
-    Args:
-        name: Of the file and the parameter, for errors.
-        moment: v, the running mean of squared gradients.
-        steps: How many it is of.
-        beta: Its decay β₂.
-        eps: ε.
-
-    Raises:
-        InputError: If a moment is negative or not finite.
-    """
-    moment = moment.float() if moment.element_size() < 4 else moment  # noqa: PLR2004
-    if not bool((moment.isfinite() & (moment >= 0)).all()):
-        raise InputError(
-            f"{name}: Adam's second moments are negative or not finite: training had diverged. "
-            "Remove this checkpoint and the ones after it."
-        )
-    corrected: Tensor = moment / (1 - beta**steps)
-    return (corrected.sqrt() + eps).masked_fill(moment == 0, float("inf"))
 
 
 def _optimizer_name(file: Path, groups: Sequence[Mapping[str, Any]], stated: Any) -> OptimizerName:
@@ -207,7 +223,7 @@ def _optimizer_name(file: Path, groups: Sequence[Mapping[str, Any]], stated: Any
     )
 
 
-def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None) -> StoredGroup:
+def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None) -> _StoredGroup:
     try:
         initial = group.get("initial_lr")
         settings = ParameterGroup(
@@ -230,7 +246,7 @@ def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None)
             f"{file.name}: the optimiser has {', '.join(f'{k} {v:g}' for k, v in values.items())}; "
             "expected finite numbers of 0 or more."
         )
-    return StoredGroup(settings, places, names)
+    return _StoredGroup(settings, places, names)
 
 
 def _names(
@@ -241,7 +257,7 @@ def _names(
     stated = content.get("parameter_names")
     if stated is None:
         return [
-            tuple(map(str, group["param_names"])) if group.get("param_names") else None
+            tuple(map(str, group["param_names"])) if "param_names" in group else None
             for group in groups
         ]
     names = [str(name) for name in stated]

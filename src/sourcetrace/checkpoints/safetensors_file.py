@@ -3,22 +3,18 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from sourcetrace.checkpoints.optimizer_state import (
-    StoredGroup,
-    TrainingState,
-    denominator,
-    recorded_rates,
-)
+from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.parameter_names import plain_names
-from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName, ParameterGroup
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName
 from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
 
@@ -75,72 +71,70 @@ class _Sidecar(_Settings):
         return self
 
 
-class SafetensorsFile:
-    """See `folder.CheckpointFile`."""
+class SafetensorsFile(CheckpointFile):
+    """See `CheckpointFile`."""
+
+    suffix = ".safetensors"
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._optimizer_file = path.with_name(path.stem + _OPTIMIZER_SUFFIX)
-        self._data = path.read_bytes()
-        self.size = len(self._data)
-        digest = hashlib.sha256(self._data)
         if self._optimizer_file.exists():
+            digest = hashlib.sha256(self._data)
             digest.update(self._optimizer_file.read_bytes())
-        self.sha256 = digest.hexdigest()
+            self.sha256 = digest.hexdigest()
+
+    @classmethod
+    def lying_in(cls, folder: Path) -> list[Path]:
+        """Return those that hold weights."""
+        found = super().lying_in(folder)
+        return [file for file in found if not file.name.endswith(_OPTIMIZER_SUFFIX)]
 
     @staticmethod
-    def lying_in(folder: Path) -> list[Path]:
-        """Return the `.safetensors` files of a folder that hold weights."""
-        return [
-            file
-            for file in folder.glob("*.safetensors")
-            if not file.name.endswith(_OPTIMIZER_SUFFIX) and file.is_file()
-        ]
-
-    @staticmethod
-    def settings_beside(path: Path) -> Path | None:
+    def settings_beside(path: Path) -> Path:
         """Return the JSON file."""
         return path.with_suffix(".json")
 
-    def training(self) -> TrainingState:
-        """Return how the weights were trained.
-
-        Raises:
-            InputError: If the JSON file is missing or does not fit `_Sidecar`, or the second
-                moments of Adam are missing.
-        """
+    @cached_property
+    def content(self) -> Mapping[str, Any]:
+        """What the JSON file and Adam's second moments say, as torch would."""
         sidecar = self._sidecar()
         optimizer = _NAMES[sidecar.optimizer.lower()]
-        adaptive = optimizer in ADAPTIVE and sidecar.step > 0
-        moments = self._second_moments() if adaptive else {}
-        groups: list[StoredGroup] = []
-        shapes: dict[int, tuple[int, ...]] = {}
+        moments = self._second_moments() if optimizer in ADAPTIVE and sidecar.step else {}
+        groups: list[dict[str, Any]] = []
+        state: dict[int, dict[str, Any]] = {}
         count = 0
         for one in sidecar.parameter_groups or (sidecar,):
             # One set of settings names no parameters: it is of all that have moments, or of all.
-            listed = one.parameters if isinstance(one, _SidecarGroup) else tuple(sorted(moments))
-            names = listed if adaptive or sidecar.parameter_groups else None
-            settings = ParameterGroup(
-                one.learning_rate or 0.0, one.momentum, one.dampening, one.weight_decay
-            )
-            places: tuple[int, ...] = ()
-            if adaptive:
-                places = tuple(range(count, count + len(listed)))
-                count += len(listed)
-                for place, name in zip(places, listed, strict=True):
-                    if name in moments:
-                        shapes[place] = tuple(moments[name].shape)
-            groups.append(StoredGroup(settings, places, names))
-        return TrainingState(
-            step=sidecar.step,
-            optimizer=optimizer,
-            groups=tuple(groups),
-            stage=sidecar.stage,
-            shapes=shapes,
-            learning_rates=recorded_rates(
-                self.path.with_suffix(".json").name, sidecar.learning_rates
-            ),
-        )
+            names = one.parameters if isinstance(one, _SidecarGroup) else sorted(moments) or None
+            group: dict[str, Any] = {"lr": one.learning_rate, "weight_decay": one.weight_decay}
+            if optimizer in ADAPTIVE:
+                group |= {
+                    "params": range(count, count + len(names or ())),
+                    "betas": (0.0, sidecar.beta2),
+                    "eps": sidecar.eps,
+                    "amsgrad": False,
+                    "decoupled_weight_decay": optimizer == "AdamW",
+                }
+            else:
+                group |= {
+                    "params": (),
+                    "momentum": one.momentum,
+                    "dampening": one.dampening,
+                    "nesterov": sidecar.nesterov,
+                }
+            if names is not None:
+                group["param_names"] = names
+            groups.append(group)
+            for name in names or ():
+                if name in moments:
+                    steps = sidecar.optimizer_step or sidecar.step
+                    state[count] = {"exp_avg_sq": moments[name], "step": steps}
+                count += 1
+        return {
+            "optimizer_state_dict": {"state": state, "param_groups": groups},
+            **sidecar.model_dump(include={"step", "stage", "learning_rates"}),
+        }
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the tensors."""
@@ -151,22 +145,6 @@ class SafetensorsFile:
                 f"{self.path.name} cannot be read as safetensors: it is damaged or cut short "
                 f"({self.size:,} bytes). Copy it again, or remove it from the folder."
             ) from error
-
-    def denominators(self, names: Mapping[int, tuple[str, ...]]) -> dict[str, Tensor]:
-        """Return parameter -> √v̂ + ε of Adam or AdamW, infinite where no gradient ever came."""
-        sidecar = self._sidecar()
-        aliases = {name: together for together in names.values() for name in together}
-        found = {}
-        for name, moment in (self._second_moments() if sidecar.step else {}).items():
-            value = denominator(
-                f"{self.path.name}: {name}",
-                moment,
-                steps=float(sidecar.optimizer_step or sidecar.step),
-                beta=sidecar.beta2,
-                eps=sidecar.eps,
-            )
-            found.update(dict.fromkeys(aliases.get(name, (name,)), value))
-        return found
 
     def _sidecar(self) -> _Sidecar:
         path = self.path.with_suffix(".json")

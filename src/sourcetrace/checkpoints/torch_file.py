@@ -1,51 +1,31 @@
 """A `.pt` file of `torch.save`, read without executing: weights, optimiser and step."""
 
-import hashlib
 import io
 import pickle
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
 
-from sourcetrace.checkpoints.optimizer_state import TrainingState, denominator, parameter_groups
+from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.parameter_names import plain_names
 from sourcetrace.errors import InputError
 
 _NEEDED = ("model_state_dict", "optimizer_state_dict", "step")
 
 
-class TorchFile:
-    """See `folder.CheckpointFile`."""
+class TorchFile(CheckpointFile):
+    """See `CheckpointFile`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._data = path.read_bytes()
-        self.size = len(self._data)
-        self.sha256 = hashlib.sha256(self._data).hexdigest()
-
-    @staticmethod
-    def lying_in(folder: Path) -> list[Path]:
-        """Return the `.pt` files of a folder."""
-        return [file for file in folder.glob("*.pt") if file.is_file()]
-
-    @staticmethod
-    def settings_beside(path: Path) -> Path | None:
-        """Return None: the file says itself how it was trained."""
-        return None
-
-    def training(self) -> TrainingState:
-        """Return how the weights were trained."""
-        return TrainingState.of(self.path, self._content)
+    suffix = ".pt"
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return `model_state_dict`."""
-        content = self._content["model_state_dict"]
+        content = self.content["model_state_dict"]
         if not isinstance(content, Mapping) or not all(
             isinstance(value, Tensor) for value in content.values()
         ):
@@ -55,33 +35,9 @@ class TorchFile:
             )
         return plain_names(content)
 
-    def denominators(self, names: Mapping[int, tuple[str, ...]]) -> dict[str, Tensor]:
-        """Return parameter -> √v̂ + ε of Adam or AdamW, infinite where no gradient ever came."""
-        state = self._content["optimizer_state_dict"]
-        found = {}
-        for group in parameter_groups(self.path, state):
-            for place in group["params"]:
-                entry = (state.get("state") or {}).get(place)
-                if place not in names or entry is None:
-                    continue
-                key = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-                if key not in entry or "step" not in entry:
-                    raise InputError(
-                        f"{self.path.name}: the optimiser state of {names[place][0]} lacks {key} "
-                        "or step. Save optimizer.state_dict() as it is."
-                    )
-                value = denominator(
-                    f"{self.path.name}: {names[place][0]}",
-                    entry[key],
-                    steps=float(entry["step"]),
-                    beta=float(group["betas"][1]),
-                    eps=float(group["eps"]),
-                )
-                found.update(dict.fromkeys(names[place], value))
-        return found
-
     @cached_property
-    def _content(self) -> Mapping[str, Any]:
+    def content(self) -> Mapping[str, Any]:
+        """The whole mapping."""
         name = self.path.name
         try:
             is_zip = is_zipfile(io.BytesIO(self._data))  # else of an older torch

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 from kedro.pipeline import Pipeline
+from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.machine.memory import start_peak
@@ -17,6 +18,7 @@ from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
@@ -35,14 +37,15 @@ def fit_curvature(
     """
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
+    segments: list[SegmentCurvature] = []
     if not plan.uses_curvature:
-        return [], _spectra([], []), {}
+        return segments, CurvatureSpectra.frame(), {}
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
-    segments: list[Any] = []
-    scaled_ones: list[tuple[float, Any]] = []
+    scaled: list[tuple[float, SegmentCurvature]] = []
     with engine.timings.timed("ekfac_fitting"):
         for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
+            of = f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
             found = engine.visits(planned.points)
             with products_in(precision, engine.device):
                 segments.append(
@@ -51,13 +54,11 @@ def fit_curvature(
                         planned,
                         covariances,
                         preconditioners=roots,
-                        progress=track(
-                            found, f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
-                        ),
+                        progress=track(found, of),
                     )
                 )
         if METHODS[setup.attribution.method].scales_curvature:
-            scaled_ones = scale_curvature(engine, plan, segments, setup.queries)
+            scaled = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")
     if precision != "float32":
         error = PrecisionError.of_curvature(
@@ -66,43 +67,35 @@ def fit_curvature(
         metrics |= report_precision(
             "examples' squares in the eigenbasis", "curvature", precision, error
         )
-    numbers = [planned.segment.number for planned in plan.segments]
-    if not scaled_ones:
-        return segments, _spectra(numbers, segments), metrics
-    # A run's segments come once for every dropout mask, under the same number.
-    scales: dict[int, list[float]] = {}
-    for planned, (scale, _) in zip(plan.segments, scaled_ones, strict=True):
-        scales.setdefault(planned.segment.number, []).append(scale)
-    for number, ones in scales.items():
-        mean = sum(ones) / len(ones)
-        logger.info(
-            "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
-            number,
-            mean,
-        )
-        metrics[f"curvature_scale_segment_{number}"] = {"value": mean, "step": 0}
-    segments = [scaled for _, scaled in scaled_ones]
-    return segments, _spectra(numbers, segments), metrics
-
-
-def _spectra(numbers: Sequence[int], segments: Sequence[SegmentCurvature]) -> pl.DataFrame:
-    """Return every layer's spectrum, those under several dropout masks as their mean."""
-    found: dict[tuple[int, str], list[Any]] = {}
-    for number, segment in zip(numbers, segments, strict=True):
-        for layer, block in segment.items():
-            found.setdefault((number, layer), []).append(block.eigenvalues)
-    return CurvatureSpectra.frame(
-        {
-            "segment": number,
-            "layer": layer,
-            "eigenvalues": ones[0].numel(),
-            "trace": fmean(float(one.double().sum()) for one in ones),
-            "quantiles": [
-                fmean(level) for level in zip(*map(spectrum_quantiles, ones), strict=True)
-            ],
-        }
-        for (number, layer), ones in found.items()
+    places = setup.places_of_segments()
+    if scaled:
+        segments = [curvature for _, curvature in scaled]
+        for number, same in places.items():
+            scale = fmean(scaled[place][0] for place in same)
+            logger.info(
+                "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
+                number,
+                scale,
+            )
+            metrics |= logged({f"curvature_scale_segment_{number}": scale})
+    # Those under several dropout masks as their mean.
+    spectra = CurvatureSpectra.frame(
+        _spectrum(number, layer, [segments[place][layer].eigenvalues for place in same])
+        for number, same in places.items()
+        for layer in segments[same[0]]
     )
+    return segments, spectra, metrics
+
+
+def _spectrum(segment: int, layer: str, eigenvalues: Sequence[Tensor]) -> dict[str, Any]:
+    quantiles = zip(*map(spectrum_quantiles, eigenvalues), strict=True)
+    return {
+        "segment": segment,
+        "layer": layer,
+        "eigenvalues": eigenvalues[0].numel(),
+        "trace": fmean(float(one.double().sum()) for one in eigenvalues),
+        "quantiles": [fmean(level) for level in quantiles],
+    }
 
 
 PIPELINE = Pipeline(

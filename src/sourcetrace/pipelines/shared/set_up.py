@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 import torch
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import Coverage, find_layers
@@ -21,11 +20,7 @@ from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
-from sourcetrace.core.training.segments import (
-    CheckpointRecord,
-    Segment,
-    settings_of,
-)
+from sourcetrace.core.training.segments import CheckpointRecord, Segment, settings_of
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
@@ -48,47 +43,50 @@ class AuditSetup:
     """What the numerical stages work with.
 
     Attributes:
-        task: The task.
+        inputs: What the ingest accepted.
         plan: What is evaluated.
         engine: The training gradients.
         queries: The queries.
         cache: Where the engine keeps gradients.
-        checkpoints: The folder of checkpoints.
-        manifest: What the ingest wrote of them.
         attribution: The method and its settings.
     """
 
-    task: Task
+    inputs: Ingested
     plan: AttributionPlan
     engine: GradientEngine
     queries: Examples
     cache: GradientCache
-    checkpoints: CheckpointFolder
-    manifest: pl.DataFrame
     attribution: AttributionParameters
+
+    def places_of_segments(self) -> dict[int, list[int]]:
+        """Return a segment's number -> its places in the plan.
+
+        A run's segments come once for every dropout mask, under the same number.
+        """
+        places: dict[int, list[int]] = {}
+        for index, planned in enumerate(self.plan.segments):
+            places.setdefault(planned.segment.number, []).append(index)
+        return places
 
     def preconditioners(self) -> Iterator[dict[str, torch.Tensor]]:
         """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
-        rows = {row["checkpoint_id"]: row for row in self.manifest.iter_rows(named=True)}
+        rows = {row["checkpoint_id"]: row for row in self.inputs.manifest.iter_rows(named=True)}
+        follows = METHODS[self.attribution.method].follows_optimizer
         for planned in self.plan.segments:
-            follows = METHODS[self.attribution.method].follows_optimizer
-            if planned.segment.optimizer not in ADAPTIVE or not follows:
-                yield {}
-                continue
-            denominators = []
-            for name in planned.segment.checkpoints:
-                names: dict[int, tuple[str, ...]] = {}
-                row = rows[name]
-                for one in row["state_places"]:
-                    names[one["place"]] = (*names.get(one["place"], ()), one["parameter"])
-                denominators.append(
-                    self.checkpoints.denominators(row["file"], row["sha256"], names)
-                )
-            roots = {
-                layer.name: mean_preconditioner(layer, denominators, dtype=self.engine.dtype)
-                for layer in self.engine.coverage.layers
-            }
-            yield {name: root for name, root in roots.items() if root is not None}
+            roots = {}
+            if follows and planned.segment.optimizer in ADAPTIVE:
+                found = [self._denominators(rows[name]) for name in planned.segment.checkpoints]
+                for layer in self.engine.coverage.layers:
+                    root = mean_preconditioner(layer, found, dtype=self.engine.dtype)
+                    if root is not None:
+                        roots[layer.name] = root
+            yield roots
+
+    def _denominators(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        names: dict[int, list[str]] = {}
+        for one in row["state_places"]:
+            names.setdefault(one["place"], []).append(one["parameter"])
+        return self.inputs.checkpoints.denominators(row["file"], row["sha256"], names)
 
 
 def set_up_audit(
@@ -103,10 +101,10 @@ def set_up_audit(
     Where `gradients.batch_size` is `auto`, the size that an earlier run of the same audit chose
     stands: gradients on disk are kept by batch.
     """
-    task, checkpoints, manifest = ingested.task, ingested.checkpoints, ingested.manifest
-    train_table, query_table = ingested.train_table, ingested.query_table
+    task, manifest, train_table = ingested.task, ingested.manifest, ingested.train_table
+    query_ids = ingested.query_table["example_id"].to_list()
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
-    queries = Examples(task.query_examples(), query_table["example_id"].to_list(), task.collate)
+    queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
     segments = _segments_of(manifest)
@@ -126,7 +124,7 @@ def set_up_audit(
         objective=task,
         coverage=coverage,
         training=training,
-        load_weights=lambda name: checkpoints.weights(
+        load_weights=lambda name: ingested.checkpoints.weights(
             files[name]["file"], files[name]["sha256"], model
         ),
         cache=gradient_cache,
@@ -136,14 +134,11 @@ def set_up_audit(
     )
     # On another device the same gradients differ by their rounding.
     gradient_cache.open(f"{ingested.identity} {device.type}")
-    if gradients.batch_size != "auto":
-        engine.batch_size = gradients.batch_size
+    if gradients.batch_size == "auto":
+        engine.batch_size = gradient_cache.batch_size or _chosen_batch_size(engine, plan, queries)
     else:
-        kept = gradient_cache.batch_size
-        engine.batch_size = kept or _chosen_batch_size(engine, plan, queries)
-    return AuditSetup(
-        task, plan, engine, queries, gradient_cache, checkpoints, manifest, attribution
-    )
+        engine.batch_size = gradients.batch_size
+    return AuditSetup(ingested, plan, engine, queries, gradient_cache, attribution)
 
 
 def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:

@@ -15,7 +15,6 @@ from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
-from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
@@ -25,6 +24,7 @@ from sourcetrace.core.statistics.uncertainty import (
 )
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.accounting import report_work
+from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
@@ -43,8 +43,8 @@ def score_examples(
         attribution_scores, query_influence, self_influence, segment_contributions of a block;
         with the first, the metrics of preparing the queries; with the last, those of the work.
     """
-    setup, task, attribution = audit_setup, audit_setup.task, audit_setup.attribution
-    engine, plan = setup.engine, setup.plan
+    setup, attribution = audit_setup, audit_setup.attribution
+    engine, plan, task = setup.engine, setup.plan, setup.inputs.task
     curvatures: list[Any] = [
         {name: block.to(engine.device) for name, block in segment.items()} for segment in curvature
     ]
@@ -75,10 +75,7 @@ def score_examples(
             ),
         )
     metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
-    # A run's segments come once for every dropout mask, under the same number.
-    places: dict[int, list[int]] = {}
-    for index, planned in enumerate(plan.segments):
-        places.setdefault(planned.segment.number, []).append(index)
+    places = setup.places_of_segments()
     query_ids = pl.Series(setup.queries.ids)
     # The score is the change on removal; times this, how much better a query gets.
     better = 1 if task.measurement_higher_is_better else -1
@@ -97,7 +94,7 @@ def score_examples(
         yield (
             _score_rows(examples, scores),
             _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better).with_columns(
-                *_error_columns(scores, plan, found),
+                *_error_columns(scores, setup, found),
                 method=pl.lit(attribution.method),
             ),
             pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
@@ -167,11 +164,11 @@ def _influence_rows(
     )
 
 
-def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) -> list[pl.Series]:
+def _error_columns(scores: Tensor, setup: AuditSetup, found: BlockScores) -> list[pl.Series]:
     """Return the error of each example's harm, where it comes from, and whether its sign holds."""
     scores = scores.double()
     runs: dict[str, list[int]] = {}
-    for index, planned in enumerate(plan.segments):
+    for index, planned in enumerate(setup.plan.segments):
         runs.setdefault(planned.segment.run, []).append(index)
     if len(runs) > 1:
         harms = found.shares[:, :-1].double().sum(1)
@@ -179,10 +176,11 @@ def _error_columns(scores: Tensor, plan: AttributionPlan, found: BlockScores) ->
         checkpoints = standard_error_of_sum(by_run)
     else:
         # Dropout masks of a run share its checkpoints, and are no trainings of their own.
-        each: dict[int, list[Tensor]] = {}
-        for planned, sums in zip(plan.segments, found.checkpoint_sums, strict=True):
-            each.setdefault(planned.segment.number, []).append(sums)
-        means = [torch.stack(sums).mean(0) for sums in each.values()]
+        sums = found.checkpoint_sums
+        means = [
+            torch.stack([sums[place] for place in same]).mean(0)
+            for same in setup.places_of_segments().values()
+        ]
         checkpoints = in_quadrature(map(standard_error_of_mean, means))
     queries = standard_error_of_sum(scores)
     error = in_quadrature([checkpoints, queries])
@@ -219,8 +217,12 @@ def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, 
         "astra.iterations": [
             {"value": float(one.iterations.max()), "step": one.segment} for one in solves
         ],
-        "astra.forward_passes": {"value": float(passes.forward), "step": 0},
-        "astra.backward_passes": {"value": float(passes.backward), "step": 0},
+        **logged(
+            {
+                "astra.forward_passes": passes.forward,
+                "astra.backward_passes": passes.backward,
+            }
+        ),
     }
 
 
@@ -266,11 +268,7 @@ def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
     for choice in checks[0].choices:  # other members have their own, much the same
         value = {"value": float(choice.terms), "step": choice.segment}
         terms.setdefault(f"response_terms.{choice.layer}", []).append(value)
-    return {
-        "score_error": {"value": error, "step": 0},
-        "score_multiplications_share": {"value": short / dense, "step": 0},
-        **terms,
-    }
+    return logged({"score_error": error, "score_multiplications_share": short / dense}) | terms
 
 
 _BY_BLOCK = ["attribution_scores", "query_influence", "self_influence", "segment_contributions"]
