@@ -21,7 +21,7 @@ from openlineage.client.transport.file import FileConfig, FileTransport
 from openlineage.client.uuid import generate_new_uuid
 
 from sourcetrace import __version__
-from sourcetrace.audit.identity.code_revision import CodeRevision, repository_address
+from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.namespace import AuditNames
 from sourcetrace.parameters import OpenLineageParameters
 from sourcetrace.redaction import error_line
@@ -82,7 +82,7 @@ class RunEvents:
             )
         }
         self._job_facets: dict[str, facet_v2.JobFacet] = {}
-        if (address := repository_address(project)) is not None:
+        if (address := CodeRevision.address(project)) is not None:
             location = facet_v2.source_code_location_job.SourceCodeLocationJobFacet
             self._job_facets["sourceCodeLocation"] = location(
                 type="git", url=address, version=tags["git_commit"]

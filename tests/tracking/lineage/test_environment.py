@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from sourcetrace.audit.identity.code_revision import repository_address
+from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.tracking.lineage.environment import device_tag, environment_tags
 
 
@@ -45,7 +45,7 @@ def test_the_repositorys_address_has_no_user_and_is_no_folder(tmp_path, remote, 
     if remote is not None:
         command = ["git", "-C", str(tmp_path), "remote", "add", "origin", remote]
         subprocess.run(command, check=True)
-    assert repository_address(tmp_path) == address
+    assert CodeRevision.address(tmp_path) == address
 
 
 @pytest.mark.parametrize("requested", ["auto", "cpu"])

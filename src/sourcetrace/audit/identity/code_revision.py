@@ -29,18 +29,18 @@ class CodeRevision:
             return None
         return cls(commit, dirty=bool(changed))
 
-
-def repository_address(project: Path) -> str | None:
-    """Return the address of the repository's origin without its user; None where it has none."""
-    try:
-        remote = _git(project, "remote", "get-url", "origin")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    # git's short form, host:path; a drive's letter and a folder are no address.
-    remote = re.sub(r"^(?:[^@/:]+@)?([\w.-]{2,}):(?!//)", r"ssh://\1/", remote)
-    if not re.match(r"(https?|ssh|git)://", remote):
-        return None
-    return re.sub(r"://[^/@]*@", "://", remote)
+    @staticmethod
+    def address(project: Path) -> str | None:
+        """Return the address of a folder's origin without its user; None where it has none."""
+        try:
+            remote = _git(project, "remote", "get-url", "origin")
+        except (OSError, subprocess.SubprocessError):
+            return None
+        # git's short form, host:path; a drive's letter and a folder are no address.
+        remote = re.sub(r"^(?:[^@/:]+@)?([\w.-]{2,}):(?!//)", r"ssh://\1/", remote)
+        if not re.match(r"(https?|ssh|git)://", remote):
+            return None
+        return re.sub(r"://[^/@]*@", "://", remote)
 
 
 def _git(project: Path, *arguments: str) -> str:

@@ -11,13 +11,14 @@ apart, so that an example whose label was corrected is still that example.
 import hashlib
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
+from sourcetrace.progress import track
 from sourcetrace.schemas.examples import label_text
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def data_digest(
     examples: Any,
     table: pl.DataFrame,
     *,
-    progress: Callable[[range], Iterable[int]] = iter,
+    reading: str = "",
     each: Callable[[Any], None] | None = None,
 ) -> str:
     """Return the digest of examples and their table, 36 characters.
@@ -52,7 +53,7 @@ def data_digest(
         examples: Map-style data set of N examples: tensors, arrays, pictures, numbers, text, and
             tuples, mappings and dataclasses of these.
         table: N rows: `example_id`, and `label` where there are labels.
-        progress: Wraps the numbers of the examples, for a progress bar.
+        reading: What a progress bar says that is read; without it, there is none.
         each: Given every example as it is read, for what else is to be known of it; not all of
             them where there is no content to speak of.
     """
@@ -66,7 +67,8 @@ def data_digest(
         if any(_value_digest(examples[i]) != _value_digest(examples[i]) for i in _sample(count)):
             raise _NoContentError("examples differ from one reading to the next")
         whole = content.copy()
-        for index in progress(range(count)):
+        numbers = range(count)
+        for index in track(numbers, f"Reading {reading}") if reading else numbers:
             item = examples[index]
             whole.update(_value_digest(item))
             if each is not None:
@@ -85,7 +87,7 @@ def digest_examples(
     examples: Any,
     table: pl.DataFrame,
     *,
-    progress: Callable[[range], Iterable[int]] = iter,
+    reading: str = "",
     inputs_of: Callable[[Any], Any] | None = None,
     each: Callable[[Any], None] | None = None,
 ) -> tuple[str, pl.DataFrame]:
@@ -94,7 +96,7 @@ def digest_examples(
     Args:
         examples: As `data_digest` takes them.
         table: As `data_digest` takes it.
-        progress: As `data_digest` takes it.
+        reading: As `data_digest` takes it.
         inputs_of: Takes an example and returns the part that stays when its label is corrected;
             by default what `split_label` finds.
         each: As `data_digest` takes it.
@@ -113,13 +115,25 @@ def digest_examples(
         inputs.append(_shortened(part))
         targets.append(None if target is None else _shortened(target))
 
-    digest = data_digest(examples, table, progress=progress, each=add)
+    digest = data_digest(examples, table, reading=reading, each=add)
     whole = digest.startswith(_EXAMPLES)
     label = pl.col("label") if "label" in table.columns else pl.lit(None)
     return digest, table.select("example_id", label=label.cast(pl.String)).with_columns(
         pl.Series("input_digest", inputs if whole else [None] * table.height, dtype=pl.String),
         pl.Series("target_digest", targets if whole else [None] * table.height, dtype=pl.String),
     )
+
+
+def task_digests(task: Any) -> dict[str, dict[str, str]]:
+    """Return the digests of both sides' examples, and of their tables with all columns."""
+    sides = {
+        "training": (task.train_examples(), task.train_table()),
+        "queries": (task.query_examples(), task.query_table()),
+    }
+    return {
+        name: {"digest": data_digest(*side, reading=name), "table": table_digest(side[1])}
+        for name, side in sides.items()
+    }
 
 
 def split_label(item: Any) -> tuple[Any, Any]:
@@ -147,12 +161,10 @@ def table_digest(table: pl.DataFrame) -> str:
 
 def same_data(one: str | None, other: str | None) -> bool | None:
     """Return whether two digests are of the same data; None where they cannot be compared."""
-    if one is None or other is None:
-        return None
-    kinds = [kind for kind in (_EXAMPLES, _TABLE_ALONE) if one.startswith(kind)]
-    if not kinds or not other.startswith(kinds[0]):
-        return None
-    return one == other
+    for kind in (_EXAMPLES, _TABLE_ALONE):
+        if one and other and one.startswith(kind) and other.startswith(kind):
+            return one == other
+    return None
 
 
 def _value_digest(value: Any) -> bytes:
@@ -181,17 +193,13 @@ def _shortened(value: Any) -> str:
 
 def _feed(content: "hashlib._Hash", value: Any) -> None:
     """Add a value with its type and length, so that no two values read alike."""
-    if type(value) is tuple:  # the usual case, first
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, list | tuple):
         _feed_bytes(content, "sequence", str(len(value)).encode())
         for part in value:
             _feed(content, part)
-        return
-    if _is_tensor(value):
-        _feed_bytes(content, *_array_bytes(value))
-        return
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | float | complex | str):
+    elif value is None or isinstance(value, bool | int | float | complex | str):
         _feed_bytes(content, type(value).__name__, repr(value).encode())
     elif isinstance(value, bytes | bytearray):
         _feed_bytes(content, "bytes", bytes(value))
@@ -200,10 +208,6 @@ def _feed(content: "hashlib._Hash", value: Any) -> None:
         for key in sorted(value, key=repr):
             _feed(content, key)
             _feed(content, value[key])
-    elif isinstance(value, list | tuple):
-        _feed_bytes(content, "sequence", str(len(value)).encode())
-        for part in value:
-            _feed(content, part)
     elif is_dataclass(value) and not isinstance(value, type):
         _feed(content, {field.name: getattr(value, field.name) for field in fields(value)})
     else:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -185,7 +184,7 @@ def digest_data(
         digest, examples = digest_examples(
             getattr(task, f"{side}_examples")(),
             table,
-            progress=partial(track, description=f"Reading {name}"),
+            reading=name,
             inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
             each=check.see,
         )

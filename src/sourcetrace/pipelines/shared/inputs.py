@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import polars as pl
 
-from sourcetrace.audit.identity.data_digest import data_digest, table_digest
+from sourcetrace.audit.identity.data_digest import task_digests
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
-from sourcetrace.progress import track
 from sourcetrace.tasks import Task
 
 _READ: dict[int, tuple[Task, str]] = {}
@@ -63,7 +61,9 @@ def check_inputs(
             "removed or changed. Run the audit from its first stage again, `kedro run --pipelines "
             "audit`."
         )
-    if _data_of(task) != audit_identity.data:
+    if id(task) not in _READ:
+        remember_data(task, task_digests(task))
+    if _READ[id(task)][1] != audit_identity.data:
         raise InputError(
             "The data are not those that checkpoint_ingest described: inputs, labels or a column "
             "of a table changed since then, or come out otherwise at each reading. Run the audit "
@@ -85,19 +85,3 @@ def remember_data(task: Task, digests: Mapping[str, Mapping[str, Any]]) -> None:
     """Keep what a task's data were, so that the same process need not read them again."""
     _READ.clear()
     _READ[id(task)] = (task, MadeOf.data_part(digests))
-
-
-def _data_of(task: Task) -> str:
-    if id(task) not in _READ:
-        digests = {}
-        for name, examples, table in (
-            ("training", task.train_examples(), task.train_table()),
-            ("queries", task.query_examples(), task.query_table()),
-        ):
-            progress = partial(track, description=f"Reading {name}")
-            digests[name] = {
-                "digest": data_digest(examples, table, progress=progress),
-                "table": table_digest(table),
-            }
-        remember_data(task, digests)
-    return _READ[id(task)][1]

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -84,24 +83,13 @@ class TaskReader:
 
 def _read_task_inputs(specification: Mapping[str, Any]) -> _TaskInputs | str:
     """Return what an audit of the task would read, or what went wrong."""
-    from sourcetrace.audit.identity.data_digest import data_digest, table_digest  # noqa: PLC0415
+    from sourcetrace.audit.identity.data_digest import task_digests  # noqa: PLC0415
     from sourcetrace.audit.identity.made_of import code_digest  # noqa: PLC0415
-    from sourcetrace.progress import track  # noqa: PLC0415
     from sourcetrace.tasks.loading import load_task  # noqa: PLC0415
 
     try:
         task = load_task(specification)
-        data = {}
-        for name, examples, table in (
-            ("training", task.train_examples(), task.train_table()),
-            ("queries", task.query_examples(), task.query_table()),
-        ):
-            progress = partial(track, description=f"Reading {name}")
-            data[name] = {
-                "digest": data_digest(examples, table, progress=progress),
-                "table": table_digest(table),
-            }
-        return _TaskInputs(data, code_digest(specification["class"]))
+        return _TaskInputs(task_digests(task), code_digest(specification["class"]))
     except InputError as error:
         return str(error)
     # Any error a user's code may raise; not every one can be sent to another process.
