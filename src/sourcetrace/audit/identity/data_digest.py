@@ -195,10 +195,12 @@ def _feed(content: "hashlib._Hash", value: Any) -> None:
     """Add a value with its type and length, so that no two values read alike."""
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):  # the usual cases, first
         _feed_bytes(content, "sequence", str(len(value)).encode())
         for part in value:
             _feed(content, part)
+    elif _is_tensor(value):
+        _feed_bytes(content, *_array_bytes(value))
     elif value is None or isinstance(value, bool | int | float | complex | str):
         _feed_bytes(content, type(value).__name__, repr(value).encode())
     elif isinstance(value, bytes | bytearray):
