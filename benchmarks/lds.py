@@ -36,7 +36,7 @@ from benchmarks.pipeline_run import run_pipeline
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.statistics.rank_correlation import rank_correlation
 from sourcetrace.core.statistics.retraining import rank_correlation_interval, removal_slope
-from sourcetrace.parameters import AttributionParameters, SolveParameters
+from sourcetrace.parameters import AttributionParameters
 from sourcetrace.tasks import ClassificationTask, RegressionTask
 
 # Queries that the published reference figures use; the rest with --queries all.
@@ -176,9 +176,10 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
         attribution = AttributionParameters(
             method=method,
             damping=damping,
-            astra=SolveParameters(
-                examples=arguments.astra_examples, max_iterations=arguments.astra_iterations
-            ),
+            astra={
+                "examples": arguments.astra_examples,
+                "max_iterations": arguments.astra_iterations,
+            },
         )
         found: list[tuple[str, _Scored, float]] = []
         for run in runs:

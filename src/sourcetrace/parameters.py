@@ -71,7 +71,7 @@ class GradientParameters(_Parameters):
     disk_budget_gib: float = Field(default=20.0, ge=0)
 
 
-class SolveParameters(_Parameters):
+class _SolveParameters(_Parameters):
     """How exactly ASTRA solves for the queries' responses.
 
     Attributes:
@@ -85,7 +85,7 @@ class SolveParameters(_Parameters):
     examples: int = Field(default=2048, ge=1)
 
 
-class PrecisionParameters(_Parameters):
+class _PrecisionParameters(_Parameters):
     """Precision of three kinds of work; a lower one's error is measured, logged and in MLflow.
 
     Attributes:
@@ -121,10 +121,10 @@ class AttributionParameters(_Parameters):
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
     damping: float | None = Field(default=None, gt=0)
-    astra: SolveParameters = SolveParameters()
+    astra: _SolveParameters = _SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
-    precision: PrecisionParameters = PrecisionParameters()
+    precision: _PrecisionParameters = _PrecisionParameters()
 
     @field_validator("method")
     @classmethod

@@ -1,50 +1,45 @@
 """The pipelines of this project by name, each made when it is asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from kedro.pipeline import Pipeline
 
 from sourcetrace.pipelines.audit import (
+    JUDGEMENT,
     STAGES,
     create_audit,
-    create_judgement,
     create_stage,
     create_verification,
 )
 
-_DEMO = ("demo_training", "demo_evaluation")
+_FOLDERS = {
+    **STAGES,
+    "gate": JUDGEMENT,
+    "demo_training": ("demo_training",),
+    "demo_evaluation": ("demo_evaluation", "page"),
+}
 
 
-class _Pipelines(Mapping[str, Pipeline]):
+class _Pipelines(UserDict[str, Any]):
     """Pipelines by name. Kedro asks for those of a run alone, and for all of them to list them."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], Pipeline]]) -> None:
-        self._makers = makers
-
     def __getitem__(self, name: str) -> Pipeline:
-        return self._makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
+        pipeline: Pipeline = super().__getitem__(name)()
+        return pipeline
 
 
 def register_pipelines() -> Mapping[str, Pipeline]:
     """Return every pipeline by name."""
-    folders = {
-        **STAGES,
-        "demo_training": ("demo_training",),
-        "demo_evaluation": ("demo_evaluation", "page"),
-    }
     return _Pipelines(
-        {name: partial(create_stage, *parts) for name, parts in folders.items()}
+        {name: partial(create_stage, *folders) for name, folders in _FOLDERS.items()}
         | {
-            "gate": create_judgement,
             "audit": create_audit,
             "verification": create_verification,
-            "__default__": lambda: create_audit() + create_stage(*_DEMO),
+            "__default__": lambda: (
+                create_audit() + create_stage("demo_training", "demo_evaluation")
+            ),
         }
     )

@@ -12,7 +12,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
 from sourcetrace.audit.identity.audit_key import AuditKey
-from sourcetrace.audit.identity.made_of import code_digest
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.hooks import lineage as lineage_hook
@@ -265,7 +265,7 @@ def test_an_audit_knows_its_key_as_it_can_be_computed_beforehand(catalog, record
     assert record.key == AuditKey.parts_of(
         data=inputs["data_digests"],
         checkpoints=catalog["checkpoints"].load().digests(),
-        code=code_digest("sourcetrace.tasks.digits.DigitsTask"),
+        code=MadeOf.code_of("sourcetrace.tasks.digits.DigitsTask"),
         parameters=catalog.load("parameters"),
     )
 

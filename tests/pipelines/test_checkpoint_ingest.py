@@ -9,7 +9,8 @@ from torch.utils.data import TensorDataset
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs, digest_data
+from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
+from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask

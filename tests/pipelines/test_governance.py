@@ -6,7 +6,7 @@ import pytest
 
 from sourcetrace.audit.gate.audit_result import AuditTrust
 from sourcetrace.integrations.ml_bom import make_ml_bom
-from sourcetrace.pipelines.audit import create_judgement
+from sourcetrace.pipelines.audit import JUDGEMENT, create_stage
 from sourcetrace.pipelines.governance.nodes import gather_facts
 from sourcetrace.reporting.documents.model_card import render_model_card
 from tests.audit.gate.examples import audit_result
@@ -20,7 +20,7 @@ def test_the_bill_of_materials_is_made_where_its_extra_is_installed(monkeypatch,
         monkeypatch.setitem(sys.modules, "cyclonedx", None)
     for stage in ("governance", "gate"):  # imported anew
         monkeypatch.delitem(sys.modules, f"sourcetrace.pipelines.{stage}.nodes", raising=False)
-    made = create_judgement()
+    made = create_stage(*JUDGEMENT)
     assert ("ml_bom" in made.all_outputs()) == installed
     assert made.nodes[-1].name == "enforce_gate"
 

@@ -8,7 +8,7 @@ import torch
 
 from sourcetrace.core.plan import batch_size
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.parameters import AttributionParameters, GradientParameters, PrecisionParameters
+from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.set_up import set_up_audit
@@ -59,7 +59,7 @@ def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog
 
 
 def test_lower_precisions_say_their_error(inputs, caplog):
-    precision = PrecisionParameters(passes="bfloat16", curvature="tf32", scores="tf32")
+    precision = {"passes": "bfloat16", "curvature": "tf32", "scores": "tf32"}
     lower = AttributionParameters(device="cpu", precision=precision)
     with caplog.at_level(logging.INFO):
         metrics = run(inputs | {"attribution": lower})

@@ -27,9 +27,9 @@ from sourcetrace import parameters as groups
 from sourcetrace.errors import InputError
 from sourcetrace.pipeline_registry import register_pipelines
 from sourcetrace.pipelines.audit import (
+    JUDGEMENT,
     STAGES,
     create_audit,
-    create_judgement,
     create_stage,
 )
 from tests import REPOSITORY
@@ -236,7 +236,7 @@ def readers():
     stages = [create_stage(*folders) for folders in STAGES.values()]
     makes = {name: stage for stage in stages for name in stage.outputs() | made_within(stage)}
     found = {}
-    for stage in (*stages, create_judgement(), create_stage("verification")):
+    for stage in (*stages, create_stage(*JUDGEMENT), create_stage("verification")):
         for node in stage.nodes:
             for name in node.inputs:
                 if name not in found and makes.get(name) is not stage:
@@ -404,7 +404,7 @@ def test_labels_exchanged_between_stages_are_noticed(broken):
 def test_what_was_ingested_anew_makes_old_results_unusable(broken, change, then):
     write_inputs(broken, **UNSEEN_BY_TABLES[change][0])
     run(broken, create_stage("checkpoint_ingest"))
-    reader = create_judgement() if then == "gate" else create_stage(then)
+    reader = create_stage(*JUDGEMENT) if then == "gate" else create_stage(then)
     assert "was made with other" in refusal(broken, reader)
 
 
@@ -434,7 +434,7 @@ def test_a_kill_after_the_first_scores_leaves_nothing_to_report(broken, monkeypa
     assert written
     for reader in (
         create_stage("cleaning_report"),
-        create_judgement(),
+        create_stage(*JUDGEMENT),
         create_stage("verification"),
     ):
         assert "attribution_scores is not complete" in refusal(broken, reader)

@@ -9,12 +9,8 @@ import torch
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters, VerificationParameters
-from sourcetrace.pipelines.verification.groups import Group, summed_scores
-from sourcetrace.pipelines.verification.measures import (
-    Retrained,
-    removal_measures,
-    summary_table,
-)
+from sourcetrace.pipelines.verification.groups import Group
+from sourcetrace.pipelines.verification.measures import Measure, Retrained
 from sourcetrace.pipelines.verification.nodes import measure_trust, plan_retrainings
 from sourcetrace.pipelines.verification.retraining import Job, fingerprint
 from sourcetrace.schemas import (
@@ -88,8 +84,7 @@ def test_summed_scores_are_what_each_group_leaves_out(tmp_path):
     scores = generator.normal(size=(EXAMPLES, QUERIES)).astype(np.float32)
     files = write_scores(tmp_path, scores)
     plan = pl.DataFrame({"removed": [[], [0], [3, 11, 12, 19]]})
-    ids = CountingTask(str(tmp_path)).train_table()["example_id"]
-    found = summed_scores(plan, ids, files)
+    found = files.sums_over(plan["removed"])
     expected = [scores[rows].astype(float).sum(0) for rows in ([], [0], [3, 11, 12, 19])]
     assert found == pytest.approx(np.array(expected), rel=1e-12, abs=1e-12)
 
@@ -180,14 +175,14 @@ def test_in_a_world_as_predicted_all_is_1():
     assert found["fraction", None] == 0.5
     removed = world.removal_table(pl.Series([f"q{i}" for i in range(QUERIES)]))
     VerificationRemovals.validate(removed)
-    assert values(removal_measures(removed))["removal_slope", None] == pytest.approx(1)
+    assert values(Measure.of_removals(removed))["removal_slope", None] == pytest.approx(1)
 
 
 def test_scores_in_other_units_keep_the_ranks_and_lose_the_slope():
     world = linear_world(factor=0.2)
     assert values(world.subset_measures()[1])["lds", None] == pytest.approx(1)
     removed = world.removal_table(pl.Series([f"q{i}" for i in range(QUERIES)]))
-    assert values(removal_measures(removed))["removal_slope", None] == pytest.approx(0.2)
+    assert values(Measure.of_removals(removed))["removal_slope", None] == pytest.approx(0.2)
 
 
 def test_flips_are_counted_against_training_on_everything_with_the_same_seed():
@@ -201,10 +196,10 @@ def test_flips_are_counted_against_training_on_everything_with_the_same_seed():
     first = removed.filter(kind="helpers", query_id="q0").row(0, named=True)
     assert first["flipped_share"] == 0.5
     assert removed.filter(kind="helpers", query_id="q1")["flipped_share"].item() == 0
-    found = values(removal_measures(removed))
+    found = values(Measure.of_removals(removed))
     assert found["flips_helpers", 3] == pytest.approx(0.125)
     without = dataclasses.replace(world, labels=None).removal_table(removed["query_id"])
-    assert ("flips_helpers", 3) not in values(removal_measures(without))
+    assert ("flips_helpers", 3) not in values(Measure.of_removals(without))
 
 
 def test_noise_lowers_figure_and_ceiling_alike():
@@ -226,7 +221,7 @@ def test_what_cannot_be_measured_is_empty_in_the_summary():
     world = linear_world()
     one_seed = dataclasses.replace(world, measured=world.measured[:, :1])
     _, measures = one_seed.subset_measures()
-    summary = summary_table(measures, method="source", scores_digest="0")
+    summary = Measure.table(measures, method="source", scores_digest="0")
     VerificationSummary.validate(summary)
     assert summary.filter(measure="ceiling")["value"].item() is None
 

@@ -9,7 +9,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import DemoParameters
 from sourcetrace.pipelines.demo_training.nodes import plant_label_errors, train_network
 from sourcetrace.tasks import ClassificationTask, SGDRecipe, train_with_sgd
-from sourcetrace.tasks.digits import DigitsTables, DigitsTask
+from sourcetrace.tasks.digits import DigitsTask
 
 RECIPE = SGDRecipe(epochs=3, batch_size=4, learning_rate=0.1, momentum=0.5, weight_decay=0.01)
 
@@ -92,6 +92,6 @@ def test_scans_come_from_the_tables():
     table = pl.DataFrame({"example_id": ["a"], "pixels": [[0.5] * 64], "label": [3]}).with_columns(
         pl.col("pixels").cast(pl.Array(pl.Float32, 64))
     )
-    (scan, label), *_ = DigitsTables(table, table).train_examples()
+    (scan, label), *_ = DigitsTask(table, table).train_examples()
     assert scan.shape == (1, 8, 8)
     assert label == 3

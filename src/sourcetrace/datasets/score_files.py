@@ -3,15 +3,13 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import polars as pl
 from kedro.io import AbstractDataset
 
 from sourcetrace.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class ScoreFiles:
@@ -39,6 +37,25 @@ class ScoreFiles:
         for file in self.files():
             rows = pl.read_parquet(file, hive_partitioning=False)
             yield rows["example_id"], rows["scores"].to_numpy()
+
+    def sums_over(self, groups: pl.Series) -> "np.ndarray[Any, Any]":
+        """Return the sum of the scores over each group of training examples, [groups, Q].
+
+        The predicted change of the queries' measurements on its removal.
+
+        Args:
+            groups: A list of numbers each, increasing.
+        """
+        start, total = 0, 0.0
+        numbers = [group.to_numpy() for group in groups]
+        for _, scores in self.blocks():
+            inside = np.zeros((len(numbers), len(scores)))
+            for row, group in zip(inside, numbers, strict=True):
+                first, last = np.searchsorted(group, (start, start + len(scores)))
+                row[group[first:last] - start] = 1
+            total = total + inside @ scores.astype(np.float64)
+            start += len(scores)
+        return np.asarray(total)
 
     def digest(self) -> str:
         """Return a digest of ids and scores, however they are spread over files."""

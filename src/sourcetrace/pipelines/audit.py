@@ -16,6 +16,10 @@ STAGES = {
 """The five stages, in the order in which they run -> the folders of their pipelines."""
 
 
+JUDGEMENT = ("comparison", "gate", "governance", "page")
+"""What ends an audit: the comparison with the audit before, the gate, and the page."""
+
+
 def create_stage(*folders: str) -> Pipeline:
     """Return the pipelines of folders beside this file, imported now and not before.
 
@@ -24,11 +28,6 @@ def create_stage(*folders: str) -> Pipeline:
     """
     made = (import_module(f"sourcetrace.pipelines.{name}.nodes").PIPELINE for name in folders)
     return sum(made, start=Pipeline([]))
-
-
-def create_judgement() -> Pipeline:
-    """Return what ends an audit: the comparison with the audit before, the gate, and the page."""
-    return create_stage("comparison", "gate", "governance", "page")
 
 
 def create_audit(
@@ -42,15 +41,15 @@ def create_audit(
         inputs: Entries that stay outside the namespace, to the caller's own in their place:
             `{"checkpoints": "churn_checkpoints"}` audits once that entry is written.
     """
-    stages = create_stage(*chain.from_iterable(STAGES.values()))
-    return _under(namespace, stages + create_judgement(), inputs)
+    stages = create_stage(*chain.from_iterable(STAGES.values()), *JUDGEMENT)
+    return _under(namespace, stages, inputs)
 
 
 def create_verification(
     namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
 ) -> Pipeline:
     """Return the retraining that tests an audit's scores, and the gate; see `create_audit`."""
-    return _under(namespace, create_stage("verification") + create_judgement(), inputs)
+    return _under(namespace, create_stage("verification", *JUDGEMENT), inputs)
 
 
 def _under(namespace: str | None, pipeline: Pipeline, inputs: Mapping[str, str] | None) -> Pipeline:

@@ -22,17 +22,23 @@ SIDE = 8
 """Height and width of a scan."""
 
 
-class DigitsTables(ClassificationTask):
+class DigitsTask(ClassificationTask):
     """8×8 scans in ten classes, and a small convolutional network.
 
     Args:
-        training: Table of the training scans and their given labels.
-        queries: Table of the scans that are explained.
+        training_set: Table of the training scans and their given labels, or its parquet file.
+        query_set: Of the scans that are explained.
+        recipe: JSON file that says how the network was trained.
     """
 
-    def __init__(self, training: pl.DataFrame, queries: pl.DataFrame) -> None:
-        self._training = training
-        self._queries = queries
+    def __init__(
+        self,
+        training_set: str | pl.DataFrame = "data/01_raw/digits/training_set.parquet",
+        query_set: str | pl.DataFrame = "data/01_raw/digits/query_set.parquet",
+        recipe: str = "data/01_raw/digits/recipe.json",
+    ) -> None:
+        self._training, self._queries = _read(training_set), _read(query_set)
+        self._recipe = Path(recipe)
 
     def build_model(self) -> nn.Module:
         """Return two convolutions and two linear layers, 26,000 parameters, untrained."""
@@ -68,25 +74,6 @@ class DigitsTables(ClassificationTask):
         pixels = np.asarray(self._training["pixels"][index]).reshape(SIDE, SIDE)
         return 1 - pixels
 
-
-class DigitsTask(DigitsTables):
-    """The same, from the files of the demo's training run.
-
-    Args:
-        training_set: Parquet file of the training scans and their given labels.
-        query_set: Parquet file of the scans that are explained.
-        recipe: JSON file that says how the network was trained.
-    """
-
-    def __init__(
-        self,
-        training_set: str = "data/01_raw/digits/training_set.parquet",
-        query_set: str = "data/01_raw/digits/query_set.parquet",
-        recipe: str = "data/01_raw/digits/recipe.json",
-    ) -> None:
-        super().__init__(_read(training_set), _read(query_set))
-        self._recipe = Path(recipe)
-
     @property
     def recipe(self) -> dict[str, Any]:
         """How `train` trains; another recipe is another retraining."""
@@ -107,11 +94,13 @@ def _scans(table: pl.DataFrame) -> TensorDataset:
     return TensorDataset(pixels.reshape(-1, 1, SIDE, SIDE), torch.tensor(table["label"].to_list()))
 
 
-def _read(path: str) -> pl.DataFrame:
+def _read(given: str | pl.DataFrame) -> pl.DataFrame:
+    if isinstance(given, pl.DataFrame):
+        return given
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(given)
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise _missing(given) from error
 
 
 def _missing(path: str) -> InputError:

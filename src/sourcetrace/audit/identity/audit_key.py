@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import Baseline
-from sourcetrace.audit.identity.made_of import MadeOf, checked, code_digest, digest_of
+from sourcetrace.audit.identity.made_of import MadeOf, checked, digest_of
 from sourcetrace.files import read_optional_json
 from sourcetrace.namespace import AuditCatalog
 from sourcetrace.parameters import GateParameters, ReportParameters
@@ -164,7 +164,7 @@ class RunKey:
         return AuditKey.parts_of(
             data=self._made["data_digests"],
             checkpoints=self._audit.load("checkpoints").digests(files),
-            code=code_digest(self._task_class()),
+            code=MadeOf.code_of(self._task_class()),
             parameters=self._audit.parameters(),
         )
 

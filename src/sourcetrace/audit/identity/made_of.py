@@ -116,7 +116,7 @@ class MadeOf:
             parameters: Of the project, by group, whether Kedro has checked them or not.
             data: As `data_part` returns it.
             checkpoints: As `checkpoints_part` returns it.
-            code: As `code_digest` returns it, where it was read elsewhere.
+            code: As `code_of` returns it, where it was read elsewhere.
 
         Raises:
             InputError: If a parameter, or a file that one names, is wrong.
@@ -176,7 +176,7 @@ class MadeOf:
 
         A password is no input of the audit: values whose names say secret are left out.
         """
-        code = code_digest(task.class_path) if code is None else code
+        code = MadeOf.code_of(task.class_path) if code is None else code
         return digest_of([task.class_path, hide_values(task.arguments), code])
 
     @staticmethod
@@ -189,27 +189,27 @@ class MadeOf:
         """Return the part of what `data_digests` says of both sides."""
         return digest_of({side: [one["digest"], one["table"]] for side, one in data.items()})
 
+    @staticmethod
+    def code_of(class_path: str) -> str:
+        """Return the digest of the code of a class's module, its comments apart.
 
-def code_digest(class_path: str) -> str:
-    """Return the digest of the code of a class's module, its comments apart.
-
-    The module is not imported: a report from tables needs no torch. What other modules hold, it
-    cannot see.
-    """
-    spec, path = None, None
-    packages = class_path.split(".")[:-1]
-    for depth in range(1, len(packages) + 1):
-        name = ".".join(packages[:depth])
-        found = (finder.find_spec(name, path) for finder in sys.meta_path)
-        spec = next((one for one in found if one is not None), None)
-        if spec is None:
-            break
-        path = spec.submodule_search_locations
-    file = Path(spec.origin) if spec is not None and spec.origin else None
-    if file is None or file.suffix != ".py":  # a compiled module has no source
-        return hashlib.sha256(b"").hexdigest()
-    status = file.stat()
-    return _source_digest(file, status.st_mtime_ns, status.st_size)
+        The module is not imported: a report from tables needs no torch. What other modules hold, it
+        cannot see.
+        """
+        spec, path = None, None
+        packages = class_path.split(".")[:-1]
+        for depth in range(1, len(packages) + 1):
+            name = ".".join(packages[:depth])
+            found = (finder.find_spec(name, path) for finder in sys.meta_path)
+            spec = next((one for one in found if one is not None), None)
+            if spec is None:
+                break
+            path = spec.submodule_search_locations
+        file = Path(spec.origin) if spec is not None and spec.origin else None
+        if file is None or file.suffix != ".py":  # a compiled module has no source
+            return hashlib.sha256(b"").hexdigest()
+        status = file.stat()
+        return _source_digest(file, status.st_mtime_ns, status.st_size)
 
 
 def digest_of(content: Any) -> str:

@@ -11,7 +11,6 @@ import polars as pl
 import torch
 from kedro.pipeline import Pipeline
 
-from sourcetrace.audit.identity.data_digest import digest_examples, table_digest
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
@@ -28,7 +27,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.formats import format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.losses import try_losses
-from sourcetrace.pipelines.checkpoint_ingest.tables import LabelCheck, example_tables
+from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import remember_data
@@ -162,41 +161,6 @@ def describe_inputs(
         (p.name, p.size, p.reason) for p in coverage.unattributed
     )
     return manifest, left_out, train_table, query_table
-
-
-def digest_data(
-    task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
-) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
-    """Digest `training` and `queries`, reading each once; refuse labels in another order.
-
-    Returns:
-        data_digests, with the digest, the number of examples and the columns of each (`digest` is
-        of the examples, `table` of all columns that the task gives), and example_digests, of every
-        training example.
-    """
-    digests: dict[str, dict[str, Any]] = {}
-    found = []
-    for name, side, table in (
-        ("training", "train", train_table),
-        ("queries", "query", query_table),
-    ):
-        check = LabelCheck(task, table, side)
-        digest, examples = digest_examples(
-            getattr(task, f"{side}_examples")(),
-            table,
-            reading=name,
-            inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
-            each=check.see,
-        )
-        check.check()
-        found.append(examples)
-        digests[name] = {
-            "digest": digest,
-            "table": table_digest(getattr(task, f"{side}_table")()),
-            "rows": table.height,
-            "columns": {column: str(kind) for column, kind in table.schema.items()},
-        }
-    return digests, found[0]
 
 
 def _placed_segments(

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.audit.identity.data_digest import split_label
+from sourcetrace.audit.identity.data_digest import digest_examples, split_label, table_digest
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.schemas.examples import label_text
@@ -34,7 +34,42 @@ def example_tables(task: Task, stages: Sequence[str]) -> tuple[pl.DataFrame, pl.
     return training.with_columns(stage=pl.lit([stages[0]], dtype=pl.List(pl.String))), queries
 
 
-class LabelCheck:
+def digest_data(
+    task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
+) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
+    """Digest `training` and `queries`, reading each once; refuse labels in another order.
+
+    Returns:
+        data_digests, with the digest, the number of examples and the columns of each (`digest` is
+        of the examples, `table` of all columns that the task gives), and example_digests, of every
+        training example.
+    """
+    digests: dict[str, dict[str, Any]] = {}
+    found = []
+    for name, side, table in (
+        ("training", "train", train_table),
+        ("queries", "query", query_table),
+    ):
+        check = _LabelCheck(task, table, side)
+        digest, examples = digest_examples(
+            getattr(task, f"{side}_examples")(),
+            table,
+            reading=name,
+            inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
+            each=check.see,
+        )
+        check.check()
+        found.append(examples)
+        digests[name] = {
+            "digest": digest,
+            "table": table_digest(getattr(task, f"{side}_table")()),
+            "rows": table.height,
+            "columns": {column: str(kind) for column, kind in table.schema.items()},
+        }
+    return digests, found[0]
+
+
+class _LabelCheck:
     """Holds the labels of a table against those of the data set, example by example.
 
     Args:

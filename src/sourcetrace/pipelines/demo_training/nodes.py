@@ -19,7 +19,7 @@ from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
 from sourcetrace.tasks import SGDRecipe, train_with_sgd
-from sourcetrace.tasks.digits import DigitsTables
+from sourcetrace.tasks.digits import DigitsTask
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def train_network(
         The checkpoints, the trained model with an example of its input, the recipe, metrics, and
         the digest of the training data, for audits to compare theirs with.
     """
-    task = DigitsTables(digits_training_set, digits_query_set)
+    task = DigitsTask(digits_training_set, digits_query_set)
     recipe = SGDRecipe(
         epochs=demo.epochs,
         batch_size=demo.batch_size,

@@ -114,24 +114,6 @@ class Group:
         return groups
 
 
-def summed_scores(
-    plan: pl.DataFrame, train_ids: pl.Series, score_files: ScoreFiles
-) -> "np.ndarray[Any, Any]":
-    """Return the sum of the scores over what each group leaves out, [groups, Q].
-
-    The predicted change of the queries' measurements. The scores are read a file at a time.
-    """
-    removed = np.zeros((plan.height, len(train_ids)), dtype=bool)
-    for group, numbers in enumerate(plan["removed"]):
-        removed[group, numbers.to_numpy()] = True
-    start, total = 0, 0.0
-    for _, scores in score_files.blocks():
-        block = removed[:, start : start + len(scores)]
-        total = total + block.astype(np.float64) @ scores.astype(np.float64)
-        start += len(scores)
-    return np.asarray(total)
-
-
 def _strata(values: pl.Series) -> list["np.ndarray[Any, Any]"]:
     """Return the numbers of the examples of every value, in the order in which values come."""
     table = pl.DataFrame({"value": values}).with_row_index("number")

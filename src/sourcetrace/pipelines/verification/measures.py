@@ -1,8 +1,9 @@
 """From retrained outcomes to the trust figure: correlation, noise ceiling, removals, slope."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,61 @@ class Measure:
     low: float = math.nan
     high: float = math.nan
     removed: int | None = None
+
+    @classmethod
+    def of_removals(cls, removals: pl.DataFrame) -> list[Self]:
+        """Return the slope and, a size and kind each, flips and mean changes."""
+        if removals.is_empty():
+            return []
+        predicted, measured = (
+            removals[name].to_torch() for name in ("predicted_change", "measured_change")
+        )
+        clusters = removals["query_id"].rank("dense").cast(pl.Int64).to_torch()
+        low, high = removal_slope_interval(predicted, measured, clusters)
+        measures = [
+            cls(
+                "removal_slope",
+                removal_slope(predicted, measured),
+                "Measured change for each unit of predicted change, through the origin, over "
+                f"{removals.height} removals; 1 where scores are in the measurement's units, below "
+                "1 where they promise too much. The interval resamples queries.",
+                low,
+                high,
+            )
+        ]
+        whom = {
+            "helpers": "{} of a query's strongest helpers",
+            "random": "{} random examples instead, of the same classes",
+        }
+        for (removed, kind), rows in removals.sort("removed", "kind").group_by(
+            "removed", "kind", maintain_order=True
+        ):
+            without = whom[str(kind)].format(removed)
+            for measure, column, what in (
+                ("flips", "flipped_share", "Share of predictions that change"),
+                ("change", "measured_change", "Mean change of the query's measurement"),
+            ):
+                values = rows[column].drop_nulls().to_torch()
+                if len(values):
+                    measures.append(
+                        cls(
+                            f"{measure}_{kind}",
+                            float(values.mean()),
+                            f"{what} without {without}.",
+                            *mean_interval(values),
+                            removed=int(str(removed)),
+                        )
+                    )
+        return measures
+
+    @staticmethod
+    def table(measures: Sequence["Measure"], *, method: str, scores_digest: str) -> pl.DataFrame:
+        """Return `schemas.VerificationSummary`; what could not be measured is empty."""
+        shared = {"method": method, "scores_digest": scores_digest}
+        rows = (asdict(one) | shared for one in measures)
+        return VerificationSummary.frame(rows).with_columns(
+            pl.col("value", "low", "high").fill_nan(None)
+        )
 
 
 @dataclass(frozen=True)
@@ -151,58 +207,3 @@ class Retrained:
             Measure("fraction", kept, "Of the training examples in a subset."),
             Measure("seeds", seeds, "Retrainings of each subset and of each removal."),
         ]
-
-
-def removal_measures(removals: pl.DataFrame) -> list[Measure]:
-    """Return the slope and, a size and kind each, flips and mean changes."""
-    if removals.is_empty():
-        return []
-    predicted, measured = (
-        removals[name].to_torch() for name in ("predicted_change", "measured_change")
-    )
-    clusters = removals["query_id"].rank("dense").cast(pl.Int64).to_torch()
-    low, high = removal_slope_interval(predicted, measured, clusters)
-    measures = [
-        Measure(
-            "removal_slope",
-            removal_slope(predicted, measured),
-            "Measured change for each unit of predicted change, through the origin, over "
-            f"{removals.height} removals; 1 where scores are in the measurement's units, below 1 "
-            "where they promise too much. The interval resamples queries.",
-            low,
-            high,
-        )
-    ]
-    whom = {
-        "helpers": "{} of a query's strongest helpers",
-        "random": "{} random examples instead, of the same classes",
-    }
-    for (removed, kind), rows in removals.sort("removed", "kind").group_by(
-        "removed", "kind", maintain_order=True
-    ):
-        without = whom[str(kind)].format(removed)
-        for measure, column, what in (
-            ("flips", "flipped_share", "Share of predictions that change"),
-            ("change", "measured_change", "Mean change of the query's measurement"),
-        ):
-            values = rows[column].drop_nulls().to_torch()
-            if len(values):
-                measures.append(
-                    Measure(
-                        f"{measure}_{kind}",
-                        float(values.mean()),
-                        f"{what} without {without}.",
-                        *mean_interval(values),
-                        removed=int(str(removed)),
-                    )
-                )
-    return measures
-
-
-def summary_table(measures: list[Measure], *, method: str, scores_digest: str) -> pl.DataFrame:
-    """Return `schemas.VerificationSummary`; what could not be measured is empty."""
-    shared = {"method": method, "scores_digest": scores_digest}
-    rows = (asdict(one) | shared for one in measures)
-    return VerificationSummary.frame(rows).with_columns(
-        pl.col("value", "low", "high").fill_nan(None)
-    )

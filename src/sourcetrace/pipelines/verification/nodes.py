@@ -17,8 +17,8 @@ from sourcetrace.parameters import GradientParameters, TaskParameters, Verificat
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.verification.groups import Group, summed_scores
-from sourcetrace.pipelines.verification.measures import Retrained, removal_measures, summary_table
+from sourcetrace.pipelines.verification.groups import Group
+from sourcetrace.pipelines.verification.measures import Measure, Retrained
 from sourcetrace.pipelines.verification.retraining import Job, Retrainings, fingerprint
 from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
 from sourcetrace.tasks import Task
@@ -140,9 +140,7 @@ def measure_trust(
     measured = np.array(verification_outcomes["measurements"].to_list()).reshape(shape)
     retrained = Retrained(
         plan=verification_plan,
-        predicted=torch.from_numpy(
-            summed_scores(verification_plan, train_table["example_id"], score_files)
-        ),
+        predicted=torch.from_numpy(score_files.sums_over(verification_plan["removed"])),
         measured=torch.from_numpy(measured),
         labels=labels,
         examples=train_table.height,
@@ -150,8 +148,8 @@ def measure_trust(
     per_query, measures = retrained.subset_measures()
     audited = query_signals["measurement"].to_torch()
     changes = retrained.removal_table(query_table["example_id"])
-    summary = summary_table(
-        [*measures, *retrained.recipe_measures(audited), *removal_measures(changes)],
+    summary = Measure.table(
+        [*measures, *retrained.recipe_measures(audited), *Measure.of_removals(changes)],
         method=query_influence["method"][0],
         scores_digest=digest,
     )

@@ -84,12 +84,12 @@ class TaskReader:
 def _read_task_inputs(specification: Mapping[str, Any]) -> _TaskInputs | str:
     """Return what an audit of the task would read, or what went wrong."""
     from sourcetrace.audit.identity.data_digest import task_digests  # noqa: PLC0415
-    from sourcetrace.audit.identity.made_of import code_digest  # noqa: PLC0415
+    from sourcetrace.audit.identity.made_of import MadeOf  # noqa: PLC0415
     from sourcetrace.tasks.loading import load_task  # noqa: PLC0415
 
     try:
         task = load_task(specification)
-        return _TaskInputs(task_digests(task), code_digest(specification["class"]))
+        return _TaskInputs(task_digests(task), MadeOf.code_of(specification["class"]))
     except InputError as error:
         return str(error)
     # Any error a user's code may raise; not every one can be sent to another process.
