@@ -1,8 +1,9 @@
 """How a checkpoint was trained, from the state dict of its optimiser."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,8 +40,8 @@ class _StoredGroup:
     """
 
     settings: ParameterGroup
-    places: tuple[int, ...] = ()
-    names: tuple[str, ...] | None = None
+    places: tuple[int, ...]
+    names: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class TrainingState:
     step: int
     optimizer: OptimizerName
     groups: tuple[_StoredGroup, ...]
-    stage: str | None = None
-    shapes: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    learning_rates: Tensor | None = None
-    scheduler: Mapping[str, Any] | None = None
+    stage: str | None
+    shapes: Mapping[int, tuple[int, ...]]
+    learning_rates: Tensor | None
+    scheduler: Mapping[str, Any] | None
 
     @classmethod
     def of(cls, file: Path, content: Mapping[str, Any]) -> Self:
@@ -88,14 +89,7 @@ class TrainingState:
                 "optimizer.state_dict() as it is, with its 'state'."
             )
         stage = content.get("stage")
-        scheduler = next(
-            (
-                content[key]
-                for key in ("lr_scheduler_state_dict", "scheduler_state_dict")
-                if isinstance(content.get(key), Mapping)
-            ),
-            None,
-        )
+        scheduler = content.get("lr_scheduler_state_dict") or content.get("scheduler_state_dict")
         return cls(
             step=step,
             optimizer=optimizer,
@@ -106,7 +100,7 @@ class TrainingState:
             stage=None if stage is None else str(stage),
             shapes=shapes,
             learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
-            scheduler=scheduler,
+            scheduler=scheduler if isinstance(scheduler, Mapping) else None,
         )
 
 
@@ -239,13 +233,12 @@ def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None)
             f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
             "optimizer.state_dict() as it is."
         ) from error
-    numbers = ("learning_rate", "momentum", "dampening", "weight_decay")
-    values = {name: getattr(settings, name) for name in numbers}
-    if not all(0 <= value < float("inf") for value in values.values()):
-        raise InputError(
-            f"{file.name}: the optimiser has {', '.join(f'{k} {v:g}' for k, v in values.items())}; "
-            "expected finite numbers of 0 or more."
-        )
+    for name in ("learning_rate", "momentum", "dampening", "weight_decay"):
+        if not 0 <= getattr(settings, name) < float("inf"):
+            raise InputError(
+                f"{file.name}: the optimiser has {name} {getattr(settings, name):g}; expected "
+                "finite numbers of 0 or more."
+            )
     return _StoredGroup(settings, places, names)
 
 
@@ -256,18 +249,16 @@ def _names(
     counts = [len(group.get("params", ())) for group in groups]
     stated = content.get("parameter_names")
     if stated is None:
-        return [
-            tuple(map(str, group["param_names"])) if "param_names" in group else None
-            for group in groups
-        ]
+        given = [group.get("param_names") for group in groups]
+        return [None if names is None else tuple(map(str, names)) for names in given]
     names = [str(name) for name in stated]
     if len(names) != sum(counts):
         raise InputError(
             f"{file.name}: parameter_names has {len(names)} names, the optimiser has "
             f"{sum(counts)} parameters. Expected one a parameter, group after group."
         )
-    bounds = [sum(counts[:index]) for index in range(len(counts) + 1)]
-    return [tuple(names[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    following = iter(names)
+    return [tuple(islice(following, count)) for count in counts]
 
 
 def _state_shapes(state: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:

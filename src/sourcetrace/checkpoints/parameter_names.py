@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
 
 _REMEDY = (
     "Make the optimiser from named parameters (torch.optim.AdamW(model.named_parameters(), …)), "
@@ -21,8 +22,6 @@ _REMEDY = (
     "after group."
 )
 _WRAPPERS = ("module.", "_orig_mod.")
-_NAMED = 5
-"""Names listed in a message."""
 
 
 def name_groups(
@@ -37,18 +36,17 @@ def name_groups(
         InputError: If names, shapes or numbers do not fit the model, or several ways would.
     """
     aliases = _aliases(model)
-    shapes = {names[0]: tuple(parameter.shape) for names, parameter in aliases.values()}
-    first_name = {name: names[0] for names, _ in aliases.values() for name in names}
-    everything = {names[0]: names for names, _ in aliases.values()}
+    shapes = {names[0]: tuple(parameter.shape) for names, parameter in aliases}
+    together = {name: names for names, _ in aliases for name in names}
     if all(group.names is None and not group.places for group in training.groups):
         # A sidecar of SGD: nothing but the settings, of every parameter.
         return tuple(
-            replace(group.settings, parameters=tuple(first_name)) for group in training.groups
+            replace(group.settings, parameters=tuple(together)) for group in training.groups
         ), {}
     if any(group.names is None for group in training.groups):
         order = _infer(file, training, model, shapes)
     else:
-        order = [_known(file, group.names or (), first_name) for group in training.groups]
+        order = [_known(file, group.names or (), together) for group in training.groups]
     places: dict[int, tuple[str, ...]] = {}
     named = []
     for group, names in zip(training.groups, order, strict=True):
@@ -57,11 +55,17 @@ def name_groups(
         for index, name in enumerate(names):
             if group.places:
                 place = group.places[index]
-                _check_shape(file, name, training.shapes.get(place), shapes[name])
-                if keeps_state and training.shapes and place not in training.shapes:
+                shape = training.shapes.get(place)
+                if shape not in (None, shapes[name]):
+                    raise InputError(
+                        f"{file}: the optimiser's state of {name} has shape {list(shape or ())}, "
+                        f"the model's parameter {list(shapes[name])}. {_REMEDY} A state that was "
+                        "flattened or split over processes must be saved whole."
+                    )
+                if keeps_state and training.shapes and shape is None:
                     continue
-                places[place] = everything[name]
-            kept += everything[name]
+                places[place] = together[name]
+            kept += together[name]
         named.append(replace(group.settings, parameters=tuple(kept)))
     return tuple(named), places
 
@@ -77,7 +81,7 @@ def under_all_names(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str
     A file may hold it under one of them, as safetensors' `save_model` and transformers write it.
     """
     filled = dict(weights)
-    for names, _ in _aliases(model).values():
+    for names, _ in _aliases(model):
         held = [name for name in names if name in weights]
         if held:
             filled |= {name: weights[held[0]] for name in names if name not in weights}
@@ -91,36 +95,24 @@ def _without_wrappers(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _aliases(model: nn.Module) -> dict[int, tuple[tuple[str, ...], Tensor]]:
+def _aliases(model: nn.Module) -> list[tuple[tuple[str, ...], Tensor]]:
     """Return every parameter once, in the model's order, with all its names."""
     found: dict[int, tuple[tuple[str, ...], Tensor]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names, _ = found.get(id(parameter), ((), parameter))
         found[id(parameter)] = ((*names, name), parameter)
-    return found
+    return list(found.values())
 
 
-def _known(file: str, names: Sequence[str], first_name: Mapping[str, str]) -> list[str]:
+def _known(file: str, names: Sequence[str], together: Mapping[str, Sequence[str]]) -> list[str]:
     plain = _without_wrappers(names)
-    unknown = [name for name in plain if name not in first_name]
+    unknown = [name for name in plain if name not in together]
     if unknown:
         raise InputError(
             f"{file}: the optimiser has parameters that the model does not: "
-            f"{', '.join(unknown[:_NAMED])}. Let build_model() return the architecture that was "
-            "trained."
+            f"{format_names(unknown)}. Let build_model() return the architecture that was trained."
         )
-    return [first_name[name] for name in plain]
-
-
-def _check_shape(
-    file: str, name: str, found: tuple[int, ...] | None, expected: tuple[int, ...]
-) -> None:
-    if found is not None and found != expected:
-        raise InputError(
-            f"{file}: the optimiser's state of {name} has shape {list(found)}, the model's "
-            f"parameter {list(expected)}. {_REMEDY} A state that was flattened or split over "
-            "processes must be saved whole."
-        )
+    return [together[name][0] for name in plain]
 
 
 def _infer(
@@ -132,14 +124,10 @@ def _infer(
     """Share the model's parameters among the groups, each group in the model's order."""
     counts = [len(group.places) for group in training.groups]
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    for candidates in (list(shapes), trainable):
-        if len(candidates) == sum(counts):
-            if len(counts) == 1:
-                return [candidates]
-            ways = _ways(candidates, training, shapes)
-            break
-    else:
-        ways = _ways(list(shapes), training, shapes)
+    whole = [names for names in (list(shapes), trainable) if len(names) == sum(counts)]
+    if whole and len(counts) == 1:
+        return [whole[0]]
+    ways = _ways(whole[0] if whole else list(shapes), training, shapes)
     if len(ways) == 1:
         return ways[0]
     raise InputError(

@@ -9,14 +9,7 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace import __version__
 from sourcetrace.audit.comparison.summary import Comparison
-from sourcetrace.audit.gate.audit_result import (
-    AuditCounts,
-    AuditDifference,
-    AuditedCheckpoint,
-    AuditedData,
-    AuditResult,
-    AuditTrust,
-)
+from sourcetrace.audit.gate.audit_result import AuditCounts, AuditDifference, AuditResult
 from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.judge import judge
@@ -135,39 +128,35 @@ def state_result(
     verdict = GateReport.model_validate(gate_report)
     trust = Retraining(verification_summary).trust_in(verdict.scores_digest)
     suspects = review_list.filter(is_suspect())["example_id"]
-    return AuditResult(
-        versions={
+    result = {
+        "versions": {
             "sourcetrace": __version__,
             "python": platform.python_version(),
             **{name: version(name) for name in _LIBRARIES},
         },
-        task=audit_summary["task"],
-        method=verdict.method,
-        parameters=audit_parameters,
-        scores_digest=verdict.scores_digest,
-        data={
-            name: AuditedData(digest=one["digest"], rows=one["rows"])
+        "task": audit_summary["task"],
+        "method": verdict.method,
+        "parameters": audit_parameters,
+        "scores_digest": verdict.scores_digest,
+        "data": {
+            name: {"digest": one["digest"], "rows": one["rows"]}
             for name, one in data_digests.items()
         },
-        checkpoints=tuple(
-            AuditedCheckpoint(id=name, step=step, sha256=sha256)
-            for name, step, sha256 in checkpoint_manifest.select(
-                "checkpoint_id", "step", "sha256"
-            ).iter_rows()
-        ),
-        counts=AuditCounts(**{name: audit_summary[name] for name in AuditCounts.model_fields}),
-        actions=audit_summary["actions"],
-        metrics=verdict.metrics,
-        suspects=tuple(suspects.head(audit_parameters["gate"]["suspects"])),
-        trust=AuditTrust(
-            status=trust.status,
-            text=trust.text,
-            lds=verdict.metrics.get("trust_lds"),
-            lds_low=verdict.metrics.get("trust_lds_low"),
-        ),
-        comparison=_compared(Comparison.from_json(comparison_summary)),
-        gate=verdict.outcome,
-    ).model_dump(mode="json")
+        "checkpoints": checkpoint_manifest.select("step", "sha256", id="checkpoint_id").to_dicts(),
+        "counts": {name: audit_summary[name] for name in AuditCounts.model_fields},
+        "actions": audit_summary["actions"],
+        "metrics": verdict.metrics,
+        "suspects": suspects.head(audit_parameters["gate"]["suspects"]).to_list(),
+        "trust": {
+            "status": trust.status,
+            "text": trust.text,
+            "lds": verdict.metrics.get("trust_lds"),
+            "lds_low": verdict.metrics.get("trust_lds_low"),
+        },
+        "comparison": _compared(Comparison.from_json(comparison_summary)),
+        "gate": verdict.outcome,
+    }
+    return AuditResult.model_validate(result).model_dump(mode="json")
 
 
 def enforce_gate(gate_report: dict[str, Any], *written: object) -> dict[str, Any]:
@@ -184,28 +173,19 @@ def enforce_gate(gate_report: dict[str, Any], *written: object) -> dict[str, Any
     return gate_report
 
 
-def _compared(found: Comparison) -> AuditDifference | None:
+def _compared(found: Comparison) -> dict[str, Any] | None:
     """Return what changed since the audit before; None of a first audit."""
-    if found.previous_at is None or found.previous_scores_digest is None:
+    if found.previous_at is None:
         return None
-    suspects, data = found.suspects, found.data
-    return AuditDifference(
-        previous_at=found.previous_at,
-        previous_scores_digest=found.previous_scores_digest,
-        matched_by=data.matched_by,
-        new=suspects.new,
-        persisting=suspects.persisting,
-        resolved=suspects.resolved,
-        resolved_by=suspects.resolved_by,
-        unchanged_examples=found.scores.examples,
-        score_rank_correlation=found.scores.rank_correlation,
-        added=data.added,
-        removed=data.removed,
-        relabelled=data.relabelled,
-        edited=data.edited,
-        training_data_same=data.training_same,
-        queries_same=data.queries_same,
-    )
+    drift = {**vars(found.suspects), **vars(found.data)}
+    return {
+        **{name: drift[name] for name in AuditDifference.model_fields if name in drift},
+        "previous_at": found.previous_at,
+        "previous_scores_digest": found.previous_scores_digest,
+        "unchanged_examples": found.scores.examples,
+        "score_rank_correlation": found.scores.rank_correlation,
+        "training_data_same": found.data.training_same,
+    }
 
 
 # The page, the snapshot and the documents for reviewers, which other pipelines make of the verdict,
