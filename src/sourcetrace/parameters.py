@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from sourcetrace.checkpoints.path_template import checked_template
+from sourcetrace.checkpoints.path_template import PathTemplate
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.errors import InputError
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
@@ -358,7 +358,7 @@ class WatchedModelParameters(_Parameters):
 
     # At least one character that is no dot: the name is a folder's, too.
     name: str = Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$")
-    checkpoints: Annotated[str, AfterValidator(checked_template)]
+    checkpoints: Annotated[str, AfterValidator(PathTemplate)]
     newest: int | None = Field(default=3, ge=1)
     # Not in the repr: an argument of the task may be a secret.
     parameters: dict[str, dict[str, Any]] = Field(default={}, repr=False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sourcetrace.checkpoints.path_template import checked_template, fill_template
+from sourcetrace.checkpoints.path_template import PathTemplate
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TrackingParameters, WatchedModelParameters
 
@@ -11,7 +11,7 @@ BY_TAG = "data/checkpoints/{tag:training.checkpoints}"
 
 def fill(template, *, run_id="abc", **tags):
     tags = {name.replace("_", "."): value for name, value in tags.items()}
-    return fill_template(template, version="3", run_id=run_id, tag=tags.get)
+    return PathTemplate(template).fill(version="3", run_id=run_id, tag=tags.get)
 
 
 def test_places_are_filled_in():
@@ -55,15 +55,15 @@ def test_what_a_version_lacks_is_named():
 )
 def test_a_template_has_known_places(template):
     with pytest.raises(ValueError, match="no other braces"):
-        checked_template(template)
+        PathTemplate(template)
 
 
 @pytest.mark.parametrize("template", ["{tag:x}", "../{tag:x}", "/{tag:x}", "{version}/{run_id}"])
 def test_a_registry_does_not_choose_the_folder(template):
     with pytest.raises(ValueError, match="inside a folder that stands before it"):
-        checked_template(template)
-    checked_template(f"data/{template.strip('./')}")
-    checked_template("{version}/checkpoints")
+        PathTemplate(template)
+    PathTemplate(f"data/{template.strip('./')}")
+    PathTemplate("{version}/checkpoints")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.covariance import CovarianceSums
-from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+from sourcetrace.datasets.tensor_file import TensorFile
 
 _Covariances = Mapping[str, Mapping[str, CovarianceSums]]
 
@@ -38,10 +38,10 @@ class CovariancesDataset(AbstractDataset[_Covariances, _Covariances]):
                 tensors[f"{key}/activation"] = sums.activation
                 tensors[f"{key}/pseudo_gradient"] = sums.pseudo_gradient
                 tensors[f"{key}/examples"] = torch.tensor(sums.examples)
-        write_tensors(self._filepath, tensors)
+        TensorFile(self._filepath).write(tensors)
 
     def _load(self) -> _Covariances:
-        tensors = read_tensors(self._filepath)
+        tensors = TensorFile(self._filepath).read()
         result: dict[str, dict[str, CovarianceSums]] = {}
         for key in (key.removesuffix("/examples") for key in tensors if key.endswith("/examples")):
             point, layer = key.split("/", 1)

@@ -7,7 +7,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis, SegmentCurvature
-from sourcetrace.datasets.tensor_file import read_tensors, write_tensors
+from sourcetrace.datasets.tensor_file import TensorFile
 
 
 class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[SegmentCurvature]]):
@@ -38,10 +38,10 @@ class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[Segm
                 tensors[f"{key}/eigenvalues"] = block.eigenvalues
                 if block.preconditioner is not None:
                     tensors[f"{key}/preconditioner"] = block.preconditioner
-        write_tensors(self._filepath, tensors)
+        TensorFile(self._filepath).write(tensors)
 
     def _load(self) -> Sequence[SegmentCurvature]:
-        tensors = read_tensors(self._filepath)
+        tensors = TensorFile(self._filepath).read()
         segments: dict[int, dict[str, CurvatureBlock]] = {}
         suffix = "/eigenvalues"
         for key in (key.removesuffix(suffix) for key in tensors if key.endswith(suffix)):

@@ -14,6 +14,8 @@ from sourcetrace.files import read_optional_json, replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sourcetrace.datasets.tensor_file import TensorFile
+
 Policy = Literal["memory", "disk", "recompute"]
 
 _BATCH_SIZE = "batch_size.json"
@@ -78,11 +80,7 @@ class GradientCache:
         if kept is not None:
             return kept
         file = self._file(key)
-        if not file.exists():
-            return None
-        from sourcetrace.datasets.tensor_file import read_tensors  # torch: see the package
-
-        return read_tensors(file, sealed=f"{self._identity}\0{key}")
+        return file.read() if file.path.exists() else None
 
     def put(self, key: str, tensors: "Mapping[str, Tensor]") -> None:
         """Keep the tensors as the policy says."""
@@ -90,13 +88,14 @@ class GradientCache:
             # As they would come back from disk: contiguous, and no view into a larger batch.
             self._memory[key] = {name: tensor.contiguous() for name, tensor in tensors.items()}
         elif self.policy == "disk":
-            from sourcetrace.datasets.tensor_file import write_tensors  # torch: see the package
+            self._file(key).write(tensors)
 
-            write_tensors(self._file(key), tensors, sealed=f"{self._identity}\0{key}")
+    def _file(self, key: str) -> "TensorFile":
+        from sourcetrace.datasets.tensor_file import TensorFile  # torch: see the package
 
-    def _file(self, key: str) -> Path:
         # Hashed: a checkpoint's name may hold what a file's name may not.
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+        return TensorFile(self._folder / name, sealed=f"{self._identity}\0{key}")
 
 
 class GradientCacheDataset(AbstractDataset[NoReturn, GradientCache]):

@@ -13,44 +13,48 @@ from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, sealed: str = "") -> None:
-    """Write tensors under `path`; a reader sees the old file or the new one, never a part.
+class TensorFile:
+    """A safetensors file.
 
     Args:
         path: The file.
-        tensors: By name.
-        sealed: What they are; where it is given, the file holds a digest of it and of the tensors.
+        sealed: What the tensors are; where it is given, the file holds a digest of it and of them.
     """
-    dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    with replacing(path) as partial:
-        save_file(dense, partial, metadata={"digest": _digest(dense, sealed)} if sealed else None)
 
+    def __init__(self, path: Path, *, sealed: str = "") -> None:
+        self.path = path
+        self._sealed = sealed
 
-def read_tensors(path: Path, *, sealed: str = "") -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote.
+    def write(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors by name; a reader sees the old file or the new one, never a part."""
+        dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        metadata = {"digest": _digest(dense, self._sealed)} if self._sealed else None
+        with replacing(self.path) as partial:
+            save_file(dense, partial, metadata=metadata)
 
-    Raises:
-        InputError: If the file is sealed and not as it was written, or is another one.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            # Copied out of the mapped file: a matrix product's last bits depend on how its operands
-            # are aligned, and the same numbers must give the same scores wherever they were kept.
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-            digest = (file.metadata() or {}).get("digest")
-    except (SafetensorError, OSError) as error:
-        raise InputError(_damaged(path)) from error
-    if sealed and digest != _digest(tensors, sealed):
-        raise InputError(_damaged(path))
-    return tensors
+    def read(self) -> dict[str, Tensor]:
+        """Return the tensors by name.
 
-
-def _damaged(path: Path) -> str:
-    return (
-        f"{path} is damaged, or another file was put in its place. Run `kedro run --pipelines "
-        "gradient_extraction` and the stages after it again, or the whole audit, `kedro run "
-        "--pipelines audit`."
-    )
+        Raises:
+            InputError: If the file is sealed and not as it was written, or is another one.
+        """
+        damaged = InputError(
+            f"{self.path} is damaged, or another file was put in its place. Run `kedro run "
+            "--pipelines gradient_extraction` and the stages after it again, or the whole audit, "
+            "`kedro run --pipelines audit`."
+        )
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                # Copied out of the mapped file: a matrix product's last bits depend on how its
+                # operands are aligned, and the same numbers must give the same scores wherever
+                # they were kept.
+                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+                digest = (file.metadata() or {}).get("digest")
+        except (SafetensorError, OSError) as error:
+            raise damaged from error
+        if self._sealed and digest != _digest(tensors, self._sealed):
+            raise damaged
+        return tensors
 
 
 def _digest(tensors: Mapping[str, Tensor], sealed: str) -> str:

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import KEY, AuditKey
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.checkpoints.path_template import fill_template
+from sourcetrace.checkpoints.path_template import PathTemplate
 from sourcetrace.configuration import merge_parameters
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import WatchedModelParameters
@@ -121,8 +121,7 @@ def _plan_version(
     if version.tags.get(SKIP, "false") != "false":
         return planned
     try:
-        path = fill_template(
-            model.checkpoints,
+        path = PathTemplate(model.checkpoints).fill(
             version=planned.version,
             run_id=version.run_id or None,
             tag=lambda name: _tag(client, version, name),
