@@ -3,40 +3,37 @@
 import numpy as np
 import polars as pl
 import pytest
-from kedro.io import DatasetError
 
 from sourcetrace.datasets import (
     OptionalParquetDataset,
     RetrainedOutcomesDataset,
-    ScoreFilesDataset,
     ShardedParquetDataset,
 )
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.errors import InputError
 from sourcetrace.schemas import VerificationOutcomes, VerificationPlan, VerificationSummary
 
 
 def test_an_outcome_comes_back_exactly(tmp_path):
     store = RetrainedOutcomesDataset(str(tmp_path / "outcomes")).load()
     outcome = RetrainedOutcome(1.5, [0.1 + 0.2, -1e-300], ["ä", "b"])
-    assert store.get("key") is None
+    assert "key" not in store
     store.put("key", outcome)
-    assert store.get("key") == outcome
+    assert store["key"] == outcome
     assert [file.name for file in (tmp_path / "outcomes").iterdir()] == ["key.json"]
 
 
 @pytest.mark.parametrize("content", ["", '{"seconds": 1.0', '{"seconds": 1.0}'])
 def test_a_damaged_outcome_is_no_outcome(tmp_path, content, caplog):
     (tmp_path / "key.json").write_text(content)
-    assert RetrainedOutcomes(tmp_path).get("key") is None
+    assert "key" not in RetrainedOutcomes(tmp_path)
     assert "is damaged; its retraining is done again" in caplog.text
 
 
 def test_an_outcome_that_is_no_number_is_not_kept(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         RetrainedOutcomes(tmp_path).put("key", RetrainedOutcome(1.0, [float("nan")], None))
-    assert RetrainedOutcomes(tmp_path).get("key") is None
+    assert "key" not in RetrainedOutcomes(tmp_path)
 
 
 def write_scores(folder, ids, values, sizes):
@@ -59,13 +56,6 @@ def test_the_digest_is_of_the_scores_and_not_of_the_files(tmp_path):
     changed = values.copy()
     changed[2, 1] += 1e-3
     assert write_scores(tmp_path / "4", ids, changed, [2, 2]).digest() != digest
-
-
-def test_without_scores_it_says_what_to_run(tmp_path):
-    with pytest.raises(DatasetError) as caught:
-        ScoreFilesDataset(str(tmp_path)).load()
-    assert isinstance(caught.value.__cause__, InputError)
-    assert "Run `kedro run --pipelines audit` first" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("model", [VerificationSummary, VerificationPlan, VerificationOutcomes])

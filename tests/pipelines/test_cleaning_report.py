@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
 from sourcetrace.reporting.console import Terminal
@@ -231,9 +230,3 @@ def test_a_long_label_does_not_fill_the_reason():
     table, _ = review(**content)
     assert len(table["reason"][0]) < 300
     assert table["given_label"][0] == "x" * 10_000
-
-
-def test_scores_of_a_run_that_stopped_in_the_middle_are_refused():
-    half = pl.DataFrame({"example_id": ["a"], "self_influence": [1.0]})
-    with pytest.raises(InputError, match="self_influence has 1 rows for 4 training examples"):
-        review(self_influence=half)

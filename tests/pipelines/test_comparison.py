@@ -8,6 +8,7 @@ import pytest
 
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.datasets import AuditSnapshotsDataset
+from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.pipeline_registry import register_pipelines
@@ -33,7 +34,7 @@ SPECTRA = pl.DataFrame(
 )
 
 
-class Scores:
+class Scores(ScoreFiles):
     """Stands in for the files of scores."""
 
     def __init__(self, digest):
@@ -198,30 +199,6 @@ def test_the_trends_have_the_gates_outcomes(audits):
     assert [one.outcome for one in found.earlier] == ["pass"]
     assert 'id="trend-shares"' in page
     assert page.index("this audit") < page.index("How to read these numbers")
-
-
-@pytest.mark.parametrize("other", [{"example_id": "other"}, {"label": "other"}])
-def test_tables_of_different_audits_are_refused(other):
-    content = page_content()
-    digests = content.review_list.select(
-        "example_id", label="given_label", input_digest=pl.lit(None), target_digest=pl.lit(None)
-    )
-    first = pl.int_range(pl.len()) == 0
-    stale = [
-        pl.when(first).then(pl.lit(value)).otherwise(name).alias(name)
-        for name, value in other.items()
-    ]
-    with pytest.raises(InputError, match="they are of different audits"):
-        describe_this_audit(
-            score_files=Scores("aa"),
-            audit_summary={"scores_digest": "aa"},
-            example_digests=digests.with_columns(stale),
-            review_list=content.review_list,
-            curvature_spectra=SPECTRA,
-            data_digests={},
-            task=TASK,
-            registered_model=None,
-        )
 
 
 @pytest.mark.parametrize("name", ["audit", "gate", "verification", "__default__"])

@@ -118,15 +118,8 @@ def test_the_plan_has_everything_subsets_and_removals(audited):
 
 
 def test_what_cannot_be_verified_is_refused_beforehand(audited):
-    class Untrainable:
-        query_examples = audited["task"].query_examples
-
-    few = audited["query_table"].head(3)
-    others = audited["train_table"].reverse()
     for changes, message in (
-        ({"task": Untrainable()}, "Untrainable has no train"),
-        ({"query_table": few}, "for 6 queries, the query table has 3 and the task 6"),
-        ({"train_table": others}, "for 20 training examples, the training table has 20 or others"),
+        ({"task": object()}, "object has no train"),
         ({"audit_summary": {}}, "written for other scores"),
     ):
         with pytest.raises(InputError, match=message):

@@ -34,16 +34,18 @@ class RetrainedOutcomes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()  # a task may change the working directory
 
-    def get(self, key: str) -> RetrainedOutcome | None:
-        """Return the outcome under `key`, or None if there is no readable one."""
-        file = self._file(key)
-        if not file.exists():
-            return None
+    def __getitem__(self, key: str) -> RetrainedOutcome:
+        return RetrainedOutcome(**json.loads(self._file(key).read_text(encoding="utf-8")))
+
+    def __contains__(self, key: str) -> bool:
+        """Return whether there is a readable outcome under `key`."""
         try:
-            return RetrainedOutcome(**json.loads(file.read_text(encoding="utf-8")))
+            return bool(self[key])
+        except FileNotFoundError:
+            return False
         except (ValueError, TypeError):
-            logger.warning("%s is damaged; its retraining is done again", file)
-            return None
+            logger.warning("%s is damaged; its retraining is done again", self._file(key))
+            return False
 
     def put(self, key: str, outcome: RetrainedOutcome) -> None:
         """Keep an outcome; a reader sees the whole file or none.
@@ -67,7 +69,7 @@ class RetrainedOutcomesDataset(AbstractDataset[NoReturn, RetrainedOutcomes]):
           path: data/07_model_output/retrained_outcomes
 
     Python:
-        RetrainedOutcomesDataset(path="retrained_outcomes").load().get("0" * 64)
+        "0" * 64 in RetrainedOutcomesDataset(path="retrained_outcomes").load()
     """
 
     def __init__(self, path: str) -> None:

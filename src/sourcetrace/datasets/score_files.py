@@ -1,7 +1,7 @@
 """The attribution scores read a file at a time, and a digest of them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,18 +19,8 @@ class ScoreFiles:
         self._folder = folder
 
     def files(self) -> list[Path]:
-        """Return the files in order.
-
-        Raises:
-            InputError: If there are no scores yet.
-        """
-        files = sorted(self._folder.glob("part-*.parquet"))
-        if not files:
-            raise InputError(
-                f"There are no attribution scores in {str(self._folder)!r} yet. Run "
-                "`kedro run --pipelines audit` first."
-            )
-        return files
+        """Return the files in order."""
+        return sorted(self._folder.glob("part-*.parquet"))
 
     def blocks(self) -> Iterator[tuple[pl.Series, "np.ndarray[Any, Any]"]]:
         """Yield the ids and the scores [block, Q] of consecutive training examples."""
@@ -65,9 +55,23 @@ class ScoreFiles:
             values.update(scores.astype("<f4", order="C").tobytes())
         return hashlib.sha256(ids.digest() + values.digest()).hexdigest()
 
+    def digest_in(self, audit_summary: Mapping[str, Any]) -> str:
+        """Return the digest that a summary names.
+
+        Raises:
+            InputError: If it is of other scores.
+        """
+        digest = self.digest()
+        if audit_summary.get("scores_digest") != digest:
+            raise InputError(
+                "The page and the review list were written for other scores than the ones that are "
+                "there now. Run `kedro run --pipelines cleaning_report` first."
+            )
+        return digest
+
 
 class ScoreFilesDataset(AbstractDataset[NoReturn, ScoreFiles]):
-    """Hands out the scores without reading them; refuses where there are none.
+    """Hands out the scores without reading them.
 
     YAML:
         score_files:
@@ -82,9 +86,7 @@ class ScoreFilesDataset(AbstractDataset[NoReturn, ScoreFiles]):
         self._path = path
 
     def _load(self) -> ScoreFiles:
-        scores = ScoreFiles(Path(self._path))
-        scores.files()
-        return scores
+        return ScoreFiles(Path(self._path))
 
     def _save(self, data: NoReturn) -> None:
         raise NotImplementedError("Scores are saved under attribution_scores.")

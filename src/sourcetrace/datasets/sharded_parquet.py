@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset
 
 from sourcetrace.files import replacing
 
@@ -31,8 +31,6 @@ class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
 
     def _load(self) -> pl.DataFrame:
         files = sorted(self._path.glob("part-*.parquet"))
-        if not files:
-            raise DatasetError(f"{self._path} holds no part-*.parquet file.")
         return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
 
     def _save(self, data: pl.DataFrame) -> None:

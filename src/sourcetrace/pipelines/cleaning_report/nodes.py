@@ -6,7 +6,6 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.errors import InputError
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.signals import average_signals
@@ -29,12 +28,6 @@ def list_for_review(
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the review list, twice: for programs and for spreadsheets."""
-    for name, table in (("query_influence", query_influence), ("self_influence", self_influence)):
-        if table.height != train_table.height:
-            raise InputError(
-                f"{name} has {table.height} rows for {train_table.height} training examples: "
-                "an earlier run stopped in the middle. Run source_scoring again."
-            )
     finals = checkpoint_manifest.group_by("run", maintain_order=True).last()["checkpoint_id"]
     final_signals = example_signals.filter(pl.col("checkpoint_id").is_in(finals.implode()))
     review_list = build_review_list(

@@ -22,7 +22,6 @@ from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.datasets.audit_snapshots import AuditSnapshots
 from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.errors import InputError
 from sourcetrace.parameters import ComparisonParameters, TaskParameters
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
@@ -43,20 +42,10 @@ def describe_this_audit(
     """Return the audit at hand, as it will be kept; its point says nothing of the verdict yet.
 
     Raises:
-        InputError: If its tables are of different audits, or of other scores than those there are.
+        InputError: If its tables are of other scores than those there are.
     """
-    if audit_summary.get("scores_digest") != score_files.digest():
-        raise InputError(
-            "The page and the review list were written for other scores than the ones that are "
-            "there now. Run `kedro run --pipelines cleaning_report` first."
-        )
+    score_files.digest_in(audit_summary)
     examples = kept_examples(example_digests, review_list)
-    if not examples.height == review_list.height == example_digests.height:
-        raise InputError(
-            f"The review list has {review_list.height} examples, example_digests "
-            f"{example_digests.height}, {examples.height} with the same id and label are in both: "
-            "they are of different audits. Run `kedro run --pipelines audit`."
-        )
     summary = AuditSummary.model_validate(audit_summary)
     training, queries = (data_digests[side]["digest"] for side in ("training", "queries"))
     suspects = int(examples["suspect"].sum())

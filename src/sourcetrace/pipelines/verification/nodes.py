@@ -38,13 +38,7 @@ def plan_retrainings(
 ) -> pl.DataFrame:
     """Return which examples each retraining leaves out; refuse what will not work."""
     _check_trainable(task)
-    _check_scores(score_files, task, train_table, query_table)
-    digest = score_files.digest()
-    if audit_summary.get("scores_digest") != digest:
-        raise InputError(
-            "The review list was written for other scores than the ones that are there now. Run "
-            "`kedro run --pipelines cleaning_report` first."
-        )
+    digest = score_files.digest_in(audit_summary)
     # A regression's target is no class; its labels would leave nothing to draw from.
     has_classes = query_signals["given_label_probability"].is_not_null().any()
     # Examples of the same stages, as one text: what belongs to several is a kind of its own.
@@ -103,16 +97,9 @@ def retrain_groups(
         batch_size=batch_size,
         threads=max(1, cores // workers),
     ).do(jobs, workers=workers)
-    rows = []
-    for job in jobs:
-        outcome = retrained_outcomes.get(job.key)
-        if outcome is None:
-            raise InputError(
-                f"The outcome of {job.name} is gone from {retrained_outcomes.folder}. Run the "
-                "verification again."
-            )
-        rows.append((job.group, job.seed, *astuple(outcome)))
-    return VerificationOutcomes.frame(rows)
+    return VerificationOutcomes.frame(
+        (job.group, job.seed, *astuple(retrained_outcomes[job.key])) for job in jobs
+    )
 
 
 def measure_trust(
@@ -163,32 +150,6 @@ def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
         name = row["measure"] + ("" if row["removed"] is None else f"_{row['removed']}")
         found |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
     return logged(found)
-
-
-def _check_scores(
-    score_files: ScoreFiles, task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
-) -> None:
-    """Refuse scores of other examples or queries than the task's.
-
-    Raises:
-        InputError: Saying which differ.
-    """
-    names: list[str] = []
-    for ids, scores in score_files.blocks():
-        names += ids.to_list()
-        width = scores.shape[1]
-        asked = len(task.query_examples())  # type: ignore[arg-type]
-        if not width == query_table.height == asked:
-            raise InputError(
-                f"The scores are for {width} queries, the query table has {query_table.height} "
-                f"and the task {asked}. Run `kedro run --pipelines audit` with this task first."
-            )
-    if names != train_table["example_id"].to_list():
-        raise InputError(
-            f"The scores are for {len(names)} training examples, the training table has "
-            f"{train_table.height} or others. Run `kedro run --pipelines audit` with this task "
-            "first."
-        )
 
 
 def _check_trainable(task: Any) -> None:

@@ -114,7 +114,7 @@ class Retrainings:
             InputError: If the user's code failed or a process died; finished outcomes are kept.
         """
         # Two groups may hold the same examples.
-        missing = list({job.key: job for job in jobs if not self.outcomes.get(job.key)}.values())
+        missing = list({job.key: job for job in jobs if job.key not in self.outcomes}.values())
         logger.info(
             "%d retrainings of up to %d examples, %d of them known already",
             len(jobs),
