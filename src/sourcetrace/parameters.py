@@ -163,7 +163,8 @@ class VerificationParameters(_Parameters):
     """What is trained again to test the scores.
 
     Attributes:
-        subsets: Random subsets of the training data; at least 3.
+        subsets: Random subsets of the training data; at least 3, for a rank correlation over them,
+            and 24 or more for a useful interval.
         fraction: Share of every stage's examples in a subset.
         seeds: Retrainings of the same examples; from 2 on there is a noise ceiling.
         removal_queries: Queries whose helpers are removed.
@@ -173,7 +174,7 @@ class VerificationParameters(_Parameters):
         seed: Of the subsets and the choice of queries, and the first seed of the retrainings.
     """
 
-    subsets: int = Field(default=30, ge=1)
+    subsets: int = Field(default=30, ge=3)
     fraction: float = Field(default=0.5, gt=0, lt=1)
     seeds: int = Field(default=3, ge=1)
     removal_queries: int = Field(default=8, ge=0)

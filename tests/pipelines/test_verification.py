@@ -7,12 +7,13 @@ import polars as pl
 import pytest
 import torch
 
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters, VerificationParameters
 from sourcetrace.pipelines.verification.groups import Group
 from sourcetrace.pipelines.verification.measures import Measure, Retrained
 from sourcetrace.pipelines.verification.nodes import measure_trust, plan_retrainings
-from sourcetrace.pipelines.verification.retraining import Job, fingerprint
+from sourcetrace.pipelines.verification.retraining import Job
 from sourcetrace.schemas import (
     VerificationPlan,
     VerificationQueries,
@@ -24,7 +25,6 @@ from tests.verifiable import (
     QUERIES,
     CountingTask,
     exact_scores,
-    ingested_of,
     signals,
     write_scores,
 )
@@ -45,16 +45,11 @@ def test_every_stage_keeps_its_share_and_at_least_one_example():
     assert all(np.array_equal(a.removed, b.removed) for a, b in zip(subsets, again, strict=False))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"subsets": 2}, "needs at least 3; set it to 24 or more"),
-        ({"fraction": 0.99}, "leaves none out. Lower it"),
-    ],
-)
-def test_subsets_that_say_nothing_are_refused(parameters, message):
-    with pytest.raises(InputError, match=message):
-        Group.subsets(pl.Series(["a"] * 6), VerificationParameters(**parameters))
+def test_subsets_that_say_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"subsets\n.*greater than or equal to 3"):
+        VerificationParameters(subsets=2)
+    with pytest.raises(InputError, match="leaves none out. Lower it"):
+        Group.subsets(pl.Series(["a"] * 6), VerificationParameters(fraction=0.99))
 
 
 def test_sizes_are_shares_below_1_and_counts_from_1_on():
@@ -261,17 +256,14 @@ def test_trust_belongs_to_the_scores_that_were_verified(audited, tmp_path):
         measure_trust(**arguments)
 
 
-def test_a_retraining_is_known_by_everything_that_decides_it(tmp_path):
-    task = CountingTask(str(tmp_path))
+def test_a_retraining_is_known_by_everything_that_decides_it():
     parameters = TaskParameters.model_validate({"class": "tests.verifiable.CountingTask"})
-    base = fingerprint(parameters, ingested_of(task))
-    assert base == fingerprint(parameters, ingested_of(CountingTask("elsewhere")))
     changed = parameters.model_copy(update={"arguments": {"pause": 1.0}})
-    task.recipe = {"epochs": 3}
+    base = MadeOf.retraining_part(parameters, recipe=None, data="its data")
     others = {
-        fingerprint(changed, ingested_of(task)),
-        fingerprint(parameters, ingested_of(task)),
-        fingerprint(parameters, ingested_of(CountingTask(""), data="other data")),
+        MadeOf.retraining_part(changed, recipe=None, data="its data"),
+        MadeOf.retraining_part(parameters, recipe={"epochs": 3}, data="its data"),
+        MadeOf.retraining_part(parameters, recipe=None, data="other data"),
     }
     assert len(others | {base}) == 4
     plan = pl.DataFrame(

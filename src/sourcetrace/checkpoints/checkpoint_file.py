@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sourcetrace.checkpoints.optimizer_state import TrainingState, denominators
+from sourcetrace.checkpoints.optimizer_state import TrainingState
 
 
 class CheckpointFile(ABC):
@@ -63,4 +63,5 @@ class CheckpointFile(ABC):
         Args:
             names: Place in the optimiser's state -> the parameter's names.
         """
-        return denominators(self.path, self.content["optimizer_state_dict"], names)
+        state = self.content["optimizer_state_dict"]
+        return TrainingState.denominators(self.path, state, names)

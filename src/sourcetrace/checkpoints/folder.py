@@ -105,8 +105,7 @@ class CheckpointFolder:
         found = dict(known or {}) or self.file_digests()
         for name in list(found):
             path = self._path_of(name)
-            kind = _FORMATS.get(path.suffix)
-            beside = kind.settings_beside(path) if kind else None
+            beside = _FORMATS[path.suffix].settings_beside(path)
             if beside is not None and beside.exists():
                 place = str(PurePosixPath(name).with_name(beside.name))
                 found[place] = hashlib.sha256(beside.read_bytes()).hexdigest()

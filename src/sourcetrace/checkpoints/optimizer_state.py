@@ -103,44 +103,45 @@ class TrainingState:
             scheduler=scheduler if isinstance(scheduler, Mapping) else None,
         )
 
+    @staticmethod
+    def denominators(
+        file: Path, state: Mapping[str, Any], names: Mapping[int, Sequence[str]]
+    ) -> dict[str, Tensor]:
+        """Return what Adam divided each parameter's gradient by, √v̂ + ε.
 
-def denominators(
-    file: Path, state: Mapping[str, Any], names: Mapping[int, Sequence[str]]
-) -> dict[str, Tensor]:
-    """Return what Adam divided each parameter's gradient by, √v̂ + ε.
+        It is infinite where no gradient ever came.
 
-    It is infinite where no gradient ever came.
+        Args:
+            file: For errors.
+            state: Of the optimiser.
+            names: Place in the state -> the parameter's names.
 
-    Args:
-        file: For errors.
-        state: Of the optimiser.
-        names: Place in the state -> the parameter's names.
-
-    Raises:
-        InputError: If a second moment is missing, negative or not finite.
-    """
-    found = {}
-    for group in _parameter_groups(file, state):
-        key = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-        for place in group["params"]:
-            entry = (state.get("state") or {}).get(place)
-            if place not in names or entry is None:
-                continue
-            if key not in entry or "step" not in entry:
-                raise InputError(
-                    f"{file.name}: the optimiser state of {names[place][0]} lacks {key} or step. "
-                    "Save optimizer.state_dict() as it is."
-                )
-            moment = entry[key].float() if entry[key].element_size() < 4 else entry[key]  # noqa: PLR2004
-            if not bool((moment.isfinite() & (moment >= 0)).all()):
-                raise InputError(
-                    f"{file.name}: {names[place][0]}: Adam's second moments are negative or not "
-                    "finite: training had diverged. Remove this checkpoint and the ones after it."
-                )
-            corrected = moment / (1 - float(group["betas"][1]) ** float(entry["step"]))
-            value = (corrected.sqrt() + float(group["eps"])).masked_fill(moment == 0, torch.inf)
-            found.update(dict.fromkeys(names[place], value))
-    return found
+        Raises:
+            InputError: If a second moment is missing, negative or not finite.
+        """
+        found = {}
+        for group in _parameter_groups(file, state):
+            key = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
+            for place in group["params"]:
+                entry = (state.get("state") or {}).get(place)
+                if place not in names or entry is None:
+                    continue
+                where = f"{file.name}: {names[place][0]}"
+                if key not in entry or "step" not in entry:
+                    raise InputError(
+                        f"{where}: the optimiser's state lacks {key} or step. Save "
+                        "optimizer.state_dict() as it is."
+                    )
+                moment = entry[key].float() if entry[key].element_size() < 4 else entry[key]  # noqa: PLR2004
+                if not bool((moment.isfinite() & (moment >= 0)).all()):
+                    raise InputError(
+                        f"{where}: Adam's second moments are negative or not finite: training had "
+                        "diverged. Remove this checkpoint and the ones after it."
+                    )
+                corrected = moment / (1 - float(group["betas"][1]) ** float(entry["step"]))
+                value = (corrected.sqrt() + float(group["eps"])).masked_fill(moment == 0, torch.inf)
+                found.update(dict.fromkeys(names[place], value))
+        return found
 
 
 def _parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:

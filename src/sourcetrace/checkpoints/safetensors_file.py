@@ -138,13 +138,7 @@ class SafetensorsFile(CheckpointFile):
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the tensors."""
-        try:
-            return plain_names(load(self._data))
-        except SafetensorError as error:
-            raise InputError(
-                f"{self.path.name} cannot be read as safetensors: it is damaged or cut short "
-                f"({self.size:,} bytes). Copy it again, or remove it from the folder."
-            ) from error
+        return plain_names(_tensors(self.path, self._data))
 
     def _sidecar(self) -> _Sidecar:
         path = self.path.with_suffix(".json")
@@ -163,18 +157,12 @@ class SafetensorsFile(CheckpointFile):
     def _second_moments(self) -> dict[str, Tensor]:
         """Return parameter -> `max_exp_avg_sq`, or `exp_avg_sq` where there is none."""
         path = self._optimizer_file
-        try:
-            tensors = load(path.read_bytes())
-        except FileNotFoundError as error:
+        if not path.exists():
             raise InputError(
                 f"{self.path.name} was trained by Adam, but {path.name} is missing. Write Adam's "
                 "second moments there, under exp_avg_sq.<parameter name>."
-            ) from error
-        except SafetensorError as error:
-            raise InputError(
-                f"{path.name} cannot be read as safetensors: it is damaged or cut short. Copy it "
-                "again."
-            ) from error
+            )
+        tensors = _tensors(path, path.read_bytes())
         moments = {
             key.removeprefix(kind): tensor
             for kind in ("exp_avg_sq.", "max_exp_avg_sq.")
@@ -182,3 +170,13 @@ class SafetensorsFile(CheckpointFile):
             if key.startswith(kind)
         }
         return plain_names(moments)
+
+
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise InputError(
+            f"{path.name} cannot be read as safetensors: it is damaged or cut short "
+            f"({len(data):,} bytes). Copy it again, or remove it from the folder."
+        ) from error

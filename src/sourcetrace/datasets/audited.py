@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset
 from kedro.io.core import parse_dataset_definition
 
 from sourcetrace.audit.identity.made_of import MadeOf
@@ -115,10 +115,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
     def _load(self) -> Any:
         if self._identity is not None or self._exists() or self._record.exists():
             self._check()
-        try:
-            return self._dataset.load()
-        except DatasetError as error:
-            raise self._refusal(f"{self._filepath} cannot be read ({error})") from error
+        return self._dataset.load()
 
     def _check(self) -> None:
         """Refuse what is not what the stage wrote, or was made of something else."""

@@ -7,7 +7,7 @@ Who uses what:
 - `pipelines.shared.set_up` computes `data` and `checkpoints` again from the inputs themselves, and
   keeps gradients under `digest_for("gradient_extraction")`;
 - `audit.identity.audit_key` makes the tag of a model version from the parts that decide the scores;
-- `pipelines.verification` keeps retrainings under `MadeOf.task_part`.
+- `pipelines.verification` keeps retrainings under `retraining_part`.
 
 What an audit came to is another question: `audit.comparison.snapshot` tells audits apart by the
 digests of their scores.
@@ -178,6 +178,17 @@ class MadeOf:
         """
         code = MadeOf.code_of(task.class_path) if code is None else code
         return digest_of([task.class_path, hide_values(task.arguments), code])
+
+    @staticmethod
+    def retraining_part(task: TaskParameters, *, recipe: object, data: str) -> str:
+        """Return one digest of what every retraining's outcome depends on.
+
+        Args:
+            task: The task; what other modules than its own hold is not seen.
+            recipe: Of the task, a JSON value.
+            data: As `data_part` returns it.
+        """
+        return digest_of([MadeOf.task_part(task), recipe, data])
 
     @staticmethod
     def checkpoints_part(files: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -69,13 +69,7 @@ def train_network(
         the digest of the training data, for audits to compare theirs with.
     """
     task = DigitsTask(digits_training_set, digits_query_set)
-    recipe = SGDRecipe(
-        epochs=demo.epochs,
-        batch_size=demo.batch_size,
-        learning_rate=demo.learning_rate,
-        momentum=demo.momentum,
-        weight_decay=demo.weight_decay,
-    )
+    recipe = demo.model_dump(include={field.name for field in fields(SGDRecipe)})
     steps = demo.epochs * (digits_training_set.height // demo.batch_size)
     wanted = {round(steps * i / demo.checkpoints) for i in range(1, demo.checkpoints + 1)}
     checkpoints = []
@@ -90,9 +84,8 @@ def train_network(
                 }
             )
 
-    model = train_with_sgd(
-        task, range(digits_training_set.height), recipe, seed=demo.seed, after_step=keep
-    )
+    examples = range(digits_training_set.height)
+    model = train_with_sgd(task, examples, SGDRecipe(**recipe), seed=demo.seed, after_step=keep)
     inputs, labels = task.train_examples().tensors
     query_inputs, query_labels = task.query_examples().tensors
     with torch.no_grad():
@@ -109,7 +102,7 @@ def train_network(
     return (
         checkpoints,
         (model, inputs[:2].numpy()),
-        asdict(recipe),
+        recipe,
         logged(metrics, step=steps),
         digest,
     )

@@ -11,8 +11,6 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import VerificationParameters
 
-_FEWEST_SUBSETS = 3
-
 
 @dataclass(frozen=True)
 class Group:
@@ -39,15 +37,8 @@ class Group:
             verification: How many subsets, which share, and the seed.
 
         Raises:
-            InputError: If there are too few subsets for a rank correlation, or they leave nothing
-                out.
+            InputError: If they leave nothing out.
         """
-        if verification.subsets < _FEWEST_SUBSETS:
-            raise InputError(
-                f"verification.subsets is {verification.subsets}, but a rank correlation over "
-                f"subsets needs at least {_FEWEST_SUBSETS}; set it to 24 or more for a useful "
-                "interval."
-            )
         strata = _strata(stages)
         groups = []
         for number in range(verification.subsets):

@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from kedro.pipeline import Pipeline
 
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
@@ -19,7 +20,7 @@ from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.verification.groups import Group
 from sourcetrace.pipelines.verification.measures import Measure, Retrained
-from sourcetrace.pipelines.verification.retraining import Job, Retrainings, fingerprint
+from sourcetrace.pipelines.verification.retraining import Job, Retrainings
 from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
 from sourcetrace.tasks import Task
 
@@ -86,7 +87,9 @@ def retrain_groups(
         batch_size = gradient_cache.batch_size or _QUERIES
     jobs = Job.of_plan(
         verification_plan,
-        identity=fingerprint(task, ingested),
+        identity=MadeOf.retraining_part(
+            task, recipe=getattr(ingested.task, "recipe", None), data=ingested.data
+        ),
         seeds=range(verification.seed, verification.seed + verification.seeds),
     )
     Retrainings(

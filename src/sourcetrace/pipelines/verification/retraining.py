@@ -23,12 +23,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from sourcetrace.audit.identity.made_of import MadeOf, digest_of
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import TaskParameters
-from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.progress import track
 from sourcetrace.tasks.loading import load_task
 
@@ -62,7 +59,7 @@ class Job:
 
         Args:
             plan: `schemas.VerificationPlan`.
-            identity: What `fingerprint` returned.
+            identity: As `MadeOf.retraining_part` returns it.
             seeds: Of every group.
         """
         jobs = []
@@ -73,16 +70,6 @@ class Job:
                 key = hashlib.sha256(f"{content}\0{seed}".encode()).hexdigest()
                 jobs.append(cls(key, group, seed, numbers))
         return jobs
-
-
-def fingerprint(parameters: TaskParameters, ingested: Ingested) -> str:
-    """Return a digest of what every retraining's outcome depends on.
-
-    The task's class, arguments and module, its own `recipe`, and the data. What other modules hold
-    it cannot see.
-    """
-    recipe = getattr(ingested.task, "recipe", None)
-    return digest_of([MadeOf.task_part(parameters), recipe, ingested.data])
 
 
 @dataclass(frozen=True)
