@@ -48,7 +48,7 @@ def test_every_stage_keeps_its_share_and_at_least_one_example():
 def test_subsets_that_say_nothing_are_refused():
     with pytest.raises(ValueError, match=r"subsets\n.*greater than or equal to 3"):
         VerificationParameters(subsets=2)
-    with pytest.raises(InputError, match="leaves none out. Lower it"):
+    with pytest.raises(InputError, match=r"leaves none out\. Lower it"):
         Group.subsets(pl.Series(["a"] * 6), VerificationParameters(fraction=0.99))
 
 

@@ -15,6 +15,7 @@ from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
+from sourcetrace.core.model.examples import Block
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
@@ -44,12 +45,11 @@ def score_examples(
         with the first, the metrics of preparing the queries; with the last, those of the work.
     """
     setup, attribution = audit_setup, audit_setup.attribution
-    engine, plan, task = setup.engine, setup.plan, setup.inputs.task
+    engine, plan = setup.engine, setup.plan
+    count = len(plan.segments)
     curvatures: list[Any] = [
         {name: block.to(engine.device) for name, block in segment.items()} for segment in curvature
-    ]
-    curvatures = curvatures or [None] * len(plan.segments)
-    count = len(plan.segments)
+    ] or [None] * count
     start_peak(engine.device)
     engine.passes = Passes()  # those of this stage
     with engine.timings.timed("source_scoring"):
@@ -59,7 +59,7 @@ def score_examples(
             plan,
             curvatures,
             setup.queries,
-            higher_is_better=task.measurement_higher_is_better,
+            higher_is_better=setup.inputs.task.measurement_higher_is_better,
             settings=ScoreSettings(
                 solve=SolveSettings(**attribution.astra.model_dump()),
                 projection_dimension=attribution.projection_dimension,
@@ -75,44 +75,13 @@ def score_examples(
             ),
         )
     metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
-    places = setup.places_of_segments()
-    query_ids = pl.Series(setup.queries.ids)
-    # The score is the change on removal; times this, how much better a query gets.
-    better = 1 if task.measurement_higher_is_better else -1
     blocks = engine.blocks()
     for block in track(blocks, "Scoring"):
         with engine.timings.timed("source_scoring"):
             found = scorer.scores(block)
-            own_shares = found.self_influence
         if block == blocks[-1]:
             metrics |= report_work(engine, "source_scoring")
-        segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
-        own = torch.stack([own_shares[same].sum(0) for same in places.values()])
-        examples = pl.Series(engine.training.ids[block.start : block.stop])
-        # The row behind the queries is the mean of their training losses.
-        scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
-        yield (
-            _score_rows(examples, scores),
-            _influence_rows(examples, scores, mean_loss.sum(0), query_ids, better).with_columns(
-                *_error_columns(scores, setup, found),
-                method=pl.lit(attribution.method),
-            ),
-            pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
-            pl.concat(
-                pl.DataFrame(
-                    {
-                        "example_id": examples,
-                        "segment": pl.Series([number] * len(block), dtype=pl.Int64),
-                        "harm": _floats(better * segments[index, :-1].sum(0)),
-                        "mean_query_loss_influence": _floats(mean_loss[index]),
-                        "mean_absolute_score": _floats(segments[index, :-1].abs().mean(0)),
-                        "self_influence": _floats(own[index]),
-                    }
-                )
-                for index, number in enumerate(places)
-            ),
-            metrics,
-        )
+        yield (*_tables(setup, block, found), metrics)
         metrics = {}
 
 
@@ -136,35 +105,58 @@ def draw_suspects(
     return SuspectPictures.frame(rows)
 
 
-def _score_rows(examples: pl.Series, scores: Tensor) -> pl.DataFrame:
-    values = scores.T.float().cpu().contiguous().numpy()
-    column = pl.Series("scores", values, dtype=pl.Array(pl.Float32, values.shape[1]))
-    return pl.DataFrame({"example_id": examples, "scores": column})
-
-
-def _influence_rows(
-    examples: pl.Series,
-    scores: Tensor,
-    mean_loss: Tensor,
-    query_ids: pl.Series,
-    better: int,
-) -> pl.DataFrame:
-    """Summarise what removing each example would do to the queries together."""
+def _tables(
+    setup: AuditSetup, block: Block, found: BlockScores
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return a block's rows of the tables that are scored block by block."""
+    places = setup.places_of_segments()
+    segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
+    own = torch.stack([found.self_influence[same].sum(0) for same in places.values()])
+    # The row behind the queries is the mean of their training losses.
+    scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
+    # The score is the change on removal; times this, how much better a query gets.
+    better = 1 if setup.inputs.task.measurement_higher_is_better else -1
     gain = better * scores
     best = gain.max(0)
-    return pl.DataFrame(
-        {
-            "example_id": examples,
-            "harm": _floats(gain.double().sum(0)),
-            "mean_query_loss_influence": _floats(mean_loss),
-            "queries_harmed": (gain > 0).sum(0).tolist(),
-            "most_harmed_query": query_ids[best.indices.tolist()],
-            "most_harmed_score": _floats(scores.gather(0, best.indices.unsqueeze(0))[0]),
-        }
+    examples = pl.Series(setup.engine.training.ids[block.start : block.stop])
+    values = scores.T.float().cpu().contiguous().numpy()
+    return (
+        pl.DataFrame(
+            {
+                "example_id": examples,
+                "scores": pl.Series(values, dtype=pl.Array(pl.Float32, values.shape[1])),
+            }
+        ),
+        pl.DataFrame(
+            {
+                "example_id": examples,
+                "harm": _floats(gain.double().sum(0)),
+                "mean_query_loss_influence": _floats(mean_loss.sum(0)),
+                "queries_harmed": (gain > 0).sum(0).tolist(),
+                "most_harmed_query": [setup.queries.ids[query] for query in best.indices.tolist()],
+                "most_harmed_score": _floats(scores.gather(0, best.indices.unsqueeze(0))[0]),
+                **_error_columns(scores, setup, found),
+                "method": [setup.attribution.method] * len(block),
+            }
+        ),
+        pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
+        pl.concat(
+            pl.DataFrame(
+                {
+                    "example_id": examples,
+                    "segment": [number] * len(block),
+                    "harm": _floats(better * segments[index, :-1].sum(0)),
+                    "mean_query_loss_influence": _floats(mean_loss[index]),
+                    "mean_absolute_score": _floats(segments[index, :-1].abs().mean(0)),
+                    "self_influence": _floats(own[index]),
+                }
+            )
+            for index, number in enumerate(places)
+        ),
     )
 
 
-def _error_columns(scores: Tensor, setup: AuditSetup, found: BlockScores) -> list[pl.Series]:
+def _error_columns(scores: Tensor, setup: AuditSetup, found: BlockScores) -> dict[str, pl.Series]:
     """Return the error of each example's harm, where it comes from, and whether its sign holds."""
     scores = scores.double()
     runs: dict[str, list[int]] = {}
@@ -184,12 +176,13 @@ def _error_columns(scores: Tensor, setup: AuditSetup, found: BlockScores) -> lis
         checkpoints = in_quadrature(map(standard_error_of_mean, means))
     queries = standard_error_of_sum(scores)
     error = in_quadrature([checkpoints, queries])
-    return [
-        _floats(error).alias("harm_error"),
-        _floats(checkpoints).alias("harm_error_checkpoints"),
-        _floats(queries).alias("harm_error_queries"),
-        pl.Series("sign_stable", sign_is_stable(scores.sum(0), error).tolist(), dtype=pl.Boolean),
-    ]
+    stable = sign_is_stable(scores.sum(0), error).tolist()
+    return {
+        "harm_error": _floats(error),
+        "harm_error_checkpoints": _floats(checkpoints),
+        "harm_error_queries": _floats(queries),
+        "sign_stable": pl.Series(stable, dtype=pl.Boolean),
+    }
 
 
 def _floats(values: Tensor) -> pl.Series:
