@@ -214,7 +214,9 @@ def test_folders_without_checkpoints_are_no_runs_and_files_come_first(tmp_path):
     train(tmp_path / "run0", Tiny(), seed=3)
     (tmp_path / "logs").mkdir()
     folder = CheckpointsDataset(path=str(tmp_path)).load()
-    assert {folder.load(file, nn.Module()).record.run for file in folder.files()} == {"run0"}
+    assert {folder.load(file, Tiny().build_model()).record.run for file in folder.files()} == {
+        "run0"
+    }
     torch.save(torch.load(tmp_path / "run0" / "step_10.pt"), tmp_path / "step_10.pt")
     assert [file.name for file in folder.files()] == ["step_10.pt"]
     with pytest.raises(Exception, match="they are left as they are"):
