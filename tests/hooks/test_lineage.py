@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import mlflow
@@ -262,12 +263,13 @@ def inputs(catalog, tmp_path):
 def test_an_audit_knows_its_key_as_it_can_be_computed_beforehand(catalog, recorded, inputs):
     run(LineageHook(), catalog, inputs)
     (record,) = recorded
-    assert record.key == AuditKey.parts_of(
+    key = AuditKey.of(
+        catalog.load("parameters"),
         data=inputs["data_digests"],
         checkpoints=catalog["checkpoints"].load().digests(),
         code=MadeOf.code_of("sourcetrace.tasks.digits.DigitsTask"),
-        parameters=catalog.load("parameters"),
     )
+    assert record.key == asdict(key)
 
 
 def test_a_file_that_came_after_the_audit_began_is_not_in_its_key(catalog, recorded, inputs):
@@ -282,7 +284,7 @@ def test_a_file_that_came_after_the_audit_began_is_not_in_its_key(catalog, recor
 def _checkpoints_part(catalog):
     files = catalog["checkpoints"].load().digests()
     task = {"task": {"class": "a.B"}}
-    return AuditKey.parts_of(data={}, checkpoints=files, code="", parameters=task)["checkpoints"]
+    return AuditKey.of(task, data={}, checkpoints=files, code="").checkpoints
 
 
 def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded, inputs, tmp_path):

@@ -145,13 +145,11 @@ def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> Au
     )
     parameters: Mapping[str, Any] = loader["parameters"]
     task = reader.read(parameters["task"])
-    return AuditKey(
-        **AuditKey.parts_of(
-            data=task.data,
-            checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
-            code=task.code,
-            parameters=parameters,
-        )
+    return AuditKey.of(
+        parameters,
+        data=task.data,
+        checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
+        code=task.code,
     )
 
 

@@ -19,9 +19,7 @@ PARAMETERS = {"task": {"class": "churn.Churn", "arguments": {"year": 2026, "pass
 
 def key(data=DATA, checkpoints=None, code="c", parameters=PARAMETERS):
     files = checkpoints or {"step_1.pt": "0" * 64}
-    return AuditKey(
-        **AuditKey.parts_of(data=data, checkpoints=files, code=code, parameters=parameters)
-    )
+    return AuditKey.of(parameters, data=data, checkpoints=files, code=code)
 
 
 def with_group(**groups):

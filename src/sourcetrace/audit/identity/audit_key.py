@@ -82,21 +82,22 @@ class AuditKey:
         baseline = Baseline.parse(content, path=path)
         return digest_of([gate, baseline.metrics, checked("report", ReportParameters, parameters)])
 
-    @staticmethod
-    def parts_of(
+    @classmethod
+    def of(
+        cls,
+        parameters: Mapping[str, Any],
         *,
         data: Mapping[str, Mapping[str, Any]],
         checkpoints: Mapping[str, str],
         code: str,
-        parameters: Mapping[str, Any],
-    ) -> dict[str, str]:
-        """Return all parts of the key.
+    ) -> Self:
+        """Return the key of an audit with these inputs.
 
         Args:
+            parameters: Of the project, by group.
             data: What `checkpoint_ingest.digest_data` returned.
             checkpoints: Name -> SHA-256 of the files.
             code: Digest of the task's code.
-            parameters: Of the project, by group.
 
         Raises:
             InputError: If a parameter, or a file that one names, is wrong.
@@ -107,13 +108,13 @@ class AuditKey:
             checkpoints=MadeOf.checkpoints_part(checkpoints),
             code=code,
         )
-        return {
-            "sourcetrace": __version__,
-            "data": made.data,
-            "checkpoints": made.checkpoints,
-            "parameters": digest_of([made.task, made.segments, made.gradients, made.scores]),
-            "limits": AuditKey.limits_of(parameters),
-        }
+        return cls(
+            sourcetrace=__version__,
+            data=made.data,
+            checkpoints=made.checkpoints,
+            parameters=digest_of([made.task, made.segments, made.gradients, made.scores]),
+            limits=cls.limits_of(parameters),
+        )
 
     @classmethod
     def complete(cls, parts: Mapping[str, str] | None, *, earlier: str | None) -> str:
@@ -161,12 +162,13 @@ class RunKey:
     def _of_what_was_read(self) -> dict[str, str]:
         manifest = self._made["checkpoint_manifest"]
         files = dict(manifest.select("file", "sha256").iter_rows())
-        return AuditKey.parts_of(
+        key = AuditKey.of(
+            self._audit.parameters(),
             data=self._made["data_digests"],
             checkpoints=self._audit.load("checkpoints").digests(files),
             code=MadeOf.code_of(self._task_class()),
-            parameters=self._audit.parameters(),
         )
+        return asdict(key)
 
 
 def _logged(key: Callable[[], dict[str, str]]) -> dict[str, str] | None:

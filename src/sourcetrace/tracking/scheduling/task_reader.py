@@ -18,7 +18,7 @@ from sourcetrace.errors import InputError
 
 @dataclass(frozen=True)
 class _TaskInputs:
-    """What `AuditKey.parts_of` wants of a task.
+    """What `AuditKey.of` wants of a task.
 
     Attributes:
         data: `training` and `queries` with their digests.
