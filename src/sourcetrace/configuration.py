@@ -32,9 +32,7 @@ def read_parameters(file: Path) -> dict[str, Any]:
 
 def merge_parameters(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested parameters; later ones change earlier ones, as an environment's do."""
-    merged: Any = OmegaConf.to_container(
-        OmegaConf.merge(*(OmegaConf.create(dict(p)) for p in parts))
-    )
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(*map(dict, parts)))
     return dict(merged)
 
 

@@ -1,7 +1,9 @@
-"""The tables a task gives of its examples; a user may add columns."""
+"""The tables a task gives of its examples, where a user may add columns, and the demo's."""
 
 import pandera.polars as pa
 import polars as pl
+
+from sourcetrace.schemas.table import Table
 
 
 class TrainTable(pa.DataFrameModel):
@@ -21,6 +23,22 @@ class QueryTable(pa.DataFrameModel):
 
     example_id: str = pa.Field(unique=True)
     label: str | None = pa.Field(nullable=True)
+
+
+class DigitsTrainingSet(Table):
+    """One row a training scan, with the label it was given, planted errors included."""
+
+    example_id: str = pa.Field(unique=True)
+    pixels: pl.Array = pa.Field(dtype_kwargs={"inner": pl.Float32(), "shape": 64})
+    label: int = pa.Field(ge=0, le=9)
+
+
+class PlantedLabelErrors(Table):
+    """One row a training scan whose label was exchanged."""
+
+    example_id: str = pa.Field(unique=True)
+    true_label: int = pa.Field(ge=0, le=9)
+    planted_label: int = pa.Field(ge=0, le=9)
 
 
 def label_text(labels: pl.Series) -> pl.Series:

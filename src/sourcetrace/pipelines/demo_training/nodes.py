@@ -17,7 +17,7 @@ from sourcetrace.audit.identity.data_digest import data_digest
 from sourcetrace.parameters import DemoParameters
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.schemas.demo import DigitsTrainingSet, PlantedLabelErrors
+from sourcetrace.schemas.examples import DigitsTrainingSet, PlantedLabelErrors
 from sourcetrace.tasks import SGDRecipe, train_with_sgd
 from sourcetrace.tasks.digits import DigitsTask
 

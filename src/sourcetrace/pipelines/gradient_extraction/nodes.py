@@ -26,7 +26,7 @@ from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
-from sourcetrace.schemas.signals import ExampleSignals, QuerySignals
+from sourcetrace.schemas.scores import ExampleSignals, QuerySignals
 
 logger = logging.getLogger(__name__)
 
