@@ -54,7 +54,11 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of a folder, in the natural order of their names, run after run."""
+    """The checkpoints of a folder, in the natural order of their names, run after run.
+
+    Attributes:
+        stage_ends: Stage -> its last step, as the parameters say.
+    """
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class CheckpointFolder:
         learning_rates: Path | None = None,
     ) -> None:
         self._folder = folder
-        self._stages = dict(stages or {})
+        self.stage_ends = dict(stages or {})
         self._learning_rates = learning_rates
         self._weights: dict[str, Mapping[str, Tensor]] = {}
 
@@ -152,11 +156,6 @@ class CheckpointFolder:
         """Return the id of a file's checkpoint: its name, with the run's before it."""
         return file.relative_to(self._folder).with_suffix("").as_posix()
 
-    @property
-    def stage_ends(self) -> dict[str, int]:
-        """Stage -> its last step, as the parameters say."""
-        return dict(self._stages)
-
     def learning_rates(self, last_step: int) -> KnownRates | None:
         """Return the learning rates of the file that the parameters name, if they name one."""
         if self._learning_rates is None:
@@ -215,14 +214,14 @@ class CheckpointFolder:
         return self._folder.joinpath(*folders[-1:], name)
 
     def _stage_of(self, step: int, file: Path) -> str:
-        if not self._stages:
+        if not self.stage_ends:
             return "training"
-        for stage, last_step in sorted(self._stages.items(), key=lambda item: item[1]):
+        for stage, last_step in sorted(self.stage_ends.items(), key=lambda item: item[1]):
             if step <= last_step:
                 return stage
         raise InputError(
             f"{file.name}: step {step} lies behind the last step of every stage in "
-            f"checkpoints.stages ({self._stages}). Correct the last steps."
+            f"checkpoints.stages ({self.stage_ends}). Correct the last steps."
         )
 
 

@@ -18,13 +18,9 @@ class ScoreFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def files(self) -> list[Path]:
-        """Return the files in order."""
-        return sorted(self._folder.glob("part-*.parquet"))
-
     def blocks(self) -> Iterator[tuple[pl.Series, "np.ndarray[Any, Any]"]]:
         """Yield the ids and the scores [block, Q] of consecutive training examples."""
-        for file in self.files():
+        for file in sorted(self._folder.glob("part-*.parquet")):
             rows = pl.read_parquet(file, hive_partitioning=False)
             yield rows["example_id"], rows["scores"].to_numpy()
 

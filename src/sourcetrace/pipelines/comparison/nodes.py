@@ -28,6 +28,9 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 
+_BECAME = ("new", "persisting", "resolved")
+_EDITS = ("added", "removed", "relabelled", "edited")
+
 
 def describe_this_audit(
     score_files: ScoreFiles,
@@ -131,7 +134,7 @@ def take_snapshot(
 
 
 def _suspect_drift(table: pl.DataFrame) -> SuspectDrift:
-    counts: dict[str, dict[str, int]] = {"new": {}, "persisting": {}, "resolved": {}}
+    counts: dict[str, dict[str, int]] = {name: {} for name in _BECAME}
     grouped = table.filter(pl.col("status").is_in(list(counts))).group_by("status", "change").len()
     for status, change, count in grouped.sort("status", "change").iter_rows():
         counts[status][change] = count
@@ -155,25 +158,20 @@ def _data_drift(
         matched_by="id" if unknown else "content",
         training_same=same_data(figures.training_digest, previous.training_digest),
         queries_same=same_data(figures.query_digest, previous.query_digest),
-        **{name: counts.get(name, 0) for name in ("added", "removed", "relabelled", "edited")},
+        **{name: counts.get(name, 0) for name in _EDITS},
         renamed=renamed,
         reordered=count_reordered(now, before),
     )
 
 
 def _metrics(found: Comparison) -> dict[str, Any]:
-    data, layers = found.data, found.curvature.layers
+    layers = found.curvature.layers
     return logged(
         {
-            "new_suspects": found.suspects.new,
-            "persisting_suspects": found.suspects.persisting,
-            "resolved_suspects": found.suspects.resolved,
+            **{f"{name}_suspects": getattr(found.suspects, name) for name in _BECAME},
+            **{f"{name}_examples": getattr(found.data, name) for name in _EDITS},
             "score_rank_correlation": found.scores.rank_correlation,
             "curvature_distance": layers[0].distance if layers else None,
-            "added_examples": data.added,
-            "removed_examples": data.removed,
-            "relabelled_examples": data.relabelled,
-            "edited_examples": data.edited,
         }
     )
 
