@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from sourcetrace.checkpoints.optimizer_state import TrainingState
-from sourcetrace.checkpoints.parameter_names import name_groups, plain_names, under_all_names
+from sourcetrace.checkpoints.parameter_names import ModelParameters, plain_names
 from sourcetrace.checkpoints.torch_file import TorchFile
 from sourcetrace.core.training.optimizer_settings import ParameterGroup
 from sourcetrace.errors import InputError
@@ -57,7 +57,7 @@ def described(optimizer, **more):
 
 
 def named(content, model):
-    return name_groups("a.pt", TrainingState.of(FILE, content), model)
+    return ModelParameters(model).name_groups("a.pt", TrainingState.of(FILE, content))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_state_that_names_its_parameters_is_read_by_the_names(tmp_path):
     numbered = TorchFile(saved(content, tmp_path)).denominators({2: ("second.bias",)})
     _, content["optimizer_state_dict"] = get_state_dict(model, optimizer)
     file = TorchFile(saved(content, tmp_path))
-    (group,), places = name_groups("a.pt", file.training(), model)
+    (group,), places = ModelParameters(model).name_groups("a.pt", file.training())
     assert set(group.parameters) == set(model.state_dict())
     found = file.denominators(places)
     assert torch.equal(found["second.bias"], numbered["second.bias"])
@@ -302,11 +302,11 @@ def test_weights_that_the_model_ties_may_be_in_the_file_under_one_name():
     model.second.weight = model.first.weight
     weights = model.state_dict()
     held = {name: value for name, value in weights.items() if name != "first.weight"}
-    filled = under_all_names(held, model)
+    filled = ModelParameters(model).fill(held)
     assert filled.keys() == weights.keys()
     assert filled["first.weight"] is held["second.weight"]
     # What the model does not tie is still missing, and refused by whoever loads it.
-    assert under_all_names({}, model) == {}
+    assert ModelParameters(model).fill({}) == {}
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.learning_rates import read_learning_rates
 from sourcetrace.checkpoints.optimizer_state import TrainingState
-from sourcetrace.checkpoints.parameter_names import under_all_names
+from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
 from sourcetrace.checkpoints.torch_file import TorchFile
 from sourcetrace.core.training.schedules import KnownRates
@@ -135,7 +135,7 @@ class CheckpointFolder:
         """
         found = _FORMATS[file.suffix](file)
         name = file.relative_to(self._folder)
-        state_dict = under_all_names(found.weights(), model)
+        state_dict = ModelParameters(model).fill(found.weights())
         training = found.training()
         _check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
@@ -187,7 +187,7 @@ class CheckpointFolder:
         # Taken out and put back: the first is the one that was not used for longest.
         kept = self._weights.pop(sha256, None)
         if kept is None:
-            kept = under_all_names(self._opened(file_name, sha256).weights(), model)
+            kept = ModelParameters(model).fill(self._opened(file_name, sha256).weights())
         self._weights[sha256] = kept
         if len(self._weights) > _WEIGHTS_KEPT:
             del self._weights[next(iter(self._weights))]

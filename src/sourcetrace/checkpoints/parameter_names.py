@@ -24,50 +24,103 @@ _REMEDY = (
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
-def name_groups(
-    file: str, training: TrainingState, model: nn.Module
-) -> tuple[tuple[ParameterGroup, ...], dict[int, tuple[str, ...]]]:
-    """Return the groups with their parameters, and place in the state -> the parameter's names.
+class ModelParameters:
+    """The parameters of a model, each with all the names that it has there.
 
-    A parameter that the model has under several names is listed under each. One without a state,
-    of an optimiser that keeps states, was never moved, and is left out.
-
-    Raises:
-        InputError: If names, shapes or numbers do not fit the model, or several ways would.
+    Args:
+        model: The model.
     """
-    aliases = _aliases(model)
-    shapes = {names[0]: tuple(parameter.shape) for names, parameter in aliases}
-    together = {name: names for names, _ in aliases for name in names}
-    if all(group.names is None and not group.places for group in training.groups):
-        # A sidecar of SGD: nothing but the settings, of every parameter.
-        return tuple(
-            replace(group.settings, parameters=tuple(together)) for group in training.groups
-        ), {}
-    if any(group.names is None for group in training.groups):
-        order = _infer(file, training, model, shapes)
-    else:
-        order = [_known(file, group.names or (), together) for group in training.groups]
-    places: dict[int, tuple[str, ...]] = {}
-    named = []
-    for group, names in zip(training.groups, order, strict=True):
-        kept: list[str] = []
-        keeps_state = training.optimizer in ADAPTIVE or group.settings.momentum > 0
-        for index, name in enumerate(names):
-            if group.places:
-                place = group.places[index]
-                shape = training.shapes.get(place)
-                if shape not in (None, shapes[name]):
-                    raise InputError(
-                        f"{file}: the optimiser's state of {name} has shape {list(shape or ())}, "
-                        f"the model's parameter {list(shapes[name])}. {_REMEDY} A state that was "
-                        "flattened or split over processes must be saved whole."
-                    )
-                if keeps_state and training.shapes and shape is None:
-                    continue
-                places[place] = together[name]
-            kept += together[name]
-        named.append(replace(group.settings, parameters=tuple(kept)))
-    return tuple(named), places
+
+    def __init__(self, model: nn.Module) -> None:
+        names: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        self._together = {name: tuple(same) for same in names.values() for name in same}
+        # In the model's order, under the first name of each.
+        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        self._trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+
+    def fill(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights under every name of a parameter that the model ties.
+
+        A file may hold it under one of them, as safetensors' `save_model` and transformers write
+        it.
+        """
+        filled = dict(weights)
+        for name, same in self._together.items():
+            held = [weights[one] for one in same if one in weights]
+            if held:
+                filled.setdefault(name, held[0])
+        return filled
+
+    def name_groups(
+        self, file: str, training: TrainingState
+    ) -> tuple[tuple[ParameterGroup, ...], dict[int, tuple[str, ...]]]:
+        """Return the groups with their parameters, and place in the state -> a parameter's names.
+
+        A parameter that the model has under several names is listed under each. One without a
+        state, of an optimiser that keeps states, was never moved, and is left out.
+
+        Raises:
+            InputError: If names, shapes or numbers do not fit the model, or several ways would.
+        """
+        if all(group.names is None and not group.places for group in training.groups):
+            # A sidecar of SGD: nothing but the settings, of every parameter.
+            every = tuple(self._together)
+            return tuple(replace(one.settings, parameters=every) for one in training.groups), {}
+        if any(group.names is None for group in training.groups):
+            order = self._infer(file, training)
+        else:
+            order = [self._known(file, group.names or ()) for group in training.groups]
+        places: dict[int, tuple[str, ...]] = {}
+        named = []
+        for group, names in zip(training.groups, order, strict=True):
+            kept: list[str] = []
+            keeps_state = training.optimizer in ADAPTIVE or group.settings.momentum > 0
+            for index, name in enumerate(names):
+                if group.places:
+                    place = group.places[index]
+                    shape = training.shapes.get(place)
+                    if shape not in (None, self._shapes[name]):
+                        raise InputError(
+                            f"{file}: the optimiser's state of {name} has shape "
+                            f"{list(shape or ())}, the model's parameter "
+                            f"{list(self._shapes[name])}. {_REMEDY} A state that was flattened or "
+                            "split over processes must be saved whole."
+                        )
+                    if keeps_state and training.shapes and shape is None:
+                        continue
+                    places[place] = self._together[name]
+                kept += self._together[name]
+            named.append(replace(group.settings, parameters=tuple(kept)))
+        return tuple(named), places
+
+    def _known(self, file: str, names: Sequence[str]) -> list[str]:
+        plain = _without_wrappers(names)
+        unknown = [name for name in plain if name not in self._together]
+        if unknown:
+            raise InputError(
+                f"{file}: the optimiser has parameters that the model does not: "
+                f"{format_names(unknown)}. Let build_model() return the architecture that was "
+                "trained."
+            )
+        return [self._together[name][0] for name in plain]
+
+    def _infer(self, file: str, training: TrainingState) -> list[list[str]]:
+        """Share the model's parameters among the groups, each group in the model's order."""
+        counts = [len(group.places) for group in training.groups]
+        shapes = self._shapes
+        whole = [names for names in (list(shapes), self._trainable) if len(names) == sum(counts)]
+        if whole and len(counts) == 1:
+            return [whole[0]]
+        ways = _ways(whole[0] if whole else list(shapes), training, shapes)
+        if len(ways) == 1:
+            return ways[0]
+        raise InputError(
+            f"{file}: the optimiser's {sum(counts)} parameters in {len(counts)} groups have no "
+            f"names and {'can' if ways else 'cannot'} be matched to the model's {len(shapes)}"
+            f"{' in several ways' if ways else ''}. {_REMEDY}"
+        )
 
 
 def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -75,66 +128,11 @@ def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(_without_wrappers(list(tensors)), tensors.values(), strict=True))
 
 
-def under_all_names(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights under every name of a parameter that the model ties.
-
-    A file may hold it under one of them, as safetensors' `save_model` and transformers write it.
-    """
-    filled = dict(weights)
-    for names, _ in _aliases(model):
-        held = [name for name in names if name in weights]
-        if held:
-            filled |= {name: weights[held[0]] for name in names if name not in weights}
-    return filled
-
-
 def _without_wrappers(names: Sequence[str]) -> list[str]:
     result = list(names)
     while result and any(all(one.startswith(prefix) for one in result) for prefix in _WRAPPERS):
         result = [one.split(".", 1)[1] for one in result]
     return result
-
-
-def _aliases(model: nn.Module) -> list[tuple[tuple[str, ...], Tensor]]:
-    """Return every parameter once, in the model's order, with all its names."""
-    found: dict[int, tuple[tuple[str, ...], Tensor]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names, _ = found.get(id(parameter), ((), parameter))
-        found[id(parameter)] = ((*names, name), parameter)
-    return list(found.values())
-
-
-def _known(file: str, names: Sequence[str], together: Mapping[str, Sequence[str]]) -> list[str]:
-    plain = _without_wrappers(names)
-    unknown = [name for name in plain if name not in together]
-    if unknown:
-        raise InputError(
-            f"{file}: the optimiser has parameters that the model does not: "
-            f"{format_names(unknown)}. Let build_model() return the architecture that was trained."
-        )
-    return [together[name][0] for name in plain]
-
-
-def _infer(
-    file: str,
-    training: TrainingState,
-    model: nn.Module,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> list[list[str]]:
-    """Share the model's parameters among the groups, each group in the model's order."""
-    counts = [len(group.places) for group in training.groups]
-    trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    whole = [names for names in (list(shapes), trainable) if len(names) == sum(counts)]
-    if whole and len(counts) == 1:
-        return [whole[0]]
-    ways = _ways(whole[0] if whole else list(shapes), training, shapes)
-    if len(ways) == 1:
-        return ways[0]
-    raise InputError(
-        f"{file}: the optimiser's {sum(counts)} parameters in {len(counts)} groups have no names "
-        f"and {'can' if ways else 'cannot'} be matched to the model's {len(shapes)}"
-        f"{' in several ways' if ways else ''}. {_REMEDY}"
-    )
 
 
 def _ways(

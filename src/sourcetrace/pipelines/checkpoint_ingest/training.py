@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import nn
 
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
-from sourcetrace.checkpoints.parameter_names import name_groups
+from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.scheduler_state import scheduled_rates
 from sourcetrace.core.training.schedules import CheckpointRates, KnownRates, sum_rates
 from sourcetrace.core.training.segments import CheckpointRecord, check_order, group_step_masses
@@ -46,7 +46,8 @@ class Training:
         runs = []
         for _, own in groupby(found, key=lambda checkpoint: checkpoint.record.run):
             members = list(own)
-            named = [name_groups(one.file, one.training, model) for one in members]
+            parameters = ModelParameters(model)
+            named = [parameters.name_groups(one.file, one.training) for one in members]
             records = [
                 replace(one.record, groups=groups)
                 for one, (groups, _) in zip(members, named, strict=True)
