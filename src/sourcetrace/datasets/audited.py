@@ -104,7 +104,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
 
     def confirm(self) -> None:
         """Write what the files are made of: they are complete."""
-        made = None if self._identity is None else self._now()
+        made = self._now()
         content = {
             "made_of": made and asdict(made),
             "files": {file.name: _digest(file) for file in self._files()},
@@ -119,14 +119,13 @@ class AuditedDataset(AbstractDataset[Any, Any]):
 
     def _check(self) -> None:
         """Refuse what is not what the stage wrote, or was made of something else."""
+        now = self._now()
         if not self._exists():
-            if self._identity is not None:
-                self._now()  # where nothing was audited, this says so
             raise self._refusal(f"There is no {self._filepath}")
         try:
             content = json.loads(self._record.read_text(encoding="utf-8"))
             files, made = dict(content["files"]), content["made_of"]
-            written = MadeOf.from_json(made) if self._identity is not None else None
+            different = now and MadeOf.from_json(made).differences(now, self._stage)
         except FileNotFoundError as error:
             raise self._refusal(
                 f"{self._filepath} is not complete: the run that wrote it stopped in the middle, "
@@ -142,15 +141,15 @@ class AuditedDataset(AbstractDataset[Any, Any]):
                 raise self._refusal(
                     f"{found[name]} is damaged, or another file was put in its place"
                 )
-        if written is not None:
-            different = written.differences(self._now(), self._stage)
-            if different:
-                raise self._refusal(
-                    f"{self._filepath} was made with {different} than the audit has now"
-                )
+        if different:
+            raise self._refusal(
+                f"{self._filepath} was made with {different} than the audit has now"
+            )
 
-    def _now(self) -> MadeOf:
-        assert self._identity is not None  # noqa: S101, the callers looked
+    def _now(self) -> MadeOf | None:
+        """Return what the audit is made of now; None where only bytes are checked."""
+        if self._identity is None:
+            return None
         return _read_identity(self._identity, self._parameters)
 
     def _refusal(self, what: str) -> InputError:
