@@ -7,7 +7,7 @@ import yaml
 
 from sourcetrace import starter
 from sourcetrace.starter import FILES, starter_file
-from sourcetrace.starter.publish import starter_text
+from sourcetrace.starter.publish import starter_texts
 from tests import REPOSITORY
 
 CONFIGURATION = REPOSITORY / "conf/base"
@@ -16,7 +16,7 @@ CONFIGURATION = REPOSITORY / "conf/base"
 @pytest.mark.parametrize("name", FILES)
 def test_it_is_up_to_date(name):
     path = Path(starter.__file__).parent / f"{name}.yml"
-    assert path.read_text(encoding="utf-8") == starter_text(name, CONFIGURATION), (
+    assert path.read_text(encoding="utf-8") == starter_texts(CONFIGURATION)[name], (
         "conf/base has changed. Run `python -m sourcetrace.starter.publish`."
     )
 

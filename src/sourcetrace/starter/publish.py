@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from sourcetrace.starter import FILES, PLACEHOLDER, TASK
+from sourcetrace.starter import PLACEHOLDER, TASK
 
 STAGES = (
     "checkpoint_ingest",
@@ -30,26 +30,17 @@ _PARAMETERS_HEADING = """\
 _DEMO = "\n# ── the demo"
 
 
-def starter_text(name: str, configuration: Path) -> str:
-    """Return what a file of the starter should hold.
+def starter_texts(configuration: Path) -> dict[str, str]:
+    """Return what each file of `FILES` should hold.
 
     Args:
-        name: One of `FILES`.
         configuration: The folder conf/base.
     """
-    return _catalog(configuration) if name == "catalog" else _parameters(configuration)
-
-
-def _catalog(configuration: Path) -> str:
-    text = (configuration / "catalog.yml").read_text(encoding="utf-8").split(_DEMO)[0]
-    _, text = text.split("\n", 1)  # its heading
-    text = re.sub(r"^(\w+):$", rf"{PLACEHOLDER}.\1:", text, flags=re.MULTILINE)
-    text = re.sub(r"\bdata/(\d\d_\w+)/", rf"data/\1/{PLACEHOLDER}/", text)
-    text = text.replace("${parameter:", f"${{parameter:{PLACEHOLDER}.")
-    return f"{_CATALOG_HEADING}{text.rstrip()}\n"
-
-
-def _parameters(configuration: Path) -> str:
+    catalog = (configuration / "catalog.yml").read_text(encoding="utf-8").split(_DEMO)[0]
+    _, catalog = catalog.split("\n", 1)  # its heading
+    catalog = re.sub(r"^(\w+):$", rf"{PLACEHOLDER}.\1:", catalog, flags=re.MULTILINE)
+    catalog = re.sub(r"\bdata/(\d\d_\w+)/", rf"data/\1/{PLACEHOLDER}/", catalog)
+    catalog = catalog.replace("${parameter:", f"${{parameter:{PLACEHOLDER}.")
     parts = [
         (configuration / f"parameters_{stage}.yml").read_text(encoding="utf-8").strip()
         for stage in STAGES
@@ -58,10 +49,12 @@ def _parameters(configuration: Path) -> str:
     body = "\n".join(f"  {line}" if line else "" for line in lines)
     body = body.replace("data/01_raw/", f"data/01_raw/{PLACEHOLDER}/")
     body = re.sub(r"(?m)^( +class:) .*$", rf"\1 {TASK}", body)
-    return f"{_PARAMETERS_HEADING}{PLACEHOLDER}:\n{body}\n"
+    return {
+        "catalog": f"{_CATALOG_HEADING}{catalog.rstrip()}\n",
+        "parameters": f"{_PARAMETERS_HEADING}{PLACEHOLDER}:\n{body}\n",
+    }
 
 
 if __name__ == "__main__":
-    for name in FILES:
-        text = starter_text(name, Path(__file__).parents[3] / "conf/base")
+    for name, text in starter_texts(Path(__file__).parents[3] / "conf/base").items():
         (Path(__file__).parent / f"{name}.yml").write_text(text, encoding="utf-8")

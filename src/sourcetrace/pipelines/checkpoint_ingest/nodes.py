@@ -94,7 +94,11 @@ def describe_inputs(
         found.append(checkpoints.load(file, model))
     runs = Training.of_runs(found, checkpoints, model)
     records = [run.records for run in runs]
-    partitioned = number_segments(records, lambda one: _placed_segments(one, segments))
+    # For `auto`, one a stage for now.
+    ends, count = segments.ends, 1 if segments.count == "auto" else segments.count
+    partitioned = number_segments(
+        records, lambda one: partition(one, count) if ends is None else partition_at(one, ends)
+    )
     stages = list(dict.fromkeys(segment.stage for segment in partitioned))
     train_table, query_table = example_tables(task, stages)
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
@@ -109,7 +113,7 @@ def describe_inputs(
         segments=partitioned,
         dropout_masks=ensemble.dropout_masks,
     )
-    if segments.ends is None and segments.count == "auto":
+    if ends is None and segments.count == "auto":
         model.to(device)
         files = {checkpoints.id_of(file): file for file in checkpoints.files()}
         engine = GradientEngine(
@@ -161,15 +165,6 @@ def describe_inputs(
         (p.name, p.size, p.reason) for p in coverage.unattributed
     )
     return manifest, left_out, train_table, query_table
-
-
-def _placed_segments(
-    records: Sequence[CheckpointRecord], segments: SegmentParameters
-) -> list[Segment]:
-    """Return the segments of a run that the parameters ask for; for `auto`, one a stage for now."""
-    if segments.ends is not None:
-        return partition_at(records, segments.ends)
-    return partition(records, 1 if segments.count == "auto" else segments.count)
 
 
 def _automatic_segments(
