@@ -90,7 +90,8 @@ def describe_inputs(
     found: list[Checkpoint] = []
     for file in checkpoints.files():
         # The last one's weights alone are kept.
-        found[-1:] = [replace(one, state_dict={}) for one in found[-1:]]
+        if found:
+            found[-1] = replace(found[-1], state_dict={})
         found.append(checkpoints.load(file, model))
     runs = Training.of_runs(found, checkpoints, model)
     records = [run.records for run in runs]
