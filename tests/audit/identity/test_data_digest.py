@@ -14,7 +14,6 @@ from sourcetrace.audit.identity.data_digest import (
     data_digest,
     digest_examples,
     same_data,
-    split_label,
     table_digest,
 )
 from sourcetrace.schemas import ExampleDigests
@@ -214,7 +213,10 @@ def test_another_input_changes_its_own_digest_alone():
     ],
 )
 def test_where_the_label_is_found(item, inputs, target):
-    assert split_label(item) == (inputs, target)
+    one, seen = EXAMPLES_TABLE.head(1), []
+    found = digests([item], one, each=seen.append)
+    assert seen == [target]
+    assert found["input_digest"].equals(digests([(inputs, 0)], one)["input_digest"])
 
 
 def test_a_task_may_say_what_an_example_is():

@@ -98,8 +98,9 @@ def digest_examples(
         table: As `data_digest` takes it.
         reading: As `data_digest` takes it.
         inputs_of: Takes an example and returns the part that stays when its label is corrected;
-            by default what `split_label` finds.
-        each: As `data_digest` takes it.
+            by default all but the label.
+        each: Given the label in every example as it is read, None where it cannot be told apart;
+            not of all where examples have no content to speak of.
 
     Returns:
         The digest, and a table as `schemas.ExampleDigests`: without digests where the examples
@@ -109,9 +110,11 @@ def digest_examples(
     targets: list[str | None] = []
 
     def add(item: Any) -> None:
+        part, target = _split_label(item)
         if each is not None:
-            each(item)
-        part, target = (inputs_of(item), None) if inputs_of else split_label(item)
+            each(target)
+        if inputs_of is not None:
+            part, target = inputs_of(item), None
         inputs.append(_shortened(part))
         targets.append(None if target is None else _shortened(target))
 
@@ -136,7 +139,7 @@ def task_digests(task: Any) -> dict[str, dict[str, str]]:
     }
 
 
-def split_label(item: Any) -> tuple[Any, Any]:
+def _split_label(item: Any) -> tuple[Any, Any]:
     """Return an example's inputs and its label, None where the label cannot be told apart.
 
     Of a pair, the first part is what the model is given (`TaskBase.forward` says so); of a

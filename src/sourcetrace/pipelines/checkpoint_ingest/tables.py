@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.audit.identity.data_digest import digest_examples, split_label, table_digest
+from sourcetrace.audit.identity.data_digest import digest_examples, table_digest
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.schemas.examples import label_text
@@ -82,9 +82,8 @@ class _LabelCheck:
         self._task, self._table, self._side = task, table, side
         self._found: list[str | None] = []
 
-    def see(self, item: Any) -> None:
-        """Take note of the next example."""
-        target = split_label(item)[1]
+    def see(self, target: Any) -> None:
+        """Take note of the label in the next example."""
         if getattr(target, "ndim", None) == 0:
             target = target.item()
         label = None
