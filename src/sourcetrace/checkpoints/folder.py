@@ -226,20 +226,16 @@ class CheckpointFolder:
 
 
 def _check_weights(name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    shapes = [
-        f"{key} {list(state[key].shape)}, the model has {list(expected[key].shape)}"
-        for key in expected
-        if key in state and state[key].shape != expected[key].shape
-    ]
-    problems = [
-        f"{problem}: {format_names(keys)}"
-        for problem, keys in (
-            ("missing", [key for key in expected if key not in state]),
-            ("unexpected", [key for key in state if key not in expected]),
-            ("other shapes", shapes),
-        )
-        if keys
-    ]
+    found = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "other shapes": [
+            f"{key} {list(state[key].shape)}, the model has {list(expected[key].shape)}"
+            for key in expected
+            if key in state and state[key].shape != expected[key].shape
+        ],
+    }
+    problems = [f"{problem}: {format_names(keys)}" for problem, keys in found.items() if keys]
     if problems:
         raise InputError(
             f"{name} does not fit the model that the task builds ({'; '.join(problems)}). Let "

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self
@@ -252,10 +252,7 @@ def _code_part() -> str:
     for file in chain.from_iterable(sorted((package / one).rglob("*.py")) for one in _COMPUTING):
         content.update(f"{file.relative_to(package).as_posix()}\0".encode())
         content.update(hashlib.sha256(file.read_bytes()).digest())
-    try:
-        torch = version("torch").split("+", maxsplit=1)[0]  # without its build
-    except PackageNotFoundError:
-        torch = ""
+    torch = version("torch").split("+", maxsplit=1)[0]  # without its build
     return digest_of([__version__, torch, content.hexdigest()])
 
 
