@@ -3,19 +3,31 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 from kedro.io.core import parse_dataset_definition
+from pydantic import BaseModel
 
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 
 _ENDING = ".made_of.json"
+
+
+class _Record(BaseModel):
+    """What lies beside a result.
+
+    Attributes:
+        made_of: What it was made of; None where that is not known.
+        files: Name -> SHA-256.
+    """
+
+    made_of: MadeOf | None
+    files: dict[str, str]
 
 
 class AuditIdentityDataset(AbstractDataset[Mapping[str, str], MadeOf]):
@@ -104,13 +116,10 @@ class AuditedDataset(AbstractDataset[Any, Any]):
 
     def confirm(self) -> None:
         """Write what the files are made of: they are complete."""
-        made = self._now()
-        content = {
-            "made_of": made and asdict(made),
-            "files": {file.name: _digest(file) for file in self._files()},
-        }
+        files = {file.name: _digest(file) for file in self._files()}
+        record = _Record(made_of=self._now(), files=files)
         with replacing(self._record) as partial:
-            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
 
     def _load(self) -> Any:
         if self._identity is not None or self._exists() or self._record.exists():
@@ -123,24 +132,26 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         if not self._exists():
             raise self._refusal(f"There is no {self._filepath}")
         try:
-            content = json.loads(self._record.read_text(encoding="utf-8"))
-            files, made = dict(content["files"]), content["made_of"]
-            different = now and MadeOf.from_json(made).differences(now, self._stage)
+            record = _Record.model_validate_json(self._record.read_bytes())
         except FileNotFoundError as error:
             raise self._refusal(
                 f"{self._filepath} is not complete: the run that wrote it stopped in the middle, "
                 f"or an earlier version wrote it ({self._record.name} is missing)"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise self._refusal(f"{self._record} is damaged") from error
         found = {file.name: file for file in self._files()}
-        for name in sorted({*found, *files}):
+        for name in sorted({*found, *record.files}):
             if name not in found:
                 raise self._refusal(f"{self._filepath / name} is missing")
-            if files.get(name) != _digest(found[name]):
+            if record.files.get(name) != _digest(found[name]):
                 raise self._refusal(
                     f"{found[name]} is damaged, or another file was put in its place"
                 )
+        if now is None:
+            return
+        made = record.made_of
+        different = made.differences(now, self._stage) if made else "other things"
         if different:
             raise self._refusal(
                 f"{self._filepath} was made with {different} than the audit has now"

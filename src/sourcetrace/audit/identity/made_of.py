@@ -18,7 +18,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
 from itertools import chain
@@ -147,18 +147,6 @@ class MadeOf:
             scores=digest_of([attribution, precision]),
             report=digest_of(checked("report", ReportParameters, parameters)),
         )
-
-    @classmethod
-    def from_json(cls, content: Any) -> Self:
-        """Rebuild what `asdict` returned.
-
-        Raises:
-            ValueError: If something else is given.
-        """
-        names = {field.name for field in fields(cls)}
-        if not isinstance(content, Mapping) or set(content) != names:
-            raise ValueError(f"expected {', '.join(sorted(names))}")
-        return cls(**content)
 
     def digest_for(self, stage: str) -> str:
         """Return one digest of the parts that a stage depends on."""
