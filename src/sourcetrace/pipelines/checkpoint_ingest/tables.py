@@ -44,75 +44,50 @@ def digest_data(
         of the examples, `table` of all columns that the task gives), and example_digests, of every
         training example.
     """
-    digests: dict[str, dict[str, Any]] = {}
-    found = []
-    for name, side, table in (
-        ("training", "train", train_table),
-        ("queries", "query", query_table),
-    ):
-        check = _LabelCheck(task, table, side)
-        digest, examples = digest_examples(
-            getattr(task, f"{side}_examples")(),
-            table,
-            reading=name,
-            inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
-            each=check.see,
-        )
-        check.check()
-        found.append(examples)
-        digests[name] = {
-            "digest": digest,
-            "table": table_digest(getattr(task, f"{side}_table")()),
-            "rows": table.height,
-            "columns": {column: str(kind) for column, kind in table.schema.items()},
-        }
-    return digests, found[0]
+    training, examples = _digest_side(task, "train", train_table)
+    queries, _ = _digest_side(task, "query", query_table)
+    return {"training": training, "queries": queries}, examples
 
 
-class _LabelCheck:
-    """Holds the labels of a table against those of the data set, example by example.
-
-    Args:
-        task: The task; only a classification's labels are looked at.
-        table: The checked table.
-        side: `train` or `query`.
-    """
-
-    def __init__(self, task: Task, table: pl.DataFrame, side: str) -> None:
-        self._task, self._table, self._side = task, table, side
-        self._found: list[str | None] = []
-
-    def see(self, target: Any) -> None:
-        """Take note of the label in the next example."""
-        if getattr(target, "ndim", None) == 0:
-            target = target.item()
-        label = None
-        if isinstance(self._task, ClassificationTask) and isinstance(target, int):
-            names = self._task.label_names
-            if names is None:
-                label = str(int(target))
-            elif 0 <= target < len(names):
-                label = names[target]
-        self._found.append(label)
-
-    def check(self) -> None:
-        """Refuse a table that is in another order, or says other labels.
-
-        Raises:
-            InputError: Naming the rows.
-        """
-        if len(self._found) != self._table.height:  # examples without content to speak of
-            return
-        table = self._table.with_columns(found=pl.Series(self._found, dtype=pl.String))
-        wrong = table.filter(pl.col("label") != pl.col("found"))
+def _digest_side(task: Task, side: str, table: pl.DataFrame) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Return what data_digests says of a side, and a digest of every example of it."""
+    labels: list[str | None] = []
+    digest, examples = digest_examples(
+        getattr(task, f"{side}_examples")(),
+        table,
+        reading=f"{side}_examples",
+        inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
+        each=lambda target: labels.append(_label_of(task, target)),
+    )
+    if len(labels) == table.height:  # else the examples have no content to speak of
+        compared = table.with_columns(found=pl.Series(labels, dtype=pl.String))
+        wrong = compared.filter(pl.col("label") != pl.col("found"))
         if wrong.height:
             name, label, found = wrong.select("example_id", "label", "found").row(0)
             raise InputError(
-                f"{self._side}_table(): the label is not the data set's in {wrong.height} of "
+                f"{side}_table(): the label is not the data set's in {wrong.height} of "
                 f"{table.height} rows ({format_names(wrong['example_id'])}): {name!r} has "
                 f"{label!r} in the table, {found!r} in the data set. Return one row an example, in "
                 "the order of the data set."
             )
+    return {
+        "digest": digest,
+        "table": table_digest(getattr(task, f"{side}_table")()),
+        "rows": table.height,
+        "columns": {column: str(kind) for column, kind in table.schema.items()},
+    }, examples
+
+
+def _label_of(task: Task, target: Any) -> str | None:
+    """Return what a classification's tables call the label in an example; None where unknown."""
+    if getattr(target, "ndim", None) == 0:
+        target = target.item()
+    if not isinstance(task, ClassificationTask) or not isinstance(target, int):
+        return None
+    names = task.label_names
+    if names is None:
+        return str(int(target))
+    return names[target] if 0 <= target < len(names) else None
 
 
 def _checked_table(task: Task, side: str) -> pl.DataFrame:

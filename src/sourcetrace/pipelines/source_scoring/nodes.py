@@ -193,15 +193,16 @@ def _solve_metrics(solves: Sequence[SegmentSolve], passes: Passes) -> dict[str, 
     """Return the largest residual and the iterations by segment, and the passes; or nothing."""
     if not solves:
         return {}
-    unsolved = sum(int((one.residuals > one.tolerance).sum()) for one in solves)
+    residuals = torch.cat([one.residuals for one in solves])
+    unsolved = int((residuals > solves[0].tolerance).sum())
     if unsolved:
         logger.warning(
             "%d of %d systems did not reach the tolerance; the largest residual is %.2g. Raise "
             "attribution.astra.max_iterations, or read those scores as Source's with a rougher "
             "curvature.",
             unsolved,
-            sum(len(one.residuals) for one in solves),
-            max(float(one.residuals.max()) for one in solves),
+            len(residuals),
+            float(residuals.max()),
         )
     return {
         "astra.residual": [
