@@ -66,20 +66,15 @@ def extract_gradients(
     with engine.timings.timed("gradient_extraction"):
         for point, block in track(engine.visits(plan.points), "Extracting gradients"):
             extraction = engine.extract(point, block)
-            _refuse_infinite(extraction.signals, engine.training, f"at {point.id}")
-            tables.append(
-                _signal_rows(extraction.signals, engine.training).with_columns(
-                    checkpoint_id=pl.lit("+".join(point.checkpoints))
-                )
-            )
+            rows = _signal_rows(extraction.signals, engine.training, f"at {point.id}")
+            tables.append(rows.with_columns(checkpoint_id=pl.lit("+".join(point.checkpoints))))
             with products_in(curvature_precision, engine.device):
                 running[point.id].add(extraction.covariances)
         with products_in(curvature_precision, engine.device):
             covariances = {name: one.sums() for name, one in running.items()}
         for point, block in track(query_visits, "Measuring queries"):
             signals = engine.query_signals(setup.queries, point, block)
-            _refuse_infinite(signals, setup.queries, "as a query")
-            query_rows.append(_signal_rows(signals, setup.queries))
+            query_rows.append(_signal_rows(signals, setup.queries, "as a query"))
     return (
         average_signals(pl.concat(tables), by=["checkpoint_id", "example_id"]).select(
             list(ExampleSignals.columns())
@@ -126,40 +121,35 @@ def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Polic
     return policy, cost
 
 
-def _refuse_infinite(signals: BlockSignals, examples: Examples, where: str) -> None:
-    """Refuse an example whose loss, measurement or gradient is not finite, by its name."""
-    finite = signals.loss.isfinite() & signals.measurement.isfinite()
-    if signals.gradient_norm is not None:
-        finite &= signals.gradient_norm.isfinite()
-    infinite = ~finite.cpu()
-    if bool(infinite.any()):
-        name = examples.ids[int(signals.examples[infinite][0])]
-        raise InputError(
-            f"Example {name!r} has a NaN or infinite loss, measurement or gradient {where}. "
-            "Check its inputs and label for missing values, and the loss for log(0)."
-        )
-
-
-def _signal_rows(signals: BlockSignals, examples: Examples) -> pl.DataFrame:
+def _signal_rows(signals: BlockSignals, examples: Examples, where: str) -> pl.DataFrame:
+    """Return a row an example, unless a loss, measurement or gradient is not finite."""
     index = signals.examples.tolist()
-    described = signals.described
     nothing = [None] * len(index)
-    return pl.DataFrame(
+    norm = signals.gradient_norm
+    table = pl.DataFrame(
         {
             "example_id": [examples.ids[i] for i in index],
             "loss": signals.loss.double().tolist(),
             "measurement": signals.measurement.double().tolist(),
-            "predicted_label": described.get("predicted_label", nothing),
-            "given_label_probability": described.get("given_label_probability", nothing),
-            "gradient_norm": nothing
-            if signals.gradient_norm is None
-            else signals.gradient_norm.double().tolist(),
+            "predicted_label": signals.described.get("predicted_label", nothing),
+            "given_label_probability": signals.described.get("given_label_probability", nothing),
+            "gradient_norm": nothing if norm is None else norm.double().tolist(),
         },
         schema_overrides={
             "predicted_label": pl.String,
             "given_label_probability": pl.Float64,
+            "gradient_norm": pl.Float64,
         },
     )
+    finite = pl.col("loss", "measurement", "gradient_norm").is_finite()
+    infinite = table.filter(~pl.all_horizontal(finite.fill_null(value=True)))
+    if infinite.height:
+        raise InputError(
+            f"Example {infinite['example_id'][0]!r} has a NaN or infinite loss, measurement or "
+            f"gradient {where}. Check its inputs and label for missing values, and the loss for "
+            "log(0)."
+        )
+    return table
 
 
 PIPELINE = Pipeline(
