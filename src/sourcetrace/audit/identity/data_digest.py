@@ -79,8 +79,8 @@ def data_digest(
             "go unnoticed: give tensors, arrays, numbers or text, without random augmentation.",
             reason,
         )
-        return _shorten(_TABLE_ALONE, content.hexdigest())
-    return _shorten(_EXAMPLES, whole.hexdigest())
+        return (_TABLE_ALONE + content.hexdigest())[:_LENGTH]
+    return (_EXAMPLES + whole.hexdigest())[:_LENGTH]
 
 
 def digest_examples(
@@ -184,10 +184,6 @@ def _sample(count: int) -> list[int]:
 
 class _NoContentError(Exception):
     """An example's content cannot be digested; the message says why."""
-
-
-def _shorten(kind: str, digest: str) -> str:
-    return (kind + digest)[:_LENGTH]
 
 
 def _shortened(value: Any) -> str:
