@@ -33,7 +33,7 @@ def report_cost(cost: RunCost) -> dict[str, Any]:
         if parts:
             logger.info("%s: %s", title, ", ".join(map(_described, parts)))
     logger.info(
-        "Together about %s, by what a batch took and the rate of large products here; Python and "
+        "Together at most %s, by what a batch took and the rate of large products here; Python and "
         "files come on top",
         _seconds(cost.seconds),
     )
