@@ -7,6 +7,9 @@ import shutil
 # wait for each other. For the commands that tests start, too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# As the commands set it before they import MLflow, which asks once.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("DO_NOT_TRACK", "true")
 
 import mlflow
 import pytest

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tests import REPOSITORY
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,12 @@ def make_project(folder):
 
 
 def kedro(project, *arguments, **environment):
+    environment = {**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true", **environment}
+    return run_forked("kedro", arguments, cwd=project, environment=environment)
+
+
+def fresh_kedro(project, *arguments, **environment):
+    """Run the command as it is installed, in an interpreter that has loaded nothing."""
     return subprocess.run(
         [KEDRO, *arguments],
         cwd=project,
@@ -49,20 +56,14 @@ def kedro(project, *arguments, **environment):
 def sourcetrace(project, *arguments, **environment):
     """Run the command in a project, whose MLflow is the configured one and waits for no server."""
     unset = {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"}
-    return subprocess.run(
-        [sys.executable, "-m", "sourcetrace", *arguments],
-        cwd=project,
-        env={
-            **{name: value for name, value in os.environ.items() if name not in unset},
-            "COLUMNS": "300",
-            "DO_NOT_TRACK": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in unset},
+        "COLUMNS": "300",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        **environment,
+    }
+    return run_forked("sourcetrace", arguments, cwd=project, environment=environment)
 
 
 def scores_of(project):
@@ -74,7 +75,7 @@ def scores_of(project):
 def demo(tmp_path_factory):
     """A project in which plain `kedro run` has run."""
     project = make_project(tmp_path_factory.mktemp("demo") / "a project")
-    run = kedro(project, "run")
+    run = fresh_kedro(project, "run")
     assert run.returncode == 0, run.stderr[-3000:]
     return project, run
 
@@ -217,9 +218,9 @@ def test_the_memory_policy_does_not_change_the_scores(demo, policy):
 def test_a_report_from_existing_tables_needs_no_torch(demo, tmp_path):
     project, _ = demo
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
-    run = kedro(project, "run", "--pipelines", "cleaning_report", PYTHONPATH=str(tmp_path))
+    run = fresh_kedro(project, "run", "--pipelines", "cleaning_report", PYTHONPATH=str(tmp_path))
     assert run.returncode == 0, run.stderr[-3000:]
-    assert kedro(project, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
+    assert fresh_kedro(project, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
 
 
 def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):

@@ -15,6 +15,7 @@ from sourcetrace.commands import audit_run, project
 from sourcetrace.errors import InputError
 from sourcetrace.pipeline_registry import register_pipelines
 from tests.audit.gate.examples import verdict
+from tests.forked import run_forked
 from tests.test_commands import make_project
 
 CHECK = {"metric": "harmful_share", "at_most": 0.1}
@@ -189,14 +190,8 @@ def test_the_help_has_every_exit_code(capsys):
 
 
 def sourcetrace(project, *arguments):
-    run = subprocess.run(
-        [sys.executable, "-m", "sourcetrace", "audit", *arguments],
-        cwd=project,
-        env={**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true"}
+    run = run_forked("sourcetrace", ["audit", *arguments], cwd=project, environment=environment)
     assert "Traceback" not in run.stderr
     return run
 

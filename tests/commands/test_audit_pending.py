@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from sourcetrace.commands.audit_pending import LOCK
 from sourcetrace.locks import RUN_LOCK, HeldLock
+from tests.forked import run_forked
 from tests.test_commands import REPOSITORY, make_project, train_churn_model
 
 pytestmark = [
@@ -60,23 +61,14 @@ def registry(project):
     return MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
 
 
-def start(project, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "sourcetrace", "audit", "--pending", "--output", "json", *arguments],
-        cwd=project,
-        env={**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+PENDING = ("audit", "--pending", "--output", "json")
 
 
 def pending(project, *arguments):
-    process = start(project, *arguments)
-    out, err = process.communicate()
-    assert "Traceback" not in err
-    return process.returncode, json.loads(out or "[]"), err
+    environment = {**os.environ, "COLUMNS": "120", "DO_NOT_TRACK": "true"}
+    run = run_forked("sourcetrace", [*PENDING, *arguments], cwd=project, environment=environment)
+    assert "Traceback" not in run.stderr
+    return run.returncode, json.loads(run.stdout or "[]"), run.stderr
 
 
 def actions(results):
@@ -108,13 +100,19 @@ def test_versions_are_audited_once_and_again_when_it_is_due(project):
 
     # The missing one is repaired, its audit killed in the middle, with the command that started it.
     shutil.copytree(project / "data/01_raw/churn_checkpoints", project / "data/01_raw/churn/2")
-    killed = start(project)
+    killed = subprocess.Popen(
+        [sys.executable, "-m", "sourcetrace", *PENDING],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     # The audit holds the lock of the runs, after the command has let it go.
     while not _held_by_another(reporting / f"{RUN_LOCK}.json", than=killed.pid):
         assert killed.poll() is None
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    killed.wait()
 
     code, results, said = pending(project)
     assert code == 0, said[-3000:]

@@ -2,9 +2,9 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from tests.forked import run_forked
 from tests.services.tracking_server import TrackingServer
 from tests.test_commands import make_project
 
@@ -41,11 +41,11 @@ class ServedProject:
 
     def kedro(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `kedro …`."""
-        return self._run(str(Path(sys.executable).with_name("kedro")), *arguments)
+        return run_forked("kedro", arguments, cwd=self.path, environment=self.environment())
 
     def sourcetrace(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run `python -m sourcetrace …`."""
-        return self._run(sys.executable, "-m", "sourcetrace", *arguments)
+        return run_forked("sourcetrace", arguments, cwd=self.path, environment=self.environment())
 
     def environment(self) -> dict[str, str]:
         """Return the environment of its commands: requests that fail are given up in seconds."""
@@ -59,13 +59,3 @@ class ServedProject:
             "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
             **self._server.credentials,
         }
-
-    def _run(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            command,
-            cwd=self.path,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )

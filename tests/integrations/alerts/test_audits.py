@@ -1,32 +1,25 @@
 """Audits of a real project that tell, and the ones that have nothing to tell."""
 
 import os
-import subprocess
-import sys
 
 import polars as pl
 import pytest
 
 from sourcetrace.integrations.webhooks.signature import verify
+from tests.forked import run_forked
 from tests.integrations.alerts.receiver import as_of_mlflow, receiving
 
 pytestmark = pytest.mark.slow
 
 
 def audit(project, receiver, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "sourcetrace", "audit", *arguments],
-        cwd=project,
-        env={
-            **os.environ,
-            "DO_NOT_TRACK": "true",
-            "SOURCETRACE_ALERT_URL": receiver.url,
-            "SOURCETRACE_ALERT_SECRET": "hunter2",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {
+        **os.environ,
+        "DO_NOT_TRACK": "true",
+        "SOURCETRACE_ALERT_URL": receiver.url,
+        "SOURCETRACE_ALERT_SECRET": "hunter2",
+    }
+    return run_forked("sourcetrace", ["audit", *arguments], cwd=project, environment=environment)
 
 
 def test_a_project_tells_of_failures_and_errors_once_each(short_demo, tmp_path):

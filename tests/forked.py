@@ -1,0 +1,72 @@
+"""Commands in processes of their own, forked from one that has loaded the libraries.
+
+Most of what a short command takes is the import of MLflow, torch and pandera; here these are
+imported once for all commands of a test process. The project's own code is not: every command
+imports it from its project, as a fresh interpreter does.
+"""
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_LIBRARIES = (
+    "altair",
+    "kedro.framework.cli",
+    "kedro.framework.session",
+    "kedro_mlflow.framework.hooks",
+    "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pandera.polars",
+    "torch",
+)
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__, *_LIBRARIES])
+
+
+def run_forked(
+    module: str, arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run what `python -m module` runs, and return what `subprocess.run` would.
+
+    Args:
+        module: The module's name.
+        arguments: Behind it.
+        cwd: Where.
+        environment: All variables.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        said = [Path(name) / "out", Path(name) / "err"]
+        process = _FORKS.Process(
+            target=_run,
+            args=(module, [*map(str, arguments)], str(cwd), dict(environment), [*map(str, said)]),
+        )
+        process.start()
+        process.join()
+        out, err = (file.read_text(encoding="utf-8") for file in said)
+    return subprocess.CompletedProcess([module, *arguments], process.exitcode or 0, out, err)
+
+
+def _run(
+    module: str, arguments: list[str], cwd: str, environment: dict[str, str], said: list[str]
+) -> None:
+    for stream, file in zip((1, 2), said, strict=True):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    os.chdir(cwd)
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [cwd, *filter(None, paths)]
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing leaves without them
