@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sourcetrace.formats import (
     format_bytes,
+    format_correlation,
     format_noun,
     format_number,
     format_share,
@@ -115,3 +116,8 @@ def test_safe_text_leaves_languages_and_emoji_alone_and_cuts():
         assert safe_text(text) == text
     assert safe_text("a\x00b") == "a\\u0000b"
     assert safe_text("x" * 10_000, 80) == "x" * 79 + "…"
+
+
+def test_a_correlation_is_1_only_where_it_is():
+    values = [1.0, 0.9999, 0.5, -0.25, None]
+    assert [format_correlation(v) for v in values] == ["1.00", "0.99", "0.50", "−0.25", "—"]

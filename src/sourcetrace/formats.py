@@ -87,6 +87,21 @@ def format_share(share: float | None) -> str:
     return (text + " %").replace(" ", _NO_BREAK_SPACE)
 
 
+def format_ratio(value: float | None) -> str:
+    """Return a value with two decimals and a real minus sign."""
+    return MISSING if value is None else f"{value:.2f}".replace("-", _MINUS)
+
+
+def format_correlation(value: float | None) -> str:
+    """Return a correlation with two decimals; only an exact 1 reads 1.00."""
+    return format_ratio(min(value, 0.99) if value is not None and value < 1 else value)
+
+
+def format_moment(at: str) -> str:
+    """Return '2026-11-26T15:38:13+00:00' as '2026-11-26 15:38 UTC'."""
+    return f"{at[:10]} {at[11:16]} UTC"
+
+
 def format_bytes(size: int) -> str:
     """Return 2 300 000 as '2.3 MB'."""
     value = float(size)

@@ -14,7 +14,17 @@ _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _ARGUMENTS = re.compile(r"(^|\.)task\.arguments(\.|$)")
 
 
-def hide_value(name: str, value: Any) -> Any:
+def hide_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested parameters, their names as they are and secret values hidden."""
+    return {
+        key: hide_values(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value
+        else _hidden(f"{prefix}{key}", value)
+        for key, value in values.items()
+    }
+
+
+def _hidden(name: str, value: Any) -> Any:
     """Return a parameter's value, or `HIDDEN` where its name or an address in it says secret.
 
     Args:
@@ -25,16 +35,6 @@ def hide_value(name: str, value: Any) -> Any:
     if secret or _CREDENTIALS.search(str(value)):
         return HIDDEN
     return value
-
-
-def hide_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters, their names as they are and secret values hidden."""
-    return {
-        key: hide_values(value, f"{prefix}{key}.")
-        if isinstance(value, Mapping) and value
-        else hide_value(f"{prefix}{key}", value)
-        for key, value in values.items()
-    }
 
 
 def hide_credentials(text: str) -> str:

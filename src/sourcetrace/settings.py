@@ -12,25 +12,18 @@ from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.hooks.openlineage import OpenLineageHook
 from sourcetrace.hooks.run_lock import RunLockHook
 from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
-from sourcetrace.hooks.terminal import (
-    ProjectFolderHook,
-    ReadableErrorsHook,
-    SummaryHook,
-    VerdictHook,
-)
+from sourcetrace.hooks.terminal import ProjectFolderHook, TerminalHook
 from sourcetrace.hooks.tracking_server import TrackingServerHook
 
 HOOKS = (
     ProjectFolderHook(),
-    ReadableErrorsHook(),
     TrackingServerHook(),
     RunLockHook(),
     SecretsHook(),
     RunRecordHook(),
     LineageHook(),
     OpenLineageHook(),
-    SummaryHook(),
-    VerdictHook(),
+    TerminalHook(),
     AlertHook(),
 )
 

@@ -1,8 +1,8 @@
-"""Values that a user wrote, held against a pydantic model: one text for whatever is wrong."""
+"""Values held against pydantic's models: what a user wrote, and what a file has kept."""
 
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sourcetrace.errors import InputError
 
@@ -33,3 +33,21 @@ def validated(
         )
         # Not `from error`: pydantic's own text repeats the values, and one may be a secret.
         raise InputError(f"{before}{problems}.{after}") from None
+
+
+class JsonRecord:
+    """Of dataclasses that JSON can hold."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return values that JSON has."""
+        values: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, content: Any) -> Self:
+        """Rebuild what `to_json` returned.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        return TypeAdapter(cls).validate_python(content)

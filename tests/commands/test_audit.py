@@ -9,7 +9,7 @@ import sys
 import click
 import pytest
 
-from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.commands import audit as command
 from sourcetrace.commands import audit_run, project
 from sourcetrace.errors import InputError

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from sourcetrace.commands import audit_process
+from sourcetrace.commands.audit_pending import _ending_of
 
 PYTHON = sys.executable
 
@@ -59,10 +60,8 @@ def test_parameters_go_through_a_file_that_is_private_and_does_not_stay(run, tmp
 
 def test_a_process_that_is_killed_is_an_error_that_says_so(run):
     code = run("os.kill(os.getpid(), 9)")
-    assert audit_process.ending_of(code) == (
-        "its process was ended by SIGKILL, as when memory runs out"
-    )
-    assert "messages above" in audit_process.ending_of(run("sys.exit(2)"))
+    assert _ending_of(code) == ("its process was ended by SIGKILL, as when memory runs out")
+    assert "messages above" in _ending_of(run("sys.exit(2)"))
 
 
 def test_an_interrupted_audit_interrupts_all(run):

@@ -1,8 +1,10 @@
 """What `sourcetrace audit --pending` says of its plan and its results."""
 
+from dataclasses import replace
+
 import pytest
 
-from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
+from sourcetrace.commands.pending_report import print_plan, print_results
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
 
 OLD = "older than the 3 newest"
@@ -35,10 +37,10 @@ def test_the_plan_has_a_row_a_version_and_one_for_all_that_are_too_old(printed):
 
 def test_the_results_say_where_the_reports_are_and_what_went_wrong(printed):
     results = [
-        VersionResult(PLAN[2]),
-        VersionResult(PLAN[3], outcome="warn", run_id="r", reports="data/08_reporting/versions/4"),
-        VersionResult(PLAN[3], outcome="fail", exit_code=1, run_id="r2"),
-        VersionResult(PLAN[4], outcome="error", exit_code=2, message="no [such] thing"),
+        PLAN[2],
+        replace(PLAN[3], outcome="warn", run_id="r", reports="data/08_reporting/versions/4"),
+        replace(PLAN[3], outcome="fail", exit_code=1, run_id="r2"),
+        replace(PLAN[4], outcome="error", exit_code=2, message="no [such] thing"),
     ]
     lines = printed(print_results, results)
     assert "churn 4 warn data/08_reporting/versions/4" in lines
@@ -49,7 +51,7 @@ def test_the_results_say_where_the_reports_are_and_what_went_wrong(printed):
 
 
 def test_the_json_holds_no_parameter():
-    written = VersionResult(PLAN[3], outcome="pass", run_id="r").to_json()
+    written = replace(PLAN[3], outcome="pass", run_id="r").to_json()
     assert written == {
         "model": "churn",
         "version": "4",

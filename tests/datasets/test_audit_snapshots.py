@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from sourcetrace import files
-from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
+from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot
 from sourcetrace.audit.comparison.summary import AuditPoint
 from sourcetrace.datasets import AuditSnapshotsDataset
 from sourcetrace.datasets import audit_snapshots as module
@@ -82,12 +82,12 @@ def test_an_audit_that_comes_back_after_another_is_one_more(dataset):
 
 
 def test_before_an_audit_are_those_before_it_however_often_it_runs():
-    history = [snapshot(name).figures for name in ("a", "b", "a")]
-    assert before_this([], "a") == []
-    assert before_this(history[:1], "a") == []
-    assert before_this(history[:1], "b") == history[:1]
-    assert before_this(history[:2], "a") == history[:2]
-    assert before_this(history, "a") == history[:2]
+    a, b, again = history = [snapshot(name).figures for name in ("a", "b", "a")]
+    assert a.those_before([]) == []
+    assert a.those_before([a]) == []
+    assert b.those_before([a]) == [a]
+    assert a.those_before([a, b]) == [a, b]
+    assert again.those_before(history) == [a, b]
 
 
 def test_the_oldest_go_and_no_file_is_left_over(dataset, tmp_path):

@@ -9,14 +9,14 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline
 
-from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.datasets import AuditLogDataset
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.alerts import AlertHook
 from sourcetrace.integrations import alerts
 from sourcetrace.integrations.alerts import delivery
 from sourcetrace.integrations.alerts.outbox import OUTBOX
-from sourcetrace.tracking.history.audit_log import AuditEntry, AuditHistory
+from sourcetrace.tracking.history.audit_log import AuditHistory
 from tests.audit.gate.examples import verdict
 from tests.integrations.alerts.test_message import SUMMARY
 
@@ -53,18 +53,18 @@ def catalog(tmp_path):
 
 
 def record(catalog, *, status, run_id="r1", model="churn"):
-    entry = AuditEntry(
-        at="2027-01-01T00:00:00+00:00",
-        run_id=run_id,
-        model_name=model,
-        model_version="3" if model else None,
-        status=status,
-        trust="Verified",
-        suspect_fraction=0.1,
-        training_digest=None,
-        query_digest=None,
-        report_sha256=None,
-    )
+    entry = {
+        "at": "2027-01-01T00:00:00+00:00",
+        "run_id": run_id,
+        "model_name": model,
+        "model_version": "3" if model else None,
+        "status": status,
+        "trust": "Verified",
+        "suspect_fraction": 0.1,
+        "training_digest": None,
+        "query_digest": None,
+        "report_sha256": None,
+    }
     AuditHistory(catalog["audit_log"].path).append(entry)
 
 
@@ -85,9 +85,9 @@ def run(catalog, outcome=None, *, error=None, status=None, hook=None, **params):
     if outcome == "fail":
         error = GateFailed(REPORTS["fail"])
     if error is None:
-        hook.after_pipeline_run(catalog=catalog)
+        hook.after_pipeline_run()
     else:
-        hook.on_pipeline_error(error=error, catalog=catalog)
+        hook.on_pipeline_error(error=error)
 
 
 def outcomes(sent):
@@ -159,7 +159,7 @@ def test_a_run_that_judges_nothing_and_goes_well_is_not_told(catalog, sent, reco
     hook.before_pipeline_run(pipeline=Pipeline([]), catalog=catalog)
     if recorded is not None:
         record(catalog, status=recorded)
-    hook.after_pipeline_run(catalog=catalog)
+    hook.after_pipeline_run()
     assert sent == []
 
 

@@ -3,12 +3,14 @@
 import errno
 import hashlib
 import logging
+import sys
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import mlflow
 import polars as pl
 import pytest
+import torch
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 
@@ -17,13 +19,14 @@ from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import AuditLogDataset, CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.hooks import lineage as lineage_hook
-from sourcetrace.hooks.lineage import LineageHook
+from sourcetrace.hooks.lineage import LineageHook, _used_device
 from sourcetrace.namespace import AuditNames
+from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.pipelines.audit import create_audit
 from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.publish import append_row
-from sourcetrace.tracking.lineage.record import AuditRecord, ModelReference
-from sourcetrace.tracking.server.tracked import Tracked
+from sourcetrace.tracking.lineage.record import AuditRecord
+from sourcetrace.tracking.server.tracked import _Tracked
 from sourcetrace.tracking.server.waiting_run import WaitingRun
 from tests.reporting.content import verification
 from tests.tracking.records import audit_record
@@ -75,9 +78,9 @@ def run(hook, catalog, outputs, *, error=None, declared=()):
     hook.before_pipeline_run(pipeline=made, catalog=catalog)
     hook.after_node_run(outputs=outputs)
     if error is None:
-        list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
+        list(hook.after_pipeline_run())
     else:
-        list(hook.on_pipeline_error(error=error, pipeline=made, catalog=catalog))
+        list(hook.on_pipeline_error(error=error))
     return AuditHistory(catalog["audit_log"].path).read()
 
 
@@ -112,7 +115,7 @@ def test_under_a_namespace_an_audit_is_recorded_from_its_own_entries(catalog):
     hook.before_pipeline_run(pipeline=audit, catalog=inside)
     hook.after_node_run(outputs={"audit_summary": {}, "churn_audit.audit_summary": SUMMARY})
     hook.after_node_run(outputs={"churn_audit.gate_report": FAILED})
-    list(hook.on_pipeline_error(error=RuntimeError("gate"), pipeline=audit, catalog=inside))
+    list(hook.on_pipeline_error(error=RuntimeError("gate")))
     (row,) = AuditHistory(catalog["audit_log"].path).read()
     assert row["status"] == "fail"
     assert row["suspect_fraction"] == pytest.approx(0.1)
@@ -197,8 +200,8 @@ def recorded(monkeypatch):
     monkeypatch.setattr(
         mlflow, "active_run", lambda: SimpleNamespace(info=SimpleNamespace(run_id="r"))
     )
-    monkeypatch.setattr(lineage_hook, "TRACKED", Tracked(away="It is."))
-    monkeypatch.setattr(lineage_hook, "device_tag", lambda _: {})
+    monkeypatch.setattr(lineage_hook, "TRACKED", _Tracked(away="It is."))
+    monkeypatch.setattr(lineage_hook, "_used_device", lambda _: None)
     monkeypatch.setattr(
         WaitingRun,
         "keep_audit",
@@ -296,7 +299,7 @@ def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded
     hook.before_pipeline_run(pipeline=made, catalog=catalog)
     hook.after_node_run(outputs=inputs)
     baseline.write_text('{"metrics": {"harmful_share": 0.1}}')
-    list(hook.after_pipeline_run(pipeline=made, catalog=catalog))
+    list(hook.after_pipeline_run())
     (record,) = recorded
     assert record.key["limits"] == before != AuditKey.limits_of(parameters)
 
@@ -312,7 +315,7 @@ def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(
 
 
 def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, recorded):
-    version = ModelReference("churn", version="4")
+    version = RegisteredModelParameters(name="churn", version="4")
     append_row(catalog["audit_log"].path, audit_record(model=version), None)
     catalog["audit_summary"] = MemoryDataset(SUMMARY)
     run(LineageHook(), catalog, {"verification_summary": verification(digest="1").summary})
@@ -322,7 +325,17 @@ def test_a_verification_goes_on_with_the_version_of_the_last_audit(catalog, reco
 
 
 def test_a_record_survives_its_file():
-    record = audit_record(findings=("fail: x",), model=ModelReference("churn", alias="next"))
+    record = audit_record(
+        findings=("fail: x",), model=RegisteredModelParameters(name="churn", alias="next")
+    )
     assert AuditRecord.from_json(record.to_json()) == record
-    with pytest.raises(ValueError, match="has no colour"):
+    with pytest.raises(ValueError, match="colour"):
         AuditRecord.from_json({**record.to_json(), "colour": 1})
+
+
+@pytest.mark.parametrize("requested", ["auto", "cpu"])
+def test_the_device_is_the_one_that_was_used_and_none_without_torch(monkeypatch, requested):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _used_device(requested) == "cpu"
+    monkeypatch.delitem(sys.modules, "torch")
+    assert _used_device(requested) is None

@@ -1,5 +1,7 @@
 """What MLflow is told of a run."""
 
+import subprocess
+
 import mlflow
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
@@ -7,7 +9,7 @@ from kedro.pipeline import Pipeline, node
 from kedro_mlflow.io.metrics import MlflowMetricsHistoryDataset
 from mlflow.utils.validation import validate_param_and_metric_name
 
-from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
+from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook, _environment_tags, _mlflow_name
 from sourcetrace.parameters import AttributionParameters, TaskParameters
 from tests.reporting.content import verification
 
@@ -96,3 +98,51 @@ def test_names_that_mlflow_refuses_are_made_safe(monkeypatch):
     assert all(validate_param_and_metric_name(name) for name in metrics)
     assert sorted(one["value"] for one in metrics.values()) == [1.0, 2.0]
     assert "work" in metrics
+
+
+ODD = [
+    "größe(1)",
+    "a→b",
+    "a(b)",
+    "a[b]",
+    "mean@1",
+    "k" * 300,
+    "k" * 301,
+    "",
+    "a//b",
+    "../a",
+    "/a",
+    "a/..",
+]
+
+
+@pytest.mark.parametrize("name", ["attribution.seed", "größe", "a/b c:d-e_f", "k" * 200])
+def test_a_name_that_mlflow_takes_stays(name):
+    assert _mlflow_name(name) == name
+
+
+def test_other_names_are_made_safe_and_stay_apart():
+    made = [_mlflow_name(name) for name in ODD]
+    assert len(set(made)) == len(ODD)
+    assert all(validate_param_and_metric_name(name) for name in made)
+    assert max(map(len, made)) < 240
+
+
+def test_versions_are_there_with_and_without_a_repository(tmp_path):
+    tags = _environment_tags(tmp_path)
+    assert {"sourcetrace.version", "sourcetrace.python", "sourcetrace.polars"} <= set(tags)
+    assert "mlflow.source.git.commit" not in tags
+
+
+def test_a_repository_has_a_revision_and_says_whether_files_differ(tmp_path):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True)
+
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    tags = _environment_tags(tmp_path)
+    assert len(tags["mlflow.source.git.commit"]) == 40
+    assert tags["sourcetrace.git.dirty"] == "false"
+    (tmp_path / "file").touch()
+    assert _environment_tags(tmp_path)["sourcetrace.git.dirty"] == "true"

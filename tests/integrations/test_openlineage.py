@@ -16,7 +16,7 @@ from kedro.pipeline import node
 from kedro_datasets.polars import EagerPolarsDataset
 
 from sourcetrace import __version__
-from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.openlineage import OpenLineageHook
 from sourcetrace.integrations.openlineage import RunEvents
@@ -82,7 +82,7 @@ def started(project, catalog):
 
 def run_node(hook, catalog, one, *, inputs=None, outputs=None):
     hook.before_node_run(node=one)
-    hook.after_node_run(node=one, catalog=catalog, inputs=inputs or {}, outputs=outputs or {})
+    hook.after_node_run(node=one, inputs=inputs or {}, outputs=outputs or {})
 
 
 def whole_audit(project, catalog):
@@ -107,7 +107,7 @@ def names(datasets):
 
 
 def test_every_event_has_what_the_format_requires(project, catalog):
-    whole_audit(project, catalog).after_pipeline_run(catalog=catalog)
+    whole_audit(project, catalog).after_pipeline_run()
     events = events_of(project)
     assert len(events) == 2 + 2 * 3
     for event in events:
@@ -125,7 +125,7 @@ def test_every_event_has_what_the_format_requires(project, catalog):
 
 
 def test_a_run_starts_once_and_ends_once_with_its_nodes_as_children(project, catalog):
-    whole_audit(project, catalog).after_pipeline_run(catalog=catalog)
+    whole_audit(project, catalog).after_pipeline_run()
     first, *children, last = events_of(project)
     assert (first["eventType"], last["eventType"]) == ("START", "COMPLETE")
     assert first["run"]["runId"] == last["run"]["runId"]
@@ -143,7 +143,7 @@ def test_a_run_starts_once_and_ends_once_with_its_nodes_as_children(project, cat
 
 
 def test_the_end_says_what_was_audited_and_what_came_out(project, catalog):
-    whole_audit(project, catalog).after_pipeline_run(catalog=catalog)
+    whole_audit(project, catalog).after_pipeline_run()
     last = events_of(project)[-1]
     training, queries, checkpoint = last["inputs"]
     assert names(last["inputs"])[:2] == ["audited_training_data", "audited_queries"]
@@ -163,7 +163,7 @@ def test_the_end_says_what_was_audited_and_what_came_out(project, catalog):
 
 
 def test_no_row_no_parameter_and_no_place_on_the_machine_is_told(project, catalog):
-    whole_audit(project, catalog).after_pipeline_run(catalog=catalog)
+    whole_audit(project, catalog).after_pipeline_run()
     text = (project / "out/events.jsonl").read_text(encoding="utf-8")
     assert "a secret customer" not in text
     assert "hunter2" not in text
@@ -176,7 +176,7 @@ def test_a_failing_node_fails_the_run_and_its_error_has_no_credentials(project, 
     hook.before_node_run(node=INGEST)
     error = RuntimeError("no answer from https://me:hunter2@host/\n  in a stack trace")
     hook.on_node_error(error=error, node=INGEST)
-    hook.on_pipeline_error(error=error, catalog=catalog)
+    hook.on_pipeline_error(error=error)
     *_, child, last = events_of(project)
     for event in (child, last):
         assert event["eventType"] == "FAIL"
@@ -189,7 +189,7 @@ def test_a_failed_gate_fails_the_run_and_its_results_are_still_outputs(project, 
     error = GateFailed(verdict({"metric": "harmful_share", "at_most": 0.1}, harmful_share=1.0))
     hook.before_node_run(node=LAST)
     hook.on_node_error(error=error, node=LAST)
-    hook.on_pipeline_error(error=error, catalog=catalog)
+    hook.on_pipeline_error(error=error)
     last = events_of(project)[-1]
     assert last["eventType"] == "FAIL"
     assert "The gate failed" in last["run"]["facets"]["errorMessage"]["message"]
@@ -198,20 +198,20 @@ def test_a_failed_gate_fails_the_run_and_its_results_are_still_outputs(project, 
 
 def test_runs_are_added_to_the_file(project, catalog):
     for _ in range(2):
-        started(project, catalog).after_pipeline_run(catalog=catalog)
+        started(project, catalog).after_pipeline_run()
     assert [event["eventType"] for event in events_of(project)] == ["START", "COMPLETE"] * 2
 
 
 def test_without_the_parameter_nothing_is_written(project, catalog):
     catalog["params:churn_audit.tracking"] = MemoryDataset({"openlineage": None})
-    whole_audit(project, catalog).after_pipeline_run(catalog=catalog)
+    whole_audit(project, catalog).after_pipeline_run()
     assert not (project / "out").exists()
 
 
 def test_a_file_that_cannot_be_written_is_said_once_and_fails_nothing(project, catalog, caplog):
     (project / "out").write_text("a file where the folder should be")
     with caplog.at_level(logging.WARNING):
-        whole_audit(project, catalog).after_pipeline_run(catalog=catalog)
+        whole_audit(project, catalog).after_pipeline_run()
     assert caplog.text.count("OpenLineage's events end here") == 1
 
 
@@ -225,7 +225,7 @@ def test_a_transport_that_fails_later_ends_the_events(project, catalog, monkeypa
     with caplog.at_level(logging.WARNING):
         run_node(hook, catalog, INGEST)
         run_node(hook, catalog, LIST)
-        hook.after_pipeline_run(catalog=catalog)
+        hook.after_pipeline_run()
     assert caplog.text.count("disk full") == 1
 
 

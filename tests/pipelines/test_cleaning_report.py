@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
-from sourcetrace.reporting.console import Terminal
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
 from sourcetrace.schemas import ReviewList, VerificationSummary
@@ -174,7 +174,7 @@ def test_scores_that_are_all_0_are_said_to_say_nothing():
     )
     summary, _ = summarised(review_list, content)
     assert summary.says_nothing
-    assert "Every score is 0" in printed(summary)
+    assert "scores of all 4 training examples are 0" in printed(summary)
     harmless = review_list.with_columns(total_query_loss_influence=pl.lit(0.1))
     assert not summarised(harmless, content)[0].says_nothing
 

@@ -4,8 +4,7 @@ import polars as pl
 import pytest
 import yaml
 
-from sourcetrace.audit.gate.failure import GateFailed
-from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,

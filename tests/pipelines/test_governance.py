@@ -8,7 +8,7 @@ from sourcetrace.audit.gate.audit_result import AuditTrust
 from sourcetrace.integrations.ml_bom import make_ml_bom
 from sourcetrace.pipelines.audit import JUDGEMENT, create_stage
 from sourcetrace.pipelines.governance.nodes import gather_facts
-from sourcetrace.reporting.documents.model_card import render_model_card
+from sourcetrace.reporting.documents.facts import render_model_card
 from tests.audit.gate.examples import audit_result
 from tests.pipelines.test_gate import DIGEST, judged
 from tests.reporting.content import verification

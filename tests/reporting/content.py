@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.audit.comparison.summary import Comparison
-from sourcetrace.reporting.page import ComparedAudit, PageContent
+from sourcetrace.reporting.changes import ComparedAudit
+from sourcetrace.reporting.page import PageContent
 from sourcetrace.reporting.records import AuditSummary, GroundTruth, Ranking, Trust
-from sourcetrace.reporting.trust import Verification
+from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas import VerificationSummary
 from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE
 from tests.audit.comparison.examples import point
@@ -172,7 +173,7 @@ def compared_audit(
 
 def verification(
     *, low: float = 0.4, digest: str = "0" * 64, slope: float = 0.2, removals: bool = True
-) -> Verification:
+) -> Retraining:
     """Return what retraining said: an LDS of `low` + 0.03 over 30 halves, and 3 removals."""
     rng = np.random.default_rng(3)
     lds = low + 0.03
@@ -217,7 +218,7 @@ def verification(
             "flipped_share": [1.0, 0.0, 1 / 3],
         }
     )
-    return Verification(
+    return Retraining(
         summary=VerificationSummary.validate(summary),
         queries=pl.DataFrame(
             {

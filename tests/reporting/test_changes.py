@@ -15,9 +15,9 @@ from sourcetrace.audit.comparison.summary import (
     ScoreDrift,
     SuspectDrift,
 )
-from sourcetrace.reporting.change_tables import history_table, suspect_tables
-from sourcetrace.reporting.changes import change_sentences, changes_sentence, format_correlation
-from sourcetrace.reporting.console import Terminal
+from sourcetrace.hooks.terminal import Terminal
+from sourcetrace.reporting.changes import ComparedAudit
+from sourcetrace.reporting.templating import plain_words
 from sourcetrace.reporting.trend_charts import trend_figures
 from tests.audit.comparison.examples import audit, first_audit, point, second_audit
 from tests.reporting.content import compared_audit, page_content
@@ -26,7 +26,8 @@ SAME = DataDrift(training_same=True, queries_same=True)
 
 
 def remarks(**changes):
-    return " ".join(change_sentences(second_audit(**changes)))
+    said = re.sub("</?li>", " ", plain_words("remarks", second_audit(**changes)))
+    return " ".join(said.split())
 
 
 def compared(count=30, *, label="0"):
@@ -44,17 +45,16 @@ def page_of(content, found=None, table=None):
 
 
 def test_the_sentence_says_when_how_many_and_why():
-    assert changes_sentence(second_audit()) == (
+    assert plain_words("changes", second_audit()) == (
         "Since the audit of 2026-11-25 02:00 UTC: 12 new suspects (2 just added), 30 resolved "
         "(25 relabelled, 5 removed), 61 persisting; the scores’ rank correlation is 0.93."
     )
-    assert changes_sentence(first_audit()).startswith("No earlier audit")
-    assert change_sentences(first_audit()) == []
+    assert plain_words("changes", first_audit()).startswith("No earlier audit")
 
 
 def test_nothing_is_said_to_have_a_cause_where_nothing_happened():
     quiet = second_audit(suspects=SuspectDrift(), scores=ScoreDrift(2))
-    assert changes_sentence(quiet).endswith(
+    assert plain_words("changes", quiet).endswith(
         "0 new suspects, 0 resolved, 0 persisting; 2 unchanged examples are too few or too alike "
         "to compare the scores’ order."
     )
@@ -92,24 +92,21 @@ def test_what_else_changed_is_said(changes, said):
     assert said in remarks(**changes)
 
 
-def test_a_correlation_is_1_only_where_it_is():
-    values = [1.0, 0.9999, 0.5, -0.25, None]
-    assert [format_correlation(v) for v in values] == ["1.00", "0.99", "0.50", "−0.25", "—"]
-
-
 def test_the_tables_have_the_first_of_each_kind_and_say_where_the_rest_is():
     review = page_content().review_list
-    new, persisting, resolved = suspect_tables(compared(60), review)
+    tables = compared_audit(second_audit(), compared(60)).suspect_tables(review)
+    new, persisting, resolved = tables
     assert [len(table.rows) for table in (new, persisting, resolved)] == [12] * 3
     assert new.rows[0][0] == "scan-00000"
     assert persisting.rows[0][-1] == "2"
     assert f"The first {12} of 20 rows" in resolved.note
-    assert suspect_tables(compared(60).filter(status="new"), review)[0].label == new.label
+    alone = compared_audit(second_audit(), compared(60).filter(status="new"))
+    assert [table.label for table in alone.suspect_tables(review)] == [new.label]
 
 
 def test_a_removed_example_has_no_rank_and_no_label_now():
     table = compare_examples(audit(), audit(("gone", "x", "3", True)))
-    (resolved,) = suspect_tables(table, page_content().review_list)
+    (resolved,) = compared_audit(second_audit(), table).suspect_tables(page_content().review_list)
     assert resolved.rows == [["gone", "removed", "3 → —", "1 → —", "+1 → —", "1"]]
 
 
@@ -164,7 +161,9 @@ def test_trends_take_two_measurements():
 
 
 def test_the_history_begins_with_this_audit():
-    table = history_table([point(), point(at="", outcome="fail", new=3)])
+    found = second_audit(earlier=(point(),))
+    now = point(at="", outcome="fail", new=3)
+    table = ComparedAudit(found, compared(), now).history_table()
     assert [row[0] for row in table.rows] == ["this audit", "2026-11-24 02:00 UTC"]
     assert table.rows[0][7] == "3"
 
@@ -172,4 +171,4 @@ def test_the_history_begins_with_this_audit():
 def test_the_terminal_says_the_sentence():
     output = io.StringIO()
     Terminal(Console(file=output, width=300)).print_changes(second_audit())
-    assert output.getvalue() == f"Compared: {changes_sentence(second_audit())}\n"
+    assert output.getvalue() == f"Compared: {plain_words('changes', second_audit())}\n"

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from sourcetrace.reporting.drawing import Ink
 from tests.reporting.content import ground_truth, page_content
 
 
@@ -67,6 +68,12 @@ def test_it_is_readable_without_seeing_it(page):
     ids = [a["id"] for _, a in elements.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in elements.of("a")} <= set(ids)
+
+
+def test_every_chart_colour_has_a_dark_one(page):
+    for ink in Ink:
+        assert f'[stroke="{ink.light}"] {{ stroke: {ink.dark}; }}' in page
+        assert f'[fill="{ink.light}"] {{ fill: {ink.dark}; }}' in page
 
 
 def test_it_says_the_result_and_that_nothing_is_verified(page):

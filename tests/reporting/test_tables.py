@@ -2,12 +2,13 @@
 
 import polars as pl
 
-from sourcetrace.reporting import tables
+from sourcetrace.formats import format_number
+from sourcetrace.reporting.tables import Table
 from tests.reporting.content import ground_truth, page_content, two_runs
 
 
 def test_review_table_is_cut_and_names_the_file():
-    table = tables.review_table(page_content(500).review_list)
+    table = Table.of_review(page_content(500).review_list)
     assert len(table.rows) == 200
     assert table.note == (
         "The first 200 of 500 rows; the whole list is data/08_reporting/review_list.csv."
@@ -16,22 +17,20 @@ def test_review_table_is_cut_and_names_the_file():
 
 
 def test_missing_labels_are_dashes():
-    table = tables.review_table(page_content(3, labelled=False, predicted=False).review_list)
+    table = Table.of_review(page_content(3, labelled=False, predicted=False).review_list)
     assert table.rows[0][3:5] == ["— → —", "—"]
 
 
 def test_segments_add_up_and_one_without_scores_says_so():
     content = page_content()
     suspects = content.review_list.head(6)["example_id"]
-    table = tables.segment_table(
-        content.checkpoint_manifest, content.segment_contributions, suspects
-    )
+    table = Table.of_segments(content.checkpoint_manifest, content.segment_contributions, suspects)
     assert [row[5] for row in table.rows] == ["33.3\u00a0%", "66.7\u00a0%"]
     assert [row[4] for row in table.rows] == ["20", "10"]
     expected = content.review_list.head(6)["harm"].mean() / 2
-    assert table.rows[0][6] == tables.format_number(expected, signed=True)
+    assert table.rows[0][6] == format_number(expected, signed=True)
     last = content.segment_contributions.filter(pl.col("segment") == 2)
-    table = tables.segment_table(content.checkpoint_manifest, last, suspects)
+    table = Table.of_segments(content.checkpoint_manifest, last, suspects)
     assert table.rows[0][5] == "—"
     assert "takes nothing from this segment" in table.note
 
@@ -41,27 +40,27 @@ def test_many_checkpoints_and_parameters_are_cut():
     many = pl.concat(
         manifest.with_columns(checkpoint_id=pl.lit(f"c{i}"), step=pl.lit(i)) for i in range(90)
     )
-    table = tables.checkpoint_table(many)
+    table = Table.of_checkpoints(many)
     assert len(table.rows) == 60
     assert table.rows[-1][0] == "c89"
     assert "last 60 of 90 checkpoints" in table.note
     parameters = pl.DataFrame(
         {"parameter": [f"p{i:03d}" for i in range(130)], "size": [4] * 130, "reason": ["-"] * 130}
     )
-    table = tables.parameter_table(parameters)
+    table = Table.of_parameters(parameters)
     assert len(table.rows) == 100
     assert "30 more have 120 values together" in table.note
 
 
 def test_ranking_table_counts_planted_errors():
-    table = tables.ranking_table(ground_truth())
+    table = Table.of_rankings(ground_truth())
     assert table.columns[1][0] == "Found in the first 10"
     assert table.rows[0] == ["review list", "8 of 10", "80\u00a0%", "0.9"]
 
 
 def test_the_review_table_has_errors():
     content = page_content()
-    table = tables.review_table(content.review_list)
+    table = Table.of_review(content.review_list)
     column = [title for title, _ in table.columns].index("Harm ± error")
     assert "\u00a0±\u00a0" in table.rows[0][column]
 
@@ -70,7 +69,7 @@ def test_checkpoints_show_how_they_were_trained():
     manifest = page_content().checkpoint_manifest.with_columns(
         optimizer=pl.lit("AdamW"), learning_rate_source=pl.lit("interpolated")
     )
-    table = tables.checkpoint_table(manifest)
+    table = Table.of_checkpoints(manifest)
     shown = dict(zip((title for title, _ in table.columns), table.rows[0], strict=True))
     assert shown["Optimiser"] == "AdamW"
     assert shown["Parameter groups"] == "1"
@@ -78,17 +77,17 @@ def test_checkpoints_show_how_they_were_trained():
     assert table.note == ""
     group = pl.col("parameter_groups")
     several = manifest.with_columns(group.list.concat(group))
-    assert "those of the first parameter group" in tables.checkpoint_table(several).note
+    assert "those of the first parameter group" in Table.of_checkpoints(several).note
 
 
 def test_two_runs_are_listed_one_after_the_other():
     content = two_runs()
     manifest = content.checkpoint_manifest
     shuffled = manifest.sample(fraction=1, shuffle=True, seed=1)
-    table = tables.checkpoint_table(shuffled)
+    table = Table.of_checkpoints(shuffled)
     assert [row[0] for row in table.rows] == manifest["checkpoint_id"].to_list()
     suspects = content.review_list.head(6)["example_id"]
-    table = tables.segment_table(shuffled, content.segment_contributions, suspects)
+    table = Table.of_segments(shuffled, content.segment_contributions, suspects)
     assert table.columns[1][0] == "Run · stage"
     assert [row[:4] for row in table.rows] == [
         ["1", "run0 · train", "2", "10–20"],

@@ -5,7 +5,7 @@ import re
 
 from rich.console import Console
 
-from sourcetrace.reporting.console import Terminal
+from sourcetrace.hooks.terminal import Terminal
 from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
 

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from sourcetrace.tracking.history.audit_log import AuditHistory
-from sourcetrace.tracking.lineage.card import CLOSING, OPENING
 from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST
+from sourcetrace.tracking.lineage.record import CLOSING, OPENING
 from tests.chromium import CHROMIUM
 from tests.services.browser import document, run_page, take_picture, version_page
 from tests.services.churn import churn_project, set_churn_parameters

@@ -24,16 +24,16 @@ from mlflow.tracking import MlflowClient
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import AuditKey
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.commands.audit_process import ending_of, run_audit
+from sourcetrace.commands.audit_process import run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
-from sourcetrace.commands.pending_report import VersionResult, print_plan, print_results
+from sourcetrace.commands.pending_report import print_plan, print_results
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.redaction import error_line
 from sourcetrace.tracking.history.kept_reports import keep_reports
 from sourcetrace.tracking.lineage.model_version import STATUS
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
-from sourcetrace.tracking.lineage.send import send_all
+from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion, plan_audits
 from sourcetrace.tracking.scheduling.task_reader import TaskReader
 from sourcetrace.tracking.server.waiting_run import FOLDER
@@ -89,8 +89,7 @@ def audit_pending(
         lock = HeldLock()
         if dry_run:
             planned = _plan(context, given, force=force)
-            print_plan(planned)
-            return [VersionResult(one).to_json() for one in planned], PASSED
+            return [one.to_json() for one in planned], PASSED
         if not lock.acquire(log.with_name(LOCK), wait=False):
             click.echo(
                 f"`audit --pending` runs in this project already: "
@@ -103,14 +102,13 @@ def audit_pending(
             PROJECT_LOCK.release()
             try:
                 # Of the audits that MLflow missed none need be repeated.
-                send_all(MlflowClient(), log.parent / FOLDER)
+                Sender(MlflowClient()).send_all(log.parent / FOLDER)
             except Exception as error:
                 logger.warning(
                     "Audits that MLflow was not told of yet could not be sent: %s",
                     error_line(error),
                 )
             planned = _plan(context, given, force=force)
-            print_plan(planned)
             audit = partial(run_audit, env=env, pipelines=pipelines, verbose=verbose)
             results = list(_audit_all(planned, catalog, audit))
             print_results(results)
@@ -125,14 +123,15 @@ def _plan(context: Any, given: Mapping[str, Any], *, force: bool) -> list[Planne
             "tracking.pending names no model. Name the registered models whose versions are to be "
             "audited in conf/base/parameters_tracking.yml."
         )
-    with TaskReader(context.project_path) as reader:
-        return plan_audits(
-            MlflowClient(),
-            tracking.pending,
-            current_key=partial(_current_key, context, reader),
-            given=given,
-            force=force,
-        )
+    planned = plan_audits(
+        MlflowClient(),
+        tracking.pending,
+        current_key=partial(_current_key, context, TaskReader(context.project_path)),
+        given=given,
+        force=force,
+    )
+    print_plan(planned)
+    return planned
 
 
 def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> AuditKey:
@@ -144,12 +143,10 @@ def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> Au
         **settings.CONFIG_LOADER_ARGS,
     )
     parameters: Mapping[str, Any] = loader["parameters"]
-    task = reader.read(parameters["task"])
     return AuditKey.of(
         parameters,
-        data=task.data,
         checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
-        code=task.code,
+        **reader.read(parameters["task"]),
     )
 
 
@@ -157,28 +154,28 @@ def _audit_all(
     planned: Sequence[PlannedVersion],
     catalog: DataCatalog,
     audit: Callable[[Mapping[str, Any]], int],
-) -> Iterator[VersionResult]:
+) -> Iterator[PlannedVersion]:
     due = [one for one in planned if one.action == "audit"]
     for one in planned:
-        if one.action == "skip":
-            yield VersionResult(one)
-        elif one.action == "error":
-            yield VersionResult(one, outcome="error", exit_code=ERROR, message=one.reason)
+        if one.action == "error":
+            yield replace(one, outcome="error", exit_code=ERROR, message=one.reason)
+        elif one.action == "skip":
+            yield one
         else:
             place = due.index(one) + 1
             click.echo(f"\n{place} of {len(due)}: {one.model} version {one.version}")
-            result = _audit_one(one, audit)
-            if result.outcome in OUTCOMES:
-                result = replace(
-                    result,
-                    reports=keep_reports(catalog, one.model, one.version, page_sha256=result.page),
-                )
-            yield result
+            ended = _audit_one(one, audit)
+            if ended.outcome in OUTCOMES:
+                kept = keep_reports(catalog, one.model, one.version, page_sha256=ended.page)
+                ended = replace(ended, reports=kept)
+            yield ended
 
 
-def _audit_one(planned: PlannedVersion, audit: Callable[[Mapping[str, Any]], int]) -> VersionResult:
+def _audit_one(
+    planned: PlannedVersion, audit: Callable[[Mapping[str, Any]], int]
+) -> PlannedVersion:
     """Run the audit of a version, and read in the registry how it came out."""
-    failed = VersionResult(planned, outcome="error", exit_code=ERROR)
+    failed = replace(planned, outcome="error", exit_code=ERROR)
     client = MlflowClient()
     try:
         before = client.get_model_version(planned.model, planned.version).tags
@@ -187,13 +184,13 @@ def _audit_one(planned: PlannedVersion, audit: Callable[[Mapping[str, Any]], int
     except Exception as error:
         return replace(failed, message=error_line(error))
     if code not in (PASSED, FAILED, INCONCLUSIVE):
-        return replace(failed, message=ending_of(code))
+        return replace(failed, message=_ending_of(code))
     status, run_id = tags.get(STATUS), tags.get("audit.run_id")
     if run_id == before.get("audit.run_id") or status not in OUTCOMES:
         return replace(
             failed, message="MLflow was not told of the audit; send it with sourcetrace sync"
         )
-    return VersionResult(
+    return replace(
         planned,
         outcome=status,
         # Exchanged training data fails a version whose gate passed.
@@ -201,6 +198,18 @@ def _audit_one(planned: PlannedVersion, audit: Callable[[Mapping[str, Any]], int
         run_id=run_id,
         page=tags.get("audit.report_sha256"),
     )
+
+
+def _ending_of(code: int) -> str:
+    """Say how an audit without a verdict ended."""
+    if code >= 0:
+        return "no verdict: its messages above say why"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
+    return f"its process was ended by {name}{memory}"
 
 
 @contextmanager

@@ -44,18 +44,6 @@ def run_audit(
     return code
 
 
-def ending_of(code: int) -> str:
-    """Say how an audit without a verdict ended."""
-    if code >= 0:
-        return "no verdict: its messages above say why"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
-    return f"its process was ended by {name}{memory}"
-
-
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End an audit with this process; a terminal's Ctrl-C has reached it already."""
     process.send_signal(signal.SIGINT)

@@ -12,16 +12,15 @@ from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import pipelines
 from kedro.validation import ParameterValidationError
 
-from sourcetrace.audit.gate.failure import GateFailed
+from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.commands.audit_pending import audit_pending
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
 from sourcetrace.commands.project import configure_project_here
 from sourcetrace.configuration import merge_parameters, read_parameters
-from sourcetrace.hooks.terminal import readable_error
+from sourcetrace.hooks.terminal import Terminal, readable_error
 from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.locks import PROJECT_LOCK
 from sourcetrace.namespace import AuditNames
-from sourcetrace.reporting.console import print_error
 
 _JUDGING_NODE = "enforce_gate"
 
@@ -72,7 +71,9 @@ def run_and_tell(
         except (Exception, SystemExit) as error:
             if verbose:
                 traceback.print_exception(error)
-            print_error(_message(error, hint="" if verbose else " (--verbose shows the traceback)"))
+            Terminal.print_error(
+                _message(error, hint="" if verbose else " (--verbose shows the traceback)")
+            )
             alert.note_error(error)
             alert.send()
             return None, ERROR

@@ -10,7 +10,7 @@ from kedro.framework.session import KedroSession
 from sourcetrace.commands.project import configure_project_here
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun
-from sourcetrace.tracking.lineage.send import send_all
+from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.outage import is_outage, reason_of
 from sourcetrace.tracking.server.tracked import TRACKED
 from sourcetrace.tracking.server.waiting_run import FOLDER, WITHOUT_HISTORY, WaitingRun
@@ -46,25 +46,18 @@ def _send(env: str | None) -> int:
             return _SENT
         if TRACKED.away is not None:
             return _still_away(TRACKED.away, count)
-        sent, writing, problems = 0, [], []
         try:
-            for root in roots:
-                found = send_all(TRACKED.client(), root, progress=click.echo)
-                sent += found.runs
-                writing += found.writing
-                problems += found.problems
+            sent = Sender(TRACKED.client(), progress=click.echo).send_all(*roots)
         except Exception as error:
             if not is_outage(error):
                 raise
-            return _still_away(
-                reason_of(error), sum(len(WaitingRun.folders(root)) for root in roots)
-            )
-    click.echo(f"Sent {format_noun(sent, 'run')}.")
-    for name in writing:
+            return _still_away(reason_of(error), _waiting(roots))
+    click.echo(f"Sent {format_noun(sent.runs, 'run')}.")
+    for name in sent.writing:
         click.echo(f"Run {name} is still being written: send it when it has ended.")
-    for problem in problems:
+    for problem in sent.problems:
         click.echo(problem, err=True)
-    return _WAITS if problems else _SENT
+    return _WAITS if sent.problems else _SENT
 
 
 def _waiting(roots: Sequence[Path]) -> int:

@@ -11,8 +11,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 
-from sourcetrace.audit.gate.failure import GateFailed
-from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.hooks.terminal import readable_error
 from sourcetrace.integrations.alerts.message import AlertOutcome, EndedAudit
 from sourcetrace.integrations.alerts.outbox import OUTBOX
@@ -31,13 +30,9 @@ class AlertHook:
     """Sends an alert when an audit ends with one of `alerts.outcomes`, or a run with an error."""
 
     def __init__(self) -> None:
-        self._project = ""
-        self._names = AuditNames()
         self._params: Mapping[str, Any] = {}
-        self._run_id = ""
-        self._run_url: str | None = None
+        self._names = AuditNames()
         self._outputs: dict[str, Any] = {}
-        self._audits_before = 0
 
     @hook_impl(trylast=True)
     def after_context_created(self, context: KedroContext) -> None:
@@ -62,7 +57,8 @@ class AlertHook:
         self._run_id, self._run_url = TRACKED.run_id, TRACKED.run_url
         self._outputs = {}
         self._names = AuditNames.of(pipeline)
-        self._audits_before = len(self._audits(catalog))
+        self._audit = AuditCatalog(catalog, self._names)
+        self._audits_before = len(self._audits())
         validated(
             AlertParameters,
             self._params.get("alerts") or {},
@@ -79,25 +75,25 @@ class AlertHook:
 
     # Last: the audit is recorded by then.
     @hook_impl(trylast=True)
-    def after_pipeline_run(self, catalog: DataCatalog) -> None:
+    def after_pipeline_run(self) -> None:
         """Tell how the audit ended."""
-        self._tell(catalog, error=None)
+        self._tell(error=None)
 
     @hook_impl(trylast=True)
-    def on_pipeline_error(self, error: Exception, catalog: DataCatalog) -> None:
+    def on_pipeline_error(self, error: Exception) -> None:
         """Tell of the error, which may be the gate's verdict."""
-        self._tell(catalog, error=error)
+        self._tell(error=error)
 
-    def _tell(self, catalog: DataCatalog, *, error: Exception | None) -> None:
+    def _tell(self, *, error: Exception | None) -> None:
         try:
-            audit = self._ended(catalog, error=error)
+            audit = self._ended(error=error)
             if audit is not None:
                 OUTBOX.tell(audit)
         except Exception as raised:
             # Its name alone: what it says may quote the data.
             logger.warning("No alert could be made (%s).", type(raised).__name__)
 
-    def _ended(self, catalog: DataCatalog, *, error: Exception | None) -> EndedAudit | None:
+    def _ended(self, *, error: Exception | None) -> EndedAudit | None:
         """Return how the run ended; None where it went well and judged nothing."""
         report = self._outputs.get("gate_report")
         gate = None if report is None else GateReport.model_validate(report)
@@ -105,7 +101,7 @@ class AlertHook:
         if gate is None and isinstance(known, GateFailed):
             # A scheduler that runs every node as a run of its own: the one that judged has told.
             return None
-        added = self._audits(catalog)[self._audits_before :]
+        added = self._audits()[self._audits_before :]
         row = next((one for one in reversed(added) if one["run_id"] == self._run_id), None)
         outcome: AlertOutcome | None = gate.outcome if gate else None
         if error is not None and outcome != "fail":
@@ -115,10 +111,9 @@ class AlertHook:
             outcome = "fail"
         if outcome is None:
             return None
-        audit = AuditCatalog(catalog, self._names)
         summary = self._outputs.get("audit_summary")
-        if gate and summary is None and audit.exists("audit_summary"):
-            summary = audit.load("audit_summary")
+        if gate and summary is None and self._audit.exists("audit_summary"):
+            summary = self._audit.load("audit_summary")
         return EndedAudit(
             outcome=outcome,
             project=self._project,
@@ -130,9 +125,8 @@ class AlertHook:
             summary=summary if gate else None,
         )
 
-    def _audits(self, catalog: DataCatalog) -> list[dict[str, Any]]:
-        audit = AuditCatalog(catalog, self._names)
-        return AuditHistory(audit.log).read() if "audit_log" in audit else []
+    def _audits(self) -> list[dict[str, Any]]:
+        return AuditHistory(self._audit.log).read() if "audit_log" in self._audit else []
 
 
 def _model(row: Mapping[str, Any] | None, params: Mapping[str, Any]) -> tuple[str, str] | None:

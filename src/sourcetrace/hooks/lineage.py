@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Collection, Generator, Mapping
+import sys
+from collections.abc import Generator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,10 @@ from sourcetrace.audit.identity.audit_key import RunKey
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.parameters import AttributionParameters, RegisteredModelParameters, TaskParameters
+from sourcetrace.reporting.records import Trust
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.tracking.history.audit_log import AuditHistory
-from sourcetrace.tracking.lineage.environment import device_tag
 from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, AuditedVersion
 from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
@@ -28,7 +30,6 @@ from sourcetrace.tracking.lineage.record import (
     AuditRecord,
     CheckpointFile,
     DataRecord,
-    ModelReference,
 )
 from sourcetrace.tracking.server.outage import reason_of
 from sourcetrace.tracking.server.tracked import TRACKED
@@ -49,9 +50,9 @@ class LineageHook:
         self._run_id = ""
         self._names = AuditNames()
         self._outputs: dict[str, Any] = {}
-        self._model: ModelReference | None = None
-        self._was_recorded = False
-        self._key: RunKey | None = None
+        self._model: RegisteredModelParameters | None = None
+        self._audit: AuditCatalog | None = None
+        self._judges = False
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -64,20 +65,21 @@ class LineageHook:
         audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
         run = mlflow.active_run()
         self._run_id = run.info.run_id if run else ""
-        self._outputs, self._model, self._was_recorded, self._key = {}, None, False, None
-        if not _records_audit(made, audit):
+        self._outputs, self._model = {}, None
+        if "audit_log" not in audit or made.isdisjoint(_JUDGED):
+            self._audit = None
             return
+        self._audit, self._judges = audit, "gate_report" in made
         self._key = RunKey(audit, lambda: _task_class(audit))
         log = audit.log
         for problem in AuditHistory(log).verify():
             logger.warning("AUDIT HISTORY %s: %s It cannot be trusted as it is.", log.name, problem)
-        if (named := read_tracking(audit).registered_model) is not None:
-            self._model = ModelReference(named.name, named.version, named.alias)
+        self._model = read_tracking(audit).registered_model
         if self._model is not None and run is not None:
-            version = self._find_version(self._model, run_id="")
+            version = _find_version(self._model, run_id="")
             if version is not None:
                 # An alias may point elsewhere by the end of the audit.
-                self._model = ModelReference(version.name, version=version.version)
+                self._model = RegisteredModelParameters(name=version.name, version=version.version)
         if self._model is None and "checkpoint_manifest" not in made:
             # It goes on with an audit that is there already, of the version that one was of.
             self._model = _model_of_last(log)
@@ -86,61 +88,54 @@ class LineageHook:
     def after_node_run(self, outputs: dict[str, Any]) -> None:
         """Keep what the record needs, and say early where training data was exchanged."""
         outputs = self._names.own(outputs)
-        if self._key is not None:
+        if self._audit is not None:
             self._key.see(outputs)
         self._outputs |= {name: outputs[name] for name in _KEPT if name in outputs}
         if "trained_data_digest" in outputs and self._run_id:
             MlflowClient().set_tag(self._run_id, TRAINING_DIGEST, outputs["trained_data_digest"])
         if "data_digests" in outputs and self._model is not None and self._run_id:
-            version = self._find_version(self._model, run_id="")
+            version = _find_version(self._model, run_id="")
             if version is not None:
                 version.warn_of_mismatch(outputs["data_digests"]["training"]["digest"])
 
     @hook_impl(wrapper=True)
-    def after_pipeline_run(
-        self, pipeline: Pipeline, catalog: DataCatalog
-    ) -> Generator[None, Any, Any]:
+    def after_pipeline_run(self) -> Generator[None, Any, Any]:
         """Record the audit.
 
         Raises:
             InputError: If its files cannot be written: an audit that no history has did not pass.
         """
-        unwritten = self._record(pipeline, catalog, error=None)
+        audit = self._audit
+        unwritten = self._record(error=None)
         # First let kedro-mlflow end the run, and the summary say what was found.
         result = yield
-        if unwritten is not None:
-            log = AuditCatalog(catalog, self._names).log
+        if audit is not None and unwritten is not None:
             lost = InputError(
                 f"The audit's reports are written, but not its record: {unwritten}. Make room, or "
-                f"let {log.parent} be written to, and run the audit again."
+                f"let {audit.log.parent} be written to, and run the audit again."
             )
             show_readable_error(lost)
             raise lost from unwritten
         return result
 
     @hook_impl(wrapper=True)
-    def on_pipeline_error(
-        self, error: Exception, pipeline: Pipeline, catalog: DataCatalog
-    ) -> Generator[None, Any, Any]:
+    def on_pipeline_error(self, error: Exception) -> Generator[None, Any, Any]:
         """Record the audit where its figures are there: a failed gate ends a run this way."""
-        self._record(pipeline, catalog, error=error)
+        self._record(error=error)
         return (yield)
 
-    def _record(
-        self, pipeline: Pipeline, catalog: DataCatalog, *, error: Exception | None
-    ) -> OSError | None:
+    def _record(self, *, error: Exception | None) -> OSError | None:
         """Keep the audit for MLflow, and append it to the history: `TrackingServerHook` sends it.
 
         Returns:
             What kept files from being written, if anything did.
         """
-        judged = any(name in self._outputs for name in _JUDGED)
-        audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
-        if self._was_recorded or not judged or not _records_audit(made, audit):
+        # Once: an error of another hook after the run ends it a second time.
+        audit, self._audit = self._audit, None
+        if audit is None or not any(name in self._outputs for name in _JUDGED):
             return None
-        self._was_recorded = True
         try:
-            record = self._make_record(made, audit, error=error)
+            record = self._make_record(audit, error=error)
             log, version = audit.log, None
             if self._run_id:
                 _tag_device(self._run_id, audit)
@@ -150,7 +145,7 @@ class LineageHook:
                 TRACKED.waiting.keep_audit(record.to_json(), log=log.name)
                 with suppress(InputError):
                     # Gone since the audit began: sending says so.
-                    version = self._find_version(record.model, run_id=record.run_id)
+                    version = _find_version(record.model, run_id=record.run_id)
             append_row(log, record, version)
         except OSError as unwritten:
             logger.error("The audit is complete, but not in its history: %s", unwritten)
@@ -160,21 +155,16 @@ class LineageHook:
             logger.exception("The audit is complete, but could not be recorded.")
         return None
 
-    def _make_record(
-        self, made: Collection[str], audit: AuditCatalog, *, error: Exception | None
-    ) -> AuditRecord:
+    def _make_record(self, audit: AuditCatalog, *, error: Exception | None) -> AuditRecord:
         summary = self._output_or_file("audit_summary", audit)
         manifest = self._output_or_file("checkpoint_manifest", audit)
         digests = self._output_or_file("data_digests", audit) or {}
         status, findings = _verdict(
-            self._outputs.get("gate_report"),
-            judges="gate_report" in made,
-            failed=error is not None,
+            self._outputs.get("gate_report"), judges=self._judges, failed=error is not None
         )
-        trust = summary["trust"]["status"], summary["trust"]["text"]
+        trust = Trust.model_validate(summary["trust"])
         if "verification_summary" in self._outputs:
-            figure = Retraining(self._outputs["verification_summary"]).figure()
-            trust = figure.status, figure.text
+            trust = Retraining(self._outputs["verification_summary"]).figure()
         return AuditRecord(
             run_id=TRACKED.run_id if self._run_id else "",
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -182,8 +172,8 @@ class LineageHook:
             findings=findings,
             task=_task_class(audit),
             method=summary["method"],
-            trust_status=trust[0],
-            trust_text=trust[1],
+            trust_status=trust.status,
+            trust_text=trust.text,
             training_examples=summary["training_examples"],
             queries=summary["queries"],
             relabel=summary["actions"]["relabel"],
@@ -194,7 +184,7 @@ class LineageHook:
             checkpoints=() if manifest is None else CheckpointFile.of_manifest(manifest),
             report_sha256=_file_digest(getattr(audit["cleaning_report"], "_filepath", None)),
             model=self._model,
-            key=self._key.parts() if self._key is not None else None,
+            key=self._key.parts(),
         )
 
     def _output_or_file(self, name: str, audit: AuditCatalog) -> Any:
@@ -202,30 +192,28 @@ class LineageHook:
             return self._outputs[name]
         return audit.load(name) if audit.exists(name) else None
 
-    def _find_version(
-        self, reference: ModelReference | None, *, run_id: str
-    ) -> AuditedVersion | None:
-        """Return the version where the server tells of it; sending finds it otherwise."""
-        if TRACKED.away is not None:
-            return None
-        try:
-            return AuditedVersion.find(TRACKED.client(), reference, run_id=run_id)
-        except InputError:
-            raise
-        except Exception as error:
-            logger.warning("The registered model was not found yet: %s", reason_of(error))
-            return None
+
+def _find_version(
+    reference: RegisteredModelParameters | None, *, run_id: str
+) -> AuditedVersion | None:
+    """Return the version where the server tells of it; sending finds it otherwise."""
+    if TRACKED.away is not None:
+        return None
+    try:
+        return AuditedVersion.find(TRACKED.client(), reference, run_id=run_id)
+    except InputError:
+        raise
+    except Exception as error:
+        logger.warning("The registered model was not found yet: %s", reason_of(error))
+        return None
 
 
-def _records_audit(made: Collection[str], audit: AuditCatalog) -> bool:
-    return "audit_log" in audit and any(name in made for name in _JUDGED)
-
-
-def _model_of_last(log: Path) -> ModelReference | None:
+def _model_of_last(log: Path) -> RegisteredModelParameters | None:
     rows = AuditHistory(log).read()
     if not rows or not rows[-1]["model_name"] or not rows[-1]["model_version"]:
         return None
-    return ModelReference(rows[-1]["model_name"], version=rows[-1]["model_version"])
+    name, number = rows[-1]["model_name"], rows[-1]["model_version"]
+    return RegisteredModelParameters(name=name, version=number)
 
 
 def _verdict(
@@ -241,29 +229,40 @@ def _verdict(
     if gate is None:
         return ("error" if judges or failed else "unjudged"), ()
     found = tuple(
-        f"{check['status']}: {check.get('message') or check.get('name') or check.get('metric')}"
-        for check in gate.get("checks", [])
-        if check.get("status") in {"fail", "inconclusive", "warn"}
+        f"{check['status']}: {check['message']}"
+        for check in gate["checks"]
+        if check["status"] in {"fail", "inconclusive", "warn"}
     )
     outcome = str(gate["outcome"])
     return ("error" if failed and outcome in {"pass", "warn"} else outcome), found
 
 
 def _task_class(audit: AuditCatalog) -> str:
-    task = audit.load("params:task")
-    return str(task["class"] if isinstance(task, Mapping) else task.class_path)
+    return TaskParameters.model_validate(audit.load("params:task")).class_path
 
 
 def _tag_device(run_id: str, audit: AuditCatalog) -> None:
-    parameters = audit.load("params:attribution")
-    requested = (
-        parameters.get("device", "auto") if isinstance(parameters, Mapping) else parameters.device
-    )
+    requested = AttributionParameters.model_validate(audit.load("params:attribution")).device
     try:
-        for name, value in device_tag(requested).items():
-            MlflowClient().set_tag(run_id, name, value)
+        if (device := _used_device(requested)) is not None:
+            MlflowClient().set_tag(run_id, "sourcetrace.device", device)
     except Exception as error:
         logger.warning("MLflow was not told of the device: %s", reason_of(error))
+
+
+def _used_device(requested: str) -> str | None:
+    """Return the device a run computed on; None where it never imported torch.
+
+    Args:
+        requested: `attribution.device`.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if requested == "auto":
+        requested = "cuda" if torch.cuda.is_available() else "cpu"
+    named = requested.startswith("cuda") and torch.cuda.is_available()
+    return f"{requested} ({torch.cuda.get_device_name(requested)})" if named else requested
 
 
 def _file_digest(path: Any) -> str | None:

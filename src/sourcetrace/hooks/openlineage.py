@@ -1,7 +1,6 @@
 """Tells a file of OpenLineage events what a run read and wrote, where the parameters ask for it."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +59,7 @@ class OpenLineageHook:
         try:
             self._events = RunEvents(
                 parameters,
+                catalog=catalog,
                 names=audit,
                 job="+".join(name or "__default__" for name in names),
                 project=self._project,
@@ -71,38 +71,32 @@ class OpenLineageHook:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Say that a node begins."""
-        self._try(lambda events: events.start_node(node.name))
+        self._tell("emit", "START", node.name)
 
     @hook_impl
-    def after_node_run(
-        self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], outputs: dict[str, Any]
-    ) -> None:
+    def after_node_run(self, node: Node, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Say that a node ended."""
-        self._try(
-            lambda events: events.end_node(
-                node.name, catalog=catalog, inputs=inputs, outputs=outputs
-            )
-        )
+        self._tell("end_node", node.name, inputs=inputs, outputs=outputs)
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
         """Say that a node failed."""
-        self._try(lambda events: events.fail_node(node.name, error))
+        self._tell("emit", "FAIL", node.name, error=error)
 
     @hook_impl
-    def after_pipeline_run(self, catalog: DataCatalog) -> None:
+    def after_pipeline_run(self) -> None:
         """Say that the run ended."""
-        self._try(lambda events: events.end(catalog, None))
+        self._tell("end", None)
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception, catalog: DataCatalog) -> None:
+    def on_pipeline_error(self, error: Exception) -> None:
         """Say that the run failed; a failed gate ends it so, with everything written."""
-        self._try(lambda events: events.end(catalog, error))
+        self._tell("end", error)
 
-    def _try(self, tell: "Callable[[RunEvents], None]") -> None:
+    def _tell(self, event: str, *values: Any, **more: Any) -> None:
         if self._events is not None:
             try:
-                tell(self._events)
+                getattr(self._events, event)(*values, **more)
             except Exception as error:
                 self._give_up(error)
 

@@ -1,6 +1,11 @@
 """What kedro-mlflow leaves out: the code's revision, versions, and single parameters."""
 
-from collections.abc import Iterator
+import hashlib
+import platform
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,27 @@ from kedro.pipeline import Pipeline
 from kedro_mlflow.io.metrics import MlflowMetricsHistoryDataset
 from pydantic import BaseModel
 
+from sourcetrace import __version__
+from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.namespace import AuditNames
-from sourcetrace.redaction import hide_value, hide_values
+from sourcetrace.redaction import hide_values
+from sourcetrace.reporting.records import Trust
 from sourcetrace.reporting.trust import Retraining
-from sourcetrace.tracking.lineage.environment import environment_tags
-from sourcetrace.tracking.lineage.names import mlflow_name
+
+_PACKAGES = (
+    "torch",
+    "kedro",
+    "kedro-mlflow",
+    "mlflow",
+    "numpy",
+    "pandera",
+    "polars",
+    "safetensors",
+)
+"""What decides the numbers and how they are kept."""
+
+_LONGEST_NAME = 200
+"""Characters; MLflow takes 250, a data set's prefix included."""
 
 
 class SecretsHook:
@@ -58,22 +79,18 @@ class RunRecordHook:
         }
         if mlflow.active_run() is None:
             return
-        mlflow.log_params(
-            {
-                mlflow_name(name): value
-                for source in sorted(pipeline.inputs())
-                if source.startswith("params:")
-                for name, value in _flat(source.removeprefix("params:"), catalog.load(source))
-            }
-        )
-        mlflow.set_tags(environment_tags(self._project))
+        sources = [name for name in sorted(pipeline.inputs()) if name.startswith("params:")]
+        given = {name.removeprefix("params:"): _plain(catalog.load(name)) for name in sources}
+        leaves = _flat(hide_values(given))
+        mlflow.log_params({_mlflow_name(name): value for name, value in leaves})
+        mlflow.set_tags(_environment_tags(self._project))
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Give metrics names that MLflow takes: a layer, or a user's column, may have any name."""
         if dataset_name in self._metrics:
-            for name in [one for one in data if mlflow_name(one) != one]:
-                data[mlflow_name(name)] = data.pop(name)
+            for name in [one for one in data if _mlflow_name(one) != one]:
+                data[_mlflow_name(name)] = data.pop(name)
 
     @hook_impl
     def after_node_run(self, outputs: dict[str, Any]) -> None:
@@ -82,29 +99,53 @@ class RunRecordHook:
             return
         outputs = self._names.own(outputs)
         if "audit_summary" in outputs:
-            trust = outputs["audit_summary"]["trust"]
-            tags = {
-                "trust": f"{trust['status']}: {trust['text']}",
-                "scores": outputs["audit_summary"]["scores_digest"],
-            }
+            summary = outputs["audit_summary"]
+            trust, scores = Trust.model_validate(summary["trust"]), summary["scores_digest"]
         elif "verification_summary" in outputs:
-            summary = outputs["verification_summary"]
-            figure = Retraining(summary).figure()
-            tags = {
-                "trust": f"{figure.status}: {figure.text}",
-                "scores": summary["scores_digest"][0],
-            }
+            verified = outputs["verification_summary"]
+            trust, scores = Retraining(verified).figure(), verified["scores_digest"][0]
         else:
             return
-        mlflow.set_tags({f"audit.{name}": value for name, value in tags.items()})
+        mlflow.set_tags({"audit.trust": f"{trust.status}: {trust.text}", "audit.scores": scores})
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of a parameter group, `attribution.method` and so on."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json", by_alias=True)
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _flat(f"{name}.{key}", inner)
-    else:
-        yield name, hide_value(name, value)
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of parameters, `attribution.method` and so on."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _environment_tags(project: Path) -> dict[str, str]:
+    """Return the versions, and the revision where the project is in a git repository."""
+    tags = {"sourcetrace.version": __version__, "sourcetrace.python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            tags[f"sourcetrace.{name}"] = version(name)
+        except PackageNotFoundError:
+            continue
+    if (revision := CodeRevision.of(project)) is not None:
+        tags["mlflow.source.git.commit"] = revision.commit
+        tags["sourcetrace.git.dirty"] = str(revision.dirty).lower()
+    return tags
+
+
+def _mlflow_name(name: str) -> str:
+    """Return a name as MLflow takes it: itself, or what is left of it with a digest behind.
+
+    Two names stay two: the digest is of the whole name.
+    """
+    clean = re.sub(r"[^/\w.\- :]", "_", name)
+    # MLflow refuses names that, as paths, would be others.
+    if posixpath.normpath(f"a/{clean}") != f"a/{clean}" or clean.startswith("/"):
+        clean = re.sub(r"^\.+|/", "_", clean)
+    if clean == name and len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{clean[:_LONGEST_NAME]}_{digest}"

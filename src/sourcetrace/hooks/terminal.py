@@ -1,7 +1,8 @@
-"""Kedro hooks for the person at the terminal."""
+"""What the person at the terminal is told: Kedro hooks, and what they print."""
 
 import logging
 import sys
+from pathlib import Path
 from types import TracebackType
 
 from kedro.framework.context import KedroContext
@@ -10,14 +11,17 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro.validation import DataValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
 
 from sourcetrace.audit.comparison.summary import Comparison
-from sourcetrace.audit.gate.failure import GateFailed
-from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_noun, safe_text, shorten
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.reporting.console import Terminal, print_error
-from sourcetrace.reporting.records import AuditSummary, GroundTruth
+from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
+from sourcetrace.reporting.templating import plain_words
 from sourcetrace.reporting.trust import Retraining
 
 
@@ -34,21 +38,23 @@ class ProjectFolderHook:
             sys.path.append(folder)
 
 
-class ReadableErrorsHook:
-    """Ends the command with the message of a wrong input instead of a traceback."""
+class TerminalHook:
+    """Says at the end of a run what happened and where to look, or what to change.
+
+    A failed gate speaks for itself: Kedro would log the verdict as a failed node and say how to
+    resume the run, which is complete.
+    """
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception) -> None:
-        """Replace the traceback where the error is one that a user is meant to read."""
-        show_readable_error(error)
-
-
-class SummaryHook:
-    """Says at the end of a run what happened and where to look."""
+    def before_node_run(self, node: Node) -> None:
+        """Silence Kedro's remarks on the node that raises the verdict."""
+        if node.name.rpartition(".")[2] == "enforce_gate":
+            _set_level(logging.CRITICAL)
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Print the summary of what was run, and the gate's verdict."""
+        _set_level(logging.NOTSET)
         made, audit = _summarise(pipeline, catalog)
         if "gate_report" in made:
             report = GateReport.model_validate(audit.load("gate_report"))
@@ -57,34 +63,10 @@ class SummaryHook:
     @hook_impl
     def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
+        _set_level(logging.NOTSET)
+        show_readable_error(error)
         if isinstance(error, GateFailed):
             _summarise(pipeline, catalog)
-
-
-class VerdictHook:
-    """Lets a failed gate speak for itself.
-
-    Kedro would log the verdict as a failed node and say how to resume the run, which is complete.
-    """
-
-    _LOGGERS = ("kedro.pipeline.node", "kedro.runner")
-
-    @hook_impl
-    def before_node_run(self, node: Node) -> None:
-        """Silence Kedro's remarks on the node that raises."""
-        if node.name.rpartition(".")[2] == "enforce_gate":
-            self._set_level(logging.CRITICAL)
-
-    @hook_impl
-    def after_pipeline_run(self) -> None:
-        """Let Kedro speak again."""
-        self._set_level(logging.NOTSET)
-
-    on_pipeline_error = after_pipeline_run
-
-    def _set_level(self, level: int) -> None:
-        for name in self._LOGGERS:
-            logging.getLogger(name).setLevel(level)
 
 
 def show_readable_error(error: BaseException) -> None:
@@ -95,7 +77,7 @@ def show_readable_error(error: BaseException) -> None:
 
     def show(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
         if readable_error(value) is not None:
-            print_error(str(readable))
+            Terminal.print_error(str(readable))
         else:
             sys.__excepthook__(kind, value, trace)
 
@@ -135,5 +117,124 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], Audi
     return made, audit
 
 
+def _set_level(level: int) -> None:
+    for name in ("kedro.pipeline.node", "kedro.runner"):
+        logging.getLogger(name).setLevel(level)
+
+
 def _path_of(audit: AuditCatalog, name: str) -> str:
     return str(getattr(audit[name], "_filepath", ""))
+
+
+class Terminal:
+    """Where a run says how it came out; standard output by default."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._print = (console or Console(highlight=False)).print
+
+    @staticmethod
+    def print_error(message: str) -> None:
+        """Print what is wrong with an input, on standard error."""
+        Console(stderr=True, highlight=False).print(f"\n[bold red]Error:[/] {_plain(message)}")
+
+    def print_summary(
+        self,
+        summary: AuditSummary,
+        *,
+        ground_truth: GroundTruth | None,
+        page: str,
+        review_list: str,
+    ) -> None:
+        """Print what an audit found and where to look.
+
+        Args:
+            summary: What was found.
+            ground_truth: How early planted errors are found; None where nobody planted any.
+            page: Path of the page.
+            review_list: Path of the list as CSV.
+        """
+        runs = f" of {summary.runs} training runs" if summary.runs > 1 else ""
+        self._print(
+            f"\n[bold]Audited {summary.training_examples:,} training examples[/] with "
+            f"{summary.queries:,} queries: {summary.checkpoints} checkpoints{runs} in "
+            f"{format_noun(summary.segments, 'segment')}, method {summary.method}, "
+            f"{summary.attributed_share:.1%} of the parameters attributed."
+        )
+        suggested = plain_words("result", summary)
+        if summary.unstable:
+            suggested += (
+                f" The harm of {summary.unstable} of these {summary.suspect_count} "
+                "has no stable sign: too uncertain to act on without a look."
+            )
+        self._print(suggested)
+        self._print_trust(summary.trust)
+        if summary.suspects:
+            self._print(_suspect_table(summary))
+        if ground_truth is not None:
+            planted = ground_truth.planted
+            for ranking in ground_truth.rankings:
+                self._print(
+                    f"Planted errors in the top {planted / ground_truth.examples:.0%}: "
+                    f"{ranking.found} of {planted} ({ranking.found / max(1, planted):.1%}) by "
+                    f"{ranking.name[0].lower()}{ranking.name[1:]}"
+                )
+        self._print_path("Page:", page)
+        self._print_path("Review list:", review_list)
+        self._print("MLflow:      kedro mlflow ui   (then http://127.0.0.1:5000)", soft_wrap=True)
+
+    def print_verification(self, trust: Trust, *, page: str) -> None:
+        """Print the trust figure and where the rest is: the path of the page."""
+        self._print()
+        self._print_trust(trust)
+        self._print_path("Page:", page)
+
+    def print_verdict(self, report: GateReport, *, file: str) -> None:
+        """Print the gate's outcome, what was exceeded, and what was skipped and why.
+
+        Args:
+            report: The verdict.
+            file: Path of gate.json.
+        """
+        colour = {"pass": "green", "fail": "red"}.get(report.outcome, "yellow")
+        self._print(f"[bold]Gate: [{colour}]{report.outcome}[/][/] – {_plain(report.summary)}")
+        skipped: dict[str, list[str]] = {}
+        for check in report.checks:
+            if check.status == "skipped":
+                skipped.setdefault(check.reason, []).append(check.metric)
+            elif check.status != "pass":
+                self._print(f"  {check.status}: {_plain(f'{check.message} {check.advice}')}")
+        for reason, metrics in skipped.items():
+            self._print(f"  skipped: {', '.join(metrics)} ({_plain(reason)})")
+        self._print_path("Checks:", file)
+
+    def print_changes(self, found: Comparison) -> None:
+        """Print what changed since the audit before."""
+        self._print(f"[bold]Compared:[/] {_plain(plain_words('changes', found))}")
+
+    def _print_trust(self, trust: Trust) -> None:
+        self._print(f"[bold]{trust.status}:[/] {_plain(trust.text)}")
+        if trust.command:
+            self._print(f"Verify:      {trust.command}", soft_wrap=True)
+
+    def _print_path(self, name: str, path: str) -> None:
+        """Print a path, relative to the working directory where it lies below it."""
+        if Path(path).is_relative_to(Path.cwd()):
+            path = str(Path(path).relative_to(Path.cwd()))
+        # soft_wrap: a path broken over two lines cannot be clicked or copied.
+        self._print(f"{name:12} {_plain(path)}", soft_wrap=True)
+
+
+def _suspect_table(summary: AuditSummary) -> Table:
+    headings = ("#", "example", "label", "model says", "why")
+    columns = (Column(heading, overflow="fold") for heading in headings)
+    table = Table(*columns, title="Top suspects", title_justify="left", box=None, pad_edge=False)
+    for row in summary.suspects:
+        given, predicted = row.given_label or "–", row.predicted_label or "–"
+        cells = (row.example_id, given, predicted)
+        table.add_row(str(row.rank), *(_plain(shorten(cell)) for cell in cells), _plain(row.reason))
+    return table
+
+
+def _plain(text: str) -> str:
+    """Return text that a terminal shows and does not obey."""
+    return escape(safe_text(text))

@@ -29,7 +29,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.tracking.lineage.send import send
+from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
 from sourcetrace.tracking.server.tracked import TRACKED
 from sourcetrace.tracking.server.waiting_run import (
@@ -216,7 +216,7 @@ class TrackingServerHook:
 
     def _send(self, waiting: WaitingRun) -> None:
         try:
-            send(TRACKED.client(), waiting)
+            Sender(TRACKED.client()).send(waiting)
         except Exception as error:
             # What is written is written: what MLflow is not told is no failure of the run.
             logger.warning(

@@ -7,6 +7,8 @@ its content: the same audit writes the same bytes.
 
 import json
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
@@ -72,30 +74,33 @@ def make_ml_bom(facts: AuditFacts) -> dict[str, Any]:
 
 
 def _model(facts: AuditFacts) -> Component:
-    result = facts.result
+    result, audited, revision = facts.result, facts.model, facts.revision
     properties = {
         "task": result.task,
         "attribution_method": result.method,
         "gate_outcome": result.gate,
         "trust_status": result.trust.status,
         "scores_sha256": result.scores_digest,
+        "model_alias": audited.alias if audited else None,
+        "git_commit": revision.commit if revision else None,
+        "git_dirty": str(revision.dirty).lower() if revision else None,
     }
-    if facts.model is not None and facts.model.alias is not None:
-        properties["model_alias"] = facts.model.alias
-    if facts.revision is not None:
-        properties["git_commit"] = facts.revision.commit
-        properties["git_dirty"] = str(facts.revision.dirty).lower()
     return _component(
         "machine-learning-model",
         "model",
         facts.model_name,
-        version=facts.model.version if facts.model else None,
+        version=audited.version if audited else None,
         properties=properties,
     )
 
 
 def _component(
-    kind: str, reference: str, name: str, *, properties: dict[str, str] | None = None, **more: Any
+    kind: str,
+    reference: str,
+    name: str,
+    *,
+    properties: Mapping[str, str | None] = MappingProxyType({}),
+    **more: Any,
 ) -> Component:
     return Component(
         type=ComponentType(kind),
@@ -103,7 +108,8 @@ def _component(
         name=name,
         properties=[
             Property(name=f"sourcetrace:{key}", value=value)
-            for key, value in (properties or {}).items()
+            for key, value in properties.items()
+            if value is not None
         ],
         **more,
     )

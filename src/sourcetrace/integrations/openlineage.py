@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import polars as pl
@@ -50,6 +50,7 @@ class RunEvents:
         self,
         parameters: OpenLineageParameters,
         *,
+        catalog: DataCatalog,
         names: AuditNames,
         job: str,
         project: Path,
@@ -60,7 +61,8 @@ class RunEvents:
         event_v2.set_producer(f"pkg:pypi/sourcetrace@{__version__}")
         transport = FileTransport(FileConfig(log_file_path=str(path), append=True))
         self._client = OpenLineageClient(transport=transport)
-        self._namespace, self._names, self._project = parameters.namespace, names, project
+        self._namespace, self._names = parameters.namespace, names
+        self._catalog, self._project = catalog, project
         self._job, self._run_ids = job, {job: str(generate_new_uuid())}
         self._made: dict[str, Any] = {}
         revision = CodeRevision.of(project)
@@ -87,20 +89,9 @@ class RunEvents:
             self._job_facets["sourceCodeLocation"] = location(
                 type="git", url=address, version=tags["git_commit"]
             )
-        self._emit(EventType.START)
+        self.emit("START")
 
-    def start_node(self, node: str) -> None:
-        """Say that a node began."""
-        self._emit(EventType.START, node)
-
-    def end_node(
-        self,
-        node: str,
-        *,
-        catalog: DataCatalog,
-        inputs: Mapping[str, Any],
-        outputs: Mapping[str, Any],
-    ) -> None:
+    def end_node(self, node: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """Say that a node ended, and keep what the run's own end needs."""
         kept = (*_RESULTS, "data_digests", "checkpoint_manifest")
         own = self._names.own(outputs)
@@ -110,18 +101,14 @@ class RunEvents:
             for name, value in inputs.items()
             if name != "parameters" and not name.startswith("params:")
         }
-        self._emit(
-            EventType.COMPLETE,
+        self.emit(
+            "COMPLETE",
             node,
-            inputs=self._entries(read, catalog),
-            outputs=self._entries(outputs, catalog),
+            inputs=self._entries(read),
+            outputs=self._entries(outputs),
         )
 
-    def fail_node(self, node: str, error: Exception) -> None:
-        """Say that a node failed."""
-        self._emit(EventType.FAIL, node, error=error)
-
-    def end(self, catalog: DataCatalog, error: Exception | None) -> None:
+    def end(self, error: Exception | None) -> None:
         """Say that the run ended, well or not, and what went in and out."""
         digests = self._made.get("data_digests", {})
         read: dict[str, _Facets] = {
@@ -137,19 +124,19 @@ class RunEvents:
                 "version": _version(f"sha256:{row['sha256']}")
             }
         written = {self._names.full(one): self._made[one] for one in _RESULTS if one in self._made}
-        self._emit(
-            EventType.COMPLETE if error is None else EventType.FAIL,
+        self.emit(
+            "COMPLETE" if error is None else "FAIL",
             error=error,
             inputs=read,
-            outputs=self._entries(written, catalog),
+            outputs=self._entries(written),
         )
 
-    def _entries(self, values: Mapping[str, Any], catalog: DataCatalog) -> dict[str, _Facets]:
+    def _entries(self, values: Mapping[str, Any]) -> dict[str, _Facets]:
         """Return what is known of entries of the catalog: files in the project, and columns."""
         entries: dict[str, _Facets] = {}
         for name, value in values.items():
             facets: _Facets = {}
-            dataset: Any = catalog.get(name)
+            dataset: Any = self._catalog.get(name)
             given = getattr(dataset, "_filepath", None) or getattr(dataset, "_path", None)
             path = self._project / str(given)
             # Where a file outside the project lies is nobody's business.
@@ -162,15 +149,24 @@ class RunEvents:
             entries[name] = facets
         return entries
 
-    def _emit(
+    def emit(
         self,
-        kind: EventType,
+        kind: Literal["START", "COMPLETE", "FAIL"],
         node: str | None = None,
         *,
         inputs: Mapping[str, _Facets] = MappingProxyType({}),
         outputs: Mapping[str, _Facets] = MappingProxyType({}),
         error: Exception | None = None,
     ) -> None:
+        """Say that the run, or a node of it, began or ended.
+
+        Args:
+            kind: Which of them.
+            node: Name of the node; None for the run.
+            inputs: What it read, and what is known of it.
+            outputs: What it wrote.
+            error: What ended it.
+        """
         job = self._job if node is None else f"{self._job}.{node}"
         run = self._run_ids.setdefault(job, str(generate_new_uuid()))
         facets = dict(self._run_facets if node is None else self._node_facets)
@@ -184,20 +180,17 @@ class RunEvents:
         )
         self._client.emit(
             event_v2.RunEvent(
-                eventType=kind,
+                eventType=EventType[kind],
                 eventTime=_now(),
                 run=event_v2.Run(run, facets),
                 job=event_v2.Job(self._namespace, job, {**self._job_facets, "jobType": job_type}),
-                inputs=[
-                    event_v2.InputDataset(self._namespace, name, facets=known)
-                    for name, known in inputs.items()
-                ],
-                outputs=[
-                    event_v2.OutputDataset(self._namespace, name, facets=known)
-                    for name, known in outputs.items()
-                ],
+                inputs=self._named(event_v2.InputDataset, inputs),
+                outputs=self._named(event_v2.OutputDataset, outputs),
             )
         )
+
+    def _named(self, kind: Any, entries: Mapping[str, _Facets]) -> list[Any]:
+        return [kind(self._namespace, name, facets=known) for name, known in entries.items()]
 
 
 def _schema(columns: Mapping[str, str]) -> facet_v2.DatasetFacet:

@@ -1,8 +1,7 @@
 """Charts of the suspects: harm beside plain loss, by given label, given against predicted.
 
-Each takes the review list and returns a figure, or None where there is nothing to draw. What is
-drawn does not grow with the number of training examples: they are counted in bins, and only the
-top suspects are points of their own.
+What is drawn does not grow with the number of training examples: of many, the top suspects are
+points, and as many of the others.
 """
 
 import math
@@ -12,30 +11,38 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from sourcetrace.formats import format_count, format_noun, format_share
-from sourcetrace.reporting.drawing import PER_CENT, Figure, across, rule_at, upwards
-from sourcetrace.reporting.palette import Ink
-from sourcetrace.schemas.review import ACTIONS, is_suspect
+from sourcetrace.formats import format_count, format_share
+from sourcetrace.reporting.drawing import PER_CENT, Figure, Ink, across, marks_by, rule_at, upwards
+from sourcetrace.schemas.review import is_suspect
 
 _POINTS = 300
 _LABEL_BARS = 15
 _CONFUSION_LABELS = 12
-_BINS = (44, 32)
 
-_SHAPES = alt.Scale(domain=list(ACTIONS), range=["diamond", "triangle-up", "circle"])
-_INKS = alt.Scale(domain=list(ACTIONS), range=[Ink.RELABEL.light, Ink.CHECK.light, Ink.KEEP.light])
+_LOOKS = {
+    "relabel": (Ink.RELABEL, "diamond"),
+    "check": (Ink.CHECK, "triangle-up"),
+    "keep": (Ink.KEEP, "circle"),
+}
 
-# What a column has already.
-_OPACITY = alt.Opacity("opacity:Q", scale=None, legend=None)
 
-
-def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | None:
-    """Draw the harm to the queries against the example's own loss.
+def suspect_figures(review_list: pl.DataFrame, *, top_share: float) -> list[Figure]:
+    """Return the charts for which there is something to draw.
 
     Args:
         review_list: `schemas.ReviewList`.
         top_share: The share of the highest losses that is marked off.
     """
+    drawn = (
+        _loss_and_harm(review_list, top_share=top_share),
+        _given_and_predicted(review_list),
+        _suspects_per_label(review_list),
+    )
+    return [figure for figure in drawn if figure is not None]
+
+
+def _loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | None:
+    """Draw the harm to the queries against the example's own loss."""
     data = review_list.filter(pl.col("loss").is_finite(), pl.col("harm").is_finite())
     if data.is_empty():
         return None
@@ -66,58 +73,35 @@ def loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | No
         values=_signed_decades(harms, constant),
         format="~g",
     )
-    drawn = ("rank", "harm", pl.col("loss").clip(floor), pl.col("suggested_action").alias("action"))
-    kept, marked = (data.filter(which).select(drawn) for which in (~is_suspect(), is_suspect()))
-    layers: list[alt.Chart] = []
-    if kept.height > _POINTS:
-        bins = _bins(kept, floor=floor, ceiling=ceiling * 1.15, constant=constant)
-        layers.append(
-            alt.Chart(bins)
-            .mark_rect(color=Ink.KEEP.light, stroke=None)
-            .encode(x=x, x2="loss_end", y=y, y2="harm_end", opacity=_OPACITY)
-        )
-        points = marked.sort("rank").head(_POINTS)
-    else:
-        points = pl.concat([kept, marked.sort("rank").head(_POINTS)])
+    kept, marked = (data.filter(which).sort("rank") for which in (~is_suspect(), is_suspect()))
+    every = max(1, math.ceil(kept.height / _POINTS))
+    points = pl.concat([kept.gather_every(every), marked.head(_POINTS)]).select(
+        "rank", "harm", pl.col("loss").clip(floor), action="suggested_action"
+    )
+    marks = marks_by("action", _LOOKS)
     threshold = float(np.sort(losses)[-math.ceil(top_share * len(losses))])
-    layers.append(rule_at(x, max(threshold, floor)))
-    layers.append(
+    layers = [
+        rule_at(x, max(threshold, floor)),
         alt.Chart(points)
         .mark_point(size=46, strokeWidth=1.4, fillOpacity=0.25)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("action:N", scale=_INKS),
-            fill=alt.Fill("action:N", scale=_INKS),
-            shape=alt.Shape("action:N", scale=_SHAPES),
-        )
-    )
-    left = marked.filter(pl.col("loss") < threshold).height
-    caption = (
-        "Above zero, the queries would gain from the removal. Right of the dashed line lie the "
-        f"{format_share(top_share)} of examples with the highest loss, where a search by loss "
-        "would look; suspects left of it are what attribution adds."
-    )
-    if kept.height > _POINTS:
-        caption += " Examples to keep are shaded by how many lie in each cell."
-    if marked.height > _POINTS:
-        caption += (
-            f" Drawn as points: the first {_POINTS} of {format_count(marked.height)} suspects."
-        )
+        .encode(x=x, y=y, fill=alt.Fill("action:N", scale=marks["color"]["scale"]), **marks),
+    ]
     return Figure.draw(
         "loss-and-harm",
-        "Harm to the queries against plain loss",
-        caption,
-        f"Scatter plot of {format_noun(data.height, 'training example')}; "
-        f"{format_count(left)} of {format_noun(marked.height, 'suspect')} lie left of the line.",
         layers,
         height=350,
         above="harm: predicted gain of the queries on removal",
         wide=True,
+        top_share=top_share,
+        examples=data.height,
+        suspects=marked.height,
+        left=marked.filter(pl.col("loss") < threshold).height,
+        every=every,
+        points=_POINTS,
     )
 
 
-def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
+def _suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
     """Draw the share of suspects among the examples of every given label."""
     labels = (
         review_list.filter(pl.col("given_label").is_not_null())
@@ -131,16 +115,11 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
     shown = labels.head(_LABEL_BARS).sort(
         ["share", "suspects", "given_label"], descending=[True, True, False]
     )
-    shown = shown.with_columns(
-        note=pl.Series(
-            [
-                f"{format_share(share)}  ({format_count(suspects)} of {format_count(examples)})"
-                for share, suspects, examples in shown.select(
-                    "share", "suspects", "examples"
-                ).iter_rows()
-            ]
-        )
-    )
+    notes = [
+        f"{format_share(share)}  ({format_count(suspects)} of {format_count(examples)})"
+        for share, suspects, examples in shown.select("share", "suspects", "examples").iter_rows()
+    ]
+    shown = shown.with_columns(note=pl.Series(notes))
     overall = float(review_list.select(is_suspect().mean()).item())
     top = float(shown["share"].max())  # type: ignore[arg-type]
     # Beyond the longest bar is room for the bars' own numbers, in one column.
@@ -166,25 +145,19 @@ def suspects_per_label(review_list: pl.DataFrame) -> Figure | None:
         ),
         rule_at(x, overall),
     ]
-    caption = (
-        f"A label far beyond the dashed line ({format_share(overall)}, all labels together) hints "
-        "at one cause, such as an ambiguous definition or one annotator."
-    )
-    if labels.height > _LABEL_BARS:
-        caption += f" The {_LABEL_BARS} labels with most suspects of {format_count(labels.height)}."
-    first = shown.row(0, named=True)
     return Figure.draw(
         "suspects-per-label",
-        "Where the suspects are: by given label",
-        caption,
-        f"Bar chart; the highest share is label {first['given_label']} with {first['note']}.",
         layers,
         height=34 + 24 * shown.height + 26,
         above="given label",
+        overall=overall,
+        labels=labels.height,
+        bars=_LABEL_BARS,
+        first=shown.row(0, named=True),
     )
 
 
-def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
+def _given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
     """Draw how often each given label meets each predicted one among the suspects."""
     pairs = (
         review_list.filter(
@@ -225,56 +198,21 @@ def given_and_predicted(review_list: pl.DataFrame) -> Figure | None:
     y = alt.Y("given:N", title=None, scale=alt.Scale(domain=labels), axis=alt.Axis(grid=False))
     base = alt.Chart(shown).encode(x=x, y=y)
     layers = [
-        base.mark_rect(color=Ink.RELABEL.light, cornerRadius=3).encode(opacity=_OPACITY),
+        base.mark_rect(color=Ink.RELABEL.light, cornerRadius=3).encode(
+            # What a column has already.
+            opacity=alt.Opacity("opacity:Q", scale=None, legend=None)
+        ),
         base.mark_text(fontSize=12, color=Ink.INK.light).encode(text="count:Q"),
     ]
-    first = pairs.row(0, named=True)
-    caption = (
-        "A pair that stands out is a confusion with one cause: settle the rule once, then "
-        "correct its examples together."
-    )
-    drawn, total = int(shown["count"].sum()), int(pairs["count"].sum())
-    if drawn < total:
-        caption += (
-            f" Drawn: {format_count(drawn)} of {format_noun(total, 'suspect')}, those among the "
-            f"{len(labels)} most frequent labels."
-        )
     return Figure.draw(
         "given-and-predicted",
-        "Given against predicted label, suspects only",
-        caption,
-        f"Grid of counts; the most frequent pair is given {first['given']}, predicted "
-        f"{first['predicted']}, {first['count']} times.",
         layers,
         height=90 + 26 * len(labels),
         above="given label",
-    )
-
-
-def _bins(points: pl.DataFrame, *, floor: float, ceiling: float, constant: float) -> pl.DataFrame:
-    """Count points in the cells of a grid that is even on the chart's two scales."""
-    x = np.log(points["loss"].to_numpy())
-    harm = points["harm"].to_numpy()
-    y = np.sign(harm) * np.log1p(np.abs(harm) / constant)
-    x_edges = np.linspace(math.log(floor), math.log(ceiling), _BINS[0] + 1)
-    low, high = float(y.min()), float(y.max())
-    y_edges = np.linspace(low, high if high > low else low + 1, _BINS[1] + 1)
-    counts, _, _ = np.histogram2d(x, y, bins=[x_edges, y_edges])
-    columns, rows = np.nonzero(counts)
-    filled = counts[columns, rows]
-
-    def harm_at(edge: np.ndarray) -> np.ndarray:
-        return np.asarray(np.sign(edge) * constant * np.expm1(np.abs(edge)))
-
-    return pl.DataFrame(
-        {
-            "loss": np.exp(x_edges[columns]),
-            "loss_end": np.exp(x_edges[columns + 1]),
-            "harm": harm_at(y_edges[rows]),
-            "harm_end": harm_at(y_edges[rows + 1]),
-            # The square root keeps single examples visible beside full cells.
-            "opacity": (0.12 + 0.75 * np.sqrt(filled / filled.max())).round(3),
-        }
+        first=pairs.row(0, named=True),
+        drawn=shown["count"].sum(),
+        suspects=pairs["count"].sum(),
+        labels=len(labels),
     )
 
 

@@ -1,8 +1,15 @@
-"""How a chart of the page is drawn: static SVG text, offline, readable without a script."""
+"""How a chart of the page is drawn: static SVG text, offline, readable without a script.
 
+The colours are stated here, once: a chart's are attributes of its SVG. A style rule that names the
+attribute's value overrules it (`page.html.j2`), so the same drawing reads well on dark and on light
+paper. Every ink has a contrast of at least 4.5 to 1 with its panel.
+"""
+
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Self
 
 import altair as alt
@@ -10,7 +17,7 @@ import polars as pl
 import vl_convert
 
 from sourcetrace.formats import safe_text
-from sourcetrace.reporting.palette import Ink
+from sourcetrace.reporting.templating import template
 
 # Of a mean that is drawn: more than a picture can show.
 DIGITS = 6
@@ -19,44 +26,28 @@ _LONGEST = 120
 # The page writes a space before the sign, and so do the axes.
 PER_CENT = "format(100 * datum.value, '~g') + '\u00a0%'"
 
-_CONFIG: dict[str, Any] = {
-    "background": None,
-    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
-    "aria": False,
-    "view": {"stroke": None},
-    "axis": {
-        "domainColor": Ink.RULE.light,
-        "gridColor": Ink.RULE.light,
-        "tickColor": Ink.RULE.light,
-        "labelColor": Ink.MUTED.light,
-        "titleColor": Ink.MUTED.light,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-        "labelLimit": 120,
-        "labelPadding": 5,
-    },
-    "axisX": {"grid": False},
-    "axisY": {"domain": False, "ticks": False},
-    "legend": {
-        "orient": "top",
-        "title": None,
-        "labelColor": Ink.INK.light,
-        "labelFontSize": 12,
-        "symbolStrokeWidth": 2,
-        "symbolOpacity": 1,
-        "offset": 6,
-    },
-    "title": {
-        "anchor": "start",
-        "frame": "bounds",
-        "color": Ink.MUTED.light,
-        "fontSize": 12,
-        "fontWeight": "normal",
-        "offset": 6,
-    },
-}
+
+class Ink(Enum):
+    """A colour on light and on dark paper."""
+
+    INK = ("#1b2330", "#e7eaef")
+    MUTED = ("#566273", "#a0acbb")
+    RULE = ("#dfe3e9", "#333d4b")
+    PAPER = ("#f6f6f3", "#11151b")
+    PANEL = ("#ffffff", "#1a2029")
+    LINK = ("#1f5aa8", "#8fbaf5")
+    RELABEL = ("#b3361c", "#ff9478")
+    CHECK = ("#825a00", "#e8b95c")
+    KEEP = ("#3f6493", "#93b4e2")
+    GREEN = ("#2b7150", "#79cba3")
+    VIOLET = ("#774a9b", "#c9a3e8")
+    GREY = ("#5d5d5d", "#bdbdbd")
+
+    def __init__(self, light: str, dark: str) -> None:
+        self.light, self.dark = light, dark
+
+
+_STYLE = json.loads(template("chart_style.json.j2", autoescape=False).render(inks=Ink))
 
 
 @dataclass(frozen=True)
@@ -81,27 +72,26 @@ class Figure:
     def draw(
         cls,
         name: str,
-        title: str,
-        caption: str,
-        description: str,
         layers: Sequence[alt.Chart],
         *,
         height: int,
         above: str,
         wide: bool = False,
+        **facts: Any,
     ) -> Self:
-        """Return a figure of layers that share their scales.
+        """Return a figure of layers that share their scales; its words are in `charts.txt.j2`.
 
         Args:
             name: As the attribute.
-            title: As the attribute.
-            caption: As the attribute.
-            description: As the attribute.
             layers: From back to front.
             height: Of the whole drawing, legend and axes included.
             above: What the vertical axis shows, written level above it.
             wide: Whether it leads the others.
+            facts: What the words say of the data.
         """
+        words = getattr(template("charts.txt.j2", autoescape=False).module, name.replace("-", "_"))
+        # The last may hold a label, and a label anything.
+        title, caption, description = words(**facts).strip().split("\n\n", 2)
         chart = alt.layer(*layers).properties(
             # The page scales it.
             width=470 if wide else 410,
@@ -110,7 +100,7 @@ class Figure:
             autosize=alt.AutoSizeParams(type="fit", contains="padding"),
             padding=4,
         )
-        spec = _shown(chart.to_dict()) | {"config": _CONFIG}
+        spec = _shown(chart.to_dict()) | {"config": _STYLE}
         svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
         # The renderer counts ids over its lifetime; the same chart must give the same bytes.
         for number, old in enumerate(dict.fromkeys(re.findall(r'<clipPath id="([^"]+)"', svg)), 1):
@@ -119,6 +109,21 @@ class Figure:
         # The page says in words what the drawing shows.
         svg = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
         return cls(name, title, caption, description, svg)
+
+
+def marks_by(field: str, looks: Mapping[str, tuple[Ink, str]]) -> dict[str, Any]:
+    """Return the colour and the shape of points: what they differ in is not left to colour.
+
+    Args:
+        field: What they differ in.
+        looks: Its value -> ink and shape, in the order of the legend.
+    """
+    values, inks = list(looks), [ink.light for ink, _ in looks.values()]
+    shapes = [shape for _, shape in looks.values()]
+    return {
+        "color": alt.Color(f"{field}:N", scale=alt.Scale(domain=values, range=inks)),
+        "shape": alt.Shape(f"{field}:N", scale=alt.Scale(domain=values, range=shapes)),
+    }
 
 
 def rule_at(x: alt.X, value: float, **looks: Any) -> alt.Chart:

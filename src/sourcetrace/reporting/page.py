@@ -1,64 +1,39 @@
 """The report page: one HTML document that needs no network, no script and no other file.
 
 Its readers are an engineer with a minute (heading, figures, gallery) and somebody who works
-through the list for an hour (everything below). It is rendered once, from tables and records. A
-section is a template, the function here that gives it its values, and the record it is about.
-What comes from data is made safe to show and escaped by the environment of the templates.
+through the list for an hour (everything below). It is rendered once, from tables and records; its
+words are in the templates. What comes from data is made safe to show and escaped there.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
-import jinja2
 import numpy as np
 import polars as pl
-from markupsafe import Markup
 
-from sourcetrace.audit.comparison.summary import AuditPoint, Comparison
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.formats import safe_text, shorten
-from sourcetrace.reporting import (
-    change_tables,
-    charts,
-    findings,
-    ranking_chart,
-    tables,
-    training_charts,
-    trend_charts,
-    trust_charts,
-)
-from sourcetrace.reporting.changes import change_sentences, changes_sentence
+from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.formats import format_count
+from sourcetrace.reporting.changes import ComparedAudit
+from sourcetrace.reporting.charts import suspect_figures
+from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.gallery import gallery_card
-from sourcetrace.reporting.palette import Ink
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
-from sourcetrace.reporting.trust import Retraining, Verification
+from sourcetrace.reporting.tables import Table
+from sourcetrace.reporting.templating import template
+from sourcetrace.reporting.training_charts import training_figures
+from sourcetrace.reporting.trend_charts import trend_figures
+from sourcetrace.reporting.trust import Retraining
+from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
 from sourcetrace.schemas.review import is_suspect
 
-_NOT_COMPARED = (
-    "This page was not set beside an earlier audit yet: `kedro run --pipelines gate` does, and "
-    "judges it."
-)
+_Record = TypeVar("_Record", ComparedAudit, GateReport, GroundTruth)
 
 _CARDS = 48
 # The rest waits behind one click, so that the charts stay within reach.
 _OPEN_CARDS = 12
-
-
-@dataclass(frozen=True)
-class ComparedAudit:
-    """An audit set beside those before it.
-
-    Attributes:
-        found: What changed since the audit before.
-        examples: `schemas.AuditComparison`.
-        now: The audit's own place in the trends.
-    """
-
-    found: Comparison
-    examples: pl.DataFrame
-    now: AuditPoint
 
 
 @dataclass(frozen=True)
@@ -90,7 +65,7 @@ class PageContent:
     curvature_spectra: pl.DataFrame
     pictures: Mapping[str, np.ndarray]
     details: pl.DataFrame | None = None
-    verification: Verification | None = None
+    verification: Retraining = field(default_factory=Retraining)
     comparison: ComparedAudit | None = None
     gate: GateReport | None = None
     ground_truth: GroundTruth | None = None
@@ -109,132 +84,105 @@ class PageContent:
         summary, manifest = self.summary, self.checkpoint_manifest
         review_list = self.review_list.sort("rank")
         suspects = review_list.filter(is_suspect())
-        cards = [
-            gallery_card(row, pictures=self.pictures, details=self.details)
-            for row in suspects.head(_CARDS).iter_rows(named=True)
-        ]
-        method, _, method_does = findings.describe_method(summary.method)
-        return (
-            _environment()
-            .get_template("page.html.j2")
-            .render(
-                summary=summary,
-                task=summary.task.rsplit(".", 1)[-1],
-                result=findings.result_sentence(summary),
-                key_figures=findings.key_figures(summary, manifest),
-                cards=cards,
-                uncertainty=findings.uncertainty_sentence(summary, review_list),
-                has_probabilities=review_list["given_label_probability"].is_not_null().any(),
-                open_cards=_OPEN_CARDS,
-                suspects=suspects.height,
-                full_list=tables.FULL_LIST,
-                overlap=findings.overlap_sentences(review_list, top_share=summary.check_share),
-                figures=self._figures(review_list),
-                review_table=tables.review_table(review_list),
-                segment_table=tables.segment_table(
-                    manifest, self.segment_contributions, suspects["example_id"]
+        compared = self._of_these_scores(self.comparison)
+        truth = self._of_these_scores(self.ground_truth)
+        verified = self.verification.is_of(summary.scores_digest)
+        return template("page.html.j2").render(
+            summary=summary,
+            manifest=manifest,
+            review_list=review_list,
+            unattributed=self.unattributed_parameters,
+            method=METHODS.get(summary.method),
+            cards=[
+                gallery_card(row, pictures=self.pictures, details=self.details)
+                for row in suspects.head(_CARDS).iter_rows(named=True)
+            ],
+            open_cards=_OPEN_CARDS,
+            overlap=_LossOverlap.of(review_list, top_share=summary.check_share),
+            dead_layers=_layers_without_gradients(self.curvature_spectra),
+            figures=[
+                *suspect_figures(review_list, top_share=summary.check_share),
+                *training_figures(
+                    self.example_signals, self.segment_contributions, review_list, manifest
                 ),
-                notes=[
-                    findings.dead_layers_sentence(self.curvature_spectra),
-                    findings.interpolated_sentence(manifest),
-                ],
-                checkpoint_table=tables.checkpoint_table(manifest),
-                parameter_table=tables.parameter_table(self.unattributed_parameters),
-                unattributed=findings.unattributed_sentence(
-                    self.unattributed_parameters, attributed_share=summary.attributed_share
-                ),
-                gate=self._gate(),
-                trust=self._trust(),
-                comparison=self._comparison(),
-                ground_truth=self._ground_truth(),
-                method=method,
-                method_does=method_does,
-                variables=Markup(Ink.variables(dark=False)),  # noqa: S704, our own constants
-                dark_variables=Markup(Ink.variables(dark=True)),  # noqa: S704
-                dark_chart_rules=Markup(Ink.dark_chart_rules()),  # noqa: S704
-            )
+            ],
+            review_table=Table.of_review(review_list),
+            segment_table=Table.of_segments(
+                manifest, self.segment_contributions, suspects["example_id"]
+            ),
+            checkpoint_table=Table.of_checkpoints(manifest),
+            parameter_table=Table.of_parameters(self.unattributed_parameters),
+            gate=self._of_these_scores(self.gate),
+            trust=self.verification.trust_in(summary.scores_digest),
+            verification=self.verification if verified else None,
+            trust_figures=trust_figures(self.verification) if verified else [],
+            compared=compared,
+            trend_figures=trend_figures(compared.points) if compared else [],
+            ground_truth=truth,
+            ranking_table=Table.of_rankings(truth) if truth else None,
+            ranking_figure=recall_curve(truth) if truth else None,
+            inks=Ink,
         )
 
-    def _figures(self, review_list: pl.DataFrame) -> list[Any]:
-        manifest = self.checkpoint_manifest
-        figures = [
-            charts.loss_and_harm(review_list, top_share=self.summary.check_share),
-            training_charts.loss_over_training(self.example_signals, review_list, manifest),
-            charts.given_and_predicted(review_list),
-            charts.suspects_per_label(review_list),
-            training_charts.segment_contributions(
-                self.segment_contributions, review_list, manifest
-            ),
-        ]
-        return [figure for figure in figures if figure is not None]
-
-    def _gate(self) -> dict[str, Any] | None:
-        report = self.gate
-        if report is None or report.scores_digest != self.summary.scores_digest:
-            return None
-        return {
-            "report": report,
-            "exceeded": [one for one in report.checks if one.status not in {"pass", "skipped"}],
-            "skipped": [one for one in report.checks if one.status == "skipped"],
-        }
-
-    def _trust(self) -> dict[str, Any]:
-        """Return the trust line, and where these scores were verified, what else there is."""
-        digest, verification = self.summary.scores_digest, self.verification
-        line = (verification or Retraining(pl.DataFrame())).trust_in(digest)
-        values: dict[str, Any] = {"line": line, "figures": []}
-        if verification is None or not verification.is_of(digest):
-            return values
-        figures = [
-            trust_charts.correlation_histogram(verification.queries, verification.summary),
-            trust_charts.removal_scatter(verification.removals, verification.summary),
-        ]
-        return values | {
-            "figures": [figure for figure in figures if figure is not None],
-            "sentences": verification.removal_sentences(),
-            "table": verification.table(),
-        }
-
-    def _comparison(self) -> dict[str, Any]:
-        compared = self.comparison
-        if compared is None or compared.found.scores_digest != self.summary.scores_digest:
-            return {"compared": False, "sentence": _NOT_COMPARED}
-        found = compared.found
-        values = {"compared": found.previous_at is not None, "sentence": changes_sentence(found)}
-        if not values["compared"]:
-            return values
-        points = (*found.earlier, compared.now)
-        return values | {
-            "remarks": change_sentences(found),
-            "figures": trend_charts.trend_figures(points),
-            "suspect_tables": change_tables.suspect_tables(compared.examples, self.review_list),
-            "drift_tables": change_tables.drift_tables(found),
-            "history": change_tables.history_table(points),
-        }
-
-    def _ground_truth(self) -> dict[str, Any] | None:
-        truth = self.ground_truth
-        if truth is None or truth.scores_digest != self.summary.scores_digest:
-            return None
-        return {
-            "summary": findings.ground_truth_sentence(truth),
-            "table": tables.ranking_table(truth),
-            "figure": ranking_chart.recall_curve(truth),
-        }
+    def _of_these_scores(self, record: _Record | None) -> _Record | None:
+        mine = record is not None and record.scores_digest == self.summary.scores_digest
+        return record if mine else None
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        # Whatever a template writes; what is markup already is our own.
-        finalize=lambda value: (
-            safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-        ),
+@dataclass(frozen=True)
+class _LossOverlap:
+    """What plain loss, which costs nothing, would have found instead.
+
+    Attributes:
+        top_share: The share of a ranking that is looked at.
+        examples, top: Examples in all, and in this share.
+        shared: Of the first examples of the list, how many have one of the highest losses.
+        suspects, missed: Suspects, and how many of them have none.
+    """
+
+    top_share: float
+    examples: int
+    top: int
+    shared: int
+    suspects: int
+    missed: int
+
+    @classmethod
+    def of(cls, review_list: pl.DataFrame, *, top_share: float) -> Self:
+        """Compare two rankings; equal losses keep the review list's order.
+
+        Args:
+            review_list: `schemas.ReviewList`.
+            top_share: As the attribute.
+        """
+        top = math.ceil(top_share * review_list.height)
+        by_loss = review_list.sort(["loss", "rank"], descending=[True, False])
+        highest, others = by_loss.head(top), by_loss.tail(-top)
+        return cls(
+            top_share=top_share,
+            examples=review_list.height,
+            top=top,
+            shared=highest.filter(pl.col("rank") <= top).height,
+            suspects=by_loss.filter(is_suspect()).height,
+            missed=others.filter(is_suspect()).height,
+        )
+
+
+def _layers_without_gradients(curvature_spectra: pl.DataFrame) -> list[str]:
+    """Return the layers that no gradient reached, with the segments where it is not in all.
+
+    Args:
+        curvature_spectra: `schemas.CurvatureSpectra`.
+    """
+    segments = curvature_spectra["segment"].n_unique()
+    dead = (
+        curvature_spectra.filter(pl.col("trace") == 0)
+        .group_by("layer", maintain_order=True)
+        .agg(pl.col("segment").sort())
     )
-    environment.filters["shorten"] = shorten
-    return environment
+    return [
+        layer
+        if len(numbers) == segments
+        else f"{layer} (in segment {', '.join(map(format_count, numbers))})"
+        for layer, numbers in dead.iter_rows()
+    ]

@@ -10,6 +10,7 @@ import polars as pl
 
 from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
+from sourcetrace.schemas import ReviewList
 
 _LABEL = 80
 
@@ -36,22 +37,15 @@ def build_review_list(
     Returns:
         The table `schemas.ReviewList` describes.
     """
+    table = train_table.select("example_id", pl.col("stage").list.join(", "), given_label="label")
+    for other in (
+        final_signals.drop("checkpoint_id", strict=False),
+        query_influence.drop("method", strict=False),
+        self_influence,
+    ):
+        table = table.join(other, on="example_id", how="left", validate="1:1")
     table = (
-        train_table.select("example_id", stage_text(), given_label="label")
-        .join(
-            final_signals.drop("checkpoint_id", strict=False),
-            on="example_id",
-            how="left",
-            validate="1:1",
-        )
-        .join(
-            query_influence.drop("method", strict=False),
-            on="example_id",
-            how="left",
-            validate="1:1",
-        )
-        .join(self_influence, on="example_id", how="left", validate="1:1")
-        .with_columns(
+        table.with_columns(
             total_query_loss_influence=pl.col("mean_query_loss_influence") * queries,
             self_influence_rank=pl.col("self_influence")
             .rank("ordinal", descending=True)
@@ -66,29 +60,7 @@ def build_review_list(
         .with_row_index("rank", offset=1)
         .with_columns(pl.col("rank").cast(pl.Int64))
     )
-    return _suggest(table, queries, report).select(
-        "rank",
-        "example_id",
-        "stage",
-        "given_label",
-        "predicted_label",
-        "given_label_probability",
-        "loss",
-        "self_influence",
-        "self_influence_rank",
-        "harm",
-        "harm_error",
-        "sign_stable",
-        "total_query_loss_influence",
-        "queries_harmed",
-        "suggested_action",
-        "reason",
-    )
-
-
-def stage_text() -> pl.Expr:
-    """Return the names of an example's stages as one text."""
-    return pl.col("stage").list.join(", ")
+    return _suggest(table, queries, report).select(list(ReviewList.columns()))
 
 
 def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.DataFrame:

@@ -7,20 +7,38 @@ their number.
 import altair as alt
 import polars as pl
 
-from sourcetrace.formats import format_noun, format_number, format_span
-from sourcetrace.reporting.drawing import DIGITS, Figure, across, rule_at, upwards
-from sourcetrace.reporting.palette import Ink
+from sourcetrace.formats import format_span
+from sourcetrace.reporting.drawing import DIGITS, Figure, Ink, across, marks_by, rule_at, upwards
 from sourcetrace.schemas.review import is_suspect
 
 _GROUPS = ["suspects", "all others"]
-_COLOUR = alt.Color(
-    "group:N", scale=alt.Scale(domain=_GROUPS, range=[Ink.RELABEL.light, Ink.KEEP.light])
+_MARKS = marks_by(
+    "group", dict(zip(_GROUPS, ((Ink.RELABEL, "diamond"), (Ink.KEEP, "circle")), strict=True))
 )
-# The difference is not left to colour.
-_SHAPE = alt.Shape("group:N", scale=alt.Scale(domain=_GROUPS, range=["diamond", "circle"]))
 
 
-def segment_contributions(
+def training_figures(
+    example_signals: pl.DataFrame,
+    contributions: pl.DataFrame,
+    review_list: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+) -> list[Figure]:
+    """Return the charts for which there is something to draw.
+
+    Args:
+        example_signals: `schemas.ExampleSignals`.
+        contributions: `schemas.SegmentContributions`.
+        review_list: `schemas.ReviewList`.
+        checkpoint_manifest: `schemas.CheckpointManifest`.
+    """
+    drawn = (
+        _loss_over_training(example_signals, review_list, checkpoint_manifest),
+        _segment_contributions(contributions, review_list, checkpoint_manifest),
+    )
+    return [figure for figure in drawn if figure is not None]
+
+
+def _segment_contributions(
     contributions: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
 ) -> Figure | None:
     """Draw in which part of training the suspects' harm to the queries arose."""
@@ -34,18 +52,13 @@ def segment_contributions(
         .sort("segment", "group")
     )
     several = [name for name in ("run", "stage") if checkpoint_manifest[name].n_unique() > 1]
+    step = pl.col("step")
     spans = checkpoint_manifest.group_by("segment").agg(
-        pl.col("run", "stage").first(), first=pl.col("step").min(), last=pl.col("step").max()
+        step.min().alias("first"), step.max().alias("last"), pl.col(several).first()
     )
     names = {
-        row["segment"]: " · ".join(
-            [
-                str(row["segment"]),
-                *(row[name] for name in several),
-                format_span(row["first"], row["last"]),
-            ]
-        )
-        for row in spans.iter_rows(named=True)
+        segment: " · ".join([str(segment), *where, format_span(first, last)])
+        for segment, first, last, *where in spans.iter_rows()
     }
     data = data.filter(pl.col("mean").is_finite()).with_columns(
         name=pl.col("segment").replace_strict(
@@ -74,24 +87,18 @@ def segment_contributions(
         alt.Chart(data)
         .mark_rule(color=Ink.MUTED.light, strokeWidth=2, opacity=0.5)
         .encode(x=alt.X("min(mean):Q"), x2="max(mean):Q", y=y),
-        alt.Chart(data)
-        .mark_point(size=80, filled=True, opacity=1)
-        .encode(x=x, y=y, color=_COLOUR, shape=_SHAPE),
+        alt.Chart(data).mark_point(size=80, filled=True, opacity=1).encode(x=x, y=y, **_MARKS),
     ]
     return Figure.draw(
         "segment-contributions",
-        "When in training the harm arose",
-        "The further right of zero, the more of the harm to the queries was learnt in that "
-        "segment; an example's segments add up to its harm.",
-        f"Dot plot of {format_noun(len(order), 'segment')}, suspects against all others; the "
-        f"same numbers stand in the table of segments.",
         layers,
         height=96 + 30 * len(order),
         above=" · ".join(["segment", *several, "steps"]),
+        segments=len(order),
     )
 
 
-def loss_over_training(
+def _loss_over_training(
     example_signals: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
 ) -> Figure | None:
     """Draw median and quartiles of the loss at every checkpoint, suspects against the rest.
@@ -135,7 +142,7 @@ def loss_over_training(
         tickCount=6,
         format="~s" if known else "d",
     )
-    base = alt.Chart(data).encode(x=x, color=_COLOUR)
+    base = alt.Chart(data).encode(x=x, color=_MARKS["color"])
     spread = (
         base.mark_area(opacity=0.18, line=False)
         if several
@@ -145,30 +152,21 @@ def loss_over_training(
     lines = [
         alt.Chart(data.filter(group=group))
         .mark_line(strokeWidth=2, strokeDash=dash)
-        .encode(x=x, y="median:Q", color=_COLOUR)
+        .encode(x=x, y="median:Q", color=_MARKS["color"])
         for group, dash in zip(_GROUPS, ([1, 0], [5, 3]), strict=True)
         if several
     ]
     medians_drawn = base.mark_point(size=44, filled=True, opacity=1).encode(
-        y="median:Q", shape=_SHAPE
+        y="median:Q", shape=_MARKS["shape"]
     )
     last = data.filter(pl.col("position") == data["position"].max())
-    medians = ", ".join(
-        f"{group} {format_number(median)}"
-        for group, median in last.select("group", "median").iter_rows()
-    )
     return Figure.draw(
         "loss-over-training",
-        "Loss over training, suspects against the rest",
-        "Wrong labels are learnt late and by heart: their line stays high while the others' "
-        "falls. Lines that run together say the suspects are not simply hard to fit."
-        if several
-        else "One evaluation point only, so there is no course to see: compare the two groups.",
-        f"Median and quartiles of the loss at {format_noun(places_drawn, 'evaluation point')}; "
-        f"medians at the last: {medians}.",
         [spread, *lines, medians_drawn],
         height=270,
         above="loss: median, 25 % to 75 % shaded",
+        points=places_drawn,
+        medians=dict(last.select("group", "median").iter_rows()),
     )
 
 

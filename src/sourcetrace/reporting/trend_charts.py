@@ -1,21 +1,18 @@
 """Charts over the last audits: shares, query loss, trust, with each audit's gate outcome."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import polars as pl
 
 from sourcetrace.audit.comparison.summary import AuditPoint
-from sourcetrace.formats import format_count, format_number, format_share
-from sourcetrace.reporting.changes import format_moment
-from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, across, upwards
-from sourcetrace.reporting.palette import Ink
+from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, Ink, across, marks_by, upwards
 
 _OUTCOMES = {
-    "pass": (Ink.KEEP.light, "circle"),
-    "warn": (Ink.CHECK.light, "triangle-up"),
-    "inconclusive": (Ink.MUTED.light, "square"),
-    "fail": (Ink.RELABEL.light, "diamond"),
+    "pass": (Ink.KEEP, "circle"),
+    "warn": (Ink.CHECK, "triangle-up"),
+    "inconclusive": (Ink.MUTED, "square"),
+    "fail": (Ink.RELABEL, "diamond"),
 }
 _DASHES = ([1, 0], [5, 3])
 
@@ -26,47 +23,17 @@ def trend_figures(points: Sequence[AuditPoint]) -> list[Figure]:
     Args:
         points: The audits, oldest first; the last is the one the page is about.
     """
+    shares = {"suspects": "suspect_share", "harmful": "harmful_share"}
     figures = [
-        _trend(
-            "trend-shares",
-            "Suspect and harmful examples",
-            "Solid: the share with a suggested action, which report.check_share bounds. Dashed: "
-            "the share whose harm is certain, which nothing bounds.",
-            {"suspects": "suspect_share", "harmful": "harmful_share"},
-            points,
-            above="share of the training examples",
-            text=format_share,
-        ),
-        _trend(
-            "trend-query-loss",
-            "Mean loss of the queries",
-            "A rise says that the model is worse on them, or that they are other ones.",
-            {"loss": "mean_query_loss"},
-            points,
-            above="mean query loss",
-        ),
-        _trend(
-            "trend-trust",
-            "How far the scores were confirmed",
-            "Rank correlation of predicted and retrained outcomes, of the audits whose scores a "
-            "verification tested.",
-            {"trust": "trust_lds"},
-            points,
-            above="trust figure (LDS)",
-        ),
+        _trend("trend-shares", shares, points, above="share of the training examples"),
+        _trend("trend-query-loss", {"loss": "mean_query_loss"}, points, above="mean query loss"),
+        _trend("trend-trust", {"trust": "trust_lds"}, points, above="trust figure (LDS)"),
     ]
     return [figure for figure in figures if figure is not None]
 
 
 def _trend(
-    name: str,
-    title: str,
-    caption: str,
-    lines: Mapping[str, str],
-    points: Sequence[AuditPoint],
-    *,
-    above: str,
-    text: Callable[[float], str] = format_number,
+    name: str, lines: Mapping[str, str], points: Sequence[AuditPoint], *, above: str
 ) -> Figure | None:
     """Draw measures by name, of the audits' attributes."""
     values = {line: [getattr(one, field) for one in points] for line, field in lines.items()}
@@ -95,10 +62,9 @@ def _trend(
         values=ticks,
         labelExpr="abs(datum.value)",
     )
-    label = PER_CENT if text is format_share else "format(datum.value, '~g')"
+    label = PER_CENT if name == "trend-shares" else "format(datum.value, '~g')"
     y = upwards("value", {"zero": True}, tickCount=4, labelExpr=label)
-    met = [outcome for outcome in _OUTCOMES if outcome in set(data["outcome"])]
-    inks, shapes = zip(*(_OUTCOMES[outcome] for outcome in met), strict=True)
+    met = {outcome: look for outcome, look in _OUTCOMES.items() if outcome in set(data["outcome"])}
     layers = [
         alt.Chart(data.filter(line=line))
         .mark_line(color=Ink.MUTED.light, strokeWidth=1.5, strokeDash=dash)
@@ -108,25 +74,18 @@ def _trend(
     layers.append(
         alt.Chart(data)
         .mark_point(size=62, filled=True, opacity=1)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("outcome:N", scale=alt.Scale(domain=met, range=inks)),
-            shape=alt.Shape("outcome:N", scale=alt.Scale(domain=met, range=shapes)),
-        )
+        .encode(x=x, y=y, **marks_by("outcome", met))
     )
-    courses = []
-    for line, measured in values.items():
-        known = [value for value in measured if value is not None]
-        course = f"from {text(known[0])} to {text(known[-1])}" if known else "never measured"
-        courses.append(f"{line} {course}")
+    known = {
+        line: [value for value in measured if value is not None]
+        for line, measured in values.items()
+    }
     return Figure.draw(
         name,
-        title,
-        f"{caption} The marks are the gate’s outcomes.",
-        f"Line chart of {format_count(len(points))} audits since {format_moment(points[0].at)}; "
-        f"{'; '.join(courses)}.",
         layers,
         height=230,
         above=above,
+        audits=len(points),
+        since=points[0].at,
+        known=known,
     )

@@ -1,18 +1,36 @@
-"""Charts of a verification: the queries' rank correlations, predicted against measured change."""
+"""Charts of what tests the scores: retraining, and errors that somebody planted."""
+
+import math
 
 import altair as alt
 import numpy as np
 import polars as pl
 
-from sourcetrace.formats import format_noun, format_number
-from sourcetrace.reporting.drawing import Figure, across, rule_at, upwards
-from sourcetrace.reporting.palette import Ink
+from sourcetrace.reporting.drawing import PER_CENT, Figure, Ink, across, marks_by, rule_at, upwards
+from sourcetrace.reporting.records import GroundTruth
+from sourcetrace.reporting.trust import Retraining
 
 _BIN = 0.1
+# Nobody inspects more than half of the data to find errors in it.
+_CURVE_END = 0.5
 _KINDS = {"helpers": "helpers", "random": "at random"}
+_LOOKS = {"helpers": (Ink.RELABEL, "diamond"), "at random": (Ink.KEEP, "circle")}
+
+# Rankings of the ground-truth chart; the order of colours and of dashes goes with them.
+_RANKINGS = (Ink.RELABEL, Ink.KEEP, Ink.CHECK, Ink.GREEN, Ink.VIOLET, Ink.GREY)
+_DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [4, 4], [1, 3])
 
 
-def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figure | None:
+def trust_figures(verification: Retraining) -> list[Figure]:
+    """Return the charts for which there is something to draw."""
+    drawn = (
+        _correlation_histogram(verification.queries, verification.summary),
+        _removal_scatter(verification.removals, verification.summary),
+    )
+    return [figure for figure in drawn if figure is not None]
+
+
+def _correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figure | None:
     """Draw how many queries have which rank correlation, with the mean and the ceiling."""
     if queries.is_empty():
         return None
@@ -41,22 +59,18 @@ def correlation_histogram(queries: pl.DataFrame, summary: pl.DataFrame) -> Figur
     for value, dash, ink in ((mean, [1, 0], Ink.RELABEL), (ceiling, [4, 3], Ink.MUTED)):
         if value is not None:
             layers.append(rule_at(x, value, color=ink.light, strokeDash=dash, strokeWidth=2))
-    below = int((values <= 0).sum())
     return Figure.draw(
         "trust-queries",
-        "How well each query is predicted",
-        "The solid line is the mean over queries, the trust figure; the dashed one is what perfect "
-        "scores would reach with this much retraining noise. Queries left of 0 are predicted the "
-        "wrong way round, or hardly depend on which half was trained on.",
-        f"Histogram of {format_noun(len(values), 'query', 'queries')}; mean "
-        f"{format_number(mean)}, {below} at or below 0.",
         layers,
         height=280,
         above="queries",
+        queries=len(values),
+        mean=mean,
+        below=int((values <= 0).sum()),
     )
 
 
-def removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | None:
+def _removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | None:
     """Draw measured against predicted change of every removal, with the slope."""
     if removals.is_empty():
         return None
@@ -76,7 +90,6 @@ def removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | N
         format="~g",
     )
     y = upwards("measured_change", {"padding": 12, "nice": False}, tickCount=6, format="~g")
-    kinds, inks = list(_KINDS.values()), [Ink.RELABEL.light, Ink.KEEP.light]
     layers = []
     for factor, dash, ink in ((1.0, [4, 3], Ink.MUTED), (slope, [1, 0], Ink.INK)):
         if factor is not None:
@@ -91,20 +104,68 @@ def removal_scatter(removals: pl.DataFrame, summary: pl.DataFrame) -> Figure | N
     layers.append(
         alt.Chart(points)
         .mark_point(size=54, filled=True, opacity=0.85)
-        .encode(
-            x=x,
-            y=y,
-            color=alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=inks)),
-            shape=alt.Shape("kind:N", scale=alt.Scale(domain=kinds, range=["diamond", "circle"])),
-        )
+        .encode(x=x, y=y, **marks_by("kind", _LOOKS))
     )
     return Figure.draw(
         "trust-removals",
-        "Predicted and measured change on removal",
-        "Each point is one removal, measured on one query by retraining. On the dashed line the "
-        "scores’ units would be exact; the solid line is the slope through the origin.",
-        f"Scatter plot of {format_noun(removals.height, 'removal')}; slope {format_number(slope)}.",
         layers,
         height=300,
         above="measured change",
+        removals=removals.height,
+        slope=slope,
+    )
+
+
+def recall_curve(truth: GroundTruth) -> Figure | None:
+    """Draw the share of planted errors found against the share of examples inspected."""
+    names = [ranking.name for ranking in truth.rankings]
+    if not names:
+        return None
+    data = pl.DataFrame(
+        [
+            (ranking.name, inspected, found)
+            for ranking in truth.rankings
+            for inspected, found in ranking.curve
+            if inspected <= _CURVE_END
+        ],
+        schema={"ranking": pl.String, "inspected_share": pl.Float64, "found_share": pl.Float64},
+        orient="row",
+    )
+    inks = [_RANKINGS[i % len(_RANKINGS)].light for i in range(len(names))]
+    # A second round of the colours gets other dashes.
+    dashes = [_DASHES[(i + i // len(_DASHES)) % len(_DASHES)] for i in range(len(names))]
+    x = across(
+        "inspected_share",
+        "share of the training examples inspected",
+        {"domain": [0, _CURVE_END]},
+        labelExpr=PER_CENT,
+        tickCount=6,
+    )
+    y = upwards("found_share", {"domain": [0, 1], "nice": False}, labelExpr=PER_CENT, tickCount=6)
+    columns = 1 if max(map(len, names)) > 20 else 2  # noqa: PLR2004, characters that fit
+    chance = pl.DataFrame({"inspected_share": [0.0, _CURVE_END], "found_share": [0.0, _CURVE_END]})
+    top_share = truth.planted / truth.examples
+    layers = [
+        alt.Chart(chance).mark_line(color=Ink.RULE.light, strokeWidth=1.5).encode(x=x, y=y),
+        rule_at(x, top_share),
+        alt.Chart(data)
+        .mark_line(strokeWidth=2, clip=True)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "ranking:N",
+                scale=alt.Scale(domain=names, range=inks),
+                legend=alt.Legend(columns=columns, symbolSize=400, labelLimit=360 // columns - 30),
+            ),
+            strokeDash=alt.StrokeDash("ranking:N", scale=alt.Scale(domain=names, range=dashes)),
+        ),
+    ]
+    return Figure.draw(
+        "recall-curve",
+        layers,
+        height=300 + 18 * math.ceil(len(names) / columns),
+        above="share of the planted errors found",
+        top_share=top_share,
+        drawn=_CURVE_END,
     )

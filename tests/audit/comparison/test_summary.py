@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.audit.comparison.examples import audit
 
 from sourcetrace.audit.comparison.changes import compare_examples
-from sourcetrace.audit.comparison.summary import CurvatureDrift, ScoreDrift, spectrum_distance
+from sourcetrace.audit.comparison.summary import CurvatureDrift, ScoreDrift, _spectrum_distance
 
 QUANTILES = st.lists(st.floats(0, 1e6), min_size=9, max_size=9).map(sorted)
 
@@ -73,10 +73,10 @@ def test_where_there_is_no_order_there_is_no_correlation(harm):
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(QUANTILES, QUANTILES)
 def test_the_distance_of_spectra_is_symmetric_and_none_from_itself(one, other):
-    assert spectrum_distance(one, one) == 0
-    assert spectrum_distance(one, other) == spectrum_distance(other, one) >= 0
+    assert _spectrum_distance(one, one) == 0
+    assert _spectrum_distance(one, other) == _spectrum_distance(other, one) >= 0
     # No quantile counts as less than a millionth of the largest.
-    assert spectrum_distance(one, other) <= 6 + 1e-6
+    assert _spectrum_distance(one, other) <= 6 + 1e-6
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
@@ -85,7 +85,7 @@ def test_a_spectrum_times_a_factor_is_its_logarithm_away(factor):
     one = [float(i) for i in range(1, 10)]
     other = [factor * value for value in one]
     # The smallest of one is above a millionth of the largest of both.
-    assert spectrum_distance(other, one) == pytest.approx(math.log10(factor), abs=1e-5)
+    assert _spectrum_distance(other, one) == pytest.approx(math.log10(factor), abs=1e-5)
 
 
 def test_layers_are_matched_by_name_and_segment_and_the_farthest_comes_first():

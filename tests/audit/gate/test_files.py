@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, ValidationError
 from tests.audit.gate.examples import audit_result, one_of_each
-
-from sourcetrace.audit.gate.junit import junit_xml
-from sourcetrace.audit.gate.publish_schemas import FOLDER, PUBLISHED, schema_text
+from tests.audit.gate.publish_schemas import FOLDER, PUBLISHED, schema_text
 
 
 def published(name):
@@ -22,7 +20,7 @@ def test_a_published_schema_is_the_models_own(name):
     text = (FOLDER / name).read_text(encoding="utf-8")
     assert text == schema_text(PUBLISHED[name]), (
         "A model has changed. Raise its schema version, then run "
-        "`python -m sourcetrace.audit.gate.publish_schemas`."
+        "`python -m tests.audit.gate.publish_schemas`."
     )
     Draft202012Validator.check_schema(json.loads(text))
 
@@ -47,7 +45,7 @@ def test_what_is_written_fits_its_schema_and_nothing_else_does(name, content):
 
 def test_every_check_is_a_test_case_of_its_kind():
     report = one_of_each()
-    root = ElementTree.fromstring(junit_xml(report).encode())
+    root = ElementTree.fromstring(report.junit().encode())
     (suite,) = root
     assert suite.attrib | {"tests": "5", "failures": "1", "errors": "1", "skipped": "1"} == (
         suite.attrib
@@ -68,7 +66,7 @@ def test_any_label_in_a_message_leaves_well_formed_xml(label):
         check.model_copy(update={"message": f"label {label}", "advice": label})
         for check in report.checks
     )
-    document = junit_xml(report.model_copy(update={"checks": checks}))
+    document = report.model_copy(update={"checks": checks}).junit()
     cases = ElementTree.fromstring(document.encode())[0]
     assert len(cases) == len(checks)
     assert cases[0][0].get("message").startswith("label ")

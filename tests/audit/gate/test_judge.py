@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from tests.audit.gate.examples import approved, verdict
 
 from sourcetrace.audit.gate.baseline import Baseline
-from sourcetrace.audit.gate.failure import GateFailed
-from sourcetrace.audit.gate.report import OUTCOMES
+from sourcetrace.audit.gate.report import OUTCOMES, GateFailed
 from sourcetrace.parameters import GateCheck
 
 NUMBERS = st.floats(-1e6, 1e6)

@@ -4,10 +4,12 @@ import math
 
 import polars as pl
 import pytest
+from tests.audit.comparison.examples import first_audit
 from tests.audit.gate.examples import review_list, summary
 
-from sourcetrace.audit.gate.measured import concentration, measure_audit, measure_trust
+from sourcetrace.audit.gate.measured import _concentration, _measure_trust, measure_audit
 from sourcetrace.errors import InputError
+from sourcetrace.parameters import GateParameters
 
 
 def measure(review, *, train=None, columns=(), minimum=1):
@@ -17,8 +19,10 @@ def measure(review, *, train=None, columns=(), minimum=1):
         train,
         pl.DataFrame({"loss": [0.2, 0.4]}),
         pl.DataFrame({"attributed_share": [0.5, 0.75]}),
-        slice_columns=columns,
-        group_minimum=minimum,
+        pl.DataFrame(),
+        first_audit(),
+        verified=False,
+        gate=GateParameters(slice_columns=columns, group_minimum=minimum),
     )
 
 
@@ -52,13 +56,13 @@ def test_harm_in_one_class_is_its_share_of_harm_over_its_share_of_examples():
 
 def test_evenly_spread_harm_has_concentration_1():
     groups = pl.DataFrame({"group": ["a", "a", "b", "b"], "harm": [1.0] * 4})
-    assert concentration(groups, group_minimum=1) == (1.0, "a")
+    assert _concentration(groups, group_minimum=1) == (1.0, "a")
 
 
 def test_small_groups_do_not_count_but_their_harm_does():
     groups = pl.DataFrame({"group": ["a", "a", "b"], "harm": [1.0, 1.0, 2.0]})
-    assert concentration(groups, group_minimum=2) == (pytest.approx(0.75), "a")
-    assert concentration(groups, group_minimum=3) is None
+    assert _concentration(groups, group_minimum=2) == (pytest.approx(0.75), "a")
+    assert _concentration(groups, group_minimum=3) is None
 
 
 def test_without_classes_or_harm_there_is_no_concentration():
@@ -88,20 +92,20 @@ def test_the_worst_slice_is_named_and_lists_count_in_each_of_their_values():
 
 
 def test_trust_is_measured_only_on_these_very_scores():
-    current = measure_trust(summary(), current=True)
+    current = _measure_trust(summary(), current=True)
     assert {name: m.value for name, m in current.items()} == {
         "trust_verified": 1.0,
         "trust_lds": 0.5,
         "trust_lds_low": 0.4,
         "trust_lds_of_ceiling": 0.6,
     }
-    other = measure_trust(summary(), current=False)
+    other = _measure_trust(summary(), current=False)
     assert other["trust_verified"].value == 0
     assert other["trust_lds"].value is None
     assert "other scores" in other["trust_lds"].detail
 
 
 def test_what_a_verification_could_not_measure_is_not_taken_for_unknown():
-    empty = measure_trust(summary(low=None), current=True)["trust_lds_low"]
+    empty = _measure_trust(summary(low=None), current=True)["trust_lds_low"]
     assert math.isnan(empty.value)
     assert empty.finite is None

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from sourcetrace.reporting.documents.model_card import render_model_card
+from sourcetrace.reporting.documents.facts import render_model_card
 from tests.audit.gate.examples import verdict
 from tests.reporting.documents.examples import UNVERIFIED, audit_facts
 

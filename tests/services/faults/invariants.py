@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sourcetrace.tracking.history.audit_log import AuditHistory
-from sourcetrace.tracking.lineage.card import CLOSING, OPENING
+from sourcetrace.tracking.lineage.record import CLOSING, OPENING
 from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 from tests.services.served_project import ServedProject
 from tests.services.tracking_server import TrackingServer

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from sourcetrace.datasets import AuditLogDataset
 from sourcetrace.schemas import AuditLog
 from sourcetrace.tracking.history.audit_log import (
-    AuditEntry,
     AuditHistory,
 )
 
@@ -30,7 +29,7 @@ def entry(number, **changes):
         "query_digest": None,
         "report_sha256": "a" * 64,
     }
-    return AuditEntry(**{**values, **changes})
+    return {**values, **changes}
 
 
 @pytest.fixture(scope="module")

@@ -8,25 +8,23 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.exceptions import MlflowException
 
 from sourcetrace.errors import InputError
+from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage import model_version
-from sourcetrace.tracking.lineage.card import CLOSING, OPENING
 from sourcetrace.tracking.lineage.model_version import (
     TRAINING_DIGEST,
     AuditedVersion,
-    VersionContestedError,
 )
-from sourcetrace.tracking.lineage.publish import append_row
-from sourcetrace.tracking.lineage.record import ModelReference
-from sourcetrace.tracking.lineage.run_lineage import CHECKPOINT_DIGEST
-from sourcetrace.tracking.lineage.send import send, send_all
+from sourcetrace.tracking.lineage.publish import CHECKPOINT_DIGEST, append_row
+from sourcetrace.tracking.lineage.record import CLOSING, OPENING
+from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 from tests.tracking.records import DIGEST, OTHER, FailingClient, Killed, audit_record
 
 # MLflow's own use of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-CHURN_1 = ModelReference("churn", version="1")
+CHURN_1 = RegisteredModelParameters(name="churn", version="1")
 
 
 class Down:
@@ -50,7 +48,7 @@ def record(tmp_path):
         try:
             version = AuditedVersion.find(client, audit.model, run_id=audit.run_id)
             append_row(log, audit, version)
-            send(client, run)
+            Sender(client).send(run)
         finally:
             # As after a kill, too.
             run.close()
@@ -162,7 +160,7 @@ def test_another_versions_alias_stays_where_it_is(client, start_run, register, r
     register(start_run())
     register(start_run())
     record(client, audit_record(run_id=start_run(), model=CHURN_1))
-    second = ModelReference("churn", version="2")
+    second = RegisteredModelParameters(name="churn", version="2")
     record(client, audit_record(run_id=start_run(), model=second, status="fail"))
     assert aliases(client, "1") == ["audited"]
 
@@ -179,9 +177,9 @@ def test_without_a_name_the_version_is_one_that_the_run_registered(client, start
 def test_a_version_that_does_not_exist_is_named(client, start_run, register):
     register(start_run())
     for missing in (
-        ModelReference("churn", version="7"),
-        ModelReference("churn", alias="gone"),
-        ModelReference("chum", version="1"),
+        RegisteredModelParameters(name="churn", version="7"),
+        RegisteredModelParameters(name="churn", alias="gone"),
+        RegisteredModelParameters(name="chum", version="1"),
     ):
         with pytest.raises(InputError, match=r"tracking\.registered_model: there is no"):
             AuditedVersion.find(client, missing, run_id="")
@@ -273,7 +271,7 @@ def test_a_kill_at_any_write_leaves_no_claim_of_a_pass_and_sending_completes_it(
                 assert (tags["audit.status"], tags["audit.at"]) == (status, audit.at)
             if status == "fail" and step > 1:
                 assert aliases(client) == []
-            assert send_all(client, tmp_path / FOLDER).runs == 1
+            assert Sender(client).send_all(tmp_path / FOLDER).runs == 1
         tags = client.get_model_version("churn", "1").tags
         assert (tags["audit.status"], tags["audit.at"]) == (status, audit.at)
         assert aliases(client) == (["audited"] if status == "pass" else [])
@@ -292,17 +290,19 @@ def test_a_server_that_is_down_loses_nothing(client, start_run, register, record
     with pytest.raises(MlflowException):
         record(Down(), audit)
     assert [row["status"] for row in AuditHistory(log).read()] == ["pass"]
-    assert send_all(client, tmp_path / FOLDER).runs == 1
+    assert Sender(client).send_all(tmp_path / FOLDER).runs == 1
     # Only the server knew that the data was exchanged: the history gets the correction.
     assert [row["status"] for row in AuditHistory(log).read()] == ["pass", "fail"]
     assert client.get_model_version("churn", "1").tags["audit.status"] == "fail"
-    assert send_all(client, tmp_path / FOLDER).runs == 0
+    assert Sender(client).send_all(tmp_path / FOLDER).runs == 0
 
 
 def test_sending_adds_the_number_that_an_alias_stood_for(client, start_run, register, record):
     register(start_run())
     client.set_registered_model_alias("churn", "next", "1")
-    audit = audit_record(run_id=start_run(), model=ModelReference("churn", alias="next"))
+    audit = audit_record(
+        run_id=start_run(), model=RegisteredModelParameters(name="churn", alias="next")
+    )
     log = record(client, audit)
     append_row(log, replace(audit, at="2026-03-02T12:00:00+00:00"), None)
     record(client, replace(audit, at="2026-03-02T12:00:00+00:00"))
@@ -322,7 +322,7 @@ def test_an_audit_that_waited_does_not_overwrite_a_later_one(
     at = "2020-01-01T00:00:00+00:00" if has_row else "2030-01-01T00:00:00+00:00"
     new = audit_record(run_id=start_run(), model=CHURN_1, at=at)
     log = record(client, new)
-    assert send_all(client, tmp_path / FOLDER).runs == 1
+    assert Sender(client).send_all(tmp_path / FOLDER).runs == 1
     version = client.get_model_version("churn", "1")
     assert version.tags["audit.at"] == new.at
     assert version.aliases == ["audited"]
@@ -387,9 +387,9 @@ def test_an_audit_that_never_has_a_version_to_itself_waits(
     monkeypatch.setattr(AuditedVersion, "_has", lambda *_, **__: False)
     register(start_run())
     audit = audit_record(run_id=start_run(), model=CHURN_1)
-    with pytest.raises(VersionContestedError, match="keeps writing to churn version 1"):
+    with pytest.raises(InputError, match="keeps writing to churn version 1"):
         record(client, audit)
-    (problem,) = send_all(client, tmp_path / FOLDER).problems
+    (problem,) = Sender(client).send_all(tmp_path / FOLDER).problems
     assert "still waits: Another audit keeps writing" in problem
 
 
@@ -401,7 +401,7 @@ def test_what_sync_sends_of_a_killed_audit_ends_its_run(
     with pytest.raises(Killed):
         record(FailingClient(client, 6, Killed()), audit)
     assert client.get_run(audit.run_id).info.status == "RUNNING"
-    send_all(client, tmp_path / FOLDER)
+    Sender(client).send_all(tmp_path / FOLDER)
     ended = client.get_run(audit.run_id).info
     assert ended.status == "KILLED"
     assert ended.end_time == 1_772_366_400_000

@@ -10,12 +10,12 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.tracking.history.audit_log import AuditHistory
-from sourcetrace.tracking.lineage.record import ModelReference
-from sourcetrace.tracking.lineage.send import send_all
+from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.outage import is_outage
 from sourcetrace.tracking.server.send_run import RUN_KEY
-from sourcetrace.tracking.server.tracked import Tracked
+from sourcetrace.tracking.server.tracked import _Tracked
 from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
 from tests.tracking.door import Door, free_port, mlflow_server
 from tests.tracking.records import audit_record
@@ -54,7 +54,7 @@ def door(server):
 
 
 def tracked_at(address, experiment="audits"):
-    tracked = Tracked(address=address, experiment=experiment)
+    tracked = _Tracked(address=address, experiment=experiment)
     tracked.connect()
     return tracked
 
@@ -163,7 +163,7 @@ def test_sending_that_breaks_off_anywhere_goes_on_and_doubles_nothing(door, clie
     door.open_up()
     run = waiting()
     door.requests.clear()
-    assert send_all(client, run.root).runs == 1
+    assert Sender(client).send_all(run.root).runs == 1
     asked = len(door.requests)
     expected = on_server(client, run.experiment)
     assert (expected["status"], expected["files"]) == (("FAILED", "FINISHED"), [9])
@@ -176,14 +176,14 @@ def test_sending_that_breaks_off_anywhere_goes_on_and_doubles_nothing(door, clie
         run = waiting()
         door.shut_at(number, swallow=bool(number % 2))
         with pytest.raises(Exception) as raised:  # noqa: PT011
-            send_all(client, run.root)
+            Sender(client).send_all(run.root)
         assert is_outage(raised.value), number
         assert len(WaitingRun.folders(run.root)) == 1
         door.open_up()
-        assert send_all(client, run.root).runs == 1
+        assert Sender(client).send_all(run.root).runs == 1
         assert on_server(client, run.experiment) == expected, number
         assert WaitingRun.folders(run.root) == []
-        assert send_all(client, run.root).runs == 0
+        assert Sender(client).send_all(run.root).runs == 0
         assert len(AuditHistory(run.root.with_name("audit_log.jsonl")).read()) == 1
 
 
@@ -197,7 +197,7 @@ def test_a_run_that_the_server_saw_begin_keeps_its_id_and_a_killed_one_says_so(
     (begun,) = client.search_runs([experiment.experiment_id])
     assert begun.info.status == "RUNNING"
     assert begun.info.run_id != run.id
-    send_all(client, run.root)
+    Sender(client).send_all(run.root)
     sent = client.get_run(begun.info.run_id)
     assert sent.info.status == "KILLED"
     (row,) = AuditHistory(tmp_path / "run/audit_log.jsonl").read()
@@ -209,7 +209,7 @@ def test_a_run_that_is_being_written_is_left_alone(door, client, tmp_path):
     door.open_up()
     tracked = tracked_at(door.address)
     tracked.begin(tmp_path / FOLDER, resumed=None)
-    sent = send_all(client, tmp_path / FOLDER)
+    sent = Sender(client).send_all(tmp_path / FOLDER)
     assert (sent.runs, sent.writing) == (0, [tracked.waiting.folder.name])
     tracked.end().discard()
 
@@ -218,15 +218,17 @@ def test_what_the_server_lacks_leaves_the_run_waiting_and_the_rest_is_sent(door,
     door.open_up()
     name = f"churn {uuid.uuid4().hex}"
     tracked = tracked_at(door.address, uuid.uuid4().hex)
-    run = log_all(tracked, tmp_path / "run", model=ModelReference(name, version="1"))
+    run = log_all(
+        tracked, tmp_path / "run", model=RegisteredModelParameters(name=name, version="1")
+    )
     log_all(tracked, tmp_path / "run")
-    sent = send_all(client, run.root)
+    sent = Sender(client).send_all(run.root)
     assert sent.runs == 1
     (problem,) = sent.problems
     assert "there is no version 1 of a registered model" in problem
     client.create_registered_model(name)
     client.create_model_version(name, "s3://somewhere/model")
-    sent = send_all(client, run.root)
+    sent = Sender(client).send_all(run.root)
     assert (sent.runs, sent.problems) == (1, [])
     assert client.get_model_version(name, "1").aliases == ["audited"]
 
@@ -239,7 +241,7 @@ def test_a_run_that_was_deleted_on_the_server_is_not_made_again(door, client, tm
     experiment = client.get_experiment_by_name(tracked.experiment)
     (begun,) = client.search_runs([experiment.experiment_id])
     client.delete_run(begun.info.run_id)
-    sent = send_all(client, run.root)
+    sent = Sender(client).send_all(run.root)
     assert sent.runs == 0
     assert f"Run {record} still waits" in sent.problems[0]
 

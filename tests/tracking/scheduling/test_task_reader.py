@@ -48,23 +48,23 @@ def specification(**arguments):
 
 @pytest.mark.slow
 def test_it_is_what_the_audit_itself_digests_and_a_broken_task_is_an_error_of_its_own(project):
-    with TaskReader(project) as reader:
-        for ending, message in {
-            "error": "RuntimeError: no such table",
-            "exit": "SystemExit",
-            "kill": "died without a word",
-        }.items():
-            with pytest.raises(InputError, match=message):
-                reader.read(specification(ending=ending))
-        with pytest.raises(InputError, match="has no class 'Other'"):
-            reader.read({"class": "churn_of_reader.Other"})
-        found = reader.read(specification())
-        assert reader.read(specification()) is found
-        assert reader.read(specification(offset=1.0)).data != found.data
+    reader = TaskReader(project)
+    for ending, message in {
+        "error": "RuntimeError: no such table",
+        "exit": "SystemExit",
+        "kill": "died without a word",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            reader.read(specification(ending=ending))
+    with pytest.raises(InputError, match="has no class 'Other'"):
+        reader.read({"class": "churn_of_reader.Other"})
+    found = reader.read(specification())
+    assert reader.read(specification()) is found
+    assert reader.read(specification(offset=1.0))["data"] != found["data"]
     task = load_task(specification())
     examples, table = task.train_examples(), task.train_table()
-    assert found.data["training"] == {
+    assert found["data"]["training"] == {
         "digest": data_digest(examples, table),
         "table": table_digest(table),
     }
-    assert found.data["queries"] == found.data["training"]
+    assert found["data"]["queries"] == found["data"]["training"]

@@ -3,6 +3,7 @@
 import polars as pl
 
 from sourcetrace.audit.comparison.pairing import pair_examples
+from sourcetrace.schemas import AuditComparison
 from sourcetrace.schemas.review import is_suspect
 
 
@@ -81,22 +82,11 @@ def compare_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
             audits_suspected=(
                 pl.when(suspect).then(suspected_before + 1).otherwise(suspected_before)
             ).cast(pl.Int64),
+            example_id=pl.coalesce("example_id", "example_id_before"),
+            id_before="example_id_before",
         )
         .sort("rank", "rank_before", nulls_last=True)
-        .select(
-            pl.coalesce("example_id", "example_id_before"),
-            pl.col("example_id_before").alias("id_before"),
-            "status",
-            "change",
-            "same_content",
-            "label_before",
-            "label",
-            "rank_before",
-            "rank",
-            "harm_before",
-            "harm",
-            "audits_suspected",
-        )
+        .select(list(AuditComparison.columns()))
     )
 
 

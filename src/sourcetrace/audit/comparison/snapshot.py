@@ -1,17 +1,17 @@
 """What is kept of an audit for those after it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
-from pydantic import TypeAdapter
 
 from sourcetrace.audit.comparison.summary import AuditPoint
+from sourcetrace.validation import JsonRecord
 
 
 @dataclass(frozen=True)
-class AuditFigures:
+class AuditFigures(JsonRecord):
     """An audit in numbers.
 
     Attributes:
@@ -39,14 +39,14 @@ class AuditFigures:
         """What is audited: audits of one series are compared."""
         return self.task, self.model
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values that JSON has."""
-        return asdict(self)
+    def those_before(self, history: "Sequence[AuditFigures]") -> "Sequence[AuditFigures]":
+        """Return the audits of a history before this one, oldest first.
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_json` returned."""
-        return TypeAdapter(cls).validate_python(content)
+        Where the newest is this one, it runs again: it is compared with what it was compared with
+        the first time. An older audit that came to the same is one to compare with.
+        """
+        again = bool(history) and history[-1].identity == self.identity
+        return history[:-1] if again else history
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,3 @@ class AuditSnapshot:
     figures: AuditFigures
     examples: pl.DataFrame
     keep: int = 1
-
-
-def before_this(history: Sequence[AuditFigures], identity: str) -> Sequence[AuditFigures]:
-    """Return the audits before the one with this identity, oldest first.
-
-    Where the newest is that one, it runs again: it is compared with what it was compared with the
-    first time. An older audit that came to the same is one to compare with.
-    """
-    return history[:-1] if history and history[-1].identity == identity else history

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
 import polars as pl
-from pydantic import TypeAdapter
+
+from sourcetrace.validation import JsonRecord
 
 _FACTOR: Final = 2.0
 """A spectrum that changed by more than this is named."""
@@ -74,7 +75,7 @@ class LayerDrift:
 
     Attributes:
         trace_ratio: Sum of its eigenvalues now, over the sum before.
-        distance: See `spectrum_distance`.
+        distance: See `_spectrum_distance`.
     """
 
     segment: int
@@ -130,7 +131,7 @@ class CurvatureDrift:
                 segment=row["segment"],
                 layer=row["layer"],
                 trace_ratio=_ratio(row),
-                distance=spectrum_distance(row["quantiles"], row["quantiles_before"]),
+                distance=_spectrum_distance(row["quantiles"], row["quantiles_before"]),
             )
             for row in both.iter_rows(named=True)
         ]
@@ -209,7 +210,7 @@ class AuditPoint:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(JsonRecord):
     """An audit beside the one before it.
 
     Attributes:
@@ -237,15 +238,6 @@ class Comparison:
     data: DataDrift = DataDrift()
     earlier: tuple[AuditPoint, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values that JSON has."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Self:
-        """Rebuild what `to_json` returned."""
-        return TypeAdapter(cls).validate_python(content)
-
     def point(self, outcome: str, metrics: Mapping[Any, float | None]) -> AuditPoint:
         """Return the place of this audit in the trends.
 
@@ -269,7 +261,7 @@ class Comparison:
         )
 
 
-def spectrum_distance(one: Sequence[float], other: Sequence[float]) -> float:
+def _spectrum_distance(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the mean distance of two spectra's quantiles in powers of ten; 0.3 is a factor of 2.
 
         mean over quantiles of |log₁₀ max(q, f) − log₁₀ max(q', f)|,

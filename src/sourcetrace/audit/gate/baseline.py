@@ -1,11 +1,19 @@
 """The approved metrics that later audits are compared with."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sourcetrace.errors import InputError
+from pydantic import BaseModel, ConfigDict
+
+from sourcetrace.audit.gate.report import FiniteNumber
+from sourcetrace.validation import validated
+
+
+class _Approved(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    metrics: dict[str, FiniteNumber | None]
 
 
 @dataclass(frozen=True)
@@ -43,18 +51,12 @@ class Baseline:
         """
         if content is None:
             return cls(path)
-        metrics = content.get("metrics") if isinstance(content, dict) else None
-        if not isinstance(metrics, dict):
-            raise InputError(
-                f'{path} is no baseline: expected {{"metrics": {{name: number}}}}, as gate.json '
-                "has it. Copy the gate.json of an audit that you approve there."
-            )
-        for name, value in metrics.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (number and math.isfinite(value)):
-                raise InputError(
-                    f"{path}: metric {name!r} is {value!r}, expected a finite number or null. Copy "
-                    "the gate.json of an audit that you approve there."
-                )
-        approved = {name: float(value) for name, value in metrics.items() if value is not None}
-        return cls(path, approved)
+        approved = validated(
+            _Approved,
+            content,
+            before=f'{path} is no baseline: expected {{"metrics": {{name: number}}}}, as gate.json '
+            "has it. ",
+            after=" Copy the gate.json of an audit that you approve there.",
+        )
+        known = {name: value for name, value in approved.metrics.items() if value is not None}
+        return cls(path, known)

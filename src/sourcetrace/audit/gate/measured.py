@@ -1,7 +1,7 @@
 """What an audit's tables say, as the numbers that checks are about."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -9,6 +9,7 @@ import polars as pl
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.errors import InputError
 from sourcetrace.formats import safe_text
+from sourcetrace.parameters import GateParameters
 from sourcetrace.schemas.metric_names import GateMetric
 from sourcetrace.schemas.review import is_suspect
 
@@ -39,19 +40,23 @@ def measure_audit(
     train_table: pl.DataFrame,
     query_signals: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
+    verification_summary: pl.DataFrame,
+    found: Comparison,
     *,
-    slice_columns: Sequence[str],
-    group_minimum: int,
+    verified: bool,
+    gate: GateParameters,
 ) -> dict[GateMetric, Measured]:
-    """Return every metric that the audit alone can give.
+    """Return every number that a check can be about.
 
     Args:
         review_list: `schemas.ReviewList`.
         train_table: `schemas.TrainTable`, of the same examples.
         query_signals: `schemas.QuerySignals`.
         checkpoint_manifest: `schemas.CheckpointManifest`, in the order of training.
-        slice_columns: Columns of the training table, for `slice_concentration`.
-        group_minimum: Examples that a label or slice needs to count for a concentration.
+        verification_summary: `schemas.VerificationSummary`; may be empty.
+        found: The comparison with the audit before.
+        verified: Whether the verification is of the scores that are judged.
+        gate: Which slices there are, and how many examples a concentration takes.
 
     Raises:
         InputError: If a slice column is not in the training table.
@@ -63,17 +68,17 @@ def measure_audit(
         "harmful_share": Measured(_harmful_share(review_list)),
         "relabel_share": Measured(relabel / examples),
         "unstable_share": _unstable_share(suspects),
-        "class_concentration": _class_concentration(review_list, group_minimum),
-        "slice_concentration": _slice_concentration(
-            review_list, train_table, slice_columns, group_minimum
-        ),
+        "class_concentration": _class_concentration(review_list, gate.group_minimum),
+        "slice_concentration": _slice_concentration(review_list, train_table, gate),
         "attributed_share": Measured(float(checkpoint_manifest["attributed_share"][-1])),
-        "mean_query_loss": Measured(_mean(query_signals["loss"])),
+        "mean_query_loss": Measured(query_signals.select(pl.col("loss").mean()).item()),
         "training_examples": Measured(float(examples)),
+        **_measure_trust(verification_summary, current=verified),
+        **_measure_comparison(found),
     }
 
 
-def measure_trust(
+def _measure_trust(
     verification_summary: pl.DataFrame, *, current: bool
 ) -> dict[GateMetric, Measured]:
     """Return the metrics of trust: numbers only where these very scores were verified.
@@ -100,7 +105,7 @@ def measure_trust(
     }
 
 
-def measure_comparison(found: Comparison) -> dict[GateMetric, Measured]:
+def _measure_comparison(found: Comparison) -> dict[GateMetric, Measured]:
     """Return the metrics of a comparison; those of a first audit have no value, and say why."""
     names: tuple[GateMetric, ...] = (
         "new_suspect_share",
@@ -131,7 +136,7 @@ def measure_comparison(found: Comparison) -> dict[GateMetric, Measured]:
     return dict(zip(names, values, strict=True))
 
 
-def concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, str] | None:
+def _concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, str] | None:
     """Return how much more harm the worst group has than its size explains, and which it is.
 
     The ratio of the group's share of all harm above 0 to its share of the examples, the largest
@@ -172,9 +177,7 @@ def _harmful_share(review_list: pl.DataFrame) -> float:
     """
     if not review_list["harm"].is_finite().all():
         return math.nan
-    return review_list.filter((pl.col("harm") > 0) & pl.col("sign_stable")).height / (
-        review_list.height
-    )
+    return float(review_list.select(((pl.col("harm") > 0) & pl.col("sign_stable")).mean()).item())
 
 
 def _unstable_share(suspects: pl.DataFrame) -> Measured:
@@ -187,23 +190,17 @@ def _class_concentration(review_list: pl.DataFrame, group_minimum: int) -> Measu
     # A regression's target is no class.
     if review_list["given_label_probability"].is_null().all():
         return Measured(None, "the task has no classes")
-    groups = review_list.select("harm", group="given_label")
-    found = concentration(groups, group_minimum=group_minimum)
-    if found is None:
-        return Measured(None, _nothing_found("label", group_minimum))
-    return Measured(found[0], f"label {found[1]}")
+    groups = {"label": review_list.select("harm", group="given_label")}
+    return _worst_concentration("label", groups, group_minimum)
 
 
 def _slice_concentration(
-    review_list: pl.DataFrame,
-    train_table: pl.DataFrame,
-    slice_columns: Sequence[str],
-    group_minimum: int,
+    review_list: pl.DataFrame, train_table: pl.DataFrame, gate: GateParameters
 ) -> Measured:
-    if not slice_columns:
+    if not gate.slice_columns:
         return Measured(None, "gate.slice_columns names none")
-    worst: tuple[float, str] | None = None
-    for column in slice_columns:
+    slices = {}
+    for column in gate.slice_columns:
         if column not in train_table.columns:
             raise InputError(
                 f"gate.slice_columns names {column!r}, which the training table does not have. "
@@ -212,19 +209,24 @@ def _slice_concentration(
         values = train_table.select("example_id", group=column)
         if isinstance(values.schema["group"], pl.List):
             values = values.explode("group")
-        groups = values.with_columns(pl.col("group").cast(pl.String)).join(
+        slices[column] = values.with_columns(pl.col("group").cast(pl.String)).join(
             review_list.select("example_id", "harm"), on="example_id", how="inner"
         )
-        found = concentration(groups, group_minimum=group_minimum)
-        if found is not None and (worst is None or found[0] > worst[0]):
-            worst = found[0], f"{column} {found[1]}"
-    if worst is None:
-        return Measured(None, _nothing_found("slice", group_minimum))
-    return Measured(*worst)
+    return _worst_concentration("slice", slices, gate.group_minimum)
 
 
-def _nothing_found(kind: str, group_minimum: int) -> str:
-    return f"nothing harms, or no {kind} has {group_minimum} examples"
+def _worst_concentration(
+    kind: str, groups: Mapping[str, pl.DataFrame], group_minimum: int
+) -> Measured:
+    found = [
+        (*worst, name)
+        for name, one in groups.items()
+        if (worst := _concentration(one, group_minimum=group_minimum)) is not None
+    ]
+    if not found:
+        return Measured(None, f"nothing harms, or no {kind} has {group_minimum} examples")
+    ratio, group, name = max(found, key=lambda one: one[0])
+    return Measured(ratio, f"{name} {group}")
 
 
 def _of_summary(summary: pl.DataFrame, measure: str, column: str) -> Measured:
@@ -232,8 +234,3 @@ def _of_summary(summary: pl.DataFrame, measure: str, column: str) -> Measured:
     if not values or values[0] is None:
         return Measured(math.nan, "the verification could not measure it")
     return Measured(float(values[0]))
-
-
-def _mean(values: pl.Series) -> float:
-    mean = values.mean()
-    return float(mean) if isinstance(mean, int | float) else math.nan

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from sourcetrace.audit.gate.report import GateReport
-from sourcetrace.formats import format_number, shorten
+from sourcetrace.formats import shorten
+from sourcetrace.reporting.templating import template
 
 ALERT_SCHEMA_VERSION: Final = "1.0"
 """Grows before the point when a reader must change, behind it when fields are added."""
@@ -47,11 +48,13 @@ class EndedAudit:
     def payload(self) -> dict[str, Any]:
         """Return the alert as JSON values; `text` says the same in words, for a chat."""
         gate, model = self.gate, self.model
+        what = " version ".join(model) if model else f"project {self.project}"
+        words: Any = template("alert.txt.j2", autoescape=False).module
         return {
             "schema_version": ALERT_SCHEMA_VERSION,
-            "text": self._text(),
+            "text": words.text(self, _plain(what)).strip(),
             "outcome": self.outcome,
-            "summary": self._summary(),
+            "summary": words.summary(self).strip(),
             "project": self.project,
             "model": {"name": model[0], "version": model[1]} if model else None,
             "run": {"id": self.run_id, "url": self.run_url} if self.run_id else None,
@@ -64,31 +67,6 @@ class EndedAudit:
                 check.model_dump(include=_OF_A_CHECK) for check in (gate.checks if gate else ())
             ],
         }
-
-    def _text(self) -> str:
-        what = " version ".join(self.model) if self.model else f"project {self.project}"
-        lines = [f"Sourcetrace audit of {_plain(what)}: {self.outcome}. {self._summary()}"]
-        if self.gate is not None:
-            lines += [
-                f"• {check.name}: {format_number(check.value)}"
-                for check in self.gate.checks
-                if check.status in {"fail", "inconclusive"}
-            ]
-        if self.run_url:
-            lines.append(self.run_url)
-        return "\n".join(lines)
-
-    def _summary(self) -> str:
-        if self.outcome == "error" or self.gate is None:
-            named = f" ({self.error})" if self.error else ""
-            where = "The job's log has the message."
-            return f"It ended with an error{named}: there is no verdict. {where}"
-        if self.outcome != self.gate.outcome:
-            return (
-                "The version was trained on other data than was audited. Gate: "
-                f"{self.gate.outcome}, {self.gate.summary}"
-            )
-        return self.gate.summary
 
 
 def _counts(summary: Mapping[str, Any] | None) -> dict[str, int]:

@@ -1,9 +1,10 @@
 """Which events of MLflow's registry ask for an audit, and of what."""
 
-import json
 import re
 from collections.abc import Collection
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ValidationError
 
 from sourcetrace.integrations.webhooks.signature import Refused
 
@@ -12,6 +13,12 @@ REQUEST_TAG = "audit.request"
 
 _OWN_ALIAS = "audited"
 _VERSION = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+class _Event(BaseModel):
+    entity: str
+    action: str
+    data: dict[str, Any]
 
 
 class RequestedAudit(NamedTuple):
@@ -35,17 +42,11 @@ class RequestedAudit(NamedTuple):
             Refused: 400 if it is no event of MLflow, 422 if the model is none of `models`.
         """
         try:
-            content = json.loads(body)
-        except (ValueError, RecursionError):
-            raise Refused(400, "the body is not JSON") from None
-        entity, action, data = (
-            (content.get(key) for key in ("entity", "action", "data"))
-            if isinstance(content, dict)
-            else (None, None, None)
-        )
-        if not (isinstance(entity, str) and isinstance(action, str) and isinstance(data, dict)):
-            raise Refused(400, "the body is no event of MLflow's registry")
-        match f"{entity}.{action}":
+            event = _Event.model_validate_json(body)
+        except ValidationError:
+            raise Refused(400, "the body is no event of MLflow's registry") from None
+        data = event.data
+        match f"{event.entity}.{event.action}":
             case "model_version.created":
                 asks = True
             case "model_version_alias.created":

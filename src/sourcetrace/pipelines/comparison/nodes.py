@@ -9,7 +9,7 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.comparison.changes import compare_examples, count_reordered, kept_examples
-from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot, before_this
+from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot
 from sourcetrace.audit.comparison.summary import (
     AuditPoint,
     Comparison,
@@ -75,7 +75,7 @@ def compare_audits(
 ) -> tuple[pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Return what became of every example, what that says, and metrics for MLflow."""
     figures, now = this_audit.figures, this_audit.examples
-    earlier = before_this(audit_snapshots.history(figures.series), figures.identity)
+    earlier = figures.those_before(audit_snapshots.history(figures.series))
     first = Comparison(
         scores_digest=figures.scores_digest,
         method=figures.method,

@@ -11,16 +11,9 @@ from sourcetrace import __version__
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.audit_result import AuditCounts, AuditDifference, AuditResult
 from sourcetrace.audit.gate.baseline import Baseline
-from sourcetrace.audit.gate.failure import GateFailed
 from sourcetrace.audit.gate.judge import judge
-from sourcetrace.audit.gate.junit import junit_xml
-from sourcetrace.audit.gate.measured import (
-    Measured,
-    measure_audit,
-    measure_comparison,
-    measure_trust,
-)
-from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.audit.gate.measured import Measured, measure_audit
+from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
@@ -59,21 +52,16 @@ def measure(
     gate: GateParameters,
 ) -> dict[GateMetric, Measured]:
     """Return every number that a check can be about."""
-    digest = audit_summary["scores_digest"]
-    return {
-        **measure_audit(
-            review_list,
-            train_table,
-            query_signals,
-            checkpoint_manifest,
-            slice_columns=gate.slice_columns,
-            group_minimum=gate.group_minimum,
-        ),
-        **measure_trust(
-            verification_summary, current=Retraining(verification_summary).is_of(digest)
-        ),
-        **measure_comparison(Comparison.from_json(comparison_summary)),
-    }
+    return measure_audit(
+        review_list,
+        train_table,
+        query_signals,
+        checkpoint_manifest,
+        verification_summary,
+        Comparison.from_json(comparison_summary),
+        verified=Retraining(verification_summary).is_of(audit_summary["scores_digest"]),
+        gate=gate,
+    )
 
 
 def judge_audit(
@@ -92,7 +80,7 @@ def judge_audit(
         method=summary.method,
         says_nothing=summary.says_nothing,
     )
-    return report.model_dump(mode="json"), junit_xml(report), logged(report.metrics)
+    return report.model_dump(mode="json"), report.junit(), logged(report.metrics)
 
 
 def collect_parameters(

@@ -11,8 +11,7 @@ from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.reporting.documents.facts import AuditFacts
-from sourcetrace.reporting.documents.model_card import render_model_card
+from sourcetrace.reporting.documents.facts import AuditFacts, render_model_card
 
 
 def gather_facts(

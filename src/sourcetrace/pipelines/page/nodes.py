@@ -10,10 +10,10 @@ from kedro.pipeline import Pipeline
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.reporting.page import ComparedAudit, PageContent
+from sourcetrace.reporting.changes import ComparedAudit
+from sourcetrace.reporting.page import PageContent
 from sourcetrace.reporting.records import AuditSummary, GroundTruth
-from sourcetrace.reporting.review import stage_text
-from sourcetrace.reporting.trust import Verification
+from sourcetrace.reporting.trust import Retraining
 
 
 def gather_tables(
@@ -28,7 +28,7 @@ def gather_tables(
     suspect_pictures: pl.DataFrame,
 ) -> PageContent:
     """Return what the page takes from the audit itself."""
-    details = train_table.drop("label").with_columns(stage_text())
+    details = train_table.drop("label").with_columns(pl.col("stage").list.join(", "))
     if checkpoint_manifest["stage"].n_unique() == 1:
         details = details.drop("stage")
     return PageContent(
@@ -65,9 +65,7 @@ def render_page(
             )
     return replace(
         page_content,
-        verification=Verification(
-            verification_summary, verification_queries, verification_removals
-        ),
+        verification=Retraining(verification_summary, verification_queries, verification_removals),
         comparison=compared,
         gate=gate,
         ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),

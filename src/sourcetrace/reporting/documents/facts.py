@@ -1,12 +1,16 @@
-"""What both formats say of an audit, and the limits that both state."""
+"""What both formats say of an audit, the limits that both state, and the section of a model card.
+
+Its headings start one level down, so that it stands under the card's own title. It holds counts and
+digests, and no row of the data.
+"""
 
 from dataclasses import dataclass
 
 from sourcetrace.audit.gate.audit_result import AuditResult
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.code_revision import CodeRevision
-from sourcetrace.formats import format_noun, format_share
 from sourcetrace.parameters import RegisteredModelParameters
+from sourcetrace.reporting.templating import template
 
 SOURCE_PAPER = "https://arxiv.org/abs/2405.12186"
 """Bae et al. 2024, the method Source."""
@@ -47,29 +51,12 @@ class AuditFacts:
 
     def limits(self) -> list[str]:
         """Return what the audit cannot say, a sentence or two each."""
-        limits = [
-            "A suspect is an example that the scores hold responsible for errors on the queries: "
-            "no proven error. An example that is no suspect is not proven sound.",
-            f"Harm was measured on {format_noun(self.result.counts.queries, 'query', 'queries')}. "
-            "What the data does to other inputs is not seen.",
-            "A score predicts what removing one example would change. What removing many "
-            "together would change is not their sum for certain.",
-            "The training run is known from "
-            f"{format_noun(self.result.counts.checkpoints, 'checkpoint')}; what happened between "
-            "them is approximated.",
-        ]
-        if self.result.trust.status != "Verified":
-            limits.append(f"The scores are not confirmed by retraining: {self.result.trust.text}")
-        share = self.attributed_share
-        if share is not None and share < 1:
-            limits.append(
-                f"{format_share(1 - share)} of the model's parameters carry no attribution. What "
-                "the data did to them is not in the scores."
-            )
-        return [
-            *limits,
-            "How the data was collected, whom it represents, whether it may be used, and whether "
-            "the model treats groups of people alike was not examined.",
-            "Whether the audited data is what trained the model is known only where training "
-            "recorded its digest: see the tag lineage.data_matches of the MLflow run.",
-        ]
+        return template("limits.txt.j2", autoescape=False).render(facts=self).splitlines()
+
+
+def render_model_card(facts: AuditFacts) -> str:
+    """Return the section; the same audit gives the same text."""
+    paper = SOURCE_PAPER if facts.result.method.endswith("source") else None
+    return template("model_card.md.j2", autoescape=False).render(
+        facts=facts, result=facts.result, paper=paper
+    )

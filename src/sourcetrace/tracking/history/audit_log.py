@@ -11,32 +11,19 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from sourcetrace.files import replacing
+from sourcetrace.schemas import AuditLog
 
 FIRST = "0" * 64
 """Stands for the row before the first."""
 
 
-@dataclass(frozen=True)
-class AuditEntry:
-    """What is recorded of an audit; see `schemas.AuditLog`."""
-
-    at: str
-    run_id: str
-    model_name: str | None
-    model_version: str | None
-    status: str
-    trust: str
-    suspect_fraction: float | None
-    training_digest: str | None
-    query_digest: str | None
-    report_sha256: str | None
+_COLUMNS = frozenset(AuditLog.columns())
 
 
 class AuditHistory:
@@ -50,11 +37,15 @@ class AuditHistory:
         self.path = path
         self._head = path.with_name(f"{path.stem}.head.json")
 
-    def append(self, entry: AuditEntry) -> dict[str, Any]:
+    def append(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Add a row and return it; the file may be killed at any moment and shared with others.
 
         A line that a killed writer left unfinished is removed first. Rows that are there stay as
         they are, edited ones too: the edit must remain visible.
+
+        Args:
+            entry: What is recorded of an audit: the columns of `schemas.AuditLog` but the number
+                and the hashes.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
@@ -66,7 +57,7 @@ class AuditHistory:
                 sequence, previous = last["sequence"], last["hash"]
             if head is not None and (last is None or head["sequence"] > sequence):
                 sequence, previous = head["sequence"], head["hash"]
-            row = {"sequence": sequence + 1, **asdict(entry), "previous_hash": previous}
+            row = {"sequence": sequence + 1, **entry, "previous_hash": previous}
             row["hash"] = _hash(row)
             if unfinished:
                 os.truncate(self.path, sum(len(line) + 1 for line in lines))
@@ -121,13 +112,7 @@ class AuditHistory:
             if not edited and row["hash"] != sealed:
                 problems.append(f"{name} is not the one that was written: the log was rewritten.")
         if head is not None and head["sequence"] > number:
-            first = number + 1
-            dropped = (
-                f"Row {first} was"
-                if first == head["sequence"]
-                else (f"Rows {first} to {head['sequence']} were")
-            )
-            problems.append(f"{dropped} dropped from the end.")
+            problems.append(f"{_rows(number + 1, head['sequence'])} dropped from the end.")
         if head is None and (len(lines) > 1 or self._head.exists()):
             problems.append(
                 f"{self._head.name} is missing or damaged: rows may have been dropped from the end."
@@ -160,11 +145,13 @@ class AuditHistory:
             )
 
 
+def _rows(first: int, last: int) -> str:
+    return f"Row {first} was" if first == last else f"Rows {first} to {last} were"
+
+
 def _gap(name: str, sequence: int, before: int) -> str:
-    if sequence == before + 2:
-        return f"Row {before + 1} was dropped before {name[0].lower() + name[1:]}."
     if sequence > before + 1:
-        return f"Rows {before + 1} to {sequence - 1} were dropped before row {sequence}."
+        return f"{_rows(before + 1, sequence - 1)} dropped before row {sequence}."
     if sequence == before + 1:
         return f"{name} does not follow the row before it: that one was exchanged."
     return f"{name} was moved or repeated: it stands after row {before}."
@@ -175,8 +162,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    columns = {"sequence", "previous_hash", "hash", *AuditEntry.__dataclass_fields__}
-    if not isinstance(row, dict) or set(row) != columns or type(row["sequence"]) is not int:
+    if not isinstance(row, dict) or set(row) != _COLUMNS or type(row["sequence"]) is not int:
         return None
     # Unhashable where edited to a list.
     return row if isinstance(row["hash"], str) and isinstance(row["previous_hash"], str) else None

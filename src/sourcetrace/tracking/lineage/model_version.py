@@ -10,6 +10,7 @@ So each reads what it wrote, and writes it again until it finds all of it there 
 
 import logging
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from sourcetrace.audit.identity.audit_key import KEY, AuditKey
 from sourcetrace.audit.identity.data_digest import same_data
 from sourcetrace.errors import InputError
-from sourcetrace.tracking.lineage.card import render_card, replace_card
-from sourcetrace.tracking.lineage.record import MATCHES, AuditRecord, ModelReference
+from sourcetrace.parameters import RegisteredModelParameters
+from sourcetrace.tracking.lineage.record import CLOSING, MATCHES, OPENING, AuditRecord
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,14 @@ _ABSENT = (
     "INVALID_PARAMETER_VALUE",
 )
 
+_LONGEST_DESCRIPTION = 5000
+"""Characters of a description that MLflow's databases keep."""
 
-class VersionContestedError(Exception):
-    """Two audits write to a version without end."""
+# From an opening to the first closing, with no further opening between: a marker that lost its
+# partner takes no text of a person with it.
+_CARD = re.compile(
+    f"{re.escape(OPENING)}(?:(?!{re.escape(OPENING)}).)*?{re.escape(CLOSING)}", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class AuditedVersion:
 
     @classmethod
     def find(
-        cls, client: MlflowClient, reference: ModelReference | None, *, run_id: str
+        cls, client: MlflowClient, reference: RegisteredModelParameters | None, *, run_id: str
     ) -> Self | None:
         """Return the version a parameter names, or else the newest that the run itself registered.
 
@@ -117,11 +123,11 @@ class AuditedVersion:
             Whether the description had room for the card.
 
         Raises:
-            VersionContestedError: If another audit does not stop writing to the version.
+            InputError: If another audit does not stop writing to the version.
         """
         matches = record.data_matches(self.training_digest)
         experiment = client.get_run(record.run_id).info.experiment_id
-        card = render_card(record, status=status, data_matches=matches, experiment_id=experiment)
+        card = record.card(status=status, data_matches=matches, experiment_id=experiment)
         key = AuditKey.complete(record.key, earlier=self._now(client).tags.get(KEY))
         tags = {
             "audit.trust": f"{record.trust_status}: {record.trust_text}",
@@ -139,8 +145,9 @@ class AuditedVersion:
                 return fits
             time.sleep(random.uniform(0, _PAUSE))  # noqa: S311, no secret
             self.mark_running(client, status=status)
-        raise VersionContestedError(
-            f"Another audit keeps writing to {self.name} version {self.version}."
+        raise InputError(
+            f"Another audit keeps writing to {self.name} version {self.version}. Send "
+            "this one when it has ended."
         )
 
     def _now(self, client: MlflowClient) -> ModelVersion:
@@ -150,7 +157,7 @@ class AuditedVersion:
         for key, value in tags.items():
             if key not in _LAST:
                 client.set_model_version_tag(self.name, self.version, key, value)
-        description = replace_card(self._now(client).description, card)
+        description = _replace_card(self._now(client).description, card)
         if description is not None:
             client.update_model_version(self.name, self.version, description=description)
         for key in _LAST:
@@ -172,7 +179,7 @@ class AuditedVersion:
         )
 
 
-def _named(client: MlflowClient, reference: ModelReference) -> ModelVersion:
+def _named(client: MlflowClient, reference: RegisteredModelParameters) -> ModelVersion:
     where = f"version {reference.version}" if reference.version else f"alias {reference.alias!r}"
     try:
         if reference.version:
@@ -216,3 +223,30 @@ def _digest_of_run(client: MlflowClient, run_id: str) -> str | None:
             digest: str = one.dataset.digest
             return digest
     return None
+
+
+def _replace_card(description: str | None, card: str) -> str | None:
+    """Return the description with this card in place of an earlier one, or behind the text.
+
+    Where both do not fit into a description, the card is cut to its heading and its last line;
+    None if not even these fit: the text stays as it is.
+    """
+    text = description or ""
+    for version in (card, _short(card)):
+        replaced = _put(text, version)
+        if len(replaced) <= _LONGEST_DESCRIPTION:
+            return replaced
+    return None
+
+
+def _put(text: str, card: str) -> str:
+    if not _CARD.search(text):
+        return f"{text}\n\n{card}" if text else card
+    given = iter([card])
+    # A card that somebody copied would go on claiming what it says: only one stays.
+    return _CARD.sub(lambda _: next(given, ""), text)
+
+
+def _short(card: str) -> str:
+    _, heading, *_, last, closing = card.split("\n")
+    return "\n".join([OPENING, heading, "", last, closing])

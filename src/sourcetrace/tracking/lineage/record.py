@@ -1,13 +1,20 @@
 """What MLflow is told of an audit, as plain values that a file can hold until it can be sent."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import polars as pl
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict
 
 from sourcetrace.audit.identity.data_digest import same_data
+from sourcetrace.parameters import RegisteredModelParameters
+from sourcetrace.reporting.templating import template
+from sourcetrace.validation import JsonRecord
+
+OPENING = "<!-- sourcetrace:audit -->"
+CLOSING = "<!-- /sourcetrace:audit -->"
+"""Around the card of an audit in a version's description; what people write around it is theirs."""
 
 _CLOSED = ConfigDict(extra="forbid")
 
@@ -63,18 +70,7 @@ class CheckpointFile:
 
 
 @dataclass(frozen=True)
-class ModelReference:
-    """A registered model's version, by number or alias."""
-
-    __pydantic_config__ = _CLOSED
-
-    name: str
-    version: str | None = None
-    alias: str | None = None
-
-
-@dataclass(frozen=True)
-class AuditRecord:
+class AuditRecord(JsonRecord):
     """An audit that ended, whatever its outcome.
 
     Attributes:
@@ -97,6 +93,8 @@ class AuditRecord:
             here are those of the version's audit before; None where they are not known.
     """
 
+    __pydantic_config__ = _CLOSED
+
     run_id: str
     at: str
     status: str
@@ -114,7 +112,7 @@ class AuditRecord:
     query_data: DataRecord | None = None
     checkpoints: tuple[CheckpointFile, ...] = ()
     report_sha256: str | None = None
-    model: ModelReference | None = None
+    model: RegisteredModelParameters | None = None
     key: Mapping[str, str] | None = None
 
     @property
@@ -130,13 +128,20 @@ class AuditRecord:
         """Return what it ended as: exchanged training data fails it, whatever the gate said."""
         return "fail" if matches is False else self.status
 
-    def to_json(self) -> dict[str, Any]:
-        """Return values that JSON has."""
-        return asdict(self)
+    def card(self, *, status: str, data_matches: bool | None, experiment_id: str) -> str:
+        """Return the card with its markers, in Markdown.
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Rebuild a record; unknown names are an error."""
-        if unknown := content.keys() - cls.__dataclass_fields__:
-            raise ValueError(f"A record of an audit has no {', '.join(sorted(unknown))}.")
-        return TypeAdapter(cls).validate_python(content)
+        Its last line alone, when and in which run, differs between audits of the same inputs.
+
+        Args:
+            status: What it ended as, the comparison of the training data included.
+            data_matches: Whether the audited training data trained the version; None if unknown.
+            experiment_id: Of the run, for the link.
+        """
+        return template("audit_card.md.j2", autoescape=False).render(
+            record=self,
+            status=status,
+            data_matches=data_matches,
+            experiment_id=experiment_id,
+            markers=(OPENING, CLOSING),
+        )

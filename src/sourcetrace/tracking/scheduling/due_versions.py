@@ -28,13 +28,6 @@ _UNFINISHED = {
     "unjudged": "no gate judged it",
 }
 
-_CHANGED = {
-    "data": "data changed",
-    "checkpoints": "checkpoints changed",
-    "parameters": "parameters changed",
-    "limits": "limits changed",
-}
-
 CurrentKey = Callable[[Mapping[str, Any]], AuditKey]
 """Returns the key that an audit with some parameters of its own would have now."""
 
@@ -49,6 +42,12 @@ class PlannedVersion:
         reason: Why, in a few words, or what is wrong.
         checkpoints: Their path, as far as it is known.
         parameters: What its audit has other than the project's.
+        outcome: As in its tag `audit.status`; `error` without a verdict; None if not audited.
+        exit_code: That its audit would have by itself.
+        message: What went wrong.
+        run_id: Of the audit's MLflow run.
+        page: SHA-256 of its page.
+        reports: Folder of its reports.
     """
 
     model: str
@@ -57,6 +56,18 @@ class PlannedVersion:
     reason: str
     checkpoints: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    outcome: str | None = None
+    exit_code: int = 0
+    message: str = ""
+    run_id: str | None = None
+    page: str | None = None
+    reports: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--output json` prints of it."""
+        hidden = {"parameters", "page"}
+        values = {name: value for name, value in vars(self).items() if name not in hidden}
+        return values | {"version": self.version or None, "checkpoints": self.checkpoints or None}
 
 
 def plan_audits(
@@ -88,7 +99,8 @@ def plan_audits(
             planned.append(PlannedVersion(model.name, "", "skip", "no version is registered"))
         older = len(versions) - (model.newest or len(versions))
         for place, version in enumerate(versions):
-            left_out = _left_out(version, f"older than the {model.newest} newest", place < older)
+            age = f"older than the {model.newest} newest" if place < older else ""
+            left_out = age or _left_out(version)
             number = str(version.version)
             planned.append(
                 PlannedVersion(model.name, number, "skip", left_out)
@@ -99,10 +111,8 @@ def plan_audits(
     return planned
 
 
-def _left_out(version: ModelVersion, age: str, is_old: bool) -> str:
+def _left_out(version: ModelVersion) -> str:
     """Return why a version is not even looked at; nothing where it is."""
-    if is_old:
-        return age
     if version.current_stage == "Archived":
         return "archived"
     return "" if version.status == "READY" else f"its registration is {version.status}"
@@ -150,11 +160,12 @@ def _why_due(tags: Mapping[str, str], current_key: Callable[[], AuditKey]) -> st
     if earlier is None:
         return "it is not known what its audit was of"
     current = current_key()
-    words = {
-        **_CHANGED,
-        "sourcetrace": f"sourcetrace {earlier.sourcetrace} became {current.sourcetrace}",
-    }
-    return ", ".join(words[part] for part in current.changes_since(earlier)) or None
+    became = f"sourcetrace {earlier.sourcetrace} became {current.sourcetrace}"
+    told = [
+        became if part == "sourcetrace" else f"{part} changed"
+        for part in current.changes_since(earlier)
+    ]
+    return ", ".join(told) or None
 
 
 def _audited(planned: PlannedVersion, path: str) -> dict[str, Any]:

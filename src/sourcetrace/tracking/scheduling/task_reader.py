@@ -9,41 +9,27 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from sourcetrace.errors import InputError
 
-
-@dataclass(frozen=True)
-class _TaskInputs:
-    """What `AuditKey.of` wants of a task.
-
-    Attributes:
-        data: `training` and `queries` with their digests.
-        code: Digest of the task's code.
-    """
-
-    data: Mapping[str, Mapping[str, str]]
-    code: str
+_Inputs = dict[str, Any]
+"""What `AuditKey.of` wants of a task: the data's digests, and that of the task's code."""
 
 
 class TaskReader:
-    """Reads every task's data once, however many versions are of it."""
+    """Reads every task's data once, however many versions are of it.
+
+    Args:
+        project: The project's folder, in which a task may be.
+    """
 
     def __init__(self, project: Path) -> None:
         self._project = project
-        self._pool: ProcessPoolExecutor | None = None
-        self._known: dict[str, _TaskInputs | str] = {}
+        self._known: dict[str, _Inputs | str] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def read(self, specification: Mapping[str, Any]) -> _TaskInputs:
+    def read(self, specification: Mapping[str, Any]) -> _Inputs:
         """Return what an audit of the task would read.
 
         Raises:
@@ -57,31 +43,22 @@ class TaskReader:
             raise InputError(found)
         return found
 
-    def _ask(self, specification: Mapping[str, Any]) -> _TaskInputs | str:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1,
-                # A fork of a process in which libraries have threads may hang.
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=sys.path.append,
-                initargs=(str(self._project),),
-            )
+    def _ask(self, specification: Mapping[str, Any]) -> _Inputs | str:
+        # A fork of a process in which libraries have threads may hang.
+        spawn, folder = multiprocessing.get_context("spawn"), str(self._project)
         try:
-            return self._pool.submit(_read_task_inputs, specification).result()
+            with ProcessPoolExecutor(
+                1, mp_context=spawn, initializer=sys.path.append, initargs=(folder,)
+            ) as pool:
+                return pool.submit(_read_inputs, specification).result()
         except BrokenProcessPool:
-            self._close()
             return (
                 f"task {specification.get('class')}: the process that read its data died without "
                 "a word, as when memory runs out."
             )
 
-    def _close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
 
-
-def _read_task_inputs(specification: Mapping[str, Any]) -> _TaskInputs | str:
+def _read_inputs(specification: Mapping[str, Any]) -> _Inputs | str:
     """Return what an audit of the task would read, or what went wrong."""
     from sourcetrace.audit.identity.data_digest import task_digests  # noqa: PLC0415
     from sourcetrace.audit.identity.made_of import MadeOf  # noqa: PLC0415
@@ -89,7 +66,7 @@ def _read_task_inputs(specification: Mapping[str, Any]) -> _TaskInputs | str:
 
     try:
         task = load_task(specification)
-        return _TaskInputs(task_digests(task), MadeOf.code_of(specification["class"]))
+        return {"data": task_digests(task), "code": MadeOf.code_of(specification["class"])}
     except InputError as error:
         return str(error)
     # Any error a user's code may raise; not every one can be sent to another process.

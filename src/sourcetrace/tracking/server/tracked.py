@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import NullPool, create_engine
 
 from sourcetrace.tracking.server.outage import is_outage, reason_of
-from sourcetrace.tracking.server.send_run import SERVER_ID, begin_run, find_experiment
+from sourcetrace.tracking.server.send_run import SERVER_ID, TrackingServer
 from sourcetrace.tracking.server.waiting_run import WaitingRun
 
 _SERVERS, _DATABASES = ("http", "https"), ("postgresql", "mysql", "mssql")
@@ -27,7 +27,7 @@ _PATIENCE = 10
 
 
 @dataclass
-class Tracked:
+class _Tracked:
     """What is known of the server and of the run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Tracked:
 
     def reset(self) -> None:
         """Forget the server and the run: another configuration is read."""
-        vars(self).update(vars(Tracked()))
+        vars(self).update(vars(_Tracked()))
 
     @staticmethod
     def may_be_away(address: str) -> bool:
@@ -99,7 +99,8 @@ class Tracked:
         mlflow.set_registry_uri(self.registry or self.address)
         self.away = None
         try:
-            self._experiment_id = find_experiment(self.client(), self.experiment, **self.made_with)
+            server = TrackingServer(self.client())
+            self._experiment_id = server.find_experiment(self.experiment, **self.made_with)
             mlflow.set_experiment(experiment_id=self._experiment_id)
         except Exception as error:
             if not is_outage(error):
@@ -131,7 +132,8 @@ class Tracked:
         self._server_id = resumed
         if not resumed and self.away is None:
             try:
-                self._server_id = begin_run(self.client(), run, experiment=self.experiment)
+                server = TrackingServer(self.client())
+                self._server_id = server.begin_run(run, experiment=self.experiment)
             except Exception as error:
                 if not is_outage(error):
                     raise
@@ -153,7 +155,7 @@ class Tracked:
         return waiting
 
 
-TRACKED = Tracked()
+TRACKED = _Tracked()
 """Of this process: MLflow, too, has one active run a process."""
 
 

@@ -1,6 +1,6 @@
 """Write the JSON Schemas of `gate.json` and `audit.json`.
 
-`python -m sourcetrace.audit.gate.publish_schemas` does so after a model has changed.
+`python -m tests.audit.gate.publish_schemas` does so after a model has changed.
 """
 
 import inspect

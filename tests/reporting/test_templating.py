@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from sourcetrace.formats import safe_text
-from sourcetrace.reporting.markdown import code_span, escape_markdown
+from sourcetrace.reporting.templating import _code_span, _escape_markdown
 
 MARKDOWN = MarkdownIt("gfm-like", {"linkify": False})
 TEXT = st.text(
@@ -26,7 +26,7 @@ def test_text_stays_text(before, text):
     shown = " ".join(safe_text(text).split())
     if not shown:
         return
-    children = inline(before + escape_markdown(text))
+    children = inline(before + _escape_markdown(text))
     assert {child.type for child in children} <= {"text", "text_special"}
     assert "".join(child.content for child in children) == shown
 
@@ -34,7 +34,9 @@ def test_text_stays_text(before, text):
 @settings(derandomize=True, deadline=None)
 @given(TEXT, TEXT)
 def test_a_table_keeps_its_two_cells(first, second):
-    table = f"| a | b |\n| --- | --- |\n| {escape_markdown(first)} | {code_span('x' + second)} |\n"
+    table = (
+        f"| a | b |\n| --- | --- |\n| {_escape_markdown(first)} | {_code_span('x' + second)} |\n"
+    )
     cells = [token for token in MARKDOWN.parse(table) if token.type == "td_open"]
     assert len(cells) == 2
     (_, _, shown, code) = [token for token in MARKDOWN.parse(table) if token.type == "inline"]
@@ -43,4 +45,4 @@ def test_a_table_keeps_its_two_cells(first, second):
 
 
 def test_names_stay_readable():
-    assert escape_markdown("harmful_share is 0.2") == "harmful_share is 0.2"
+    assert _escape_markdown("harmful_share is 0.2") == "harmful_share is 0.2"

@@ -4,15 +4,8 @@ import polars as pl
 import pytest
 
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.reporting.findings import (
-    dead_layers_sentence,
-    describe_method,
-    interpolated_sentence,
-    overlap_sentences,
-    result_sentence,
-    unattributed_sentence,
-    uncertainty_sentence,
-)
+from sourcetrace.reporting.page import _layers_without_gradients, _LossOverlap
+from sourcetrace.reporting.templating import plain_words
 from tests.reporting.content import page_content
 
 
@@ -25,7 +18,9 @@ def with_losses(losses, actions=None):
 
 
 def overlap(losses, actions=None, *, top_share=0.08):
-    return overlap_sentences(with_losses(losses, actions), top_share=top_share)
+    return plain_words(
+        "overlap", _LossOverlap.of(with_losses(losses, actions), top_share=top_share)
+    )
 
 
 @pytest.mark.parametrize(("top_share", "count"), [(0.08, 8), (0.25, 25), (1.0, 100)])
@@ -56,53 +51,59 @@ def test_equal_losses_keep_the_lists_order():
     ],
 )
 def test_result(examples, suspects, text):
-    assert text in result_sentence(page_content(examples, suspects=suspects).summary)
+    assert text in plain_words("result", page_content(examples, suspects=suspects).summary)
 
 
 def test_parameters_without_attribution_are_counted_and_weighed():
     content = page_content()
-    sentence = unattributed_sentence(content.unattributed_parameters, attributed_share=0.75)
+    sentence = plain_words("unattributed", content.unattributed_parameters, 0.75)
     assert "1 parameter with 16 values, 25\u00a0% of the model, carries no attribution" in sentence
-    sentence = unattributed_sentence(content.unattributed_parameters.clear(), attributed_share=1.0)
+    sentence = plain_words("unattributed", content.unattributed_parameters.clear(), 1.0)
     assert sentence == "Every parameter of the model carries attribution."
 
 
 def test_unstable_suspects_are_counted():
     content = page_content(suspects=6)
-    said = uncertainty_sentence(content.summary, content.review_list)
+    said = plain_words("uncertainty", content.summary, content.review_list)
     assert "For 2 of the 6 suspects the harm is within two errors of zero" in said
     stable = page_content(suspects=6, unstable=0).summary
-    assert "For none of the 6 suspects" in uncertainty_sentence(stable, content.review_list)
+    assert "For none of the 6 suspects" in plain_words("uncertainty", stable, content.review_list)
     unknown = content.review_list.with_columns(harm_error=pl.lit(0.0))
-    said = uncertainty_sentence(content.summary, unknown)
+    said = plain_words("uncertainty", content.summary, unknown)
     assert "no spread to tell an error of the harm from" in said
 
 
 def test_a_model_whose_scores_are_all_0_is_not_said_to_be_clean():
-    said = result_sentence(page_content(suspects=0, without_effect=40).summary)
+    said = plain_words("result", page_content(suspects=0, without_effect=40).summary)
     assert "scores of all 40 training examples are 0: nothing can be said" in said
-    assert "stands out" in result_sentence(page_content(suspects=0, without_effect=39).summary)
+    assert "stands out" in plain_words(
+        "result", page_content(suspects=0, without_effect=39).summary
+    )
 
 
 def test_layers_without_gradients_are_named():
+    def said(spectra):
+        return plain_words("dead_layers", _layers_without_gradients(spectra))
+
     spectra = page_content().curvature_spectra
-    assert dead_layers_sentence(spectra) == dead_layers_sentence(spectra.clear()) == ""
+    assert said(spectra) == said(spectra.clear()) == ""
     dead = spectra.with_columns(trace=pl.lit(0.0))
-    assert "No gradient reaches 1 layer: fc. What" in dead_layers_sentence(dead)
+    assert "No gradient reaches 1 layer: fc. What" in said(dead)
     once = pl.concat([spectra.head(1), dead.tail(1)])
-    assert "1 layer: fc (in segment 2). What" in dead_layers_sentence(once)
+    assert "1 layer: fc (in segment 2). What" in said(once)
     many = pl.concat(dead.with_columns(layer=pl.lit(f"fc{i}")) for i in range(7))
-    assert "7 layers: fc0, fc1, fc2, fc3, fc4 and 2 more." in dead_layers_sentence(many)
+    assert "7 layers: fc0, fc1, fc2, fc3, fc4 and 2 more." in said(many)
 
 
 def test_a_guessed_learning_rate_is_said():
     manifest = page_content().checkpoint_manifest
-    assert interpolated_sentence(manifest) == ""
+    assert plain_words("guessed_rates", manifest) == ""
     guessed = manifest.with_columns(
         learning_rate_source=pl.Series(["constant", "interpolated", "interpolated"])
     )
-    assert "not recorded, at 2 of 3 checkpoints: a straight line" in interpolated_sentence(guessed)
+    said = plain_words("guessed_rates", guessed)
+    assert "not recorded, at 2 of 3 checkpoints: a straight line" in said
 
 
 def test_the_page_knows_every_method():
-    assert all(describe_method(method)[2] for method in METHODS)
+    assert all(method.title and method.description for method in METHODS.values())

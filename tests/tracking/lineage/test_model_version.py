@@ -3,41 +3,41 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcetrace.tracking.lineage.card import CLOSING, OPENING, render_card, replace_card
+from sourcetrace.tracking.lineage.model_version import _replace_card
+from sourcetrace.tracking.lineage.record import CLOSING, OPENING
 from tests.tracking.records import audit_record
 
 CARD = f"{OPENING}\n### Audit: pass\n\nAudited today.\n{CLOSING}"
 
 
 def render(status="pass", matches=None, **changes):
-    return render_card(
-        audit_record(**changes), status=status, data_matches=matches, experiment_id="1"
-    )
+    record = audit_record(**changes)
+    return record.card(status=status, data_matches=matches, experiment_id="1")
 
 
 @settings(derandomize=True, deadline=None)
 @given(before=st.text(max_size=300), after=st.text(max_size=300), old=st.text(max_size=50))
 def test_text_outside_the_markers_is_kept_to_the_letter(before, after, old):
-    assert replace_card(before or None, CARD) == (f"{before}\n\n{CARD}" if before else CARD)
+    assert _replace_card(before or None, CARD) == (f"{before}\n\n{CARD}" if before else CARD)
     given_text = f"{before}{OPENING}{old}{CLOSING}{after}"
-    assert replace_card(given_text, CARD) == f"{before}{CARD}{after}"
+    assert _replace_card(given_text, CARD) == f"{before}{CARD}{after}"
 
 
 def test_replacing_again_changes_nothing():
-    once = replace_card("Mine.", CARD)
-    assert replace_card(once, CARD) == once
+    once = _replace_card("Mine.", CARD)
+    assert _replace_card(once, CARD) == once
 
 
 def test_a_marker_without_its_partner_takes_no_text_with_it():
     opened = f"one {OPENING} two"
-    assert replace_card(opened, CARD) == f"{opened}\n\n{CARD}"
-    assert replace_card(f"{opened}\n\n{CARD} three", CARD) == f"{opened}\n\n{CARD} three"
-    assert replace_card(f"one {CLOSING} two", CARD).startswith(f"one {CLOSING} two\n\n")
+    assert _replace_card(opened, CARD) == f"{opened}\n\n{CARD}"
+    assert _replace_card(f"{opened}\n\n{CARD} three", CARD) == f"{opened}\n\n{CARD} three"
+    assert _replace_card(f"one {CLOSING} two", CARD).startswith(f"one {CLOSING} two\n\n")
 
 
 def test_a_copied_card_does_not_go_on_claiming():
     copied = f"a {OPENING}pass{CLOSING} b {OPENING}pass{CLOSING} c"
-    assert replace_card(copied, CARD) == f"a {CARD} b  c"
+    assert _replace_card(copied, CARD) == f"a {CARD} b  c"
 
 
 def test_it_says_the_outcome_the_figures_and_where_they_are():
@@ -61,8 +61,8 @@ def test_labels_and_slices_cannot_end_the_card_or_write_markup():
 def test_a_long_text_of_a_person_gets_the_short_card_or_none():
     card = render()
     assert len(card) < 1500
-    short = replace_card("x" * 4600, card)
+    short = _replace_card("x" * 4600, card)
     assert short.startswith("x" * 4600)
     assert "Audit: pass" in short
     assert len(short) <= 5000
-    assert replace_card("x" * 4990, card) is None
+    assert _replace_card("x" * 4990, card) is None

@@ -2,16 +2,17 @@
 
 import pytest
 
-from sourcetrace.reporting import palette
+from sourcetrace.reporting.drawing import Ink
+from sourcetrace.reporting.trust_charts import _RANKINGS
 
 INKS = {
-    "ink": palette.Ink.INK,
-    "muted": palette.Ink.MUTED,
-    "link": palette.Ink.LINK,
-    "relabel": palette.Ink.RELABEL,
-    "check": palette.Ink.CHECK,
-    "keep": palette.Ink.KEEP,
-    **{f"ranking {i}": colour for i, colour in enumerate(palette.RANKINGS)},
+    "ink": Ink.INK,
+    "muted": Ink.MUTED,
+    "link": Ink.LINK,
+    "relabel": Ink.RELABEL,
+    "check": Ink.CHECK,
+    "keep": Ink.KEEP,
+    **{f"ranking {i}": colour for i, colour in enumerate(_RANKINGS)},
 }
 
 
@@ -28,13 +29,6 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("name", INKS)
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("ground", [palette.Ink.PANEL, palette.Ink.PAPER], ids=["panel", "paper"])
+@pytest.mark.parametrize("ground", [Ink.PANEL, Ink.PAPER], ids=["panel", "paper"])
 def test_contrast(name, theme, ground):
     assert contrast(getattr(INKS[name], theme), getattr(ground, theme)) >= 4.5
-
-
-def test_every_chart_colour_has_a_dark_one():
-    rules = palette.Ink.dark_chart_rules()
-    for colour in INKS.values():
-        assert f'[stroke="{colour.light}"] {{ stroke: {colour.dark}; }}' in rules
-        assert f'[fill="{colour.light}"] {{ fill: {colour.dark}; }}' in rules

@@ -1,0 +1,90 @@
+"""The templates, in which the words of the page and of the model card stand."""
+
+import re
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from sourcetrace.formats import (
+    format_correlation,
+    format_count,
+    format_moment,
+    format_noun,
+    format_number,
+    format_ratio,
+    format_share,
+    format_with_error,
+    safe_text,
+    shorten,
+)
+
+# Whatever starts markup in CommonMark and in GitHub's tables and strikethrough.
+_MARKUP = re.compile(r"[\\`*\[\]>|#~]")
+# As entities: not every renderer knows these behind a backslash.
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", "$": "&#36;"})
+# Inside a word an underscore is one; names of metrics stay readable.
+_UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+# At the start of a line these make a list, a rule or a heading.
+_START = re.compile(r"^(\d*)([-+=]|[.)](?=\s|$))")
+
+
+def template(name: str, *, autoescape: bool = True) -> jinja2.Template:
+    """Return a template, which knows the numbers' formats as filters.
+
+    Args:
+        name: Of its file.
+        autoescape: Whether it is HTML, in which every value is made safe to show and escaped; in
+            Markdown each value is escaped by the filter `md` or `code`.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sourcetrace.reporting"),
+        autoescape=autoescape,  # noqa: S701, in Markdown each value is escaped by its own filter
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_shown if autoescape else None,
+    )
+    environment.filters |= {
+        "code": _code_span,
+        "correlation": format_correlation,
+        "count": format_count,
+        "md": _escape_markdown,
+        "moment": format_moment,
+        "noun": format_noun,
+        "number": format_number,
+        "share": format_share,
+        "shorten": shorten,
+        "two": format_ratio,
+        "with_error": format_with_error,
+    }
+    return environment.get_template(name)
+
+
+def plain_words(name: str, *values: Any) -> str:
+    """Return one of the page's sentences as plain text in a line.
+
+    Args:
+        name: Of the macro in `words.html.j2`.
+        values: Its arguments.
+    """
+    macro = getattr(template("words.html.j2", autoescape=False).module, name)
+    return re.sub(r"[ \n]+", " ", macro(*values)).strip()
+
+
+def _shown(value: Any) -> Any:
+    """Return what a template writes; what is markup already is our own."""
+    return safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _escape_markdown(text: str) -> str:
+    """Return a line that shows this text and is nothing but text."""
+    escaped = _MARKUP.sub(r"\\\g<0>", " ".join(safe_text(text).split()))
+    started = _START.sub(r"\1\\\2", _UNDERSCORE.sub(r"\_", escaped))
+    return started.translate(_ENTITIES)
+
+
+def _code_span(text: str) -> str:
+    """Return text as code; it stays in its table cell and in its span."""
+    return f"`{' '.join(safe_text(text).split()).replace('`', 'ˋ').replace('|', '¦')}`"
