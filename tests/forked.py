@@ -68,5 +68,8 @@ def _run(
     sys.argv = [module, *arguments]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except Exception:  # as an interpreter ends, and not as multiprocessing does
+        sys.excepthook(*sys.exc_info())
+        sys.exit(1)
     finally:
-        atexit._run_exitfuncs()  # a process of multiprocessing leaves without them
+        atexit._run_exitfuncs()
