@@ -90,9 +90,9 @@ class CheckpointFolder:
         ]
         if not files:
             raise InputError(
-                f"checkpoints.path: the folder {str(self._folder)!r} holds no .pt and no "
-                ".safetensors file, nor does a folder in it. Save a few checkpoints during "
-                "training (model_state_dict, optimizer_state_dict, step)."
+                f"checkpoints.path: the folder {str(self._folder)!r} holds no "
+                f"{' and no '.join(_FORMATS)} file, nor does a folder in it. Save a few "
+                "checkpoints during training (model_state_dict, optimizer_state_dict, step)."
             )
         return files
 

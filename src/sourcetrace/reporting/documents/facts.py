@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sourcetrace.audit.gate.audit_result import AuditResult
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.audit.identity.code_revision import CodeRevision
+from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.templating import template
 
@@ -56,7 +57,7 @@ class AuditFacts:
 
 def render_model_card(facts: AuditFacts) -> str:
     """Return the section; the same audit gives the same text."""
-    paper = SOURCE_PAPER if facts.result.method.endswith("source") else None
+    paper = SOURCE_PAPER if METHODS[facts.result.method].follows_optimizer else None
     return template("model_card.md.j2", autoescape=False).render(
         facts=facts, result=facts.result, paper=paper
     )
