@@ -1,9 +1,7 @@
 """The pipelines of this project by name, each made when it is asked for."""
 
-from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 from kedro.pipeline import Pipeline
 
@@ -23,12 +21,20 @@ _FOLDERS = {
 }
 
 
-class _Pipelines(UserDict[str, Any]):
+class _Pipelines(Mapping[str, Pipeline]):
     """Pipelines by name. Kedro asks for those of a run alone, and for all of them to list them."""
 
+    def __init__(self, makers: Mapping[str, Callable[[], Pipeline]]) -> None:
+        self._makers = makers
+
     def __getitem__(self, name: str) -> Pipeline:
-        pipeline: Pipeline = super().__getitem__(name)()
-        return pipeline
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 def register_pipelines() -> Mapping[str, Pipeline]:

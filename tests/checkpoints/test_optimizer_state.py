@@ -117,9 +117,10 @@ def test_other_optimisers_are_refused_with_what_is_supported(make):
         (torch.optim.SGD, {"trust_coefficient": 0.001}),
         (torch.optim.SGD, {"rho": 0.05, "adaptive": False}),
         (torch.optim.SGD, {"delta": 0.1, "wd_ratio": 0.1, "eps": 1e-8}),
+        (torch.optim.SGD, {"decoupled_weight_decay": True}),
         (torch.optim.AdamW, {"caution": True}),
     ],
-    ids=["LARS", "SAM", "SGDP", "cautious AdamW"],
+    ids=["LARS", "SAM", "SGDP", "SGDW", "cautious AdamW"],
 )
 def test_an_optimiser_with_torchs_settings_and_others_is_refused_by_name(make, more):
     optimizer = make(Shared().parameters(), lr=0.1)

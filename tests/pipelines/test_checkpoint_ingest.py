@@ -232,6 +232,25 @@ def test_labels_are_written_as_the_models_are(tmp_path):
     assert ingest(tmp_path, task)[2]["label"][0] == "cat"
 
 
+def test_a_task_may_take_its_batch_apart(tmp_path):
+    save_run(tmp_path, Tiny(), [10, 20])
+
+    class Taking(Tiny):
+        def collate(self, items):
+            return list(super().collate(items))
+
+        def forward(self, model, batch):
+            return model(batch.pop(0))
+
+        def train_loss(self, outputs, batch):
+            return super().train_loss(outputs, (None, batch[-1]))
+
+        def measurement(self, outputs, batch):
+            return super().measurement(outputs, (None, batch[-1]))
+
+    assert ingest(tmp_path, Taking())
+
+
 def test_an_error_in_the_users_code_says_where(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20])
 

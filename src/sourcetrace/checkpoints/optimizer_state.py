@@ -20,10 +20,10 @@ _SUPPORTED = (
 _SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
 _ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
 _OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
+# Not an optimiser's `defaults`: making one loads all of torch's compiler.
 _OWN = {
-    # Not an optimiser's `defaults`: making one loads all of torch's compiler.
-    kind.__name__: {*signature(kind).parameters, "param_names", "decoupled_weight_decay"}
-    for kind in (torch.optim.SGD, torch.optim.AdamW)
+    "SGD": {*signature(torch.optim.SGD).parameters, "param_names"},
+    "AdamW": {*signature(torch.optim.AdamW).parameters, "param_names", "decoupled_weight_decay"},
 }
 """All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""
 _STATE_KEYS = ("exp_avg_sq", "momentum_buffer")

@@ -178,5 +178,5 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise InputError(
             f"{path.name} cannot be read as safetensors: it is damaged or cut short "
-            f"({len(data):,} bytes). Copy it again, or remove it from the folder."
+            f"({len(data):,} bytes). Copy it again."
         ) from error

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
 
+from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,22 @@ class RetrainedOutcomes:
         self.folder = folder.absolute()  # a task may change the working directory
 
     def __getitem__(self, key: str) -> RetrainedOutcome:
-        return RetrainedOutcome(**json.loads(self._file(key).read_text(encoding="utf-8")))
+        """Return an outcome.
+
+        Raises:
+            InputError: If there is none.
+        """
+        try:
+            content = self._file(key).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise InputError(f"{self._file(key)} is gone. Run the verification again.") from error
+        return RetrainedOutcome(**json.loads(content))
 
     def __contains__(self, key: str) -> bool:
         """Return whether there is a readable outcome under `key`."""
         try:
             return bool(self[key])
-        except FileNotFoundError:
+        except InputError:
             return False
         except (ValueError, TypeError):
             logger.warning("%s is damaged; its retraining is done again", self._file(key))

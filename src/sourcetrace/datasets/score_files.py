@@ -19,8 +19,18 @@ class ScoreFiles:
         self._folder = folder
 
     def blocks(self) -> Iterator[tuple[pl.Series, "np.ndarray[Any, Any]"]]:
-        """Yield the ids and the scores [block, Q] of consecutive training examples."""
-        for file in sorted(self._folder.glob("part-*.parquet")):
+        """Yield the ids and the scores [block, Q] of consecutive training examples.
+
+        Raises:
+            InputError: If there are no scores yet.
+        """
+        files = sorted(self._folder.glob("part-*.parquet"))
+        if not files:
+            raise InputError(
+                f"There are no attribution scores in {str(self._folder)!r} yet. Run "
+                "`kedro run --pipelines audit` first."
+            )
+        for file in files:
             rows = pl.read_parquet(file, hive_partitioning=False)
             yield rows["example_id"], rows["scores"].to_numpy()
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
-from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.gradient_engine import GradientEngine, _join
+from sourcetrace.core.engine.passes import BlockSignals
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.errors import InputError
@@ -205,3 +206,16 @@ def test_queries_are_measured_by_a_forward_pass_alone():
         assert_close(signals.measurement, task.measurement(outputs, batch))
         assert_close(signals.loss, task.train_loss(outputs, batch))
     assert signals.gradient_norm is None
+
+
+@pytest.mark.parametrize("kind", [list, tuple, torch.tensor])
+def test_what_a_task_describes_is_joined_as_it_was_given(kind):
+    """Where a batch was halved for want of memory."""
+    parts = [
+        BlockSignals(rows, rows.float(), rows.float(), None, {"label": kind(rows.tolist())})
+        for rows in (torch.tensor([3, 5]), torch.tensor([8, 9]), torch.tensor([2]))
+    ]
+    joined = _join(parts)
+    assert [int(one) for one in joined.described["label"]] == joined.examples.tolist()
+    assert joined.examples.tolist() == [3, 5, 8, 9, 2]
+    assert joined.gradient_norm is None

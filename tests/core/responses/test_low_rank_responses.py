@@ -92,7 +92,9 @@ def test_the_choice_is_the_cheaper_one():
         assert bool(choice.terms) == (choice.multiplications < choice.dense_multiplications)
 
 
-def test_what_products_would_write_out_is_written_out_once(monkeypatch):
+@pytest.mark.parametrize(("segments", "positions"), [(3, 6), (1, 3)])
+def test_what_products_would_write_out_is_written_out_once(monkeypatch, segments, positions):
+    """With one segment, the outer products of four checkpoints meet each of a response's."""
     products = FactoredGradient.products
     written_out = []
 
@@ -103,7 +105,8 @@ def test_what_products_would_write_out_is_written_out_once(monkeypatch):
         return products(self, queries)
 
     monkeypatch.setattr(FactoredGradient, "products", counted)
-    (check,) = attribute(wide_case(positions=6), segments=3, batch_size=16, tolerance=0.003).checks
+    case = wide_case(positions=positions)
+    (check,) = attribute(case, segments=segments, batch_size=16, tolerance=0.003).checks
     shortened = [one for one in check.choices if one.terms]
     assert any(one.multiplications == one.dense_multiplications for one in shortened)
     # The check's own sample is used once.

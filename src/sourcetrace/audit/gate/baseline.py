@@ -53,7 +53,7 @@ class Baseline:
             return cls(path)
         approved = validated(
             _Approved,
-            content,
+            content if isinstance(content, Mapping) else {},
             before=f'{path} is no baseline: expected {{"metrics": {{name: number}}}}, as gate.json '
             "has it. ",
             after=" Copy the gate.json of an audit that you approve there.",

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Self
@@ -240,7 +240,10 @@ def _code_part() -> str:
     for file in chain.from_iterable(sorted((package / one).rglob("*.py")) for one in _COMPUTING):
         content.update(f"{file.relative_to(package).as_posix()}\0".encode())
         content.update(hashlib.sha256(file.read_bytes()).digest())
-    torch = version("torch").split("+", maxsplit=1)[0]  # without its build
+    try:
+        torch = version("torch").split("+", maxsplit=1)[0]  # without its build
+    except PackageNotFoundError:
+        torch = ""
     return digest_of([__version__, torch, content.hexdigest()])
 
 

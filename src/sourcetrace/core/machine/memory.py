@@ -1,6 +1,7 @@
 """How much memory a run may take, and how much it has taken."""
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def _free_on_machine() -> int | None:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
 
 

@@ -18,7 +18,7 @@ from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
 from sourcetrace.core.model.precision import Precision, products_in
-from sourcetrace.core.plan.plan import EnsembleMember
+from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.low_rank_propagation import propagate_low_rank
 from sourcetrace.core.responses.propagation import Response, Vectors, propagate
 from sourcetrace.core.responses.queries import QueryGradients, query_responses
@@ -44,7 +44,7 @@ class _LayerChoice:
         segment: Its number.
         layer: The layer.
         terms: Outer products of a response; 0 where it is written out.
-        multiplications: Of a query and an example at all checkpoints of the segment.
+        multiplications: Of a query and an example at all checkpoints of the segment, at most.
         dense_multiplications: The same, were the response written out.
         reason: Why.
     """
@@ -112,7 +112,7 @@ def low_rank_responses(
         if error <= tolerance or exactly:
             break
         aim *= _TIGHTER * tolerance / error
-    responses = _written_out(responses, queries)
+    responses = _written_out(responses, queries, member)
     if rounded:
         lower = responses if precision == "tf32" else _rounded(responses)
         refused = sample.error(lower, precision)
@@ -128,32 +128,33 @@ def _exact_responses(
 
 
 def _written_out(
-    responses: Sequence[Mapping[str, Response]], queries: QueryGradients
+    responses: Sequence[Mapping[str, Response]], queries: QueryGradients, member: EnsembleMember
 ) -> list[dict[str, Response]]:
     """Write out, once, what the products with every block would write out again."""
-    return [
-        {
-            name: torch.cat(
-                [part.dense() if isinstance(part, FactoredGradient) else part for part in response]
-            )
-            if isinstance(response, tuple) and not _is_cheaper(response[0], queries.measured[name])
-            else response
-            for name, response in segment.items()
-        }
-        for segment in responses
-    ]
+    written: list[dict[str, Response]] = []
+    for segment, planned in zip(responses, member.segments, strict=True):
+        written.append(dict(segment))
+        for name, response in segment.items():
+            if not isinstance(response, tuple):
+                continue
+            measured, mean_loss = response
+            if isinstance(measured, FactoredGradient):
+                short = _multiplications(measured, queries.measured[name], planned)
+                if short >= measured.dense_size:
+                    written[-1][name] = torch.cat([measured.dense(), mean_loss])
+    return written
 
 
-def _is_cheaper(response: Vectors, query: LayerGradient) -> bool:
-    """Return whether products keep a response low-rank; see `FactoredGradient.products`."""
-    return isinstance(response, FactoredGradient) and (
-        response.size * _positions(query) < response.dense_size
-    )
+def _multiplications(
+    response: FactoredGradient, query: LayerGradient, planned: PlannedSegment
+) -> int:
+    """Return those of a response and an example's mean gradient, both as low-rank sums.
 
-
-def _positions(query: LayerGradient) -> int:
-    """Return the terms of training gradients: as many as the queries' have."""
-    return query.terms if isinstance(query, FactoredGradient) else 1
+    The mean has as many terms as the checkpoints' gradients together; no more than one's where
+    their inputs are the same. A checkpoint's have as many as the queries'.
+    """
+    positions = query.terms if isinstance(query, FactoredGradient) else 1
+    return response.size * positions * len(planned.points)
 
 
 def _rounded(responses: Sequence[Mapping[str, Response]]) -> list[dict[str, Response]]:
@@ -270,16 +271,15 @@ def _choices(
     for segment, planned in zip(responses, member.segments, strict=True):
         for name, response in segment.items():
             first = response[0] if isinstance(response, tuple) else response
-            own = queries.measured[name]
-            if not isinstance(first, FactoredGradient):
+            if isinstance(first, Tensor):
                 terms, dense = 0, first[0].numel()
                 short, reason = dense, "a low-rank sum would need as many multiplications, or more"
             else:
                 terms, dense = first.terms, first.dense_size
-                short = min(dense, first.size * _positions(own) * len(planned.points))
+                short = min(dense, _multiplications(first, queries.measured[name], planned))
                 reason = (
                     f"{short:,} multiplications a pair instead of {dense:,}"
-                    if _is_cheaper(first, own)
+                    if short < dense
                     else "a low-rank sum is cheaper to rotate; products write it out"
                 )
             number = planned.segment.number

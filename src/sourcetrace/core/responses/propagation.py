@@ -120,4 +120,4 @@ def summed_measurements(response: Response, dtype: torch.dtype) -> Tensor:
     measured = response[0] if isinstance(response, tuple) else response[:-1]
     if isinstance(measured, FactoredGradient):
         return measured.to(dtype).summed()
-    return measured.to(dtype).sum(0, keepdim=True)
+    return measured.sum(0, keepdim=True, dtype=dtype)

@@ -57,6 +57,7 @@ def try_losses(
                     "Check the data for missing values and the loss for log(0)."
                 )
     coverage = coverage_of(task, model, training, device, segments)
+    batch = training.batch(index, device)  # anew: the task may have taken the other apart
     check_gradients(
         model,
         coverage,

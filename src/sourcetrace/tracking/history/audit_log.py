@@ -46,6 +46,9 @@ class AuditHistory:
         Args:
             entry: What is recorded of an audit: the columns of `schemas.AuditLog` but the number
                 and the hashes.
+
+        Raises:
+            ValueError: If it has other columns.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock"):
@@ -59,6 +62,8 @@ class AuditHistory:
                 sequence, previous = head["sequence"], head["hash"]
             row = {"sequence": sequence + 1, **entry, "previous_hash": previous}
             row["hash"] = _hash(row)
+            if row.keys() != _COLUMNS:
+                raise ValueError(f"A row's columns differ from the log's: {row.keys() ^ _COLUMNS}.")
             if unfinished:
                 os.truncate(self.path, sum(len(line) + 1 for line in lines))
             # A complete last row may lack no more than its line end.
