@@ -302,7 +302,9 @@ def _join(parts: Sequence[Any]) -> Any:
         return {key: _join([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
         return tuple(map(_join, zip(*parts, strict=True)))
-    return None if first is None else _join_fields(parts)
+    if is_dataclass(first):
+        return _join_fields(parts)
+    return None if first is None else [value for part in parts for value in part]
 
 
 def _join_fields(parts: Sequence[Any]) -> Any:
