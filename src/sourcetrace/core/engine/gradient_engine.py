@@ -9,7 +9,7 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -291,25 +291,14 @@ def _join(parts: Sequence[Any]) -> Any:
         return torch.cat(list(parts))
     if isinstance(first, LayerGradient):
         return concatenate([{"": part} for part in parts])[""]
-    if isinstance(first, BlockSignals):
-        described = {
-            key: [value for part in parts for value in part.described[key]]
-            for key in first.described
-        }
-        parts = [replace(part, described={}) for part in parts]
-        return replace(_join_fields(parts), described=described)
     if isinstance(first, Mapping):
         return {key: _join([part[key] for part in parts]) for key in first}
-    if isinstance(first, tuple):
-        return tuple(map(_join, zip(*parts, strict=True)))
     if is_dataclass(first):
-        return _join_fields(parts)
+        columns = ([getattr(one, field.name) for one in parts] for field in fields(first))
+        return type(parts[0])(*map(_join, columns))
+    if isinstance(first, tuple) and isinstance(first[0], Mapping):  # gradients of both kinds
+        return tuple(map(_join, zip(*parts, strict=True)))
     return None if first is None else [value for part in parts for value in part]
-
-
-def _join_fields(parts: Sequence[Any]) -> Any:
-    columns = ([getattr(one, field.name) for one in parts] for field in fields(parts[0]))
-    return type(parts[0])(*map(_join, columns))
 
 
 def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:
