@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.errors import InputError
 
@@ -111,8 +112,59 @@ def test_a_folder_that_is_missing_or_empty_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         CheckpointFolder(tmp_path / ("long" * 100)).files()
     (tmp_path / "notes.txt").write_text("no checkpoint")
-    with pytest.raises(InputError, match=r"holds no \.pt"):
+    with pytest.raises(InputError, match=r"holds no checkpoint.*It has notes\.txt\."):
         CheckpointFolder(tmp_path).files()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".bin"])
+@pytest.mark.parametrize(
+    ("weights", "optimizer", "step"),
+    [
+        ("state_dict", "optimizer", "global_step"),
+        ("model", "optim", "iteration"),
+        ("model_state", "optimizer_state", "num_steps"),
+        ("net", "opt", "step"),
+    ],
+)
+def test_usual_names_say_the_same_as_ours(tmp_path, suffix, weights, optimizer, step):
+    content = checkpoint(weight_decay=0.01)
+    schedule = {"base_lrs": [0.1], "last_epoch": 10}
+    torch.save({**content, "lr_scheduler_state_dict": schedule}, tmp_path / "a.pt")
+    expected = only(tmp_path)
+    (tmp_path / "a.pt").unlink()
+    torch.save(
+        {
+            weights: content["model_state_dict"],
+            optimizer: content["optimizer_state_dict"],
+            step: 10,
+            "epoch": 3,
+            "scheduler": schedule,
+        },
+        tmp_path / f"a{suffix}",
+    )
+    found = only(tmp_path)
+    assert (found.record, found.training) == (expected.record, expected.training)
+    assert all(map(torch.equal, found.state_dict.values(), expected.state_dict.values()))
+
+
+def test_a_text_under_a_usual_name_is_a_name(tmp_path):
+    content = checkpoint()
+    content["optim"] = content.pop("optimizer_state_dict")
+    torch.save({**content, "model": "linear", "optimizer": "SGD"}, tmp_path / "a.pt")
+    assert only(tmp_path).record.optimizer == "SGD"
+
+
+def test_one_thing_under_two_names_is_refused_where_they_differ(tmp_path):
+    content = checkpoint()
+    same = {key: value.clone() for key, value in content["model_state_dict"].items()}
+    torch.save({**content, "model": same, "global_step": 10}, tmp_path / "a.pt")
+    assert only(tmp_path).record.step == 10
+    torch.save({**content, "model": {**same, "bias": torch.ones(1)}}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"different things under model_state_dict and model"):
+        only(tmp_path)
+    torch.save({**content, "global_step": 11}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="different things under step and global_step"):
+        only(tmp_path)
 
 
 def test_a_checkpoint_without_its_parts_is_refused(tmp_path):
@@ -181,8 +233,8 @@ def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["theirs.pt"]
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_the_prefixes_of_wrapped_models_are_taken_off(tmp_path, prefix):
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model.net."])
+def test_what_a_wrapper_put_before_every_name_is_taken_off(tmp_path, prefix):
     content = checkpoint()
     names = list(content["model_state_dict"])
     content["model_state_dict"] = {
@@ -190,6 +242,25 @@ def test_the_prefixes_of_wrapped_models_are_taken_off(tmp_path, prefix):
     }
     torch.save(content, tmp_path / "a.pt")
     assert list(only(tmp_path).state_dict) == names
+    content["model_state_dict"]["other.weight"] = torch.ones(1)
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"does not fit.*unexpected: .*other\.weight"):
+        only(tmp_path)
     torch.save({**content, "model_state_dict": None}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="is not a mapping of names to tensors"):
         only(tmp_path)
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_models_own_names_stay_though_they_look_like_a_wrappers(tmp_path, is_wrapped):
+    model = nn.ModuleDict({"module": nn.Linear(2, 1)})
+    wrapped = nn.DataParallel(model) if is_wrapped else model
+    optimizer = torch.optim.SGD(wrapped.named_parameters(), lr=0.1, momentum=0.9)
+    content = {"model": wrapped.state_dict(), "optimizer": optimizer.state_dict(), "step": 0}
+    torch.save(content, tmp_path / "a.pt")
+    folder = CheckpointFolder(tmp_path)
+    loaded = folder.load(folder.files()[0], model)
+    names = ["module.weight", "module.bias"]
+    assert list(loaded.state_dict) == names
+    (group,), _ = ModelParameters(model).name_groups("a.pt", loaded.training)
+    assert list(group.parameters) == names

@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from sourcetrace.checkpoints.optimizer_state import TrainingState
-from sourcetrace.checkpoints.parameter_names import ModelParameters, plain_names
+from sourcetrace.checkpoints.parameter_names import ModelParameters, without_prefix
 from sourcetrace.checkpoints.torch_file import TorchFile
 from sourcetrace.core.training.optimizer_settings import ParameterGroup
 from sourcetrace.errors import InputError
@@ -289,13 +289,19 @@ def test_a_model_of_many_parameters_is_matched_without_recursion():
     assert groups[0].parameters[-1] == "699.weight"
 
 
-def test_wrappers_are_taken_off_names_where_all_have_them():
-    def plain(*names):
-        return list(plain_names(dict.fromkeys(names, torch.ones(1))))
-
-    assert plain("module._orig_mod.a", "module._orig_mod.b") == ["a", "b"]
-    assert plain("module.a", "b") == ["module.a", "b"]
-    assert plain() == []
+@pytest.mark.parametrize(
+    ("names", "known", "expected"),
+    [
+        (["module._orig_mod.a", "module._orig_mod.b"], "ab", ["a", "b"]),
+        (["module.a", "b"], "ab", ["module.a", "b"]),
+        (["module.a", "module.b"], ["module.a", "module.b"], ["module.a", "module.b"]),
+        (["net.a", "net.a.a"], ["a", "a.a", "net.c"], ["a", "a.a"]),
+        (["x.y", "x.z"], "ab", ["x.y", "x.z"]),
+        ([], "ab", []),
+    ],
+)
+def test_a_prefix_is_taken_off_where_more_names_are_known_without_it(names, known, expected):
+    assert without_prefix(names, known) == expected
 
 
 def test_weights_that_the_model_ties_may_be_in_the_file_under_one_name():

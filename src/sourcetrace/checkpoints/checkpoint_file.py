@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -12,29 +12,34 @@ from sourcetrace.checkpoints.optimizer_state import TrainingState
 
 
 class CheckpointFile(ABC):
-    """A checkpoint of one format, its bytes read once. A new format is one more such class.
+    """A checkpoint of one format, its files read once. A new format is one more such class.
 
     Each method raises InputError if the file cannot be read safely, or lacks what is asked.
 
     Attributes:
-        suffix: Of the format's files.
-        path: The file.
-        size: Of the file, in bytes.
-        sha256: Of its bytes, an optimiser's file beside it included.
+        path: The file, or the folder of a format that writes several.
+        size: Of its files, in bytes.
+        sha256: Of all their bytes, one file after the other.
     """
-
-    suffix: ClassVar[str]
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._data = path.read_bytes()
-        self.size = len(self._data)
-        self.sha256 = hashlib.sha256(self._data).hexdigest()
+        self._bytes = {file.name: file.read_bytes() for file in self.files_of(path)}
+        self.size = sum(map(len, self._bytes.values()))
+        digest = hashlib.sha256()
+        for data in self._bytes.values():
+            digest.update(data)
+        self.sha256 = digest.hexdigest()
 
     @classmethod
-    def lying_in(cls, folder: Path) -> list[Path]:
-        """Return the checkpoints of this format in a folder, in any order."""
-        return [file for file in folder.glob(f"*{cls.suffix}") if file.is_file()]
+    @abstractmethod
+    def is_one(cls, path: Path) -> bool:
+        """Return whether a checkpoint of this format lies there, by its name."""
+
+    @classmethod
+    def files_of(cls, path: Path) -> Sequence[Path]:
+        """Return the files of the checkpoint, all of which are read."""
+        return [path]
 
     @staticmethod
     def settings_beside(path: Path) -> Path | None:
@@ -51,7 +56,7 @@ class CheckpointFile(ABC):
 
     @abstractmethod
     def weights(self) -> Mapping[str, Tensor]:
-        """Return the model's state dict, without the names of wrappers."""
+        """Return the model's state dict as it was saved."""
 
     def training(self) -> TrainingState:
         """Return what it says of the training."""

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import isdir, isfile
+from os.path import isdir
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from sourcetrace.checkpoints.learning_rates import read_learning_rates
 from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
-from sourcetrace.checkpoints.torch_file import TorchFile
+from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
@@ -27,9 +27,7 @@ _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
 
 
-_FORMATS: dict[str, type[CheckpointFile]] = {
-    kind.suffix: kind for kind in (TorchFile, SafetensorsFile)
-}
+_FORMATS: tuple[type[CheckpointFile], ...] = (TorchFile, SafetensorsFile)
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,12 @@ class CheckpointFolder:
             for file in _checkpoint_files(run)
         ]
         if not files:
+            names = sorted(path.name for path in self._folder.iterdir())
             raise InputError(
-                f"checkpoints.path: the folder {str(self._folder)!r} holds no "
-                f"{' and no '.join(_FORMATS)} file, nor does a folder in it. Save a few "
-                "checkpoints during training (model_state_dict, optimizer_state_dict, step)."
+                f"checkpoints.path: the folder {str(self._folder)!r} holds no checkpoint "
+                f"({', '.join(SUFFIXES)} or .safetensors), nor does a folder in it. It has "
+                f"{format_names(names) or 'nothing'}. Save a few checkpoints during training "
+                "(model_state_dict, optimizer_state_dict, step)."
             )
         return files
 
@@ -109,7 +109,8 @@ class CheckpointFolder:
         found = dict(known or {}) or self.file_digests()
         for name in list(found):
             path = self._path_of(name)
-            beside = _FORMATS[path.suffix].settings_beside(path)
+            kind = _kind(path)
+            beside = None if kind is None else kind.settings_beside(path)
             if beside is not None and beside.exists():
                 place = str(PurePosixPath(name).with_name(beside.name))
                 found[place] = hashlib.sha256(beside.read_bytes()).hexdigest()
@@ -122,7 +123,7 @@ class CheckpointFolder:
             InputError: If there are no checkpoints.
         """
         return {
-            file.relative_to(self._folder).as_posix(): _FORMATS[file.suffix](file).sha256
+            file.relative_to(self._folder).as_posix(): self._open(file).sha256
             for file in self.files()
         }
 
@@ -133,7 +134,7 @@ class CheckpointFolder:
             InputError: If it cannot be read safely, does not say how it was trained, or its weights
                 do not fit the model or are not finite.
         """
-        found = _FORMATS[file.suffix](file)
+        found = self._open(file)
         name = file.relative_to(self._folder)
         state_dict = ModelParameters(model).fill(found.weights())
         training = found.training()
@@ -194,19 +195,22 @@ class CheckpointFolder:
         return kept
 
     def _opened(self, file_name: str, sha256: str) -> CheckpointFile:
-        path = self._path_of(file_name)
-        if path.suffix not in _FORMATS or not isfile(path):
-            raise InputError(
-                f"{file_name} is gone since checkpoint_ingest described it. Put it back, or run "
-                "the audit from its first stage again."
-            )
-        found = _FORMATS[path.suffix](path)
+        found = self._open(self._path_of(file_name))
         if found.sha256 != sha256:
             raise InputError(
                 f"{file_name} has changed since checkpoint_ingest described it. "
                 "Run the audit from its first stage again."
             )
         return found
+
+    def _open(self, path: Path) -> CheckpointFile:
+        kind = _kind(path)
+        if kind is None:
+            raise InputError(
+                f"{path.relative_to(self._folder).as_posix()} is gone since checkpoint_ingest "
+                "described it. Put it back, or run the audit from its first stage again."
+            )
+        return kind(path)
 
     def _path_of(self, file_name: str) -> Path:
         # A manifest that was tampered with leads to no file outside the folder.
@@ -255,7 +259,11 @@ def _check_weights(name: str, state: Mapping[str, Tensor], expected: Mapping[str
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
-    return _sorted_by_name(file for kind in _FORMATS.values() for file in kind.lying_in(folder))
+    return _sorted_by_name(path for path in folder.iterdir() if _kind(path))
+
+
+def _kind(path: Path) -> type[CheckpointFile] | None:
+    return next((kind for kind in _FORMATS if kind.is_one(path)), None)
 
 
 def _sorted_by_name(paths: Iterable[Path]) -> list[Path]:

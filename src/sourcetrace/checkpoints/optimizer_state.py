@@ -89,7 +89,7 @@ class TrainingState:
                 "optimizer.state_dict() as it is, with its 'state'."
             )
         stage = content.get("stage")
-        scheduler = content.get("lr_scheduler_state_dict") or content.get("scheduler_state_dict")
+        scheduler = content.get("lr_scheduler_state_dict")
         return cls(
             step=step,
             optimizer=optimizer,

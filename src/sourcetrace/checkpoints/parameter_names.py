@@ -6,8 +6,9 @@ or the checkpoint's own `parameter_names`), or they follow from the model: the o
 share its parameters, in order, among the groups so that all shapes fit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from torch import Tensor, nn
 
@@ -21,7 +22,6 @@ _REMEDY = (
     "or add parameter_names to the checkpoint: the names of the optimiser's parameters, group "
     "after group."
 )
-_WRAPPERS = ("module.", "_orig_mod.")
 
 
 class ModelParameters:
@@ -39,16 +39,19 @@ class ModelParameters:
         # In the model's order, under the first name of each.
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._trainable = [name for name, p in model.named_parameters() if p.requires_grad]
+        self._state = model.state_dict().keys()
 
     def fill(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights under every name of a parameter that the model ties.
 
         A file may hold it under one of them, as safetensors' `save_model` and transformers write
-        it.
+        it. What a wrapper put before every name is taken off.
         """
-        filled = dict(weights)
+        filled = dict(
+            zip(without_prefix(list(weights), self._state), weights.values(), strict=True)
+        )
         for name, same in self._together.items():
-            held = [weights[one] for one in same if one in weights]
+            held = [filled[one] for one in same if one in filled]
             if held:
                 filled.setdefault(name, held[0])
         return filled
@@ -71,7 +74,7 @@ class ModelParameters:
         if any(group.names is None for group in training.groups):
             order = self._infer(file, training)
         else:
-            order = [self._known(file, group.names or ()) for group in training.groups]
+            order = self._known(file, [group.names or () for group in training.groups])
         places: dict[int, tuple[str, ...]] = {}
         named = []
         for group, names in zip(training.groups, order, strict=True):
@@ -95,8 +98,8 @@ class ModelParameters:
             named.append(replace(group.settings, parameters=tuple(kept)))
         return tuple(named), places
 
-    def _known(self, file: str, names: Sequence[str]) -> list[str]:
-        plain = _without_wrappers(names)
+    def _known(self, file: str, groups: Sequence[Sequence[str]]) -> list[list[str]]:
+        plain = without_prefix([name for names in groups for name in names], self._together)
         unknown = [name for name in plain if name not in self._together]
         if unknown:
             raise InputError(
@@ -104,7 +107,8 @@ class ModelParameters:
                 f"{format_names(unknown)}. Let build_model() return the architecture that was "
                 "trained."
             )
-        return [self._together[name][0] for name in plain]
+        following = iter(plain)
+        return [[self._together[name][0] for name in islice(following, len(n))] for n in groups]
 
     def _infer(self, file: str, training: TrainingState) -> list[list[str]]:
         """Share the model's parameters among the groups, each group in the model's order."""
@@ -123,16 +127,18 @@ class ModelParameters:
         )
 
 
-def plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what DataParallel and torch.compile put before every name."""
-    return dict(zip(_without_wrappers(list(tensors)), tensors.values(), strict=True))
+def without_prefix(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """Take off what all names begin with, where more of them are known without it.
 
-
-def _without_wrappers(names: Sequence[str]) -> list[str]:
-    result = list(names)
-    while result and any(all(one.startswith(prefix) for one in result) for prefix in _WRAPPERS):
-        result = [one.split(".", 1)[1] for one in result]
-    return result
+    DataParallel puts `module.` before every name, torch.compile `_orig_mod.`, a Lightning module
+    the attribute that holds the model. The shortest prefix that will do is taken: none, where the
+    model's own names begin so.
+    """
+    parts = names[0].split(".")[:-1] if names else []
+    prefixes = ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
+    shared = [one for one in prefixes if all(name.startswith(one) for name in names)]
+    best = max(shared, key=lambda one: sum(name.removeprefix(one) in known for name in names))
+    return [name.removeprefix(best) for name in names]
 
 
 def _ways(

@@ -1,8 +1,7 @@
 """A `.safetensors` file: weights; beside it settings in JSON and Adam's second moments."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
-from sourcetrace.checkpoints.parameter_names import plain_names
+from sourcetrace.checkpoints.parameter_names import without_prefix
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName
 from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
@@ -74,21 +73,17 @@ class _Sidecar(_Settings):
 class SafetensorsFile(CheckpointFile):
     """See `CheckpointFile`."""
 
-    suffix = ".safetensors"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._optimizer_file = path.with_name(path.stem + _OPTIMIZER_SUFFIX)
-        if self._optimizer_file.exists():
-            digest = hashlib.sha256(self._data)
-            digest.update(self._optimizer_file.read_bytes())
-            self.sha256 = digest.hexdigest()
+    @classmethod
+    def is_one(cls, path: Path) -> bool:
+        """Return whether it is a file that holds weights."""
+        other = path.name.endswith(_OPTIMIZER_SUFFIX)
+        return path.suffix == ".safetensors" and not other and path.is_file()
 
     @classmethod
-    def lying_in(cls, folder: Path) -> list[Path]:
-        """Return those that hold weights."""
-        found = super().lying_in(folder)
-        return [file for file in found if not file.name.endswith(_OPTIMIZER_SUFFIX)]
+    def files_of(cls, path: Path) -> Sequence[Path]:
+        """Return the file and that of the second moments, where there is one."""
+        moments = path.with_name(path.stem + _OPTIMIZER_SUFFIX)
+        return [path, moments] if moments.exists() else [path]
 
     @staticmethod
     def settings_beside(path: Path) -> Path:
@@ -101,6 +96,10 @@ class SafetensorsFile(CheckpointFile):
         sidecar = self._sidecar()
         optimizer = _NAMES[sidecar.optimizer.lower()]
         moments = self._second_moments() if optimizer in ADAPTIVE and sidecar.step else {}
+        if sidecar.parameter_groups:
+            named = {name for one in sidecar.parameter_groups for name in one.parameters}
+            plain = without_prefix(list(moments), named)
+            moments = dict(zip(plain, moments.values(), strict=True))
         groups: list[dict[str, Any]] = []
         state: dict[int, dict[str, Any]] = {}
         count = 0
@@ -138,7 +137,7 @@ class SafetensorsFile(CheckpointFile):
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the tensors."""
-        return plain_names(_tensors(self.path, self._data))
+        return tensors_of(self.path.name, self._bytes[self.path.name])
 
     def _sidecar(self) -> _Sidecar:
         path = self.path.with_suffix(".json")
@@ -156,27 +155,31 @@ class SafetensorsFile(CheckpointFile):
 
     def _second_moments(self) -> dict[str, Tensor]:
         """Return parameter -> `max_exp_avg_sq`, or `exp_avg_sq` where there is none."""
-        path = self._optimizer_file
-        if not path.exists():
+        name = self.path.stem + _OPTIMIZER_SUFFIX
+        if name not in self._bytes:
             raise InputError(
-                f"{self.path.name} was trained by Adam, but {path.name} is missing. Write Adam's "
+                f"{self.path.name} was trained by Adam, but {name} is missing. Write Adam's "
                 "second moments there, under exp_avg_sq.<parameter name>."
             )
-        tensors = _tensors(path, path.read_bytes())
-        moments = {
+        tensors = tensors_of(name, self._bytes[name])
+        return {
             key.removeprefix(kind): tensor
             for kind in ("exp_avg_sq.", "max_exp_avg_sq.")
             for key, tensor in tensors.items()
             if key.startswith(kind)
         }
-        return plain_names(moments)
 
 
-def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+def tensors_of(name: str, data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a file.
+
+    Raises:
+        InputError: If it is damaged.
+    """
     try:
         return load(data)
     except SafetensorError as error:
         raise InputError(
-            f"{path.name} cannot be read as safetensors: it is damaged or cut short "
+            f"{name} cannot be read as safetensors: it is damaged or cut short "
             f"({len(data):,} bytes). Copy it again."
         ) from error

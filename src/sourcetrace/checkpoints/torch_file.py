@@ -1,10 +1,12 @@
-"""A `.pt` file of `torch.save`, read without executing: weights, optimiser and step."""
+"""A file of `torch.save`, read without executing: weights, optimiser and step."""
 
 import io
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
@@ -12,68 +14,146 @@ import torch
 from torch import Tensor
 
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
-from sourcetrace.checkpoints.parameter_names import plain_names
 from sourcetrace.errors import InputError
 
-_NEEDED = ("model_state_dict", "optimizer_state_dict", "step")
+_KEYS = {
+    "model_state_dict": ("model_state_dict", "state_dict", "model", "model_state", "net"),
+    "optimizer_state_dict": (
+        "optimizer_state_dict",
+        "optimizer",
+        "optim",
+        "optimizer_state",
+        "optim_state_dict",
+        "opt",
+    ),
+    "step": ("step", "global_step", "iteration", "num_steps"),
+    "lr_scheduler_state_dict": (
+        "lr_scheduler_state_dict",
+        "scheduler_state_dict",
+        "lr_scheduler",
+        "scheduler",
+    ),
+}
+"""What a checkpoint holds, by our name -> the keys under which trainings save it."""
+
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
 
 class TorchFile(CheckpointFile):
     """See `CheckpointFile`."""
 
-    suffix = ".pt"
+    @classmethod
+    def is_one(cls, path: Path) -> bool:
+        """Return whether it is a file named like one."""
+        return path.suffix in SUFFIXES and path.is_file()
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return `model_state_dict`."""
+        """Return what `model_state_dict`, or another usual key, holds."""
         content = self.content["model_state_dict"]
         if not isinstance(content, Mapping) or not all(
-            isinstance(value, Tensor) for value in content.values()
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
         ):
             raise InputError(
                 f"{self.path.name}: model_state_dict is not a mapping of names to tensors. Save "
                 "model.state_dict() as it is."
             )
-        return plain_names(content)
+        return content
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """The whole mapping."""
+        """The whole mapping, with what it holds under a usual key under ours as well."""
         name = self.path.name
-        try:
-            is_zip = is_zipfile(io.BytesIO(self._data))  # else of an older torch
-            # torch does not compare the checksums that it writes: a flipped bit would be a weight.
-            damaged = ZipFile(io.BytesIO(self._data)).testzip() if is_zip else None
-            if damaged:
-                raise InputError(
-                    f"{name} is damaged: {damaged} in it has another checksum than when it was "
-                    "saved. Copy it again, or remove it from the folder. Where torch was told to "
-                    "save none (torch.serialization.set_crc32_options(False)), save it with them."
-                )
-            with warnings.catch_warnings():
-                # torch warns of foreign pickles before it refuses them; the refusal is ours.
-                warnings.simplefilter("ignore")
-                content = torch.load(io.BytesIO(self._data), map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise InputError(
-                f"{name} holds pickled Python objects besides tensors, numbers and text; it was "
-                "refused, nothing in it was executed. Save model_state_dict, optimizer_state_dict "
-                "and step alone, not a whole model, and step as a plain int, not a numpy number."
-            ) from error
-        except InputError:
-            raise
-        except (RuntimeError, EOFError, ValueError, OSError, KeyError, BadZipFile) as error:
-            raise InputError(
-                f"{name} cannot be read as a checkpoint of torch.save: it is damaged or "
-                f"cut short ({self.size:,} bytes). Copy it again, or remove it from the folder."
-            ) from error
-        missing = [key for key in _NEEDED if not isinstance(content, Mapping) or key not in content]
+        content = load_torch(name, self._bytes[name])
+        if not isinstance(content, Mapping):
+            content = {}
+        found = {ours: _held(name, content, ours) for ours in _KEYS}
+        missing = [
+            f"{ours} (or {', '.join(_KEYS[ours][1:])})"
+            for ours in ("model_state_dict", "optimizer_state_dict", "step")
+            if found[ours] is _NOTHING
+        ]
         if missing:
-            found = ", ".join(map(str, content)) if isinstance(content, Mapping) else "no mapping"
             raise InputError(
-                f"{name} lacks {', '.join(missing)}; found: {found[:200]}. Expected a mapping "
-                "with model_state_dict, optimizer_state_dict and step."
+                f"{name} lacks {'; '.join(missing)}. Found: "
+                f"{', '.join(map(str, content))[:200] or 'no mapping'}. Save a mapping with "
+                "model_state_dict, optimizer_state_dict and step."
             )
-        return {**content, "optimizer_state_dict": _numbered(content["optimizer_state_dict"])}
+        found["optimizer_state_dict"] = _numbered(found["optimizer_state_dict"])
+        return {**content, **{key: one for key, one in found.items() if one is not _NOTHING}}
+
+
+def load_torch(name: str, data: bytes) -> Any:
+    """Return what `torch.save` wrote, of tensors and plain values alone.
+
+    Raises:
+        InputError: If there is anything else in it, or it is damaged.
+    """
+    try:
+        is_zip = is_zipfile(io.BytesIO(data))  # else of an older torch
+        # torch does not compare the checksums that it writes: a flipped bit would be a weight.
+        damaged = ZipFile(io.BytesIO(data)).testzip() if is_zip else None
+        if damaged:
+            raise InputError(
+                f"{name} is damaged: {damaged} in it has another checksum than when it was "
+                "saved. Copy it again, or remove it from the folder. Where torch was told to "
+                "save none (torch.serialization.set_crc32_options(False)), save it with them."
+            )
+        with warnings.catch_warnings():
+            # torch warns of foreign pickles before it refuses them; the refusal is ours.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise InputError(
+            f"{name} holds pickled Python objects{f' ({kind[1]})' if kind else ''} besides "
+            "tensors, numbers and text; it was refused, nothing in it was executed. Save "
+            "model_state_dict, optimizer_state_dict and step alone, not a whole model, and step "
+            "as a plain int, not a numpy number."
+        ) from error
+    except InputError:
+        raise
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, BadZipFile) as error:
+        raise InputError(
+            f"{name} cannot be read as a checkpoint of torch.save: it is damaged or "
+            f"cut short ({len(data):,} bytes). Copy it again, or remove it from the folder."
+        ) from error
+
+
+_NOTHING = object()
+
+
+def _held(name: str, content: Mapping[str, Any], ours: str) -> Any:
+    """Return what a checkpoint holds under one of the usual keys, or `_NOTHING`.
+
+    Raises:
+        InputError: If several keys hold different things.
+    """
+    # A text under `model` or `optimizer` is a name.
+    held = {
+        key: content[key]
+        for key in _KEYS[ours]
+        if key in content and (ours in (key, "step") or isinstance(content[key], Mapping))
+    }
+    if not held:
+        return _NOTHING
+    first, *others = held
+    others = [key for key in others if not _same(held[key], held[first])]
+    if others:
+        raise InputError(
+            f"{name} holds different things under {first} and {', '.join(others)}: which of them "
+            f"is its {ours} cannot be known. Rename or remove what is not."
+        )
+    return held[first]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and bool(one == other)
 
 
 def _numbered(state: Any) -> Any:

@@ -20,7 +20,7 @@ _MARKER = ".saved-by-sourcetrace"
 
 
 class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "CheckpointFolder"]):
-    """Reads a folder of `.pt` files, or `.safetensors` with a JSON sidecar; writes `.pt`.
+    """Reads a folder of files of `torch.save`, or `.safetensors` with a JSON sidecar; writes `.pt`.
 
     Saving replaces the `.pt` files of an earlier save. A folder with checkpoints from elsewhere
     is left as it is, with an error.
@@ -54,8 +54,11 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
     def _save(self, data: Sequence[Mapping[str, Any]]) -> None:
         import torch
 
+        from sourcetrace.checkpoints.torch_file import SUFFIXES
+
         marker = self._path / _MARKER
-        others = [*self._path.glob("*.pt"), *self._path.glob("*/*.pt")]
+        inside = [*self._path.glob("*"), *self._path.glob("*/*")]
+        others = [path for path in inside if path.suffix in (*SUFFIXES, ".safetensors")]
         if others and not marker.exists():
             raise InputError(
                 f"{str(self._path)!r} holds checkpoints of a training run that is not the "
