@@ -48,6 +48,42 @@ def test_files_are_read_in_the_natural_order_of_their_names(tmp_path):
     assert names == ["step_9.pt", "step_10.pt", "step_100.pt", "step_²_.pt"]
 
 
+def laid_out(folder, *names):
+    for number, name in enumerate(names, 1):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint(number), folder / name)
+    reader = CheckpointFolder(folder)
+    loaded = [reader.load(file, nn.Linear(2, 1)) for file in reader.files()]
+    assert reader.file_digests() == {one.file: one.sha256 for one in loaded}
+    return [(one.record.run, one.record.step, one.file) for one in loaded]
+
+
+@pytest.mark.parametrize("stem", ["checkpoint-", "epoch_", "", "epoch_1-step_"])
+def test_numbered_folders_with_one_checkpoint_each_are_one_run(tmp_path, stem):
+    names = [f"{stem}{number}/model.pt" for number in (9, 20, 100)]
+    assert laid_out(tmp_path, *names) == [("", 1 + i, name) for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    "names", [("run1/a.pt", "run1/b.pt", "run2/a.pt", "run2/b.pt"), ("one/a.pt", "two/a.pt")]
+)
+def test_other_sub_folders_are_the_runs_of_an_ensemble(tmp_path, names):
+    assert [run for run, *_ in laid_out(tmp_path, *names)] == [name[:-5] for name in names]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("run1/a.pt", "run2/a.pt", "run2/b.pt"),
+        ("checkpoint-20/a.pt", "checkpoint-40/a.pt", "final/a.pt"),
+        ("epoch_1/a.pt", "step_2/a.pt"),
+    ],
+)
+def test_sub_folders_that_may_be_runs_or_checkpoints_are_refused(tmp_path, names):
+    with pytest.raises(InputError, match=r"neither one training run .* nor the runs"):
+        laid_out(tmp_path, *names)
+
+
 def test_what_is_saved_is_what_is_loaded_and_replaces_the_run_before(tmp_path):
     dataset = CheckpointsDataset(path=str(tmp_path))
     dataset.save([checkpoint(5), checkpoint(6)])

@@ -201,7 +201,7 @@ def test_adapters_on_one_frozen_trunk_are_runs(tmp_path):
 
 def test_each_run_is_checked_on_its_own_and_all_have_the_same_stages(tmp_path):
     train(tmp_path / "run0", Tiny(), seed=3)
-    train(tmp_path / "run1", Tiny(), seed=4, steps=(30,), stage="finetuning")
+    train(tmp_path / "run1", Tiny(), seed=4, steps=(20, 30), stage="finetuning")
     with pytest.raises(InputError, match=r"Run 'run1' has stages finetuning, but run 'run0' has"):
         audit(tmp_path)
     other = torch.load(tmp_path / "run0" / "step_10.pt")

@@ -1,6 +1,7 @@
 """A folder of ordinary PyTorch checkpoints, read without executing anything in them.
 
-A folder with checkpoints in its sub-folders only holds several training runs, one a sub-folder.
+Checkpoints in sub-folders only are several training runs, one a sub-folder; or one run, where each
+sub-folder holds one checkpoint and is named like checkpoint-20, checkpoint-40, …
 """
 
 import hashlib
@@ -73,19 +74,15 @@ class CheckpointFolder:
         """Return the checkpoint files.
 
         Raises:
-            InputError: If the folder is missing or holds none.
+            InputError: If the folder is missing or holds none, or its sub-folders may be runs as
+                well as checkpoints.
         """
         if not isdir(self._folder):  # of a name that is too long, Path.is_dir raises
             raise InputError(
                 f"checkpoints.path: there is no folder {str(self._folder)!r}. Set "
                 "checkpoints.path to the folder your training saved its checkpoints to."
             )
-        files = _checkpoint_files(self._folder) or [
-            file
-            for run in _sorted_by_name(self._folder.iterdir())
-            if run.is_dir()
-            for file in _checkpoint_files(run)
-        ]
+        files = _checkpoint_files(self._folder) or self._in_sub_folders()
         if not files:
             names = sorted(path.name for path in self._folder.iterdir())
             raise InputError(
@@ -149,7 +146,7 @@ class CheckpointFolder:
             weight_decay=groups[0].weight_decay,
             optimizer=training.optimizer,
             groups=groups,
-            run="" if name.parent == Path() else name.parent.as_posix(),
+            run="" if name.parent == Path() or _is_checkpoint(file.parent) else name.parent.name,
         )
         return Checkpoint(record, training, name.as_posix(), found.sha256, found.size, state_dict)
 
@@ -202,6 +199,25 @@ class CheckpointFolder:
                 "Run the audit from its first stage again."
             )
         return found
+
+    def _in_sub_folders(self) -> list[Path]:
+        inside = {
+            folder: found
+            for folder in _sorted_by_name(self._folder.iterdir())
+            if folder.is_dir() and (found := _checkpoint_files(folder))
+        }
+        one_each = [folder.name for folder in inside if _is_checkpoint(folder)]
+        kinds = {re.sub(r"[0-9]+", "#", name) for name in one_each}
+        if one_each and (len(one_each) < len(inside) or len(kinds) > 1):
+            counts = (f"{folder.name} ({len(found)})" for folder, found in inside.items())
+            raise InputError(
+                f"checkpoints.path: the sub-folders of {str(self._folder)!r} hold "
+                f"{format_names(counts)} checkpoints; they are neither one training run "
+                "(checkpoint-20, checkpoint-40, …: one checkpoint in each, the same name but for "
+                "the number) nor the runs of an ensemble (several checkpoints in each). Move or "
+                "rename what does not belong."
+            )
+        return [file for found in inside.values() for file in found]
 
     def _open(self, path: Path) -> CheckpointFile:
         kind = _kind(path)
@@ -260,6 +276,11 @@ def _check_weights(name: str, state: Mapping[str, Tensor], expected: Mapping[str
 
 def _checkpoint_files(folder: Path) -> list[Path]:
     return _sorted_by_name(path for path in folder.iterdir() if _kind(path))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Return whether a sub-folder is a checkpoint of a run: one alone, and a number at its end."""
+    return re.search(r"[0-9]$", folder.name) is not None and len(_checkpoint_files(folder)) == 1
 
 
 def _kind(path: Path) -> type[CheckpointFile] | None:

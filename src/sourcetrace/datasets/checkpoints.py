@@ -1,6 +1,6 @@
 """A folder of ordinary PyTorch checkpoints, read without executing anything in them.
 
-A folder with checkpoints in its sub-folders only holds several training runs, one a sub-folder.
+What sub-folders mean, see `sourcetrace.checkpoints.folder`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -141,7 +141,9 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
         if after.step == before.step:
             raise InputError(
                 f"Checkpoints {before.id} and {after.id} both say step {after.step}; steps must "
-                "be unique. Remove one, or correct its 'step'."
+                "be unique. Remove one, or correct its 'step'. (Folders with a number at their "
+                "end and one checkpoint each are one training run; those of an ensemble need other "
+                "names, as in run-a, run-b.)"
             )
         if after.step < before.step:
             raise InputError(
