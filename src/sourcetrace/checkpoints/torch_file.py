@@ -25,6 +25,7 @@ _KEYS = {
         "optimizer_state",
         "optim_state_dict",
         "opt",
+        "optimizer_states",
     ),
     "step": ("step", "global_step", "iteration", "num_steps"),
     "lr_scheduler_state_dict": (
@@ -32,9 +33,13 @@ _KEYS = {
         "scheduler_state_dict",
         "lr_scheduler",
         "scheduler",
+        "lr_schedulers",
     ),
 }
-"""What a checkpoint holds, by our name -> the keys under which trainings save it."""
+"""What a checkpoint holds, by our name -> the keys under which trainings save it.
+
+Lightning writes lists, under the last of the optimiser's and of the scheduler's.
+"""
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -128,11 +133,18 @@ def _held(name: str, content: Mapping[str, Any], ours: str) -> Any:
     Raises:
         InputError: If several keys hold different things.
     """
+    held = {key: content[key] for key in _KEYS[ours] if key in content}
+    for key, value in held.items():
+        if isinstance(value, list) and len(value) > 1:
+            raise InputError(
+                f"{name} holds {len(value)} entries under {key}; expected one. A training by "
+                "several optimisers or schedulers is not supported: let one optimiser with "
+                "parameter groups, and one scheduler, do it."
+            )
+    held = {key: one[0] if isinstance(one, list) and one else one for key, one in held.items()}
     # A text under `model` or `optimizer` is a name.
     held = {
-        key: content[key]
-        for key in _KEYS[ours]
-        if key in content and (ours in (key, "step") or isinstance(content[key], Mapping))
+        key: one for key, one in held.items() if ours in (key, "step") or isinstance(one, Mapping)
     }
     if not held:
         return _NOTHING
