@@ -19,6 +19,7 @@ from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
 from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
+from sourcetrace.checkpoints.trainer_folder import TrainerFolder
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
@@ -28,7 +29,7 @@ _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
 
 
-_FORMATS: tuple[type[CheckpointFile], ...] = (TorchFile, SafetensorsFile)
+_FORMATS: tuple[type[CheckpointFile], ...] = (TrainerFolder, TorchFile, SafetensorsFile)
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Checkpoint:
     Attributes:
         record: Id, step, stage and optimiser settings; its groups have no names yet.
         training: What the file says of the training.
-        file: Its file's name in the folder, with the run's sub-folder where there are several.
+        file: Name of its file, or folder of files, with the run's sub-folder where there are
+            several.
         sha256: Of the bytes that were loaded, an optimiser's file beside it included.
-        bytes: Size of the file.
+        bytes: Size of its files.
         state_dict: The model's.
     """
 
@@ -82,14 +84,19 @@ class CheckpointFolder:
                 f"checkpoints.path: there is no folder {str(self._folder)!r}. Set "
                 "checkpoints.path to the folder your training saved its checkpoints to."
             )
+        if TrainerFolder.is_one(self._folder):
+            raise InputError(
+                f"checkpoints.path: {str(self._folder)!r} is one checkpoint of a Trainer. Set "
+                f"checkpoints.path to the folder that it lies in, {str(self._folder.parent)!r}."
+            )
         files = _checkpoint_files(self._folder) or self._in_sub_folders()
         if not files:
             names = sorted(path.name for path in self._folder.iterdir())
             raise InputError(
                 f"checkpoints.path: the folder {str(self._folder)!r} holds no checkpoint "
-                f"({', '.join(SUFFIXES)} or .safetensors), nor does a folder in it. It has "
-                f"{format_names(names) or 'nothing'}. Save a few checkpoints during training "
-                "(model_state_dict, optimizer_state_dict, step)."
+                f"({', '.join(SUFFIXES)}, .safetensors, or a Trainer's checkpoint-N), nor does a "
+                f"folder in it. It has {format_names(names) or 'nothing'}. Save a few checkpoints "
+                "during training (model_state_dict, optimizer_state_dict, step)."
             )
         return files
 
@@ -275,7 +282,9 @@ def _check_weights(name: str, state: Mapping[str, Tensor], expected: Mapping[str
 
 
 def _checkpoint_files(folder: Path) -> list[Path]:
-    return _sorted_by_name(path for path in folder.iterdir() if _kind(path))
+    found = [path for path in _sorted_by_name(folder.iterdir()) if _kind(path)]
+    # Beside its checkpoints, the Trainer saves the final model and its arguments.
+    return [path for path in found if path.is_dir()] or found
 
 
 def _is_checkpoint(folder: Path) -> bool:

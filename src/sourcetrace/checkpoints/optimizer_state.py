@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from sourcetrace.checkpoints.logged_rates import LoggedRates
 from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
 
@@ -56,6 +57,7 @@ class TrainingState:
         shapes: Place in the optimiser's state -> shape of the parameter, where it has a state.
         learning_rates: Of the steps up to this one, [steps] or [steps, groups], if saved.
         scheduler: State of a learning-rate scheduler, if saved.
+        logged: Learning rates that the training logged, if it did.
     """
 
     step: int
@@ -65,6 +67,7 @@ class TrainingState:
     shapes: Mapping[int, tuple[int, ...]]
     learning_rates: Tensor | None
     scheduler: Mapping[str, Any] | None
+    logged: LoggedRates | None = None
 
     @classmethod
     def of(cls, file: Path, content: Mapping[str, Any]) -> Self:

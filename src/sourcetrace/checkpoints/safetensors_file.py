@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,7 +78,7 @@ class SafetensorsFile(CheckpointFile):
     def is_one(cls, path: Path) -> bool:
         """Return whether it is a file that holds weights."""
         other = path.name.endswith(_OPTIMIZER_SUFFIX)
-        return path.suffix == ".safetensors" and not other and path.is_file()
+        return path.suffix == ".safetensors" and not other and isfile(path)
 
     @classmethod
     def files_of(cls, path: Path) -> Sequence[Path]:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -50,7 +51,7 @@ class TorchFile(CheckpointFile):
     @classmethod
     def is_one(cls, path: Path) -> bool:
         """Return whether it is a file named like one."""
-        return path.suffix in SUFFIXES and path.is_file()
+        return path.suffix in SUFFIXES and isfile(path)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return what `model_state_dict`, or another usual key, holds."""

@@ -129,7 +129,7 @@ def _known_rates(
     found: Sequence[Checkpoint], records: Sequence[CheckpointRecord], folder: CheckpointFolder
 ) -> list[KnownRates]:
     """Return what files say of learning rates, the surest first."""
-    recorded, rebuilt = [], []
+    recorded, rebuilt, logged = [], [], []
     for index, (one, record) in enumerate(zip(found, records, strict=True)):
         before = records[index - 1].step if index else 0
         rates = one.training.learning_rates
@@ -150,8 +150,19 @@ def _known_rates(
             )
             if rates is not None:
                 rebuilt.append(KnownRates(begins + 1, rates, "reconstructed", one.file))
+        if one.training.logged is not None:
+            first = record.parameter_groups[0]
+            logged.append(
+                one.training.logged.known(
+                    before + 1,
+                    record.step,
+                    following=first.learning_rate,
+                    base=first.initial_learning_rate,
+                    origin=one.file,
+                )
+            )
     listed = folder.learning_rates(records[-1].step)
-    return [*recorded, *([] if listed is None else [listed]), *rebuilt]
+    return [*recorded, *([] if listed is None else [listed]), *rebuilt, *logged]
 
 
 def _stage_begin(records: Sequence[CheckpointRecord], ends: Mapping[str, int]) -> int:
