@@ -95,6 +95,31 @@ def test_rates_are_those_of_every_step_though_few_are_logged(trained):
         assert "transformer.ln_f.weight" in groups[1].parameters
 
 
+def test_trainings_one_after_the_other_are_stages_where_the_parameters_say_so(trained, tmp_path):
+    folders = list(trained)[:2]
+    stages = {"warm": 12, "tune": 24}
+    for folder, name in zip(folders, stages, strict=True):
+        shutil.copytree(folder, tmp_path / name)
+    assert {one.record.run for one in load(tmp_path)} == {"warm", "tune"}
+    reader = CheckpointFolder(tmp_path, stages)
+    found = [reader.load(file, tiny()) for file in reader.files()]
+    assert [(one.record.stage, one.record.step) for one in found] == [
+        *(("warm", step) for step in (4, 8, 12)),
+        *(("tune", step) for step in (16, 20, 24)),
+    ]
+    assert {one.record.run for one in found} == {""}
+    (run,) = Training.of_runs(found, reader, tiny())
+    rates = trained[folders[0]] + trained[folders[1]]
+    expected = torch.tensor(rates, dtype=torch.float64)[:, 0].reshape(6, 4).sum(1)
+    known = [one.parameter_groups[0].rate_sum for one in run.records]
+    assert known == pytest.approx(expected.tolist(), rel=1e-9)
+    short = CheckpointFolder(tmp_path, {"warm": 12, "tune": 20})
+    with pytest.raises(InputError, match="12 of its stage, 24 over the whole training, lies"):
+        short.load(short.files()[-1], tiny())
+    with pytest.raises(InputError, match=r"tune are stages of checkpoints\.stages, warm are not"):
+        CheckpointFolder(tmp_path, {"tune": 12}).files()
+
+
 def test_second_moments_are_those_of_the_optimisers_file(trained):
     folder = next(iter(trained))
     reader, found = CheckpointFolder(folder), load(folder)
@@ -197,6 +222,18 @@ def test_what_is_broken_or_missing_is_refused_by_its_name(copy, name, content, m
         file.write_bytes(content)
     with pytest.raises(InputError, match=message):
         load(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"]
+)
+def test_a_file_that_was_cut_anywhere_is_refused(copy, name):
+    file = copy / "checkpoint-8" / name
+    data = file.read_bytes()
+    for tenth in range(10):
+        file.write_bytes(data[: len(data) * tenth // 10])
+        with pytest.raises(InputError, match=f"checkpoint-8/{name}"):
+            load(copy)
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "pytorch_model.bin"])

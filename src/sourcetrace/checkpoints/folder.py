@@ -1,7 +1,8 @@
 """A folder of ordinary PyTorch checkpoints, read without executing anything in them.
 
 Checkpoints in sub-folders only are several training runs, one a sub-folder; or one run, where each
-sub-folder holds one checkpoint and is named like checkpoint-20, checkpoint-40, …
+sub-folder holds one checkpoint and is named like checkpoint-20, checkpoint-40, …, or where
+`checkpoints.stages` names sub-folders of a Trainer as the stages of a training.
 """
 
 import hashlib
@@ -144,16 +145,18 @@ class CheckpointFolder:
         training = found.training()
         _check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
+        step, stage = self._placed(training, file)
+        one_run = name.parent == Path() or self._own_stage(file) or _is_checkpoint(file.parent)
         record = CheckpointRecord(
             id=self.id_of(file),
-            step=training.step,
-            stage=training.stage or self._stage_of(training.step, file),
+            step=step,
+            stage=stage,
             learning_rate=groups[0].learning_rate,
             momentum=groups[0].momentum,
             weight_decay=groups[0].weight_decay,
             optimizer=training.optimizer,
             groups=groups,
-            run="" if name.parent == Path() or _is_checkpoint(file.parent) else name.parent.name,
+            run="" if one_run else name.parent.name,
         )
         return Checkpoint(record, training, name.as_posix(), found.sha256, found.size, state_dict)
 
@@ -213,6 +216,17 @@ class CheckpointFolder:
             for folder in _sorted_by_name(self._folder.iterdir())
             if folder.is_dir() and (found := _checkpoint_files(folder))
         }
+        stages = [folder.name for folder, found in inside.items() if self._own_stage(found[0])]
+        if stages:
+            others = [folder.name for folder in inside if folder.name not in stages]
+            if others:
+                raise InputError(
+                    f"checkpoints.path: the sub-folders {format_names(stages)} are stages of "
+                    f"checkpoints.stages, {format_names(others)} are not. Name every one of them "
+                    "there, with its last step counted over all, or move them."
+                )
+            stages.sort(key=self.stage_ends.__getitem__)
+            return [file for name in stages for file in inside[self._folder / name]]
         one_each = [folder.name for folder in inside if _is_checkpoint(folder)]
         kinds = {re.sub(r"[0-9]+", "#", name) for name in one_each}
         if one_each and (len(one_each) < len(inside) or len(kinds) > 1):
@@ -239,6 +253,29 @@ class CheckpointFolder:
         # A manifest that was tampered with leads to no file outside the folder.
         *folders, name = [part for part in Path(file_name).parts if part not in ("/", "..")]
         return self._folder.joinpath(*folders[-1:], name)
+
+    def _own_stage(self, file: Path) -> str | None:
+        """Return the stage that a sub-folder of a Trainer's is; its steps count from 1."""
+        name = file.parent.name
+        is_inside = file.parent != self._folder and TrainerFolder.is_one(file)
+        return name if is_inside and name in self.stage_ends else None
+
+    def _placed(self, training: TrainingState, file: Path) -> tuple[int, str]:
+        """Return the step, counted over the whole training, and the stage."""
+        stage = self._own_stage(file)
+        if stage is None:
+            return training.step, training.stage or self._stage_of(training.step, file)
+        end = self.stage_ends[stage]
+        step = training.step + max(
+            (one for one in self.stage_ends.values() if one < end), default=0
+        )
+        if step > end:
+            raise InputError(
+                f"{stage}/{file.name}: step {training.step} of its stage, {step} over the whole "
+                f"training, lies behind the stage's last step in checkpoints.stages, {end}. "
+                "Correct the last steps: they count over all stages."
+            )
+        return step, stage
 
     def _stage_of(self, step: int, file: Path) -> str:
         if not self.stage_ends:

@@ -151,16 +151,17 @@ def _known_rates(
             if rates is not None:
                 rebuilt.append(KnownRates(begins + 1, rates, "reconstructed", one.file))
         if one.training.logged is not None:
-            first = record.parameter_groups[0]
-            logged.append(
-                one.training.logged.known(
-                    before + 1,
-                    record.step,
-                    following=first.learning_rate,
-                    base=first.initial_learning_rate,
-                    origin=one.file,
-                )
+            group = record.parameter_groups[0]
+            earlier = record.step - one.training.step  # in stages before, not in this log
+            first = max(before, earlier) + 1
+            found_rates = one.training.logged.known(
+                first - earlier,
+                one.training.step,
+                following=group.learning_rate,
+                base=group.initial_learning_rate,
+                origin=one.file,
             )
+            logged.append(replace(found_rates, first_step=first))
     listed = folder.learning_rates(records[-1].step)
     return [*recorded, *([] if listed is None else [listed]), *rebuilt, *logged]
 
