@@ -67,7 +67,7 @@ class TorchFile(CheckpointFile):
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """The whole mapping, with what it holds under a usual key under ours as well."""
+        """The whole mapping, with what it holds under a usual key under ours."""
         name = self.path.name
         content = load_torch(name, self._bytes[name])
         if not isinstance(content, Mapping):
@@ -85,7 +85,9 @@ class TorchFile(CheckpointFile):
                 "model_state_dict, optimizer_state_dict and step."
             )
         found["optimizer_state_dict"] = _numbered(found["optimizer_state_dict"])
-        return {**content, **{key: one for key, one in found.items() if one is not _NOTHING}}
+        under_ours = {key: one for key, one in found.items() if one is not _NOTHING}
+        usual = {key for keys in _KEYS.values() for key in keys} - {"optimizer"}
+        return {key: one for key, one in content.items() if key not in usual} | under_ours
 
 
 def load_torch(name: str, data: bytes) -> Any:
@@ -136,16 +138,19 @@ def _held(name: str, content: Mapping[str, Any], ours: str) -> Any:
     """
     held = {key: content[key] for key in _KEYS[ours] if key in content}
     for key, value in held.items():
-        if isinstance(value, list) and len(value) > 1:
+        if ours == "optimizer_state_dict" and isinstance(value, list) and len(value) > 1:
             raise InputError(
-                f"{name} holds {len(value)} entries under {key}; expected one. A training by "
-                "several optimisers or schedulers is not supported: let one optimiser with "
-                "parameter groups, and one scheduler, do it."
+                f"{name} holds {len(value)} optimisers under {key}; expected one. A training by "
+                "several is not supported: let one optimiser with parameter groups do it."
             )
-    held = {key: one[0] if isinstance(one, list) and one else one for key, one in held.items()}
+    alone = {
+        key: one[0] if isinstance(one, list) and len(one) == 1 else one for key, one in held.items()
+    }
     # A text under `model` or `optimizer` is a name.
     held = {
-        key: one for key, one in held.items() if ours in (key, "step") or isinstance(one, Mapping)
+        key: one
+        for key, one in alone.items()
+        if ours in (key, "step") or isinstance(one, Mapping | list)
     }
     if not held:
         return _NOTHING
@@ -161,7 +166,8 @@ def _held(name: str, content: Mapping[str, Any], ours: str) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
+        is_dense = one.layout == other.layout == torch.strided
+        return is_dense and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -174,13 +180,17 @@ def _numbered(state: Any) -> Any:
 
     torch.distributed.checkpoint.state_dict.get_state_dict writes it so.
     """
-    groups = state.get("param_groups") or () if isinstance(state, Mapping) else ()
-    names = [name for group in groups for name in group.get("params", ())]
-    if not names or not all(isinstance(name, str) for name in names):
+    groups = state.get("param_groups") if isinstance(state, Mapping) else None
+    groups = groups if isinstance(groups, list) else []
+    listed = [group.get("params") if isinstance(group, Mapping) else None for group in groups]
+    names = [name for own in listed if isinstance(own, list) for name in own]
+    if not names or None in listed or not all(isinstance(name, str) for name in names):
         return state
     place = {name: number for number, name in enumerate(names)}
     return {
-        "state": {place[name]: entry for name, entry in state["state"].items() if name in place},
+        "state": {
+            place[name]: entry for name, entry in state.get("state", {}).items() if name in place
+        },
         "param_groups": [
             {**group, "params": [place[n] for n in group["params"]], "param_names": group["params"]}
             for group in groups
