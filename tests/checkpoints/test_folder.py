@@ -203,11 +203,6 @@ def test_one_thing_under_two_names_is_refused_where_they_differ(tmp_path):
         only(tmp_path)
 
 
-def test_several_schedulers_are_none_of_them(tmp_path):
-    torch.save({**checkpoint(), "lr_schedulers": [{"gamma": 0.5}] * 2}, tmp_path / "a.pt")
-    assert only(tmp_path).training.scheduler is None
-
-
 @pytest.mark.parametrize("groups", [[3], [{"params": 3}], [{"params": ["weight"]}, {}], "x"])
 def test_an_optimisers_state_of_another_shape_is_refused(tmp_path, groups):
     content = checkpoint()
