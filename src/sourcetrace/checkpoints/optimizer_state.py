@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from sourcetrace.checkpoints.scheduler_state import SavedScheduler
 from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
 
@@ -55,7 +56,7 @@ class TrainingState:
         stage: Stage of training, if the file says.
         shapes: Place in the optimiser's state -> shape of the parameter, where it has a state.
         learning_rates: Of the steps up to this one, [steps] or [steps, groups], if saved.
-        scheduler: State of a learning-rate scheduler, if saved.
+        scheduler: A learning-rate scheduler, if saved.
     """
 
     step: int
@@ -64,7 +65,7 @@ class TrainingState:
     stage: str | None
     shapes: Mapping[int, tuple[int, ...]]
     learning_rates: Tensor | None
-    scheduler: Mapping[str, Any] | None
+    scheduler: SavedScheduler | None
 
     @classmethod
     def of(cls, file: Path, content: Mapping[str, Any]) -> Self:
@@ -100,7 +101,9 @@ class TrainingState:
             stage=None if stage is None else str(stage),
             shapes=shapes,
             learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
-            scheduler=scheduler if isinstance(scheduler, Mapping) else None,
+            scheduler=SavedScheduler(scheduler, tuple(groups))
+            if isinstance(scheduler, Mapping)
+            else None,
         )
 
     @staticmethod
