@@ -1,5 +1,6 @@
 """What saved schedulers say, against trainings in which torch's own moved every step."""
 
+import io
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -75,6 +76,14 @@ ASKED_FOR = {
 }
 
 
+def as_read(state):
+    """Write a state and read it back as a checkpoint's is read."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
 class Trained:
     """A toy trained with a scheduler: what its checkpoints have, and every step's true mass."""
 
@@ -90,11 +99,12 @@ class Trained:
             torch.optim.AdamW(groups) if adam else torch.optim.SGD(groups, lr=0.1, momentum=0.9)
         )
         scheduler = make(optimizer)
-        masses, self.saved, self.records = [], [], []
+        masses, rates, self.saved, self.records = [], [], [], []
         for number in range(1, max(at) + 1):
             masses.append(
                 [one["lr"] / (1 - one.get("momentum", 0)) for one in optimizer.param_groups]
             )
+            rates.append([one["lr"] for one in optimizer.param_groups])
             for group in groups:
                 group["params"][0].grad = torch.ones(1)
             optimizer.step()
@@ -106,6 +116,7 @@ class Trained:
                 elif not now and number % between == 0:
                     plateau = isinstance(scheduler, schedulers.ReduceLROnPlateau)
                     scheduler.step(*[number % 7] * plateau)
+        self.rates = torch.tensor(rates, dtype=torch.float64)
         self.true = [
             torch.tensor(masses[begin:end], dtype=torch.float64).sum(0).tolist()
             for begin, end in zip([0, *at], at, strict=False)
@@ -113,7 +124,7 @@ class Trained:
 
     def _save(self, number, scheduler, optimizer):
         stored = deepcopy(optimizer.state_dict()["param_groups"])
-        self.saved.append((number, SavedScheduler(deepcopy(scheduler.state_dict()), tuple(stored))))
+        self.saved.append((number, SavedScheduler(as_read(scheduler.state_dict()), tuple(stored))))
         groups = tuple(
             ParameterGroup(
                 one["lr"], one.get("momentum", 0.0), initial_learning_rate=one.get("initial_lr")
@@ -158,6 +169,11 @@ def test_what_is_not_asked_for_is_the_sum_over_the_real_steps(make, at, between,
         if described.source == "reconstructed":
             assert masses == pytest.approx(true, rel=1e-6)
             assert not described.momentum_guessed
+    for known in scheduled_rates(trained.saved, steps=at[-1], origin="c"):
+        found, true = known.rates, trained.rates[known.first_step - 1 : known.last_step]
+        if known.guessed is not None:
+            found, true = found[~known.guessed], true[~known.guessed]
+        torch.testing.assert_close(found, true, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
@@ -204,6 +220,16 @@ def test_a_checkpoint_in_mid_epoch_is_not_at_an_epochs_end():
     masses, described = trained.found()
     assert [one.source for one in described] == ["reconstructed"] * 3
     assert masses[0][0] == pytest.approx(105.0)
+
+
+def test_only_the_steps_near_an_unknown_epochs_end_are_a_guess():
+    trained = Trained(lambda o: schedulers.StepLR(o, 4), [200, 400, 410], between=40)
+    masses, described = trained.found()
+    # 38 to 40 steps an epoch fit: the rate fell after 152 to 160 and after 304 to 320 steps.
+    assert [one.interpolated_steps for one in described] == [8, 16, 0]
+    assert described[0].interpolated_share < 0.1
+    assert masses[0][0] == pytest.approx(trained.true[0][0], rel=0.1)
+    assert masses[2] == pytest.approx(trained.true[2])
 
 
 def test_fractions_of_an_epoch_are_no_epochs():
@@ -280,6 +306,56 @@ def test_momentum_that_no_training_survives_is_not_believed(lowest):
 
     trained = Trained(make, [1, 25])
     assert scheduled_rates(trained.saved, steps=25, origin="c") == []
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_what_an_older_torch_wrote_is_followed(name):
+    def aged(state):
+        kept = {key: value for key, value in state.items() if key != "_is_initial"}
+        if "_schedulers" in kept:
+            return {**kept, "_schedulers": [aged(one) for one in kept["_schedulers"]]}
+        return {**kept, "verbose": False}
+
+    trained = Trained(FOLLOWED[name], [7, 20])
+    expected = scheduled_rates(trained.saved, steps=20, origin="c")
+    saved = [(step, SavedScheduler(aged(one.state), one.groups)) for step, one in trained.saved]
+    found = scheduled_rates(saved, steps=20, origin="c")
+    torch.testing.assert_close(found[0].rates, expected[0].rates)
+
+
+ODD = st.sampled_from(
+    [
+        None,
+        -1,
+        0,
+        10**9,
+        10**400,
+        0.5,
+        float("inf"),
+        float("nan"),
+        1j,
+        "x",
+        True,
+        [],
+        [0.1],
+        {},
+        {5: 10**9},
+    ]
+) | st.builds(torch.zeros, st.integers(0, 2))
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.sampled_from([*FOLLOWED.values(), *ASKED_FOR.values()]), st.data())
+def test_a_damaged_state_is_believed_or_not_and_never_fails(make, data):
+    trained = Trained(make, [3, 8])
+    step, last = trained.saved[-1]
+    state, groups = dict(last.state), [dict(one) for one in last.groups]
+    target = data.draw(st.sampled_from([state, *groups, *state.get("_schedulers", ())]))
+    del target["params" if "params" in target else "_last_lr"]
+    target[data.draw(st.sampled_from(sorted(target)))] = data.draw(ODD)
+    saved = [*trained.saved[:-1], (step, SavedScheduler(state, tuple(groups)))]
+    for known in scheduled_rates(saved, steps=step, origin="c"):
+        assert known.rates.isfinite().all()
 
 
 def test_a_state_that_holds_itself_says_nothing():

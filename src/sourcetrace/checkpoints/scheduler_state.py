@@ -85,8 +85,8 @@ def scheduled_rates(
     """Return what one scheduler's states say of learning rates and momentum, if anything.
 
     It may have been stepped after every optimiser step or, an epoch long, after every k-th. k is
-    not in its state, but bounded by every checkpoint. Rates are called reconstructed where one k
-    alone fits two checkpoints or the rate never changed, else interpolated, with a k between.
+    not in its state, but bounded by every checkpoint. Rates are sure where every k that fits two
+    checkpoints or more gives the same, or the scheduler moved nothing; else a k between is used.
 
     Args:
         saved: Optimiser steps since the scheduler was made, rising, and what was saved then.
@@ -102,7 +102,7 @@ def scheduled_rates(
 
 
 def _run_again(
-    saved: Sequence[tuple[int, SavedScheduler]], steps: int, origin: str
+    saved: Sequence[tuple[int, SavedScheduler]], up_to: int, origin: str
 ) -> list[KnownRates]:
     at = [(step, one.epochs or 0) for step, one in saved]
     if any(one.epochs is None for _, one in saved):
@@ -113,27 +113,27 @@ def _run_again(
     if most < least:
         return []
     between = (least + most) // 2
-    epochs = min((max(steps, 1) - 1) // between, _MOST_EPOCHS)
+    epochs = min((max(up_to, 1) - 1) // least, _MOST_EPOCHS)
     run = _Run(saved[-1][1], epochs, {epoch for _, epoch in at})
     if not run.is_possible or not all(run.agrees(one) for _, one in saved):
         return []
-    every = torch.arange(steps) // between
+    every = torch.arange(up_to) // between
     every = every[every < len(run.rates)]  # OneCycleLR has an end
-    moved = (run.rates != run.rates[0]).any() or (run.momenta != run.momenta[0]).any()
-    sure = least == most and (most == 1 or len({step for step, epoch in at if epoch}) > 1)
-    if "_scale_fn_custom" in saved[-1][1].state:
-        # A function of one's own is not in the state; at the foot of a cycle it has no effect.
-        last = saved[-1][1]
-        sure = sure and not _alike(_rates(last.groups), last.state["base_lrs"])
-    return [
-        KnownRates(
-            1,
-            run.rates[every],
-            "reconstructed" if sure or not moved else "interpolated",
-            origin,
-            run.momenta[every] if run.moves_momentum else None,
-        )
-    ]
+    changes = run.changes()
+    steps = torch.arange(len(every))
+    latest = steps // least
+    unsure = latest >= len(changes)
+    guessed = unsure | (changes[latest.masked_fill(unsure, 0)] != changes[steps // most])
+    last = saved[-1][1]
+    # A function of one's own is not in CyclicLR's state; at a cycle's foot it has no effect.
+    at_foot = "_scale_fn_custom" in last.state and _alike(
+        _rates(last.groups), last.state["base_lrs"]
+    )
+    alone = most > 1 and len({step for step, epoch in at if epoch}) == 1
+    if (at_foot or alone) and changes[-1]:
+        guessed[:] = True
+    momenta = run.momenta[every] if run.moves_momentum else None
+    return [KnownRates(1, run.rates[every], "reconstructed", origin, momenta, guessed)]
 
 
 def _on_plateaus(saved: Sequence[tuple[int, SavedScheduler]], origin: str) -> list[KnownRates]:
@@ -194,6 +194,11 @@ class _Run:
             for values in (rates, momenta)
         )
 
+    def changes(self) -> Tensor:
+        """Return how often rate or momentum had changed up to every epoch, [epochs]."""
+        both = torch.cat([self.rates, self.momenta], dim=1)
+        return torch.cat([torch.zeros(1), both.diff(dim=0).any(dim=1).cumsum(0)])
+
     @property
     def is_possible(self) -> bool:
         """Whether every rate is finite and 0 or more, every momentum from 0 up to, without, 1."""
@@ -235,6 +240,8 @@ def _made(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> schedul
     if "_scale_fn_custom" in own:  # momentum's bounds are there only where it cycles
         own |= {"base_momentums", "max_momentums"}
     kind = _OWN[own]
+    if "gamma" in state:  # a power of a whole number has no bound
+        state = {**state, "gamma": float(state["gamma"])}
     scheduler = kind.__new__(kind)
     scheduler.__dict__.update(state)
     scheduler.load_state_dict(dict(state))  # CyclicLR's makes its scale function

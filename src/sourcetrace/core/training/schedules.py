@@ -33,6 +33,7 @@ class KnownRates:
         source: Where they come from.
         origin: What to call them in an error.
         momenta: [steps, groups].
+        guessed: Which of them are a guess after all, [steps].
     """
 
     first_step: int
@@ -40,6 +41,18 @@ class KnownRates:
     source: RateSource
     origin: str
     momenta: Tensor | None = None
+    guessed: Tensor | None = None
+
+    def behind(self, step: int) -> Self:
+        """Return those of later steps."""
+        skipped = max(0, step + 1 - self.first_step)
+        return replace(
+            self,
+            first_step=self.first_step + skipped,
+            rates=self.rates[skipped:],
+            momenta=None if self.momenta is None else self.momenta[skipped:],
+            guessed=None if self.guessed is None else self.guessed[skipped:],
+        )
 
     @property
     def last_step(self) -> int:
@@ -222,10 +235,12 @@ class _Steps:
                 f"optimiser of the checkpoints has {len(groups)}. Give one column, or one a group."
             )
         self.rates[own] = values
+        guessed = False if known.guessed is None else known.guessed[those]
         self.sources[own] = SOURCES.index(known.source)
+        self.sources[own][guessed] = SOURCES.index("interpolated")
         if known.momenta is not None:
             self.momenta[own] = known.momenta[those]
-            self.guessed_momentum[own] = known.source == "interpolated"
+            self.guessed_momentum[own] = guessed
 
     def masses(self, groups: Sequence[ParameterGroup]) -> Tensor:
         """Return every step's share of the step mass, [steps, groups]."""

@@ -191,13 +191,5 @@ def _rebuilt(
                 steps=end - made,
                 origin=own[-1][0].file,
             ):
-                first = made + known.first_step
-                skipped = max(0, begin + 1 - first)  # steps of the stages before
-                momenta = known.momenta
-                yield replace(
-                    known,
-                    first_step=first + skipped,
-                    rates=known.rates[skipped:],
-                    momenta=None if momenta is None else momenta[skipped:],
-                )
+                yield replace(known, first_step=made + known.first_step).behind(begin)
         begin = end
