@@ -365,3 +365,23 @@ def test_the_step_factor_is_that_of_a_constant_gradient():
         settings.pop("nesterov", None)
         expected = 0.1 * ParameterGroup(0.1, **settings).step_factor
         assert before - parameter.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"lr_scheduler_state_dict": {"gamma": 0.5}}, {"gamma": 0.5}),
+        ({"scheduler": {"gamma": 0.5}}, {"gamma": 0.5}),
+        ({"lr_schedulers": [{"gamma": 0.5}]}, {"gamma": 0.5}),
+        ({"schedulers": [{"gamma": 0.5}, {"gamma": 0.9}]}, {}),
+        ({"scheduler": {"gamma": 0.5}, "lr_scheduler": {"gamma": 0.9}}, {}),
+        ({"lr_scheduler": torch.zeros(2)}, {}),
+        ({"scheduler": {}}, None),
+        ({"lr_scheduler": None, "schedulers": []}, None),
+    ],
+)
+def test_a_scheduler_is_found_though_it_may_not_be_understood(content, told):
+    state = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1).state_dict()
+    plain = {"optimizer_state_dict": state, "step": 1}
+    found = TrainingState.of(Path("a.pt"), {**plain, **content}).scheduler
+    assert told == (None if found is None else found.state)

@@ -288,7 +288,7 @@ def test_an_unknown_schedule_is_filled_and_the_run_says_how_much(tmp_path, caplo
         _, (manifest, *_) = ingest(tmp_path / "run")
     assert manifest["learning_rate_source"].to_list() == ["interpolated"] * 3
     assert manifest["step_mass"].sum() == pytest.approx(sum(rates), rel=0.05)
-    assert "30 steps is not recorded (steps 1–10, 11–20, 21–30)" in caplog.text
+    assert "30 steps is not recorded (of steps 1–10, 11–20, 21–30)" in caplog.text
     assert "100.0 % of the step mass" in caplog.text
 
 

@@ -27,6 +27,10 @@ _OWN = {
     "AdamW": {*signature(torch.optim.AdamW).parameters, "param_names", "decoupled_weight_decay"},
 }
 """All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""
+_SCHEDULERS = (
+    *("lr_scheduler_state_dict", "scheduler_state_dict", "lr_scheduler", "scheduler"),
+    *("lr_schedulers", "schedulers"),
+)
 _STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
 
 
@@ -90,7 +94,6 @@ class TrainingState:
                 "optimizer.state_dict() as it is, with its 'state'."
             )
         stage = content.get("stage")
-        scheduler = content.get("lr_scheduler_state_dict") or content.get("scheduler_state_dict")
         return cls(
             step=step,
             optimizer=optimizer,
@@ -101,9 +104,7 @@ class TrainingState:
             stage=None if stage is None else str(stage),
             shapes=shapes,
             learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
-            scheduler=SavedScheduler(scheduler, tuple(groups))
-            if isinstance(scheduler, Mapping)
-            else None,
+            scheduler=_saved_scheduler(content, groups),
         )
 
     @staticmethod
@@ -160,6 +161,20 @@ def _parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
             "optimizer.state_dict() as it is."
         )
     return groups
+
+
+def _saved_scheduler(
+    content: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> SavedScheduler | None:
+    """Return the one scheduler, with no state where it cannot be told which of several it is."""
+    found = [content[key] for key in _SCHEDULERS if content.get(key) is not None]
+    if len(found) == 1 and isinstance(found[0], list | tuple):
+        found = list(found[0])
+    found = [one for one in found if not isinstance(one, Mapping | list | tuple) or one]
+    if not found:
+        return None
+    alone = len(found) == 1 and isinstance(found[0], Mapping)
+    return SavedScheduler(found[0] if alone else {}, tuple(groups))
 
 
 def _recorded_rates(name: str, rates: Any) -> Tensor | None:

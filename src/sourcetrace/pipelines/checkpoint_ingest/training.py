@@ -111,7 +111,7 @@ class Training:
         if not filled or not total:
             return
         logger.warning(
-            "%sThe learning rate of %d steps is not recorded (steps %s), and no saved scheduler "
+            "%sThe learning rate of %d steps is not recorded (of steps %s), and no saved scheduler "
             "tells it for sure: a guess between the checkpoints' rates stands for them, %.1f %% of "
             "the step mass. Save learning_rates in the checkpoints, or set "
             "checkpoints.learning_rates to a CSV file",
