@@ -12,7 +12,7 @@ from sourcetrace.core.training.optimizer_settings import (
 from sourcetrace.errors import InputError
 
 MOST_STEPS = 50_000_000
-"""Of a training: every step's learning rate is looked at, some 30 bytes a step and group."""
+"""Of a training: every step's learning rate is looked at, some 40 bytes a step and group."""
 
 
 @dataclass(frozen=True)
