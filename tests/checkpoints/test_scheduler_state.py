@@ -127,7 +127,10 @@ class Trained:
         self.saved.append((number, SavedScheduler(as_read(scheduler.state_dict()), tuple(stored))))
         groups = tuple(
             ParameterGroup(
-                one["lr"], one.get("momentum", 0.0), initial_learning_rate=one.get("initial_lr")
+                one["lr"],
+                one.get("momentum", 0.0),
+                initial_learning_rate=one.get("initial_lr"),
+                momentum_cycles="momentum" in one and "base_momentum" in one,
             )
             for one in stored
         )
@@ -248,7 +251,7 @@ def test_the_momentum_of_every_step_counts_where_the_scheduler_moves_it():
     assert [own[0] for own in masses] == pytest.approx([18.6, 24.2, 9.0], abs=0.05)
     assert [one.momentum_guessed for one in described] == [False] * 3
     _, described = sum_rates(trained.records)
-    assert [one.momentum_guessed for one in described] == [False, True, True]
+    assert [one.momentum_guessed for one in described] == [True] * 3
 
 
 def test_a_plateau_that_lowered_nothing_is_known():

@@ -317,7 +317,7 @@ def test_momentum_that_a_scheduler_moves_is_its_own_or_warned_of(tmp_path, caplo
     train(tmp_path / "unsaid", heavy, make_scheduler=one_cycle, note="rates")
     with caplog.at_level(logging.WARNING):
         ingest(tmp_path / "unsaid")
-    assert "momentum changed on the way to step_000020 (0.8" in caplog.text
+    assert "momentum changed on the way to step_000010 (0.8" in caplog.text
 
 
 def test_a_scheduler_may_be_older_than_the_stage(tmp_path):

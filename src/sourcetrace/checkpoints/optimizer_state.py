@@ -245,9 +245,12 @@ def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None)
             dampening=float(group.get("dampening", 0.0)),
             weight_decay=float(group["weight_decay"]),
             initial_learning_rate=None if initial is None else float(initial),
+            # What OneCycleLR and CyclicLR leave in the optimiser.
+            momentum_cycles="momentum" in group
+            and float(group.get("base_momentum", 0)) != float(group.get("max_momentum", 0)),
         )
         places = tuple(int(place) for place in group["params"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
             "optimizer.state_dict() as it is."

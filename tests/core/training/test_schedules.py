@@ -64,6 +64,10 @@ def test_each_step_counts_with_its_own_momentum():
     expected = [0.1 / 0.5 + 0.2 / 0.2 + 0.3, 0.3 / (1 - 0.225) + 0.3 / (1 - 0.675)]
     assert [mass for (mass,) in sums(found)] == pytest.approx(expected)
     assert [one.momentum_guessed for one in described] == [False, True]
+    # Momentum that cycles may be back where it was at every checkpoint.
+    same = [record(3, momentum=0.9), record(5, momentum=0.9, momentum_cycles=True)]
+    _, described = sum_rates(same)
+    assert [one.momentum_guessed for one in described] == [False, True]
 
 
 def test_recorded_rates_are_summed_exactly_and_win_over_others():

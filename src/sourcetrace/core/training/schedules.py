@@ -214,8 +214,9 @@ class _Steps:
         scheduled |= any(group.initial_learning_rate is not None for group in groups)
         constant = torch.equal(rate, begin) and not scheduled
         source = SOURCES.index("constant" if constant else "interpolated")
-        guessed = torch.full((count,), not torch.equal(momentum, earlier_momentum))
-        guessed[inside:] = False
+        cycles = any(group.momentum_cycles for group in groups)
+        guessed = torch.full((count,), cycles)
+        guessed[:inside] |= not torch.equal(momentum, earlier_momentum)
         return cls(first, rates, momenta, torch.full((count,), source, dtype=torch.uint8), guessed)
 
     def overlay(self, known: KnownRates, groups: Sequence[ParameterGroup]) -> None:

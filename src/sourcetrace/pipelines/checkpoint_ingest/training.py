@@ -94,7 +94,7 @@ class Training:
         ]
         if moved:
             logger.warning(
-                "%sThe momentum changed on the way to %s, and nothing says for sure when: a guess "
+                "%sThe momentum changed on the way to %s, and nothing says for sure how: a guess "
                 "between the checkpoints' momenta stands for it, and the step mass is as good as "
                 "that guess. Save lr_scheduler_state_dict in the checkpoints where a OneCycleLR or "
                 "CyclicLR moved it after every step; else save one where it changed",
