@@ -147,6 +147,7 @@ def test_maximising_is_refused(make):
         (7, "no param_groups"),
         ([[0]], "no param_groups"),
         ([{"lr": "fast"}], "cannot be read"),
+        ([{"lr": torch.zeros(2)}], "cannot be read"),
         ([{"dampening": float("nan")}], "dampening nan"),
         ([{"momentum": -1.0}], "momentum -1"),
     ],
@@ -371,3 +372,39 @@ def test_the_step_factor_is_that_of_a_constant_gradient():
         settings.pop("nesterov", None)
         expected = 0.1 * ParameterGroup(0.1, **settings).step_factor
         assert before - parameter.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"lr_scheduler_state_dict": {"gamma": 0.5}}, {"gamma": 0.5}),
+        ({"scheduler": {"gamma": 0.5}}, {"gamma": 0.5}),
+        ({"lr_schedulers": [{"gamma": 0.5}]}, {"gamma": 0.5}),
+        ({"schedulers": [{"gamma": 0.5}, {"gamma": 0.9}]}, {}),
+        ({"scheduler": {"gamma": 0.5}, "lr_scheduler": {"gamma": 0.9}}, {}),
+        ({"lr_scheduler": torch.zeros(2)}, {}),
+        ({"scheduler": {}}, None),
+        ({"lr_scheduler": None, "schedulers": []}, None),
+    ],
+)
+def test_a_scheduler_is_found_though_it_may_not_be_understood(content, told):
+    state = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1).state_dict()
+    plain = {"optimizer_state_dict": state, "step": 1}
+    found = TrainingState.of(Path("a.pt"), {**plain, **content}).scheduler
+    assert told == (None if found is None else found.state)
+
+
+def test_momentum_that_a_scheduler_cycles_is_seen_in_the_optimiser():
+    weights = [nn.Parameter(torch.zeros(1))]
+    sgd = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+    adam = torch.optim.Adam(weights, lr=0.1)
+    for optimizer in (sgd, adam):
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 20)
+    plain = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+    cycled = [
+        TrainingState.of(FILE, {"optimizer_state_dict": one.state_dict(), "step": 0})
+        .groups[0]
+        .settings.momentum_cycles
+        for one in (sgd, adam, plain)
+    ]
+    assert cycled == [True, False, False]

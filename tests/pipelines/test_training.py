@@ -288,8 +288,46 @@ def test_an_unknown_schedule_is_filled_and_the_run_says_how_much(tmp_path, caplo
         _, (manifest, *_) = ingest(tmp_path / "run")
     assert manifest["learning_rate_source"].to_list() == ["interpolated"] * 3
     assert manifest["step_mass"].sum() == pytest.approx(sum(rates), rel=0.05)
-    assert "30 steps is not recorded (steps 1–10, 11–20, 21–30)" in caplog.text
+    assert "30 steps is not recorded (of steps 1–10, 11–20, 21–30)" in caplog.text
     assert "100.0 % of the step mass" in caplog.text
+
+
+def one_cycle(optimizer):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, 40)
+
+
+def test_momentum_that_a_scheduler_moves_is_its_own_or_warned_of(tmp_path, caplog):
+    def heavy(model):
+        return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    train(tmp_path / "run", heavy, make_scheduler=one_cycle, note="scheduler")
+    with caplog.at_level(logging.WARNING):
+        _, (manifest, *_) = ingest(tmp_path / "run")
+    assert "momentum" not in caplog.text
+    model = Tiny().build_model()
+    optimizer = heavy(model)
+    scheduler = one_cycle(optimizer)
+    true = []
+    for _ in range(STEPS[-1]):
+        true.append(optimizer.param_groups[0]["lr"] / (1 - optimizer.param_groups[0]["momentum"]))
+        optimizer.step()
+        scheduler.step()
+    expected = [sum(true[start : start + 10]) for start in (0, 10, 20)]
+    assert manifest["step_mass"].to_list() == pytest.approx(expected)
+    train(tmp_path / "unsaid", heavy, make_scheduler=one_cycle, note="rates")
+    with caplog.at_level(logging.WARNING):
+        ingest(tmp_path / "unsaid")
+    assert "momentum changed on the way to step_000010 (0.8" in caplog.text
+
+
+def test_a_scheduler_may_be_older_than_the_stage(tmp_path):
+    stages = ["first", "second", "second"]
+    _, rates = train(tmp_path / "run", sgd, make_scheduler=cosine, stages=stages, note="scheduler")
+    task = Tiny(stages=["first"] * 3 + ["second"] * 3)
+    _, (manifest, *_) = ingest(tmp_path / "run", task, 2, stages={"first": 15, "second": 30})
+    expected = [sum(rates[:15]), sum(rates[15:20]), sum(rates[20:])]
+    assert manifest["step_mass"].to_list() == pytest.approx(expected)
+    assert set(manifest["learning_rate_source"]) == {"reconstructed"}
 
 
 def test_a_record_of_another_length_is_refused(tmp_path):

@@ -102,7 +102,7 @@ def test_a_guessed_learning_rate_is_said():
         learning_rate_source=pl.Series(["constant", "interpolated", "interpolated"])
     )
     said = plain_words("guessed_rates", guessed)
-    assert "not recorded, at 2 of 3 checkpoints: a straight line" in said
+    assert "not recorded, at 2 of 3 checkpoints: a guess" in said
 
 
 def test_the_page_knows_every_method():

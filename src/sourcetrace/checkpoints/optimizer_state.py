@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.checkpoints.logged_rates import LoggedRates
+from sourcetrace.checkpoints.scheduler_state import SavedScheduler
 from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
 
@@ -27,6 +28,10 @@ _OWN = {
     "AdamW": {*signature(torch.optim.AdamW).parameters, "param_names", "decoupled_weight_decay"},
 }
 """All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""
+_SCHEDULERS = (
+    *("lr_scheduler_state_dict", "scheduler_state_dict", "lr_scheduler", "scheduler"),
+    *("lr_schedulers", "schedulers"),
+)
 _STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
 
 
@@ -56,7 +61,7 @@ class TrainingState:
         stage: Stage of training, if the file says.
         shapes: Place in the optimiser's state -> shape of the parameter, where it has a state.
         learning_rates: Of the steps up to this one, [steps] or [steps, groups], if saved.
-        scheduler: State of a learning-rate scheduler, if saved.
+        scheduler: A learning-rate scheduler, if saved.
         logged: Learning rates that the training logged, if it did.
     """
 
@@ -66,7 +71,7 @@ class TrainingState:
     stage: str | None
     shapes: Mapping[int, tuple[int, ...]]
     learning_rates: Tensor | None
-    scheduler: Mapping[str, Any] | None
+    scheduler: SavedScheduler | None
     logged: LoggedRates | None = None
 
     @classmethod
@@ -92,7 +97,6 @@ class TrainingState:
                 "optimizer.state_dict() as it is, with its 'state'."
             )
         stage = content.get("stage")
-        scheduler = content.get("lr_scheduler_state_dict")
         return cls(
             step=step,
             optimizer=optimizer,
@@ -103,7 +107,7 @@ class TrainingState:
             stage=None if stage is None else str(stage),
             shapes=shapes,
             learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
-            scheduler=scheduler if isinstance(scheduler, Mapping) else None,
+            scheduler=_saved_scheduler(content, groups),
         )
 
     @staticmethod
@@ -160,6 +164,20 @@ def _parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
             "optimizer.state_dict() as it is."
         )
     return groups
+
+
+def _saved_scheduler(
+    content: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> SavedScheduler | None:
+    """Return the one scheduler, with no state where it cannot be told which of several it is."""
+    found = [content[key] for key in _SCHEDULERS if content.get(key) is not None]
+    if len(found) == 1 and isinstance(found[0], list | tuple):
+        found = list(found[0])
+    found = [one for one in found if not isinstance(one, Mapping | list | tuple) or one]
+    if not found:
+        return None
+    alone = len(found) == 1 and isinstance(found[0], Mapping)
+    return SavedScheduler(found[0] if alone else {}, tuple(groups))
 
 
 def _recorded_rates(name: str, rates: Any) -> Tensor | None:
@@ -230,9 +248,12 @@ def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None)
             dampening=float(group.get("dampening", 0.0)),
             weight_decay=float(group["weight_decay"]),
             initial_learning_rate=None if initial is None else float(initial),
+            # What OneCycleLR and CyclicLR leave in the optimiser.
+            momentum_cycles="momentum" in group
+            and float(group.get("base_momentum", 0)) != float(group.get("max_momentum", 0)),
         )
         places = tuple(int(place) for place in group["params"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
             "optimizer.state_dict() as it is."

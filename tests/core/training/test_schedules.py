@@ -17,7 +17,7 @@ def record(step, *rates, stage="training", **settings):
 
 
 def sums(records):
-    return [tuple(group.rate_sum for group in one.groups) for one in records]
+    return [tuple(group.step_mass for group in one.groups) for one in records]
 
 
 def known(first, rates, source="recorded"):
@@ -45,6 +45,29 @@ def test_a_scheduled_beginning_is_a_line_from_the_schedulers_first_rate():
     found, rates = sum_rates([record(10, 0.1, initial_learning_rate=0.3)])
     assert sums(found)[0] == pytest.approx((2.0,))
     assert rates[0].source == "interpolated"
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheduled"), [({}, {"training"}), ({"initial_learning_rate": 0.1}, ())]
+)
+def test_nothing_is_constant_where_a_scheduler_was_at_work(settings, scheduled):
+    _, rates = sum_rates([record(10, **settings), record(30, **settings)], scheduled=scheduled)
+    assert [one.source for one in rates] == ["interpolated"] * 2
+
+
+def test_each_step_counts_with_its_own_momentum():
+    rates, momenta = [0.1, 0.2, 0.3], [0.5, 0.8, 0.0]
+    one = KnownRates(1, known(1, rates).rates, "reconstructed", "c", known(1, momenta).rates)
+    ends = [record(3, 0.3, momentum=0.0), record(5, 0.3, momentum=0.9)]
+    found, described = sum_rates(ends, known=[known(1, [0.1, 0.2, 0.3, 0.3, 0.3]), one])
+    # A line from 0 to 0.9 over the two steps of which nothing is known.
+    expected = [0.1 / 0.5 + 0.2 / 0.2 + 0.3, 0.3 / (1 - 0.225) + 0.3 / (1 - 0.675)]
+    assert [mass for (mass,) in sums(found)] == pytest.approx(expected)
+    assert [one.momentum_guessed for one in described] == [False, True]
+    # Momentum that cycles may be back where it was at every checkpoint.
+    same = [record(3, momentum=0.9), record(5, momentum=0.9, momentum_cycles=True)]
+    _, described = sum_rates(same)
+    assert [one.momentum_guessed for one in described] == [False, True]
 
 
 def test_recorded_rates_are_summed_exactly_and_win_over_others():

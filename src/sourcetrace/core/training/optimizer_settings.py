@@ -30,8 +30,9 @@ class ParameterGroup:
         weight_decay: Coupled for SGD and Adam, decoupled for AdamW.
         parameters: Names; none means every parameter of the model.
         initial_learning_rate: With which a scheduler began, if there was one.
-        rate_sum: Σ of the learning rates over the steps that count for the checkpoint; None
-            where nothing but the checkpoints' own rates is known.
+        momentum_cycles: Whether a scheduler moves momentum.
+        step_mass: Σ of learning rate times momentum's factor over the steps that count for the
+            checkpoint; None where nothing but the checkpoints' own settings is known.
     """
 
     learning_rate: float
@@ -40,7 +41,8 @@ class ParameterGroup:
     weight_decay: float = 0.0
     parameters: tuple[str, ...] = ()
     initial_learning_rate: float | None = None
-    rate_sum: float | None = None
+    momentum_cycles: bool = False
+    step_mass: float | None = None
 
     @property
     def rate_at_begin(self) -> float:

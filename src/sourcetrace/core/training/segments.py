@@ -12,7 +12,7 @@ from sourcetrace.core.training.optimizer_settings import (
 from sourcetrace.errors import InputError
 
 MOST_STEPS = 50_000_000
-"""Of a training: every step's learning rate is looked at, some 30 bytes a step and group."""
+"""Of a training: every step's learning rate is looked at, some 40 bytes a step and group."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
 def group_step_masses(records: Sequence[CheckpointRecord]) -> list[tuple[float, ...]]:
     """Return each checkpoint's share of the step mass: its steps since the one before, by group.
 
-    Where a group's `rate_sum` is not known, the learning rate between two checkpoints of a
+    Where a group's `step_mass` is not known, the learning rate between two checkpoints of a
     stage is the mean of theirs, and the steps that begin a stage have its first checkpoint's.
     Exact for a constant rate.
     """
@@ -183,12 +183,9 @@ def group_step_masses(records: Sequence[CheckpointRecord]) -> list[tuple[float, 
             earlier = groups
         masses.append(
             tuple(
-                group.step_factor
-                * (
-                    steps * (previous.learning_rate + group.learning_rate) / 2
-                    if group.rate_sum is None
-                    else group.rate_sum
-                )
+                group.step_factor * steps * (previous.learning_rate + group.learning_rate) / 2
+                if group.step_mass is None
+                else group.step_mass
                 for previous, group in zip(earlier, groups, strict=True)
             )
         )

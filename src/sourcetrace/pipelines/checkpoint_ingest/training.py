@@ -54,7 +54,14 @@ class Training:
             ]
             check_order(records)
             known = _known_rates(members, records, folder)
-            summed, rates = sum_rates(records, stage_ends=folder.stage_ends, known=known)
+            scheduled = {
+                record.stage
+                for one, record in zip(members, records, strict=True)
+                if one.training.scheduler is not None
+            }
+            summed, rates = sum_rates(
+                records, stage_ends=folder.stage_ends, known=known, scheduled=scheduled
+            )
             runs.append(cls(tuple(summed), tuple(rates), tuple(places for _, places in named)))
         first = runs[0]
         for run in runs:
@@ -78,7 +85,22 @@ class Training:
         return list(dict.fromkeys(record.stage for record in self.records))
 
     def warn_of_filled_rates(self) -> None:
-        """Say for which steps the learning rate is not known, and how much hangs on them."""
+        """Say for which steps rate or momentum is not known, and how much hangs on them."""
+        run = f"Run {self.name}: " if self.name else ""
+        moved = [
+            f"{record.id} ({record.momentum:g})"
+            for record, described in zip(self.records, self.rates, strict=True)
+            if described.momentum_guessed
+        ]
+        if moved:
+            logger.warning(
+                "%sThe momentum changed on the way to %s, and nothing says for sure how: a guess "
+                "between the checkpoints' momenta stands for it, and the step mass is as good as "
+                "that guess. Save lr_scheduler_state_dict in the checkpoints where a OneCycleLR or "
+                "CyclicLR moved it after every step; else save one where it changed",
+                run,
+                ", ".join(moved),
+            )
         masses = [own[0] for own in group_step_masses(self.records)]
         total = sum(masses)
         filled = [
@@ -89,10 +111,11 @@ class Training:
         if not filled or not total:
             return
         logger.warning(
-            "%sThe learning rate of %d steps is not recorded (steps %s): a straight line between "
-            "the checkpoints' rates stands for them, %.1f %% of the step mass. Save learning_rates "
-            "in the checkpoints, or set checkpoints.learning_rates to a CSV file",
-            f"Run {self.name}: " if self.name else "",
+            "%sThe learning rate of %d steps is not recorded (of steps %s), and no saved scheduler "
+            "tells it for sure: a guess between the checkpoints' rates stands for them, %.1f %% of "
+            "the step mass. Save learning_rates in the checkpoints, or set "
+            "checkpoints.learning_rates to a CSV file",
+            run,
             sum(one.interpolated_steps for one, _ in filled),
             ", ".join(f"{one.first_step}–{one.last_step}" for one, _ in filled),
             100 * sum(mass for _, mass in filled) / total,
@@ -129,7 +152,7 @@ def _known_rates(
     found: Sequence[Checkpoint], records: Sequence[CheckpointRecord], folder: CheckpointFolder
 ) -> list[KnownRates]:
     """Return what files say of learning rates, the surest first."""
-    recorded, rebuilt, logged = [], [], []
+    recorded, logged = [], []
     for index, (one, record) in enumerate(zip(found, records, strict=True)):
         before = records[index - 1].step if index else 0
         rates = one.training.learning_rates
@@ -141,15 +164,6 @@ def _known_rates(
                     "checkpoint before."
                 )
             recorded.append(KnownRates(record.step - len(rates) + 1, rates, "recorded", one.file))
-        if one.training.scheduler is not None:
-            begins = _stage_begin(records[: index + 1], folder.stage_ends)
-            rates = scheduled_rates(
-                one.training.scheduler,
-                steps=record.step - begins,
-                current=[group.learning_rate for group in record.parameter_groups],
-            )
-            if rates is not None:
-                rebuilt.append(KnownRates(begins + 1, rates, "reconstructed", one.file))
         if one.training.logged is not None:
             group = record.parameter_groups[0]
             earlier = record.step - one.training.step  # in stages before, not in this log
@@ -163,11 +177,31 @@ def _known_rates(
             )
             logged.append(replace(found_rates, first_step=first))
     listed = folder.learning_rates(records[-1].step)
+    rebuilt = _rebuilt(found, records, folder.stage_ends)
     return [*recorded, *([] if listed is None else [listed]), *rebuilt, *logged]
 
 
-def _stage_begin(records: Sequence[CheckpointRecord], ends: Mapping[str, int]) -> int:
-    """Return the last step before the stage of the last record."""
-    stage = records[-1].stage
-    earlier = [record for record in records if record.stage != stage]
-    return max(earlier[-1].step, ends.get(earlier[-1].stage, 0)) if earlier else 0
+def _rebuilt(
+    found: Sequence[Checkpoint], records: Sequence[CheckpointRecord], ends: Mapping[str, int]
+) -> Iterator[KnownRates]:
+    """Yield what the saved schedulers say, stage after stage."""
+    begin = 0
+    for stage, members in groupby(zip(found, records, strict=True), key=lambda one: one[1].stage):
+        own = list(members)
+        last = own[-1][1]
+        saved = [
+            (record.step, one.training.scheduler)
+            for one, record in own
+            if one.training.scheduler is not None
+        ]
+        # A scheduler that was stepped as often as the optimiser ever was is not the stage's own.
+        made = 0 if all(one.epochs == step for step, one in saved) else begin
+        end = last.step if last is records[-1] else max(last.step, ends.get(stage, 0))
+        if saved:
+            for known in scheduled_rates(
+                [(step - made, one) for step, one in saved],
+                steps=end - made,
+                origin=own[-1][0].file,
+            ):
+                yield replace(known, first_step=made + known.first_step).behind(begin)
+        begin = end
