@@ -135,11 +135,14 @@ class Batch:
         loss = self._values("train_loss", captured.outputs)
         gradients = captured.gradients(inputs, captured.output_gradients(loss, last=True))
         sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
-        sides = inputs | captured.pixels()
+        pixels = captured.pixels()
         covariances = {
             layer.name: [
                 CovarianceTerms.of(
-                    layer, _own(sides[layer.name], own), _own(sampled_outputs[layer.name], own)
+                    layer,
+                    _own(inputs[layer.name], own),
+                    _own(sampled_outputs[layer.name], own),
+                    pixels=_own(pixels.get(layer.name), own),
                 )
             ]
             for layer in self.layers
@@ -207,9 +210,9 @@ class Batch:
         return BlockSignals(self.rows, loss.detach(), measurement, norm, described)
 
 
-_Side = TypeVar("_Side", Positions, Positions | Pixels)
+_Side = TypeVar("_Side", Positions, Pixels | None)
 
 
 def _own(positions: _Side, own: Tensor) -> _Side:
     """Return the rows in `own`; indexing would copy where it is all of them, the usual case."""
-    return positions if bool(own.all()) else positions[own]
+    return positions if positions is None or bool(own.all()) else positions[own]
