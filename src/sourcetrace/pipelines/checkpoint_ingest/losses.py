@@ -1,7 +1,7 @@
 """The task tried on a few examples; each refusal says what to change."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.rehearsal import refuse_compiled
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.model.objective import ExampleGenerator
+from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.shared.set_up import coverage_of
@@ -42,14 +42,14 @@ def try_losses(
         generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
         mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
         with torch.no_grad(), mask:
-            outputs = _call(task, "forward", model, batch)
-        for name, arguments in (
-            ("train_loss", (outputs, batch)),
-            ("sampled_loss", (outputs, generator)),
-            ("measurement", (outputs, batch)),
+            outputs = _call("forward", task.forward, model, batch)
+        for name, function, arguments in (
+            ("train_loss", task.train_loss, (outputs, batch)),
+            ("sampled_loss", sampled_loss, (task, outputs, generator, batch)),
+            ("measurement", task.measurement, (outputs, batch)),
         ):
             with torch.no_grad():
-                loss = _call(task, name, *arguments)
+                loss = _call(name, function, *arguments)
             per_example_loss(loss, name=name, examples=len(index))
             if not bool(loss.isfinite().all()):
                 raise InputError(
@@ -68,10 +68,10 @@ def try_losses(
     return coverage
 
 
-def _call(task: Task, name: str, *arguments: Any) -> Any:
+def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a part of the task; say where in the user's code it failed."""
     try:
-        return getattr(task, name)(*arguments)
+        return function(*arguments)
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything
