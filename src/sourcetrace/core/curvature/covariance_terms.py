@@ -145,15 +145,18 @@ class CovarianceTerms:
         if isinstance(sampled_output_gradients, TiedPositions):
             raise TypeError("Both sides of a shared weight are TiedPositions.")
         if inputs.is_floating_point():
-            counted = (sampled_output_gradients != 0).any(-1)
-            activation = _counted_terms(inputs, counted, pixels)
+            activation = _counted_terms(inputs, _counted(sampled_output_gradients), pixels)
             return cls(activation, _rows_of(sampled_output_gradients), count)
         without = (inputs < 0)[:, None, :, None]
         gradients = sampled_output_gradients.masked_fill(without, 0)
-        used = inputs[(gradients != 0).any(-1)[:, 0]]
-        found = torch.bincount(used, minlength=layer.inputs)
+        found = torch.bincount(inputs[_counted(gradients)[:, 0]], minlength=layer.inputs)
         frequencies = _Rows(found.to(gradients.dtype)[None, None], one_hot=True)
         return cls([frequencies], _rows_of(gradients), count)
+
+
+def _counted(output_gradients: Tensor) -> Tensor:
+    """Return which positions [N, groups, S] have a gradient; `any` would take six times as long."""
+    return output_gradients.abs().amax(-1) != 0
 
 
 def _counted_terms(inputs: Tensor, counted: Tensor, pixels: Pixels | None) -> list[SideTerms]:
