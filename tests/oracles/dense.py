@@ -92,7 +92,10 @@ def layer_output_gradients(
 def kronecker_factors(
     module: nn.Module, loss_of: LossOfExample, examples: int
 ) -> tuple[Tensor, Tensor]:
-    """Return A [groups, D_in, D_in] and G [groups, D_out, D_out], one outer product at a time."""
+    """Return A [groups, D_in, D_in] and G [groups, D_out, D_out], one outer product at a time.
+
+    A is over the positions whose g is not 0, by group.
+    """
     activation: Tensor | float = 0.0
     pseudo_gradient: Tensor | float = 0.0
     for example in range(examples):
@@ -100,6 +103,7 @@ def kronecker_factors(
         inputs = layer_inputs(module, values)
         for position in range(inputs.shape[1]):
             a, g = inputs[:, position], gradients[:, position]
+            a = torch.where((g != 0).any(-1, keepdim=True), a, 0)
             activation = activation + torch.stack([torch.outer(row, row) for row in a])
             pseudo_gradient = pseudo_gradient + torch.stack([torch.outer(row, row) for row in g])
     return activation / examples, pseudo_gradient / examples

@@ -83,6 +83,19 @@ def test_an_accepted_run_is_described(tmp_path):
     assert queries.height == 2
 
 
+def test_a_sampled_loss_of_another_curvature_is_warned_of(tmp_path, caplog):
+    class Weak(Tiny):
+        def sampled_loss(self, outputs, generator):
+            return 0.1 * super().sampled_loss(outputs, generator)
+
+    save_run(tmp_path, Tiny(), [10, 20])
+    with caplog.at_level("WARNING"):
+        ingest(tmp_path, Tiny())
+        assert "sampled_loss" not in caplog.text
+        ingest(tmp_path, Weak())
+    assert "sampled_loss gives 0.0" in caplog.text
+
+
 def test_a_use_of_a_weight_that_no_module_shows_is_refused(tmp_path):
     class Hidden(nn.Module):
         def __init__(self):

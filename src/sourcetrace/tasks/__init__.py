@@ -1,5 +1,6 @@
 """What a user implements: the task protocol and base classes that give the losses."""
 
+from sourcetrace.core.model.objective import signs
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
@@ -11,5 +12,6 @@ __all__ = [
     "SGDRecipe",
     "Task",
     "TaskBase",
+    "signs",
     "train_with_sgd",
 ]

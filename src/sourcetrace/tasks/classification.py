@@ -25,7 +25,9 @@ class ClassificationTask(TaskBase):
         """Return the cross-entropy of the given labels, [B]."""
         return F.cross_entropy(outputs, batch[1], reduction="none")
 
-    def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+    def sampled_loss(
+        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
+    ) -> Tensor:
         """Return a loss whose logit gradient has the Fisher matrix diag(p) - p pᵀ, [B].
 
         A label y drawn from the softmax gives the gradient p - e_y: almost always nearly zero

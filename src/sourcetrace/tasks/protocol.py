@@ -56,8 +56,12 @@ class Task(Protocol):
     def train_loss(self, outputs: Any, batch: Any) -> Tensor:
         """Return the loss whose batch mean the optimiser minimised, [B]."""
 
-    def sampled_loss(self, outputs: Any, generator: torch.Generator) -> Tensor:
-        """Return the training loss against labels drawn from the model, [B]."""
+    def sampled_loss(self, outputs: Any, generator: torch.Generator, batch: Any) -> Tensor:
+        """Return a loss whose random gradient has the Gauss–Newton matrix of `train_loss`, [B].
+
+        That is the second moment of its gradient at the outputs; see the same method of
+        `core.model.objective.Objective`. The argument `batch` may be left out.
+        """
 
     def measurement(self, outputs: Any, batch: Any) -> Tensor:
         """Return the scalar of each example that is explained, [B]."""

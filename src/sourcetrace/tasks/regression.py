@@ -33,7 +33,9 @@ class RegressionTask(TaskBase):
             )
         return self.loss_scale * (predictions - targets).square()
 
-    def sampled_loss(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+    def sampled_loss(
+        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
+    ) -> Tensor:
         """Return a loss with the gradient of targets 1 above or below the output, [B].
 
         The curvature asks of the residual that its mean square be 1. A normal one has that on

@@ -46,8 +46,8 @@ def prepared(name: str, examples: int = 7) -> tuple[nn.Sequential, Layer, Tensor
 def terms_of(model: nn.Module, layer: Layer, inputs: Tensor) -> LayerTerms:
     passed = ForwardPass(model, [layer], lambda: model(inputs))
     gradients = passed.output_gradients(sum_of_sines(passed.outputs), last=True)
-    sides = passed.inputs() | passed.pixels()
-    return {layer.name: [CovarianceTerms.of(layer, sides[layer.name], gradients[layer.name])]}
+    inputs, pixels = passed.inputs()[layer.name], passed.pixels().get(layer.name)
+    return {layer.name: [CovarianceTerms.of(layer, inputs, gradients[layer.name], pixels=pixels)]}
 
 
 def sums_of_model(
@@ -83,6 +83,49 @@ def test_batches_add_up_to_the_whole_whenever_they_are_multiplied(name, enough, 
     for one, expected in zip(found.compute(), whole.compute(), strict=True):
         assert one.dtype == torch.float64
         assert_close(one, expected)
+
+
+PADDED = {
+    "linear at several positions": (*MODELS["linear at several positions"], (4, 1, 1)),
+    "convolution in groups": (*MODELS["convolution in groups"], (2, 1, 2, 3)),
+    "wide convolution": (lambda: nn.Conv2d(32, 2, 3, padding=1), (32, 4, 5), (1, 1, 4, 5)),
+}
+"""The layer, an example's shape, and that of a mask: parts of the channels, 1, space."""
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("name", PADDED)
+def test_positions_without_a_gradient_do_not_count(name, kept):
+    build, shape, masked = PADDED[name]
+    with seeded(12):
+        model = nn.Sequential(build(), nn.Tanh()).double()
+        inputs = torch.randn(4, *shape, dtype=torch.float64)
+        mask = torch.rand(4, *masked) < kept
+
+    def run(rows: slice = slice(None)) -> Tensor:
+        return model(inputs[rows]).unflatten(1, (masked[0], -1)) * mask[rows]
+
+    (layer,) = find_layers(model, run).layers
+    passed = ForwardPass(model, [layer], run)
+    gradients = passed.output_gradients(sum_of_sines(passed.outputs), last=True)
+    pixels = passed.pixels().get("0")
+    assert (pixels is None) == (name != "wide convolution")
+    terms = CovarianceTerms.of(layer, passed.inputs()["0"], gradients["0"], pixels=pixels)
+    found = RunningCovariances({"0": [terms]}).sums()["0"].compute()
+    expected = kronecker_factors(
+        model[0], lambda example: sum_of_sines(run(slice(example, example + 1))).sum(), len(inputs)
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other)
+
+
+def test_what_is_at_a_position_without_a_gradient_may_be_infinite():
+    _, layer, _ = prepared("linear at several positions")
+    inputs, gradients = torch.ones(2, 1, 3, 3), torch.ones(2, 1, 3, 2)
+    inputs[0, 0, 1:], gradients[0, 0, 1:] = torch.inf, 0.0
+    terms = CovarianceTerms.of(layer, inputs, gradients)
+    found = RunningCovariances({"0": [terms]}).sums()["0"].activation
+    assert_close(found, torch.full((1, 3, 3), 4.0, dtype=torch.float64))
 
 
 def test_images_of_several_sizes_add_up():

@@ -82,8 +82,8 @@ def check_covariances(model: nn.Module, inputs: Tensor, name: str, run: Run | No
         for part in inputs.split(size):
             _, captured = passed(model, part, run)
             outputs = captured.output_gradients(sum_of_sines(captured.outputs), last=True)
-            sides = captured.inputs() | captured.pixels()
-            running.add({name: [CovarianceTerms.of(layer, sides[name], outputs[name])]})
+            values, pixels = captured.inputs()[name], captured.pixels().get(name)
+            running.add({name: [CovarianceTerms.of(layer, values, outputs[name], pixels=pixels)]})
         found.append(running.sums()[name].compute())
     assert_close(found[0][0], found[1][0])
     assert_close(found[0][1], found[1][1])

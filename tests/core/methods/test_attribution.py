@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.tasks import ClassificationTask
@@ -22,6 +22,7 @@ from tests.tiny import (
     LossAsMeasurement,
     assert_close,
     attribute,
+    seeded,
     tiny_case,
 )
 
@@ -362,3 +363,86 @@ def test_unchanged_by_the_scale_of_the_loss(method):
     tripled = attribute(slower, method, task=TripleLoss())
     assert_close(tripled.scores[:, :-1], plain.scores[:, :-1])
     assert_close(tripled.scores[:, -1], 3 * plain.scores[:, -1])
+
+
+class TagsTokens(ClassificationTask):
+    """Labels every token but 0, which is padding: the loss is the mean over the others."""
+
+    def train_loss(self, outputs: Tensor, batch: Any) -> Tensor:
+        counted = batch[0] != 0
+        losses = F.cross_entropy(outputs.mT, batch[1], reduction="none") * counted
+        return losses.sum(1) / counted.sum(1)
+
+    def sampled_loss(
+        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
+    ) -> Tensor:
+        counted = batch[0] != 0
+        losses = super().sampled_loss(outputs, generator) * counted
+        return losses.sum(1) / counted.sum(1).sqrt()
+
+    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
+        return -self.train_loss(outputs, batch)
+
+    def describe(self, outputs: Tensor, batch: Any) -> dict[str, list[Any]]:
+        return {}
+
+
+class Tagger(nn.Module):
+    """Four logits a token; padding of any length changes none of the others'."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.embedding = nn.Embedding(12, 8, padding_idx=0 if kind == "convolution" else None)
+        self.middle = {
+            "linear": lambda: nn.Linear(8, 8),
+            "convolution": lambda: nn.Conv1d(8, 8, 3, padding=1),
+            "attention": lambda: nn.TransformerEncoderLayer(8, 2, 12, 0.0, batch_first=True),
+        }[kind]()
+        self.output = nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.embedding(tokens)
+        if self.kind == "attention":
+            hidden = self.middle(hidden, src_key_padding_mask=tokens == 0)
+        elif self.kind == "convolution":
+            hidden = self.middle(hidden.mT).mT
+        else:
+            hidden = self.middle(hidden)
+        return self.output(hidden.relu())
+
+
+def tagger_case(kind: str, length: int) -> Case:
+    """Return the same run whatever length, 7 at least, the examples are padded to."""
+    plain = tiny_case()
+    with seeded(15):
+        model = Tagger(kind).double()
+        states = {
+            name: {
+                key: one + 0.2 * torch.randn_like(one) for key, one in model.state_dict().items()
+            }
+            for name in plain.states
+        }
+        # Padding's own row is 0 in every checkpoint, as training leaves it.
+        for state in states.values() if kind == "convolution" else ():
+            state["embedding.weight"][0] = 0
+        tokens = torch.randint(1, 12, (11, 7)) * (torch.arange(7) < torch.randint(1, 8, (11, 1)))
+    tokens = F.pad(tokens, (0, length - 7))
+    train, queries = tokens[:8], tokens[8:]
+    return replace(
+        plain,
+        model=model,
+        states=states,
+        images=train,
+        labels=(7 * train + 3) % 4,
+        query_images=queries,
+        query_labels=(7 * queries + 3) % 4,
+    )
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution", "attention"])
+def test_padding_of_any_length_changes_no_score(kind):
+    task = TagsTokens()
+    short, long = (attribute(tagger_case(kind, length), task=task) for length in (7, 30))
+    assert_close(long.scores, short.scores, tolerance=1e-6)
+    assert_close(long.self_influence, short.self_influence, tolerance=1e-6)

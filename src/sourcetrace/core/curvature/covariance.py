@@ -1,9 +1,12 @@
 """Activation and pseudo-gradient covariances of a layer, as sums that batches are added to.
 
 A = E[Σ_s a_s a_sᵀ] and G = E[Σ_s g_s g_sᵀ], expectations over examples, g with labels drawn
-from the model. Products of some thousand rows are exact enough in the working precision, their
-running sum over a large data set is not: they are added up in float64, in place, because for a
-wide layer a copy of the sum takes longer than the product.
+from the model. A position whose g_s is 0, as that of padding, is in neither sum: it adds nothing
+to the exact block E[Σ_st g_s g_tᵀ ⊗ a_s a_tᵀ], so that its input must not count.
+
+Products of some thousand rows are exact enough in the working precision, their running sum over
+a large data set is not: they are added up in float64, in place, because for a wide layer a copy
+of the sum takes longer than the product.
 
 A side is kept as its diagonal alone where one-hot inputs make it diagonal (an embedding's A),
 and where it is wider than `MAXIMUM_FACTOR` (a language model's output layer). Its eigenbasis
@@ -41,7 +44,7 @@ class CovarianceSums:
     """Sums over examples, a block a group.
 
     Attributes:
-        activation: Σ a aᵀ, [groups, D_in, D_in], or its diagonal, [groups, D_in].
+        activation: Σ a aᵀ where g is not 0, [groups, D_in, D_in], or its diagonal, [groups, D_in].
         pseudo_gradient: Σ g gᵀ, [groups, D_out, D_out], or its diagonal, [groups, D_out].
         examples: How many were added.
     """
@@ -91,7 +94,8 @@ class RunningCovariances:
         """Add batches; their rows are multiplied when there are enough of them."""
         for name, batches in terms.items():
             for batch in batches:
-                self._activation[name].add(batch.activation)
+                for one in batch.activation:
+                    self._activation[name].add(one)
                 self._pseudo_gradient[name].add(batch.pseudo_gradient)
                 self._examples[name] += batch.examples
 
@@ -106,7 +110,7 @@ class RunningCovariances:
 
 
 class _RunningSide:
-    """The sum of one side, by layout: images of several sizes have several."""
+    """The sum of one side, by layout: images of several sizes have several, rows left out one."""
 
     def __init__(self) -> None:
         self._waiting: dict[SumLayout, list[SideTerms]] = {}

@@ -6,7 +6,7 @@ ever. They wait until there are as many rows as columns (`core.curvature.covaria
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,6 +24,9 @@ _WHOLE = 256
 _MANY = 1024
 """Rows below which moving the parts of the result takes longer than computing all of it."""
 
+_FEW = 0.25
+"""Share of a convolution's positions up to which taking them out again costs less than patches."""
+
 _HALVINGS = 2
 """They save 3/8 of the multiplications; more would save an eighth at most, in small products."""
 
@@ -32,13 +35,13 @@ _HALVINGS = 2
 class _RowLayout:
     """How sums of rows are laid out; equal ones may be added up."""
 
-    kind: str
+    kind: Literal["rows", "left out", "diagonal"]
     groups: int
     width: int
 
     def expanded(self, sums: Tensor) -> Tensor:
-        """Return them: they are what they are for."""
-        return sums
+        """Return what they add to the side: less than nothing, if they are of rows left out."""
+        return -sums if self.kind == "left out" else sums
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,20 @@ class _Rows:
     Attributes:
         values: x, [groups, M, D].
         one_hot: Whether they are terms of the diagonal already, which has nothing beside it.
+        left_out: Whether other terms have them too many.
     """
 
     values: Tensor
     one_hot: bool = False
+    left_out: bool = False
 
     @property
     def layout(self) -> _RowLayout:
         """Of their sums; terms of equal layouts can be joined."""
         groups, _, width = self.values.shape
-        return _RowLayout("diagonal" if self.one_hot else "rows", groups, width)
+        if self.one_hot:
+            return _RowLayout("diagonal", groups, width)
+        return _RowLayout("left out" if self.left_out else "rows", groups, width)
 
     @property
     def rows(self) -> int:
@@ -104,49 +111,77 @@ class CovarianceTerms:
     """What a batch adds to A and G of a layer.
 
     Attributes:
-        activation: Of Σ a aᵀ.
+        activation: Of Σ a aᵀ over the positions whose pseudo-gradient is not 0.
         pseudo_gradient: Of Σ g gᵀ.
         examples: How many examples the batch has.
     """
 
-    activation: SideTerms
+    activation: Sequence[SideTerms]
     pseudo_gradient: SideTerms
     examples: int
 
     @classmethod
     def of(
-        cls, layer: Layer, inputs: Positions | Pixels, sampled_output_gradients: Positions
+        cls,
+        layer: Layer,
+        inputs: Positions,
+        sampled_output_gradients: Positions,
+        *,
+        pixels: Pixels | None = None,
     ) -> "CovarianceTerms":
         """Return the terms of a batch.
 
         Args:
             layer: The layer.
-            inputs: [N, groups, S, D_in], the indices of one-hot inputs, [N, S], or a convolution's
-                pixels.
+            inputs: [N, groups, S, D_in], or the indices of one-hot inputs, [N, S].
             sampled_output_gradients: [N, groups, S, D_out].
+            pixels: What a convolution's inputs are made of, if its covariance is cheaper so.
         """
         count = len(inputs)
-        if isinstance(inputs, Pixels):
-            return cls(inputs, _rows_of(sampled_output_gradients), count)
         if isinstance(inputs, TiedPositions):
             gradient = inputs.gradient(sampled_output_gradients)
             # The rows of ∇W lie in the space of the inputs, its columns in the outputs'.
-            return cls(_rows_of(gradient), _rows_of(gradient.mT), count)
+            return cls([_rows_of(gradient)], _rows_of(gradient.mT), count)
         if isinstance(sampled_output_gradients, TiedPositions):
             raise TypeError("Both sides of a shared weight are TiedPositions.")
         if inputs.is_floating_point():
-            return cls(_rows_of(inputs), _rows_of(sampled_output_gradients), count)
+            activation = _counted_terms(inputs, _counted(sampled_output_gradients), pixels)
+            return cls(activation, _rows_of(sampled_output_gradients), count)
         without = (inputs < 0)[:, None, :, None]
         gradients = sampled_output_gradients.masked_fill(without, 0)
-        found = torch.bincount(inputs[inputs >= 0].flatten(), minlength=layer.inputs)
+        found = torch.bincount(inputs[_counted(gradients)[:, 0]], minlength=layer.inputs)
         frequencies = _Rows(found.to(gradients.dtype)[None, None], one_hot=True)
-        return cls(frequencies, _rows_of(gradients), count)
+        return cls([frequencies], _rows_of(gradients), count)
 
 
-def _rows_of(values: Positions) -> _Rows:
+def _counted(output_gradients: Tensor) -> Tensor:
+    """Return which positions [N, groups, S] have a gradient; `any` would take six times as long."""
+    return output_gradients.abs().amax(-1) != 0
+
+
+def _counted_terms(inputs: Tensor, counted: Tensor, pixels: Pixels | None) -> list[SideTerms]:
+    """Return the terms of the positions that count, [N, groups, S]."""
+    every: list[SideTerms] = [_rows_of(inputs) if pixels is None else pixels]
+    if bool(counted.all()):
+        return every
+    if pixels is None or counted.float().mean() < 1 - _FEW:
+        return [_Rows(_some_rows(inputs, counted))]
+    return [*every, _Rows(_some_rows(inputs, ~counted), left_out=True)]
+
+
+def _some_rows(values: Tensor, taken: Tensor) -> Tensor:
+    """Return [N, groups, S, D] as [groups, M, D] of the positions that some group takes.
+
+    What a group does not take is 0 there, whatever it was.
+    """
+    rows = values.transpose(0, 1)[:, taken.any(1)]
+    if rows.shape[0] == 1:
+        return rows
+    return rows.masked_fill(~taken.transpose(0, 1)[:, taken.any(1)].unsqueeze(-1), 0)
+
+
+def _rows_of(values: Tensor) -> _Rows:
     """Return [N, groups, S, D] as [groups, N · S, D]."""
-    if isinstance(values, TiedPositions):
-        raise TypeError("Positions of a shared weight have no rows of their own.")
     return _Rows(values.transpose(0, 1).flatten(1, 2))
 
 

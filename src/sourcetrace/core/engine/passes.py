@@ -23,7 +23,7 @@ from sourcetrace.core.gradients.per_example import (
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.nested import to_dtype
-from sourcetrace.core.model.objective import ExampleGenerator, Objective
+from sourcetrace.core.model.objective import ExampleGenerator, Objective, sampled_loss
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,20 @@ class Batch:
             sampled: Whether these labels' gradients are made up, and not their covariances alone.
         """
         captured, inputs = self._captured()
-        sampled_loss = self._sampled_loss(captured.outputs, seeds)
-        sampled_outputs = captured.output_gradients(sampled_loss, last=False)
+        sampled_outputs = captured.output_gradients(
+            self._sampled_loss(captured.outputs, seeds), last=False
+        )
         loss = self._values("train_loss", captured.outputs)
         gradients = captured.gradients(inputs, captured.output_gradients(loss, last=True))
         sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
-        sides = inputs | captured.pixels()
+        pixels = captured.pixels()
         covariances = {
             layer.name: [
                 CovarianceTerms.of(
-                    layer, _own(sides[layer.name], own), _own(sampled_outputs[layer.name], own)
+                    layer,
+                    _own(inputs[layer.name], own),
+                    _own(sampled_outputs[layer.name], own),
+                    pixels=_own(pixels.get(layer.name), own),
                 )
             ]
             for layer in self.layers
@@ -191,7 +195,8 @@ class Batch:
             return to_dtype(self.objective.forward(self.model, self.items), like.dtype)
 
     def _sampled_loss(self, outputs: Any, seeds: Sequence[int]) -> Tensor:
-        loss = self.objective.sampled_loss(outputs, ExampleGenerator.for_examples(seeds))
+        generator = ExampleGenerator.for_examples(seeds)
+        loss = sampled_loss(self.objective, outputs, generator, self.items)
         return per_example_loss(loss, name="sampled_loss", examples=len(self.rows))
 
     def _values(self, name: Literal["train_loss", "measurement"], outputs: Any) -> Tensor:
@@ -207,9 +212,9 @@ class Batch:
         return BlockSignals(self.rows, loss.detach(), measurement, norm, described)
 
 
-_Side = TypeVar("_Side", Positions, Positions | Pixels)
+_Side = TypeVar("_Side", Positions, Pixels | None)
 
 
 def _own(positions: _Side, own: Tensor) -> _Side:
     """Return the rows in `own`; indexing would copy where it is all of them, the usual case."""
-    return positions if bool(own.all()) else positions[own]
+    return positions if positions is None or bool(own.all()) else positions[own]

@@ -4,6 +4,7 @@ The losses are separate from the forward pass so that one forward pass serves se
 backward passes. Every loss returns one value an example, [B].
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,15 +22,30 @@ class Objective(Protocol):
     def train_loss(self, outputs: Any, batch: Any) -> Tensor:
         """Return the loss whose batch mean the optimiser minimised, [B]."""
 
-    def sampled_loss(self, outputs: Any, generator: torch.Generator) -> Tensor:
-        """Return the training loss against labels drawn from the model, [B].
+    def sampled_loss(self, outputs: Any, generator: torch.Generator, batch: Any) -> Tensor:
+        """Return a loss with a random gradient, [B]; only its gradient at the outputs counts.
 
-        Only its gradient counts: its second moment over draws is the Fisher matrix. A loss
-        whose random gradient has the same second moment with less spread serves as well.
+        Its second moment over draws must be the Gauss–Newton matrix of `train_loss`, the Hessian
+        at the outputs: E[∇ ∇ᵀ] = ∇²_outputs train_loss. Where `train_loss` is a negative log
+        likelihood, the loss of labels drawn from the model has that; so has, with less spread, B ε
+        with random signs ε and B Bᵀ the Hessian. Where it is a sum Σ_t w_t ℓ_t of such losses, as a
+        mean over T tokens is with w_t = 1/T, the gradients of the ℓ_t, drawn independently, are
+        multiplied by √w_t and not by w_t.
+
+        `batch` has masks and weights; an objective that needs none may leave the argument out.
         """
 
     def measurement(self, outputs: Any, batch: Any) -> Tensor:
         """Return the scalar of each example that is explained, [B]."""
+
+
+def sampled_loss(
+    objective: Objective, outputs: Any, generator: torch.Generator, batch: Any
+) -> Tensor:
+    """Return the objective's sampled loss, given the batch if it has an argument of that name."""
+    if "batch" in inspect.signature(objective.sampled_loss).parameters:
+        return objective.sampled_loss(outputs, generator, batch=batch)
+    return objective.sampled_loss(outputs, generator)  # type: ignore[call-arg]
 
 
 class ExampleGenerator(torch.Generator):

@@ -1,23 +1,32 @@
 """The task tried on a few examples; each refusal says what to change."""
 
+import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from sourcetrace.checkpoints.folder import Checkpoint
 from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.gradients.check import check_gradients
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.rehearsal import refuse_compiled
+from sourcetrace.core.model.curvature_check import sampled_loss_share
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.model.objective import ExampleGenerator
+from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.shared.set_up import coverage_of
 from sourcetrace.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+_DRAWS = 128
+_FAR_OFF = 1.6
+"""A mean over two tokens is off by 2; that many draws of two logits are within 1.3."""
 
 
 def try_losses(
@@ -42,14 +51,14 @@ def try_losses(
         generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
         mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
         with torch.no_grad(), mask:
-            outputs = _call(task, "forward", model, batch)
-        for name, arguments in (
-            ("train_loss", (outputs, batch)),
-            ("sampled_loss", (outputs, generator)),
-            ("measurement", (outputs, batch)),
+            outputs = _call("forward", task.forward, model, batch)
+        for name, function, arguments in (
+            ("train_loss", task.train_loss, (outputs, batch)),
+            ("sampled_loss", sampled_loss, (task, outputs, generator, batch)),
+            ("measurement", task.measurement, (outputs, batch)),
         ):
             with torch.no_grad():
-                loss = _call(task, name, *arguments)
+                loss = _call(name, function, *arguments)
             per_example_loss(loss, name=name, examples=len(index))
             if not bool(loss.isfinite().all()):
                 raise InputError(
@@ -65,13 +74,36 @@ def try_losses(
         lambda outputs: task.train_loss(outputs, batch),
         examples=len(index),
     )
+    _compare_curvatures(task, model, training, device)
     return coverage
 
 
-def _call(task: Task, name: str, *arguments: Any) -> Any:
+def _compare_curvatures(
+    task: Task, model: nn.Module, training: Examples, device: torch.device
+) -> None:
+    """Warn if the sampled loss gives another curvature than the training loss has."""
+    index = range(min(2, len(training)))
+    batch = training.batch(index, device)
+    generators = (
+        ExampleGenerator.for_examples(training.seeds(index, seed=draw, purpose="check"))
+        for draw in range(_DRAWS)
+    )
+    share = sampled_loss_share(task, task.forward(model, batch), batch, generators)
+    if share is not None and not 1 / _FAR_OFF < share < _FAR_OFF:
+        logger.warning(
+            "sampled_loss gives %.3g times the curvature of train_loss (traces at outputs of 0, "
+            "first examples); expected 1. Where train_loss is a mean or a weighted sum over an "
+            "example's tokens or labels, multiply each one's random gradient by the root of its "
+            "weight (docs/your_own_task.md has it worked out). A loss that is no negative log "
+            "likelihood may differ rightly.",
+            share,
+        )
+
+
+def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a part of the task; say where in the user's code it failed."""
     try:
-        return getattr(task, name)(*arguments)
+        return function(*arguments)
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything

@@ -122,6 +122,15 @@ def test_a_padding_token_is_counted_nowhere():
     assert_close(terms.pseudo_gradient.summed()[0], kept.T @ kept)
 
 
+def test_a_token_without_a_gradient_is_not_counted():
+    model, tokens = prepared(6, 4)
+    (layer,) = coverage_of(model, tokens).layers
+    gradients = normal(6, 1, 4, 3)
+    gradients[:, :, 2:] = 0
+    (terms,) = CovarianceTerms.of(layer, tokens, gradients).activation
+    assert torch.equal(terms.summed()[0], torch.bincount(tokens[:, :2].flatten(), minlength=TOKENS))
+
+
 def test_a_side_that_is_too_wide_keeps_its_diagonal_alone(monkeypatch):
     with seeded(53):
         model = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).double()
