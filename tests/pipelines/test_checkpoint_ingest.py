@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -58,14 +59,14 @@ def save_run(folder, task, steps, **changes):
     )
 
 
-def ingest(folder, task, count=2):
+def ingest(folder, task, count=2, masks=0):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     return describe_inputs(
         checkpoints,
         task,
         SegmentParameters(count=count),
         AttributionParameters(device="cpu"),
-        EnsembleParameters(),
+        EnsembleParameters(dropout_masks=masks),
     )
 
 
@@ -312,3 +313,153 @@ def test_a_table_in_another_order_than_the_data_set_is_refused():
     digest_data(task, named, queries)
     with pytest.raises(InputError, match="'dog' in the table, 'cat' in the data set"):
         digest_data(task, named.with_columns(pl.lit("dog").alias("label")), queries)
+
+
+class Whole(Tiny):
+    """Without batch norm, and with the same numbers at each call."""
+
+    def build_model(self):
+        with seeded(0):
+            return nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Tanh(), nn.Linear(4, 3))
+
+    def train_examples(self):
+        with seeded(1):
+            return super().train_examples()
+
+    def query_examples(self):
+        with seeded(2):
+            return super().query_examples()
+
+
+class Contrastive(Whole):
+    """Every example against the others of its batch."""
+
+    def train_loss(self, outputs, batch):
+        likeness = F.normalize(outputs, dim=-1) @ F.normalize(outputs, dim=-1).T
+        return F.cross_entropy(likeness, torch.arange(len(outputs)), reduction="none")
+
+
+class BatchStatistics(Whole):
+    def forward(self, model, batch):
+        return F.batch_norm(model(batch[0]), None, None, training=True)
+
+
+class NormalisedWeights(Whole):
+    def train_loss(self, outputs, batch):
+        weights = torch.tensor([5.0, 1.0, 0.2])
+        weighted = F.cross_entropy(outputs, batch[1], weight=weights, reduction="none")
+        return weighted / weights[batch[1]].mean()
+
+
+class CoupledMeasurement(Whole):
+    def measurement(self, outputs, batch):
+        return super().measurement(outputs - outputs.mean(0), batch)
+
+
+class CoupledGradient(Whole):
+    """The losses are the same in every batch; what they are differentiated by is not."""
+
+    def train_loss(self, outputs, batch):
+        return super().train_loss(outputs, batch) * (1 + outputs.mean() - outputs.mean().detach())
+
+
+class Sequences(Whole):
+    """A mean over the positions, padding among them or not."""
+
+    def __init__(self, masked):
+        super().__init__()
+        self.masked = masked
+
+    def build_model(self):
+        with seeded(0):
+            return nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3))
+
+    def items(self, count):
+        return [(torch.arange(1, 3 + i % 3), i % 3) for i in range(count)]
+
+    def train_examples(self):
+        return self.items(6)
+
+    def query_examples(self):
+        return self.items(2)
+
+    def collate(self, items):
+        padded = nn.utils.rnn.pad_sequence([values for values, _ in items], batch_first=True)
+        return padded, torch.tensor([target for _, target in items])
+
+    def forward(self, model, batch):
+        counted = batch[0] > 0 if self.masked else torch.ones_like(batch[0])
+        shares = counted / counted.sum(1, keepdim=True)
+        return (model(batch[0]) * shares.unsqueeze(-1)).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Contrastive(), r"^train_loss of example 'q\d' is 0 alone and .* in a batch with q"),
+        (BatchStatistics(), r"task\.forward failed on example 'q0' alone.*batch_norm"),
+        (NormalisedWeights(), r"^train_loss of example .* alone and .*weights that are not norm"),
+        (CoupledMeasurement(), r"^measurement of example 'q\d' is .* alone and "),
+        (CoupledGradient(), r"^the norm of train_loss's gradient of example 'e\d' is "),
+        (Sequences(masked=False), r"of example 'q\d' is .* alone and .*padding masked"),
+    ],
+)
+def test_an_example_that_depends_on_its_batch_is_refused(tmp_path, task, message):
+    save_run(tmp_path, task, [10, 20])
+    with pytest.raises(InputError, match=message):
+        ingest(tmp_path, task)
+
+
+def test_the_refusal_says_both_values(tmp_path):
+    task = NormalisedWeights()
+    task.query_examples = task.train_examples
+    task.query_table = task.train_table
+    save_run(tmp_path, task, [10, 20])
+    with pytest.raises(InputError, match=r"^train_loss of example") as refused:
+        ingest(tmp_path, task)
+    words = str(refused.value).split()
+    number, alone, together = int(words[3][2]), float(words[5]), float(words[8])
+    model = task.build_model().eval()
+    model.load_state_dict(torch.load(tmp_path / "step_000020.pt")["model_state_dict"])
+    inputs, labels = task.train_examples().tensors
+    loss = F.cross_entropy(model(inputs)[number], labels[number]).item()
+    assert alone == pytest.approx(loss, rel=1e-4)
+    weights = torch.tensor([5.0, 1.0, 0.2])
+    assert together == pytest.approx(loss * float(weights[labels[number]] / 6.2 * 3), rel=1e-4)
+
+
+@pytest.mark.parametrize("masks", [0, 1])
+def test_examples_on_their_own_are_accepted_however_they_round(tmp_path, masks):
+    class Autocast(Whole):
+        def forward(self, model, batch):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return model(batch[0]).float()
+
+    class Fitted(Whole):
+        """All losses are rounding."""
+
+        def forward(self, model, batch):
+            return super().forward(model, batch) + 17 * F.one_hot(batch[1], 3)
+
+    for i, task in enumerate((Whole(), Autocast(), Fitted())):
+        save_run(tmp_path / str(i), task, [10, 20])
+        assert ingest(tmp_path / str(i), task, masks=masks)
+    save_run(tmp_path / "sequences", Sequences(masked=True), [10, 20])
+    assert ingest(tmp_path / "sequences", Sequences(masked=True))
+
+
+@pytest.mark.parametrize("where", ["forward", "collate"])
+def test_a_batch_that_is_drawn_anew_is_refused(tmp_path, where):
+    class Drawn(Whole):
+        def forward(self, model, batch):
+            dropped = F.dropout(batch[0], p=0.3) if where == "forward" else batch[0]
+            return model(dropped)
+
+        def collate(self, items):
+            inputs, labels = super().collate(items)
+            return inputs + (torch.rand_like(inputs) if where == "collate" else 0), labels
+
+    save_run(tmp_path, Drawn(), [10, 20])
+    message = r"in one pass and .* in the next.*draws at random"
+    with seeded(3), pytest.raises(InputError, match=message):
+        ingest(tmp_path, Drawn())

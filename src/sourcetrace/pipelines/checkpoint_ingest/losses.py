@@ -1,8 +1,6 @@
 """The task tried on a few examples; each refusal says what to change."""
 
-import traceback
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -16,6 +14,7 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
+from sourcetrace.pipelines.checkpoint_ingest.independence import call, refuse_coupled
 from sourcetrace.pipelines.shared.set_up import coverage_of
 from sourcetrace.tasks import Task
 
@@ -30,7 +29,7 @@ def try_losses(
     segments: Sequence[Segment],
     dropout_masks: int,
 ) -> Coverage:
-    """Run two examples of each side through the model and every loss; return the coverage."""
+    """Run a few examples of each side through the model and every loss; return the coverage."""
     model = task.build_model().to(device)
     refuse_compiled(model.named_modules())  # before a forward pass would compile it
     model.load_state_dict(dict(checkpoint.state_dict))
@@ -42,14 +41,14 @@ def try_losses(
         generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
         mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
         with torch.no_grad(), mask:
-            outputs = _call(task, "forward", model, batch)
-        for name, arguments in (
-            ("train_loss", (outputs, batch)),
-            ("sampled_loss", (outputs, generator)),
-            ("measurement", (outputs, batch)),
+            outputs = call(task.forward, "the first examples", model, batch)
+        for name, given in (
+            ("train_loss", batch),
+            ("sampled_loss", generator),
+            ("measurement", batch),
         ):
             with torch.no_grad():
-                loss = _call(task, name, *arguments)
+                loss = call(getattr(task, name), "the first examples", outputs, given)
             per_example_loss(loss, name=name, examples=len(index))
             if not bool(loss.isfinite().all()):
                 raise InputError(
@@ -65,19 +64,13 @@ def try_losses(
         lambda outputs: task.train_loss(outputs, batch),
         examples=len(index),
     )
+    for examples, differentiated in ((queries, "measurement"), (training, "train_loss")):
+        refuse_coupled(
+            task,
+            model,
+            examples,
+            differentiated=differentiated,
+            device=device,
+            mask=min(dropout_masks, 1),
+        )
     return coverage
-
-
-def _call(task: Task, name: str, *arguments: Any) -> Any:
-    """Call a part of the task; say where in the user's code it failed."""
-    try:
-        return getattr(task, name)(*arguments)
-    except InputError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            f"task.{name} failed on the first examples: {type(error).__name__}: {error} "
-            f"({at.filename}, line {at.lineno}). A usual cause: inputs of another dtype than the "
-            "model's weights, or a batch that is not (inputs, targets)."
-        ) from error
