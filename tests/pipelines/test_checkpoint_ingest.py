@@ -14,7 +14,7 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
 from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
-from sourcetrace.tasks import ClassificationTask
+from sourcetrace.tasks import ClassificationTask, RegressionTask
 from tests.tiny import seeded
 
 
@@ -237,8 +237,11 @@ def test_a_task_may_take_its_batch_apart(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20])
 
     class Taking(Tiny):
-        def collate(self, items):
-            return list(super().collate(items))
+        class List:  # collators are often objects
+            def __call__(self, items):
+                return list(torch.utils.data.default_collate(list(items)))
+
+        collate = List()
 
         def forward(self, model, batch):
             return model(batch.pop(0))
@@ -448,18 +451,93 @@ def test_examples_on_their_own_are_accepted_however_they_round(tmp_path, masks):
     assert ingest(tmp_path / "sequences", Sequences(masked=True))
 
 
-@pytest.mark.parametrize("where", ["forward", "collate"])
-def test_a_batch_that_is_drawn_anew_is_refused(tmp_path, where):
+def test_a_forward_pass_that_draws_is_refused(tmp_path):
     class Drawn(Whole):
         def forward(self, model, batch):
-            dropped = F.dropout(batch[0], p=0.3) if where == "forward" else batch[0]
-            return model(dropped)
-
-        def collate(self, items):
-            inputs, labels = super().collate(items)
-            return inputs + (torch.rand_like(inputs) if where == "collate" else 0), labels
+            return model(F.dropout(batch[0], p=0.3))
 
     save_run(tmp_path, Drawn(), [10, 20])
     message = r"in one pass and .* in the next.*draws at random"
     with seeded(3), pytest.raises(InputError, match=message):
         ingest(tmp_path, Drawn())
+
+
+class Prices(RegressionTask):
+    """Nine targets, far from 0 and one of them far from the others."""
+
+    values = (101.2, 101.9, 100.3, 104.4, 99.5, 102.6, 103.7, 180.8, 101.1)
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def train_examples(self):
+        return TensorDataset(torch.ones(9, 2), torch.tensor(self.values).unsqueeze(-1))
+
+    def query_examples(self):
+        return TensorDataset(torch.ones(1, 2), torch.ones(1))
+
+    def train_table(self):
+        return pl.DataFrame({"example_id": [f"e{i}" for i in range(9)], "label": self.labels})
+
+    def query_table(self):
+        return pl.DataFrame({"example_id": ["q"], "label": ["1.0"]})
+
+
+def test_a_regressions_labels_in_another_order_are_refused():
+    values = pl.Series(Prices.values)
+
+    def digest(labels):
+        task = Prices(labels.cast(pl.String))
+        return digest_data(task, task.train_table(), task.query_table())
+
+    swapped = values.gather([0, 1, 3, 2, 4, 5, 6, 7, 8])
+    with pytest.raises(InputError, match=r"in 2 of 9 rows \(e2, e3\): 'e2' has '104.4'"):
+        digest(swapped)
+    for labels in (values.sort(), values.reverse(), (values.reverse() - 100) * 3):
+        rows = sum(abs(a - b) > 0.1 for a, b in zip(labels, values, strict=True))
+        with pytest.raises(InputError, match=rf"the label is not the data set's in {rows} of 9"):
+            digest(labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pl.Series(Prices.values),
+        pl.Series(Prices.values).round(0),
+        (pl.Series(Prices.values) - 100) * 3,
+        pl.Series(Prices.values).log(),
+        pl.Series([None] * 9, dtype=pl.Float64),
+        pl.Series(["cheap"] * 9),
+    ],
+)
+def test_a_regressions_labels_may_be_rounded_in_another_unit_or_text(labels):
+    task = Prices(labels.cast(pl.String))
+    digest_data(task, task.train_table(), task.query_table())
+
+
+@pytest.mark.parametrize("where", ["items", "collate"])
+def test_examples_that_are_drawn_anew_are_refused_wherever_they_stand(tmp_path, where):
+    class Flipped(TensorDataset):
+        """Flips the last half of the items with a chance of a quarter."""
+
+        def __getitem__(self, index):
+            inputs, label = super().__getitem__(index)
+            flip = index >= 32 and where == "items" and bool(torch.rand(()) < 0.25)
+            return inputs.flip(0) if flip else inputs, label
+
+    class Augmented(Whole):
+        def train_examples(self):
+            return Flipped(torch.arange(128.0).reshape(64, 2), torch.arange(64) % 3)
+
+        def train_table(self):
+            return pl.DataFrame({"example_id": [f"e{i}" for i in range(64)]})
+
+        def collate(self, items):
+            inputs, labels = super().collate(items)
+            return inputs + (torch.rand(()) if where == "collate" else 0), labels
+
+    save_run(tmp_path, Augmented(), [10, 20])
+    for seed in range(10):
+        message = r"^train_examples\(\) gives other values at each reading, as in e\d+,"
+        with seeded(seed), pytest.raises(InputError, match=message):
+            ingest(tmp_path, Augmented())

@@ -3,7 +3,7 @@
 import copy
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,10 +72,10 @@ def refuse_coupled(
         replace(trial, examples=few.subset(range(min(2, len(few))))).run(model)
 
 
-def call(function: Callable[..., Any], on: str, *arguments: Any) -> Any:
+def call(task: Task, name: str, on: str, *arguments: Any) -> Any:
     """Call a part of the task; say where in the user's code it failed, and on which examples."""
     try:
-        return function(*arguments)
+        return getattr(task, name)(*arguments)
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -83,15 +83,18 @@ def call(function: Callable[..., Any], on: str, *arguments: Any) -> Any:
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
-            f"task.{function.__name__} failed on {on}: {type(error).__name__}: {error} "
+            f"task.{name} failed on {on}: {type(error).__name__}: {error} "
             f"({at.filename}, line {at.lineno}). A usual cause: inputs of another dtype than the "
-            "model's weights, a batch that is not (inputs, targets), or statistics of the batch, "
-            "as of F.batch_norm(training=True), which a single example does not have."
+            "model's weights, a batch that is not (inputs, targets), lengths that collate does not "
+            "pad, or statistics of the batch, as of F.batch_norm(training=True), which a single "
+            "example does not have."
         ) from error
 
 
 @dataclass(frozen=True)
 class _Trial:
+    """Examples that are evaluated alone and together; of the first two gradients, too."""
+
     task: Task
     examples: Examples
     differentiated: str
@@ -157,7 +160,7 @@ class _Trial:
         on = f"example {self.examples.ids[index[0]]!r} alone" if one else "several examples"
         items = [self.examples.items[i] for i in index]
         batch = map_tensors(
-            call(self.task.collate, on, items), lambda tensor: tensor.to(self.device)
+            call(self.task, "collate", on, items), lambda tensor: tensor.to(self.device)
         )
         if _precision(model) == torch.float64:
             batch = to_dtype(batch, torch.float64)
@@ -166,9 +169,9 @@ class _Trial:
             products_in("float32", self.device),
             dropout_mask(model, self.mask, seed=0, examples=len(index)),
         ):
-            outputs = call(self.task.forward, on, model, batch)
+            outputs = call(self.task, "forward", on, model, batch)
             for name in ("train_loss", "measurement"):
-                loss = call(getattr(self.task, name), on, outputs, batch)
+                loss = call(self.task, name, on, outputs, batch)
                 per_example_loss(loss, name=name, examples=len(index))
                 values[name] = loss.detach().double().cpu() + 0.0  # -0 reads ill
                 if name == self.differentiated and loss.requires_grad:
@@ -190,7 +193,7 @@ def _size(task: Task, item: Any) -> int:
         sizes.append(tensor.numel())
         return tensor
 
-    map_tensors(call(task.collate, "a single example", [item]), count)
+    map_tensors(call(task, "collate", "a single example", [item]), count)
     return sum(sizes)
 
 

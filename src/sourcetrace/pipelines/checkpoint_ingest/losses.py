@@ -41,14 +41,14 @@ def try_losses(
         generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
         mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
         with torch.no_grad(), mask:
-            outputs = call(task.forward, "the first examples", model, batch)
+            outputs = call(task, "forward", "the first examples", model, batch)
         for name, given in (
             ("train_loss", batch),
             ("sampled_loss", generator),
             ("measurement", batch),
         ):
             with torch.no_grad():
-                loss = call(getattr(task, name), "the first examples", outputs, given)
+                loss = call(task, name, "the first examples", outputs, given)
             per_example_loss(loss, name=name, examples=len(index))
             if not bool(loss.isfinite().all()):
                 raise InputError(
