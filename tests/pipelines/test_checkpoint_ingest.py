@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -13,7 +14,7 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
 from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
-from sourcetrace.tasks import ClassificationTask
+from sourcetrace.tasks import ClassificationTask, RegressionTask
 from tests.tiny import seeded
 
 
@@ -58,14 +59,14 @@ def save_run(folder, task, steps, **changes):
     )
 
 
-def ingest(folder, task, count=2):
+def ingest(folder, task, count=2, masks=0):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     return describe_inputs(
         checkpoints,
         task,
         SegmentParameters(count=count),
         AttributionParameters(device="cpu"),
-        EnsembleParameters(),
+        EnsembleParameters(dropout_masks=masks),
     )
 
 
@@ -249,8 +250,11 @@ def test_a_task_may_take_its_batch_apart(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20])
 
     class Taking(Tiny):
-        def collate(self, items):
-            return list(super().collate(items))
+        class List:  # collators are often objects
+            def __call__(self, items):
+                return list(torch.utils.data.default_collate(list(items)))
+
+        collate = List()
 
         def forward(self, model, batch):
             return model(batch.pop(0))
@@ -325,3 +329,228 @@ def test_a_table_in_another_order_than_the_data_set_is_refused():
     digest_data(task, named, queries)
     with pytest.raises(InputError, match="'dog' in the table, 'cat' in the data set"):
         digest_data(task, named.with_columns(pl.lit("dog").alias("label")), queries)
+
+
+class Whole(Tiny):
+    """Without batch norm, and with the same numbers at each call."""
+
+    def build_model(self):
+        with seeded(0):
+            return nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Tanh(), nn.Linear(4, 3))
+
+    def train_examples(self):
+        with seeded(1):
+            return super().train_examples()
+
+    def query_examples(self):
+        with seeded(2):
+            return super().query_examples()
+
+
+class Contrastive(Whole):
+    """Every example against the others of its batch."""
+
+    def train_loss(self, outputs, batch):
+        likeness = F.normalize(outputs, dim=-1) @ F.normalize(outputs, dim=-1).T
+        return F.cross_entropy(likeness, torch.arange(len(outputs)), reduction="none")
+
+
+class BatchStatistics(Whole):
+    def forward(self, model, batch):
+        return F.batch_norm(model(batch[0]), None, None, training=True)
+
+
+class NormalisedWeights(Whole):
+    def train_loss(self, outputs, batch):
+        weights = torch.tensor([5.0, 1.0, 0.2])
+        weighted = F.cross_entropy(outputs, batch[1], weight=weights, reduction="none")
+        return weighted / weights[batch[1]].mean()
+
+
+class CoupledMeasurement(Whole):
+    def measurement(self, outputs, batch):
+        return super().measurement(outputs - outputs.mean(0), batch)
+
+
+class CoupledGradient(Whole):
+    """The losses are the same in every batch; what they are differentiated by is not."""
+
+    def train_loss(self, outputs, batch):
+        return super().train_loss(outputs, batch) * (1 + outputs.mean() - outputs.mean().detach())
+
+
+class Sequences(Whole):
+    """A mean over the positions, padding among them or not."""
+
+    def __init__(self, masked):
+        super().__init__()
+        self.masked = masked
+
+    def build_model(self):
+        with seeded(0):
+            return nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3))
+
+    def items(self, count):
+        return [(torch.arange(1, 3 + i % 3), i % 3) for i in range(count)]
+
+    def train_examples(self):
+        return self.items(6)
+
+    def query_examples(self):
+        return self.items(2)
+
+    def collate(self, items):
+        padded = nn.utils.rnn.pad_sequence([values for values, _ in items], batch_first=True)
+        return padded, torch.tensor([target for _, target in items])
+
+    def forward(self, model, batch):
+        counted = batch[0] > 0 if self.masked else torch.ones_like(batch[0])
+        shares = counted / counted.sum(1, keepdim=True)
+        return (model(batch[0]) * shares.unsqueeze(-1)).sum(1)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (Contrastive(), r"^train_loss of example 'q\d' is 0 alone and .* in a batch with q"),
+        (BatchStatistics(), r"task\.forward failed on example 'q0' alone.*batch_norm"),
+        (NormalisedWeights(), r"^train_loss of example .* alone and .*weights that are not norm"),
+        (CoupledMeasurement(), r"^measurement of example 'q\d' is .* alone and "),
+        (CoupledGradient(), r"^the norm of train_loss's gradient of example 'e\d' is "),
+        (Sequences(masked=False), r"of example 'q\d' is .* alone and .*padding masked"),
+    ],
+)
+def test_an_example_that_depends_on_its_batch_is_refused(tmp_path, task, message):
+    save_run(tmp_path, task, [10, 20])
+    with pytest.raises(InputError, match=message):
+        ingest(tmp_path, task)
+
+
+def test_the_refusal_says_both_values(tmp_path):
+    task = NormalisedWeights()
+    task.query_examples = task.train_examples
+    task.query_table = task.train_table
+    save_run(tmp_path, task, [10, 20])
+    with pytest.raises(InputError, match=r"^train_loss of example") as refused:
+        ingest(tmp_path, task)
+    words = str(refused.value).split()
+    number, alone, together = int(words[3][2]), float(words[5]), float(words[8])
+    model = task.build_model().eval()
+    model.load_state_dict(torch.load(tmp_path / "step_000020.pt")["model_state_dict"])
+    inputs, labels = task.train_examples().tensors
+    loss = F.cross_entropy(model(inputs)[number], labels[number]).item()
+    assert alone == pytest.approx(loss, rel=1e-4)
+    weights = torch.tensor([5.0, 1.0, 0.2])
+    assert together == pytest.approx(loss * float(weights[labels[number]] / 6.2 * 3), rel=1e-4)
+
+
+@pytest.mark.parametrize("masks", [0, 1])
+def test_examples_on_their_own_are_accepted_however_they_round(tmp_path, masks):
+    class Autocast(Whole):
+        def forward(self, model, batch):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return model(batch[0]).float()
+
+    class Fitted(Whole):
+        """All losses are rounding."""
+
+        def forward(self, model, batch):
+            return super().forward(model, batch) + 17 * F.one_hot(batch[1], 3)
+
+    for i, task in enumerate((Whole(), Autocast(), Fitted())):
+        save_run(tmp_path / str(i), task, [10, 20])
+        assert ingest(tmp_path / str(i), task, masks=masks)
+    save_run(tmp_path / "sequences", Sequences(masked=True), [10, 20])
+    assert ingest(tmp_path / "sequences", Sequences(masked=True))
+
+
+def test_a_forward_pass_that_draws_is_refused(tmp_path):
+    class Drawn(Whole):
+        def forward(self, model, batch):
+            return model(F.dropout(batch[0], p=0.3))
+
+    save_run(tmp_path, Drawn(), [10, 20])
+    message = r"in one pass and .* in the next.*draws at random"
+    with seeded(3), pytest.raises(InputError, match=message):
+        ingest(tmp_path, Drawn())
+
+
+class Prices(RegressionTask):
+    """Nine targets, far from 0 and one of them far from the others."""
+
+    values = (101.2, 101.9, 100.3, 104.4, 99.5, 102.6, 103.7, 180.8, 101.1)
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def train_examples(self):
+        return TensorDataset(torch.ones(9, 2), torch.tensor(self.values).unsqueeze(-1))
+
+    def query_examples(self):
+        return TensorDataset(torch.ones(1, 2), torch.ones(1))
+
+    def train_table(self):
+        return pl.DataFrame({"example_id": [f"e{i}" for i in range(9)], "label": self.labels})
+
+    def query_table(self):
+        return pl.DataFrame({"example_id": ["q"], "label": ["1.0"]})
+
+
+def test_a_regressions_labels_in_another_order_are_refused():
+    values = pl.Series(Prices.values)
+
+    def digest(labels):
+        task = Prices(labels.cast(pl.String))
+        return digest_data(task, task.train_table(), task.query_table())
+
+    swapped = values.gather([0, 1, 3, 2, 4, 5, 6, 7, 8])
+    with pytest.raises(InputError, match=r"in 2 of 9 rows \(e2, e3\): 'e2' has '104.4'"):
+        digest(swapped)
+    for labels in (values.sort(), values.reverse(), (values.reverse() - 100) * 3):
+        rows = sum(abs(a - b) > 0.1 for a, b in zip(labels, values, strict=True))
+        with pytest.raises(InputError, match=rf"the label is not the data set's in {rows} of 9"):
+            digest(labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pl.Series(Prices.values),
+        pl.Series(Prices.values).round(0),
+        (pl.Series(Prices.values) - 100) * 3,
+        pl.Series(Prices.values).log(),
+        pl.Series([None] * 9, dtype=pl.Float64),
+        pl.Series(["cheap"] * 9),
+    ],
+)
+def test_a_regressions_labels_may_be_rounded_in_another_unit_or_text(labels):
+    task = Prices(labels.cast(pl.String))
+    digest_data(task, task.train_table(), task.query_table())
+
+
+@pytest.mark.parametrize("where", ["items", "collate"])
+def test_examples_that_are_drawn_anew_are_refused_wherever_they_stand(tmp_path, where):
+    class Flipped(TensorDataset):
+        """Flips the last half of the items with a chance of a quarter."""
+
+        def __getitem__(self, index):
+            inputs, label = super().__getitem__(index)
+            flip = index >= 32 and where == "items" and bool(torch.rand(()) < 0.25)
+            return inputs.flip(0) if flip else inputs, label
+
+    class Augmented(Whole):
+        def train_examples(self):
+            return Flipped(torch.arange(128.0).reshape(64, 2), torch.arange(64) % 3)
+
+        def train_table(self):
+            return pl.DataFrame({"example_id": [f"e{i}" for i in range(64)]})
+
+        def collate(self, items):
+            inputs, labels = super().collate(items)
+            return inputs + (torch.rand(()) if where == "collate" else 0), labels
+
+    save_run(tmp_path, Augmented(), [10, 20])
+    for seed in range(10):
+        message = r"^train_examples\(\) gives other values at each reading, as in e\d+,"
+        with seeded(seed), pytest.raises(InputError, match=message):
+            ingest(tmp_path, Augmented())

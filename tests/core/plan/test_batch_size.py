@@ -84,8 +84,8 @@ def test_the_weights_are_no_part_of_an_example():
 
 def test_nothing_grows_with_the_examples():
     """Where gradients are kept nowhere, a pass over many holds what one over few does."""
-    held = [held_in_passes(count) for count in (96, 288)]
-    assert held[0] == held[1] > 0
+    few, many = (held_in_passes(count) for count in (96, 288))
+    assert 0 < many < 1.02 * few  # rows that wait: how many positions count differs by the block
 
 
 def held_in_passes(count):

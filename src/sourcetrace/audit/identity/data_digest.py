@@ -28,7 +28,9 @@ _TABLE_ALONE = "st1t-"
 _LENGTH = 36
 
 _TRIED = 32
-"""Examples that are read twice, to see whether they are drawn anew."""
+"""Examples that are read several times, to see whether they are drawn anew."""
+
+_READINGS = 4
 
 _LABEL_KEYS: Final = frozenset({"label", "labels", "target", "targets"})
 """Keys of an example that is a mapping under which its label is looked for."""
@@ -64,7 +66,7 @@ def data_digest(
         _feed(content, row)
     count = len(examples)
     try:
-        if any(_value_digest(examples[i]) != _value_digest(examples[i]) for i in _sample(count)):
+        if varying_examples(examples.__getitem__, count):
             raise _NoContentError("examples differ from one reading to the next")
         whole = content.copy()
         numbers = range(count)
@@ -152,6 +154,24 @@ def _split_label(item: Any) -> tuple[Any, Any]:
         rest = {key: item[key] for key in item if key not in _LABEL_KEYS}
         return (rest, target) if target and rest else (item, None)
     return item, None
+
+
+def varying_examples(read: Callable[[int], Any], count: int) -> list[int]:
+    """Return those of a few examples, evenly spread, that are not the same at every reading.
+
+    Args:
+        read: Returns an example, or what is made of it, by its number; where the bytes of that
+            are not known, none is found.
+        count: How many examples there are.
+    """
+    try:
+        return [
+            number
+            for number in _sample(count)
+            if len({_value_digest(read(number)) for _ in range(_READINGS)}) > 1
+        ]
+    except _NoContentError:
+        return []
 
 
 def table_digest(table: pl.DataFrame) -> str:

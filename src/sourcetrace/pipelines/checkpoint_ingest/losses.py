@@ -1,9 +1,7 @@
 """The task tried on a few examples; each refusal says what to change."""
 
 import logging
-import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,9 +14,10 @@ from sourcetrace.core.layers.rehearsal import refuse_compiled
 from sourcetrace.core.model.curvature_check import sampled_loss_share
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
+from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
+from sourcetrace.pipelines.checkpoint_ingest.independence import call, refuse_coupled
 from sourcetrace.pipelines.shared.set_up import coverage_of
 from sourcetrace.tasks import Task
 
@@ -39,7 +38,7 @@ def try_losses(
     segments: Sequence[Segment],
     dropout_masks: int,
 ) -> Coverage:
-    """Run two examples of each side through the model and every loss; return the coverage."""
+    """Run a few examples of each side through the model and every loss; return the coverage."""
     model = task.build_model().to(device)
     refuse_compiled(model.named_modules())  # before a forward pass would compile it
     model.load_state_dict(dict(checkpoint.state_dict))
@@ -51,14 +50,14 @@ def try_losses(
         generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
         mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
         with torch.no_grad(), mask:
-            outputs = _call("forward", task.forward, model, batch)
-        for name, function, arguments in (
-            ("train_loss", task.train_loss, (outputs, batch)),
-            ("sampled_loss", sampled_loss, (task, outputs, generator, batch)),
-            ("measurement", task.measurement, (outputs, batch)),
+            outputs = call(task, "forward", "the first examples", model, batch)
+        for name, given in (
+            ("train_loss", (batch,)),
+            ("sampled_loss", (generator, batch)),
+            ("measurement", (batch,)),
         ):
             with torch.no_grad():
-                loss = _call(name, function, *arguments)
+                loss = call(task, name, "the first examples", outputs, *given)
             per_example_loss(loss, name=name, examples=len(index))
             if not bool(loss.isfinite().all()):
                 raise InputError(
@@ -74,6 +73,15 @@ def try_losses(
         lambda outputs: task.train_loss(outputs, batch),
         examples=len(index),
     )
+    for examples, differentiated in ((queries, "measurement"), (training, "train_loss")):
+        refuse_coupled(
+            task,
+            model,
+            examples,
+            differentiated=differentiated,
+            device=device,
+            mask=min(dropout_masks, 1),
+        )
     _compare_curvatures(task, model, training, device)
     return coverage
 
@@ -98,18 +106,3 @@ def _compare_curvatures(
             "likelihood may differ rightly.",
             share,
         )
-
-
-def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a part of the task; say where in the user's code it failed."""
-    try:
-        return function(*arguments)
-    except InputError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            f"task.{name} failed on the first examples: {type(error).__name__}: {error} "
-            f"({at.filename}, line {at.lineno}). A usual cause: inputs of another dtype than the "
-            "model's weights, or a batch that is not (inputs, targets)."
-        ) from error

@@ -1,15 +1,26 @@
 """The checks of the tables that a task gives of its examples; each refusal says what to change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from sourcetrace.audit.identity.data_digest import digest_examples, table_digest
+from sourcetrace.audit.identity.data_digest import (
+    digest_examples,
+    table_digest,
+    varying_examples,
+)
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
+from sourcetrace.pipelines.checkpoint_ingest.independence import call
 from sourcetrace.schemas.examples import label_text
-from sourcetrace.tasks import ClassificationTask, Task
+from sourcetrace.tasks import ClassificationTask, RegressionTask, Task
+
+_SAME_TARGET = 0.01
+"""Of the targets' median deviation: what a label may be rounded by."""
+
+_SAME_ORDER = 0.9
+"""Rank correlation above which labels in another unit are in the targets' order."""
 
 
 def example_tables(task: Task, stages: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -51,24 +62,23 @@ def digest_data(
 
 def _digest_side(task: Task, side: str, table: pl.DataFrame) -> tuple[dict[str, Any], pl.DataFrame]:
     """Return what data_digests says of a side, and a digest of every example of it."""
-    labels: list[str | None] = []
+    targets: list[Any] = []
     digest, examples = digest_examples(
         getattr(task, f"{side}_examples")(),
         table,
         reading=f"{side}_examples",
         inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
-        each=lambda target: labels.append(_label_of(task, target)),
+        each=lambda target: targets.append(_number(target)),
     )
-    if len(labels) == table.height:  # else the examples have no content to speak of
-        compared = table.with_columns(found=pl.Series(labels, dtype=pl.String))
-        wrong = compared.filter(pl.col("label") != pl.col("found"))
+    if len(targets) == table.height:  # else the examples have no content to speak of
+        wrong = _differing_labels(task, table, targets)
         if wrong.height:
-            name, label, found = wrong.select("example_id", "label", "found").row(0)
+            name, label, found = wrong.row(0)
             raise InputError(
                 f"{side}_table(): the label is not the data set's in {wrong.height} of "
                 f"{table.height} rows ({format_names(wrong['example_id'])}): {name!r} has "
                 f"{label!r} in the table, {found!r} in the data set. Return one row an example, in "
-                "the order of the data set."
+                "the order of the data set; call a column that is no target otherwise."
             )
     return {
         "digest": digest,
@@ -78,23 +88,55 @@ def _digest_side(task: Task, side: str, table: pl.DataFrame) -> tuple[dict[str, 
     }, examples
 
 
-def _label_of(task: Task, target: Any) -> str | None:
-    """Return what a classification's tables call the label in an example; None where unknown."""
-    if getattr(target, "ndim", None) == 0:
-        target = target.item()
-    if not isinstance(task, ClassificationTask) or not isinstance(target, int):
-        return None
-    names = task.label_names
-    if names is None:
-        return str(int(target))
-    return names[target] if 0 <= target < len(names) else None
+def _number(target: Any) -> int | float | None:
+    """Return an example's label as a number; None where it is none."""
+    if isinstance(target, Mapping) and len(target) == 1:
+        (target,) = target.values()
+    if hasattr(target, "item"):
+        try:
+            target = target.item()
+        except (ValueError, RuntimeError):  # more than one value
+            return None
+    return target if isinstance(target, int | float) else None
+
+
+def _differing_labels(task: Task, table: pl.DataFrame, targets: Sequence[Any]) -> pl.DataFrame:
+    """Return example_id, label and target, as text, of the rows where the two differ.
+
+    A regression's labels may be rounded, or in another unit than the targets: where most rows
+    differ, labels that rise with the targets are in the same order.
+    """
+    rows = table.select("example_id", "label")
+    if isinstance(task, ClassificationTask):
+        names = task.label_names
+        classes = [int(t) if isinstance(t, int) else -1 for t in targets]
+        found = [
+            None if c < 0 or (names and c >= len(names)) else names[c] if names else str(c)
+            for c in classes
+        ]
+        rows = rows.with_columns(found=pl.Series(found, dtype=pl.String))
+        return rows.filter(pl.col("label") != pl.col("found"))
+    if not isinstance(task, RegressionTask):
+        return rows.with_columns(found=pl.lit(None, dtype=pl.String)).clear()
+    target, label = pl.col("found"), pl.col("label").cast(pl.Float64, strict=False)
+    deviation = (target - target.median()).abs().median()
+    rows = rows.with_columns(found=pl.Series(targets, dtype=pl.Float64, strict=False))
+    rows = rows.filter(label.is_finite() & target.is_finite())
+    allowed = _SAME_TARGET * deviation + 1e-5 * target.abs()  # and the rounding of float32
+    wrong = rows.filter((label - target).abs() > allowed)
+    if 2 * wrong.height > rows.height:
+        order = rows.select(pl.corr(label, target, method="spearman")).item()
+        if not order < _SAME_ORDER:  # NaN where all are the same
+            wrong = wrong.clear()
+    return wrong.with_columns(target.cast(pl.String))
 
 
 def _checked_table(task: Task, side: str) -> pl.DataFrame:
     """Return the table of a side with its ids and labels as text."""
     name = f"{side}_table()"
     table = getattr(task, f"{side}_table")()
-    count = len(getattr(task, f"{side}_examples")())
+    items = getattr(task, f"{side}_examples")()
+    count = len(items)
     if not isinstance(table, pl.DataFrame):
         raise InputError(f"{name} returned {type(table).__name__}; expected a polars DataFrame.")
     if "example_id" not in table.columns:
@@ -117,6 +159,17 @@ def _checked_table(task: Task, side: str) -> pl.DataFrame:
         raise InputError(
             f"{name}: {len(repeated)} values of example_id occur more than once, such as "
             f"{format_names(repeated)}. Give every example its own."
+        )
+    varying = varying_examples(
+        lambda i: call(task, "collate", f"example {ids[i]!r}", [items[i]]), count
+    )
+    if varying:
+        raise InputError(
+            f"{side}_examples() gives other values at each reading, as in "
+            f"{format_names(ids[i] for i in varying)}. An audit reads every example several times "
+            "and must meet the one that training met: take random augmentation, cropping, noise "
+            "and masking out of the data set and collate, or draw them from a generator that is "
+            "seeded with the example's number."
         )
     labels = label_text(table["label"]) if "label" in table.columns else None
     if labels is not None and isinstance(task, ClassificationTask):
