@@ -21,6 +21,7 @@ from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
 from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
 from sourcetrace.checkpoints.trainer_folder import TrainerFolder
+from sourcetrace.checkpoints.weights import check_weights
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
@@ -143,7 +144,7 @@ class CheckpointFolder:
         name = file.relative_to(self._folder)
         state_dict = ModelParameters(model).fill(found.weights())
         training = found.training()
-        _check_weights(name.as_posix(), state_dict, model.state_dict())
+        check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
         step, stage = self._placed(training, file)
         one_run = name.parent == Path() or self._own_stage(file) or _is_checkpoint(file.parent)
@@ -286,35 +287,6 @@ class CheckpointFolder:
         raise InputError(
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self.stage_ends}). Correct the last steps."
-        )
-
-
-def _check_weights(name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    found = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "other shapes": [
-            f"{key} {list(state[key].shape)}, the model has {list(expected[key].shape)}"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ],
-    }
-    problems = [f"{problem}: {format_names(keys)}" for problem, keys in found.items() if keys]
-    if problems:
-        raise InputError(
-            f"{name} does not fit the model that the task builds ({'; '.join(problems)}). Let "
-            "build_model() return the architecture that was trained, or correct checkpoints.path."
-        )
-    infinite = [
-        key
-        for key, value in state.items()
-        if value.is_floating_point() and not bool(value.isfinite().all())
-    ]
-    if infinite:
-        raise InputError(
-            f"{name} holds NaN or infinite weights ({format_names(infinite)}): training had "
-            "diverged. Remove this checkpoint and the ones after it, or train with a lower "
-            "learning rate."
         )
 
 
