@@ -49,7 +49,7 @@ def documented_cases():
 
 @pytest.mark.parametrize("name", ["TokenLabels", "ManyLabels"])
 def test_the_documented_second_moments_are_the_hessians(name):
-    page = (REPOSITORY / "docs" / "your_own_task.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8")
     (code,) = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "TokenLabels" in b]
     namespace = {}
     exec(code, namespace)

@@ -80,7 +80,7 @@ def test_the_documented_example_is_right(registered):
         model = nn.Sequential(nn.Linear(3, 4), LlamaRMSNorm(4)).double()
         values = normal(3, 5, 3)
     assert coverage_of(model, values).share < 1
-    page = (REPOSITORY / "docs" / "your_own_task.md").read_text()
+    page = (REPOSITORY / "docs" / "layers.md").read_text()
     (code,) = [
         block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "register" in block
     ]
