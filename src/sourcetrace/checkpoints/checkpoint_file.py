@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sourcetrace.checkpoints.optimizer_state import TrainingState
+from sourcetrace.errors import InputError
 
 
 class CheckpointFile(ABC):
@@ -24,7 +25,13 @@ class CheckpointFile(ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._bytes = {file.name: file.read_bytes() for file in self.files_of(path)}
+        try:
+            self._bytes = {file.name: file.read_bytes() for file in self.files_of(path)}
+        except OSError as error:
+            raise InputError(
+                f"{error.filename} cannot be read: {error.strerror}. Expected a file of the "
+                f"checkpoint {path.name} that you may read; copy it again."
+            ) from error
         self.size = sum(map(len, self._bytes.values()))
         digest = hashlib.sha256()
         for data in self._bytes.values():

@@ -149,8 +149,8 @@ class SafetensorsFile(CheckpointFile):
                 f"{self.path.name} has no sidecar {path.name}. Write one beside it: "
                 '{"step": 100, "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0}.'
             ) from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path.name} is not JSON: {error}.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path.name} cannot be read as JSON: {error}.") from error
         before = f"{path.name} does not say how it was trained: "
         return validated(_Sidecar, content, before=before)
 
