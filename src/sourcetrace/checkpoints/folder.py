@@ -1,37 +1,24 @@
-"""A folder of ordinary PyTorch checkpoints, read without executing anything in them.
-
-Checkpoints in sub-folders only are several training runs, one a sub-folder; or one run, where each
-sub-folder holds one checkpoint and is named like checkpoint-20, checkpoint-40, …, or where
-`checkpoints.stages` names sub-folders of a Trainer as the stages of a training.
-"""
+"""A folder of ordinary PyTorch checkpoints, read without executing anything in them."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import isdir
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor, nn
 
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
+from sourcetrace.checkpoints.layout import Layout, kind_of
 from sourcetrace.checkpoints.learning_rates import read_learning_rates
 from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import ModelParameters
-from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
-from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
-from sourcetrace.checkpoints.trainer_folder import TrainerFolder
 from sourcetrace.checkpoints.weights import check_weights
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names
 
 _WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
-
-
-_FORMATS: tuple[type[CheckpointFile], ...] = (TrainerFolder, TorchFile, SafetensorsFile)
 
 
 @dataclass(frozen=True)
@@ -71,36 +58,13 @@ class CheckpointFolder:
     ) -> None:
         self._folder = folder
         self.stage_ends = dict(stages or {})
+        self._layout = Layout(folder, self.stage_ends)
         self._learning_rates = learning_rates
         self._weights: dict[str, Mapping[str, Tensor]] = {}
 
     def files(self) -> list[Path]:
-        """Return the checkpoint files.
-
-        Raises:
-            InputError: If the folder is missing or holds none, or its sub-folders may be runs as
-                well as checkpoints.
-        """
-        if not isdir(self._folder):  # of a name that is too long, Path.is_dir raises
-            raise InputError(
-                f"checkpoints.path: there is no folder {str(self._folder)!r}. Set "
-                "checkpoints.path to the folder your training saved its checkpoints to."
-            )
-        if TrainerFolder.is_one(self._folder):
-            raise InputError(
-                f"checkpoints.path: {str(self._folder)!r} is one checkpoint of a Trainer. Set "
-                f"checkpoints.path to the folder that it lies in, {str(self._folder.parent)!r}."
-            )
-        files = _checkpoint_files(self._folder) or self._in_sub_folders()
-        if not files:
-            names = sorted(path.name for path in self._folder.iterdir())
-            raise InputError(
-                f"checkpoints.path: the folder {str(self._folder)!r} holds no checkpoint "
-                f"({', '.join(SUFFIXES)}, .safetensors, or a Trainer's checkpoint-N), nor does a "
-                f"folder in it. It has {format_names(names) or 'nothing'}. Save a few checkpoints "
-                "during training (model_state_dict, optimizer_state_dict, step)."
-            )
-        return files
+        """Return the checkpoint files, as `Layout.files` finds them."""
+        return self._layout.files()
 
     def digests(self, known: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return name -> SHA-256 of every checkpoint, and of the JSON beside it where it has one.
@@ -115,7 +79,7 @@ class CheckpointFolder:
         found = dict(known or {}) or self.file_digests()
         for name in list(found):
             path = self._path_of(name)
-            kind = _kind(path)
+            kind = kind_of(path)
             beside = None if kind is None else kind.settings_beside(path)
             if beside is not None and beside.exists():
                 place = str(PurePosixPath(name).with_name(beside.name))
@@ -147,7 +111,6 @@ class CheckpointFolder:
         check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
         step, stage = self._placed(training, file)
-        one_run = name.parent == Path() or self._own_stage(file) or _is_checkpoint(file.parent)
         record = CheckpointRecord(
             id=self.id_of(file),
             step=step,
@@ -157,7 +120,7 @@ class CheckpointFolder:
             weight_decay=groups[0].weight_decay,
             optimizer=training.optimizer,
             groups=groups,
-            run="" if one_run else name.parent.name,
+            run=self._layout.run_of(file),
         )
         return Checkpoint(record, training, name.as_posix(), found.sha256, found.size, state_dict)
 
@@ -211,38 +174,8 @@ class CheckpointFolder:
             )
         return found
 
-    def _in_sub_folders(self) -> list[Path]:
-        inside = {
-            folder: found
-            for folder in _sorted_by_name(self._folder.iterdir())
-            if folder.is_dir() and (found := _checkpoint_files(folder))
-        }
-        stages = [folder.name for folder, found in inside.items() if self._own_stage(found[0])]
-        if stages:
-            others = [folder.name for folder in inside if folder.name not in stages]
-            if others:
-                raise InputError(
-                    f"checkpoints.path: the sub-folders {format_names(stages)} are stages of "
-                    f"checkpoints.stages, {format_names(others)} are not. Name every one of them "
-                    "there, with its last step counted over all, or move them."
-                )
-            stages.sort(key=self.stage_ends.__getitem__)
-            return [file for name in stages for file in inside[self._folder / name]]
-        one_each = [folder.name for folder in inside if _is_checkpoint(folder)]
-        kinds = {re.sub(r"[0-9]+", "#", name) for name in one_each}
-        if one_each and (len(one_each) < len(inside) or len(kinds) > 1):
-            counts = (f"{folder.name} ({len(found)})" for folder, found in inside.items())
-            raise InputError(
-                f"checkpoints.path: the sub-folders of {str(self._folder)!r} hold "
-                f"{format_names(counts)} checkpoints; they are neither one training run "
-                "(checkpoint-20, checkpoint-40, …: one checkpoint in each, the same name but for "
-                "the number) nor the runs of an ensemble (several checkpoints in each). Move or "
-                "rename what does not belong."
-            )
-        return [file for found in inside.values() for file in found]
-
     def _open(self, path: Path) -> CheckpointFile:
-        kind = _kind(path)
+        kind = kind_of(path)
         if kind is None:
             raise InputError(
                 f"{path.relative_to(self._folder).as_posix()} is gone since checkpoint_ingest "
@@ -255,15 +188,9 @@ class CheckpointFolder:
         *folders, name = [part for part in Path(file_name).parts if part not in ("/", "..")]
         return self._folder.joinpath(*folders[-1:], name)
 
-    def _own_stage(self, file: Path) -> str | None:
-        """Return the stage that a sub-folder of a Trainer's is; its steps count from 1."""
-        name = file.parent.name
-        is_inside = file.parent != self._folder and TrainerFolder.is_one(file)
-        return name if is_inside and name in self.stage_ends else None
-
     def _placed(self, training: TrainingState, file: Path) -> tuple[int, str]:
         """Return the step, counted over the whole training, and the stage."""
-        stage = self._own_stage(file)
+        stage = self._layout.own_stage(file)
         if stage is None:
             return training.step, training.stage or self._stage_of(training.step, file)
         end = self.stage_ends[stage]
@@ -288,31 +215,3 @@ class CheckpointFolder:
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self.stage_ends}). Correct the last steps."
         )
-
-
-def _checkpoint_files(folder: Path) -> list[Path]:
-    found = [path for path in _sorted_by_name(folder.iterdir()) if _kind(path)]
-    # Beside its checkpoints, the Trainer saves the final model and its arguments.
-    return [path for path in found if path.is_dir()] or found
-
-
-def _is_checkpoint(folder: Path) -> bool:
-    """Return whether a sub-folder is a checkpoint of a run: one alone, and a number at its end."""
-    return re.search(r"[0-9]$", folder.name) is not None and len(_checkpoint_files(folder)) == 1
-
-
-def _kind(path: Path) -> type[CheckpointFile] | None:
-    return next((kind for kind in _FORMATS if kind.is_one(path)), None)
-
-
-def _sorted_by_name(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: _natural_order(path.name))
-
-
-def _natural_order(name: str) -> list[tuple[bool, int, str]]:
-    """Order step_9 before step_10."""
-    return [
-        (part.isdecimal(), int(part) if part.isdecimal() else 0, part)
-        for part in re.split(r"(\d+)", name)
-        if part
-    ]

@@ -28,10 +28,6 @@ _OWN = {
     "AdamW": {*signature(torch.optim.AdamW).parameters, "param_names", "decoupled_weight_decay"},
 }
 """All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""
-_SCHEDULERS = (
-    *("lr_scheduler_state_dict", "scheduler_state_dict", "lr_scheduler", "scheduler"),
-    *("lr_schedulers", "schedulers"),
-)
 _STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
 
 
@@ -170,14 +166,12 @@ def _saved_scheduler(
     content: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
 ) -> SavedScheduler | None:
     """Return the one scheduler, with no state where it cannot be told which of several it is."""
-    found = [content[key] for key in _SCHEDULERS if content.get(key) is not None]
-    if len(found) == 1 and isinstance(found[0], list | tuple):
-        found = list(found[0])
-    found = [one for one in found if not isinstance(one, Mapping | list | tuple) or one]
-    if not found:
+    state = content.get("lr_scheduler_state_dict")
+    found = list(state) if isinstance(state, list | tuple) else [state]
+    if all(one is None or one == {} for one in found):
         return None
-    alone = len(found) == 1 and isinstance(found[0], Mapping)
-    return SavedScheduler(found[0] if alone else {}, tuple(groups))
+    alone = found[0] if len(found) == 1 else None
+    return SavedScheduler(alone if isinstance(alone, Mapping) else {}, tuple(groups))
 
 
 def _recorded_rates(name: str, rates: Any) -> Tensor | None:

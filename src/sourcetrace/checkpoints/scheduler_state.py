@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler as schedulers
 
+from sourcetrace.checkpoints.nested import is_within
 from sourcetrace.core.training.schedules import KnownRates
 
 _MOST_EPOCHS = 2_000_000
@@ -272,10 +273,10 @@ def _copied(state: Any) -> Any:
 
 def _alike(saved: Any, found: Any) -> bool:
     """Compare two states up to rounding; a fraction of an epoch is no whole one."""
-    if isinstance(saved, Mapping) and isinstance(found, Mapping):
-        return all(key in found and _alike(value, found[key]) for key, value in saved.items())
-    if isinstance(saved, list | tuple) and isinstance(found, list | tuple):
-        return len(saved) == len(found) and all(map(_alike, saved, found))
+    return is_within(saved, found, _alike_value)
+
+
+def _alike_value(saved: Any, found: Any) -> bool:
     if isinstance(saved, float) and type(found) is int:
         return False
     if isinstance(saved, float | int | Tensor) and isinstance(found, float | int | Tensor):

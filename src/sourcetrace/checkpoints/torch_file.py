@@ -15,32 +15,8 @@ import torch
 from torch import Tensor
 
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
+from sourcetrace.checkpoints.usual_names import USUAL_NAMES, under_our_names
 from sourcetrace.errors import InputError
-
-_KEYS = {
-    "model_state_dict": ("model_state_dict", "state_dict", "model", "model_state", "net"),
-    "optimizer_state_dict": (
-        "optimizer_state_dict",
-        "optimizer",
-        "optim",
-        "optimizer_state",
-        "optim_state_dict",
-        "opt",
-        "optimizer_states",
-    ),
-    "step": ("step", "global_step", "iteration", "num_steps"),
-    "lr_scheduler_state_dict": (
-        "lr_scheduler_state_dict",
-        "scheduler_state_dict",
-        "lr_scheduler",
-        "scheduler",
-        "lr_schedulers",
-    ),
-}
-"""What a checkpoint holds, by our name -> the keys under which trainings save it.
-
-Lightning writes lists, under the last of the optimiser's and of the scheduler's.
-"""
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 
@@ -72,11 +48,11 @@ class TorchFile(CheckpointFile):
         content = load_torch(name, self._bytes[name])
         if not isinstance(content, Mapping):
             content = {}
-        found = {ours: _held(name, content, ours) for ours in _KEYS}
+        found = under_our_names(name, content)
         missing = [
-            f"{ours} (or {', '.join(_KEYS[ours][1:])})"
+            f"{ours} (or {', '.join(USUAL_NAMES[ours][1:])})"
             for ours in ("model_state_dict", "optimizer_state_dict", "step")
-            if found[ours] is _NOTHING
+            if ours not in found
         ]
         if missing:
             raise InputError(
@@ -84,10 +60,7 @@ class TorchFile(CheckpointFile):
                 f"{', '.join(map(str, content))[:200] or 'no mapping'}. Save a mapping with "
                 "model_state_dict, optimizer_state_dict and step."
             )
-        found["optimizer_state_dict"] = _numbered(found["optimizer_state_dict"])
-        under_ours = {key: one for key, one in found.items() if one is not _NOTHING}
-        usual = {key for keys in _KEYS.values() for key in keys} - {"optimizer"}
-        return {key: one for key, one in content.items() if key not in usual} | under_ours
+        return found
 
 
 def load_torch(name: str, data: bytes) -> Any:
@@ -126,74 +99,3 @@ def load_torch(name: str, data: bytes) -> Any:
             f"{name} cannot be read as a checkpoint of torch.save: it is damaged or "
             f"cut short ({len(data):,} bytes). Copy it again, or remove it from the folder."
         ) from error
-
-
-_NOTHING = object()
-
-
-def _held(name: str, content: Mapping[str, Any], ours: str) -> Any:
-    """Return what a checkpoint holds under one of the usual keys, or `_NOTHING`.
-
-    Raises:
-        InputError: If several keys hold different things.
-    """
-    held = {key: content[key] for key in _KEYS[ours] if key in content}
-    for key, value in held.items():
-        if ours == "optimizer_state_dict" and isinstance(value, list) and len(value) > 1:
-            raise InputError(
-                f"{name} holds {len(value)} optimisers under {key}; expected one. A training by "
-                "several is not supported: let one optimiser with parameter groups do it."
-            )
-    alone = {
-        key: one[0] if isinstance(one, list) and len(one) == 1 else one for key, one in held.items()
-    }
-    # A text under `model` or `optimizer` is a name.
-    held = {
-        key: one
-        for key, one in alone.items()
-        if ours in (key, "step") or isinstance(one, Mapping | list)
-    }
-    if not held:
-        return _NOTHING
-    first, *others = held
-    others = [key for key in others if not _same(held[key], held[first])]
-    if others:
-        raise InputError(
-            f"{name} holds different things under {first} and {', '.join(others)}: which of them "
-            f"is its {ours} cannot be known. Rename or remove what is not."
-        )
-    return held[first]
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        is_dense = one.layout == other.layout == torch.strided
-        return is_dense and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return type(one) is type(other) and bool(one == other)
-
-
-def _numbered(state: Any) -> Any:
-    """Number the parameters of an optimiser's state that names them.
-
-    torch.distributed.checkpoint.state_dict.get_state_dict writes it so.
-    """
-    groups = state.get("param_groups") if isinstance(state, Mapping) else None
-    groups = groups if isinstance(groups, list) else []
-    listed = [group.get("params") if isinstance(group, Mapping) else None for group in groups]
-    names = [name for own in listed if isinstance(own, list) for name in own]
-    if not names or None in listed or not all(isinstance(name, str) for name in names):
-        return state
-    place = {name: number for number, name in enumerate(names)}
-    return {
-        "state": {
-            place[name]: entry for name, entry in state.get("state", {}).items() if name in place
-        },
-        "param_groups": [
-            {**group, "params": [place[n] for n in group["params"]], "param_names": group["params"]}
-            for group in groups
-        ],
-    }
