@@ -72,6 +72,8 @@ def test_steps_settings_and_weights_are_the_trainings(trained):
         assert [one.record.id for one in found] == [f"checkpoint-{n}" for n in (4, 8, 12)]
         assert [(one.record.run, one.record.step) for one in found] == [("", 4), ("", 8), ("", 12)]
         assert {one.record.optimizer for one in found} == {"AdamW"}
+        sources = found[0].training.sources
+        assert (sources["step"], sources["momentum"]) == ("trainer_state.json", "optimizer.pt")
         for one in found:
             saved = load_file(folder / one.file / "model.safetensors")
             assert all(torch.equal(one.state_dict[name], saved[name]) for name in saved)

@@ -186,6 +186,10 @@ def test_safetensors_with_second_moments_give_the_same_scores(tmp_path):
         )
     found = audit(tmp_path, copy)
     assert found == pytest.approx(expected, rel=1e-4)
+    _, (manifest, *_) = ingest(copy)
+    sources = {one["value"]: one["source"] for one in manifest["sources"].to_list()[0]}
+    assert sources["step"] == sources["momentum"] == "step_000010.json"
+    assert sources["second_moments"] == "step_000010.optimizer.safetensors"
 
 
 def test_sidecars_may_have_parameter_groups(tmp_path):
@@ -270,6 +274,36 @@ def test_the_rate_of_every_step_counts_where_it_is_known(tmp_path, caplog, note,
     assert manifest["step_mass"].to_list() == pytest.approx(expected)
     assert manifest["learning_rate_source"].to_list() == [source] * 3
     assert "not recorded" not in caplog.text
+
+
+def test_every_value_says_where_it_comes_from(tmp_path, caplog):
+    train(tmp_path / "run", adamw, make_scheduler=cosine, note="scheduler")
+    with caplog.at_level(logging.INFO):
+        _, (manifest, *_) = ingest(tmp_path / "run")
+    settings = ("optimizer", "learning_rate", "momentum", "weight_decay", "second_moments")
+    expected = dict.fromkeys(settings, "optimizer_state_dict") | {
+        "step": "step",
+        "stage": "none is named",
+        "step_mass": "scheduler in step_000030.pt",
+    }
+    for sources in manifest["sources"].to_list():
+        assert {one["value"]: one["source"] for one in sources} == expected
+    assert "stage: none is named; step_mass: scheduler in step_000030.pt" in caplog.text
+
+
+def test_rates_of_two_origins_name_both(tmp_path):
+    _, rates = train(tmp_path / "run", sgd, make_scheduler=cosine)
+    file = tmp_path / "run" / "step_000030.pt"
+    torch.save({**torch.load(file), "learning_rates": rates[20:]}, file)
+    task = Tiny(stages=["a"] * 3 + ["b"] * 3)
+    _, (manifest, *_) = ingest(tmp_path / "run", task, 2, stages={"a": 25, "b": 30})
+    found = [{s["value"]: s["source"] for s in one} for one in manifest["sources"].to_list()]
+    assert [one["stage"] for one in found] == ["checkpoints.stages"] * 3
+    line, known = (
+        "assumed: a straight line between the checkpoints",
+        "learning_rates in " + file.name,
+    )
+    assert [one["step_mass"] for one in found] == [line, f"{known}, then {line}", known]
 
 
 def test_a_file_of_rates_fills_what_checkpoints_leave_open(tmp_path):

@@ -12,7 +12,7 @@ from sourcetrace.reporting.page import PageContent
 from sourcetrace.reporting.records import AuditSummary, GroundTruth, Ranking, Trust
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas import VerificationSummary
-from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE
+from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE, VALUE_SOURCE
 from tests.audit.comparison.examples import point
 
 GROUP = {
@@ -23,6 +23,7 @@ GROUP = {
     "weight_decay": 0.0,
     "step_mass": 10.0,
 }
+SOURCE = {"value": "step_mass", "source": "learning_rates in a.pt"}
 CHECKPOINTS = ("step_10", "step_20", "step_30")
 QUERIES = 7
 
@@ -84,6 +85,7 @@ def page_content(
             "step_mass": [10.0] * 3,
             "learning_rate_source": ["constant"] * 3,
             "parameter_groups": pl.Series([[GROUP]] * 3, dtype=pl.List(PARAMETER_GROUP)),
+            "sources": pl.Series([[SOURCE]] * 3, dtype=pl.List(VALUE_SOURCE)),
             "state_places": pl.Series([[]] * 3, dtype=pl.List(STATE_PLACE)),
             "sha256": ["0123456789abcdef" * 4] * 3,
             "bytes": [4096] * 3,

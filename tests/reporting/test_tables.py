@@ -78,6 +78,9 @@ def test_checkpoints_show_how_they_were_trained():
     group = pl.col("parameter_groups")
     several = manifest.with_columns(group.list.concat(group))
     assert "those of the first parameter group" in Table.of_checkpoints(several).note
+    source = pl.lit([{"value": "step_mass", "source": "assumed: constant"}])
+    assert "Assumed" in (note := Table.of_checkpoints(manifest.with_columns(sources=source)).note)
+    assert note.endswith("says it: constant.")
 
 
 def test_two_runs_are_listed_one_after_the_other():

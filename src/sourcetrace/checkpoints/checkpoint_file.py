@@ -65,9 +65,15 @@ class CheckpointFile(ABC):
     def weights(self) -> Mapping[str, Tensor]:
         """Return the model's state dict as it was saved."""
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where values come from, as `TrainingState.sources`, other than its `of` takes it."""
+        return {}
+
     def training(self) -> TrainingState:
         """Return what it says of the training."""
-        return TrainingState.of(self.settings_beside(self.path) or self.path, self.content)
+        file = self.settings_beside(self.path) or self.path
+        return TrainingState.of(file, self.content, self.sources)
 
     def denominators(self, names: Mapping[int, Sequence[str]]) -> dict[str, Tensor]:
         """Return parameter -> √v̂ + ε of Adam or AdamW, infinite where no gradient ever came.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from torch import Tensor, nn
@@ -110,7 +110,8 @@ class CheckpointFolder:
         training = found.training()
         check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
-        step, stage = self._placed(training, file)
+        step, stage, sources = self._placed(training, file)
+        training = replace(training, sources={**training.sources, **sources})
         record = CheckpointRecord(
             id=self.id_of(file),
             step=step,
@@ -188,11 +189,14 @@ class CheckpointFolder:
         *folders, name = [part for part in Path(file_name).parts if part not in ("/", "..")]
         return self._folder.joinpath(*folders[-1:], name)
 
-    def _placed(self, training: TrainingState, file: Path) -> tuple[int, str]:
-        """Return the step, counted over the whole training, and the stage."""
+    def _placed(self, training: TrainingState, file: Path) -> tuple[int, str, dict[str, str]]:
+        """Return the step, counted over the whole training, the stage, and their sources."""
         stage = self._layout.own_stage(file)
         if stage is None:
-            return training.step, training.stage or self._stage_of(training.step, file)
+            if training.stage is not None:
+                return training.step, training.stage, {}
+            source = "checkpoints.stages" if self.stage_ends else "none is named"
+            return training.step, self._stage_of(training.step, file), {"stage": source}
         end = self.stage_ends[stage]
         step = training.step + max(
             (one for one in self.stage_ends.values() if one < end), default=0
@@ -203,7 +207,8 @@ class CheckpointFolder:
                 f"training, lies behind the stage's last step in checkpoints.stages, {end}. "
                 "Correct the last steps: they count over all stages."
             )
-        return step, stage
+        count = f"{training.sources['step']}, after the stages before in checkpoints.stages"
+        return step, stage, {"step": count, "stage": "folder name"}
 
     def _stage_of(self, step: int, file: Path) -> str:
         if not self.stage_ends:

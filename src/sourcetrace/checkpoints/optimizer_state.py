@@ -1,7 +1,7 @@
 """How a checkpoint was trained, from the state dict of its optimiser."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sourcetrace.checkpoints.logged_rates import LoggedRates
 from sourcetrace.checkpoints.scheduler_state import SavedScheduler
-from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
 
 _SUPPORTED = (
@@ -59,6 +59,8 @@ class TrainingState:
         learning_rates: Of the steps up to this one, [steps] or [steps, groups], if saved.
         scheduler: A learning-rate scheduler, if saved.
         logged: Learning rates that the training logged, if it did.
+        sources: Name in `schemas.CheckpointManifest` -> where the value comes from, in words; what
+            is assumed begins with "assumed: ".
     """
 
     step: int
@@ -69,10 +71,18 @@ class TrainingState:
     learning_rates: Tensor | None
     scheduler: SavedScheduler | None
     logged: LoggedRates | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, file: Path, content: Mapping[str, Any]) -> Self:
+    def of(
+        cls, file: Path, content: Mapping[str, Any], sources: Mapping[str, str] | None = None
+    ) -> Self:
         """Derive the training state from a checkpoint's mapping.
+
+        Args:
+            file: For errors.
+            content: The mapping.
+            sources: Where values come from, if not from the mapping's usual keys.
 
         Raises:
             InputError: If the optimiser is not a supported one, or its state is not whole.
@@ -87,7 +97,7 @@ class TrainingState:
                 "whole number of 0 or more."
             )
         shapes = _state_shapes(state)
-        if optimizer != "SGD" and step and not shapes:
+        if optimizer in ADAPTIVE and step and not shapes:
             raise InputError(
                 f"{file.name}: the {optimizer} state has no second moments (exp_avg_sq). Save "
                 "optimizer.state_dict() as it is, with its 'state'."
@@ -104,6 +114,10 @@ class TrainingState:
             shapes=shapes,
             learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
             scheduler=_saved_scheduler(content, groups),
+            sources={
+                name: (sources or {}).get(name, source)
+                for name, source in _sources(optimizer, content).items()
+            },
         )
 
     @staticmethod
@@ -145,6 +159,19 @@ class TrainingState:
                 value = (corrected.sqrt() + float(group["eps"])).masked_fill(moment == 0, torch.inf)
                 found.update(dict.fromkeys(names[place], value))
         return found
+
+
+def _sources(optimizer: OptimizerName, content: Mapping[str, Any]) -> dict[str, str]:
+    settings = ("optimizer", "learning_rate", "momentum", "weight_decay")
+    moments = ("second_moments",) if optimizer in ADAPTIVE else ()
+    found = {"step": "step"} | dict.fromkeys(settings + moments, "optimizer_state_dict")
+    if content.get("stage") is not None:
+        found["stage"] = "stage"
+    if "decoupled_weight_decay" not in content["optimizer_state_dict"]["param_groups"][0] and (
+        optimizer == content.get("optimizer")
+    ):
+        found["optimizer"] = "optimizer"
+    return found
 
 
 def _parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:

@@ -136,6 +136,13 @@ class SafetensorsFile(CheckpointFile):
             **sidecar.model_dump(include={"step", "stage", "learning_rates"}),
         }
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The two files beside the weights."""
+        settings = ("step", "stage", "optimizer", "learning_rate", "momentum", "weight_decay")
+        moments = {"second_moments": self.path.stem + _OPTIMIZER_SUFFIX}
+        return dict.fromkeys(settings, self.path.with_suffix(".json").name) | moments
+
     def weights(self) -> Mapping[str, Tensor]:
         """Return the tensors."""
         return tensors_of(self.path.name, self._bytes[self.path.name])

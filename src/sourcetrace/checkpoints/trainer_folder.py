@@ -84,6 +84,12 @@ class TrainerFolder(CheckpointFile):
             ),
         }
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """The Trainer's files."""
+        settings = ("optimizer", "learning_rate", "momentum", "weight_decay", "second_moments")
+        return dict.fromkeys(settings, _OPTIMIZER) | {"step": _STATE}
+
     def training(self) -> TrainingState:
         """Return what it says of the training, the logged learning rates as well."""
         rates = {

@@ -23,6 +23,9 @@ from sourcetrace.reporting.records import GroundTruth
 
 _FULL_LIST = "data/08_reporting/review_list.csv"
 
+_ASSUMED = "assumed: "
+"""Begins the source of a value that nothing in the checkpoints says."""
+
 _REVIEW_ROWS = 200
 _CHECKPOINT_ROWS = 60
 _PARAMETER_ROWS = 100
@@ -122,6 +125,13 @@ class Table:
             notes.append(
                 "Learning rate, momentum, weight decay and step mass are those of the first "
                 "parameter group; the checkpoint manifest has every group's."
+            )
+        sources = manifest["sources"].explode().struct.field("source")
+        assumed = sources.filter(sources.str.starts_with(_ASSUMED)).unique(maintain_order=True)
+        if len(assumed):
+            notes.append(
+                "Assumed, since nothing in the checkpoints says it: "
+                f"{'; '.join(assumed.str.strip_prefix(_ASSUMED))}."
             )
         columns: Columns = {
             "Checkpoint": ("code", "checkpoint_id"),

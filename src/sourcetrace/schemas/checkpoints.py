@@ -17,6 +17,9 @@ PARAMETER_GROUP = pl.Struct(
 )
 """The settings of one parameter group, and what its steps add to the step mass."""
 
+VALUE_SOURCE = pl.Struct({"value": pl.String, "source": pl.String})
+"""A name of a value in the manifest, and where it comes from, in words."""
+
 STATE_PLACE = pl.Struct({"place": pl.Int64, "parameter": pl.String})
 """A number in the optimiser's state and a name of the parameter it stands for."""
 
@@ -33,6 +36,8 @@ class CheckpointManifest(Table):
         learning_rate_source: The least sure source of the learning rate of any step that counts
             for the checkpoint.
         parameter_groups: All parameter groups.
+        sources: Where each value comes from; what is assumed begins with "assumed: ". That of
+            `step_mass` is that of the learning rate of every step.
         state_places: Where Adam's second moments of each parameter are.
     """
 
@@ -51,6 +56,7 @@ class CheckpointManifest(Table):
         isin=["recorded", "reconstructed", "constant", "interpolated"]
     )
     parameter_groups: pl.List = pa.Field(dtype_kwargs={"inner": PARAMETER_GROUP})
+    sources: pl.List = pa.Field(dtype_kwargs={"inner": VALUE_SOURCE})
     state_places: pl.List = pa.Field(dtype_kwargs={"inner": STATE_PLACE})
     sha256: str = pa.Field(str_matches=r"^[0-9a-f]{64}$")
     bytes: int = pa.Field(gt=0)

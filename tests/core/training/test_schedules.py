@@ -104,7 +104,7 @@ def test_one_column_of_rates_keeps_the_groups_proportions():
 def test_a_column_a_group_is_taken_as_it_is():
     found, _ = sum_rates([record(2, 0.1, 0.3)], known=[known(1, [[1.0, 2.0], [3.0, 4.0]])])
     assert sums(found)[0] == pytest.approx((4.0, 6.0))
-    with pytest.raises(InputError, match=r"rates\.csv has learning rates of 2 .* has 1"):
+    with pytest.raises(InputError, match=r"rates\.csv: learning rates of 2 .* has 1"):
         sum_rates([record(2, 0.1)], known=[known(1, [[1.0, 2.0], [3.0, 4.0]])])
 
 

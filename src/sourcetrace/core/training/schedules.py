@@ -31,7 +31,7 @@ class KnownRates:
         rates: [steps, groups], or [steps, 1] for the first group; the others then keep their
             proportion to it.
         source: Where they come from.
-        origin: What to call them in an error.
+        origin: The same in words.
         momenta: [steps, groups].
         guessed: Which of them are a guess after all, [steps].
     """
@@ -70,6 +70,7 @@ class CheckpointRates:
         interpolated_steps: How many have an interpolated rate.
         interpolated_share: Their share of the checkpoint's step mass, 0 to 1.
         momentum_guessed: Whether momentum changed over the steps and nothing says for sure when.
+        origins: Where rates come from, in words, in the order of the steps.
     """
 
     first_step: int
@@ -78,6 +79,7 @@ class CheckpointRates:
     interpolated_steps: int
     interpolated_share: float
     momentum_guessed: bool = False
+    origins: tuple[str, ...] = ()
 
 
 def sum_rates(
@@ -113,6 +115,7 @@ def sum_rates(
             # The last checkpoint of all is the final model: steps after it never came to it.
             last = max(last, ends.get(record.stage, last))
         steps = _Steps.between(record, before, first, last, scheduled=record.stage in scheduled)
+        origins = steps.origins(known)
         for one in reversed(known):
             steps.overlay(one, record.parameter_groups)
         masses = steps.masses(record.parameter_groups)
@@ -135,6 +138,7 @@ def sum_rates(
                 int(guessed.sum()),
                 float(masses[guessed, 0].sum() / sums[0]) if sums[0] else 0.0,
                 bool(steps.guessed_momentum.any()),
+                origins,
             )
         )
     return summed, described
@@ -219,6 +223,21 @@ class _Steps:
         guessed[:inside] |= not torch.equal(momentum, earlier_momentum)
         return cls(first, rates, momenta, torch.full((count,), source, dtype=torch.uint8), guessed)
 
+    def origins(self, known: Sequence[KnownRates]) -> tuple[str, ...]:
+        """Say where rates come from, once what is known, the surest first, is put in."""
+        left = torch.ones(len(self.rates), dtype=torch.bool)
+        found = []
+        for one in known:
+            own = left[max(0, one.first_step - self.first) : max(0, one.last_step - self.first + 1)]
+            if own.any():
+                found.append(one.origin)
+            own[:] = False
+        if left.any():
+            line = self.sources.max() == SOURCES.index("interpolated")
+            form = "a straight line" if line else "constant"
+            found.append(f"assumed: {form} between the checkpoints")
+        return tuple(dict.fromkeys(found))
+
     def overlay(self, known: KnownRates, groups: Sequence[ParameterGroup]) -> None:
         """Put in what is known."""
         start = max(self.first, known.first_step)
@@ -232,7 +251,7 @@ class _Steps:
             values = values * _column(_proportions(groups))
         if values.shape[1] != len(groups):
             raise InputError(
-                f"{known.origin} has learning rates of {values.shape[1]} parameter groups, the "
+                f"{known.origin}: learning rates of {values.shape[1]} parameter groups, the "
                 f"optimiser of the checkpoints has {len(groups)}. Give one column, or one a group."
             )
         self.rates[own] = values

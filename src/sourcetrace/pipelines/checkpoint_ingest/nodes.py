@@ -161,6 +161,7 @@ def describe_inputs(
     for name, others in coverage.tied.items():
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
     for run in runs:
+        run.tell_sources()
         run.warn_of_filled_rates()
     left_out = UnattributedParameters.frame(
         (p.name, p.size, p.reason) for p in coverage.unattributed

@@ -14,6 +14,7 @@ from sourcetrace.checkpoints.scheduler_state import scheduled_rates
 from sourcetrace.core.training.schedules import CheckpointRates, KnownRates, sum_rates
 from sourcetrace.core.training.segments import CheckpointRecord, check_order, group_step_masses
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
 from sourcetrace.pipelines.shared.set_up import RECORDED, RECORDED_OF_GROUP
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,13 @@ class Training:
         records: With named groups and summed rates.
         rates: Where the rates came from.
         places: Place in the optimiser's state -> names.
+        sources: Value of the manifest -> where it comes from, in words.
     """
 
     records: tuple[CheckpointRecord, ...]
     rates: tuple[CheckpointRates, ...]
     places: tuple[Mapping[int, tuple[str, ...]], ...]
+    sources: tuple[Mapping[str, str], ...]
 
     @classmethod
     def of_runs(
@@ -62,7 +65,18 @@ class Training:
             summed, rates = sum_rates(
                 records, stage_ends=folder.stage_ends, known=known, scheduled=scheduled
             )
-            runs.append(cls(tuple(summed), tuple(rates), tuple(places for _, places in named)))
+            sources = (
+                {**one.training.sources, "step_mass": ", then ".join(described.origins)}
+                for one, described in zip(members, rates, strict=True)
+            )
+            runs.append(
+                cls(
+                    tuple(summed),
+                    tuple(rates),
+                    tuple(places for _, places in named),
+                    tuple(sources),
+                )
+            )
         first = runs[0]
         for run in runs:
             if run.stages != first.stages:
@@ -83,6 +97,18 @@ class Training:
     def stages(self) -> list[str]:
         """Its stages, in order."""
         return list(dict.fromkeys(record.stage for record in self.records))
+
+    def tell_sources(self) -> None:
+        """Log where the values come from, each once."""
+        found: dict[str, dict[str, None]] = {}
+        for one in self.sources:
+            for value, source in one.items():
+                found.setdefault(value, {})[source] = None
+        logger.info(
+            "%sWhere values come from: %s",
+            f"Run {self.name}: " if self.name else "",
+            "; ".join(f"{value}: {format_names(list(of))}" for value, of in found.items()),
+        )
 
     def warn_of_filled_rates(self) -> None:
         """Say for which steps rate or momentum is not known, and how much hangs on them."""
@@ -124,8 +150,8 @@ class Training:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield what the manifest says of every checkpoint's training; `set_up` reads it back."""
         masses = group_step_masses(self.records)
-        for record, rates, places, own in zip(
-            self.records, self.rates, self.places, masses, strict=True
+        for record, rates, places, sources, own in zip(
+            self.records, self.rates, self.places, self.sources, masses, strict=True
         ):
             yield {
                 "checkpoint_id": record.id,
@@ -139,6 +165,9 @@ class Training:
                         "step_mass": mass,
                     }
                     for group, mass in zip(record.parameter_groups, own, strict=True)
+                ],
+                "sources": [
+                    {"value": value, "source": source} for value, source in sources.items()
                 ],
                 "state_places": [
                     {"place": place, "parameter": name}
@@ -163,7 +192,8 @@ def _known_rates(
                     f"one a step so far, or {record.step - before}, one a step since the "
                     "checkpoint before."
                 )
-            recorded.append(KnownRates(record.step - len(rates) + 1, rates, "recorded", one.file))
+            origin = f"learning_rates in {one.file}"
+            recorded.append(KnownRates(record.step - len(rates) + 1, rates, "recorded", origin))
         if one.training.logged is not None:
             group = record.parameter_groups[0]
             earlier = record.step - one.training.step  # in stages before, not in this log
@@ -173,7 +203,7 @@ def _known_rates(
                 one.training.step,
                 following=group.learning_rate,
                 base=group.initial_learning_rate,
-                origin=one.file,
+                origin=f"log of {one.file}",
             )
             logged.append(replace(found_rates, first_step=first))
     listed = folder.learning_rates(records[-1].step)
@@ -201,7 +231,7 @@ def _rebuilt(
             for known in scheduled_rates(
                 [(step - made, one) for step, one in saved],
                 steps=end - made,
-                origin=own[-1][0].file,
+                origin=f"scheduler in {own[-1][0].file}",
             ):
                 yield replace(known, first_step=made + known.first_step).behind(begin)
         begin = end
