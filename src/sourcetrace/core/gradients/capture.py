@@ -200,8 +200,12 @@ def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., 
         return values.expand([count if d == dimension else -1 for d in range(values.ndim)])
 
     def record(
-        _: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor
+        module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor
     ) -> Tensor | None:
+        if site.kind.call is not None:
+            values, met, output = site.kind.call(module, output, *arguments, **keywords)
+            note(site.key, Call.of(site.key, values, met))
+            return output
         values = next(iter((*arguments, *keywords.values())))
         one_for_all = site.kind.indexed and values.ndim > 1 and values.shape[dimension] == 1
         if not one_for_all or examples is None or examples == 1:

@@ -61,6 +61,8 @@ class Rehearsal:
             # The two dimensions of a batch's sequences; `attention` knows which is which.
             batched = all(len(shape) == 3 for shape in self.shapes.get(site.module, ()))  # noqa: PLR2004
             return 0 if batched else "called with a single sequence instead of a batch of them"
+        if site.kind.call is not None:
+            return 0
         known = self.sequence_first if examples is None else {examples}
         shapes = self.shapes.get(site.module, [])
         if len(known) != 1 or not shapes:

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from sourcetrace.core.layers.kinds.types import LayerType
 
 
-def _rows(_: nn.Module, values: Tensor) -> Tensor:
+def rows(_: nn.Module, values: Tensor) -> Tensor:
     """Lay out [N, …, D] as [N, 1, S, D]."""
     return values.reshape(values.shape[0], 1, -1, values.shape[-1])
 
 
-LINEAR = LayerType(nn.Linear, _rows, _rows, feature_dimensions=lambda _: 1)
+LINEAR = LayerType(nn.Linear, rows, rows, feature_dimensions=lambda _: 1)
 
 TRANSPOSED_LINEAR = LayerType(
     "transformers.pytorch_utils.Conv1D",
-    _rows,
-    _rows,
+    rows,
+    rows,
     transposed=True,
     feature_dimensions=lambda _: 1,
 )
@@ -47,7 +47,7 @@ def _changes_its_gradient(module: nn.Embedding) -> str:
 EMBEDDING = LayerType(
     nn.Embedding,
     _indices,
-    _rows,
+    rows,
     transposed=True,
     indexed=True,
     feature_dimensions=lambda _: 0,

@@ -1,5 +1,6 @@
 """The kinds of modules that can be attributed; `register` adds one."""
 
+from sourcetrace.core.layers.kinds.bilinear import BILINEAR
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS
 from sourcetrace.core.layers.kinds.linear import EMBEDDING, LINEAR, TRANSPOSED_LINEAR
 from sourcetrace.core.layers.kinds.normalisation import NORMALISATIONS
@@ -11,6 +12,7 @@ LAYER_TYPES: list[LayerType] = [
     *CONVOLUTIONS,
     *NORMALISATIONS,
     EMBEDDING,
+    BILINEAR,
 ]
 """All but attention, whose projections are no modules of their own."""
 

@@ -29,6 +29,10 @@ class LayerType:
         feature_dimensions: How many last dimensions of the input are features; those before may
             be in any order, so that the example need not be the first. None where it must be.
         refusal: Why this module cannot be attributed, or "".
+        call: Module, its output and a call's arguments -> what `positions` takes, the tensor whose
+            gradient `output_positions` takes, and what is returned in place of the output, which
+            must be computed from that tensor. None for the first argument, the output and the
+            output. The example comes first in all of them.
     """
 
     module: type[nn.Module] | str
@@ -41,6 +45,7 @@ class LayerType:
     indexed: bool = False
     feature_dimensions: Callable[[Any], int] | None = None
     refusal: Callable[[Any], str] = lambda _: ""
+    call: Callable[..., tuple[Tensor, ...]] | None = None
 
     def fits(self, module: nn.Module) -> bool:
         """Return whether `module` is of this kind."""
