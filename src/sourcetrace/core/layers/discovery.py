@@ -134,7 +134,8 @@ def _uses(model: nn.Module) -> dict[int, _Use]:
                 use.without_slot.append((key, offer))
     for _, _, offer in offers:
         for slot in () if isinstance(offer, str) else offer:
-            uses[id(slot.weight)].as_weight.append(slot)
+            if slot.weight is not None:
+                uses[id(slot.weight)].as_weight.append(slot)
             if slot.bias is not None:
                 uses[id(slot.bias)].as_bias.append(slot)
     return uses
@@ -235,7 +236,7 @@ def _offered(name: str, module: nn.Module) -> Offer:
     weight, bias = own["weight"], own.get("bias")
     groups = kind.groups(module)
     # A normalisation's groups may spread over several dimensions of its weight.
-    outputs = weight.shape[1] if kind.transposed else max(1, weight.shape[0] // groups)
+    outputs = weight[0].numel() if kind.transposed else max(1, weight.shape[0] // groups)
     slot = Slot(
         site=Site(name, kind),
         weight=weight,
@@ -245,4 +246,7 @@ def _offered(name: str, module: nn.Module) -> Offer:
         bias=bias,
         bias_groups=groups,
     )
-    return [slot]
+    if bias is None or kind.bias is None:
+        return [slot]
+    slot.bias = None
+    return [slot, Slot(Site(name, kind.bias), None, 1, bias.numel(), 0, bias, bias_groups=1)]

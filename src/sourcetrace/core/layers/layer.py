@@ -136,10 +136,10 @@ class Layer:
         columns = []
         if self.weight is not None:
             weight = tensors[self.weight]
-            if self.sites[0].kind.transposed:
-                weight = weight.mT
             if self.sites[0].kind.channels_last:
                 weight = weight.movedim(1, -1)
+            if self.sites[0].kind.transposed:
+                weight = weight.reshape(self.groups, -1, self.outputs).mT
             columns.append(weight.reshape(self.groups, self.outputs, -1))
         if self.bias is not None:
             columns.append(tensors[self.bias].reshape(self.groups, self.outputs, 1))
@@ -158,8 +158,8 @@ class Layer:
             shape = like[self.weight].shape
             values = matrix if self.bias is None else matrix[..., :-1]
             if self.sites[0].kind.transposed:
-                tensors[self.weight] = values.reshape(*leading, *shape[::-1]).mT
-            elif self.sites[0].kind.channels_last:
+                values = values.mT
+            if self.sites[0].kind.channels_last:
                 last = values.reshape(*leading, shape[0], *shape[2:], shape[1])
                 tensors[self.weight] = last.movedim(-1, len(leading) + 1)
             else:
@@ -211,18 +211,18 @@ class Call:
 
 @dataclass(eq=False)
 class Slot:
-    """A weight and a bias used together at one site.
+    """A weight and a bias used together at one site, or one of them.
 
     Attributes:
         site: Where they are used.
-        weight: The weight.
+        weight: The weight, or None.
         groups, outputs, inputs: The weight's blocks, without the ones' column.
         bias: The bias, or None.
         bias_groups: Groups of the whole bias, more than `groups` where slots share it.
     """
 
     site: Site
-    weight: nn.Parameter
+    weight: nn.Parameter | None
     groups: int
     outputs: int
     inputs: int

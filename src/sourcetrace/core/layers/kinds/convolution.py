@@ -62,9 +62,13 @@ def _pixels(module: Any, inputs: Tensor) -> Pixels | None:
     return Pixels(grouped.movedim(2, -1), layout)
 
 
-def _patches(module: Any, inputs: Tensor) -> Tensor:
+def patches(module: Any, inputs: Tensor) -> Tensor:
     """Return what the kernel meets, [N, groups, S, kernel · C_in / groups]."""
-    values = _padded(module, inputs)
+    return unfolded(module, _padded(module, inputs))
+
+
+def unfolded(module: Any, values: Tensor) -> Tensor:
+    """Return `patches` of values that are padded."""
     values = values.movedim(1, -1).contiguous().movedim(-1, 1)
     space = len(module.kernel_size)
     for dimension in range(space):
@@ -74,21 +78,21 @@ def _patches(module: Any, inputs: Tensor) -> Tensor:
         )
         values = windows[..., ::dilation]
     # [N, C_in, out…, kernel…], a view until the last line.
-    examples, groups = inputs.shape[0], module.groups
+    examples, groups = values.shape[0], module.groups
     grouped = torch.unflatten(values, 1, (groups, -1))
     kernel = range(3 + space, 3 + 2 * space)
-    patches = grouped.permute(0, 1, *range(3, 3 + space), *kernel, 2)
-    return patches.reshape(examples, groups, grouped.shape[3 : 3 + space].numel(), -1)
+    laid_out = grouped.permute(0, 1, *range(3, 3 + space), *kernel, 2)
+    return laid_out.reshape(examples, groups, grouped.shape[3 : 3 + space].numel(), -1)
 
 
-def _output_channels(module: Any, gradients: Tensor) -> Tensor:
-    """Split channels into groups: [N, groups · D_out, …] -> [N, groups, S, D_out]."""
-    examples, channels = gradients.shape[:2]
+def pixels_by_group(module: Any, values: Tensor) -> Tensor:
+    """Split channels into groups: [N, groups · D, …] -> [N, groups, S, D]."""
+    examples, channels = values.shape[:2]
     groups = module.groups
-    return gradients.reshape(examples, groups, channels // groups, -1).transpose(2, 3)
+    return values.reshape(examples, groups, channels // groups, -1).transpose(2, 3)
 
 
 CONVOLUTIONS = tuple(
-    LayerType(kind, _patches, _output_channels, attrgetter("groups"), _pixels, channels_last=True)
+    LayerType(kind, patches, pixels_by_group, attrgetter("groups"), _pixels, channels_last=True)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 )

@@ -4,12 +4,14 @@ from sourcetrace.core.layers.kinds.bilinear import BILINEAR
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS
 from sourcetrace.core.layers.kinds.linear import EMBEDDING, LINEAR, TRANSPOSED_LINEAR
 from sourcetrace.core.layers.kinds.normalisation import NORMALISATIONS
+from sourcetrace.core.layers.kinds.transposed_convolution import TRANSPOSED_CONVOLUTIONS
 from sourcetrace.core.layers.kinds.types import LayerType
 
 LAYER_TYPES: list[LayerType] = [
     LINEAR,
     TRANSPOSED_LINEAR,
     *CONVOLUTIONS,
+    *TRANSPOSED_CONVOLUTIONS,
     *NORMALISATIONS,
     EMBEDDING,
     BILINEAR,

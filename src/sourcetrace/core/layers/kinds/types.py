@@ -22,9 +22,11 @@ class LayerType:
         groups: Number of independent blocks of the weight.
         pixels: Module and input -> what a convolution's patches are made of, without the ones;
             None where that does not say it.
-        transposed: Whether the weight is stored as [D_in, D_out].
-        channels_last: Whether D_in runs over the weight's second dimension fastest: a convolution's
-            kernel positions slowest, its channels fastest.
+        transposed: Whether the weight is stored as [D_in, D_out]; with groups, the input's.
+        channels_last: Whether the weight's second dimension runs fastest: a convolution's kernel
+            positions slowest, its channels fastest.
+        bias: How a bias is laid out that meets its ones elsewhere than the weight its inputs, and
+            so makes a layer of its own, in one group. None where it is a column of the weight's.
         indexed: Whether the inputs are one-hot and given by their index.
         feature_dimensions: How many last dimensions of the input are features; those before may
             be in any order, so that the example need not be the first. None where it must be.
@@ -42,6 +44,7 @@ class LayerType:
     pixels: Callable[[Any, Tensor], Pixels | None] | None = None
     transposed: bool = False
     channels_last: bool = False
+    bias: "LayerType | None" = None
     indexed: bool = False
     feature_dimensions: Callable[[Any], int] | None = None
     refusal: Callable[[Any], str] = lambda _: ""
