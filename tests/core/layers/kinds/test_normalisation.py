@@ -27,6 +27,13 @@ CASES = {
     "rms norm of two dimensions": (lambda: nn.RMSNorm((3, 4), eps=0.1), (3, 4)),
     "group norm": (lambda: nn.GroupNorm(2, 4), (4, 3, 2)),
     "group norm of vectors": (lambda: nn.GroupNorm(2, 4), (4,)),
+    "instance norm 1d": (lambda: nn.InstanceNorm1d(4, affine=True), (4, 3)),
+    "instance norm 2d": (lambda: nn.InstanceNorm2d(4, affine=True, eps=0.1), (4, 3, 2)),
+    "instance norm 3d": (lambda: nn.InstanceNorm3d(4, affine=True), (4, 2, 3, 2)),
+    "instance norm of running statistics": (
+        lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+        (4, 3, 2),
+    ),
     "batch norm of vectors": (lambda: nn.BatchNorm1d(4), (4,)),
     "batch norm 1d": (lambda: nn.BatchNorm1d(4), (4, 3)),
     "batch norm 2d": (lambda: nn.BatchNorm2d(4), (4, 3, 2)),
@@ -89,6 +96,24 @@ def test_batch_norm_in_training_mode_is_refused():
     model.train()
     captured = ForwardPass(model, layers, lambda: model(inputs))
     with pytest.raises(InputError, match=r"training mode.*model\.eval"):
+        captured.inputs()
+
+
+def test_instance_norm_in_training_mode_leaves_its_statistics_alone():
+    model, inputs = prepared("instance norm of running statistics")
+    model.train()
+    _, captured = passed(model, inputs)
+    before = model[0].running_mean.clone()
+    found = captured.inputs()["0"][..., :1]
+    assert torch.equal(model[0].running_mean, before)
+    assert_close(found, nn.functional.instance_norm(inputs).reshape(5, 4, -1, 1))
+
+
+def test_instance_norm_of_one_example_is_refused():
+    model = nn.Sequential(nn.InstanceNorm1d(4, affine=True)).double()
+    layers = coverage_of(model, normal(2, 4, 3)).layers
+    captured = ForwardPass(model, layers, lambda: model(normal(4, 3)))
+    with pytest.raises(InputError, match=r"single example, \[4, 3\].*Give it a batch"):
         captured.inputs()
 
 

@@ -49,6 +49,21 @@ def _batch_norm(module: Any, inputs: Tensor) -> Tensor:
     return _channels(module, normalised)
 
 
+def _instance_norm(module: Any, inputs: Tensor) -> Tensor:
+    if inputs.ndim == module._get_no_batch_dim():
+        raise InputError(
+            f"A {type(module).__name__} is given a single example, {list(inputs.shape)}, whose "
+            "channels cannot be told from examples. Give it a batch, with the example first."
+        )
+    mean, variance = module.running_mean, module.running_var
+    own = module.training or mean is None
+    # Without momentum the running statistics stay as they are.
+    normalised = F.instance_norm(
+        inputs, mean, variance, use_input_stats=own, momentum=0.0, eps=module.eps
+    )
+    return _channels(module, normalised)
+
+
 def _without_statistics(module: Any) -> str:
     if module.running_mean is None or module.running_var is None:
         return (
@@ -70,6 +85,10 @@ NORMALISATIONS = (
         for kind, normalise in ((nn.LayerNorm, F.layer_norm), (nn.RMSNorm, F.rms_norm))
     ),
     LayerType(nn.GroupNorm, _group_norm, _channels, _features),
+    *(
+        LayerType(kind, _instance_norm, _channels, _features)
+        for kind in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+    ),
     *(
         LayerType(kind, _batch_norm, _channels, _features, refusal=_without_statistics)
         for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
