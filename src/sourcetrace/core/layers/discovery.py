@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from torch import nn
 
 from sourcetrace.core.layers.attention import attention_offer
-from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
+from sourcetrace.core.layers.kinds.registry import kind_of, unknown
 from sourcetrace.core.layers.layer import WITHOUT_GRADIENTS, Layer, Offer, Site, Slot
 from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
@@ -228,9 +228,9 @@ def _bias_layer(use: _Use) -> Layer:
 def _offered(name: str, module: nn.Module) -> Offer:
     """Return what a module with parameters of its own offers."""
     own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    kind = next((one for one in LAYER_TYPES if one.fits(module)), None)
+    kind = kind_of(module)
     if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
-        return f"{type(module).__name__} is not supported"
+        return unknown(module)
     if reason := kind.refusal(module):
         return reason
     weight, bias = own["weight"], own.get("bias")

@@ -37,6 +37,7 @@ CASES = {
     "batch norm of vectors": (lambda: nn.BatchNorm1d(4), (4,)),
     "batch norm 1d": (lambda: nn.BatchNorm1d(4), (4, 3)),
     "batch norm 2d": (lambda: nn.BatchNorm2d(4), (4, 3, 2)),
+    "batch norm across machines": (lambda: nn.SyncBatchNorm(4), (4, 3)),
     "batch norm 3d": (lambda: nn.BatchNorm3d(4), (4, 2, 3, 2)),
 }
 

@@ -91,6 +91,6 @@ NORMALISATIONS = (
     ),
     *(
         LayerType(kind, _batch_norm, _channels, _features, refusal=_without_statistics)
-        for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+        for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     ),
 )

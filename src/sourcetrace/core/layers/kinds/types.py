@@ -14,8 +14,9 @@ class LayerType:
     """How one kind of module, with parameters `weight` and `bias`, lays out what it met.
 
     Attributes:
-        module: The exact module class (a subclass may compute something else), or its full
-            name, such as "transformers.pytorch_utils.Conv1D", where importing it is too much.
+        module: The module class, or its full name, such as
+            "transformers.pytorch_utils.Conv1D", where importing it is too much. Subclasses are of
+            the same kind, but not of a name, while they override nothing that it computes with.
         positions: Module and input, [N, …] -> layer inputs, [N, groups, S, D_in], without the
             ones; integers [N, S] where `indexed`, -1 where a position has no gradient.
         output_positions: Module and output gradient, [N, …] -> [N, groups, S, D_out].
@@ -55,4 +56,26 @@ class LayerType:
         kind = type(module)
         if isinstance(self.module, str):
             return f"{kind.__module__}.{kind.__qualname__}" == self.module
-        return kind is self.module
+        return issubclass(kind, self.module) and not overridden(kind, self.module)
+
+
+_ELSEWHERE = {"weight", "bias", "__call__", "_call_impl", "__getattr__", "__getattribute__"}
+"""What a known class leaves to nn.Module, and computes with."""
+
+_WITHOUT_SAY = {
+    "_fill_padding_idx_with_zero",
+    "extra_repr",
+    "from_pretrained",
+    "reset_parameters",
+    "reset_running_stats",
+}
+"""What it has for other times."""
+
+
+def overridden(kind: type[nn.Module], known: type[nn.Module]) -> list[str]:
+    """Return what of a known class's computation a subclass has its own of."""
+    bases = known.__mro__[: known.__mro__.index(nn.Module)]
+    used = {name for base in bases for name in vars(base) if not name.startswith("__")}
+    subclasses = kind.__mro__[: kind.__mro__.index(known)]
+    own = {name for subclass in subclasses for name in vars(subclass)}
+    return sorted(own & (used - _WITHOUT_SAY | _ELSEWHERE))
