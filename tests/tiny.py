@@ -1,8 +1,9 @@
 """Tiny models, tasks, caches and a run over the whole core, small enough for dense answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -247,6 +248,44 @@ def wide_case(stages: str = 48 * "a", *, positions: int = 1) -> Case:
     )
 
 
+class ScaledConvNet(TinyConvNet):
+    """The same with an activation of its own parameters, and a head whose bias is no module's."""
+
+    def __init__(self, *, bare: bool = True) -> None:
+        super().__init__()
+        self.slopes = nn.PReLU(4)
+        self.dropout = nn.Dropout(0.4)
+        if bare:
+            self.head = nn.Linear(16, 3, bias=False)
+            self.head_bias = nn.Parameter(torch.zeros(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.slopes(self.second(self.activation(self.first(images))))
+        return self.head(self.dropout(hidden).flatten(1)) + getattr(self, "head_bias", 0)
+
+
+def bare_case(stages: str = 8 * "a", *, bare: bool = True) -> Case:
+    """Return a run of a network with bare parameters; without, the head's bias is its own."""
+    case = tiny_case(stages)
+    with seeded(9):
+        model = ScaledConvNet().double()
+        states = {
+            name: {
+                key: value + 0.3 * torch.randn_like(value)
+                for key, value in model.state_dict().items()
+            }
+            for name in case.states
+        }
+    if bare:
+        return replace(case, model=model, states=states)
+    names = {"head_bias": "head.bias"}
+    renamed = {
+        name: {names.get(key, key): value for key, value in state.items()}
+        for name, state in states.items()
+    }
+    return replace(case, model=ScaledConvNet(bare=False).double(), states=renamed)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run over the core gave.
@@ -279,7 +318,9 @@ def gradient_source(
     return GradientEngine(
         model=case.model,
         objective=task,
-        coverage=find_layers(case.model, lambda: task.forward(case.model, batch)),
+        coverage=find_layers(
+            case.model, lambda: task.forward(case.model, batch), examples=2, bare=1000
+        ),
         training=training,
         load_weights=case.states.__getitem__,
         cache=KeepsEverything() if cache is None else cache,
@@ -325,10 +366,15 @@ def attribute(
     dropout_masks: int = 0,
     tolerance: float = 1e-3,
     precision: str = "float32",
+    settings_of: Callable[[str], object] | None = None,
 ) -> Outcome:
     """Run the core over a case, from the covariances to the scores."""
     task = ClassificationTask() if task is None else task
     engine = gradient_source(case, task, batch_size=batch_size, cache=cache)
+    if settings_of is not None:
+        run = partial(case.model, case.images[:2])
+        found = find_layers(case.model, run, settings_of, examples=2, bare=1000)
+        engine = replace(engine, coverage=found)
     plan = case_plan(case, method, segments=segments, damping=damping, dropout_masks=dropout_masks)
     covariances = {point.id: covariances_at(engine, point) for point in plan.points}
     curvatures = [

@@ -59,13 +59,13 @@ def save_run(folder, task, steps, **changes):
     )
 
 
-def ingest(folder, task, count=2, masks=0):
+def ingest(folder, task, count=2, masks=0, bare=0):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     return describe_inputs(
         checkpoints,
         task,
         SegmentParameters(count=count),
-        AttributionParameters(device="cpu"),
+        AttributionParameters(device="cpu", bare_parameters=bare),
         EnsembleParameters(dropout_masks=masks),
     )
 
@@ -82,6 +82,15 @@ def test_an_accepted_run_is_described(tmp_path):
     assert left_out["reason"].to_list() == ["PReLU is not supported"]
     assert train["stage"].to_list() == [["training"]] * 6
     assert queries.height == 2
+
+
+def test_bare_parameters_are_attributed_and_named(tmp_path, caplog):
+    save_run(tmp_path, Tiny(), [10, 20])
+    with caplog.at_level("INFO"):
+        manifest, left_out, *_ = ingest(tmp_path, Tiny(), bare=1)
+    assert manifest["attributed_share"][0] == 1.0
+    assert left_out.height == 0
+    assert "1 parameter of no known kind of layer, 1 in all (4.weight)" in caplog.text
 
 
 def test_a_sampled_loss_of_another_curvature_is_warned_of(tmp_path, caplog):

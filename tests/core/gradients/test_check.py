@@ -40,3 +40,41 @@ def test_a_hidden_use_is_refused(hidden_use, dtype):
         return
     with pytest.raises(InputError, match=r"^embedding: its examples' gradients do not add up"):
         check()
+
+
+class Shifted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.shift = nn.Parameter(torch.ones(3))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.linear(values * (1 + self.shift))
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_bare_parameter_whose_examples_are_not_their_own_is_refused(coupled):
+    with seeded(112):
+        model = Shifted().double()
+        values = torch.randn(2, 3, dtype=torch.float64)
+
+    def loss_of(outputs: Tensor) -> Tensor:
+        return sum_of_sines(outputs) * (len(outputs) if coupled else 1)
+
+    coverage = find_layers(model, lambda: model(values), examples=2, bare=3)
+
+    def check() -> None:
+        check_gradients(
+            model,
+            coverage,
+            lambda: model(values),
+            loss_of,
+            examples=2,
+            alone=lambda place: loss_of(model(values[place : place + 1])),
+        )
+
+    if not coupled:
+        check()
+        return
+    with pytest.raises(InputError, match=r"^shift: its examples' gradients do not add up"):
+        check()

@@ -114,6 +114,58 @@ def test_names_a_bare_parameter():
     check_all_counted(coverage, model)
 
 
+class Bare(nn.Module):
+    """Three parameters of no module, one of them unused, and one in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large = nn.Parameter(torch.ones(6, 3))
+        self.small = nn.Parameter(torch.ones(3))
+        self.unused = nn.Parameter(torch.ones(2))
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, values: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.linear(values * self.small + self.large.sum(0))}
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken"), [(2, []), (3, ["small"]), (20, ["small"]), (21, ["large", "small"])]
+)
+def test_bare_parameters_are_layers_by_themselves_up_to_a_limit(limit, taken):
+    model = Bare()
+    coverage = find_layers(model, lambda: model(torch.ones(2, 3)), examples=2, bare=limit)
+    assert [layer.name for layer in coverage.bare] == taken
+    assert [layer.name for layer in coverage.layers] == ["linear", *taken]
+    left_out = {name: reason for name, (_, reason) in reasons(coverage).items()}
+    assert left_out.pop("frozen") == "frozen (requires_grad is False)"
+    assert left_out.pop("unused").startswith("the outputs of the first examples do not depend")
+    assert set(left_out) == {"large", "small"} - set(taken)
+    for reason in left_out.values():
+        assert reason == (
+            "Bare is not supported, and attribution.bare_parameters leaves no room for its numbers"
+        )
+    check_all_counted(coverage, model)
+
+
+def test_a_layout_that_names_no_example_leaves_a_bare_parameter():
+    """Tokens of all examples in one dimension."""
+
+    class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, values: Tensor) -> Tensor:
+            hidden = self.tokens(values.flatten(0, 1)).tanh()
+            return self.head(hidden.unflatten(0, values.shape[:2]).mean(1))
+
+    model = Flattened()
+    coverage = find_layers(model, lambda: model(torch.ones(2, 5, 3)), examples=2, bare=100)
+    assert [layer.name for layer in coverage.layers] == ["head", "tokens.weight", "tokens.bias"]
+    assert coverage.unattributed == ()
+
+
 def test_a_subclass_may_compute_something_else_and_is_named():
     class Doubled(nn.Linear):
         def forward(self, values: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from tests.core.methods.test_transformer import transformer_case
 from tests.tiny import (
     KeepsEverything,
     KeepsNothing,
+    bare_case,
     case_plan,
     covariances_at,
     gradient_source,
@@ -109,9 +110,10 @@ def test_what_is_kept_is_what_the_cache_holds():
     assert stage(cost, "passes").kept_bytes == sum(one.nbytes for one in tensors)
 
 
+@pytest.mark.parametrize("make_case", [tiny_case, bare_case])
 @pytest.mark.parametrize("make_cache", [KeepsEverything, KeepsNothing])
-def test_a_run_makes_the_passes_that_were_said(make_cache):
-    case = tiny_case("a" * 8)
+def test_a_run_makes_the_passes_that_were_said(make_cache, make_case):
+    case = make_case("a" * 8)
     engine = gradient_source(case, ClassificationTask(), cache=make_cache())
     plan = case_plan(case, "source", segments=2)
     probe = TimedProbe.of(engine, plan.points[-1])

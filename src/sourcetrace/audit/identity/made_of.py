@@ -70,7 +70,7 @@ _WORDS: Final = {
     "task": "another task, other arguments of it or other code in its module",
     "data": "other training data or queries",
     "checkpoints": "other checkpoints",
-    "segments": "other segments, stages or learning rates",
+    "segments": "other segments, stages, learning rates or limit of bare parameters",
     "gradients": "another method, seed, precision or number of dropout masks",
     "scores": "other settings of attribution",
     "report": "other settings of report",
@@ -86,7 +86,8 @@ class MadeOf:
         task: Of its class, its arguments and the code of its module.
         data: Of the training data and the queries.
         checkpoints: Of the files, their names included.
-        segments: Of the parameters by which checkpoints are grouped and steps weighed.
+        segments: Of the parameters by which checkpoints are grouped and steps weighed, and which
+            parameters of the model count.
         gradients: Of the parameters on which gradients and curvature depend.
         scores: Of the other parameters of attribution, its device apart.
         report: Of the parameters of the review list.
@@ -134,7 +135,12 @@ class MadeOf:
             data=data,
             checkpoints=checkpoints,
             segments=digest_of(
-                [segments, named.get("stages"), _file_digest(named.get("learning_rates"))]
+                [
+                    segments,
+                    named.get("stages"),
+                    _file_digest(named.get("learning_rates")),
+                    attribution.pop("bare_parameters"),
+                ]
             ),
             gradients=digest_of(
                 [

@@ -18,6 +18,9 @@ from sourcetrace.core.layers.layer import Layer
 MAXIMUM_FACTOR = 16384
 """The widest side whose covariance is formed: 2 GiB in float64."""
 
+MAXIMUM_BARE = 1024
+"""The largest bare parameter whose covariance is formed; there is one an entry, not one a row."""
+
 _WHOLE = 256
 """Width up to which a symmetric product is taken as any other; torch has none of its own."""
 
@@ -50,7 +53,7 @@ class _Rows:
 
     Attributes:
         values: x, [groups, M, D].
-        one_hot: Whether they are terms of the diagonal already, which has nothing beside it.
+        one_hot: Whether they are terms of the diagonal already, the only ones that are kept.
         left_out: Whether other terms have them too many.
     """
 
@@ -144,6 +147,9 @@ class CovarianceTerms:
             return cls([_rows_of(gradient)], _rows_of(gradient.mT), count)
         if isinstance(sampled_output_gradients, TiedPositions):
             raise TypeError("Both sides of a shared weight are TiedPositions.")
+        if layer.bare and layer.outputs > MAXIMUM_BARE:
+            squares = replace(_rows_of(sampled_output_gradients.square()), one_hot=True)
+            return cls([_rows_of(inputs)], squares, count)
         if inputs.is_floating_point():
             activation = _counted_terms(inputs, _counted(sampled_output_gradients), pixels)
             return cls(activation, _rows_of(sampled_output_gradients), count)

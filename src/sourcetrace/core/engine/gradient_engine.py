@@ -215,13 +215,19 @@ class GradientEngine:
         """
 
         def run(part: Tensor) -> _Result:
-            items = examples.batch(part.tolist(), self.device)
+            numbers = part.tolist()
+            items = examples.batch(numbers, self.device)
+
+            def alone(place: int) -> Any:
+                return examples.batch(numbers[place : place + 1], self.device)
+
             with self.running(point, examples=len(part)):
                 model, layers = self.model_at(point), self.coverage.layers
                 rounded = self.precision == "bfloat16"
-                found = passes(Batch(model, self.objective, layers, items, part, rounded))
+                found = passes(Batch(model, self.objective, layers, items, part, alone, rounded))
             # Not before: a batch that did not fit into memory is run again.
-            self.passes.count(len(part), backward=backward)
+            for _ in range(2 if backward and self.coverage.bare else 1):
+                self.passes.count(len(part), backward=backward)
             return found
 
         result: _Result = self._halving.run(run, rows, join=_join)

@@ -4,8 +4,8 @@ Training examples: one backward pass with sampled labels and one with the given 
 one of the measurement and one of the training loss.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
+from sourcetrace.core.gradients.bare import bare_gradients
 from sourcetrace.core.gradients.capture import ForwardPass, per_example_loss
 from sourcetrace.core.gradients.per_example import (
     LayerGradient,
@@ -99,6 +100,9 @@ QueryPasses = tuple[dict[str, LayerGradient], dict[str, LayerGradient]]
 """Gradients of the measurement, and of the training loss."""
 
 
+_Loss = Literal["train_loss", "sampled_loss", "measurement"]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Collated examples, and what runs passes of them.
@@ -109,6 +113,7 @@ class Batch:
         layers: The attributed layers.
         items: The collated examples.
         rows: Their numbers, [n].
+        alone: Place of one of them -> a collated batch of it alone, for bare parameters.
         rounded: Whether the forward pass is autocast to bfloat16.
     """
 
@@ -117,6 +122,7 @@ class Batch:
     layers: Sequence[Layer]
     items: Any
     rows: Tensor
+    alone: Callable[[int], Any]
     rounded: bool = False
 
     def training_passes(
@@ -129,12 +135,13 @@ class Batch:
             seeds: Of their sampled labels.
             sampled: Whether these labels' gradients are made up, and not their covariances alone.
         """
+        bare, bare_sampled = self._bare(("train_loss", "sampled_loss"), seeds)
         captured, inputs = self._captured()
-        sampled_outputs = captured.output_gradients(
-            self._sampled_loss(captured.outputs, seeds), last=False
-        )
-        loss = self._values("train_loss", captured.outputs)
-        gradients = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+        drawn = self._loss("sampled_loss", captured.outputs, seeds)
+        sampled_outputs = captured.output_gradients(drawn, last=False) | bare_sampled
+        loss = self._loss("train_loss", captured.outputs)
+        outputs = captured.output_gradients(loss, last=True) | bare
+        gradients = captured.gradients(inputs, outputs)
         sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
         pixels = captured.pixels()
         covariances = {
@@ -158,28 +165,43 @@ class Batch:
         Args:
             seeds: Of sampled labels; None for the given ones.
         """
+        name: _Loss = "train_loss" if seeds is None else "sampled_loss"
+        (bare,) = self._bare((name,), seeds or ())
         captured, inputs = self._captured()
-        if seeds is None:
-            loss = self._values("train_loss", captured.outputs)
-        else:
-            loss = self._sampled_loss(captured.outputs, seeds)
-        return captured.gradients(inputs, captured.output_gradients(loss, last=True))
+        loss = self._loss(name, captured.outputs, seeds or ())
+        return captured.gradients(inputs, captured.output_gradients(loss, last=True) | bare)
 
     def query_passes(self) -> QueryPasses:
         """Run the passes of queries."""
+        bare_measured, bare = self._bare(("measurement", "train_loss"))
         captured, inputs = self._captured()
-        measurement = self._values("measurement", captured.outputs)
-        loss = self._values("train_loss", captured.outputs)
-        measured = captured.output_gradients(measurement, last=False)
+        measurement = self._loss("measurement", captured.outputs)
+        loss = self._loss("train_loss", captured.outputs)
+        measured = captured.output_gradients(measurement, last=False) | bare_measured
         gradients = captured.gradients(inputs, measured)
-        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True))
+        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True) | bare)
         return gradients, losses
 
     def signals(self) -> BlockSignals:
         """Measure the examples by a forward pass alone."""
         with torch.no_grad():
             outputs = self._forward()
-            return self._signals(outputs, self._values("train_loss", outputs), norm=None)
+            return self._signals(outputs, self._loss("train_loss", outputs), norm=None)
+
+    def _bare(self, losses: Sequence[_Loss], seeds: Sequence[int] = ()) -> list[dict[str, Tensor]]:
+        """Return the gradients of bare parameters for each loss, by layer, [n, 1, 1, D_out]."""
+        layers = [layer for layer in self.layers if layer.bare]
+        if not layers:
+            return [{} for _ in losses]
+
+        def each() -> Iterator[list[Tensor]]:
+            for place in range(len(self.rows)):
+                here = slice(place, place + 1)
+                one = replace(self, items=self.alone(place), rows=self.rows[here])
+                outputs = one._forward()
+                yield [one._loss(name, outputs, seeds[here]) for name in losses]
+
+        return bare_gradients(self.model, layers, each())
 
     def _captured(self) -> tuple[ForwardPass, dict[str, Positions]]:
         """Run the forward pass; return it, and the inputs of the layers."""
@@ -194,19 +216,24 @@ class Batch:
         with torch.autocast(like.device.type, torch.bfloat16):
             return to_dtype(self.objective.forward(self.model, self.items), like.dtype)
 
-    def _sampled_loss(self, outputs: Any, seeds: Sequence[int]) -> Tensor:
-        generator = ExampleGenerator.for_examples(seeds)
-        loss = sampled_loss(self.objective, outputs, generator, self.items)
-        return per_example_loss(loss, name="sampled_loss", examples=len(self.rows))
+    def _loss(self, name: _Loss, outputs: Any, seeds: Sequence[int] = ()) -> Tensor:
+        """Return the objective's function of this name, one value an example.
 
-    def _values(self, name: Literal["train_loss", "measurement"], outputs: Any) -> Tensor:
-        """Return the objective's function of this name, one value an example."""
-        values = getattr(self.objective, name)(outputs, self.items)
+        Args:
+            name: Which one.
+            outputs: Of the forward pass.
+            seeds: Of sampled labels.
+        """
+        if name == "sampled_loss":
+            generator = ExampleGenerator.for_examples(seeds)
+            values = sampled_loss(self.objective, outputs, generator, self.items)
+        else:
+            values = getattr(self.objective, name)(outputs, self.items)
         return per_example_loss(values, name=name, examples=len(self.rows))
 
     def _signals(self, outputs: Any, loss: Tensor, *, norm: Tensor | None) -> BlockSignals:
         with torch.no_grad():
-            measurement = self._values("measurement", outputs)
+            measurement = self._loss("measurement", outputs)
             describe = getattr(self.objective, "describe", None)
             described = describe(outputs, self.items) if describe else {}
         return BlockSignals(self.rows, loss.detach(), measurement, norm, described)

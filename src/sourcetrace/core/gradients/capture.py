@@ -31,7 +31,8 @@ class ForwardPass:
 
     Args:
         model: The model, in evaluation mode.
-        layers: The layers to capture.
+        layers: The layers to capture. A bare parameter has no output: its gradients come from
+            `core.gradients.bare`.
         run_forward: Runs the pass.
         examples: N, where it is known. A layer that has another number is refused, and an
             embedding of one sequence for all examples, [1, S], gives N copies of it, so that its
@@ -61,7 +62,8 @@ class ForwardPass:
         self._calls: dict[str, list[Call]] = {}
         with torch.enable_grad(), self._recording(model, sites.values()):
             self.outputs = run_forward()
-        if missing := [layer.name for layer in layers if not self._calls_of(layer)]:
+        self._seen = [layer for layer in layers if not layer.bare]
+        if missing := [layer.name for layer in self._seen if not self._calls_of(layer)]:
             raise InputError(
                 f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
                 "Models whose layers depend on the data are not supported."
@@ -89,19 +91,23 @@ class ForwardPass:
                 handle.remove()
 
     def inputs(self) -> dict[str, Positions]:
-        """Return the layer inputs, name -> [N, groups, S, D_in]."""
+        """Return the layer inputs, name -> [N, groups, S, D_in]; 1 for a bare parameter."""
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
             _check(layer, site, call, self._examples)
             values = self._recorded(call.inputs)
             return layer.inputs_of(self._modules[site.key], values, site)
 
-        return {layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._layers}
+        found: dict[str, Positions] = {
+            layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._seen
+        }
+        ones = torch.ones(self._examples or 0, 1, 1, 1, dtype=self._dtype, device=self._device)
+        return found | {layer.name: ones for layer in self._layers if layer.bare}
 
     def pixels(self) -> dict[str, Pixels]:
         """Return the inputs of convolutions whose covariance is cheaper to take from pixels."""
         found = {}
-        for layer in self._layers:
+        for layer in self._seen:
             calls = self._calls_of(layer)
             if len(calls) == 1:
                 ((site, call),) = calls
@@ -118,6 +124,8 @@ class ForwardPass:
             loss: One value an example, [N].
             last: Whether no further backward pass follows; the graph is freed then.
         """
+        if not self._seen:
+            return {}
         calls = [call for key in self._calls for call in self._calls[key]]
         edges = [call.output for call in calls]
         found = torch.autograd.grad(loss.sum(), edges, retain_graph=not last, allow_unused=True)
@@ -130,13 +138,13 @@ class ForwardPass:
             laid_out = self._recorded(gradient).reshape(call.output_shape)
             return layer.output_gradients_of(self._modules[site.key], laid_out, site)
 
-        for layer in self._layers:
+        for layer in self._seen:
             if all(gradients[id(call)] is None for _, call in self._calls_of(layer)):
                 raise InputError(
                     f"{layer.name}: the loss does not depend on this layer's output. "
                     "Freeze its parameters (requires_grad_(False)) or use it in the loss."
                 )
-        return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._layers}
+        return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._seen}
 
     def gradients(
         self, inputs: Mapping[str, Positions], output_gradients: Mapping[str, Positions]

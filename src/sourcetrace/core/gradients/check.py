@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.gradients.bare import bare_gradients
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.layers.discovery import Coverage
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.errors import InputError
 
 _TOLERANCE = 0.01
@@ -25,6 +27,7 @@ def check_gradients(
     loss_of: Callable[[Any], Tensor],
     *,
     examples: int,
+    alone: Callable[[int], Tensor] | None = None,
 ) -> None:
     """Compare Σ_n ∇W_n of every layer with autograd, on one small batch.
 
@@ -34,13 +37,20 @@ def check_gradients(
         run_forward: Runs the forward pass and returns the outputs.
         loss_of: Outputs -> one value an example, [N].
         examples: N.
+        alone: Place of an example -> its loss in a batch of its own, [1]; bare parameters need
+            it.
 
     Raises:
         InputError: If a layer's sum differs; its parameters' attribution would be wrong.
     """
     passed = ForwardPass(model, coverage.layers, run_forward, examples=examples)
     loss = loss_of(passed.outputs)
-    gradients = passed.gradients(passed.inputs(), passed.output_gradients(loss, last=False))
+    output_gradients = passed.output_gradients(loss, last=False)
+    if coverage.bare and alone is not None:
+        each = ([alone(place)] for place in range(examples))
+        (own,) = bare_gradients(model, coverage.bare, each)
+        output_gradients |= own
+    gradients = passed.gradients(passed.inputs(), output_gradients)
     names = [name for layer in coverage.layers for name in layer.parameters]
     found = torch.autograd.grad(loss.sum(), [model.get_parameter(name) for name in names])
     expected = dict(zip(names, found, strict=True))
@@ -53,8 +63,18 @@ def check_gradients(
             share = float(difference / scale)
             raise InputError(
                 f"{layer.name}: its examples' gradients do not add up to the gradient of "
-                f"{', '.join(layer.parameters)} (off by {share:.1%}). The weight is used where no "
-                "module shows it, as in F.linear(hidden, embedding.weight), or the registered "
-                "layer type lays it out wrongly. Use a module that shares the weight instead "
-                "(output.weight = embedding.weight), or freeze it."
+                f"{', '.join(layer.parameters)} (off by {share:.1%}). {_cause(layer)}"
             )
+
+
+def _cause(layer: Layer) -> str:
+    if layer.bare:
+        return (
+            "An example alone gives another gradient than in a batch: expected examples that do "
+            "not depend on each other. Let every example count by itself, or freeze it."
+        )
+    return (
+        "The weight is used where no module shows it, as in F.linear(hidden, embedding.weight), "
+        "or the registered layer type lays it out wrongly. Use a module that shares the weight "
+        "instead (output.weight = embedding.weight), or freeze it."
+    )

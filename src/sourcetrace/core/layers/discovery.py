@@ -42,6 +42,11 @@ class Coverage:
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
+    def bare(self) -> tuple[Layer, ...]:
+        """The parameters that are layers by themselves."""
+        return tuple(layer for layer in self.layers if layer.bare)
+
+    @property
     def share(self) -> float:
         """Share of the model's parameters that carry attribution, 0 to 1."""
         attributed = sum(layer.size for layer in self.layers)
@@ -71,6 +76,7 @@ def find_layers(
     settings_of: Callable[[str], Hashable] | None = None,
     *,
     examples: int | None = None,
+    bare: int = 0,
 ) -> Coverage:
     """Find the layers of `model` that can be attributed.
 
@@ -81,6 +87,8 @@ def find_layers(
             differ become two layers, so that each layer has one setting.
         examples: How many examples that pass has, where it is known. Layers whose input does
             not say which example it belongs to are then named instead of refused later.
+        bare: How many numbers all parameters together may have that no known kind of module
+            covers; the smallest are taken first, and each is a layer by itself.
 
     Raises:
         InputError: If no parameter at all can be attributed, a module is compiled, or a layer
@@ -99,8 +107,14 @@ def find_layers(
                 else:
                     slot.site = replace(slot.site, example_dimension=dimension)
         use.reason = _reason(use, rehearsal) or use.reason
-    taken = {key: use for key, use in uses.items() if not use.reason}
-    layers = _layers(taken, settings_of or (lambda _: None))
+    known = {key: use for key, use in uses.items() if not use.reason}
+    layers = _layers(known, settings_of or (lambda _: None))
+    needed = {site.module for layer in layers for site in layer.sites}
+    if found := needed.intersection(rehearsal.without_gradient):
+        raise InputError(
+            f"{', '.join(sorted(n or 'The model' for n in found))} {WITHOUT_GRADIENTS}"
+        )
+    layers += tuple(_bare_layer(use) for use in _take_bare(uses.values(), rehearsal, bare))
     unattributed = tuple(
         _Unattributed(use.names[0], use.parameter.numel(), use.reason)
         for use in uses.values()
@@ -113,12 +127,8 @@ def find_layers(
             "layer of a known kind (nn.Linear, a convolution, a normalisation, nn.Embedding, "
             f"nn.MultiheadAttention) that a forward pass calls, found {names or 'none'}."
         )
-    needed = {site.module for layer in layers for site in layer.sites}
-    if found := needed.intersection(rehearsal.without_gradient):
-        raise InputError(
-            f"{', '.join(sorted(n or 'The model' for n in found))} {WITHOUT_GRADIENTS}"
-        )
-    tied = {use.names[0]: tuple(use.names[1:]) for use in taken.values() if use.names[1:]}
+    taken = [use for use in uses.values() if not use.reason]
+    tied = {use.names[0]: tuple(use.names[1:]) for use in taken if use.names[1:]}
     return Coverage(layers, unattributed, tied)
 
 
@@ -172,6 +182,30 @@ def _reason(use: _Use, rehearsal: Rehearsal) -> str:
     return ""
 
 
+def _take_bare(uses: Iterable[_Use], rehearsal: Rehearsal, most: int) -> list[_Use]:
+    """Return the uses that are attributed by themselves, and say why the others are not."""
+    trainable = [
+        use
+        for use in uses
+        if most
+        and use.reason
+        and use.parameter.dtype.is_floating_point
+        and use.parameter.requires_grad
+    ]
+    reached = rehearsal.reached([use.parameter for use in trainable])
+    for use, used in sorted(
+        zip(trainable, reached, strict=True), key=lambda one: one[0].parameter.numel()
+    ):
+        if not used:
+            use.reason = f"the outputs of the first examples do not depend on it ({use.reason})"
+        elif use.parameter.numel() > most:
+            use.reason += ", and attribution.bare_parameters leaves no room for its numbers"
+        else:
+            most -= use.parameter.numel()
+            use.reason = ""
+    return [use for use in trainable if not use.reason]
+
+
 def _layers(uses: Mapping[int, _Use], settings_of: Callable[[str], Hashable]) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     folded: set[int] = set()
@@ -219,6 +253,18 @@ def _bias_layer(use: _Use) -> Layer:
         sites=tuple(slot.site for slot in use.as_bias),
         groups=first.bias_groups,
         outputs=first.outputs,
+        inputs=1,
+        weight=None,
+        bias=use.names[0],
+    )
+
+
+def _bare_layer(use: _Use) -> Layer:
+    return Layer(
+        name=use.names[0],
+        sites=(),
+        groups=1,
+        outputs=use.parameter.numel(),
         inputs=1,
         weight=None,
         bias=use.names[0],

@@ -57,7 +57,7 @@ class Layer:
     Attributes:
         name: The module's name in the model, or the parameter's where a module's weight and
             bias do not make one layer.
-        sites: Where it meets inputs.
+        sites: Where it meets inputs; none of a bare parameter, which is a bias by itself.
         groups: Number of independent blocks.
         outputs: D_out of a block.
         inputs: D_in of a block, the ones' column counted.
@@ -89,9 +89,14 @@ class Layer:
         return tuple(name for name in (self.weight, self.bias) if name is not None)
 
     @property
+    def bare(self) -> bool:
+        """Whether it is a parameter that no known kind of module shows."""
+        return not self.sites
+
+    @property
     def indexed(self) -> bool:
         """Whether all inputs are one-hot and given by their index."""
-        return all(site.kind.indexed for site in self.sites)
+        return not self.bare and all(site.kind.indexed for site in self.sites)
 
     @property
     def partly_indexed(self) -> bool:

@@ -1,6 +1,6 @@
 """One forward pass that shows how a model calls its modules."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.layers.attention import without_fused_kernels
 from sourcetrace.core.layers.layer import Site
+from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
 
 
@@ -43,10 +44,26 @@ class Rehearsal:
         try:
             # With gradients, so that layers which run without are found.
             with torch.enable_grad(), without_fused_kernels():
-                run_forward()
+                self._outputs = run_forward()
         finally:
             for handle in handles:
                 handle.remove()
+
+    def reached(self, parameters: Sequence[nn.Parameter]) -> list[bool]:
+        """Return which of some parameters the outputs depend on."""
+        outputs: list[Tensor] = []
+
+        def note(tensor: Tensor) -> Tensor:
+            outputs.append(tensor)
+            return tensor
+
+        map_tensors(self._outputs, note)
+        # abs: a complex sum has no gradient.
+        live = [one.abs().sum() for one in outputs if one.requires_grad]
+        if not parameters or not live:  # outputs of the task's own make may hold anything
+            return [not outputs for _ in parameters]
+        found = torch.autograd.grad(live, parameters, retain_graph=True, allow_unused=True)
+        return [gradient is not None for gradient in found]
 
     def example_dimension(self, site: Site, module: nn.Module, examples: int | None) -> int | str:
         """Return which dimension of a site's inputs counts examples, or why none does.

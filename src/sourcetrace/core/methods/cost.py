@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sourcetrace.core.curvature.blocks import CUBES_OF_EIGENVECTORS
-from sourcetrace.core.curvature.covariance_terms import MAXIMUM_FACTOR
+from sourcetrace.core.curvature.covariance_terms import MAXIMUM_BARE, MAXIMUM_FACTOR
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
@@ -152,9 +152,11 @@ class RunCost:
             ),
             StageCost("self_influence", own / rate, 0, at_most=True),
         ]
+        # Of bare parameters, by passes of every example alone.
+        twice = 2 if engine.coverage.bare else 1
         return cls(
-            visits + 2 * runs_of_queries + repeats,
-            2 * (visits + runs_of_queries) + repeats,
+            twice * (visits + runs_of_queries + repeats) + runs_of_queries,
+            twice * (2 * (visits + runs_of_queries) + repeats),
             tuple(stages),
         )
 
@@ -171,7 +173,8 @@ def _total(layers: Sequence[Layer], gradients: Gradients) -> Counter[str]:
         gradient = gradients[layer.name]
         # 0 for a side whose eigenbasis is the identity.
         inputs = 0 if layer.indexed or layer.inputs > MAXIMUM_FACTOR else layer.inputs
-        outputs = 0 if layer.outputs > MAXIMUM_FACTOR else layer.outputs
+        widest = MAXIMUM_BARE if layer.bare else MAXIMUM_FACTOR
+        outputs = 0 if layer.outputs > widest else layer.outputs
         squares = 0
         if isinstance(gradient, FactoredGradient):
             rotated = layer.groups * gradient.terms * (inputs**2 + outputs**2)

@@ -25,7 +25,9 @@ def representations(
     Raises:
         InputError: If the last attributed layer has no inputs but indices or a bias.
     """
-    layer = engine.coverage.layers[-1]
+    # A bias, and a bare parameter, has no inputs.
+    weights = [layer for layer in engine.coverage.layers if layer.weight is not None]
+    layer = (weights or engine.coverage.layers)[-1]
     index = list(range(block.start, block.stop))
     batch = examples.batch(index, engine.device)
     model = engine.model_at(point)

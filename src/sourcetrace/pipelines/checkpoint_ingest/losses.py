@@ -37,6 +37,7 @@ def try_losses(
     device: torch.device,
     segments: Sequence[Segment],
     dropout_masks: int,
+    bare: int,
 ) -> Coverage:
     """Run a few examples of each side through the model and every loss; return the coverage."""
     model = task.build_model().to(device)
@@ -64,14 +65,20 @@ def try_losses(
                     f"{name} is NaN or infinite for the first examples at {checkpoint.file}. "
                     "Check the data for missing values and the loss for log(0)."
                 )
-    coverage = coverage_of(task, model, training, device, segments)
+    coverage = coverage_of(task, model, training, device, segments, bare=bare)
     batch = training.batch(index, device)  # anew: the task may have taken the other apart
+
+    def alone(place: int) -> torch.Tensor:
+        one = training.batch([place], device)
+        return task.train_loss(task.forward(model, one), one)
+
     check_gradients(
         model,
         coverage,
         lambda: task.forward(model, batch),
         lambda outputs: task.train_loss(outputs, batch),
         examples=len(index),
+        alone=alone,
     )
     for examples, differentiated in ((queries, "measurement"), (training, "train_loss")):
         refuse_coupled(

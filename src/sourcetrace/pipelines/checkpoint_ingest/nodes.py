@@ -24,7 +24,7 @@ from sourcetrace.core.training.segments import (
     partition_at,
 )
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.formats import format_noun
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.losses import try_losses
 from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
@@ -113,6 +113,7 @@ def describe_inputs(
         device=device,
         segments=partitioned,
         dropout_masks=ensemble.dropout_masks,
+        bare=attribution.bare_parameters,
     )
     if ends is None and segments.count == "auto":
         model.to(device)
@@ -156,6 +157,14 @@ def describe_inputs(
         manifest["step"].max(),
         100 * coverage.share,
     )
+    if coverage.bare:
+        logger.info(
+            "Attributed by passes of every example alone, which take longer: %s of no known kind "
+            "of layer, %d in all (%s); attribution.bare_parameters: 0 leaves them out",
+            format_noun(len(coverage.bare), "parameter"),
+            sum(layer.size for layer in coverage.bare),
+            format_names([layer.name for layer in coverage.bare]),
+        )
     for parameter in coverage.unattributed:
         logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
     for name, others in coverage.tied.items():

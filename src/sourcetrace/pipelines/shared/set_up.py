@@ -108,7 +108,9 @@ def set_up_audit(
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
     segments = _segments_of(manifest)
-    coverage = coverage_of(task, model, training, device, segments)
+    coverage = coverage_of(
+        task, model, training, device, segments, bare=attribution.bare_parameters
+    )
     plan = AttributionPlan.of(
         attribution.method,
         segments,
@@ -158,6 +160,8 @@ def coverage_of(
     training: Examples,
     device: torch.device,
     segments: Sequence[Segment],
+    *,
+    bare: int,
 ) -> Coverage:
     """Find the attributed layers, by a forward pass over the first training examples.
 
@@ -167,6 +171,7 @@ def coverage_of(
         training: The training examples.
         device: Where the model is.
         segments: Whose optimiser settings the parameters have; a layer has one setting.
+        bare: How many numbers all bare parameters together may have.
     """
     count = min(2, len(training))
     batch = training.batch(range(count), device)
@@ -179,6 +184,7 @@ def coverage_of(
         lambda: task.forward(model, batch),
         settings_of=settings_of(segments),
         examples=count,
+        bare=bare,
     )
     return replace(
         found,
