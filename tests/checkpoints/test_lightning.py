@@ -95,5 +95,5 @@ def test_several_optimisers_are_refused(tmp_path):
     content["optimizer_states"] *= 2
     torch.save(content, tmp_path / "epoch=0-step=4.ckpt")
     folder = CheckpointFolder(tmp_path)
-    with pytest.raises(InputError, match="holds 2 optimisers under optimizer_states; expected one"):
+    with pytest.raises(InputError, match="holds several optimisers under optimizer_states"):
         folder.load(folder.files()[0], nn.Linear(2, 1))

@@ -261,5 +261,5 @@ def test_pickled_code_is_not_executed(copy, name):
 
 
 def test_a_path_to_one_checkpoint_is_refused_with_the_folder_to_name(copy):
-    with pytest.raises(InputError, match=r"is one checkpoint of a Trainer\. Set"):
+    with pytest.raises(InputError, match=r"is one checkpoint\. Set"):
         load(copy / "checkpoint-8")

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from os.path import isfile
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from sourcetrace.checkpoints.layout import Layout, kind_of
 from sourcetrace.checkpoints.learning_rates import read_learning_rates
 from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import ModelParameters
+from sourcetrace.checkpoints.stated import StatedParameters
 from sourcetrace.checkpoints.weights import check_weights
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
@@ -55,8 +57,10 @@ class CheckpointFolder:
         folder: Path,
         stages: Mapping[str, int] | None = None,
         learning_rates: Path | None = None,
+        stated: StatedParameters | None = None,
     ) -> None:
         self._folder = folder
+        self._stated = replace(stated or StatedParameters(), folder=folder)
         self.stage_ends = dict(stages or {})
         self._layout = Layout(folder, self.stage_ends)
         self._learning_rates = learning_rates
@@ -81,8 +85,8 @@ class CheckpointFolder:
             path = self._path_of(name)
             kind = kind_of(path)
             beside = None if kind is None else kind.settings_beside(path)
-            if beside is not None and beside.exists():
-                place = str(PurePosixPath(name).with_name(beside.name))
+            if beside is not None and isfile(beside):
+                place = beside.relative_to(self._folder).as_posix()
                 found[place] = hashlib.sha256(beside.read_bytes()).hexdigest()
         return found
 
@@ -182,7 +186,7 @@ class CheckpointFolder:
                 f"{path.relative_to(self._folder).as_posix()} is gone since checkpoint_ingest "
                 "described it. Put it back, or run the audit from its first stage again."
             )
-        return kind(path)
+        return kind(path, self._stated)
 
     def _path_of(self, file_name: str) -> Path:
         # A manifest that was tampered with leads to no file outside the folder.

@@ -12,13 +12,18 @@ from os.path import isdir
 from pathlib import Path
 
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
+from sourcetrace.checkpoints.distributed_folder import DistributedFolder
+from sourcetrace.checkpoints.model_folder import ModelFolder
 from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
 from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
 from sourcetrace.checkpoints.trainer_folder import TrainerFolder
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 
-_FORMATS: tuple[type[CheckpointFile], ...] = (TrainerFolder, TorchFile, SafetensorsFile)
+_FORMATS: tuple[type[CheckpointFile], ...] = (
+    *(TrainerFolder, DistributedFolder, ModelFolder),
+    *(TorchFile, SafetensorsFile),
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,13 @@ class Layout:
                 f"checkpoints.path: there is no folder {str(self.folder)!r}. Set "
                 "checkpoints.path to the folder your training saved its checkpoints to."
             )
-        if TrainerFolder.is_one(self.folder):
-            raise InputError(
-                f"checkpoints.path: {str(self.folder)!r} is one checkpoint of a Trainer. Set "
-                f"checkpoints.path to the folder that it lies in, {str(self.folder.parent)!r}."
-            )
         files = _checkpoint_files(self.folder) or self._in_sub_folders()
+        # Beside its checkpoints, a Trainer may save the last model and its own state once more.
+        if kind_of(self.folder) and not any(map(ModelFolder.is_one, files)):
+            raise InputError(
+                f"checkpoints.path: {str(self.folder)!r} is one checkpoint. Set checkpoints.path "
+                f"to the folder that it lies in, {str(self.folder.parent)!r}."
+            )
         if not files:
             names = sorted(path.name for path in self.folder.iterdir())
             raise InputError(

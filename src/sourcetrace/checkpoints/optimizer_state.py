@@ -97,7 +97,8 @@ class TrainingState:
                 "whole number of 0 or more."
             )
         shapes = _state_shapes(state)
-        if optimizer in ADAPTIVE and step and not shapes:
+        lost = content.get("second_moments") == "none"
+        if optimizer in ADAPTIVE and step and not (shapes or lost):
             raise InputError(
                 f"{file.name}: the {optimizer} state has no second moments (exp_avg_sq). Save "
                 "optimizer.state_dict() as it is, with its 'state'."

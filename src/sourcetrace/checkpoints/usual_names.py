@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.checkpoints.nested import is_within
+from sourcetrace.checkpoints.tensor_bytes import is_state_dict
 from sourcetrace.errors import InputError
 
 USUAL_NAMES = {
@@ -19,6 +20,7 @@ USUAL_NAMES = {
         "optim_state_dict",
         "opt",
         "optimizer_states",
+        "optimizer_0",
     ),
     "step": ("step", "global_step", "iteration", "num_steps"),
     "lr_scheduler_state_dict": (
@@ -32,22 +34,40 @@ USUAL_NAMES = {
 }
 """What a checkpoint holds, by our name -> the keys under which trainings save it.
 
-Lightning writes lists, under `optimizer_states` and `lr_schedulers`.
+Lightning writes lists, under `optimizer_states` and `lr_schedulers`, and `optimizer_0` where the
+training was sharded.
 """
 
 _NOTHING = object()
 
 
-def under_our_names(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a checkpoint's mapping, with what it holds under a usual name under ours.
+def under_our_names(name: str, content: Any) -> dict[str, Any]:
+    """Return what a checkpoint holds, with what it has under a usual name under ours.
+
+    A state dict alone is the model's. A mapping alone in another is what is looked at: the state of
+    an application, say.
+
+    Args:
+        name: Of the file, for errors.
+        content: What was saved.
 
     Raises:
         InputError: If several usual names hold different things, or there are several optimisers.
     """
+    if not isinstance(content, Mapping) or not content:
+        return {}
+    if is_state_dict(content):
+        return {"model_state_dict": content}
+    if not any(key in content for keys in USUAL_NAMES.values() for key in keys):
+        (inside, *others) = content.values()
+        return under_our_names(name, inside) if not others else dict(content)
     found = {ours: _held(name, content, ours) for ours in USUAL_NAMES}
     ours = {key: one for key, one in found.items() if one is not _NOTHING}
     if "optimizer_state_dict" in ours:
         ours["optimizer_state_dict"] = _numbered(ours["optimizer_state_dict"])
+    step = ours.get("step")
+    if isinstance(step, Tensor) and step.numel() == 1 and not step.is_floating_point():
+        ours["step"] = int(step)
     usual = {key for keys in USUAL_NAMES.values() for key in keys} - {"optimizer"}
     return {key: one for key, one in content.items() if key not in usual} | ours
 
@@ -59,10 +79,12 @@ def _held(name: str, content: Mapping[str, Any], ours: str) -> Any:
         InputError: If several keys hold different things.
     """
     held = {key: content[key] for key in USUAL_NAMES[ours] if key in content}
-    for key, value in held.items():
-        if ours == "optimizer_state_dict" and isinstance(value, list) and len(value) > 1:
+    if ours == "optimizer_state_dict":
+        several = [key for key, one in held.items() if isinstance(one, list) and len(one) > 1]
+        several += [key for key in content if key == "optimizer_1"]
+        if several:
             raise InputError(
-                f"{name} holds {len(value)} optimisers under {key}; expected one. A training by "
+                f"{name} holds several optimisers under {several[0]}; expected one. A training by "
                 "several is not supported: let one optimiser with parameter groups do it."
             )
     alone = {
@@ -100,21 +122,52 @@ def _same_value(one: Any, other: Any) -> bool:
 def _numbered(state: Any) -> Any:
     """Number the parameters of an optimiser's state that names them.
 
-    torch.distributed.checkpoint.state_dict.get_state_dict writes it so.
+    torch.distributed.checkpoint.state_dict.get_state_dict writes it so, and
+    torch.distributed.checkpoint itself makes texts of numbers.
     """
+    if isinstance(state, Mapping) and state and "param_groups" not in state:
+        state = _grouped(state)
     groups = state.get("param_groups") if isinstance(state, Mapping) else None
     groups = groups if isinstance(groups, list) else []
     listed = [group.get("params") if isinstance(group, Mapping) else None for group in groups]
     names = [name for own in listed if isinstance(own, list) for name in own]
-    if not names or None in listed or not all(isinstance(name, str) for name in names):
+    entries = state.get("state") if names else None
+    if None in listed or not isinstance(entries, Mapping):
         return state
-    place = {name: number for number, name in enumerate(names)}
-    return {
-        "state": {
-            place[name]: entry for name, entry in state.get("state", {}).items() if name in place
-        },
-        "param_groups": [
-            {**group, "params": [place[n] for n in group["params"]], "param_names": group["params"]}
-            for group in groups
-        ],
+    place = {
+        str(name): name if isinstance(name, int) else number for number, name in enumerate(names)
     }
+    numbered = [{**group, "params": [place[str(n)] for n in group["params"]]} for group in groups]
+    if all(isinstance(name, str) for name in names):
+        numbered = [
+            {**group, "param_names": own} for group, own in zip(numbered, listed, strict=True)
+        ]
+    return {
+        "state": {place[str(key)]: one for key, one in entries.items() if str(key) in place},
+        "param_groups": numbered,
+    }
+
+
+def _grouped(flat: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an optimiser's state with its groups, if it is one that was flattened.
+
+    `StateDictOptions(flatten_optimizer_state_dict=True)` has a key for each setting of each
+    parameter: parameters with the same settings are a group.
+    """
+    state: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    kinds = {"state": state, "param_groups": settings}
+    for key, value in flat.items():
+        kind, _, rest = str(key).partition(".")
+        name, _, what = rest.rpartition(".")
+        if kind not in kinds or not name:
+            return flat
+        kinds[kind].setdefault(name, {})[what] = value
+    groups: list[tuple[dict[str, Any], list[str]]] = []
+    for name, own in settings.items():
+        alike = next((names for known, names in groups if _same(own, known)), None)
+        if alike is None:
+            groups.append((own, [name]))
+        else:
+            alike.append(name)
+    return {"state": state, "param_groups": [{**own, "params": names} for own, names in groups]}

@@ -5,7 +5,7 @@ What sub-folders mean, see `sourcetrace.checkpoints.folder`.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kedro.io import AbstractDataset
 
@@ -31,6 +31,8 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
           path: data/01_raw/checkpoints
           stages: {pretraining: 2000, finetuning: 2600}   # last step of each stage
           learning_rates: data/01_raw/learning_rates.csv   # where the files do not say
+          optimizer: {name: SGD, learning_rate: 0.1, momentum: 0.9}   # where its state is lost
+          step_from: name   # or scheduler, where the files do not say
 
     Python:
         CheckpointsDataset(path="checkpoints").load().files()
@@ -41,15 +43,21 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
         path: str,
         stages: Mapping[str, int] | None = None,
         learning_rates: str | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        step_from: Literal["name", "scheduler"] | None = None,
     ) -> None:
         self._path = Path(path)
         self._stages = stages
         self._learning_rates = None if learning_rates is None else Path(learning_rates)
+        self._optimizer = optimizer
+        self._step_from = step_from
 
     def _load(self) -> "CheckpointFolder":
         from sourcetrace.checkpoints.folder import CheckpointFolder  # torch: see the package
+        from sourcetrace.checkpoints.stated import StatedParameters
 
-        return CheckpointFolder(self._path, self._stages, self._learning_rates)
+        stated = StatedParameters(self._optimizer, self._step_from)
+        return CheckpointFolder(self._path, self._stages, self._learning_rates, stated)
 
     def _save(self, data: Sequence[Mapping[str, Any]]) -> None:
         import torch

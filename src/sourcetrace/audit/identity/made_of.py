@@ -137,7 +137,7 @@ class MadeOf:
             segments=digest_of(
                 [
                     segments,
-                    named.get("stages"),
+                    *(named.get(key) for key in ("stages", "optimizer", "step_from")),
                     _file_digest(named.get("learning_rates")),
                     attribution.pop("bare_parameters"),
                 ]

@@ -1,0 +1,126 @@
+"""What `torch.save` and safetensors wrote, read without executing anything in it."""
+
+import io
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from zipfile import ZipFile, is_zipfile
+
+import torch
+from pydantic import BaseModel
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from sourcetrace.errors import InputError
+from sourcetrace.validation import validated
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def load_torch(name: str, data: bytes) -> Any:
+    """Return what `torch.save` wrote, of tensors and plain values alone.
+
+    Raises:
+        InputError: If there is anything else in it, or it is damaged.
+    """
+    try:
+        is_zip = is_zipfile(io.BytesIO(data))  # else of an older torch
+        # torch does not compare the checksums that it writes: a flipped bit would be a weight.
+        damaged = ZipFile(io.BytesIO(data)).testzip() if is_zip else None
+        if damaged:
+            raise InputError(
+                f"{name} is damaged: {damaged} in it has another checksum than when it was "
+                "saved. Copy it again, or remove it from the folder. Where torch was told to "
+                "save none (torch.serialization.set_crc32_options(False)), save it with them."
+            )
+        with warnings.catch_warnings():
+            # torch warns of foreign pickles before it refuses them; the refusal is ours.
+            warnings.simplefilter("ignore")
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise InputError(
+            f"{name} holds pickled Python objects{f' ({kind[1]})' if kind else ''} besides "
+            "tensors, numbers and text; it was refused, nothing in it was executed. Save "
+            "model_state_dict, optimizer_state_dict and step alone, not a whole model, and step "
+            "as a plain int, not a numpy number."
+        ) from error
+    except InputError:
+        raise
+    except RuntimeError as error:
+        if "TorchScript" in str(error):
+            raise InputError(
+                f"{name} is a TorchScript archive: a program, with weights in it. Save the model's "
+                "state_dict with torch.save, from the training or once from "
+                f"torch.jit.load({name!r}).state_dict()."
+            ) from error
+        raise _damaged(name, data) from error
+    # Of a damaged pickle torch's unpickler raises what its instructions happen to raise.
+    except Exception as error:
+        raise _damaged(name, data) from error
+
+
+def _damaged(name: str, data: bytes) -> InputError:
+    return InputError(
+        f"{name} cannot be read as a checkpoint of torch.save: it is damaged or "
+        f"cut short ({len(data):,} bytes). Copy it again, or remove it from the folder."
+    )
+
+
+def tensors_of(name: str, data: bytes) -> dict[str, Tensor]:
+    """Return the tensors of a file.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise InputError(
+            f"{name} cannot be read as safetensors: it is damaged or cut short "
+            f"({len(data):,} bytes). Copy it again."
+        ) from error
+
+
+def weights_of(name: str, content: Any) -> Mapping[str, Tensor]:
+    """Return a state dict as it is.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if not is_state_dict(content):
+        raise InputError(
+            f"{name} is not a mapping of names to tensors. Save model.state_dict() as it is."
+        )
+    weights: Mapping[str, Tensor] = content
+    return weights
+
+
+def is_state_dict(content: Any) -> bool:
+    """Return whether it maps names to tensors, and nothing else."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str) and isinstance(one, Tensor) for key, one in content.items()
+    )
+
+
+def read_json(model: type[_Model], name: str, data: bytes, *, writer: str) -> _Model:
+    """Return a JSON file's content as its model.
+
+    Args:
+        model: What is expected.
+        name: Of the file, for errors.
+        data: Its bytes.
+        writer: Who writes such files.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not JSON: {error}. Copy it again.") from error
+    return validated(model, content, before=f"{name} is not what {writer} writes: ")
