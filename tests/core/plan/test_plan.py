@@ -53,6 +53,14 @@ def test_a_last_segment_of_one_checkpoint_shares_the_final_point():
     assert len(plan.points) == 2
 
 
+@pytest.mark.parametrize("method", ["source", "fast_source", "influence"])
+def test_what_is_drawn_does_not_depend_on_the_names_of_checkpoints(method):
+    records = [Segment(1, "first", 0.5, 0.0, names, steps=(3, 6)) for names in ("ab", "cd")]
+    drawn = [[point.draws for point in plan_of(method, [one]).points] for one in records]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == len(drawn[0])
+
+
 @pytest.mark.parametrize("method", ["influence", "gradient_similarity"])
 def test_methods_without_training_know_the_final_checkpoint_and_one_pool_of_data(method):
     plan = plan_of(method)

@@ -77,7 +77,7 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 
 def _gradients(engine: GradientEngine, record: CheckpointRecord, examples: Tensor) -> Gradients:
     chosen = spread(examples, engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES))
-    point = EvaluationPoint(record.id, (record.id,), chosen, chosen)
+    point = EvaluationPoint(record.id, (record.id,), chosen, chosen, draws=str(record.step))
     return concatenate(
         [sample_gradients(engine, point, rows) for rows in torch.split(chosen, _ROWS)]
     )

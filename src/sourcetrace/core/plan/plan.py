@@ -179,7 +179,10 @@ class _Planner:
         evaluates = METHODS[self.method].evaluates
         pooled = evaluates == "final checkpoint"
         final_stage = self.everything if pooled else self.stage_examples[last.stage]
-        final = _point(last.run, (final_id,), self.everything, final_stage, mask=mask)
+        steps = dict(
+            one for own in segments for one in zip(own.checkpoints, own.steps, strict=False)
+        )
+        final = _point(steps, (final_id,), self.everything, final_stage, mask=mask)
         if pooled:
             whole = PlannedSegment(last, (final,), self._filter(last, last), self.everything)
             return EnsembleMember((whole,), final)
@@ -190,7 +193,7 @@ class _Planner:
             if evaluates == "mean weights":
                 groups = [segment.checkpoints]
             points = tuple(
-                final if group == (final_id,) else _point(last.run, group, own, own, mask=mask)
+                final if group == (final_id,) else _point(steps, group, own, own, mask=mask)
                 for group in groups
             )
             filters = {
@@ -211,11 +214,16 @@ class _Planner:
 
 
 def _point(
-    run: str, checkpoints: tuple[str, ...], examples: Tensor, stage: Tensor, *, mask: int
+    steps: Mapping[str, int],
+    checkpoints: tuple[str, ...],
+    examples: Tensor,
+    stage: Tensor,
+    *,
+    mask: int,
 ) -> EvaluationPoint:
     ending = f"#mask{mask}" if mask else ""
-    # Without the run's name, a run draws in an ensemble what it draws alone.
-    draws = "+".join(name.removeprefix(f"{run}/") for name in checkpoints)
+    # A step draws the same whatever its checkpoint is called, alone or in an ensemble.
+    draws = "+".join(str(steps.get(name, name)) for name in checkpoints)
     return EvaluationPoint(
         "+".join(checkpoints) + ending, checkpoints, examples, stage, draws + ending, mask
     )

@@ -62,6 +62,7 @@ class Segment:
         optimizer: Name of the optimiser.
         settings: Parameter -> its own τ and w; empty where all parameters are alike.
         run: Name of the training run, where there are several.
+        steps: Of the checkpoints, counted over the run.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Segment:
     optimizer: OptimizerName = "SGD"
     settings: Mapping[str, ParameterSettings] = field(default_factory=dict)
     run: str = ""
+    steps: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -113,6 +115,7 @@ class Segment:
             members[0].optimizer,
             settings,
             members[0].run,
+            tuple(record.step for record in members),
         )
 
 
