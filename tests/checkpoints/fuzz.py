@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
@@ -205,6 +207,9 @@ def write_all(place: Path) -> tuple[nn.Module, list[Path]]:
         "older_torch": _older_torch,
         "safetensors": _safetensors,
         "trainer": _trainer,
+        "accelerate": _accelerate,
+        "distributed": _distributed,
+        "sharded": _sharded,
     }
     for step in range(1, 9):
         optimizer.zero_grad()
@@ -266,6 +271,27 @@ def _trainer(folder: Path, step: int, model: Any, optimizer: Any, scheduler: Any
     log = [{"step": one, "learning_rate": 0.01, "loss": 1.0} for one in range(2, step + 1, 2)]
     trainer_state = {"global_step": step, "max_steps": 8, "log_history": log}
     (place / "trainer_state.json").write_text(json.dumps(trainer_state))
+
+
+def _accelerate(folder: Path, step: int, model: Any, optimizer: Any, scheduler: Any) -> None:
+    place = folder / f"checkpoint_{step}"
+    place.mkdir()
+    save_file(model.state_dict(), place / "model.safetensors")
+    torch.save(optimizer.state_dict(), place / "optimizer.bin")
+    torch.save(scheduler.state_dict(), place / "scheduler.bin")
+
+
+def _distributed(folder: Path, step: int, model: Any, optimizer: Any, scheduler: Any) -> None:
+    weights, state = get_state_dict(model, optimizer)
+    content = {"model": weights, "optimizer": state, "step": step}
+    dcp.save({**content, "scheduler": scheduler.state_dict()}, checkpoint_id=folder / f"{step}")
+
+
+def _sharded(folder: Path, step: int, model: Any, optimizer: Any, _: Any) -> None:
+    weights, state = get_state_dict(model, optimizer)
+    place = folder / f"checkpoint_{step}"
+    dcp.save({"model": weights}, checkpoint_id=place / "pytorch_model_fsdp_0")
+    dcp.save({"optimizer": state}, checkpoint_id=place / "optimizer_0")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ sub-folder holds one checkpoint and is named like checkpoint-20, checkpoint-40, 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from os.path import isdir
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sourcetrace.checkpoints.model_folder import ModelFolder
 from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
 from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
 from sourcetrace.checkpoints.trainer_folder import TrainerFolder
+from sourcetrace.checkpoints.unread import refuse_parts, remedies
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 
@@ -50,6 +52,10 @@ class Layout:
                 f"checkpoints.path: there is no folder {str(self.folder)!r}. Set "
                 "checkpoints.path to the folder your training saved its checkpoints to."
             )
+        inside = list(self.folder.iterdir())
+        sub_folders = [list(one.iterdir()) for one in inside if one.is_dir()]
+        for listed in (inside, *sub_folders):
+            refuse_parts(listed)
         files = _checkpoint_files(self.folder) or self._in_sub_folders()
         # Beside its checkpoints, a Trainer may save the last model and its own state once more.
         if kind_of(self.folder) and not any(map(ModelFolder.is_one, files)):
@@ -58,12 +64,14 @@ class Layout:
                 f"to the folder that it lies in, {str(self.folder.parent)!r}."
             )
         if not files:
-            names = sorted(path.name for path in self.folder.iterdir())
+            known = remedies(sorted(chain(inside, *sub_folders)))
+            names = known or sorted(path.name for path in inside)
             raise InputError(
                 f"checkpoints.path: the folder {str(self.folder)!r} holds no checkpoint "
-                f"({', '.join(SUFFIXES)}, .safetensors, or a Trainer's checkpoint-N), nor does a "
-                f"folder in it. It has {format_names(names) or 'nothing'}. Save a few checkpoints "
-                "during training (model_state_dict, optimizer_state_dict, step)."
+                f"({', '.join(SUFFIXES)}, .safetensors, or a folder of the Trainer, of accelerate "
+                "or of torch.distributed.checkpoint), nor does a folder in it. It has "
+                f"{format_names(names) or 'nothing'}. Save a few checkpoints during training "
+                "(model_state_dict, optimizer_state_dict, step)."
             )
         return files
 

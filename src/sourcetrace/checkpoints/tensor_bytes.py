@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from tarfile import is_tarfile
 from typing import Any, TypeVar
 from zipfile import ZipFile, is_zipfile
 
@@ -58,13 +59,18 @@ def load_torch(name: str, data: bytes) -> Any:
                 "state_dict with torch.save, from the training or once from "
                 f"torch.jit.load({name!r}).state_dict()."
             ) from error
-        raise _damaged(name, data) from error
+        raise _unreadable(name, data) from error
     # Of a damaged pickle torch's unpickler raises what its instructions happen to raise.
     except Exception as error:
-        raise _damaged(name, data) from error
+        raise _unreadable(name, data) from error
 
 
-def _damaged(name: str, data: bytes) -> InputError:
+def _unreadable(name: str, data: bytes) -> InputError:
+    if is_tarfile(io.BytesIO(data)):
+        return InputError(
+            f"{name} is an archive (.tar), which torch cannot read without executing what is in "
+            "it. Unpack it; one of a torch before 1.6, load and save again."
+        )
     return InputError(
         f"{name} cannot be read as a checkpoint of torch.save: it is damaged or "
         f"cut short ({len(data):,} bytes). Copy it again, or remove it from the folder."

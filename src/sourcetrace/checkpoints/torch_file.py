@@ -10,7 +10,7 @@ from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.tensor_bytes import load_torch
 from sourcetrace.checkpoints.usual_names import under_our_names
 
-SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
+SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pth.tar")
 
 
 class TorchFile(CheckpointFile):
@@ -19,7 +19,7 @@ class TorchFile(CheckpointFile):
     @classmethod
     def is_one(cls, path: Path) -> bool:
         """Return whether it is a file named like one."""
-        return path.suffix in SUFFIXES and isfile(path)
+        return path.name.endswith(SUFFIXES) and isfile(path)
 
     @cached_property
     def found(self) -> Mapping[str, Any]:

@@ -66,7 +66,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
 
         marker = self._path / _MARKER
         inside = [*self._path.glob("*"), *self._path.glob("*/*")]
-        others = [path for path in inside if path.suffix in (*SUFFIXES, ".safetensors")]
+        others = [path for path in inside if path.name.endswith((*SUFFIXES, ".safetensors"))]
         if others and not marker.exists():
             raise InputError(
                 f"{str(self._path)!r} holds checkpoints of a training run that is not the "
