@@ -248,12 +248,23 @@ def wide_case(stages: str = 48 * "a", *, positions: int = 1) -> Case:
     )
 
 
+class Slopes(nn.Module):
+    """A PReLU whose slopes are bounded."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels,), 0.25))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return F.prelu(values, self.weight.tanh())
+
+
 class ScaledConvNet(TinyConvNet):
     """The same with an activation of its own parameters, and a head whose bias is no module's."""
 
     def __init__(self, *, bare: bool = True) -> None:
         super().__init__()
-        self.slopes = nn.PReLU(4)
+        self.slopes = Slopes(4)
         self.dropout = nn.Dropout(0.4)
         if bare:
             self.head = nn.Linear(16, 3, bias=False)

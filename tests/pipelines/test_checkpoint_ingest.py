@@ -18,6 +18,17 @@ from sourcetrace.tasks import ClassificationTask, RegressionTask
 from tests.tiny import seeded
 
 
+class Temperature(nn.Module):
+    """Divides by a temperature, whose logarithm is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.zeros(1))
+
+    def forward(self, values):
+        return values * (-self.logarithm).exp()
+
+
 class Tiny(ClassificationTask):
     """Six training examples and two queries in three classes."""
 
@@ -27,7 +38,7 @@ class Tiny(ClassificationTask):
 
     def build_model(self):
         return nn.Sequential(
-            nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.PReLU()
+            nn.Linear(2, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), Temperature()
         )
 
     def train_examples(self):
@@ -79,7 +90,7 @@ def test_an_accepted_run_is_described(tmp_path):
     assert manifest["step_mass"].to_list() == pytest.approx([10.0] * 3)
     assert manifest["segment"].to_list() == [1, 1, 2] or manifest["segment"].to_list() == [1, 2, 2]
     assert manifest["attributed_share"][0] == pytest.approx(35 / 36)
-    assert left_out["reason"].to_list() == ["PReLU is not supported"]
+    assert left_out["reason"].to_list() == ["Temperature is not supported"]
     assert train["stage"].to_list() == [["training"]] * 6
     assert queries.height == 2
 
@@ -90,7 +101,7 @@ def test_bare_parameters_are_attributed_and_named(tmp_path, caplog):
         manifest, left_out, *_ = ingest(tmp_path, Tiny(), bare=1)
     assert manifest["attributed_share"][0] == 1.0
     assert left_out.height == 0
-    assert "1 parameter of no known kind of layer, 1 in all (4.weight)" in caplog.text
+    assert "1 parameter of no known kind of layer, 1 in all (4.logarithm)" in caplog.text
 
 
 def test_a_sampled_loss_of_another_curvature_is_warned_of(tmp_path, caplog):

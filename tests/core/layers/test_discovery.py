@@ -36,10 +36,21 @@ def test_finds_linear_and_convolution_with_their_shapes():
     check_all_counted(coverage, model)
 
 
+class Rotation(nn.Module):
+    """Turns its features by angles that it learns."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.angles = nn.Parameter(torch.randn(features))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.angles.cos() * values + self.angles.sin() * values.roll(1, -1)
+
+
 def test_names_the_modules_without_an_outer_product():
-    model = nn.Sequential(nn.PReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(Rotation(4), nn.Linear(4, 2))
     coverage = coverage_of(model, torch.randn(3, 4))
-    assert reasons(coverage) == {"0.weight": (1, "PReLU is not supported")}
+    assert reasons(coverage) == {"0.angles": (4, "Rotation is not supported")}
     assert [layer.name for layer in coverage.layers] == ["1"]
     check_all_counted(coverage, model)
 
@@ -186,8 +197,8 @@ def test_a_model_may_be_one_layer():
 
 
 def test_nothing_attributable_is_refused_with_what_was_found():
-    model = nn.Sequential(nn.PReLU(3))
-    expected = r"at least one trainable layer .* found 0\.weight \(PReLU is not supported\)"
+    model = nn.Sequential(Rotation(3))
+    expected = r"at least one trainable layer .* found 0\.angles \(Rotation is not supported\)"
     with pytest.raises(InputError, match=expected):
         coverage_of(model, torch.zeros(1, 3))
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.kinds.registry import kind_of, unknown
+from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import WITHOUT_GRADIENTS, Layer, Offer, Site, Slot
 from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
@@ -96,7 +97,7 @@ def find_layers(
     """
     refuse_compiled(model.named_modules())
     rehearsal = Rehearsal(model, run_forward)
-    uses = _uses(model)
+    uses = _uses(model, rehearsal)
     for use in uses.values():
         if use.parameter.requires_grad:
             for slot in use.slots:
@@ -132,10 +133,10 @@ def find_layers(
     return Coverage(layers, unattributed, tied)
 
 
-def _uses(model: nn.Module) -> dict[int, _Use]:
+def _uses(model: nn.Module, rehearsal: Rehearsal) -> dict[int, _Use]:
     """Return every parameter by its id, in the model's order."""
     uses: dict[int, _Use] = {}
-    offers = list(_offers(model))
+    offers = list(_offers(model, rehearsal))
     for name, module, offer in offers:
         for key, parameter in module.named_parameters(name, recurse=False, remove_duplicate=False):
             use = uses.setdefault(id(parameter), _Use(parameter))
@@ -151,7 +152,7 @@ def _uses(model: nn.Module) -> dict[int, _Use]:
     return uses
 
 
-def _offers(model: nn.Module) -> Iterable[tuple[str, nn.Module, Offer]]:
+def _offers(model: nn.Module, rehearsal: Rehearsal) -> Iterable[tuple[str, nn.Module, Offer]]:
     """Yield every module with parameters of its own; an out_proj comes with its attention."""
     inside: dict[int, Offer] = {}  # id of an out_proj -> what is left for it to say
     for name, module in model.named_modules():
@@ -163,7 +164,7 @@ def _offers(model: nn.Module) -> Iterable[tuple[str, nn.Module, Offer]]:
         elif id(module) in inside:
             yield name, module, inside[id(module)]
         elif next(module.parameters(recurse=False), None) is not None:
-            yield name, module, _offered(name, module)
+            yield name, module, _offered(name, module, rehearsal.elementwise.get(name))
 
 
 def _reason(use: _Use, rehearsal: Rehearsal) -> str:
@@ -271,10 +272,10 @@ def _bare_layer(use: _Use) -> Layer:
     )
 
 
-def _offered(name: str, module: nn.Module) -> Offer:
-    """Return what a module with parameters of its own offers."""
+def _offered(name: str, module: nn.Module, found: LayerType | None) -> Offer:
+    """Return what a module with parameters of its own offers, with the kind found by trying it."""
     own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    kind = kind_of(module)
+    kind = kind_of(module) or found
     if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
         return unknown(module)
     if reason := kind.refusal(module):

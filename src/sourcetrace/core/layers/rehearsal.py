@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.layers.kinds.elementwise import elementwise_kind
+from sourcetrace.core.layers.kinds.registry import kind_of
+from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import Site
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
@@ -17,12 +20,16 @@ class Rehearsal:
 
     Attributes:
         shapes: Module name -> the shape of its first argument, a call each.
+        output_shapes: Module name -> the shape of its output, a call each.
+        elementwise: Name of a module of no known kind -> its kind, where its first call shows one.
         without_gradient: Modules with trainable parameters whose output has no gradient.
         sequence_first: Numbers of examples that attention layers with the sequence first saw.
     """
 
     def __init__(self, model: nn.Module, run_forward: Callable[[], object]) -> None:
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
+        self.output_shapes: dict[str, list[tuple[int, ...]]] = {}
+        self.elementwise: dict[str, LayerType | None] = {}
         self.without_gradient: list[str] = []
         self.sequence_first: set[int] = set()
         names = {module: name for name, module in model.named_modules()}
@@ -33,6 +40,11 @@ class Rehearsal:
             values = next(iter((*arguments, *keywords.values())), None)
             shape = tuple(values.shape) if isinstance(values, Tensor) else ()
             self.shapes.setdefault(names[module], []).append(shape)
+            shape_out = tuple(output.shape) if isinstance(output, Tensor) else ()
+            self.output_shapes.setdefault(names[module], []).append(shape_out)
+            if names[module] not in self.elementwise and kind_of(module) is None:
+                kind = elementwise_kind(module, arguments, keywords, output)
+                self.elementwise[names[module]] = kind
             result = output[0] if isinstance(output, tuple) and output else output
             trains = any(p.requires_grad for p in module.parameters(recurse=False))
             if trains and isinstance(result, Tensor) and not result.requires_grad:
@@ -78,10 +90,11 @@ class Rehearsal:
             # The two dimensions of a batch's sequences; `attention` knows which is which.
             batched = all(len(shape) == 3 for shape in self.shapes.get(site.module, ()))  # noqa: PLR2004
             return 0 if batched else "called with a single sequence instead of a batch of them"
-        if site.kind.call is not None:
-            return 0
         known = self.sequence_first if examples is None else {examples}
-        shapes = self.shapes.get(site.module, [])
+        side, seen = ("input", self.shapes)
+        if site.kind.call is not None:
+            side, seen = ("output", self.output_shapes)
+        shapes = seen.get(site.module, [])
         if len(known) != 1 or not shapes:
             return 0
         (count,) = known
@@ -89,7 +102,7 @@ class Rehearsal:
         if len(found) == 1 and (dimension := found.pop()) is not None:
             return dimension
         return (
-            f"its input has shape {list(shapes[0])} for a batch of {count} examples: none of its "
+            f"its {side} has shape {list(shapes[0])} for a batch of {count} examples: none of its "
             "dimensions counts examples"
         )
 

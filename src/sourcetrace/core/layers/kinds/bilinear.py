@@ -20,4 +20,4 @@ def _products(module: Any, values: Tensor) -> Tensor:
     return torch.einsum("ngsi,ngsj->ngsij", first, second).flatten(-2)
 
 
-BILINEAR = LayerType(nn.Bilinear, _products, rows, call=_both)
+BILINEAR = LayerType(nn.Bilinear, _products, rows, feature_dimensions=lambda _: 1, call=_both)

@@ -35,7 +35,7 @@ class LayerType:
         call: Module, its output and a call's arguments -> what `positions` takes, the tensor whose
             gradient `output_positions` takes, and what is returned in place of the output, which
             must be computed from that tensor. None for the first argument, the output and the
-            output. The example comes first in all of them.
+            output. Examples lie in all of them as in the output.
     """
 
     module: type[nn.Module] | str
