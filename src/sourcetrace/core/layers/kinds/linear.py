@@ -4,6 +4,8 @@ Of one-hot inputs only the indices are kept. The activation covariance is exactl
 frequencies of the tokens, and its eigenbasis the identity.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from sourcetrace.core.layers.kinds.types import LayerType
@@ -26,30 +28,32 @@ TRANSPOSED_LINEAR = LayerType(
 """GPT-2's own; a linear layer whose weight is [D_in, D_out]."""
 
 
-def _indices(module: nn.Embedding, indices: Tensor) -> Tensor:
+def indices(module: Any, values: Tensor) -> Tensor:
     """Return the indices as [N, S], -1 where the row is held fixed."""
-    positions = indices.reshape(indices.shape[0], -1).long()
+    positions = values.reshape(values.shape[0], -1).long()
     if module.padding_idx is None:
         return positions
     return positions.masked_fill(positions == module.padding_idx, -1)
 
 
-def _changes_its_gradient(module: nn.Embedding) -> str:
+def embedding_refusal(module: Any) -> str:
+    """Return why an embedding, or a bag of them, has another gradient."""
+    name = type(module).__name__
     if module.max_norm is not None:
-        return "Embedding with max_norm: its rows are rescaled in the forward pass"
+        return f"{name} with max_norm: its rows are rescaled in the forward pass"
     if module.scale_grad_by_freq:
-        return "Embedding with scale_grad_by_freq: its gradient depends on the whole batch"
+        return f"{name} with scale_grad_by_freq: its gradient depends on the whole batch"
     if module.sparse:
-        return "Embedding with sparse gradients: its optimiser leaves unseen rows alone"
+        return f"{name} with sparse gradients: its optimiser leaves unseen rows alone"
     return ""
 
 
 EMBEDDING = LayerType(
     nn.Embedding,
-    _indices,
+    indices,
     rows,
     transposed=True,
     indexed=True,
     feature_dimensions=lambda _: 0,
-    refusal=_changes_its_gradient,
+    refusal=embedding_refusal,
 )

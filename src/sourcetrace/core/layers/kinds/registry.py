@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from sourcetrace.core.layers.kinds.bag import EMBEDDING_BAG
 from sourcetrace.core.layers.kinds.bilinear import BILINEAR
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS
 from sourcetrace.core.layers.kinds.elementwise import PRELU, may_be_elementwise
@@ -18,6 +19,7 @@ LAYER_TYPES: list[LayerType] = [
     *NORMALISATIONS,
     PRELU,
     EMBEDDING,
+    EMBEDDING_BAG,
     BILINEAR,
 ]
 """All but attention, whose projections are no modules of their own."""
