@@ -164,7 +164,7 @@ def _offers(model: nn.Module, rehearsal: Rehearsal) -> Iterable[tuple[str, nn.Mo
         elif id(module) in inside:
             yield name, module, inside[id(module)]
         elif next(module.parameters(recurse=False), None) is not None:
-            yield name, module, _offered(name, module, rehearsal.elementwise.get(name))
+            yield name, module, _offered(name, module, rehearsal.tried.get(name))
 
 
 def _reason(use: _Use, rehearsal: Rehearsal) -> str:

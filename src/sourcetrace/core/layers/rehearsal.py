@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.layers.attention import without_fused_kernels
 from sourcetrace.core.layers.kinds.elementwise import elementwise_kind
+from sourcetrace.core.layers.kinds.parent_call import parent_call_kind
 from sourcetrace.core.layers.kinds.registry import kind_of
 from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import Site
@@ -21,7 +22,7 @@ class Rehearsal:
     Attributes:
         shapes: Module name -> the shape of its first argument, a call each.
         output_shapes: Module name -> the shape of its output, a call each.
-        elementwise: Name of a module of no known kind -> its kind, where its first call shows one.
+        tried: Name of a module of no known kind -> the kind that its first call shows, if any.
         without_gradient: Modules with trainable parameters whose output has no gradient.
         sequence_first: Numbers of examples that attention layers with the sequence first saw.
     """
@@ -29,7 +30,7 @@ class Rehearsal:
     def __init__(self, model: nn.Module, run_forward: Callable[[], object]) -> None:
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
         self.output_shapes: dict[str, list[tuple[int, ...]]] = {}
-        self.elementwise: dict[str, LayerType | None] = {}
+        self.tried: dict[str, LayerType | None] = {}
         self.without_gradient: list[str] = []
         self.sequence_first: set[int] = set()
         names = {module: name for name, module in model.named_modules()}
@@ -42,9 +43,10 @@ class Rehearsal:
             self.shapes.setdefault(names[module], []).append(shape)
             shape_out = tuple(output.shape) if isinstance(output, Tensor) else ()
             self.output_shapes.setdefault(names[module], []).append(shape_out)
-            if names[module] not in self.elementwise and kind_of(module) is None:
-                kind = elementwise_kind(module, arguments, keywords, output)
-                self.elementwise[names[module]] = kind
+            if names[module] not in self.tried and kind_of(module) is None:
+                called = (module, arguments, keywords, output)
+                kind = elementwise_kind(*called) or parent_call_kind(*called)
+                self.tried[names[module]] = kind
             result = output[0] if isinstance(output, tuple) and output else output
             trains = any(p.requires_grad for p in module.parameters(recurse=False))
             if trains and isinstance(result, Tensor) and not result.requires_grad:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.layers import LayerType, register
@@ -71,8 +72,8 @@ def test_a_subclass_that_computes_the_same_is_attributed(name):
     assert coverage.share == 1
 
 
-def doubled(self: nn.Module, *arguments: Tensor) -> Tensor:
-    return 2 * super(type(self), self).forward(*arguments)
+def doubled(self: nn.Module, values: Tensor) -> Tensor:
+    return 2 * F.linear(values, self.weight, self.bias)
 
 
 OTHERS = {

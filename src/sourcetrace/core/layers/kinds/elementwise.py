@@ -68,11 +68,16 @@ _LAST = LayerType(
 )
 
 
+def has_layers_inside(module: nn.Module) -> bool:
+    """Return whether a module holds others with parameters, which must run once a call."""
+    return any(_own(inside) for inside in module.modules() if inside is not module)
+
+
 def may_be_elementwise(module: nn.Module) -> bool:
     """Return whether a module's parameters are a weight and perhaps a bias of its shape."""
     own = _own(module)
-    if any(_own(inside) for inside in module.modules() if inside is not module):
-        return False  # which are layers, and must not run more than once a call
+    if has_layers_inside(module):
+        return False
     weight, bias = own.pop("weight", None), own.pop("bias", None)
     if own or weight is None or weight.ndim == 0:
         return False
