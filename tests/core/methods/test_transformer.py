@@ -1,5 +1,6 @@
 """The whole core on a tiny transformer: embeddings, attention, norms and a head."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -45,9 +46,14 @@ class TinyTransformer(nn.Module):
 
 
 def transformer_case(stages: str = "a" * 8) -> Case:
+    return token_case(TinyTransformer, stages)
+
+
+def token_case(build: Callable[[], nn.Module], stages: str = "a" * 8) -> Case:
+    """Return a run of a model that classifies sequences of tokens."""
     case = tiny_case(stages)
     with seeded(121):
-        model = TinyTransformer().double().eval()
+        model = build().double().eval()
         states = {
             name: {
                 key: value + 0.3 * torch.randn_like(value)
@@ -94,7 +100,11 @@ def layer_matrix(layer: Layer, factors: tuple[Tensor, Tensor], gradients: Tensor
 
 @pytest.mark.parametrize("segments", [1, 2])
 def test_source_equals_the_dense_oracle(segments):
-    case = transformer_case()
+    check_source(transformer_case(), segments)
+
+
+def check_source(case: Case, segments: int) -> None:
+    """Scores of the whole core equal those of dense matrices."""
     source = gradient_source(case, LeastLikelyLabels(), cache=KeepsNothing())
     layers = source.coverage.layers
     assert source.coverage.share == 1
