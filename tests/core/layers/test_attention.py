@@ -6,8 +6,8 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.gradients.capture import ForwardPass
-from sourcetrace.core.layers.attention import without_fused_kernels
 from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import (
     check_all_counted,

@@ -4,7 +4,9 @@ from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import pytest
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from sourcetrace.core.machine.nested import map_tensors, to_dtype
 
@@ -46,3 +48,14 @@ def test_whole_numbers_keep_their_type():
     found = to_dtype({"tokens": torch.tensor([1]), "values": torch.ones(1)}, torch.float64)
     assert found["tokens"].dtype == torch.int64
     assert found["values"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_packed_sequence_keeps_its_sizes(ordered):
+    lengths = torch.tensor([3, 2] if ordered else [2, 3])
+    packed = pack_padded_sequence(torch.ones(3, 2, 4), lengths, enforce_sorted=ordered)
+    moved = to_dtype([packed], torch.float64)[0]
+    assert moved.data.dtype == torch.float64
+    assert moved.batch_sizes is packed.batch_sizes
+    for found, expected in zip(moved[2:], packed[2:], strict=True):
+        assert (found is None and expected is None) or torch.equal(found, expected)

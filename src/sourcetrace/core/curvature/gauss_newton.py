@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sourcetrace.core.gradients.capture import per_example_loss
-from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.objective import Objective

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.layer import Layer
 
 
@@ -26,7 +27,7 @@ def bare_gradients(
     """
     parameters = [model.get_parameter(layer.parameters[0]) for layer in layers]
     rows: list[list[list[Tensor]]] = []
-    with torch.enable_grad():
+    with torch.enable_grad(), without_fused_kernels():
         for own in losses:
             last = len(own) - 1
             rows.append(

@@ -20,9 +20,11 @@ from sourcetrace.core.gradients.per_example import (
     TiedPositions,
     per_example_gradient,
 )
-from sourcetrace.core.layers.attention import Note, attention_calls, without_fused_kernels
+from sourcetrace.core.layers.attention import attention_calls
+from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.kinds.pixels import Pixels
-from sourcetrace.core.layers.layer import Call, Layer, Site
+from sourcetrace.core.layers.layer import Call, Layer, Note, Site
+from sourcetrace.core.layers.recurrent import recurrent_calls
 from sourcetrace.errors import InputError
 
 
@@ -84,7 +86,11 @@ class ForwardPass:
                     module = self._modules[site.key]
                     handles.append(module.register_forward_hook(hook, with_kwargs=True))
             projections = [site for site in sites if site.part]
-            with without_fused_kernels(), attention_calls(model, projections, note):
+            with (
+                without_fused_kernels(),
+                attention_calls(model, projections, note),
+                recurrent_calls(model, projections, note),
+            ):
                 yield
         finally:
             for handle in handles:
@@ -128,7 +134,8 @@ class ForwardPass:
             return {}
         calls = [call for key in self._calls for call in self._calls[key]]
         edges = [call.output for call in calls]
-        found = torch.autograd.grad(loss.sum(), edges, retain_graph=not last, allow_unused=True)
+        with without_fused_kernels():  # recomputed activations run the model again
+            found = torch.autograd.grad(loss.sum(), edges, retain_graph=not last, allow_unused=True)
         gradients = {id(call): one for call, one in zip(calls, found, strict=True)}
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
@@ -248,8 +255,7 @@ def _join_groups(parts: Sequence[tuple[int, Tensor]], groups: int) -> Tensor:
 
 def _check(layer: Layer, site: Site, call: Call, examples: int | None) -> None:
     shape = call.inputs.shape
-    # Inside attention the sequence is first.
-    dimension = 1 if site.part else site.example_dimension
+    dimension = site.example_dimension
     if examples is not None and shape[dimension] != examples:
         raise InputError(
             f"{layer.name}: its input has shape {list(shape)} for a batch of "

@@ -1,7 +1,8 @@
 """nn.MultiheadAttention: projections that are no modules.
 
 Its forward hands its weights to `torch.nn.functional.linear`, so each projection is recorded
-where that function is called. Inside, sequences are [S, N, D], whatever `batch_first` says.
+where that function is called. Inside, sequences are [S, N, D], whatever `batch_first` says, as
+they are inside recurrent modules: `Rehearsal` says that the second dimension counts examples.
 A packed in_proj_weight is one layer of three groups, query, key and value; separate weights
 are layers of their own, and their common in_proj_bias, [3 · D], is another.
 
@@ -10,28 +11,26 @@ parameter of the attention module now running. It is put back when the context e
 error.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Size, Tensor, nn
 
 from sourcetrace.core.layers.kinds.types import LayerType
-from sourcetrace.core.layers.layer import Call, Offer, Site, Slot
+from sourcetrace.core.layers.layer import Call, Note, Offer, Site, Slot
 
 
 def _sequences(_: nn.Module, values: Tensor) -> Tensor:
-    """Lay out inputs [S, N, D] as [N, 1, S, D]."""
-    return values.transpose(0, 1).unsqueeze(1)
+    """Lay out inputs [N, S, D] as [N, 1, S, D]."""
+    return values.unsqueeze(1)
 
 
 def _projections(module: nn.MultiheadAttention, gradients: Tensor) -> Tensor:
-    """Lay out output gradients [S, N, groups · D_out] as [N, groups, S, D_out]."""
-    positions, examples = gradients.shape[:2]
-    split = gradients.reshape(positions, examples, -1, module.embed_dim)
-    return split.permute(1, 2, 0, 3)
+    """Lay out output gradients [N, S, groups · D_out] as [N, groups, S, D_out]."""
+    split = gradients.reshape(*gradients.shape[:2], -1, module.embed_dim)
+    return split.transpose(1, 2)
 
 
 PROJECTION = LayerType(nn.MultiheadAttention, _sequences, _projections)
@@ -74,32 +73,15 @@ def attention_offer(name: str, module: nn.MultiheadAttention) -> Offer:
 
 
 @contextmanager
-def without_fused_kernels() -> Iterator[None]:
-    """Keep attention, and encoders of frozen layers, off the fused kernels of inference.
-
-    Those call no modules and no linear function, and encoders pack padded sequences for them.
-    """
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)
-
-
-Note = Callable[[str, Call], None]
-"""Takes a site's key and a call of it."""
-
-
-@contextmanager
 def attention_calls(model: nn.Module, sites: Collection[Site], note: Note) -> Iterator[None]:
     """Note the calls of attention's projections while the context is open."""
-    if not sites:
-        yield
-        return
     parts: dict[nn.Module, dict[str, Site]] = {}
     for site in sites:
-        parts.setdefault(model.get_submodule(site.module), {})[site.part] = site
+        if isinstance(module := model.get_submodule(site.module), nn.MultiheadAttention):
+            parts.setdefault(module, {})[site.part] = site
+    if not parts:
+        yield
+        return
     # A stack of modules and their numbers of examples: attention may lie inside attention.
     running: list[tuple[nn.MultiheadAttention, int]] = []
     handles = []

@@ -14,6 +14,7 @@ from sourcetrace.core.layers.attention import attention_offer
 from sourcetrace.core.layers.kinds.registry import kind_of, unknown
 from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import WITHOUT_GRADIENTS, Layer, Offer, Site, Slot
+from sourcetrace.core.layers.recurrent import is_recurrent, recurrent_offer
 from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
 
@@ -126,7 +127,7 @@ def find_layers(
         raise InputError(
             "No parameter of the model can be attributed: expected at least one trainable "
             "layer of a known kind (nn.Linear, a convolution, a normalisation, nn.Embedding, "
-            f"nn.MultiheadAttention) that a forward pass calls, found {names or 'none'}."
+            f"nn.MultiheadAttention, nn.LSTM) that a forward pass calls, found {names or 'none'}."
         )
     taken = [use for use in uses.values() if not use.reason]
     tied = {use.names[0]: tuple(use.names[1:]) for use in taken if use.names[1:]}
@@ -161,6 +162,8 @@ def _offers(model: nn.Module, rehearsal: Rehearsal) -> Iterable[tuple[str, nn.Mo
             offer = attention_offer(name, module)
             inside[id(module.out_proj)] = offer if isinstance(offer, str) else []
             yield name, module, offer
+        elif is_recurrent(module):
+            yield name, module, recurrent_offer(name, module)
         elif id(module) in inside:
             yield name, module, inside[id(module)]
         elif next(module.parameters(recurse=False), None) is not None:

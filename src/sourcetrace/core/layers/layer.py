@@ -6,7 +6,7 @@ the gradient is the sum over all of them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,7 +33,7 @@ class Site:
     Attributes:
         module: Name of the module that is called.
         kind: How its inputs and gradients are laid out.
-        part: Which projection, where the module is attention.
+        part: Which projection, where the module is attention or recurrent.
         first_group: The group of the layer at which the site's groups start.
         example_dimension: The dimension of the inputs that counts examples.
     """
@@ -212,6 +212,10 @@ class Call:
         # The edge, not the tensor: an in-place activation would change the tensor's own.
         edge = get_gradient_edge(output)
         return cls(inputs.detach(), inputs._version, edge, output_shape or output.shape, groups)
+
+
+Note = Callable[[str, Call], None]
+"""Takes a site's key and a call of it."""
 
 
 @dataclass(eq=False)

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from sourcetrace.core.layers.attention import without_fused_kernels
+from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.kinds.elementwise import elementwise_kind
 from sourcetrace.core.layers.kinds.parent_call import parent_call_kind
 from sourcetrace.core.layers.kinds.registry import kind_of
@@ -14,6 +15,8 @@ from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.core.layers.layer import Site
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
+
+_OF_SEQUENCES = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 
 class Rehearsal:
@@ -24,7 +27,9 @@ class Rehearsal:
         output_shapes: Module name -> the shape of its output, a call each.
         tried: Name of a module of no known kind -> the kind that its first call shows, if any.
         without_gradient: Modules with trainable parameters whose output has no gradient.
-        sequence_first: Numbers of examples that attention layers with the sequence first saw.
+        sequences: Name of an attention or recurrent module -> how many sequences it saw, a call
+            each; 0 for a single one without a batch.
+        sequence_first: Numbers of examples that such modules with the sequence first saw.
     """
 
     def __init__(self, model: nn.Module, run_forward: Callable[[], object]) -> None:
@@ -32,6 +37,7 @@ class Rehearsal:
         self.output_shapes: dict[str, list[tuple[int, ...]]] = {}
         self.tried: dict[str, LayerType | None] = {}
         self.without_gradient: list[str] = []
+        self.sequences: dict[str, list[int]] = {}
         self.sequence_first: set[int] = set()
         names = {module: name for name, module in model.named_modules()}
 
@@ -51,8 +57,10 @@ class Rehearsal:
             trains = any(p.requires_grad for p in module.parameters(recurse=False))
             if trains and isinstance(result, Tensor) and not result.requires_grad:
                 self.without_gradient.append(names[module])
-            if isinstance(module, nn.MultiheadAttention) and not module.batch_first:
-                self.sequence_first.update(shape[1:2])
+            if isinstance(module, _OF_SEQUENCES):
+                self.sequences.setdefault(names[module], []).append(_sequences(module, values))
+                if not getattr(module, "batch_first", True):
+                    self.sequence_first.update(shape[1:2])
 
         handles = [module.register_forward_hook(note, with_kwargs=True) for module in names]
         try:
@@ -76,22 +84,22 @@ class Rehearsal:
         live = [one.abs().sum() for one in outputs if one.requires_grad]
         if not parameters or not live:  # outputs of the task's own make may hold anything
             return [not outputs for _ in parameters]
-        found = torch.autograd.grad(live, parameters, retain_graph=True, allow_unused=True)
+        with without_fused_kernels():  # recomputed activations run the model again
+            found = torch.autograd.grad(live, parameters, retain_graph=True, allow_unused=True)
         return [gradient is not None for gradient in found]
 
     def example_dimension(self, site: Site, module: nn.Module, examples: int | None) -> int | str:
         """Return which dimension of a site's inputs counts examples, or why none does.
 
-        Attention with the sequence first lays out everything around it as [S, N, D] too.
+        Attention with the sequence first lays out everything around it as [S, N, D] too; inside,
+        it and recurrent modules do so in any case.
         An embedding of positions, [1, S], serves all examples: that dimension is 1 then.
 
         Raises:
             InputError: If N = S, so that the two cannot be told apart.
         """
         if site.part:
-            # The two dimensions of a batch's sequences; `attention` knows which is which.
-            batched = all(len(shape) == 3 for shape in self.shapes.get(site.module, ()))  # noqa: PLR2004
-            return 0 if batched else "called with a single sequence instead of a batch of them"
+            return self._why_no_batch(site.module, examples) or 1
         known = self.sequence_first if examples is None else {examples}
         side, seen = ("input", self.shapes)
         if site.kind.call is not None:
@@ -108,6 +116,14 @@ class Rehearsal:
             "dimensions counts examples"
         )
 
+    def _why_no_batch(self, module: str, examples: int | None) -> str:
+        seen = set(self.sequences.get(module, ()))
+        if 0 in seen:
+            return "called with a single sequence instead of a batch of them"
+        if examples is not None and not seen <= {examples}:
+            return f"called with {min(seen)} sequences for a batch of {examples} examples"
+        return ""
+
     def _dimension(
         self, site: Site, module: nn.Module, shape: tuple[int, ...], count: int
     ) -> int | None:
@@ -116,13 +132,24 @@ class Rehearsal:
         fitting = [dimension for dimension in range(free) if shape[dimension] == count]
         if len(fitting) > 1 and self.sequence_first:
             raise InputError(
-                f"{site.module}: its input has shape {list(shape)}, and attention in this model "
-                "has the sequence first, so that examples and positions cannot be told apart. Try "
-                "examples whose length is not the number of examples in this batch."
+                f"{site.module}: its input has shape {list(shape)}, and attention or a recurrent "
+                "layer in this model has the sequence first, so that examples and positions cannot "
+                "be told apart. Try examples whose length is not the number of examples in this "
+                "batch."
             )
         if not fitting and site.kind.indexed:
             fitting = [d for d in range(free) if free > 1 and shape[d] == 1]
         return fitting[0] if fitting else None
+
+
+def _sequences(module: nn.Module, values: Any) -> int:
+    """Return how many sequences a module was given; 0 for a single one without a batch."""
+    if isinstance(values, PackedSequence):
+        return int(values.batch_sizes[0])
+    batched = 2 if isinstance(module, nn.RNNCellBase) else 3
+    if values.ndim < batched:
+        return 0
+    return int(values.shape[0 if getattr(module, "batch_first", True) else 1])
 
 
 def refuse_compiled(modules: Iterable[tuple[str, nn.Module]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 
 # Not torch.utils._pytree: dataclasses and mappings that nobody registered there are leaves to it.
@@ -24,6 +25,8 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return {key: map_tensors(inner, change) for key, inner in value.items()}
     if isinstance(value, tuple | list):
         parts = [map_tensors(inner, change) for inner in value]
+        if isinstance(value, PackedSequence):  # these must stay on the CPU
+            parts[1] = value.batch_sizes
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         copied = copy.copy(value)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.gradients.capture import per_example_loss
+from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.machine.nested import map_tensors, to_dtype
 from sourcetrace.core.model.dropout import dropout_mask
@@ -170,6 +171,7 @@ class _Trial:
         values = {}
         with (
             products_in("float32", self.device),
+            without_fused_kernels(),
             dropout_mask(model, self.mask, seed=0, examples=len(index)),
         ):
             outputs = call(self.task, "forward", on, model, batch)
