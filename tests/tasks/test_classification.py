@@ -10,7 +10,10 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
 from sourcetrace.core.model.objective import ExampleGenerator
-from sourcetrace.tasks import ClassificationTask
+from sourcetrace.errors import InputError
+from sourcetrace.tasks import ClassificationTask, TokenClassificationTask
+from sourcetrace.tasks.losses import CrossEntropy, FocalLoss
+from tests.tasks.losses.checks import check_curvature, task_values
 from tests.tiny import assert_close, seeded
 
 TASK = ClassificationTask()
@@ -86,9 +89,7 @@ def test_the_sampled_gradient_has_exactly_the_fisher_second_moment(monkeypatch, 
     combinations = torch.tensor(
         list(itertools.product((-1.0, 1.0), repeat=len(logits))), dtype=torch.float64
     )
-    monkeypatch.setattr(
-        "sourcetrace.tasks.classification.signs", lambda *_, like: combinations.to(like)
-    )
+    monkeypatch.setattr("sourcetrace.tasks.loss_task.signs", lambda *_, like: combinations.to(like))
     one = torch.tensor(logits, dtype=torch.float64)
     gradients = sampled_gradients(one.expand(len(combinations), -1), torch.Generator())
     second_moment = gradients.T @ gradients / len(combinations)
@@ -166,3 +167,143 @@ def test_describes_the_prediction():
 
 def test_a_higher_margin_is_better():
     assert TASK.measurement_higher_is_better
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda labels: labels.int(),
+        lambda labels: labels.to(torch.uint8),
+        lambda labels: labels.unsqueeze(1),
+        lambda labels: F.one_hot(labels, 4),
+        lambda labels: F.one_hot(labels, 4).double(),
+    ],
+    ids=["int32", "uint8", "column", "one-hot", "one-hot shares"],
+)
+def test_labels_come_in_many_forms(labels):
+    logits, given = logits_and_labels()
+    found = task_values(TASK, logits, (None, labels(given)))
+    expected = task_values(TASK, logits, (None, given))
+    assert_close(found, expected, tolerance=1e-14)
+    assert TASK.describe(logits, (None, labels(given))) == TASK.describe(logits, (None, given))
+
+
+def test_the_label_of_soft_ones_is_the_largest():
+    logits, labels = logits_and_labels()
+    shares = 0.4 * F.one_hot(labels, 4).double() + 0.15
+    expected = F.cross_entropy(logits, shares, reduction="none")
+    assert_close(TASK.train_loss(logits, (None, shares)), expected, tolerance=1e-14)
+    measured = TASK.measurement(logits, (None, labels))
+    assert torch.equal(TASK.measurement(logits, (None, shares)), measured)
+
+
+class Weighted(ClassificationTask):
+    loss = CrossEntropy(class_weights=(1.0, 3.0, 0.2, 2.0), mean_weight=1.7, label_smoothing=0.1)
+
+
+class Focal(ClassificationTask):
+    loss = FocalLoss(gamma=2.0)
+
+
+@pytest.mark.parametrize("task", [TASK, Weighted(), Focal()])
+def test_ignored_examples_count_nowhere(task):
+    logits, labels = logits_and_labels()
+    some = labels.clone()
+    some[[1, 4]] = -100
+    found = task_values(task, logits, (None, some))
+    assert not found[:, [1, 4]].any()
+    kept = [0, 2, 3, 5]
+    expected = task_values(task, logits, (None, labels))
+    assert_close(found[:, kept], expected[:, kept], tolerance=1e-14)
+    described = task.describe(logits, (None, some))
+    assert described["given_label_probability"][1] is None
+    assert described["given_label_probability"][2] is not None
+
+
+@pytest.mark.parametrize("task", [TASK, Weighted()])
+def test_the_second_moment_is_the_hessian_with_labels_that_are_ignored_or_soft(task):
+    logits, _ = logits_and_labels(3)
+    check_curvature(task, logits, (None, torch.tensor([2, -100, 0])))
+    check_curvature(task, logits, (None, torch.rand(3, 4, dtype=torch.float64)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 3, 4, 1]), r"Example 2 .* has the label 4, .* 4 classes, 0 to 3"),
+        (torch.tensor([0, -1, 4, 1]), r"Example 1 .* has the label -1"),
+        (torch.tensor([0.0, 1.0, 2.0, 1.0]), r"labels \[4\], torch.float32; expected whole"),
+        (torch.zeros(4, 3), r"labels \[4, 3\]"),
+        (torch.zeros(1).long(), r"labels \[1\]"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels, message):
+    with pytest.raises(InputError, match=message):
+        TASK.train_loss(torch.zeros(4, 4), (None, labels))
+
+
+def test_weighted_examples_add_up_to_torchs_weighted_mean():
+    """Over the whole training set as one batch, with an ignored label in it."""
+    logits, labels = logits_and_labels()
+    labels[2] = -100
+    weights = torch.tensor([1.0, 3.0, 0.2, 2.0], dtype=torch.float64)
+    given = torch.where(labels < 0, 0.0, weights[labels.clamp_min(0)])
+
+    class Task(ClassificationTask):
+        loss = CrossEntropy(class_weights=weights.tolist(), mean_weight=float(given.mean()))
+
+    expected = F.cross_entropy(logits, labels, weight=weights)
+    assert Task().train_loss(logits, (None, labels)).mean() == pytest.approx(expected.item())
+
+
+class Tokens(TokenClassificationTask):
+    label_names = ("a", "b", "c")
+
+
+TAGS = torch.tensor([[0, 2, -100, 1], [-100, 1, -100, -100], [-100] * 4])
+
+
+def tokens() -> Tensor:
+    with seeded(52):
+        return torch.randn(3, 4, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "divisors"), [("mean", (3, 1)), ("sum", (1, 1)), (2.5, (2.5, 2.5))]
+)
+def test_tokens_are_reduced_as_asked(reduction, divisors):
+    task, logits = Tokens(), tokens()
+    task.reduction = reduction
+    sums = F.cross_entropy(logits.mT, TAGS, reduction="none").sum(1)
+    loss = task.train_loss(logits, (None, TAGS))
+    expected = [float(sums[0]) / divisors[0], float(sums[1]) / divisors[1], 0]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-12)
+    assert torch.equal(task.measurement(logits, (None, TAGS)), -loss)
+    check_curvature(task, logits[:, :, :2], (None, TAGS % 2 + (TAGS < 0) * -100))
+
+
+def test_padding_and_masked_tokens_count_nowhere():
+    class Masked(Tokens):
+        def mask(self, batch):
+            return batch[2]
+
+    labels, logits = TAGS.clamp_min(0), tokens()
+    found = task_values(Masked(), logits, (None, labels, (TAGS >= 0).int()))
+    assert torch.equal(found, task_values(Tokens(), logits, (None, TAGS)))
+    longer = F.pad(logits, (0, 0, 0, 2), value=7.0)
+    padded = task_values(Tokens(), longer, (None, F.pad(TAGS, (0, 2), value=-100)))
+    assert_close(padded[0], task_values(Tokens(), logits, (None, TAGS))[0], tolerance=1e-14)
+
+
+def test_tokens_may_be_pixels():
+    logits = tokens().reshape(3, 2, 2, 3)
+    found = task_values(Tokens(), logits, (None, TAGS.reshape(3, 2, 2)))
+    assert_close(found, task_values(Tokens(), tokens(), (None, TAGS)), tolerance=1e-14)
+    with pytest.raises(InputError, match=r"Example 1 .* has the label 5"):
+        Tokens().train_loss(tokens(), (None, TAGS.where(TAGS != 1, 5).roll(1, 0)))
+
+
+def test_describes_the_tokens_that_count():
+    logits = F.one_hot(torch.tensor([[0, 2, 1, 1], [0, 0, 0, 2], [1] * 4])).double()
+    described = Tokens().describe(logits, (None, TAGS))
+    assert described == {"predicted_label": ["a c b", "a", ""]}

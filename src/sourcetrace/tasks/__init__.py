@@ -1,17 +1,21 @@
 """What a user implements: the task protocol and base classes that give the losses."""
 
 from sourcetrace.core.model.objective import signs
-from sourcetrace.tasks.classification import ClassificationTask
+from sourcetrace.tasks.binary import BinaryTask, MultiLabelTask
+from sourcetrace.tasks.classification import ClassificationTask, TokenClassificationTask
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 
 __all__ = [
+    "BinaryTask",
     "ClassificationTask",
+    "MultiLabelTask",
     "RegressionTask",
     "SGDRecipe",
     "Task",
     "TaskBase",
+    "TokenClassificationTask",
     "signs",
     "train_with_sgd",
 ]

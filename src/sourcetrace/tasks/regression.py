@@ -1,66 +1,84 @@
-"""Regression: one output an example, [B] or [B, 1], and squared error."""
+"""Regression: one or several numbers an example."""
 
-import math
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.model.objective import signs
 from sourcetrace.errors import InputError
-from sourcetrace.tasks.protocol import TaskBase
+from sourcetrace.tasks.loss_task import ManyPartsTask, Parts
+from sourcetrace.tasks.losses import Loss, SquaredError
+
+_SHOWN = 8
 
 
-class RegressionTask(TaskBase):
-    """Squared error times `loss_scale`, as training loss and as measurement.
+class RegressionTask(ManyPartsTask):
+    """Outputs and targets [B], [B, 1] or [B, K]; measured by the training loss.
 
     Attributes:
-        loss_scale: 0.5; set it to 1.0 if the model was trained with `nn.MSELoss`: gradients and
-            curvature are then twice as large, and Source's filters are not linear in them.
+        loss: Such as `Huber(delta=1.0)`; squared error times `loss_scale` by default.
+        loss_scale: Of squared error, 0.5; set it to 1.0 if the model was trained with `nn.MSELoss`:
+            gradients and curvature are then twice as large, and Source's filters are not linear
+            in them.
+        reduction: The "mean" over the outputs, as in `nn.MSELoss`, their "sum", or a divisor.
     """
 
+    measurement_higher_is_better = False
     loss_scale: float = 0.5
 
-    measurement_higher_is_better = False
-
-    def train_loss(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return loss_scale · (output - target)², [B]."""
-        predictions, targets = _flat(outputs), _flat(batch[1])
-        if predictions.shape != targets.shape:
-            raise InputError(
-                f"The outputs have shape {list(outputs.shape)} and the targets "
-                f"{list(batch[1].shape)}; expected [B] or [B, 1] of both."
-            )
-        return self.loss_scale * (predictions - targets).square()
+    @cached_property
+    def loss(self) -> Loss:  # type: ignore[override]  # a subclass gives another one
+        """Return squared error times `loss_scale`."""
+        return SquaredError(self.loss_scale)
 
     def sampled_loss(
         self, outputs: Tensor, generator: torch.Generator, batch: Any = None
     ) -> Tensor:
-        """Return a loss with the gradient of targets 1 above or below the output, [B].
+        """Return a loss whose gradient has the loss's curvature as its second moment, [B].
 
-        The curvature asks of the residual that its mean square be 1. A normal one has that on
-        average; a sign has it in every draw, so the estimate has no sampling error at all.
+        With squared error, that of a target above or below the output: the curvature asks of the
+        residual that its mean square be 1. A normal one has that on average; a sign has it in
+        every draw, so that one output has no sampling error at all. `batch` may then be left out.
         """
-        predictions = _flat(outputs)
-        residual = signs(generator, [len(predictions)], like=predictions.detach())
-        # The gradient of the loss, in a form where a residual beside a large output is not lost.
-        return -math.sqrt(2 * self.loss_scale) * residual * predictions
+        return super().sampled_loss(outputs, generator, batch)
 
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return loss_scale · (output - target)², [B]."""
+        """Return the training loss, [B]."""
         return self.train_loss(outputs, batch)
 
     def describe(self, outputs: Tensor, batch: Any) -> dict[str, list[Any]]:
         """Return the prediction as text, B values."""
-        return {"predicted_label": [f"{value:.4g}" for value in _flat(outputs).tolist()]}
+        predictions = outputs[..., 0] if self.loss.several_outputs else outputs
+        rows = predictions.reshape(len(predictions), -1).tolist()
+        return {
+            "predicted_label": [
+                ", ".join(f"{value:.4g}" for value in row[:_SHOWN])
+                + (", …" if len(row) > _SHOWN else "")
+                for row in rows
+            ]
+        }
+
+    def _parts(self, outputs: Tensor, batch: Any) -> Parts:
+        several = self.loss.several_outputs
+        if several and (outputs.ndim < 2 or outputs.shape[-1] != 2):  # noqa: PLR2004
+            raise InputError(
+                f"{type(self.loss).__name__} got outputs of shape {list(outputs.shape)}; expected "
+                "two numbers a target, [B, 2] or [B, K, 2]. Let forward() stack them in the last "
+                "dimension."
+            )
+        shape = outputs.shape[:-1] if several else outputs.shape
+        weights = self._weights(outputs.new_ones(shape))
+        if batch is None:
+            return Parts(outputs, None, weights)
+        targets = self.targets(batch)
+        if _without_column(shape) != _without_column(targets.shape):
+            raise InputError(
+                f"The outputs have shape {list(outputs.shape)} and the targets "
+                f"{list(targets.shape)}; expected one prediction a target."
+            )
+        return Parts(outputs, targets.reshape(shape).to(outputs), weights)
 
 
-def _flat(values: Tensor) -> Tensor:
-    if values.ndim == 2 and values.shape[1] == 1:  # noqa: PLR2004
-        return values.squeeze(-1)
-    if values.ndim != 1:
-        raise InputError(
-            f"RegressionTask got outputs or targets of shape {list(values.shape)}; expected [B] or "
-            "[B, 1]. For several targets write train_loss, sampled_loss and measurement yourself."
-        )
-    return values
+def _without_column(shape: torch.Size) -> tuple[int, ...]:
+    return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape  # noqa: PLR2004

@@ -58,6 +58,13 @@ def test_the_share_is_known(task, shape, expected):
     assert share(task, shape, labels) == pytest.approx(expected, rel=0.25)
 
 
+def test_a_stated_substitute_is_not_judged():
+    class Far(Doubled):
+        exact_curvature = False
+
+    assert share(Far(), (2,), torch.zeros(2)) is None
+
+
 def test_what_has_no_curvature_at_0_is_not_judged():
     assert share(Logarithm(), (2,), torch.zeros(2)) is None
     assert sampled_loss_share(RegressionTask(), torch.zeros(2), (None, torch.zeros(2)), []) is None

@@ -30,7 +30,7 @@ def test_the_batch_is_given_to_those_who_ask_for_it():
             task, logits, torch.Generator().manual_seed(1), torch.tensor([3.0, 0.0])
         )
 
-    plain = found(ClassificationTask())
+    plain = ClassificationTask().sampled_loss(logits, torch.Generator().manual_seed(1))
     assert torch.equal(found(Asks()), plain * torch.tensor([3.0, 0.0]))
     assert torch.equal(found(DoesNot()), plain * 2)
 

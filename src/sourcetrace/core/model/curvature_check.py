@@ -33,8 +33,11 @@ def sampled_loss_share(
         generators: Of the draws, a generator each; not all are used where there are many outputs.
 
     Returns:
-        None where the losses cannot be taken at outputs of 0, or have no curvature there.
+        None where the losses cannot be taken at outputs of 0, or have no curvature there, and
+        where the objective says by `exact_curvature` that another one stands in for the Hessian.
     """
+    if not getattr(objective, "exact_curvature", True):
+        return None
     zeros: list[Tensor] = []
 
     def at_zero(tensor: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""The losses of a task from one of a part: of the example itself, or of each of its many parts."""
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.model.objective import signs
+from sourcetrace.tasks.losses import Loss
+from sourcetrace.tasks.protocol import TaskBase
+
+
+class Parts(NamedTuple):
+    """What the losses are taken of.
+
+    Attributes:
+        outputs: As the loss wants them, [B, …] or [B, …, P].
+        targets: Valid ones in any case, [B, …] (or [B, …, P]); None where the batch was left out.
+        weights: Of every part, 0 where it is masked; a tensor [B, …], or 1.
+    """
+
+    outputs: Tensor
+    targets: Any
+    weights: Tensor | float = 1.0
+
+
+class LossTask(TaskBase):
+    """An example's loss is its one part's.
+
+    Attributes:
+        loss: Value and curvature of a part.
+    """
+
+    loss: Loss
+
+    @property
+    def exact_curvature(self) -> bool:
+        """Whether the second moment of `sampled_loss` is the Hessian of `train_loss`."""
+        return self.loss.exact
+
+    def targets(self, batch: Any) -> Tensor:
+        """Return the targets of a batch; the second of `(inputs, targets)`."""
+        targets: Tensor = batch[1]
+        return targets
+
+    def train_loss(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return the loss, [B]."""
+        outputs, targets, weights = self._parts(outputs, batch)
+        return self._joined(self.loss.value(outputs, targets), weights)
+
+    def sampled_loss(self, outputs: Tensor, generator: torch.Generator, batch: Any) -> Tensor:
+        """Return a loss whose gradient has the loss's curvature as its second moment, [B]."""
+        outputs, targets, weights = self._parts(outputs, batch)
+        noise = signs(generator, outputs.shape, like=outputs.detach())
+        drawn = outputs * self.loss.root(outputs.detach(), targets, noise)
+        drawn = drawn.sum(-1) if self.loss.several_outputs else drawn
+        return self._joined(drawn, weights**0.5)
+
+    def _parts(self, outputs: Tensor, batch: Any) -> Parts:
+        raise NotImplementedError
+
+    def _joined(self, values: Tensor, weights: Tensor | float) -> Tensor:
+        """Return the loss of every example from its part's, [B]."""
+        return values if isinstance(weights, float) else values.where(weights > 0, 0.0) * weights
+
+
+class ManyPartsTask(LossTask):
+    """An example's loss is the mean or the sum over its parts.
+
+    Attributes:
+        reduction: "mean" or "sum" over an example's parts that are not masked, or a number that
+            the sum is divided by. Where the training took the mean over all unmasked parts of a
+            batch, whatever their number in an example, that is their mean number in a training
+            example.
+    """
+
+    reduction: Literal["mean", "sum"] | float = "mean"
+
+    def _weights(self, known: Tensor) -> Tensor:
+        """Return the weights of parts from which of them count, [B, …]."""
+        if self.reduction == "sum":
+            return known
+        if self.reduction == "mean":
+            count = known.reshape(len(known), -1).sum(1).clamp_min(1)
+            return known / count.reshape(-1, *(1 for _ in known.shape[1:]))
+        return known / self.reduction
+
+    def _joined(self, values: Tensor, weights: Tensor | float) -> Tensor:
+        joined = super()._joined(values, weights)
+        return joined.reshape(len(joined), -1).sum(1)

@@ -1,0 +1,46 @@
+"""What a loss is: a value and a curvature at the outputs."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Loss:
+    """The loss of one part of an example: of its label, of a token, of one of its outputs.
+
+    Outputs are [B, …], and [B, …, P] where a part has several (`several_outputs`); targets are
+    [B, …]. A loss of one output defines `value` and `curvature`, another `value` and `root`.
+
+    Attributes:
+        several_outputs: Whether the last dimension of the outputs belongs to one part.
+        exact: Whether the curvature is the Hessian of `value`, or stands in for one that is
+            0 or has negative eigenvalues.
+    """
+
+    several_outputs: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
+
+    def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of every part, [B, …]."""
+        raise NotImplementedError
+
+    def curvature(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the second derivative of every part's loss by its output, ≥ 0, [B, …]."""
+        raise NotImplementedError
+
+    def root(self, outputs: Tensor, targets: Tensor, signs: Tensor) -> Tensor:
+        """Return B ε of every part, where B Bᵀ is the Hessian at its outputs.
+
+        Args:
+            outputs: Without a graph.
+            targets: As of `value`.
+            signs: ε, shaped as the outputs; B is independent of it.
+        """
+        return self.curvature(outputs, targets).sqrt() * signs
+
+
+def constant(values: float | Sequence[float], *, like: Tensor) -> Tensor:
+    """Return numbers of a loss on the device and with the dtype of `like`."""
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
