@@ -123,13 +123,13 @@ def case(name: str, body: str) -> tuple[LossTask, nn.Module, Any]:
 def test_gradients_are_those_of_each_example_alone(name, body):
     task, model, batch = case(name, body)
     layers = find_layers(model, lambda: model(batch[0]), examples=EXAMPLES).layers
-    passes = Batch(model, task, layers, batch, torch.arange(EXAMPLES))
+    ones = [tuple(part[place : place + 1] for part in batch) for place in range(EXAMPLES)]
+    passes = Batch(model, task, layers, batch, torch.arange(EXAMPLES), ones.__getitem__)
     found = passes.training_passes(
         own=torch.ones(EXAMPLES).bool(), seeds=range(EXAMPLES), sampled=True
     )
     losses, drawn = [], []
-    for example in range(EXAMPLES):
-        one = tuple(part[example : example + 1] for part in batch)
+    for example, one in enumerate(ones):
         outputs = task.forward(model, one)
         losses.append(task.train_loss(outputs, one).sum())
         generator = ExampleGenerator.for_examples([example])

@@ -107,6 +107,17 @@ def test_an_examples_signs_do_not_depend_on_its_batch():
     assert torch.equal(some, whole[[2, 0]])
 
 
+def test_a_second_call_draws_anew():
+    """Two heads with the same signs would have a curvature between them."""
+    like = torch.zeros(1, dtype=torch.float64)
+    generator = ExampleGenerator.for_examples(range(1000, 9000, 2))
+    first, second = (signs(generator, [4000], like=like) for _ in range(2))
+    assert (first * second).mean().abs() < 0.05
+    again = ExampleGenerator.for_examples([1002, 1000])
+    assert torch.equal(signs(again, [2], like=like), first[[1, 0]])
+    assert torch.equal(signs(again, [2], like=like), second[[1, 0]])
+
+
 numbers = st.sets(st.integers(0, 40), max_size=20).map(sorted)
 
 

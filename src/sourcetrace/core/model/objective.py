@@ -53,10 +53,12 @@ class ExampleGenerator(torch.Generator):
 
     It works wherever a `torch.Generator` does. `uniform` also gives every example its own
     stream, so that a label sampled for an example depends on the seed and the example
-    alone: scores then stay the same under another batch size or order of the data.
+    alone: scores then stay the same under another batch size or order of the data. Every call
+    of `uniform` draws anew, as the second of two heads needs it.
     """
 
     example_seeds: tuple[int, ...] = ()
+    calls: int = 0
 
     @classmethod
     def for_examples(cls, seeds: Sequence[int]) -> "ExampleGenerator":
@@ -72,13 +74,17 @@ def uniform(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -
 
     Drawn in float64 on the CPU, so that every device sees the same numbers.
     """
-    seeds = getattr(generator, "example_seeds", ())
-    if len(seeds) == shape[0] and seeds:
+    if isinstance(generator, ExampleGenerator) and len(generator.example_seeds) == shape[0] > 0:
         stream = torch.Generator()
         rows = [
-            torch.rand(tuple(shape[1:]), generator=stream.manual_seed(seed), dtype=torch.float64)
-            for seed in seeds
+            torch.rand(
+                tuple(shape[1:]),
+                generator=stream.manual_seed(seed ^ generator.calls),
+                dtype=torch.float64,
+            )
+            for seed in generator.example_seeds
         ]
+        generator.calls += 1
         draws = torch.stack(rows)
     else:
         draws = torch.rand(
