@@ -307,3 +307,27 @@ def test_describes_the_tokens_that_count():
     logits = F.one_hot(torch.tensor([[0, 2, 1, 1], [0, 0, 0, 2], [1] * 4])).double()
     described = Tokens().describe(logits, (None, TAGS))
     assert described == {"predicted_label": ["a c b", "a", ""]}
+
+
+def test_batches_of_another_form_need_targets_only_where_the_curvature_does():
+    class Named(ClassificationTask):
+        def train_loss(self, outputs, batch):
+            return super().train_loss(outputs, (None, batch["label"]))
+
+    class WeightedNamed(Named):
+        loss = Weighted.loss
+
+    class Targets(Weighted):
+        def targets(self, batch):
+            return batch["label"]
+
+    logits, labels = logits_and_labels()
+    batch, generator = {"label": labels}, torch.Generator()
+    plain = Named().sampled_loss(logits, generator.manual_seed(1), batch)
+    assert torch.equal(plain, TASK.sampled_loss(logits, generator.manual_seed(1), (None, labels)))
+    found = task_values(Targets(), logits, batch)
+    assert torch.equal(found, task_values(Weighted(), logits, (None, labels)))
+    with pytest.raises(KeyError):
+        WeightedNamed().sampled_loss(logits, generator, batch)
+    with pytest.raises(InputError, match=r"CrossEntropy depends on the targets. Call super"):
+        Weighted().sampled_loss(logits, generator)

@@ -34,7 +34,8 @@ class ClassificationTask(LossTask):
     ) -> Tensor:
         """Return a loss whose gradient has the loss's curvature as its second moment, [B].
 
-        `batch` may be left out where no label is ignored, and the loss has no class weights.
+        `batch` may be left out where no label is ignored and the loss has no class weights, and
+        is not looked at where a subclass has a `train_loss` but no `targets` of its own.
         """
         return super().sampled_loss(outputs, generator, batch)
 
@@ -101,6 +102,9 @@ class TokenClassificationTask(ManyPartsTask):
                 for one, counts in zip(predicted, known, strict=True)
             ]
         }
+
+    def _with_targets(self, batch: Any) -> Any:
+        return batch  # which tokens count is in it
 
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
         mask = self.mask(batch)

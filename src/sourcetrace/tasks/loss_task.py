@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.model.objective import signs
+from sourcetrace.errors import InputError
 from sourcetrace.tasks.losses import Loss
 from sourcetrace.tasks.protocol import TaskBase
 
@@ -50,11 +51,28 @@ class LossTask(TaskBase):
 
     def sampled_loss(self, outputs: Tensor, generator: torch.Generator, batch: Any) -> Tensor:
         """Return a loss whose gradient has the loss's curvature as its second moment, [B]."""
-        outputs, targets, weights = self._parts(outputs, batch)
+        outputs, targets, weights = self._parts(outputs, self._with_targets(batch))
         noise = signs(generator, outputs.shape, like=outputs.detach())
         drawn = outputs * self.loss.root(outputs.detach(), targets, noise)
         drawn = drawn.sum(-1) if self.loss.several_outputs else drawn
         return self._joined(drawn, weights**0.5)
+
+    def _with_targets(self, batch: Any) -> Any:
+        """Return the batch; None where it may have another form, and no targets are needed.
+
+        Raises:
+            InputError: If it was left out, and they are.
+        """
+        own = type(self).train_loss is not LossTask.train_loss
+        if own and type(self).targets is LossTask.targets and not self.loss.needs_targets:
+            return None
+        if batch is None and self.loss.needs_targets:
+            raise InputError(
+                f"sampled_loss() of {type(self).__name__} was not given the batch, but the "
+                f"curvature of {type(self.loss).__name__} depends on the targets. Call "
+                "super().sampled_loss(outputs, generator, batch)."
+            )
+        return batch
 
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
         raise NotImplementedError

@@ -62,6 +62,11 @@ class CrossEntropy(_Weighted):
 
     label_smoothing: float = 0.0
 
+    @property
+    def needs_targets(self) -> bool:
+        """Whether classes have weights."""
+        return self.class_weights is not None
+
     def value(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return -Σ_c w_c y_c log p_c."""
         losses: Tensor = F.cross_entropy(
@@ -89,7 +94,7 @@ class CrossEntropy(_Weighted):
     def _total(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return Σ_c w_c y_c, [B, …]."""
         weights = self._weights(outputs)
-        if targets is None and self.class_weights is None:
+        if targets is None:
             return weights[0]  # of any one class
         given = weights[targets] if targets.ndim < outputs.ndim else (targets * weights).sum(-1)
         return given * (1 - self.label_smoothing) + weights.mean() * self.label_smoothing

@@ -22,6 +22,11 @@ class Loss:
     several_outputs: ClassVar[bool] = False
     exact: ClassVar[bool] = True
 
+    @property
+    def needs_targets(self) -> bool:
+        """Whether the curvature is another one with other targets."""
+        return True
+
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of every part, [B, …]."""
         raise NotImplementedError

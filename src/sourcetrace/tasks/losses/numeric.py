@@ -17,6 +17,11 @@ class SquaredError(Loss):
 
     scale: float = 1.0
 
+    @property
+    def needs_targets(self) -> bool:
+        """No."""
+        return False
+
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return scale · u²."""
         return self.scale * (outputs - targets).square()
