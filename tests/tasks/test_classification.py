@@ -284,7 +284,7 @@ def test_tokens_are_reduced_as_asked(reduction, divisors):
 
 def test_padding_and_masked_tokens_count_nowhere():
     class Masked(Tokens):
-        def mask(self, batch):
+        def mask_of(self, batch):
             return batch[2]
 
     labels, logits = TAGS.clamp_min(0), tokens()
@@ -318,7 +318,7 @@ def test_batches_of_another_form_need_targets_only_where_the_curvature_does():
         loss = Weighted.loss
 
     class Targets(Weighted):
-        def targets(self, batch):
+        def targets_of(self, batch):
             return batch["label"]
 
     logits, labels = logits_and_labels()

@@ -165,7 +165,7 @@ def test_outputs_may_be_quantiles_of_one_target():
     class Quantiles(RegressionTask):
         loss = Quantile((0.1, 0.5, 0.9), width=0.5)
 
-        def targets(self, batch):
+        def targets_of(self, batch):
             return batch[1].unsqueeze(1).expand(-1, 3)
 
     outputs, targets = torch.zeros(2, 3), torch.tensor([1.0, -1.0])

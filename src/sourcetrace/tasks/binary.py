@@ -41,7 +41,7 @@ class BinaryTask(LossTask):
 
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
         logits = _column(outputs)
-        return Parts(logits, _checked(logits, _column(self.targets(batch))))
+        return Parts(logits, _checked(logits, _column(self.targets_of(batch))))
 
 
 class MultiLabelTask(ManyPartsTask):
@@ -73,7 +73,7 @@ class MultiLabelTask(ManyPartsTask):
         }
 
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
-        targets = self.targets(batch)
+        targets = self.targets_of(batch)
         known = ~(targets.isnan() | (targets == -1))
         targets = _checked(outputs, targets.masked_fill(~known, 0))
         return Parts(outputs, targets, self._weights(known.to(outputs)))

@@ -35,7 +35,7 @@ class ClassificationTask(LossTask):
         """Return a loss whose gradient has the loss's curvature as its second moment, [B].
 
         `batch` may be left out where no label is ignored and the loss has no class weights, and
-        is not looked at where a subclass has a `train_loss` but no `targets` of its own.
+        is not looked at where a subclass has a `train_loss` but no `targets_of` of its own.
         """
         return super().sampled_loss(outputs, generator, batch)
 
@@ -60,7 +60,7 @@ class ClassificationTask(LossTask):
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
         if batch is None:
             return Parts(outputs, None)
-        targets = self.targets(batch)
+        targets = self.targets_of(batch)
         if targets.shape == outputs.shape and targets.shape[-1] > 1:
             return Parts(outputs, targets.to(outputs))
         targets, known = checked_classes(outputs, targets, self.ignored_index)
@@ -83,7 +83,7 @@ class TokenClassificationTask(ManyPartsTask):
     label_names: Sequence[str] | None = None
     ignored_index: int = -100
 
-    def mask(self, batch: Any) -> Tensor | None:
+    def mask_of(self, batch: Any) -> Tensor | None:
         """Return which tokens count beside those of a label, [B, T], 0 or 1; None for all."""
         return None
 
@@ -107,8 +107,8 @@ class TokenClassificationTask(ManyPartsTask):
         return batch  # which tokens count is in it
 
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
-        mask = self.mask(batch)
-        targets = self.targets(batch)
+        mask = self.mask_of(batch)
+        targets = self.targets_of(batch)
         if mask is not None:
             targets = targets.masked_fill(mask == 0, self.ignored_index)
         targets, known = checked_classes(outputs, targets, self.ignored_index)

@@ -39,7 +39,7 @@ class LossTask(TaskBase):
         """Whether the second moment of `sampled_loss` is the Hessian of `train_loss`."""
         return self.loss.exact
 
-    def targets(self, batch: Any) -> Tensor:
+    def targets_of(self, batch: Any) -> Tensor:
         """Return the targets of a batch; the second of `(inputs, targets)`."""
         targets: Tensor = batch[1]
         return targets
@@ -64,7 +64,7 @@ class LossTask(TaskBase):
             InputError: If it was left out, and they are.
         """
         own = type(self).train_loss is not LossTask.train_loss
-        if own and type(self).targets is LossTask.targets and not self.loss.needs_targets:
+        if own and type(self).targets_of is LossTask.targets_of and not self.loss.needs_targets:
             return None
         if batch is None and self.loss.needs_targets:
             raise InputError(

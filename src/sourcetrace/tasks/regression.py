@@ -71,7 +71,7 @@ class RegressionTask(ManyPartsTask):
         weights = self._weights(outputs.new_ones(shape))
         if batch is None:
             return Parts(outputs, None, weights)
-        targets = self.targets(batch)
+        targets = self.targets_of(batch)
         if _without_column(shape) != _without_column(targets.shape):
             raise InputError(
                 f"The outputs have shape {list(outputs.shape)} and the targets "
