@@ -8,6 +8,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks.alerts import AlertHook
+from sourcetrace.hooks.catalog import CatalogHook
 from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.hooks.openlineage import OpenLineageHook
 from sourcetrace.hooks.run_lock import RunLockHook
@@ -17,6 +18,7 @@ from sourcetrace.hooks.tracking_server import TrackingServerHook
 
 HOOKS = (
     ProjectFolderHook(),
+    CatalogHook(),
     TrackingServerHook(),
     RunLockHook(),
     SecretsHook(),

@@ -27,6 +27,7 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.commands.audit_process import run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import print_plan, print_results
+from sourcetrace.datasets.entries import with_entries
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.redaction import error_line
@@ -146,7 +147,7 @@ def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> Au
     return AuditKey.of(
         parameters,
         checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
-        **reader.read(parameters["task"]),
+        **reader.read(with_entries(parameters["task"])),
     )
 
 

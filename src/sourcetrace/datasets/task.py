@@ -1,15 +1,21 @@
 """The task that is audited, made from its import path."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
 
+from sourcetrace.datasets.entries import with_entries
+
+logger = logging.getLogger(__name__)
+
 
 class TaskDataset(AbstractDataset[NoReturn, Any]):
     """Makes the task once and hands the same object to every stage.
 
-    The module is found as any import is, and in the project's folder.
+    The module is found as any import is, and in the project's folder. An argument may be an entry
+    of the catalog: `{catalog: customers}` is what that entry holds.
 
     YAML:
         task:
@@ -30,7 +36,9 @@ class TaskDataset(AbstractDataset[NoReturn, Any]):
         from sourcetrace.tasks.loading import load_task
 
         if self._task is None:
-            self._task = load_task(self._specification)
+            self._task = load_task(with_entries(self._specification))
+            for note in getattr(self._task, "notes", ()):
+                logger.warning("%s", note)
         return self._task
 
     def _save(self, data: NoReturn) -> None:

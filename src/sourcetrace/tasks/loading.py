@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from kedro.io import AbstractDataset, DatasetError
+
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.tasks.protocol import Task
@@ -13,6 +15,10 @@ from sourcetrace.validation import validated
 
 def load_task(specification: Mapping[str, Any]) -> Any:
     """Return the task named by `specification`.
+
+    Args:
+        specification: `class`, and `arguments`, which may hold data sets of the catalog's entries
+            (`datasets.entries.with_entries`).
 
     Raises:
         InputError: If it cannot be imported, made, or lacks a part of the task protocol.
@@ -39,14 +45,18 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             f"task.class: module {module_name!r} has no class {class_name!r}. "
             "Correct task.class in the parameters."
         )
+    arguments = {
+        name: _loaded(value, f"task.arguments.{name}")
+        for name, value in parameters.arguments.items()
+    }
     try:
-        inspect.signature(task_class).bind(**parameters.arguments)
+        inspect.signature(task_class).bind(**arguments)
     except TypeError as error:
         raise InputError(
             f"task.arguments do not fit {parameters.class_path}: {error}. Given: "
             f"{', '.join(parameters.arguments) or 'none'}."
         ) from error
-    task = task_class(**parameters.arguments)
+    task = task_class(**arguments)
     if not isinstance(task, Task):
         missing = sorted(name for name in _parts(Task) if not hasattr(task, name))
         raise InputError(
@@ -54,6 +64,23 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
         )
     return task
+
+
+def _loaded(value: Any, called: str) -> Any:
+    """Return an argument with what the entries in it hold.
+
+    `{catalog: entry}` is what it holds, `{catalog: entry, where: …}` is `{data: …, where: …}`.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    entry, others = value.get("catalog"), {k: v for k, v in value.items() if k != "catalog"}
+    if not isinstance(entry, AbstractDataset):
+        return {key: _loaded(inner, f"{called}.{key}") for key, inner in value.items()}
+    try:
+        data = entry.load()
+    except DatasetError as error:
+        raise InputError(f"{called}: the catalog's entry cannot be loaded: {error}") from error
+    return {"data": data, **others} if others else data
 
 
 def _parts(protocol: Any) -> set[str]:

@@ -24,7 +24,8 @@ class Task(Protocol):
     values the reports show (see `ClassificationTask`); `picture(index) -> array`, a picture
     of a training example ([height, width] or [height, width, 3], values 0 to 1); and
     `inputs_of(item)`, the part of an item that stays when its label is corrected, by which later
-    audits know it again (default: the first of a pair, a mapping without its label).
+    audits know it again (default: the first of a pair, a mapping without its label); `notes`,
+    lines about the data that the run logs.
     """
 
     measurement_higher_is_better: bool

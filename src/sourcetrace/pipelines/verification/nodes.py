@@ -10,6 +10,7 @@ import torch
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.identity.made_of import MadeOf
+from sourcetrace.datasets.entries import with_entries
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
@@ -93,7 +94,7 @@ def retrain_groups(
         seeds=range(verification.seed, verification.seed + verification.seeds),
     )
     Retrainings(
-        specification=task.model_dump(by_alias=True),
+        specification=with_entries(task.model_dump(by_alias=True)),
         examples=ingested.train_table.height,
         queries=ingested.query_table.height,
         outcomes=retrained_outcomes,

@@ -1,0 +1,5 @@
+"""Adapters: a task's data from files, entries of the catalog and data frames (docs/data.md)."""
+
+from sourcetrace.tasks.data.tables import TableData
+
+__all__ = ["TableData"]

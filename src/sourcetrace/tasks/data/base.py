@@ -1,0 +1,251 @@
+"""What every adapter gives a task: examples of both sides, and their tables.
+
+An item is `(inputs, target)`; `(inputs,)` where there is no label.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_noun
+from sourcetrace.tasks.classification import ClassificationTask
+from sourcetrace.tasks.data.identity import (
+    duplicate_notes,
+    lookalike_notes,
+    numbered,
+    overlap_notes,
+)
+from sourcetrace.tasks.data.labels import class_numbers, labelled, names_of_classes
+from sourcetrace.tasks.data.sources import Rows, Source
+from sourcetrace.tasks.protocol import TaskBase
+from sourcetrace.tasks.regression import RegressionTask
+
+_ID = "example_id"
+_OWN = frozenset({_ID, "label", "stage"})
+
+
+class DataArguments(BaseModel):
+    """Arguments of every adapter.
+
+    Attributes:
+        train: Source of the training examples: a path, an entry of the catalog or a data frame.
+        queries: Source of the examples that are explained.
+        label: Column of the label; null where there is none.
+        example_id: Column of unique names; by default `example_id` where there is one, else names
+            are digests of the inputs.
+        stage: Column of the stages of training.
+        show: Further columns for the page.
+        label_names: Names of the classes in the order of the logits.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: Any
+    queries: Any
+    label: str | None = "label"
+    example_id: str | None = None
+    stage: str | None = None
+    show: tuple[str, ...] = ()
+    label_names: tuple[str, ...] | None = None
+
+
+class DataTask(TaskBase, ABC):
+    """The data of a task from its arguments.
+
+    A user's class is derived from a kind of it and from a task with losses, in any order:
+    `class Churn(TableData, ClassificationTask)`.
+
+    Attributes:
+        notes: What is to be known of the data: rows left out, duplicates, names that look alike.
+    """
+
+    def __init__(self, given: DataArguments) -> None:
+        self.notes: list[str] = []
+        self._given = given
+        training = self._rows(given.train, "task.arguments.train", [given.stage])
+        queries = self._rows(given.queries, "task.arguments.queries", [])
+        self._name_classes(training)
+        training = self._usable(training)
+        self._learn(training)
+        self._train = self._side(training)
+        self._queries = self._side(self._usable(queries))
+        self.notes += overlap_notes(
+            queries.called, self._queries.ids, self._queries.contents, self._train.contents
+        )
+
+    def train_examples(self) -> Dataset[Any]:
+        """Return the training examples."""
+        return self._train.examples
+
+    def query_examples(self) -> Dataset[Any]:
+        """Return the examples that are explained."""
+        return self._queries.examples
+
+    def train_table(self) -> pl.DataFrame:
+        """Return a row a training example."""
+        return self._train.table
+
+    def query_table(self) -> pl.DataFrame:
+        """Return a row a query."""
+        return self._queries.table
+
+    @abstractmethod
+    def _columns(self) -> Sequence[str]:
+        """Return the columns that inputs are made of."""
+
+    def _shown(self) -> Sequence[str]:
+        """Return the columns that the page shows without being asked."""
+        return self._columns()
+
+    def _usable(self, rows: Rows) -> Rows:
+        """Refuse or leave out rows without usable inputs."""
+        return rows
+
+    def _learn(self, rows: Rows) -> None:
+        """Remember what the queries' inputs are made by, from the training rows."""
+
+    @abstractmethod
+    def _inputs(self, rows: Rows) -> Any:
+        """Return every row's inputs, by number: a tensor [N, …], or what has N items."""
+
+    @abstractmethod
+    def _contents(self, rows: Rows) -> list[str]:
+        """Return a digest of every row's inputs as the source has them."""
+
+    def _read(
+        self, given: Any, called: str, columns: Sequence[str], optional: Sequence[str]
+    ) -> Rows:
+        """Read columns of a source."""
+        text = [self._given.example_id or _ID]
+        return Source.of(given, called).rows(columns, optional=optional, text=text)
+
+    def _rows(self, given: Any, called: str, more: Sequence[str | None]) -> Rows:
+        """Read a side's rows, without those that have no label."""
+        named = [self._given.label, self._given.example_id, *more]
+        columns = [*self._columns(), *filter(None, named)]
+        rows = self._read(given, called, columns, [*self._given.show, _ID])
+        column = self._given.example_id or (_ID if _ID in rows.table.columns else None)
+        rows = replace(rows, id_column=column)
+        if self._given.label is None:
+            return rows
+        known = labelled(rows, self._given.label)
+        return self._without(rows, ~known, f"no label in {self._given.label!r}")
+
+    def _without(self, rows: Rows, chosen: pl.Series, reason: str) -> Rows:
+        """Leave rows out, and say so; `chosen` is [N] bool."""
+        count = int(chosen.sum())
+        if count == rows.table.height:
+            raise InputError(f"{rows.called}: every row has {reason}; expected at least one more.")
+        if not count:
+            return rows
+        self.notes.append(
+            f"{rows.called}: {format_noun(count, 'row')} of {rows.table.height} left out, "
+            f"{reason}: {rows.named(chosen)}"
+        )
+        return replace(rows, table=rows.table.filter(~chosen))
+
+    def _name_classes(self, rows: Rows) -> None:
+        """Set `label_names`, where the arguments or the training labels have any."""
+        if not self._given.label or not self._classifies(rows):
+            return
+        own = self._given.label_names or getattr(self, "label_names", None)
+        self.label_names = own or names_of_classes(rows, self._given.label)
+
+    def _classifies(self, rows: Rows) -> bool:
+        """Return whether labels are classes: by the task's losses, else by the column's type."""
+        if isinstance(self, ClassificationTask | RegressionTask):
+            return isinstance(self, ClassificationTask)
+        kind = rows.table[str(self._given.label)].dtype
+        return not kind.is_float() and not kind.is_nested()
+
+    def _targets(self, rows: Rows) -> tuple[Tensor, pl.Series]:
+        """Return the targets, [N] or [N, K], and the labels as the page shows them, [N]."""
+        column = str(self._given.label)
+        labels = rows.table[column]
+        if self._classifies(rows):
+            names = self.label_names
+            numbers = class_numbers(rows, column, names)
+            shown = numbers.replace_strict(range(len(names)), names) if names else numbers
+            return torch.from_numpy(numbers.to_numpy().copy()), shown
+        try:
+            if labels.dtype.is_nested():
+                rows_of = torch.tensor(labels.to_list(), dtype=torch.float32)
+                return rows_of, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
+            numbers = labels.cast(pl.Float32)
+        except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{rows.called}: {column!r} holds {labels.dtype}; expected numbers, or lists of "
+                f"as many numbers each: {error}"
+            ) from error
+        return torch.from_numpy(numbers.to_numpy().copy()), labels
+
+    def _side(self, rows: Rows) -> "_Side":
+        inputs, contents = self._inputs(rows), self._contents(rows)
+        ids = (
+            pl.Series(_ID, numbered(contents))
+            if rows.id_column is None
+            else rows.table[rows.id_column].cast(pl.String).rename(_ID)
+        )
+        table = pl.DataFrame([ids])
+        targets = None
+        if self._given.label is not None:
+            targets, labels = self._targets(rows)
+            table = table.with_columns(labels.alias("label"))
+        if self._given.stage in rows.table.columns and self._given.stage is not None:
+            table = table.with_columns(rows.table[self._given.stage].alias("stage"))
+        shown = [
+            name
+            for name in dict.fromkeys([*self._given.show, *self._shown()])
+            if name in rows.table.columns and name not in _OWN
+        ]
+        table = table.with_columns(rows.table.select(shown))
+        names = ids.fill_null("").to_list()
+        labels_of = [None] * len(names) if targets is None else table["label"].to_list()
+        self.notes += lookalike_notes(rows.called, names)
+        self.notes += duplicate_notes(rows.called, names, contents, labels_of)
+        return _Side(table, _Examples(inputs, targets), names, contents)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A side's table and examples; the digests of their inputs."""
+
+    table: pl.DataFrame
+    examples: "_Examples"
+    ids: Sequence[str]
+    contents: Sequence[str]
+
+
+class _Examples(Dataset[Any]):
+    """Inputs with their targets, [N, …]."""
+
+    def __init__(self, inputs: Any, targets: Tensor | None) -> None:
+        self._inputs, self._targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        inputs = self._inputs[index]
+        return (inputs,) if self._targets is None else (inputs, self._targets[index])
+
+
+def refuse_rows(rows: Rows, chosen: pl.Series, problem: str, change: str) -> None:
+    """Refuse rows by name, where any are chosen; `chosen` is [N] bool.
+
+    Raises:
+        InputError: If there are any.
+    """
+    if chosen.any():
+        raise InputError(
+            f"{rows.called}: {problem} in {format_noun(int(chosen.sum()), 'row')} of "
+            f"{rows.table.height} ({rows.named(chosen)}). {change}"
+        )

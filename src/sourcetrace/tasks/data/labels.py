@@ -1,0 +1,78 @@
+"""Labels of a column as the losses want them: numbers of classes, or numbers."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
+from sourcetrace.tasks.data.sources import Rows
+
+
+def labelled(rows: Rows, column: str) -> pl.Series:
+    """Return which rows have a label, [N] bool; -1 is none where the column's numbers have names.
+
+    That is how public test sets without labels are written.
+    """
+    labels = rows.table[column]
+    found = labels.is_not_null()
+    if labels.dtype.is_float():
+        found &= labels.is_not_nan()
+    return found & (labels != -1) if column in rows.class_names else found
+
+
+def names_of_classes(rows: Rows, column: str) -> Sequence[str] | None:
+    """Return the names of the classes in the order of the logits; None where they are numbers.
+
+    Args:
+        rows: Of the training data.
+        column: Of the label.
+
+    Raises:
+        InputError: If the names are numbers as text, whose order is anybody's guess.
+    """
+    if column in rows.class_names:
+        return rows.class_names[column]
+    labels = rows.table[column]
+    if not _is_text(labels):
+        return None
+    names = labels.cast(pl.String).unique().sort().to_list()
+    if all(name.strip().lstrip("+-").isdigit() for name in names):
+        raise InputError(
+            f"{rows.called}: the labels in {column!r} are numbers written as text "
+            f"({format_names(names)}). Write them as numbers, or set label_names to them in the "
+            "order of the logits."
+        )
+    return names
+
+
+def class_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> pl.Series:
+    """Return every row's class, [N] int64.
+
+    Raises:
+        InputError: If a label is none of the classes.
+    """
+    labels = rows.table[column]
+    if _is_text(labels) and names:
+        numbers = labels.cast(pl.String).replace_strict(
+            list(names), range(len(names)), default=None, return_dtype=pl.Int64
+        )
+    else:
+        numbers = labels.cast(pl.Int64, strict=False)
+        whole = numbers.cast(pl.Float64) == labels.cast(pl.Float64, strict=False)
+        inside = (numbers >= 0) & (numbers < len(names)) if names else numbers >= 0
+        numbers = numbers.set((~(inside & whole)).fill_null(value=True), None)
+    unknown = numbers.is_null()
+    if unknown.any():
+        strange = labels.filter(unknown).cast(pl.String).unique().sort()
+        expected = f"one of {format_names(map(repr, names))}" if names else "numbers from 0"
+        raise InputError(
+            f"{rows.called}: {column!r} is {format_names(map(repr, strange))} in "
+            f"{rows.named(unknown)}; expected {expected}, as the model's outputs are numbered. "
+            "Correct the labels, set label_names, or leave these rows out (where: …)."
+        )
+    return numbers
+
+
+def _is_text(labels: pl.Series) -> bool:
+    return labels.dtype == pl.String or isinstance(labels.dtype, pl.Categorical | pl.Enum)
