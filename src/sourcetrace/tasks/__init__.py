@@ -4,12 +4,14 @@ from sourcetrace.core.model.objective import signs
 from sourcetrace.tasks.binary import BinaryTask, MultiLabelTask
 from sourcetrace.tasks.classification import ClassificationTask, TokenClassificationTask
 from sourcetrace.tasks.data import TableData
+from sourcetrace.tasks.data import ArrayData, TableData
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 
 __all__ = [
     "BinaryTask",
+    "ArrayData",
     "ClassificationTask",
     "MultiLabelTask",
     "RegressionTask",

@@ -1,5 +1,6 @@
 """Adapters: a task's data from files, entries of the catalog and data frames (docs/data.md)."""
 
+from sourcetrace.tasks.data.arrays import ArrayData
 from sourcetrace.tasks.data.tables import TableData
 
-__all__ = ["TableData"]
+__all__ = ["ArrayData", "TableData"]

@@ -1,0 +1,164 @@
+"""NumPy arrays: `.npz`, a folder of `.npy`, or a `.npy` file each; `.npy` stay on disk."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
+from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
+from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.sources import ROW, Rows, Source
+from sourcetrace.validation import validated
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+_CONTENT = "digest of the inputs"
+
+
+class ArrayArguments(DataArguments):
+    """Arguments of `ArrayData`, beside those of every adapter; columns are arrays of N values.
+
+    Attributes:
+        inputs: The array of inputs, [N, …].
+        dtype: Of the inputs; by default float32 for floats and int64 for integers.
+    """
+
+    inputs: str = "inputs"
+    dtype: Literal["float32", "float64", "int64"] | None = None
+
+
+class ArrayData(DataTask):
+    """Rows of an array, [N, …], and labels, names and stages from arrays beside it.
+
+    Args:
+        arguments: See `ArrayArguments`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self._array = validated(ArrayArguments, arguments, name="task.arguments")
+        self._arrays: dict[str, _Array] = {}
+        super().__init__(self._array)
+
+    def _columns(self) -> Sequence[str]:
+        return [self._array.inputs]
+
+    def _shown(self) -> Sequence[str]:
+        return []
+
+    def _read(
+        self, given: Any, called: str, columns: Sequence[str], optional: Sequence[str]
+    ) -> Rows:
+        """Read the arrays; in the place of the inputs, the table has the number of the row."""
+        source = Source.of(given, called)
+        arrays = _open(source.data, called)
+        inputs = arrays.get(self._array.inputs)
+        if inputs is None or not inputs.ndim or inputs.dtype.kind not in "biuf":
+            kind = "no array" if inputs is None else f"{inputs.dtype} {list(inputs.shape)} in"
+            raise InputError(
+                f"{called} has {kind} {self._array.inputs!r} (arrays: {format_names(arrays)}); "
+                "expected numbers, [N, …]. Name the array in task.arguments.inputs."
+            )
+        wanted = [name for name in [*columns, *optional, *source.where] if name in arrays]
+        for name in wanted:
+            if arrays[name].shape[:1] != inputs.shape[:1]:
+                raise InputError(
+                    f"{called}: {name!r} has the shape {list(arrays[name].shape)} and "
+                    f"{self._array.inputs!r} {list(inputs.shape)}; expected as many rows."
+                )
+        table = pl.DataFrame(
+            {name: pl.Series(arrays[name]) for name in wanted if name != self._array.inputs}
+            | {self._array.inputs: range(len(inputs))}
+        )
+        self._arrays[called] = inputs
+        return replace(source, data=table).rows(columns, optional=optional)
+
+    def _usable(self, rows: Rows) -> Rows:
+        inputs = self._inputs(rows)
+        finite, contents = [], []
+        for index in range(len(inputs)):
+            values = inputs[index].numpy()
+            finite.append(bool(np.isfinite(values).all()))
+            contents.append(content_digest(str(values.shape).encode(), values.tobytes()))
+        refuse_rows(
+            rows,
+            ~pl.Series(finite),
+            f"{self._array.inputs!r} has NaN or infinite values",
+            "Write the values that training put there, or leave the rows out (where: …).",
+        )
+        return replace(rows, table=rows.table.with_columns(pl.Series(_CONTENT, contents)))
+
+    def _inputs(self, rows: Rows) -> Any:
+        array = self._arrays[rows.called]
+        kind = "float32" if array.dtype.kind == "f" else "int64"
+        return _RowsOf(array, rows.table[ROW].to_list(), self._array.dtype or kind)
+
+    def _contents(self, rows: Rows) -> list[str]:
+        return rows.table[_CONTENT].to_list()
+
+
+@dataclass(frozen=True)
+class _RowsOf:
+    """Some rows of an array, one tensor each."""
+
+    array: _Array
+    rows: Sequence[int]
+    dtype: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Tensor:
+        # A copy: what is mapped from a file cannot be written to.
+        return torch.from_numpy(np.array(self.array[self.rows[index]], dtype=self.dtype))
+
+
+def _open(data: Any, called: str) -> Mapping[str, _Array]:
+    """Return the arrays of a source by their names."""
+    if isinstance(data, Mapping):
+        return {
+            str(name): one if isinstance(one, np.ndarray) else _load_array(Path(str(one)), called)
+            for name, one in data.items()
+        }
+    path = Path(str(data))
+    if path.is_dir():
+        files = sorted(path.glob("*.npy"))
+        if files:
+            return {file.stem: _load_array(file, called) for file in files}
+    elif path.suffix.lower() == ".npz":
+        # All its arrays: of a compressed file none can be mapped.
+        loaded = _load(path, called)
+        if isinstance(loaded, Mapping):
+            return loaded
+    raise InputError(
+        f"{called}: {path} is no source of arrays; expected a .npz file, a folder of .npy files, "
+        "or {name of the array: path of its .npy file}."
+    )
+
+
+def _load_array(path: Path, called: str) -> _Array:
+    found = _load(path, called)
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{called}: {path} holds several arrays; expected a .npy file of one.")
+    return found
+
+
+def _load(path: Path, called: str) -> Any:
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{called}: {path} cannot be read: {error}. Expected arrays of numbers or text that "
+            "numpy.save or numpy.savez wrote; arrays of objects are pickles and are not loaded."
+        ) from error
