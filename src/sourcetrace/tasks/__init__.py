@@ -5,6 +5,7 @@ from sourcetrace.tasks.binary import BinaryTask, MultiLabelTask
 from sourcetrace.tasks.classification import ClassificationTask, TokenClassificationTask
 from sourcetrace.tasks.data import TableData
 from sourcetrace.tasks.data import ArrayData, TableData
+from sourcetrace.tasks.data import ArrayData, ImageData, TableData
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
@@ -14,6 +15,7 @@ __all__ = [
     "ArrayData",
     "ClassificationTask",
     "MultiLabelTask",
+    "ImageData",
     "RegressionTask",
     "SGDRecipe",
     "TableData",

@@ -1,6 +1,7 @@
 """Adapters: a task's data from files, entries of the catalog and data frames (docs/data.md)."""
 
 from sourcetrace.tasks.data.arrays import ArrayData
+from sourcetrace.tasks.data.images import ImageData
 from sourcetrace.tasks.data.tables import TableData
 
-__all__ = ["ArrayData", "TableData"]
+__all__ = ["ArrayData", "ImageData", "TableData"]

@@ -228,13 +228,13 @@ class _Examples(Dataset[Any]):
     """Inputs with their targets, [N, …]."""
 
     def __init__(self, inputs: Any, targets: Tensor | None) -> None:
-        self._inputs, self._targets = inputs, targets
+        self.inputs, self._targets = inputs, targets
 
     def __len__(self) -> int:
-        return len(self._inputs)
+        return len(self.inputs)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        inputs = self._inputs[index]
+        inputs = self.inputs[index]
         return (inputs,) if self._targets is None else (inputs, self._targets[index])
 
 

@@ -18,7 +18,9 @@ def labelled(rows: Rows, column: str) -> pl.Series:
     found = labels.is_not_null()
     if labels.dtype.is_float():
         found &= labels.is_not_nan()
-    return found & (labels != -1) if column in rows.class_names else found
+    if column in rows.class_names and labels.dtype.is_integer():
+        found &= labels != -1
+    return found
 
 
 def names_of_classes(rows: Rows, column: str) -> Sequence[str] | None:

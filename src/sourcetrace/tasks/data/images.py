@@ -1,0 +1,247 @@
+"""Pictures: a folder with a sub-folder a class, or a column of paths or of files' bytes."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_share
+from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
+from sourcetrace.tasks.data.hugging_face import is_saved
+from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.sources import Rows, Source
+from sourcetrace.validation import validated
+
+_CONTENT = "digest of the picture"
+_PICTURE = "file"
+
+# Not Pillow's others: some call programs of the system, as EPS does Ghostscript.
+_FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SUFFIXES: Final = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_EIGHT_BITS: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+
+
+class ImageArguments(DataArguments):
+    """Arguments of `ImageData`, beside those of every adapter.
+
+    Attributes:
+        image: Column of paths, of files' bytes, or of pictures of Hugging Face's `datasets`; not
+            for a folder of classes.
+        folder: Where paths in a table begin; by default the table's folder.
+        mode: To which pictures are converted.
+        size: Height and width to which they are resized, bilinearly.
+        mean: Of each channel, in units of 0 to 1, subtracted.
+        std: Of each channel, divided by afterwards.
+        unreadable_share: Of the pictures, up to which those that cannot be decoded are left out.
+    """
+
+    image: str = _PICTURE
+    folder: str | None = None
+    mode: Literal["L", "RGB"] = "RGB"
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    unreadable_share: float = Field(default=0.0, ge=0, lt=1)
+
+
+class ImageData(DataTask):
+    """Pictures, float32 [C, H, W]: (value / 255 - mean) / std of each channel.
+
+    Args:
+        arguments: See `ImageArguments`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self._image = validated(ImageArguments, arguments, name="task.arguments")
+        channels = len(self._image.mode)
+        for name, values in (("mean", self._image.mean), ("std", self._image.std)):
+            if len(values) not in {1, channels} or (name == "std" and min(values) <= 0):
+                raise InputError(
+                    f"task.arguments.{name} is {list(values)}; expected one value, or one for "
+                    f"each of the {channels} channels of {self._image.mode}, std above 0."
+                )
+        self._size = self._image.size
+        self._paths = False
+        super().__init__(self._image)
+
+    def picture(self, index: int) -> "np.ndarray[Any, Any]":
+        """Return a training picture as the model meets it, before mean and std, 0 to 1."""
+        pixels: np.ndarray[Any, Any] = self._train.examples.inputs.pixels(index) / 255
+        return pixels
+
+    def _columns(self) -> Sequence[str]:
+        return [self._image.image]
+
+    def _shown(self) -> Sequence[str]:
+        return self._columns() if self._paths else []
+
+    def _read(
+        self, given: Any, called: str, columns: Sequence[str], optional: Sequence[str]
+    ) -> Rows:
+        source = Source.of(given, called)
+        folder = Path(source.data) if isinstance(source.data, str | Path) else None
+        if folder is None or not folder.is_dir() or is_saved(folder):
+            rows = super()._read(given, called, columns, optional)
+            return replace(rows, folder=Path(self._image.folder or rows.folder))
+        table = _table_of(folder, called, classes=self._given.label is not None)
+        rows = replace(source, data=table).rows(columns, optional=optional)
+        # In the order of torchvision's ImageFolder.
+        names = {"label": table["label"].unique().sort().to_list()}
+        return replace(rows, folder=folder, class_names=names)
+
+    def _usable(self, rows: Rows) -> Rows:
+        """Decode every picture once."""
+        self._paths = rows.table[self._image.image].dtype == pl.String
+        pictures, problems, contents = self._inputs(rows), [], []
+        for index in range(len(pictures)):
+            problem, content = None, ""
+            try:
+                content = content_digest(pictures.raw(index))
+                size = pictures.pixels(index).shape[:2]
+                self._size = self._size or (size[0], size[1])
+                if size != self._size:
+                    problem = f"{size[0]} × {size[1]} pixels in place of {self._size}"
+            except _UnreadableError as error:
+                problem = str(error)
+            problems.append(problem)
+            contents.append(content)
+        bad = pl.Series(problems, dtype=pl.String).is_not_null()
+        first = next((one for one in problems if one), "")
+        allowed = self._image.unreadable_share
+        if int(bad.sum()) > allowed * len(bad):
+            refuse_rows(
+                rows,
+                bad,
+                f"pictures that cannot be used ({first}; {format_share(allowed)} are allowed)",
+                "Repair the files, name a size, or raise task.arguments.unreadable_share: such "
+                "pictures are then left out, as training must have done.",
+            )
+        rows = replace(rows, table=rows.table.with_columns(pl.Series(_CONTENT, contents)))
+        return self._without(rows, bad, f"pictures that cannot be used ({first})")
+
+    def _inputs(self, rows: Rows) -> "_Pictures":
+        column = rows.table[self._image.image]
+        if column.dtype == pl.Struct:
+            column = column.struct.field("bytes")
+        if column.dtype not in (pl.String, pl.Binary):
+            raise InputError(
+                f"{rows.called}: {self._image.image!r} holds {column.dtype}; expected paths, or "
+                "the bytes of files. Name the column in task.arguments.image."
+            )
+        refuse_rows(
+            rows, column.is_null(), f"{self._image.image!r} is empty", "Leave these rows out."
+        )
+        return _Pictures(column, rows.folder, self._image, self._image.size)
+
+    def _contents(self, rows: Rows) -> list[str]:
+        return rows.table[_CONTENT].to_list()
+
+
+class _UnreadableError(Exception):
+    """A picture that cannot be decoded; the message says why."""
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Pictures that are read when they are asked for; paths start at `folder`."""
+
+    column: pl.Series
+    folder: Path
+    given: ImageArguments
+    size: tuple[int, int] | None
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, index: int) -> Tensor:
+        try:
+            pixels = self.pixels(index)
+        except _UnreadableError as error:
+            raise InputError(
+                f"{self._name(index)} could be read before, and cannot now: {error}. Leave the "
+                "files alone while an audit runs."
+            ) from error
+        values = torch.from_numpy(pixels).float().div(255)
+        values = (values[None] if values.ndim == 2 else values.movedim(-1, 0)).contiguous()  # noqa: PLR2004
+        mean, std = (torch.tensor(one)[:, None, None] for one in (self.given.mean, self.given.std))
+        return (values - mean) / std
+
+    def raw(self, index: int) -> bytes:
+        """Return the file's bytes."""
+        value = self.column[index]
+        if isinstance(value, bytes):
+            return value
+        path = PurePath(value)
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(
+                f"{value!r} in column {self.given.image!r} leads out of {self.folder}; expected "
+                "paths below it. Name the folder that holds all pictures in task.arguments.folder."
+            )
+        try:
+            return (self.folder / path).read_bytes()
+        except OSError as error:
+            raise _UnreadableError(f"{value}: {error.strerror}") from error
+
+    def pixels(self, index: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+        """Return a picture's values, [H, W] or [H, W, 3] uint8."""
+        raw = self.raw(index)
+        try:
+            picture = _decoded(raw, self.given.mode)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InputError(
+                f"{self._name(index)} would have more pixels than Pillow takes for safe "
+                f"({Image.MAX_IMAGE_PIXELS:,}). Leave it out, or store it smaller."
+            ) from error
+        except Exception as error:  # a damaged file may make a decoder raise anything
+            said = str(error).split(" <", 1)[0]
+            raise _UnreadableError(f"{self._name(index)}: {said}") from error
+        if self.size is not None:
+            height, width = self.size
+            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(picture)
+
+    def _name(self, index: int) -> str:
+        value = self.column[index]
+        return value if isinstance(value, str) else f"picture {index}"
+
+
+def _decoded(raw: bytes, mode: str) -> Image.Image:
+    """Return a picture of 8 bits a channel, converted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        picture = Image.open(io.BytesIO(raw), formats=_FORMATS)
+        if picture.mode not in _EIGHT_BITS:  # converting would cut the values off
+            raise ValueError(f"mode {picture.mode}, not 8 bits a channel")
+        return picture.convert(mode)
+
+
+def _table_of(folder: Path, called: str, *, classes: bool) -> pl.DataFrame:
+    """Return a row a picture below a folder: `file`, the same as its id, and `label`, its class."""
+    found = sorted(
+        file.relative_to(folder)
+        for file in folder.rglob("*")
+        if file.suffix.lower() in _SUFFIXES and file.is_file()
+    )
+    if classes:
+        found = [file for file in found if len(file.parts) > 1]
+    if not found:
+        raise InputError(
+            f"{called}: {folder} holds no picture{' in a sub-folder' if classes else ''}; expected "
+            "a sub-folder for each class. A table of pictures is named by its file."
+        )
+    names = [file.as_posix() for file in found]
+    return pl.DataFrame(
+        {_PICTURE: names, "example_id": names, "label": [file.parts[0] for file in found]}
+    )

@@ -1,0 +1,206 @@
+"""Pictures that Pillow wrote, read as training reads them; what is damaged or dangerous."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from sourcetrace.errors import InputError
+from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
+from sourcetrace.tasks import ClassificationTask, TaskBase
+from sourcetrace.tasks.data import ImageData
+
+RANDOM = np.random.default_rng(0)
+
+
+class Pets(ImageData, ClassificationTask):
+    pass
+
+
+def picture(height=6, width=4, channels=3):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return Image.fromarray(RANDOM.integers(0, 256, shape, dtype=np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes with two pictures each, and what is no picture."""
+    for label in ("dogs", "cats"):
+        (tmp_path / "train" / label / "deep").mkdir(parents=True)
+        picture().save(tmp_path / "train" / label / "0.png")
+        picture().save(tmp_path / "train" / label / "deep/1.PNG")
+        (tmp_path / "train" / label / "notes.txt").write_text("none")
+    picture().save(tmp_path / "train/stray.png")
+    (tmp_path / "train/empty").mkdir()
+    return tmp_path / "train"
+
+
+def made(train, queries=None, task=Pets, **more):
+    return task(train=train, queries=train if queries is None else queries, **more)
+
+
+def test_a_folder_of_classes_is_read_as_image_folder_reads_it(folder):
+    task = made(str(folder))
+    assert task.label_names == ["cats", "dogs"]
+    training, queries = example_tables(task, ["main"])
+    assert training["example_id"].to_list() == [
+        "cats/0.png",
+        "cats/deep/1.PNG",
+        "dogs/0.png",
+        "dogs/deep/1.PNG",
+    ]
+    assert [int(item[1]) for item in task.train_examples()] == [0, 0, 1, 1]
+    digest_data(task, training, queries)
+    inputs = task.train_examples()[2][0]
+    expected = np.asarray(Image.open(folder / "dogs/0.png"), dtype=np.float32) / 255
+    assert torch.equal(inputs, torch.from_numpy(expected).movedim(-1, 0))
+    assert np.allclose(task.picture(2), expected)
+
+
+def test_classes_called_by_numbers_are_in_the_order_of_their_names(tmp_path):
+    for label in ("2", "10"):
+        (tmp_path / label).mkdir()
+        picture().save(tmp_path / label / "0.png")
+    assert made(str(tmp_path)).label_names == ["10", "2"]  # as ImageFolder has it
+
+
+def test_mode_size_mean_and_std_are_what_was_asked_for(folder):
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+    task = made(str(folder), size=[3, 5], mean=mean, std=std)
+    inputs = task.train_examples()[0][0]
+    small = Image.open(folder / "cats/0.png").resize((5, 3), Image.Resampling.BILINEAR)
+    expected = (np.asarray(small) / 255 - mean) / std
+    assert inputs.shape == (3, 3, 5)
+    assert np.allclose(inputs.numpy().transpose(1, 2, 0), expected, atol=1e-6)
+    assert task.picture(0).shape == (3, 5, 3)
+    grey = made(str(folder), mode="L", mean=[0.5], std=[0.5])
+    assert grey.train_examples()[0][0].shape == (1, 6, 4)
+    assert grey.picture(0).shape == (6, 4)
+
+
+def test_a_table_has_paths_or_bytes_and_bytes_are_not_shown(folder):
+    paths = pl.DataFrame({"where": ["cats/0.png", "dogs/0.png"], "label": [0, 1]})
+    paths.write_csv(folder / "table.csv")
+    raw = pl.DataFrame(
+        {"where": [(folder / p).read_bytes() for p in paths["where"]], "label": [0, 1]}
+    )
+    by_path = made(str(folder / "table.csv"), image="where")
+    by_bytes = made(raw, image="where")
+    by_folder = made(paths, image="where", folder=str(folder))
+    for task in (by_bytes, by_folder):
+        assert all(
+            torch.equal(one[0], other[0])
+            for one, other in zip(task.train_examples(), by_path.train_examples(), strict=True)
+        )
+        # The same content, the same names.
+        assert task.train_table()["example_id"].equals(by_path.train_table()["example_id"])
+    assert "where" in by_path.train_table().columns
+    assert "where" not in by_bytes.train_table().columns
+
+
+def test_pictures_of_a_data_set_on_disk_are_read_with_its_class_names(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pictures = [picture() for _ in range(3)]
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    )
+    made_of = {"image": pictures, "label": [1, 0, 1]}
+    datasets.Dataset.from_dict(made_of, features=features).save_to_disk(str(tmp_path / "pets"))
+    task = made(str(tmp_path / "pets"), image="image")
+    assert tuple(task.label_names) == ("cat", "dog")
+    for item, expected in zip(task.train_examples(), pictures, strict=True):
+        assert np.array_equal(
+            (item[0].numpy() * 255).round(), np.asarray(expected).transpose(2, 0, 1)
+        )
+
+
+def test_without_labels_all_pictures_below_a_folder_are_examples(folder):
+    class Own(ImageData, TaskBase):
+        pass
+
+    assert len(made(str(folder), task=Own, label=None).train_examples()) == 5
+
+
+def test_damaged_pictures_are_refused_by_name_or_left_out_up_to_a_share(folder):
+    file = folder / "cats/0.png"
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(InputError, match=r"in 1 row of 4 \('cats/0.png'\)"):
+        made(str(folder))
+    with pytest.raises(InputError, match=r"cats/0\.png: .*20.% are allowed"):
+        made(str(folder), unreadable_share=0.2)
+    task = made(str(folder), unreadable_share=0.25)
+    assert len(task.train_examples()) == 3
+    assert task.picture(0).shape == (6, 4, 3)
+    assert "1 row of 4 left out, pictures that cannot be used (cats/0.png:" in task.notes[0]
+
+
+def test_pictures_of_another_size_need_a_size(folder):
+    picture(7, 4).save(folder / "dogs/0.png")
+    with pytest.raises(InputError, match=r"7 × 4 pixels in place of \(6, 4\)"):
+        made(str(folder))
+    made(str(folder), size=[6, 4])
+    queries = folder.parent / "test"
+    (queries / "cats").mkdir(parents=True)
+    picture(5, 5).save(queries / "cats/9.png")
+    (folder / "dogs/0.png").unlink()
+    with pytest.raises(InputError, match=r"arguments\.queries: pictures.*5 × 5 pixels"):
+        made(str(folder), str(queries))
+
+
+@pytest.mark.parametrize("pixels", [120, 60])
+def test_a_decompression_bomb_is_refused_and_never_left_out(folder, monkeypatch, pixels):
+    picture(10, 12).save(folder / "cats/0.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels - 1)
+    with pytest.raises(InputError, match=r"cats/0\.png would have more pixels"):
+        made(str(folder), unreadable_share=0.9)
+
+
+def test_formats_that_call_other_programs_are_not_read(folder):
+    picture().save(folder / "cats/0.eps")
+    (folder / "cats/0.eps").rename(folder / "cats/0.png")
+    with pytest.raises(InputError, match=r"cats/0\.png: cannot identify image file"):
+        made(str(folder))
+
+
+def test_sixteen_bits_are_refused_since_converting_cuts_values_off(folder):
+    Image.fromarray(RANDOM.integers(0, 2**16, (6, 4), dtype=np.uint16)).save(folder / "cats/0.png")
+    with pytest.raises(InputError, match=r"mode I;16, not 8 bits"):
+        made(str(folder))
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/secret.png", "cats/../../secret.png"])
+def test_a_path_that_leads_out_of_the_folder_is_refused(folder, path):
+    picture().save(folder.parent / "secret.png")
+    table = pl.DataFrame({"file": [path], "label": [0]})
+    with pytest.raises(InputError, match="leads out of"):
+        made(table, folder=str(folder))
+
+
+def test_what_is_no_picture_is_refused(folder):
+    table = pl.DataFrame({"file": ["lost.png"], "label": [0]})
+    with pytest.raises(InputError, match=r"lost\.png: No such file"):
+        made(table, folder=str(folder))
+    with pytest.raises(InputError, match="'file' holds Int32; expected paths"):
+        made(table.with_columns(file=1))
+    with pytest.raises(InputError, match="'file' is empty in 1 row of 1"):
+        made(table.with_columns(file=pl.lit(None, dtype=pl.String)))
+    with pytest.raises(InputError, match="holds no picture in a sub-folder"):
+        made(str(folder / "cats/deep"))
+    with pytest.raises(InputError, match=r"task\.arguments\.mean is \[0\.5, 0\.5\]"):
+        made(str(folder), mean=[0.5, 0.5])
+    with pytest.raises(InputError, match="std above 0"):
+        made(str(folder), std=[0.0])
+
+
+def test_a_picture_that_changes_during_an_audit_is_named(folder):
+    task = made(str(folder))
+    (folder / "cats/0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cats/0\.png could be read before"):
+        task.train_examples()[0]
+
+
+def test_the_same_pictures_are_known_as_duplicates(folder):
+    (folder / "dogs/0.png").write_bytes((folder / "cats/0.png").read_bytes())
+    notes = made(str(folder)).notes
+    assert "1 of them with another label (dogs/0.png)" in notes[0]
