@@ -8,7 +8,7 @@ from sourcetrace.formats import shorten
 
 HIDDEN = "***"
 
-_SECRET_NAME = re.compile("password|passwd|secret|token|credential|api_?key", re.IGNORECASE)
+_SECRET_NAME = re.compile("password|passwd|secret|token(?!iz)|credential|api_?key", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 # Of an audit under a namespace, too.
 _ARGUMENTS = re.compile(r"(^|\.)task\.arguments(\.|$)")

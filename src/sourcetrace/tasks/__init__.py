@@ -6,6 +6,7 @@ from sourcetrace.tasks.classification import ClassificationTask, TokenClassifica
 from sourcetrace.tasks.data import TableData
 from sourcetrace.tasks.data import ArrayData, TableData
 from sourcetrace.tasks.data import ArrayData, ImageData, TableData
+from sourcetrace.tasks.data import ArrayData, ImageData, TableData, TextData
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "TaskBase",
     "TokenClassificationTask",
+    "TextData",
     "signs",
     "train_with_sgd",
 ]

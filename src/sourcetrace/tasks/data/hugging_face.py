@@ -8,6 +8,7 @@ import polars as pl
 
 from sourcetrace.errors import InputError
 from sourcetrace.files import read_optional_json
+from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.optional_library import optional_library
 
 _STATE = "state.json"
@@ -44,8 +45,8 @@ def open_saved(folder: Path, called: str) -> Any:
         return library.load_from_disk(str(folder))
     except Exception as error:  # of the library, of Arrow or of the file system
         raise InputError(
-            f"{called}: {folder} cannot be read: {type(error).__name__}: {error}. Save the data "
-            "set again with save_to_disk."
+            f"{called}: {folder} cannot be read: {error_line(error)}. Save the data set "
+            "again with save_to_disk."
         ) from error
 
 

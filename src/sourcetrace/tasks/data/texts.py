@@ -1,0 +1,146 @@
+"""Texts, cut into tokens by a tokenizer of Hugging Face's transformers."""
+
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import default_collate
+
+from sourcetrace.errors import InputError
+from sourcetrace.redaction import error_line
+from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
+from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.optional_library import optional_library
+from sourcetrace.tasks.data.sources import Rows
+from sourcetrace.validation import validated
+
+_AT_ONCE = 1024
+"""Texts that are tokenized together."""
+
+_NO_LIMIT: Final = 10**9
+"""Tokenizers without a limit name a larger one."""
+
+
+class TextArguments(DataArguments):
+    """Arguments of `TextData`, beside those of every adapter.
+
+    Attributes:
+        text: Column of the texts.
+        pair: Column of second texts, where the model reads two.
+        tokenizer: Folder that `save_pretrained` of the training's tokenizer wrote; the Trainer
+            saves one beside the weights.
+        max_length: Tokens at which a text is cut; by default the tokenizer's own limit.
+    """
+
+    text: str = "text"
+    pair: str | None = None
+    tokenizer: str
+    max_length: int | None = Field(default=None, ge=1)
+
+
+class TextData(DataTask):
+    """Tokens by name (`input_ids`, `attention_mask`, …), [T] each, padded in the batch.
+
+    The model is called with those of them that it has arguments for, as the Trainer calls it, and
+    its `logits` are the outputs.
+
+    Args:
+        arguments: See `TextArguments`.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self._text = validated(TextArguments, arguments, name="task.arguments")
+        self._tokenizer = _load_tokenizer(self._text.tokenizer)
+        super().__init__(self._text)
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Return tokens by name, [B, T], padded to the longest, and the targets, [B]."""
+        inputs = [item[0] for item in items]
+        tokens = {name: self._padded(name, [one[name] for one in inputs]) for name in inputs[0]}
+        return (tokens, *(default_collate([item[1] for item in items]) for _ in items[0][1:]))
+
+    def forward(self, model: nn.Module, batch: Any) -> Any:
+        """Return the model's logits for the tokens."""
+        taken = signature(model.forward).parameters
+        everything = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
+        given = {name: one for name, one in batch[0].items() if everything or name in taken}
+        outputs = model(**given)
+        return getattr(outputs, "logits", outputs)
+
+    def _columns(self) -> Sequence[str]:
+        return [self._text.text, *filter(None, [self._text.pair])]
+
+    def _usable(self, rows: Rows) -> Rows:
+        for name in self._columns():
+            column = rows.table[name]
+            if column.dtype != pl.String:
+                raise InputError(
+                    f"{rows.called}: {name!r} holds {column.dtype}; expected text. Name the column "
+                    "in task.arguments.text."
+                )
+            refuse_rows(
+                rows,
+                column.is_null(),
+                f"{name!r} is empty",
+                "Write the text that training met there, or leave the rows out (where: …).",
+            )
+        return rows
+
+    def _inputs(self, rows: Rows) -> list[Mapping[str, Tensor]]:
+        length = self._text.max_length or self._tokenizer.model_max_length
+        options = {"truncation": True, "max_length": length} if length < _NO_LIMIT else {}
+        found: list[Mapping[str, Tensor]] = []
+        for part in rows.table.select(self._columns()).iter_slices(_AT_ONCE):
+            tokens = self._tokenizer(*(one.to_list() for one in part.get_columns()), **options)
+            found += [
+                {name: torch.tensor(values[place]) for name, values in tokens.items()}
+                for place in range(part.height)
+            ]
+        return found
+
+    def _contents(self, rows: Rows) -> list[str]:
+        texts = rows.table.select(self._columns())
+        return [content_digest(*(one.encode() for one in row)) for row in texts.iter_rows()]
+
+    def _padded(self, name: str, tokens: Sequence[Tensor]) -> Tensor:
+        fill = {
+            "input_ids": self._tokenizer.pad_token_id,
+            "token_type_ids": self._tokenizer.pad_token_type_id,
+        }
+        return pad_sequence(
+            list(tokens),
+            batch_first=True,
+            padding_value=fill.get(name, 0),
+            padding_side=self._tokenizer.padding_side,
+        )
+
+
+def _load_tokenizer(folder: str) -> Any:
+    """Return the tokenizer of a folder; no code of it is run, and nothing is downloaded."""
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"task.arguments.tokenizer: there is no folder {folder}; expected one that "
+            "tokenizer.save_pretrained(folder) wrote. Nothing is downloaded."
+        )
+    library = optional_library("transformers", "task.arguments.tokenizer")
+    try:
+        tokenizer = library.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # of the library, which says what it misses in many ways
+        raise InputError(
+            f"task.arguments.tokenizer: {folder} cannot be read: {error_line(error)} Expected what "
+            "tokenizer.save_pretrained(folder) wrote; code in the folder is not run."
+        ) from error
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"task.arguments.tokenizer: {folder} has no padding token. Set the one of the "
+            "training, tokenizer.pad_token = …, and save it again."
+        )
+    return tokenizer
