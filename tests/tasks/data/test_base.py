@@ -130,6 +130,21 @@ def test_a_query_of_another_class_than_training_had_is_refused():
         made(queries=QUERIES.with_columns(label=pl.lit("maybe")))
 
 
+def test_sides_that_number_their_classes_otherwise_are_refused():
+    datasets = pytest.importorskip("datasets")
+
+    def rows(*names):
+        features = {"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=names)}
+        given = {"x": [1.0, 2.0, 3.0], "label": [0, 1, -1]}
+        return datasets.Dataset.from_dict(given, features=datasets.Features(features))
+
+    task = made(train=rows("bad", "good"), queries=rows("bad", "good"))
+    assert task.train_table()["label"].to_list() == ["bad", "good"]
+    assert "1 row of 3 left out, no label" in task.notes[0]
+    with pytest.raises(InputError, match=r"are bad, good in .* and good, bad in .*queries"):
+        made(train=rows("bad", "good"), queries=rows("good", "bad"))
+
+
 def test_numbers_are_targets_of_a_regression_and_of_other_losses_by_the_columns_type():
     class Own(TableData, TaskBase):
         pass

@@ -203,4 +203,4 @@ def test_a_picture_that_changes_during_an_audit_is_named(folder):
 def test_the_same_pictures_are_known_as_duplicates(folder):
     (folder / "dogs/0.png").write_bytes((folder / "cats/0.png").read_bytes())
     notes = made(str(folder)).notes
-    assert "1 of them with another label (dogs/0.png)" in notes[0]
+    assert "1 of them with another label ('dogs/0.png')" in notes[0]

@@ -59,6 +59,14 @@ def test_files_give_the_rows_in_their_order_and_ids_stay_text(written, name):
     assert some.table[ROW].to_list() == [0, 2]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_name_with_brackets_is_a_name(tmp_path, suffix):
+    write = {".csv": "write_csv", ".parquet": "write_parquet", ".jsonl": "write_ndjson"}[suffix]
+    getattr(TABLE, write)(tmp_path / f"rows[1]{suffix}")
+    getattr(TABLE.head(1), write)(tmp_path / f"rows1{suffix}")
+    assert rows_of(tmp_path / f"rows[1]{suffix}").table.height == 3
+
+
 def test_tables_in_memory_are_sources():
     for data in (TABLE, TABLE.lazy(), TABLE.to_pandas()):
         assert rows_of(data).table["text"].to_list() == ["a", "b", "c"]

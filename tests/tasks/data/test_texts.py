@@ -113,7 +113,9 @@ def test_a_regression_and_a_task_without_labels_take_texts_too(tokenizer):
     task = made(tokenizer, task=Stars)
     batch = batch_of(task)
     assert task.train_loss(task.forward(tiny_bert(labels=1), batch), batch).shape == (4,)
-    assert len(batch_of(made(tokenizer, task=Own, label=None))) == 1
+    task = made(tokenizer, task=Own, label=None)
+    assert len(batch_of(task)) == 1
+    assert len(list(task.train_examples())) == 4
 
 
 def test_a_tokenizers_own_code_is_not_run(tokenizer, tmp_path):

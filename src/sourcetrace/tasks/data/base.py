@@ -23,7 +23,12 @@ from sourcetrace.tasks.data.identity import (
     numbered,
     overlap_notes,
 )
-from sourcetrace.tasks.data.labels import class_numbers, labelled, names_of_classes
+from sourcetrace.tasks.data.labels import (
+    class_numbers,
+    labelled,
+    names_of_classes,
+    refuse_other_names,
+)
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.tasks.protocol import TaskBase
 from sourcetrace.tasks.regression import RegressionTask
@@ -73,6 +78,8 @@ class DataTask(TaskBase, ABC):
         training = self._rows(given.train, "task.arguments.train", [given.stage])
         queries = self._rows(given.queries, "task.arguments.queries", [])
         self._name_classes(training)
+        if given.label is not None:
+            refuse_other_names(training, queries, given.label)
         training = self._usable(training)
         self._learn(training)
         self._train = self._side(training)
@@ -234,6 +241,8 @@ class _Examples(Dataset[Any]):
         return len(self.inputs)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
+        if not 0 <= index < len(self):  # that iterating ends, whatever the inputs are
+            raise IndexError(index)
         inputs = self.inputs[index]
         return (inputs,) if self._targets is None else (inputs, self._targets[index])
 

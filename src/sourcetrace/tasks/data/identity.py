@@ -45,13 +45,11 @@ def duplicate_notes(
             other.append(ids[place])
     if not again:
         return []
-    differing = (
-        f", {len(other)} of them with another label ({format_names(other)})" if other else ""
-    )
+    differing = f", {len(other)} of them with another label ({_named(other)})" if other else ""
     have = "has" if len(again) == 1 else "have"
     return [
         f"{called}: {format_noun(len(again), 'example')} {have} the inputs of an earlier one"
-        f"{differing}: {format_names(again)}"
+        f"{differing}: {_named(again)}"
     ]
 
 
@@ -66,7 +64,7 @@ def overlap_notes(
     have = "has" if len(found) == 1 else "have"
     return [
         f"{called}: {format_noun(len(found), 'query', 'queries')} {have} the inputs of a training "
-        f"example: {format_names(found)}"
+        f"example: {_named(found)}"
     ]
 
 
@@ -82,3 +80,7 @@ def lookalike_notes(called: str, ids: Iterable[str]) -> list[str]:
         f"{called}: ids differ by blanks or by the form of Unicode alone, and may be one example: "
         f"{format_names(alike)}"
     ]
+
+
+def _named(names: Iterable[str]) -> str:
+    return format_names(map(repr, names))

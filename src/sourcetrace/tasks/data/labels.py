@@ -48,6 +48,17 @@ def names_of_classes(rows: Rows, column: str) -> Sequence[str] | None:
     return names
 
 
+def refuse_other_names(training: Rows, queries: Rows, column: str) -> None:
+    """Refuse sides that call the same numbers by other names."""
+    sides = [rows.class_names.get(column) for rows in (training, queries)]
+    if queries.table[column].dtype.is_integer() and all(sides) and sides[0] != sides[1]:
+        raise InputError(
+            f"The classes of {column!r} are {format_names(sides[0] or ())} in {training.called} "
+            f"and {format_names(sides[1] or ())} in {queries.called}, so their numbers mean "
+            "different things. Cast both to the ClassLabel that the model was trained with."
+        )
+
+
 def class_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> pl.Series:
     """Return every row's class, [N] int64.
 

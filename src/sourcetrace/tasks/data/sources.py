@@ -6,6 +6,7 @@ data frame. `{path: …, where: {split: train}}` and `{catalog: …, where: …}
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,20 +14,27 @@ import polars as pl
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
+from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.hugging_face import is_saved, open_saved, polars_of
 
 ROW: Final = "row in the source"
 """Column of the number that a row has in its source."""
 
+
+def _scan_lines(path: Path, **options: Any) -> pl.LazyFrame:
+    return pl.read_ndjson(path.read_bytes(), **options).lazy()
+
+
 _READERS: Final[Mapping[str, Callable[..., pl.LazyFrame]]] = {
-    ".parquet": pl.scan_parquet,
-    ".csv": pl.scan_csv,
-    ".tsv": pl.scan_csv,
-    ".jsonl": pl.scan_ndjson,
-    ".ndjson": pl.scan_ndjson,
-    ".arrow": pl.scan_ipc,
-    ".feather": pl.scan_ipc,
-    ".ipc": pl.scan_ipc,
+    # A path is a path, whatever brackets and stars are in it.
+    ".parquet": partial(pl.scan_parquet, glob=False),
+    ".csv": partial(pl.scan_csv, glob=False),
+    ".tsv": partial(pl.scan_csv, glob=False, separator="\t"),
+    ".jsonl": _scan_lines,
+    ".ndjson": _scan_lines,
+    ".arrow": partial(pl.scan_ipc, glob=False),
+    ".feather": partial(pl.scan_ipc, glob=False),
+    ".ipc": partial(pl.scan_ipc, glob=False),
 }
 _TEXT: Final = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
 
@@ -123,7 +131,7 @@ class Source:
             wanted += [name for name in optional if name in found.columns and name not in wanted]
             table = found.frame(wanted).with_row_index(ROW).filter(*self._conditions()).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise InputError(f"{self.called} cannot be read: {error}") from error
+            raise InputError(f"{self.called} cannot be read: {error_line(error)}") from error
         if not table.height:
             raise InputError(
                 f"{self.called} has no row"
@@ -195,7 +203,5 @@ def _open_path(path: Path, text: Sequence[str], called: str) -> _Opened:
             "infer_schema_length": None,
             "schema_overrides": dict.fromkeys(text, pl.String),
         }
-    if path.suffix.lower() == ".tsv":
-        options["separator"] = "\t"
     frame = reader(path, **options)
     return _Opened(frame.collect_schema().names(), frame.select, folder=path.parent)

@@ -1,13 +1,14 @@
 """Columns of a table: numbers as one float tensor, categories as integer codes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
@@ -108,7 +109,7 @@ class TableData(DataTask):
         if self.categories:
             codes = [self._codes(rows, name) for name in self.categories]
             parts.append(torch.from_numpy(np.stack(codes, axis=1)))
-        return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+        return parts[0] if len(parts) == 1 else _Together(parts)
 
     def _scaled(self, name: str) -> pl.Expr:
         value, by = pl.col(name).cast(pl.Float64), self._table.standardise.get(name)
@@ -134,3 +135,16 @@ class TableData(DataTask):
             pl.col(self._numeric).cast(pl.Float64), pl.col(list(self.categories)).cast(pl.String)
         )
         return [content_digest(repr(row).encode()) for row in table.iter_rows()]
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Parts of every row's inputs, [N, …] each."""
+
+    parts: Sequence[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        return tuple(part[index] for part in self.parts)

@@ -1,7 +1,9 @@
 """Texts, cut into tokens by a tokenizer of Hugging Face's transformers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from inspect import Parameter, signature
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,17 +94,22 @@ class TextData(DataTask):
             )
         return rows
 
-    def _inputs(self, rows: Rows) -> list[Mapping[str, Tensor]]:
+    def _inputs(self, rows: Rows) -> "_Tokens":
         length = self._text.max_length or self._tokenizer.model_max_length
         options = {"truncation": True, "max_length": length} if length < _NO_LIMIT else {}
-        found: list[Mapping[str, Tensor]] = []
+        ends, parts = [0], []
         for part in rows.table.select(self._columns()).iter_slices(_AT_ONCE):
             tokens = self._tokenizer(*(one.to_list() for one in part.get_columns()), **options)
-            found += [
-                {name: torch.tensor(values[place]) for name, values in tokens.items()}
-                for place in range(part.height)
-            ]
-        return found
+            for one in tokens["input_ids"]:
+                ends.append(ends[-1] + len(one))
+            parts.append({name: list(chain.from_iterable(tokens[name])) for name in tokens})
+        return _Tokens(
+            ends,
+            {
+                name: torch.cat([torch.tensor(part[name], dtype=torch.int32) for part in parts])
+                for name in parts[0]
+            },
+        )
 
     def _contents(self, rows: Rows) -> list[str]:
         texts = rows.table.select(self._columns())
@@ -119,6 +126,21 @@ class TextData(DataTask):
             padding_value=fill.get(name, 0),
             padding_side=self._tokenizer.padding_side,
         )
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The tokens of all texts one after the other, by name; text i ends before `ends[i + 1]`."""
+
+    ends: Sequence[int]
+    tokens: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        own = slice(*self.ends[index : index + 2])
+        return {name: one[own].long() for name, one in self.tokens.items()}
 
 
 def _load_tokenizer(folder: str) -> Any:
