@@ -163,6 +163,13 @@ def test_formats_that_call_other_programs_are_not_read(folder):
         made(str(folder))
 
 
+def test_the_orientation_that_a_camera_noted_is_not_looked_at(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(folder / "cats/0.png", exif=exif)
+    assert made(str(folder)).picture(0).shape == (6, 4, 3)
+
+
 def test_sixteen_bits_are_refused_since_converting_cuts_values_off(folder):
     Image.fromarray(RANDOM.integers(0, 2**16, (6, 4), dtype=np.uint16)).save(folder / "cats/0.png")
     with pytest.raises(InputError, match=r"mode I;16, not 8 bits"):
