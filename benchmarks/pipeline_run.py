@@ -26,7 +26,7 @@ from sourcetrace.parameters import (
     GradientParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
 
@@ -87,9 +87,9 @@ def run_pipeline(
     watch = Stopwatch() if watch is None else watch
     watch.start(INGEST)
     ensemble = EnsembleParameters()
-    manifest, _, train_table, query_table = describe_inputs(
+    manifest, _, train_table, query_table = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
-    )
+    )[1:5]
     gradient_cache = GradientCache(cache_folder or Path("unused"))
     gradient_cache.policy = cache
     setup = set_up_audit(

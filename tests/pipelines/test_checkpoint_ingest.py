@@ -10,8 +10,9 @@ from torch.utils.data import TensorDataset
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
-from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data
+from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.tables import digest_side
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask, RegressionTask
@@ -72,13 +73,19 @@ def save_run(folder, task, steps, **changes):
 
 def ingest(folder, task, count=2, masks=0, bare=0):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
-    return describe_inputs(
+    return ingest_checkpoints(
         checkpoints,
         task,
         SegmentParameters(count=count),
         AttributionParameters(device="cpu", bare_parameters=bare),
         EnsembleParameters(dropout_masks=masks),
-    )
+    )[1:5]
+
+
+def digest_data(task, train_table, query_table, classes=None):
+    for side, table in (("train", train_table), ("query", query_table)):
+        items = CheckedItems(task, side, table["example_id"].to_list())
+        digest_side(task, items, table, classes=classes)
 
 
 def test_an_accepted_run_is_described(tmp_path):
@@ -331,10 +338,12 @@ def test_segments_end_where_they_are_told_to(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20, 30, 40])
     checkpoints = CheckpointsDataset(path=str(tmp_path)).load()
     more = (AttributionParameters(device="cpu"), EnsembleParameters())
-    manifest, *_ = describe_inputs(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), *more)
+    manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), *more)[
+        1:5
+    ]
     assert manifest["segment"].to_list() == [1, 2, 2, 3]
     with pytest.raises(InputError, match=r"segments\.ends names step 25"):
-        describe_inputs(checkpoints, Tiny(), SegmentParameters(ends=[25]), *more)
+        ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[25]), *more)[1:5]
 
 
 def test_a_table_in_another_order_than_the_data_set_is_refused():

@@ -17,7 +17,7 @@ from sourcetrace.parameters import (
     ReportParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
@@ -108,9 +108,9 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     attribution = AttributionParameters(method=method, device="cpu")
     ensemble = EnsembleParameters(dropout_masks=masks)
     checkpoints = CheckpointsDataset(path=str(folder)).load()
-    manifest, _, training, queries = describe_inputs(
+    manifest, _, training, queries = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=count), attribution, ensemble
-    )
+    )[1:5]
     CheckpointManifest.validate(manifest)
     gradients = GradientParameters(cache="memory", batch_size=4)
     setup = set_up_audit(

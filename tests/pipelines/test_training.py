@@ -19,7 +19,7 @@ from sourcetrace.parameters import (
     GradientParameters,
     SegmentParameters,
 )
-from sourcetrace.pipelines.checkpoint_ingest.nodes import describe_inputs
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
@@ -92,13 +92,13 @@ def train(folder, make_optimizer, *, make_scheduler=None, stages=None, note=None
 
 def ingest(folder, task=None, count=1, **settings):
     checkpoints = CheckpointsDataset(path=str(folder), **settings).load()
-    tables = describe_inputs(
+    tables = ingest_checkpoints(
         checkpoints,
         task or Tiny(),
         SegmentParameters(count=count),
         AttributionParameters(device="cpu"),
         EnsembleParameters(),
-    )
+    )[1:5]
     CheckpointManifest.validate(tables[0])
     return checkpoints, tables
 

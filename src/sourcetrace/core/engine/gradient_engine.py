@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.engine.blame import named
 from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.layers.discovery import Coverage
@@ -212,9 +213,13 @@ class GradientEngine:
             point: The weights.
             rows: Numbers of the examples.
             backward: How many backward passes follow the forward one.
-        """
 
-        def run(part: Tensor) -> _Result:
+        Raises:
+            InputError: If an example cannot be evaluated; it is named.
+        """
+        model = self.model_at(point)
+
+        def attempt(part: Tensor) -> _Result:
             numbers = part.tolist()
             items = examples.batch(numbers, self.device)
 
@@ -222,13 +227,22 @@ class GradientEngine:
                 return examples.batch(numbers[place : place + 1], self.device)
 
             with self.running(point, examples=len(part)):
-                model, layers = self.model_at(point), self.coverage.layers
+                layers = self.coverage.layers
                 rounded = self.precision == "bfloat16"
                 found = passes(Batch(model, self.objective, layers, items, part, alone, rounded))
             # Not before: a batch that did not fit into memory is run again.
             for _ in range(2 if backward and self.coverage.bare else 1):
                 self.passes.count(len(part), backward=backward)
             return found
+
+        def run(part: Tensor) -> _Result:
+            try:
+                return attempt(part)
+            except Exception as error:  # the user's code may raise anything
+                known = named(error, attempt, examples, part)
+                if known is error:
+                    raise
+                raise known from error
 
         result: _Result = self._halving.run(run, rows, join=_join)
         return result

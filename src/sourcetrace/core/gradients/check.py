@@ -28,7 +28,7 @@ def check_gradients(
     *,
     examples: int,
     alone: Callable[[int], Tensor] | None = None,
-) -> None:
+) -> float:
     """Compare Σ_n ∇W_n of every layer with autograd, on one small batch.
 
     Args:
@@ -39,6 +39,9 @@ def check_gradients(
         examples: N.
         alone: Place of an example -> its loss in a batch of its own, [1]; bare parameters need
             it.
+
+    Returns:
+        The largest relative difference of a layer.
 
     Raises:
         InputError: If a layer's sum differs; its parameters' attribution would be wrong.
@@ -54,17 +57,20 @@ def check_gradients(
     names = [name for layer in coverage.layers for name in layer.parameters]
     found = torch.autograd.grad(loss.sum(), [model.get_parameter(name) for name in names])
     expected = dict(zip(names, found, strict=True))
+    largest = 0.0
     for layer in coverage.layers:
         whole = layer.weight_matrix(expected)
         # Rounding grows with the terms that cancel in the sum, not with the sum.
         scale = gradients[layer.name].squared_norms().sqrt().sum() + whole.norm()
         difference = (gradients[layer.name].dense().sum(0) - whole).norm()
-        if difference > max(_TOLERANCE, torch.finfo(whole.dtype).eps ** 0.5) * scale:
-            share = float(difference / scale)
+        share = float(difference / scale) if scale else 0.0
+        largest = max(largest, share)
+        if share > max(_TOLERANCE, torch.finfo(whole.dtype).eps ** 0.5):
             raise InputError(
                 f"{layer.name}: its examples' gradients do not add up to the gradient of "
                 f"{', '.join(layer.parameters)} (off by {share:.1%}). {_cause(layer)}"
             )
+    return largest
 
 
 def _cause(layer: Layer) -> str:

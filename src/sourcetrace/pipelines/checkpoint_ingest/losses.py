@@ -1,7 +1,7 @@
 """The task tried on a few examples; each refusal says what to change."""
 
 import logging
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +15,9 @@ from sourcetrace.core.model.curvature_check import sampled_loss_share
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
-from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.independence import call, refuse_coupled
-from sourcetrace.pipelines.shared.set_up import coverage_of
+from sourcetrace.pipelines.checkpoint_ingest.independence import call
+from sourcetrace.pipelines.checkpoint_ingest.model import build_model
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -28,51 +27,64 @@ _FAR_OFF = 1.6
 """A mean over two tokens is off by 2; that many draws of two logits are within 1.3."""
 
 
-def try_losses(
-    task: Task,
-    checkpoint: Checkpoint,
-    training: Examples,
-    queries: Examples,
-    *,
-    device: torch.device,
-    segments: Sequence[Segment],
-    dropout_masks: int,
-    bare: int,
-) -> Coverage:
-    """Run a few examples of each side through the model and every loss; return the coverage."""
-    model = task.build_model().to(device)
+def model_at(task: Task, checkpoint: Checkpoint, device: torch.device) -> nn.Module:
+    """Return the task's model with a checkpoint's weights, in evaluation mode."""
+    model = build_model(task).to(device)
     refuse_compiled(model.named_modules())  # before a forward pass would compile it
     model.load_state_dict(dict(checkpoint.state_dict))
-    model.eval()
-    # The training examples last: theirs are the gradients that are checked.
-    for examples in (queries, training):
-        index = range(min(2, len(examples)))
-        batch = examples.batch(index, device)
-        generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
-        mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
-        with torch.no_grad(), mask:
-            outputs = call(task, "forward", "the first examples", model, batch)
-        for name, given in (
-            ("train_loss", (batch,)),
-            ("sampled_loss", (generator, batch)),
-            ("measurement", (batch,)),
-        ):
-            with torch.no_grad():
-                loss = call(task, name, "the first examples", outputs, *given)
-            per_example_loss(loss, name=name, examples=len(index))
-            if not bool(loss.isfinite().all()):
-                raise InputError(
-                    f"{name} is NaN or infinite for the first examples at {checkpoint.file}. "
-                    "Check the data for missing values and the loss for log(0)."
-                )
-    coverage = coverage_of(task, model, training, device, segments, bare=bare)
-    batch = training.batch(index, device)  # anew: the task may have taken the other apart
+    return model.eval()
+
+
+def try_losses(
+    task: Task, model: nn.Module, examples: Examples, *, file: str, dropout_masks: int
+) -> Any:
+    """Run the first examples of a side through the model and every loss.
+
+    Args:
+        task: The task.
+        model: The model, in evaluation mode.
+        examples: Of one side.
+        file: The checkpoint's.
+        dropout_masks: Whether a dropout mask is tried as well.
+
+    Returns:
+        The outputs.
+
+    Raises:
+        InputError: If something fails, or a loss is not one finite value an example.
+    """
+    index = range(min(2, len(examples)))
+    batch = examples.batch(index, next(model.parameters()).device)
+    generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
+    mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
+    with torch.no_grad(), mask:
+        outputs = call(task, "forward", "the first examples", model, batch)
+    for name, given in (
+        ("train_loss", (batch,)),
+        ("sampled_loss", (generator, batch)),
+        ("measurement", (batch,)),
+    ):
+        with torch.no_grad():
+            loss = call(task, name, "the first examples", outputs, *given)
+        per_example_loss(loss, name=name, examples=len(index))
+        if not bool(loss.isfinite().all()):
+            raise InputError(
+                f"{name} is NaN or infinite for the first examples at {file}. "
+                "Check the data for missing values and the loss for log(0)."
+            )
+    return outputs
+
+
+def gradient_error(task: Task, model: nn.Module, training: Examples, coverage: Coverage) -> float:
+    """Return how far the first examples' gradients are from autograd's, relative."""
+    index, device = range(min(2, len(training))), next(model.parameters()).device
+    batch = training.batch(index, device)
 
     def alone(place: int) -> torch.Tensor:
         one = training.batch([place], device)
         return task.train_loss(task.forward(model, one), one)
 
-    check_gradients(
+    return check_gradients(
         model,
         coverage,
         lambda: task.forward(model, batch),
@@ -80,25 +92,15 @@ def try_losses(
         examples=len(index),
         alone=alone,
     )
-    for examples, differentiated in ((queries, "measurement"), (training, "train_loss")):
-        refuse_coupled(
-            task,
-            model,
-            examples,
-            differentiated=differentiated,
-            device=device,
-            mask=min(dropout_masks, 1),
-        )
-    _compare_curvatures(task, model, training, device)
-    return coverage
 
 
-def _compare_curvatures(
-    task: Task, model: nn.Module, training: Examples, device: torch.device
-) -> None:
-    """Warn if the sampled loss gives another curvature than the training loss has."""
+def compare_curvatures(task: Task, model: nn.Module, training: Examples) -> float | None:
+    """Return the sampled loss's curvature over the training loss's; warn if it is another.
+
+    None where the training loss has none.
+    """
     index = range(min(2, len(training)))
-    batch = training.batch(index, device)
+    batch = training.batch(index, next(model.parameters()).device)
     generators = (
         ExampleGenerator.for_examples(training.seeds(index, seed=draw, purpose="check"))
         for draw in range(_DRAWS)
@@ -113,3 +115,4 @@ def _compare_curvatures(
             "likelihood may differ rightly.",
             share,
         )
+    return share

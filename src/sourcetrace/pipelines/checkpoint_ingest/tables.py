@@ -1,9 +1,10 @@
 """The checks of the tables that a task gives of its examples; each refusal says what to change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
+from torch import Tensor
 
 from sourcetrace.audit.identity.data_digest import (
     digest_examples,
@@ -11,8 +12,9 @@ from sourcetrace.audit.identity.data_digest import (
     varying_examples,
 )
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.checkpoint_ingest.independence import call
+from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems, NotedItems, items_of
 from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks import ClassificationTask, RegressionTask, Task
 
@@ -23,69 +25,108 @@ _SAME_ORDER = 0.9
 """Rank correlation above which labels in another unit are in the targets' order."""
 
 
-def example_tables(task: Task, stages: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the checked tables of training examples and queries.
+def place_in_stages(training: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
+    """Return the table of training examples with the list of every one's stages.
 
     Args:
-        task: The task.
-        stages: Of the checkpoints, in the order of training; the training table's stage column
-            lists those of every example, in the same order.
+        training: As `checked_table` returned it.
+        stages: Of the checkpoints, in the order of training.
 
     Raises:
-        InputError: If a table does not fit its examples, the model's labels or the stages.
+        InputError: If it does not fit them.
     """
-    training, queries = (_checked_table(task, side) for side in ("train", "query"))
     if "stage" in training.columns:
-        return training.with_columns(stage=_stage_lists(training["stage"], stages)), queries
+        return training.with_columns(stage=_stage_lists(training["stage"], stages))
     if len(stages) > 1:
         raise InputError(
             f"The checkpoints have stages {', '.join(stages)}, but train_table() has no 'stage' "
             "column: it must say which stage each training example belongs to."
         )
-    return training.with_columns(stage=pl.lit([stages[0]], dtype=pl.List(pl.String))), queries
+    return training.with_columns(stage=pl.lit([stages[0]], dtype=pl.List(pl.String)))
 
 
-def digest_data(
-    task: Task, train_table: pl.DataFrame, query_table: pl.DataFrame
-) -> tuple[dict[str, dict[str, Any]], pl.DataFrame]:
-    """Digest `training` and `queries`, reading each once; refuse labels in another order.
+def digest_side(
+    task: Task, items: CheckedItems, table: pl.DataFrame, *, classes: int | None = None
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Read every example of a side once; refuse items and labels that will not do.
+
+    Args:
+        task: The task.
+        items: Its examples.
+        table: Its table.
+        classes: How many outputs the model has; None where a label may be any.
 
     Returns:
-        data_digests, with the digest, the number of examples and the columns of each (`digest` is
-        of the examples, `table` of all columns that the task gives), and example_digests, of every
-        training example.
+        What data_digests says of the side (`digest` is of the examples, `table` of all columns that
+        the task gives), and example_digests, of every example.
+
+    Raises:
+        InputError: If an item cannot be used, or labels are none of the classes, or are in another
+            order than the table's.
     """
-    training, examples = _digest_side(task, "train", train_table)
-    queries, _ = _digest_side(task, "query", query_table)
-    return {"training": training, "queries": queries}, examples
-
-
-def _digest_side(task: Task, side: str, table: pl.DataFrame) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Return what data_digests says of a side, and a digest of every example of it."""
     targets: list[Any] = []
+    noted = NotedItems(items)
     digest, examples = digest_examples(
-        getattr(task, f"{side}_examples")(),
+        noted,
         table,
-        reading=f"{side}_examples",
-        inputs_of=getattr(task, "inputs_of", None) if side == "train" else None,
+        reading=items.name,
+        inputs_of=_inputs_of(task) if items.side == "train" else None,
         each=lambda target: targets.append(_number(target)),
     )
+    noted.refuse()
     if len(targets) == table.height:  # else the examples have no content to speak of
-        wrong = _differing_labels(task, table, targets)
-        if wrong.height:
-            name, label, found = wrong.row(0)
-            raise InputError(
-                f"{side}_table(): the label is not the data set's in {wrong.height} of "
-                f"{table.height} rows ({format_names(wrong['example_id'])}): {name!r} has "
-                f"{label!r} in the table, {found!r} in the data set. Return one row an example, in "
-                "the order of the data set; call a column that is no target otherwise."
-            )
+        _refuse_labels(items, targets, classes)
+        _refuse_other_order(task, items.side, table, targets)
     return {
         "digest": digest,
-        "table": table_digest(getattr(task, f"{side}_table")()),
+        "table": table_digest(getattr(task, f"{items.side}_table")()),
         "rows": table.height,
         "columns": {column: str(kind) for column, kind in table.schema.items()},
     }, examples
+
+
+def classes_of(task: Task, outputs: Any) -> int | None:
+    """Return how many classes a label may be of; None where that is the task's own business."""
+    own = isinstance(task, ClassificationTask) and all(
+        getattr(type(task), name) is getattr(ClassificationTask, name)
+        for name in ("train_loss", "measurement")
+    )
+    is_logits = own and isinstance(outputs, Tensor) and outputs.ndim == 2  # noqa: PLR2004
+    return outputs.shape[1] if is_logits else None
+
+
+def _inputs_of(task: Task) -> Callable[[Any], Any] | None:
+    given = getattr(task, "inputs_of", None)
+    if given is None:
+        return None
+    # What could not be read is None, and refused later.
+    return lambda item: None if item is None else call(task, "inputs_of", "an example", item)
+
+
+def _refuse_labels(items: CheckedItems, targets: Sequence[Any], classes: int | None) -> None:
+    if classes is None:
+        return
+    wrong = [i for i, t in enumerate(targets) if isinstance(t, int) and not 0 <= t < classes]
+    if wrong:
+        named = format_names(f"{items.ids[i]!r} (index {i}): {targets[i]}" for i in wrong)
+        raise InputError(
+            f"{items.name}: {format_noun(len(wrong), 'label')} beyond the model's {classes} "
+            f"outputs (classes 0 to {classes - 1}): {named}. Correct them, leave these examples "
+            "out of data set and table (an ignored index such as -100 has no loss to attribute), "
+            "or let build_model() return the model that was trained."
+        )
+
+
+def _refuse_other_order(task: Task, side: str, table: pl.DataFrame, targets: Sequence[Any]) -> None:
+    wrong = _differing_labels(task, table, targets)
+    if wrong.height:
+        name, label, found = wrong.row(0)
+        raise InputError(
+            f"{side}_table(): the label is not the data set's in {wrong.height} of "
+            f"{table.height} rows ({format_names(wrong['example_id'])}): {name!r} has "
+            f"{label!r} in the table, {found!r} in the data set. Return one row an example, in "
+            "the order of the data set; call a column that is no target otherwise."
+        )
 
 
 def _number(target: Any) -> int | float | None:
@@ -131,12 +172,19 @@ def _differing_labels(task: Task, table: pl.DataFrame, targets: Sequence[Any]) -
     return wrong.with_columns(target.cast(pl.String))
 
 
-def _checked_table(task: Task, side: str) -> pl.DataFrame:
-    """Return the table of a side with its ids and labels as text."""
+def checked_table(task: Task, side: str) -> pl.DataFrame:
+    """Return the table of a side with its ids and labels as text.
+
+    Args:
+        task: The task.
+        side: `train` or `query`.
+
+    Raises:
+        InputError: If it does not fit its examples or the model's labels.
+    """
     name = f"{side}_table()"
     table = getattr(task, f"{side}_table")()
-    items = getattr(task, f"{side}_examples")()
-    count = len(items)
+    count = len(items_of(task, side))
     if not isinstance(table, pl.DataFrame):
         raise InputError(f"{name} returned {type(table).__name__}; expected a polars DataFrame.")
     if "example_id" not in table.columns:
@@ -160,23 +208,31 @@ def _checked_table(task: Task, side: str) -> pl.DataFrame:
             f"{name}: {len(repeated)} values of example_id occur more than once, such as "
             f"{format_names(repeated)}. Give every example its own."
         )
-    varying = varying_examples(
-        lambda i: call(task, "collate", f"example {ids[i]!r}", [items[i]]), count
-    )
-    if varying:
-        raise InputError(
-            f"{side}_examples() gives other values at each reading, as in "
-            f"{format_names(ids[i] for i in varying)}. An audit reads every example several times "
-            "and must meet the one that training met: take random augmentation, cropping, noise "
-            "and masking out of the data set and collate, or draw them from a generator that is "
-            "seeded with the example's number."
-        )
     labels = label_text(table["label"]) if "label" in table.columns else None
     if labels is not None and isinstance(task, ClassificationTask):
         _check_labels(name, labels, task.label_names)
     return table.with_columns(
         example_id=ids, label=pl.lit(None, dtype=pl.String) if labels is None else labels
     )
+
+
+def refuse_varying(task: Task, items: CheckedItems) -> None:
+    """Refuse examples that are drawn anew at each reading.
+
+    Raises:
+        InputError: If one of a few is not the same twice; it names them.
+    """
+    varying = varying_examples(
+        lambda i: call(task, "collate", f"example {items.ids[i]!r}", [items[i]]), len(items)
+    )
+    if varying:
+        raise InputError(
+            f"{items.name} gives other values at each reading, as in "
+            f"{format_names(items.ids[i] for i in varying)}. An audit reads every example several "
+            "times and must meet the one that training met: take random augmentation, cropping, "
+            "noise and masking out of the data set and collate, or draw them from a generator that "
+            "is seeded with the example's number."
+        )
 
 
 def _check_labels(name: str, labels: pl.Series, names: Sequence[str] | None) -> None:

@@ -142,12 +142,14 @@ def _signal_rows(signals: BlockSignals, examples: Examples, where: str) -> pl.Da
         },
     )
     finite = pl.col("loss", "measurement", "gradient_norm").is_finite()
-    infinite = table.filter(~pl.all_horizontal(finite.fill_null(value=True)))
+    infinite = table.with_columns(index=pl.Series(index)).filter(
+        ~pl.all_horizontal(finite.fill_null(value=True))
+    )
     if infinite.height:
         raise InputError(
-            f"Example {infinite['example_id'][0]!r} has a NaN or infinite loss, measurement or "
-            f"gradient {where}. Check its inputs and label for missing values, and the loss for "
-            "log(0)."
+            f"Example {infinite['example_id'][0]!r} (index {infinite['index'][0]}) has a NaN or "
+            f"infinite loss, measurement or gradient {where}. Check its inputs and label "
+            "for missing values, and the loss for log(0)."
         )
     return table
 

@@ -1,0 +1,128 @@
+"""The checks of an audit's inputs, in their order; an audit and a preflight run the same ones."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from sourcetrace.core.layers.discovery import Coverage
+from sourcetrace.formats import format_count, format_names, format_noun, format_share, format_span
+from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
+from sourcetrace.pipelines.checkpoint_ingest.training import Training
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        title: What is checked.
+        part: The part of an examination that is refused where the check fails.
+        words: What to say of that part where it does not.
+    """
+
+    title: str
+    part: str
+    words: Callable[[Any], str]
+
+    def run(self, examined: Examination) -> str:
+        """Return what was found.
+
+        Raises:
+            InputError: If it is refused.
+        """
+        return self.words(getattr(examined, self.part))
+
+
+def _of_model(model: Any) -> str:
+    size = sum(one.numel() for one in model.parameters())
+    return f"{type(model).__name__}, {format_count(size)} parameters"
+
+
+def _of_checkpoints(found: Sequence[Any]) -> str:
+    kinds = {one.file.rpartition(".")[2] if "." in one.file else "folders" for one in found}
+    names = format_names(one.file for one in found)
+    return f"{format_noun(len(found), 'checkpoint')} ({', '.join(sorted(kinds))}): {names}"
+
+
+def _of_training(runs: Sequence[Training]) -> str:
+    said = []
+    for run in runs:
+        optimizers = sorted({record.optimizer for record in run.records})
+        rates = [record.learning_rate for record in run.records]
+        varying = (
+            f"{min(rates):g} to {max(rates):g}" if min(rates) < max(rates) else f"{rates[0]:g}"
+        )
+        steps = format_span(run.records[0].step, run.records[-1].step)
+        name = f"run {run.name}: " if run.name else ""
+        said.append(
+            f"{name}{', '.join(optimizers)}, steps {steps}, stages {' → '.join(run.stages)}, "
+            f"learning rate {varying} at the checkpoints"
+        )
+    return "; ".join(said)
+
+
+def _of_rates(runs: Sequence[Training]) -> str:
+    return "; ".join(
+        f"steps {format_span(one.first_step, one.last_step)}: {one.source}"
+        for run in runs
+        for one in run.rates
+        if one.first_step <= one.last_step
+    )
+
+
+def _of_table(table: pl.DataFrame) -> str:
+    said = f"{format_noun(table.height, 'row')}; columns {', '.join(table.columns)}"
+    labels = table["label"].drop_nulls()
+    return f"{said}; {format_noun(labels.n_unique(), 'label')}" if len(labels) else said
+
+
+def _of_stages(table: pl.DataFrame) -> str:
+    counts = table["stage"].explode().value_counts(sort=True)
+    return ", ".join(f"{format_noun(count, 'example')} of {name}" for name, count in counts.rows())
+
+
+def _of_coverage(coverage: Coverage) -> str:
+    return (
+        f"{format_share(coverage.share)} of the parameters, in "
+        f"{format_noun(len(coverage.layers), 'layer')}"
+    )
+
+
+def _of_curvature(share: float | None) -> str:
+    if share is None:
+        return "not compared: the loss has no curvature at the outputs"
+    return f"sampled_loss has {share:.2g} times the curvature of train_loss"
+
+
+def _of_digest(digest: Any) -> str:
+    said = digest[0] if isinstance(digest, tuple) else digest
+    return f"all {format_noun(said['rows'], 'item')} read; digest {said['digest']}"
+
+
+def _of_segments(segments: Sequence[Any]) -> str:
+    return "; ".join(f"{one.number}: {', '.join(one.checkpoints)}" for one in segments)
+
+
+_ALONE = "the same alone, together and beside other lengths"
+
+CHECKS: tuple[Check, ...] = (
+    Check("model", "model", _of_model),
+    Check("checkpoints", "found", _of_checkpoints),
+    Check("training", "runs", _of_training),
+    Check("learning rates", "rates", _of_rates),
+    Check("training table", "train_given", _of_table),
+    Check("query table", "query_table", _of_table),
+    Check("stages", "train_table", _of_stages),
+    Check("repeated reading", "same_at_each_reading", lambda _: "the same items at each reading"),
+    Check("first examples", "tried", lambda _: "losses and measurement are finite, one an example"),
+    Check("attribution", "coverage", _of_coverage),
+    Check("gradients", "gradient_error", lambda off: f"within {off:.0e} of autograd's"),
+    Check("queries alone", "queries_independent", lambda _: _ALONE),
+    Check("training examples alone", "training_independent", lambda _: _ALONE),
+    Check("sampled loss", "curvature", _of_curvature),
+    Check("training data", "training_digest", _of_digest),
+    Check("query data", "queries_digest", _of_digest),
+    Check("segments", "segments", _of_segments),
+)

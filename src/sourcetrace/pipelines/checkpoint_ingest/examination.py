@@ -1,0 +1,266 @@
+"""All that is found out of the inputs of an audit before anything expensive starts.
+
+An audit's ingest asks for every part and ends with the first that is refused; a preflight asks for
+every part and says what became of each.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
+from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.layers.discovery import Coverage
+from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.training.segments import (
+    CheckpointRecord,
+    Segment,
+    number_segments,
+    partition,
+    partition_at,
+)
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
+from sourcetrace.pipelines.checkpoint_ingest import losses
+from sourcetrace.pipelines.checkpoint_ingest.independence import refuse_coupled
+from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
+from sourcetrace.pipelines.checkpoint_ingest.model import build_model
+from sourcetrace.pipelines.checkpoint_ingest.part import part
+from sourcetrace.pipelines.checkpoint_ingest.tables import (
+    checked_table,
+    classes_of,
+    digest_side,
+    place_in_stages,
+    refuse_varying,
+)
+from sourcetrace.pipelines.checkpoint_ingest.training import Training
+from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.set_up import coverage_of, stage_examples
+from sourcetrace.progress import track
+from sourcetrace.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+class Examination:
+    """The inputs of an audit, examined part by part; each part needs those that it asks for.
+
+    Args:
+        checkpoints: The folder of checkpoints.
+        task: The task they were trained on.
+        segments: How many segments, or where they end.
+        attribution: The device on which the losses are tried.
+        ensemble: Whether dropout masks are tried as well.
+    """
+
+    def __init__(
+        self,
+        checkpoints: CheckpointFolder,
+        task: Task,
+        segments: SegmentParameters,
+        attribution: AttributionParameters,
+        ensemble: EnsembleParameters,
+    ) -> None:
+        self.checkpoints, self.task = checkpoints, task
+        self._segments, self._attribution, self._ensemble = segments, attribution, ensemble
+
+    @part
+    def model(self) -> nn.Module:
+        """The model as the task builds it."""
+        return build_model(self.task)
+
+    @part
+    def found(self) -> list[Checkpoint]:
+        """The checkpoints, run after run; the last one's weights alone are kept."""
+        found: list[Checkpoint] = []
+        for file in self.checkpoints.files():
+            if found:
+                found[-1] = replace(found[-1], state_dict={})
+            found.append(self.checkpoints.load(file, self.model))
+        return found
+
+    @part
+    def runs(self) -> list[Training]:
+        """What the checkpoints say of the training, by run."""
+        return Training.of_runs(self.found, self.checkpoints, self.model)
+
+    @part
+    def rates(self) -> list[Training]:
+        """The runs, of whose learning rates was said what is not known."""
+        for run in self.runs:
+            run.warn_of_filled_rates()
+        return self.runs
+
+    @part
+    def planned(self) -> list[Segment]:
+        """The segments by number or ends; one a stage for `auto`, which needs gradients."""
+        ends, count = self._segments.ends, self._segments.count
+        number = 1 if count == "auto" else count
+        return number_segments(
+            [run.records for run in self.runs],
+            lambda one: partition(one, number) if ends is None else partition_at(one, ends),
+        )
+
+    @part
+    def train_given(self) -> pl.DataFrame:
+        """The table of training examples, whose stages are not looked at."""
+        return checked_table(self.task, "train")
+
+    @part
+    def query_table(self) -> pl.DataFrame:
+        """The table of queries."""
+        return checked_table(self.task, "query")
+
+    @part
+    def train_table(self) -> pl.DataFrame:
+        """The table of training examples, each with its stages."""
+        stages = list(dict.fromkeys(segment.stage for segment in self.planned))
+        return place_in_stages(self.train_given, stages)
+
+    @part
+    def training(self) -> Examples:
+        """The training examples."""
+        ids = self.train_given["example_id"].to_list()
+        return Examples(CheckedItems(self.task, "train", ids), ids, self.task.collate)
+
+    @part
+    def queries(self) -> Examples:
+        """The queries."""
+        ids = self.query_table["example_id"].to_list()
+        return Examples(CheckedItems(self.task, "query", ids), ids, self.task.collate)
+
+    @part
+    def same_at_each_reading(self) -> None:
+        """Whether a few examples are the same whenever they are read."""
+        for examples in (self.training, self.queries):
+            refuse_varying(self.task, examples.items)
+
+    @part
+    def device(self) -> torch.device:
+        """Where the losses are tried."""
+        return pick_device(self._attribution.device)
+
+    @part
+    def trained(self) -> nn.Module:
+        """The model with the last checkpoint's weights."""
+        return losses.model_at(self.task, self.found[-1], self.device)
+
+    @part
+    def tried(self) -> tuple[nn.Module, Any]:
+        """The trained model, which has sound losses for the first examples, and its outputs."""
+        model, outputs = self.trained, None
+        for examples in (self.queries, self.training):
+            outputs = losses.try_losses(
+                self.task,
+                model,
+                examples,
+                file=self.found[-1].file,
+                dropout_masks=self._ensemble.dropout_masks,
+            )
+        return model, outputs
+
+    @part
+    def coverage(self) -> Coverage:
+        """Which parameters are attributed."""
+        coverage = coverage_of(self.task, self.tried[0], self.training, self.device, self.planned)
+        for parameter in coverage.unattributed:
+            logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
+        return coverage
+
+    @part
+    def gradient_error(self) -> float:
+        """How far the first examples' gradients are from autograd's, relative."""
+        return losses.gradient_error(self.task, self.tried[0], self.training, self.coverage)
+
+    @part
+    def queries_independent(self) -> None:
+        """Whether a few queries' values depend on their batch."""
+        self._independent(self.queries, "measurement")
+
+    @part
+    def training_independent(self) -> None:
+        """Whether a few training examples' values depend on their batch."""
+        self._independent(self.training, "train_loss")
+
+    def _independent(self, examples: Examples, differentiated: str) -> None:
+        refuse_coupled(
+            self.task,
+            self.tried[0],
+            examples,
+            differentiated=differentiated,
+            device=self.device,
+            mask=min(self._ensemble.dropout_masks, 1),
+        )
+
+    @part
+    def curvature(self) -> float | None:
+        """The sampled loss's curvature over the training loss's."""
+        return losses.compare_curvatures(self.task, self.tried[0], self.training)
+
+    @part
+    def segments(self) -> list[Segment]:
+        """The segments as they will be."""
+        if self._segments.ends is not None or self._segments.count != "auto":
+            return self.planned
+        model = self.model.to(self.device)
+        files = {self.checkpoints.id_of(file): file for file in self.checkpoints.files()}
+        engine = GradientEngine(
+            model=model,
+            objective=self.task,
+            coverage=self.coverage,
+            training=self.training,
+            # One at a time is in memory.
+            load_weights=lambda name: self.checkpoints.load(files[name], model).state_dict,
+            cache=GradientCache(Path()),
+            # One block: the few examples that are compared come in batches of their own.
+            batch_size=len(self.training),
+            seed=0,
+        )
+        examples = stage_examples(self.train_table)
+        return number_segments(
+            [run.records for run in self.runs],
+            lambda one: _automatic_segments(engine, one, examples),
+        )
+
+    @part
+    def training_digest(self) -> tuple[dict[str, Any], pl.DataFrame]:
+        """What data_digests says of the training examples, and example_digests; all are read."""
+        return digest_side(
+            self.task, self.training.items, self.train_table, classes=self._classes()
+        )
+
+    @part
+    def queries_digest(self) -> dict[str, Any]:
+        """What data_digests says of the queries; all are read."""
+        items, classes = self.queries.items, self._classes()
+        return digest_side(self.task, items, self.query_table, classes=classes)[0]
+
+    def _classes(self) -> int | None:
+        """Return how many classes a label may be of; None where that is the task's own business."""
+        try:
+            _, outputs = self.tried
+        except Exception:  # said where it was tried
+            return None
+        return classes_of(self.task, outputs)
+
+
+def _automatic_segments(
+    engine: GradientEngine,
+    records: Sequence[CheckpointRecord],
+    examples: Mapping[str, Tensor],
+) -> list[Segment]:
+    """Return a run's segments, which end where the gradients drift more than `LARGEST_DRIFT`."""
+    drifts = list(measure_drifts(engine, track(records, "Drift"), examples))
+    logger.info(
+        "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",
+        ", ".join(f"{drift:.2f}" for drift in drifts) or "one checkpoint",
+        LARGEST_DRIFT,
+    )
+    return partition_at(records, segment_ends(records, drifts))

@@ -1,0 +1,135 @@
+"""Every item of a data set, read once and held against the first."""
+
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from sourcetrace.core.machine.nested import map_tensors
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
+from sourcetrace.tasks import Task
+
+_MOST = 20
+"""Items that cannot be used, after which the rest is not read."""
+
+
+def items_of(task: Task, side: str) -> Any:
+    """Return the data set of a side, `train` or `query`.
+
+    Raises:
+        InputError: If it has no length or gives no item by its number.
+    """
+    items = getattr(task, f"{side}_examples")()
+    numbered = all(hasattr(items, name) for name in ("__len__", "__getitem__"))
+    if not numbered or isinstance(items, IterableDataset):
+        raise InputError(
+            f"{side}_examples() returned {type(items).__name__}, which has no length or gives no "
+            "item by its number, as an IterableDataset or a generator. An audit reads examples by "
+            "their number, several times: return a data set with __len__ and __getitem__, or "
+            "list(…) of the stream where memory holds it."
+        )
+    return items
+
+
+class CheckedItems:
+    """A data set whose items are tried as they are first read: beside the first, in a batch.
+
+    Attributes:
+        side: `train` or `query`.
+        ids: Names of the examples.
+        name: What the task calls the data set.
+    """
+
+    def __init__(self, task: Task, side: str, ids: Sequence[str]) -> None:
+        self.side, self.ids, self.name = side, ids, f"{side}_examples()"
+        self._items, self._collate = items_of(task, side), task.collate
+        self._tried = bytearray(len(ids))
+        self._first: tuple[Any, list[torch.dtype]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            item = self._items[index]
+            if not self._tried[index]:
+                self._try(item)
+        except Exception as error:  # the user's code may raise anything
+            reason = str(error)
+            if not isinstance(error, InputError):
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                said = (reason.splitlines() or [""])[0].rstrip(".")
+                reason = f"{type(error).__name__}: {said} ({at.filename}, line {at.lineno})"
+            raise InputError(
+                f"{self.name}: the item of example {self.ids[index]!r} (index {index}) cannot be "
+                f"used: {reason}. Correct it, or leave it out of data set and table."
+            ) from error
+        self._tried[index] = True
+        return item
+
+    def _try(self, item: Any) -> None:
+        if item is None:
+            raise InputError("it is None")
+        if self._first is None:
+            self._first = item, _dtypes(self._collate([item, item]))
+        first, expected = self._first
+        found = _dtypes(self._collate([first, item]))
+        if len(found) == len(expected):
+            for one, other in zip(found, expected, strict=True):
+                if one != other:
+                    raise InputError(f"its batch holds {one}, that of the first item {other}")
+
+
+class NotedItems:
+    """The same, with None in the place of items that cannot be used; `refuse` names them."""
+
+    def __init__(self, items: CheckedItems) -> None:
+        self._items = items
+        self._read = bytearray(len(items))
+        self._wrong: dict[int, InputError] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Any:
+        self._read[index] = True
+        try:
+            return self._items[index]
+        except InputError as error:
+            self._wrong[index] = error
+            if len(self._wrong) >= _MOST:
+                self._say()
+            return None
+
+    def refuse(self) -> None:
+        """Read what has not been read, and refuse items that cannot be used.
+
+        Raises:
+            InputError: If there are any; it names them.
+        """
+        for index in range(len(self)):
+            if not self._read[index]:
+                self[index]
+        if self._wrong:
+            self._say()
+
+    def _say(self) -> NoReturn:
+        index, *others = sorted(self._wrong)
+        named = format_names(f"{self._items.ids[i]!r} (index {i})" for i in others)
+        more = f" Nor can be used: {named}." if others else ""
+        raise InputError(f"{self._wrong[index]}{more}") from self._wrong[index]
+
+
+def _dtypes(batch: Any) -> list[torch.dtype]:
+    found: list[torch.dtype] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor.dtype)
+        return tensor
+
+    map_tensors(batch, note)
+    return found
