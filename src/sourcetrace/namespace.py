@@ -11,12 +11,20 @@ from typing import Any, TypeVar
 
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 from sourcetrace.errors import InputError
 
 _Value = TypeVar("_Value")
 _PARAMETERS = "params:"
 _STAGES = "sourcetrace.pipelines."
+
+
+def stages_of(pipeline: Pipeline) -> list[Node]:
+    """Return the nodes of a pipeline that belong to stages of an audit."""
+    return [
+        node for node in pipeline.nodes if getattr(node.func, "__module__", "").startswith(_STAGES)
+    ]
 
 
 @dataclass(frozen=True)
@@ -36,13 +44,7 @@ class AuditNames:
         Raises:
             InputError: If it holds stages of several audits: one run records one audit.
         """
-        found = sorted(
-            {
-                node.namespace or ""
-                for node in pipeline.nodes
-                if getattr(node.func, "__module__", "").startswith(_STAGES)
-            }
-        )
+        found = sorted({node.namespace or "" for node in stages_of(pipeline)})
         if len(found) > 1:
             named = ", ".join(repr(name) for name in found)
             raise InputError(

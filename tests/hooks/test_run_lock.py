@@ -8,10 +8,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from kedro.pipeline import Pipeline
+from kedro.io import SharedMemoryDataCatalog
+from kedro.pipeline import Pipeline, node
 
+from sourcetrace.errors import InputError
 from sourcetrace.hooks.run_lock import RunLockHook
 from sourcetrace.locks import RUN_LOCK, HeldLock
+from sourcetrace.pipelines.audit import create_audit
 
 HOLD = """
 import sys
@@ -80,6 +83,14 @@ def test_pipelines_that_belong_together_keep_it_between_them(file):
         assert not HeldLock().acquire(file, wait=False)
         lock.acquire(file, wait=True)
     assert HeldLock().acquire(file, wait=False)
+
+
+def test_processes_of_their_own_are_refused_for_stages_and_no_others():
+    catalog = SharedMemoryDataCatalog()
+    of_others = Pipeline([node(len, "rows", "count")])
+    list(RunLockHook().before_pipeline_run(pipeline=of_others, catalog=catalog))
+    with pytest.raises(InputError, match=r"^--runner ParallelRunner .* ThreadRunner"):
+        list(RunLockHook().before_pipeline_run(pipeline=create_audit("churn"), catalog=catalog))
 
 
 @pytest.mark.parametrize("ending", ["after_pipeline_run", "on_pipeline_error"])

@@ -8,11 +8,13 @@ from collections.abc import Generator
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, SharedMemoryDataCatalog
 from kedro.pipeline import Pipeline
 
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
-from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.namespace import AuditCatalog, AuditNames, stages_of
 
 
 class RunLockHook:
@@ -23,8 +25,21 @@ class RunLockHook:
     def before_pipeline_run(
         self, pipeline: Pipeline, catalog: DataCatalog
     ) -> Generator[None, Any, Any]:
-        """Wait for the run that writes in this project, before anything is read."""
-        audit = AuditCatalog(catalog, AuditNames.of(pipeline))
+        """Wait for the run that writes in this project, before anything is read.
+
+        Raises:
+            InputError: If the stages are to run in several processes.
+        """
+        names = AuditNames.of(pipeline)
+        if isinstance(catalog, SharedMemoryDataCatalog) and stages_of(pipeline):
+            split = InputError(
+                "--runner ParallelRunner puts nodes into processes of their own, but the stages of "
+                "an audit hand on the model and its gradients in memory, and follow each other. "
+                "Leave --runner out, or use ThreadRunner; torch uses all cores by itself."
+            )
+            show_readable_error(split)
+            raise split
+        audit = AuditCatalog(catalog, names)
         if "audit_log" in audit:
             PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
         return (yield)
