@@ -13,6 +13,7 @@ from sourcetrace.parameters import AttributionParameters, EnsembleParameters, Se
 from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.checkpoint_ingest.tables import digest_side
+from sourcetrace.pipelines.shared import memory
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import ClassificationTask, RegressionTask
@@ -583,3 +584,10 @@ def test_examples_that_are_drawn_anew_are_refused_wherever_they_stand(tmp_path, 
         message = r"^train_examples\(\) gives other values at each reading, as in e\d+,"
         with seeded(seed), pytest.raises(InputError, match=message):
             ingest(tmp_path, Augmented())
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_any_pass(tmp_path, monkeypatch):
+    save_run(tmp_path, Tiny(), [10, 20, 30])
+    monkeypatch.setattr(memory, "free_memory", lambda _: 1000)
+    with pytest.raises(InputError, match=r"needs at least .* but 1.kB are free on cpu.*3 points"):
+        ingest(tmp_path, Tiny())

@@ -19,7 +19,7 @@ from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
 
-_WEIGHTS_KEPT = 8
+WEIGHTS_KEPT = 8
 """State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
 
 
@@ -166,7 +166,7 @@ class CheckpointFolder:
         if kept is None:
             kept = ModelParameters(model).fill(self._opened(file_name, sha256).weights())
         self._weights[sha256] = kept
-        if len(self._weights) > _WEIGHTS_KEPT:
+        if len(self._weights) > WEIGHTS_KEPT:
             del self._weights[next(iter(self._weights))]
         return kept
 

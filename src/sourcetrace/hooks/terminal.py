@@ -89,8 +89,21 @@ def readable_error(error: BaseException | None) -> BaseException | None:
     while error is not None:
         if isinstance(error, InputError | DataValidationError | GateFailed):
             return error
+        if _is_out_of_memory(error):
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            return InputError(
+                f"Memory ran out ({reason}). Give the process more, set gradients.batch_size lower "
+                "or gradients.cache to disk, audit fewer checkpoints, or freeze layers that need "
+                "no attribution; `kedro run --pipelines preflight` says what an audit takes."
+            )
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name, as core.machine.halving does: torch may not be imported here.
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return named or isinstance(error, MemoryError)
 
 
 def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], AuditCatalog]:

@@ -2,18 +2,16 @@
 
 import gc
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.samples import probe_point
-from sourcetrace.core.machine import memory
 from sourcetrace.core.plan import batch_size
 from sourcetrace.core.plan.batch_size import LARGEST, SMALLEST
 from sourcetrace.tasks import ClassificationTask
-from tests.tiny import CPU, KeepsNothing, case_plan, gradient_source, tiny_case, wide_case
+from tests.tiny import KeepsNothing, case_plan, gradient_source, tiny_case, wide_case
 
 
 def chosen(engine, plan, *, queries=3, free=0):
@@ -111,25 +109,3 @@ def held_in_passes(count):
 def tensors():
     gc.collect()
     return [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
-
-
-def test_a_container_s_limit_counts(tmp_path):
-    files = {
-        "memory.max": "1000",
-        "memory.current": "700",
-        "memory.stat": "anon 1\ninactive_file 50",
-    }
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    assert memory._free_in_container(tmp_path) == 350
-    (tmp_path / "memory.max").write_text("max")
-    assert memory._free_in_container(tmp_path) is None
-    assert memory._free_in_container(Path("no such folder")) is None
-
-
-def test_the_machine_says_what_is_free_and_what_was_taken():
-    assert memory.free_memory(CPU) > 2**20
-    before = memory.peak_memory(CPU)
-    held = torch.ones(2**23, dtype=torch.float64)  # 64 MiB, touched
-    assert memory.peak_memory(CPU) >= before > 2**20
-    assert held.sum() == 2**23

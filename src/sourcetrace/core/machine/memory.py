@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,8 +16,17 @@ except ImportError:  # Windows has none
 _ASSUMED = 4 * 2**30
 """Where the system does not say what is free."""
 
-_CONTAINER = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may take."""
+_CONTAINERS = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may take; version 1 in a folder of its own, `memory`."""
+
+_OWN_CONTAINERS = Path("/proc/self/cgroup")
+"""Where Linux says which containers the process is in, below those of the machine."""
+
+_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Of either version: the limit, what is used, and what of that gives way."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -25,8 +35,8 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         # torch keeps what it freed, and hands it out again.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    found = [one for one in (_free_on_machine(), _free_in_container()) if one is not None]
-    return min(found, default=_ASSUMED)
+    found = [_free_on_machine(), _free_of_process(), *map(_free_in_container, _containers())]
+    return min((one for one in found if one is not None), default=_ASSUMED)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -59,14 +69,43 @@ def _free_on_machine() -> int | None:
     return None
 
 
-def _free_in_container(folder: Path = _CONTAINER) -> int | None:
-    """Return what a container's limit leaves; None where there is no limit."""
+def _free_of_process() -> int | None:
+    """Return what `ulimit -v` leaves; None where it sets no limit."""
+    if resource is None:
+        return None
+    with contextlib.suppress(AttributeError, OSError, ValueError, IndexError):
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+            return max(0, limit - pages * resource.getpagesize())
+    return None
+
+
+def _containers(root: Path = _CONTAINERS, own: Path = _OWN_CONTAINERS) -> Iterator[Path]:
+    """Yield the folders of the containers that the process may be in, and of those around them.
+
+    Which is its own is seen by the files: from within, its folder is the root.
+    """
+    yield from (root, root / "memory")
     with contextlib.suppress(OSError, ValueError):
-        limit = int((folder / "memory.max").read_text(encoding="ascii"))  # "max" is no number
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-        statistics = dict(
-            line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines()
-        )
-        # Files that were read count as used, and give way.
-        return max(0, limit - used + int(statistics.get("inactive_file", 0)))
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, kinds, path = line.split(":", 2)
+            if not kinds or "memory" in kinds.split(","):
+                inner = root / ("memory" if kinds else "") / path.lstrip("/")
+                while inner not in (root, root / "memory") and root in inner.parents:
+                    yield inner
+                    inner = inner.parent
+
+
+def _free_in_container(folder: Path) -> int | None:
+    """Return what a container's limit leaves; None where there is no limit."""
+    for limit_file, used_file, gives_way in _FILES:
+        with contextlib.suppress(OSError, ValueError):
+            limit = int((folder / limit_file).read_text(encoding="ascii"))  # "max" is no number
+            used = int((folder / used_file).read_text(encoding="ascii"))
+            statistics = dict(
+                line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines()
+            )
+            # Files that were read count as used, and give way.
+            return max(0, limit - used + int(statistics.get(gives_way, 0)))
     return None

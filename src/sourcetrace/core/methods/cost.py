@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sourcetrace.core.curvature.blocks import CUBES_OF_EIGENVECTORS
-from sourcetrace.core.curvature.covariance_terms import MAXIMUM_BARE, MAXIMUM_FACTOR
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.memory_needs import sides, sizes
 from sourcetrace.core.plan.plan import AttributionPlan
 
 _ONE_OF_THREE = 1 / 3
@@ -168,13 +168,10 @@ def _total(layers: Sequence[Layer], gradients: Gradients) -> Counter[str]:
     `eigenvectors`. Of one example's gradient, multiplications: `rotated` to the eigenbasis,
     `corrected` eigenvalues out of it, and `handed_on` to the segment before, written out.
     """
-    total: Counter[str] = Counter()
+    total = sizes(layers)
     for layer in layers:
         gradient = gradients[layer.name]
-        # 0 for a side whose eigenbasis is the identity.
-        inputs = 0 if layer.indexed or layer.inputs > MAXIMUM_FACTOR else layer.inputs
-        widest = MAXIMUM_BARE if layer.bare else MAXIMUM_FACTOR
-        outputs = 0 if layer.outputs > widest else layer.outputs
+        inputs, outputs = sides(layer)
         squares = 0
         if isinstance(gradient, FactoredGradient):
             rotated = layer.groups * gradient.terms * (inputs**2 + outputs**2)
@@ -184,10 +181,6 @@ def _total(layers: Sequence[Layer], gradients: Gradients) -> Counter[str]:
         else:
             rotated = gradient.indices.shape[1] * outputs**2
         total.update(
-            parameters=layer.size,
-            covariances=layer.groups
-            * ((inputs**2 or layer.inputs) + (outputs**2 or layer.outputs)),
-            bases=layer.groups * (inputs**2 + outputs**2),
             eigenvectors=layer.groups * CUBES_OF_EIGENVECTORS * (inputs**3 + outputs**3),
             rotated=rotated,
             corrected=rotated + squares,

@@ -7,7 +7,15 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.core.layers.discovery import Coverage
-from sourcetrace.formats import format_count, format_names, format_noun, format_share, format_span
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
+from sourcetrace.formats import (
+    format_bytes,
+    format_count,
+    format_names,
+    format_noun,
+    format_share,
+    format_span,
+)
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
 
@@ -105,6 +113,11 @@ def _of_segments(segments: Sequence[Any]) -> str:
     return "; ".join(f"{one.number}: {', '.join(one.checkpoints)}" for one in segments)
 
 
+def _of_memory(needs: MemoryNeeds) -> str:
+    most = f", at most {format_bytes(needs.most)}" if needs.most > needs.least else ""
+    return f"at least {format_bytes(needs.least)}{most}, beside a batch"
+
+
 _ALONE = "the same alone, together and beside other lengths"
 
 CHECKS: tuple[Check, ...] = (
@@ -118,6 +131,7 @@ CHECKS: tuple[Check, ...] = (
     Check("repeated reading", "same_at_each_reading", lambda _: "the same items at each reading"),
     Check("first examples", "tried", lambda _: "losses and measurement are finite, one an example"),
     Check("attribution", "coverage", _of_coverage),
+    Check("memory", "memory", _of_memory),
     Check("gradients", "gradient_error", lambda off: f"within {off:.0e} of autograd's"),
     Check("queries alone", "queries_independent", lambda _: _ALONE),
     Check("training examples alone", "training_independent", lambda _: _ALONE),

@@ -18,6 +18,7 @@ from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import Coverage
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.training.segments import (
     CheckpointRecord,
@@ -42,7 +43,8 @@ from sourcetrace.pipelines.checkpoint_ingest.tables import (
 )
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
 from sourcetrace.pipelines.shared.device import pick_device
-from sourcetrace.pipelines.shared.set_up import coverage_of, stage_examples
+from sourcetrace.pipelines.shared.memory import refuse_too_large
+from sourcetrace.pipelines.shared.set_up import coverage_of, plan_of, stage_examples
 from sourcetrace.progress import track
 from sourcetrace.tasks import Task
 
@@ -169,7 +171,14 @@ class Examination:
     @part
     def coverage(self) -> Coverage:
         """Which parameters are attributed."""
-        coverage = coverage_of(self.task, self.tried[0], self.training, self.device, self.planned)
+        coverage = coverage_of(
+            self.task,
+            self.tried[0],
+            self.training,
+            self.device,
+            self.planned,
+            bare=self._attribution.bare_parameters,
+        )
         for parameter in coverage.unattributed:
             logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
         return coverage
@@ -227,6 +236,20 @@ class Examination:
         return number_segments(
             [run.records for run in self.runs],
             lambda one: _automatic_segments(engine, one, examples),
+        )
+
+    @part
+    def memory(self) -> MemoryNeeds:
+        """What the audit holds in memory at least, which is free; with one segment a stage."""
+        plan = plan_of(
+            self.planned, self.train_table, self.coverage, self._attribution, self._ensemble
+        )
+        return refuse_too_large(
+            self.model,
+            self.coverage.layers,
+            plan,
+            queries=len(self.queries),
+            device=self.device,
         )
 
     @part

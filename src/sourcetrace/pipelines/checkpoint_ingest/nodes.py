@@ -9,7 +9,7 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.formats import format_noun
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.checks import CHECKS
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
@@ -90,6 +90,14 @@ def describe(examined: Examination) -> tuple[pl.DataFrame, pl.DataFrame]:
         manifest["step"].max(),
         100 * coverage.share,
     )
+    if coverage.bare:
+        logger.info(
+            "Attributed by passes of every example alone, which take longer: %s of no known kind "
+            "of layer, %d in all (%s); attribution.bare_parameters: 0 leaves them out",
+            format_noun(len(coverage.bare), "parameter"),
+            sum(layer.size for layer in coverage.bare),
+            format_names([layer.name for layer in coverage.bare]),
+        )
     for name, others in coverage.tied.items():
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))
     left_out = UnattributedParameters.frame(

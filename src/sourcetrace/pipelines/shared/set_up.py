@@ -26,6 +26,7 @@ from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.memory import refuse_too_large
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.tasks import Task
 
@@ -111,15 +112,8 @@ def set_up_audit(
     coverage = coverage_of(
         task, model, training, device, segments, bare=attribution.bare_parameters
     )
-    plan = AttributionPlan.of(
-        attribution.method,
-        segments,
-        stage_examples(train_table),
-        examples=train_table.height,
-        damping=attribution.damping,
-        layers=coverage.layers,
-        dropout_masks=ensemble.dropout_masks,
-    )
+    plan = plan_of(segments, train_table, coverage, attribution, ensemble)
+    refuse_too_large(model, coverage.layers, plan, queries=len(queries), device=device)
     files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
     engine = GradientEngine(
         model=model,
@@ -141,6 +135,25 @@ def set_up_audit(
     else:
         engine.batch_size = gradients.batch_size
     return AuditSetup(ingested, plan, engine, queries, gradient_cache, attribution)
+
+
+def plan_of(
+    segments: Sequence[Segment],
+    train_table: pl.DataFrame,
+    coverage: Coverage,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+) -> AttributionPlan:
+    """Return what is evaluated for the parameters' method."""
+    return AttributionPlan.of(
+        attribution.method,
+        segments,
+        stage_examples(train_table),
+        examples=train_table.height,
+        damping=attribution.damping,
+        layers=coverage.layers,
+        dropout_masks=ensemble.dropout_masks,
+    )
 
 
 def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:

@@ -1,0 +1,70 @@
+"""What is said to be held is what is held."""
+
+import pytest
+import torch
+
+from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
+from sourcetrace.tasks import ClassificationTask
+from tests.tiny import case_plan, covariances_at, gradient_source, tiny_case, wide_case
+
+TASK = ClassificationTask()
+
+
+@pytest.fixture(params=[tiny_case, wide_case])
+def case(request):
+    return request.param(stages=48 * "a")
+
+
+def needs_of(case, method="source", kept_checkpoints=0):
+    engine, plan = gradient_source(case, TASK), case_plan(case, method, segments=2)
+    layers = engine.coverage.layers
+    return (
+        engine,
+        plan,
+        MemoryNeeds.of(engine.model, layers, plan, queries=5, kept_checkpoints=kept_checkpoints),
+    )
+
+
+def bytes_of(*tensors):
+    return sum(one.numel() * one.element_size() for one in tensors)
+
+
+def test_covariances_and_curvature_take_what_is_said(case):
+    engine, plan, needs = needs_of(case)
+    covariances = {point.id: covariances_at(engine, point) for point in plan.points}
+    sums = [one for layers in covariances.values() for one in layers.values()]
+    assert needs.covariances == bytes_of(
+        *(one.activation for one in sums), *(one.pseudo_gradient for one in sums)
+    )
+    fitted = [fit_segment(engine, planned, covariances) for planned in plan.segments]
+    blocks = [block for segment in fitted for block in segment.values()]
+    parameters = sum(layer.size for layer in engine.coverage.layers)
+    assert needs.curvature - 8 * parameters == bytes_of(
+        *(one.basis.inputs for one in blocks),
+        *(one.basis.outputs for one in blocks),
+        *(one.eigenvalues for one in blocks),
+    )
+    assert needs.responses == 2 * 6 * 8 * parameters
+    largest = max(
+        covariances[plan.points[0].id].items(),
+        key=lambda one: bytes_of(one[1].activation, one[1].pseudo_gradient),
+    )
+    assert needs.largest == (
+        largest[0],
+        bytes_of(largest[1].activation, largest[1].pseudo_gradient),
+    )
+
+
+def test_weights_count_once_for_the_model_and_for_every_kept_checkpoint():
+    case = tiny_case()
+    own = bytes_of(*case.model.state_dict().values())
+    assert needs_of(case)[-1].weights == own
+    assert needs_of(case, kept_checkpoints=4)[-1].weights == 5 * own
+
+
+def test_what_a_method_without_curvature_leaves_out_is_left_out(case):
+    needs = needs_of(case, "tracin")[-1]
+    assert needs.curvature == 0
+    assert needs.least == needs.weights + needs.covariances
+    assert torch.tensor(needs.most) >= needs.least

@@ -1,0 +1,38 @@
+"""Which errors a user is meant to read."""
+
+import pytest
+import torch
+
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.terminal import readable_error
+
+
+def chained(cause):
+    try:
+        try:
+            raise cause
+        except type(cause) as error:
+            raise ValueError("a node failed") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes\nmore"),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+    ],
+)
+def test_memory_that_ran_out_is_said_in_a_paragraph(error):
+    said = str(readable_error(chained(error)))
+    assert said.startswith("Memory ran out (")
+    assert "preflight" in said
+    assert "\n" not in said
+
+
+def test_what_is_refused_stands_and_other_errors_are_nobodys():
+    refused = InputError("checkpoints.path: there is no folder")
+    assert readable_error(chained(refused)) is refused
+    assert readable_error(chained(KeyError("a"))) is None
