@@ -3,27 +3,24 @@
 from sourcetrace.core.model.objective import signs
 from sourcetrace.tasks.binary import BinaryTask, MultiLabelTask
 from sourcetrace.tasks.classification import ClassificationTask, TokenClassificationTask
-from sourcetrace.tasks.data import TableData
-from sourcetrace.tasks.data import ArrayData, TableData
-from sourcetrace.tasks.data import ArrayData, ImageData, TableData
 from sourcetrace.tasks.data import ArrayData, ImageData, TableData, TextData
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 
 __all__ = [
-    "BinaryTask",
     "ArrayData",
+    "BinaryTask",
     "ClassificationTask",
-    "MultiLabelTask",
     "ImageData",
+    "MultiLabelTask",
     "RegressionTask",
     "SGDRecipe",
     "TableData",
     "Task",
     "TaskBase",
-    "TokenClassificationTask",
     "TextData",
+    "TokenClassificationTask",
     "signs",
     "train_with_sgd",
 ]
