@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
 from sourcetrace.tasks import ClassificationTask, RegressionTask, TaskBase
 from sourcetrace.tasks.data import ArrayData
+from tests.tasks.data.checked import checked_tables
 
 RANDOM = np.random.default_rng(0)
 ARRAYS = {
@@ -53,7 +53,7 @@ def test_every_form_of_a_source_gives_the_same_examples(tmp_path):
         found = torch.stack([item[0] for item in examples])
         assert np.array_equal(found.numpy(), ARRAYS["inputs"][4:].astype(np.float32))
         assert task.train_table()["example_id"].to_list() == ["10", "11", "12", "13"]
-        digest_data(task, *example_tables(task, ["main"]))
+        checked_tables(task)
 
 
 def test_files_may_be_named_one_by_one(tmp_path):
@@ -93,7 +93,7 @@ def test_targets_may_be_rows_too():
     arrays = {"inputs": np.zeros((2, 3)), "label": np.array([[0.0, 1.0], [1.0, 0.5]])}
     task = Own(train={"data": arrays}, queries={"data": arrays})
     assert task.train_examples()[1][1].tolist() == [1.0, 0.5]
-    example_tables(task, ["main"])
+    checked_tables(task)
 
 
 def test_without_names_the_digest_of_the_inputs_is_the_name():

@@ -6,9 +6,15 @@ import torch
 
 from sourcetrace.audit.identity.data_digest import task_digests
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
-from sourcetrace.tasks import ClassificationTask, RegressionTask, TaskBase
+from sourcetrace.tasks import (
+    BinaryTask,
+    ClassificationTask,
+    MultiLabelTask,
+    RegressionTask,
+    TaskBase,
+)
 from sourcetrace.tasks.data import TableData
+from tests.tasks.data.checked import checked_tables
 
 TRAIN = pl.DataFrame({"x": [1.0, 2.0, 3.0], "label": ["no", "yes", "no"]})
 QUERIES = pl.DataFrame({"x": [9.0], "label": ["yes"]})
@@ -28,11 +34,8 @@ def made(task=Classes, train=TRAIN, queries=QUERIES, **more):
 
 def test_a_task_of_an_adapter_passes_the_checks_of_the_ingest():
     task = made()
-    training, queries = example_tables(task, ["main"])
-    digests, examples = digest_data(task, training, queries)
-    assert digests["training"]["rows"] == 3
+    training, _ = checked_tables(task)
     assert training["label"].to_list() == ["no", "yes", "no"]
-    assert examples["target_digest"].null_count() == 0
     assert task.train_examples()[1][1] == 1
     # The digest is the data's own: a changed value is noticed, another column is not the data's.
     other = made(train=TRAIN.with_columns(x=pl.Series([1.0, 2.0, 3.5])))
@@ -104,9 +107,8 @@ def test_classes_are_numbers_or_names_in_the_order_of_the_logits(labels, more, e
     train = TRAIN.with_columns(label=pl.Series(labels))
     task = made(train=train, queries=train.head(1), **more)
     assert [int(item[1]) for item in task.train_examples()] == expected
-    training, queries = example_tables(task, ["main"])
+    training, _ = checked_tables(task)
     assert training["label"].to_list() == shown
-    digest_data(task, training, queries)
 
 
 @pytest.mark.parametrize(
@@ -152,16 +154,60 @@ def test_numbers_are_targets_of_a_regression_and_of_other_losses_by_the_columns_
     train = TRAIN.with_columns(label=pl.Series([1, 2, 4]))
     task = made(Numbers, train=train, queries=train)
     assert torch.stack([item[1] for item in task.train_examples()]).tolist() == [1.0, 2.0, 4.0]
-    digest_data(task, *example_tables(task, ["main"]))
+    checked_tables(task)
     assert made(Own, train=train, queries=train).train_examples()[0][1].dtype == torch.int64
     lists = TRAIN.with_columns(label=pl.Series([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]))
     task = made(Own, train=lists, queries=lists)
     assert task.train_examples()[0][1].tolist() == [0.0, 1.0]
-    example_tables(task, ["main"])
+    checked_tables(task)
     with pytest.raises(InputError, match="lists of as many numbers each"):
         made(Own, train=lists.with_columns(label=pl.Series([[0.0], [1.0, 2.0], [1.0]])))
     with pytest.raises(InputError, match="expected numbers"):
         made(Numbers)
+
+
+@pytest.mark.parametrize(
+    ("base", "labels", "targets", "shown"),
+    [
+        (BinaryTask, ["no", "yes", "no"], [0, 1, 0], ["no", "yes", "no"]),
+        (BinaryTask, [0, 1, 1], [0, 1, 1], ["0", "1", "1"]),
+        (BinaryTask, [0.0, 1.0, 1.0], [0, 1, 1], ["0", "1", "1"]),
+        (MultiLabelTask, [[1, 0], [0, 0], [1, 1]], [[1, 0], [0, 0], [1, 1]], None),
+        (
+            ClassificationTask,
+            [[0.1, 0.9], [1, 0], [0.5, 0.5]],
+            [[0.1, 0.9], [1, 0], [0.5, 0.5]],
+            ["1", "0", "0"],
+        ),
+        (RegressionTask, [[0.1, 2.0], [1, 0], [5, 5]], [[0.1, 2.0], [1, 0], [5, 5]], None),
+    ],
+)
+def test_labels_are_those_that_the_losses_take(base, labels, targets, shown):
+    class Own(TableData, base):
+        pass
+
+    train = TRAIN.with_columns(label=pl.Series(labels, strict=False))
+    task = made(Own, train=train, queries=train)
+    batch = task.collate([task.train_examples()[i] for i in range(3)])
+    assert torch.allclose(batch[1].double(), torch.tensor(targets).double())
+    shape = (3, 2) if base is not BinaryTask else (3,)
+    loss = task.train_loss(torch.zeros(shape), batch)
+    assert loss.shape == (3,)
+    training, _ = checked_tables(task)
+    if shown is not None:
+        assert training["label"].to_list() == shown
+
+
+def test_names_that_the_users_class_has_are_the_order_of_the_logits():
+    class Named(Classes):
+        label_names = ("yes", "no")
+
+    assert [int(item[1]) for item in made(Named).train_examples()] == [1, 0, 1]
+    assert [int(item[1]) for item in made(Named, label_names=["no", "yes"]).train_examples()] == [
+        0,
+        1,
+        0,
+    ]
 
 
 def test_without_a_label_items_are_inputs_alone():

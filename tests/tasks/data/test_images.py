@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
 from sourcetrace.tasks import ClassificationTask, TaskBase
 from sourcetrace.tasks.data import ImageData
+from tests.tasks.data.checked import checked_tables
 
 RANDOM = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def made(train, queries=None, task=Pets, **more):
 def test_a_folder_of_classes_is_read_as_image_folder_reads_it(folder):
     task = made(str(folder))
     assert task.label_names == ["cats", "dogs"]
-    training, queries = example_tables(task, ["main"])
+    training, _ = checked_tables(task)
     assert training["example_id"].to_list() == [
         "cats/0.png",
         "cats/deep/1.PNG",
@@ -51,7 +51,6 @@ def test_a_folder_of_classes_is_read_as_image_folder_reads_it(folder):
         "dogs/deep/1.PNG",
     ]
     assert [int(item[1]) for item in task.train_examples()] == [0, 0, 1, 1]
-    digest_data(task, training, queries)
     inputs = task.train_examples()[2][0]
     expected = np.asarray(Image.open(folder / "dogs/0.png"), dtype=np.float32) / 255
     assert torch.equal(inputs, torch.from_numpy(expected).movedim(-1, 0))

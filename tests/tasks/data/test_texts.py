@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.tables import digest_data, example_tables
 from sourcetrace.tasks import ClassificationTask, RegressionTask, TaskBase
 from sourcetrace.tasks.data import TextData
+from tests.tasks.data.checked import checked_tables
 from tests.tasks.data.tiny_text import WORDS, tiny_bert, tiny_tokenizer
 
 TRAIN = pl.DataFrame(
@@ -52,9 +52,8 @@ def test_an_item_is_the_tokens_of_a_text_and_its_label(tokenizer):
     ]
     assert inputs["attention_mask"].tolist() == [1] * 6
     assert int(label) == 0
-    training, queries = example_tables(task, ["main"])
+    training, _ = checked_tables(task)
     assert training["text"].equals(TRAIN["text"])
-    digest_data(task, training, queries)
 
 
 def test_padding_changes_no_output_and_the_outputs_are_the_models_logits(tokenizer):

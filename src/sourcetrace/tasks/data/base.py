@@ -160,39 +160,42 @@ class DataTask(TaskBase, ABC):
         return replace(rows, table=rows.table.filter(~chosen))
 
     def _name_classes(self, rows: Rows) -> None:
-        """Set `label_names`, where the arguments or the training labels have any."""
-        if not self._given.label or not self._classifies(rows):
-            return
-        own = self._given.label_names or getattr(self, "label_names", None)
-        self.label_names = own or names_of_classes(rows, self._given.label)
+        """Set `label_names`, where the arguments, the class or the training labels have any."""
+        named = (one for one in type(self).__mro__ if "label_names" in vars(one))
+        own = next((one for one in named if not one.__module__.startswith("sourcetrace.")), None)
+        names = self._given.label_names or (None if own is None else vars(own)["label_names"])
+        if not names and self._given.label is not None and self._classifies(rows):
+            names = names_of_classes(rows, self._given.label)
+        if names:
+            self.label_names = names
 
     def _classifies(self, rows: Rows) -> bool:
         """Return whether labels are classes: by the task's losses, else by the column's type."""
-        if isinstance(self, ClassificationTask | RegressionTask):
-            return isinstance(self, ClassificationTask)
         kind = rows.table[str(self._given.label)].dtype
+        if isinstance(self, ClassificationTask | RegressionTask) and not kind.is_nested():
+            return isinstance(self, ClassificationTask)
         return not kind.is_float() and not kind.is_nested()
 
     def _targets(self, rows: Rows) -> tuple[Tensor, pl.Series]:
         """Return the targets, [N] or [N, K], and the labels as the page shows them, [N]."""
         column = str(self._given.label)
-        labels = rows.table[column]
+        labels, names = rows.table[column], getattr(self, "label_names", None)
         if self._classifies(rows):
-            names = self.label_names
             numbers = class_numbers(rows, column, names)
-            shown = numbers.replace_strict(range(len(names)), names) if names else numbers
-            return torch.from_numpy(numbers.to_numpy().copy()), shown
+            return torch.from_numpy(numbers.to_numpy().copy()), _called(numbers, names)
         try:
-            if labels.dtype.is_nested():
-                rows_of = torch.tensor(labels.to_list(), dtype=torch.float32)
-                return rows_of, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
-            numbers = labels.cast(pl.Float32)
+            if not labels.dtype.is_nested():
+                numbers = labels.cast(pl.Float32)
+                return torch.from_numpy(numbers.to_numpy().copy()), labels
+            targets = torch.tensor(labels.to_list(), dtype=torch.float32)
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
             raise InputError(
                 f"{rows.called}: {column!r} holds {labels.dtype}; expected numbers, or lists of "
                 f"as many numbers each: {error}"
             ) from error
-        return torch.from_numpy(numbers.to_numpy().copy()), labels
+        if isinstance(self, ClassificationTask):  # a share a class
+            return targets, _called(pl.Series(targets.argmax(-1).tolist()), names)
+        return targets, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
 
     def _side(self, rows: Rows) -> "_Side":
         inputs, contents = self._inputs(rows), self._contents(rows)
@@ -219,6 +222,11 @@ class DataTask(TaskBase, ABC):
         self.notes += lookalike_notes(rows.called, names)
         self.notes += duplicate_notes(rows.called, names, contents, labels_of)
         return _Side(table, _Examples(inputs, targets), names, contents)
+
+
+def _called(numbers: pl.Series, names: Sequence[str] | None) -> pl.Series:
+    """Return classes as their names, where they have any."""
+    return numbers.replace_strict(range(len(names)), list(names)) if names else numbers
 
 
 @dataclass(frozen=True)
