@@ -9,6 +9,7 @@ from sourcetrace.pipelines.audit import (
     JUDGEMENT,
     STAGES,
     create_audit,
+    create_preflight,
     create_stage,
     create_verification,
 )
@@ -43,6 +44,7 @@ def register_pipelines() -> Mapping[str, Pipeline]:
         {name: partial(create_stage, *folders) for name, folders in _FOLDERS.items()}
         | {
             "audit": create_audit,
+            "preflight": create_preflight,
             "verification": create_verification,
             "__default__": lambda: (
                 create_audit() + create_stage("demo_training", "demo_evaluation")

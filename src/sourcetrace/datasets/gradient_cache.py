@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -47,6 +48,19 @@ class GradientCache:
             self._memory.clear()
         self._identity = identity
         self._folder = self._root / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> Path:
+        """Where blocks are kept on disk."""
+        return self._root
+
+    @property
+    def free_bytes(self) -> int:
+        """What is free on that disk."""
+        folder = self._root.absolute()
+        return shutil.disk_usage(
+            next(one for one in (folder, *folder.parents) if one.is_dir())
+        ).free
 
     @property
     def batch_size(self) -> int | None:

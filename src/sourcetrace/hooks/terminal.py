@@ -19,7 +19,9 @@ from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun, safe_text, shorten
+from sourcetrace.hooks.preflight_tables import preflight_tables
 from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.reporting.preflight import Preflight, PreflightRefused
 from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
 from sourcetrace.reporting.templating import plain_words
 from sourcetrace.reporting.trust import Retraining
@@ -48,7 +50,7 @@ class TerminalHook:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Silence Kedro's remarks on the node that raises the verdict."""
-        if node.name.rpartition(".")[2] == "enforce_gate":
+        if node.name.rpartition(".")[2] in {"enforce_gate", "enforce_preflight"}:
             _set_level(logging.CRITICAL)
 
     @hook_impl
@@ -65,7 +67,7 @@ class TerminalHook:
         """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
         _set_level(logging.NOTSET)
         show_readable_error(error)
-        if isinstance(error, GateFailed):
+        if isinstance(error, GateFailed | PreflightRefused):
             _summarise(pipeline, catalog)
 
 
@@ -114,6 +116,9 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], Audi
     """
     names = AuditNames.of(pipeline)
     made, audit, terminal = names.made_by(pipeline), AuditCatalog(catalog, names), Terminal()
+    if "preflight_report" in made:
+        report = Preflight.from_json(audit.load("preflight_report"))
+        terminal.print_preflight(report, file=_path_of(audit, "preflight_report"))
     if "verification_summary" in made:
         trust = Retraining(audit.load("verification_summary")).figure()
         terminal.print_verification(trust, page=_path_of(audit, "cleaning_report"))
@@ -194,6 +199,20 @@ class Terminal:
         self._print_path("Page:", page)
         self._print_path("Review list:", review_list)
         self._print("MLflow:      kedro mlflow ui   (then http://127.0.0.1:5000)", soft_wrap=True)
+
+    def print_preflight(self, report: Preflight, *, file: str) -> None:
+        """Print every check and what it found.
+
+        Args:
+            report: What was found.
+            file: Path of preflight.json.
+        """
+        for one in preflight_tables(report, _plain):
+            self._print()
+            self._print(one)
+        counts = (f"{len(report.titles(one))} {one}" for one in ("ok", "warning", "refused"))
+        self._print(f"\n[bold]Preflight:[/] {', '.join(counts)}, in {report.seconds:.1f} s")
+        self._print_path("Report:", file)
 
     def print_verification(self, trust: Trust, *, page: str) -> None:
         """Print the trust figure and where the rest is: the path of the page."""

@@ -45,6 +45,13 @@ def create_audit(
     return _under(namespace, stages, inputs)
 
 
+def create_preflight(
+    namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
+) -> Pipeline:
+    """Return every check of an audit's inputs, run at once before it; see `create_audit`."""
+    return _under(namespace, create_stage("preflight"), inputs)
+
+
 def create_verification(
     namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
 ) -> Pipeline:

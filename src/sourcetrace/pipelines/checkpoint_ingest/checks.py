@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import polars as pl
@@ -72,12 +73,14 @@ def _of_training(runs: Sequence[Training]) -> str:
 
 
 def _of_rates(runs: Sequence[Training]) -> str:
-    return "; ".join(
-        f"steps {format_span(one.first_step, one.last_step)}: {one.source}"
-        for run in runs
-        for one in run.rates
-        if one.first_step <= one.last_step
-    )
+    said = []
+    for run in runs:
+        steps = [one for one in run.rates if one.first_step <= one.last_step]
+        for source, same in groupby(steps, key=lambda one: one.source):
+            first, *_, last = [*same] * 2
+            span = format_span(first.first_step, last.last_step)
+            said.append(f"{run.name} steps {span}: {source}".strip())
+    return "; ".join(said)
 
 
 def _of_table(table: pl.DataFrame) -> str:
@@ -118,6 +121,10 @@ def _of_memory(needs: MemoryNeeds) -> str:
     return f"at least {format_bytes(needs.least)}{most}, beside a batch"
 
 
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 _ALONE = "the same alone, together and beside other lengths"
 
 CHECKS: tuple[Check, ...] = (
@@ -130,6 +137,7 @@ CHECKS: tuple[Check, ...] = (
     Check("stages", "train_table", _of_stages),
     Check("repeated reading", "same_at_each_reading", lambda _: "the same items at each reading"),
     Check("first examples", "tried", lambda _: "losses and measurement are finite, one an example"),
+    Check("precision", "weights_dtype", lambda dtype: f"weights of {_name(dtype)}"),
     Check("attribution", "coverage", _of_coverage),
     Check("memory", "memory", _of_memory),
     Check("gradients", "gradient_error", lambda off: f"within {off:.0e} of autograd's"),

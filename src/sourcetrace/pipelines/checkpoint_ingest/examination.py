@@ -5,31 +5,27 @@ every part and says what became of each.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
-from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
-from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.training.segments import (
-    CheckpointRecord,
     Segment,
     number_segments,
     partition,
     partition_at,
 )
-from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.formats import format_names
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest import losses
+from sourcetrace.pipelines.checkpoint_ingest.drift import drifting_segments
 from sourcetrace.pipelines.checkpoint_ingest.independence import refuse_coupled
 from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
 from sourcetrace.pipelines.checkpoint_ingest.model import build_model
@@ -41,11 +37,11 @@ from sourcetrace.pipelines.checkpoint_ingest.tables import (
     place_in_stages,
     refuse_varying,
 )
+from sourcetrace.pipelines.checkpoint_ingest.taken_for import say_what_folders_are
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.memory import refuse_too_large
 from sourcetrace.pipelines.shared.set_up import coverage_of, plan_of, stage_examples
-from sourcetrace.progress import track
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -91,12 +87,14 @@ class Examination:
     @part
     def runs(self) -> list[Training]:
         """What the checkpoints say of the training, by run."""
+        say_what_folders_are(self.found)
         return Training.of_runs(self.found, self.checkpoints, self.model)
 
     @part
     def rates(self) -> list[Training]:
-        """The runs, of whose learning rates was said what is not known."""
+        """The runs, of whose values was said where they come from, and what is not known."""
         for run in self.runs:
+            run.tell_sources()
             run.warn_of_filled_rates()
         return self.runs
 
@@ -179,9 +177,17 @@ class Examination:
             self.planned,
             bare=self._attribution.bare_parameters,
         )
+        reasons: dict[str, list[str]] = {}
         for parameter in coverage.unattributed:
-            logger.warning("No attribution for %s: %s", parameter.name, parameter.reason)
+            reasons.setdefault(parameter.reason, []).append(parameter.name)
+        for reason, names in reasons.items():
+            logger.warning("No attribution for %s: %s", format_names(names), reason)
         return coverage
+
+    @part
+    def weights_dtype(self) -> torch.dtype:
+        """The precision of the model's weights, in which it computes."""
+        return losses.warn_of_low_precision(self.tried[0])
 
     @part
     def gradient_error(self) -> float:
@@ -218,24 +224,14 @@ class Examination:
         """The segments as they will be."""
         if self._segments.ends is not None or self._segments.count != "auto":
             return self.planned
-        model = self.model.to(self.device)
-        files = {self.checkpoints.id_of(file): file for file in self.checkpoints.files()}
-        engine = GradientEngine(
-            model=model,
-            objective=self.task,
-            coverage=self.coverage,
-            training=self.training,
-            # One at a time is in memory.
-            load_weights=lambda name: self.checkpoints.load(files[name], model).state_dict,
-            cache=GradientCache(Path()),
-            # One block: the few examples that are compared come in batches of their own.
-            batch_size=len(self.training),
-            seed=0,
-        )
-        examples = stage_examples(self.train_table)
-        return number_segments(
-            [run.records for run in self.runs],
-            lambda one: _automatic_segments(engine, one, examples),
+        return drifting_segments(
+            self.task,
+            self.model.to(self.device),
+            self.checkpoints,
+            self.coverage,
+            self.training,
+            records=[run.records for run in self.runs],
+            stage_examples=stage_examples(self.train_table),
         )
 
     @part
@@ -272,18 +268,3 @@ class Examination:
         except Exception:  # said where it was tried
             return None
         return classes_of(self.task, outputs)
-
-
-def _automatic_segments(
-    engine: GradientEngine,
-    records: Sequence[CheckpointRecord],
-    examples: Mapping[str, Tensor],
-) -> list[Segment]:
-    """Return a run's segments, which end where the gradients drift more than `LARGEST_DRIFT`."""
-    drifts = list(measure_drifts(engine, track(records, "Drift"), examples))
-    logger.info(
-        "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",
-        ", ".join(f"{drift:.2f}" for drift in drifts) or "one checkpoint",
-        LARGEST_DRIFT,
-    )
-    return partition_at(records, segment_ends(records, drifts))

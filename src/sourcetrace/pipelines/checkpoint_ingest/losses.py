@@ -75,6 +75,20 @@ def try_losses(
     return outputs
 
 
+def warn_of_low_precision(model: nn.Module) -> torch.dtype:
+    """Return the precision of a model's weights; warn of one that rounds the scores."""
+    low = [p.dtype for p in model.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
+    if not low:
+        return next(p.dtype for p in model.parameters() if p.is_floating_point())
+    logger.warning(
+        "The model's weights are %s, and so are its passes and gradients: scores are off by about "
+        "1 %% of their size. Return model.float() from build_model(): the checkpoints' weights are "
+        "copied into it as they are, and everything is computed in float32",
+        str(low[0]).removeprefix("torch."),
+    )
+    return low[0]
+
+
 def gradient_error(task: Task, model: nn.Module, training: Examples, coverage: Coverage) -> float:
     """Return how far the first examples' gradients are from autograd's, relative."""
     index, device = range(min(2, len(training))), next(model.parameters()).device

@@ -8,20 +8,14 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.passes import BlockSignals
-from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.machine.memory import start_peak
-from sourcetrace.core.machine.timing import matmul_rate
-from sourcetrace.core.methods.astra import SolveSettings
-from sourcetrace.core.methods.cost import RunCost
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.precision import products_in
-from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
+from sourcetrace.pipelines.shared.costs import log_kept, plan_costs
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
@@ -44,13 +38,14 @@ def extract_gradients(
     """
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
-    policy, cost = _plan_costs(setup, gradients)
-    metrics = report_cost(cost)
+    cost = plan_costs(setup, gradients)
+    log_kept(setup, cost)
+    metrics = report_cost(cost.run)
     curvature_precision = setup.attribution.precision.curvature
     if engine.precision != "float32":
         error = PrecisionError.of_passes(engine, plan.points[-1])
         metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
-    setup.cache.restart(policy)
+    setup.cache.restart(cost.policy)
     # Here, where an audit begins anew: one that is refused later leaves the size of the one before.
     if gradients.batch_size == "auto":
         setup.cache.keep_batch_size(engine.batch_size)
@@ -85,40 +80,6 @@ def extract_gradients(
         covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
-
-
-def _plan_costs(setup: AuditSetup, gradients: GradientParameters) -> tuple[Policy, RunCost]:
-    """Choose where gradients are kept, say so, and return what the run will cost."""
-    engine, plan, attribution = setup.engine, setup.plan, setup.attribution
-    probe = TimedProbe.of(engine, plan.points[-1])
-    visits = sum(len(point.examples) for point in plan.points)
-    size = visits * probe.extraction.bytes_per_example
-    if gradients.cache != "auto":
-        policy: Policy = gradients.cache
-    elif size <= gradients.memory_budget_gib * _GIB:
-        policy = "memory"
-    else:
-        policy = "disk" if size <= gradients.disk_budget_gib * _GIB else "recompute"
-    logger.info(
-        "%s × %s: their gradients take %s (%s)",
-        format_noun(len(engine.training), "example"),
-        format_noun(len(plan.points), "point"),
-        format_bytes(size),
-        {"memory": "kept in memory", "disk": "kept on disk"}.get(
-            policy, "computed again by each later stage"
-        ),
-    )
-    solves = METHODS[attribution.method].scoring == "exact solves"
-    cost = RunCost.of(
-        engine,
-        plan,
-        probe,
-        queries=len(setup.queries),
-        recomputed=policy == "recompute",
-        rate=matmul_rate(engine.device, engine.dtype),
-        solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
-    )
-    return policy, cost
 
 
 def _signal_rows(signals: BlockSignals, examples: Examples, where: str) -> pl.DataFrame:

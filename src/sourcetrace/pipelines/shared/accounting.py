@@ -35,7 +35,7 @@ def report_cost(cost: RunCost) -> dict[str, Any]:
     logger.info(
         "Together at most %s, by what a batch took and the rate of large products here; Python and "
         "files come on top",
-        _seconds(cost.seconds),
+        seconds_text(cost.seconds),
     )
     seconds = {f"cost.{stage.name}.seconds": stage.seconds for stage in cost.stages}
     return logged(seconds | {f"cost.{one.name}.kept_bytes": one.kept_bytes for one in cost.stages})
@@ -50,7 +50,7 @@ def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
     """
     seconds, peak = engine.timings.seconds[stage], peak_memory(engine.device)
     logger.info(
-        "%s took %s; peak memory %s", _STAGES[stage][0], _seconds(seconds), format_bytes(peak)
+        "%s took %s; peak memory %s", _STAGES[stage][0], seconds_text(seconds), format_bytes(peak)
     )
     return logged({f"work.{stage}.seconds": seconds, f"work.{stage}.peak_bytes": peak})
 
@@ -59,10 +59,11 @@ def _described(stage: StageCost) -> str:
     most = "at most " if stage.at_most else ""
     kept = f" (keeps {format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
     name = stage.name.replace("self_influence", "self-influence").replace("_", " ")
-    return f"{name} {most}{_seconds(stage.seconds)}{kept}"
+    return f"{name} {most}{seconds_text(stage.seconds)}{kept}"
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
+    """Return 0.31 as '0.3 s' and 700 as '12 min'."""
     if seconds < 0.95:  # noqa: PLR2004
         return f"{seconds:.1g} s"
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"  # noqa: PLR2004

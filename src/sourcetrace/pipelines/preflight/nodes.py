@@ -1,0 +1,138 @@
+"""Run every check of an audit, whatever the others say, and write nothing of the audit's."""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from kedro.pipeline import Pipeline
+
+from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_bytes
+from sourcetrace.parameters import (
+    AttributionParameters,
+    EnsembleParameters,
+    GradientParameters,
+    SegmentParameters,
+)
+from sourcetrace.pipelines.checkpoint_ingest.checks import CHECKS
+from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
+from sourcetrace.pipelines.checkpoint_ingest.nodes import describe
+from sourcetrace.pipelines.preflight.lines import checkpoint_lines, layer_lines
+from sourcetrace.pipelines.shared.accounting import seconds_text
+from sourcetrace.pipelines.shared.costs import plan_costs
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.shared.step import step
+from sourcetrace.reporting.preflight import CheckLine, Preflight, PreflightRefused
+from sourcetrace.tasks import Task
+
+
+def check_everything(
+    checkpoints: CheckpointFolder,
+    task: Task,
+    gradient_cache: GradientCache,
+    segments: SegmentParameters,
+    attribution: AttributionParameters,
+    ensemble: EnsembleParameters,
+    gradients: GradientParameters,
+) -> dict[str, Any]:
+    """Return a `Preflight`, as JSON.
+
+    Args:
+        checkpoints: The folder of checkpoints.
+        task: The task they were trained on.
+        gradient_cache: Where gradients would be kept.
+        segments: How many segments, or where they end.
+        attribution: The method.
+        ensemble: Whether dropout masks are tried as well.
+        gradients: How they would be kept.
+    """
+    start = time.perf_counter()
+    examined = Examination(checkpoints, task, segments, attribution, ensemble)
+
+    def cost() -> str:
+        manifest, _ = describe(examined)
+        tables = examined.train_table, examined.query_table
+        inputs = Ingested(task, checkpoints, manifest, *tables, data="", identity="preflight")
+        setup = set_up_audit(inputs, gradient_cache, gradients, attribution, ensemble)
+        found = plan_costs(setup, gradients)
+        return (
+            f"{seconds_text(found.run.seconds)} of computing at most, in batches of "
+            f"{setup.engine.batch_size}; gradients take {format_bytes(found.gradients)} "
+            f"({found.kept}); {format_bytes(found.disk)} of disk, "
+            f"{format_bytes(found.free_disk)} are free"
+        )
+
+    runs = [(one.title, partial(one.run, examined)) for one in CHECKS]
+    lines = list(_lines([*runs, ("time and disk", cost)]))
+    seconds = time.perf_counter() - start
+    return Preflight(
+        seconds, tuple(lines), checkpoint_lines(examined), layer_lines(examined)
+    ).to_json()
+
+
+def enforce_preflight(preflight_report: dict[str, Any]) -> dict[str, Any]:
+    """Return the report, or end the run.
+
+    Raises:
+        PreflightRefused: If an audit would end with an error.
+    """
+    report = Preflight.from_json(preflight_report)
+    if report.titles("refused"):
+        raise PreflightRefused(report)
+    return preflight_report
+
+
+def _lines(checks: list[tuple[str, Callable[[], str]]]) -> Iterator[CheckLine]:
+    failed: list[tuple[Exception, str]] = []
+    for title, run in checks:
+        with _warnings() as warned:
+            try:
+                found = run()
+            except Exception as error:  # an audit would end with it
+                needs = next((name for known, name in failed if known is error), None)
+                failed.append((error, title))
+                if needs is None:
+                    yield CheckLine(title, "refused", _said(error))
+                else:
+                    yield CheckLine(title, "skipped", f"needs {needs}")
+                continue
+        text = ". ".join([found, *warned])
+        yield CheckLine(title, "warning" if warned else "ok", text)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Give the warnings that the audit would log, and keep the log quiet."""
+    said: list[str] = []
+    ours = logging.getLogger("sourcetrace")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    ours.addHandler(handler)
+    before, ours.propagate = ours.propagate, False
+    try:
+        yield said
+    finally:
+        ours.propagate = before
+        ours.removeHandler(handler)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+
+
+PIPELINE = Pipeline(
+    [
+        step(check_everything, "preflight_report"),
+        step(enforce_preflight, "preflight_verdict"),
+    ]
+)

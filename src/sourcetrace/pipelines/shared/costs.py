@@ -1,0 +1,101 @@
+"""What an audit takes of time and disk, and where its gradients are kept."""
+
+import logging
+from dataclasses import dataclass
+
+from sourcetrace.core.engine.samples import TimedProbe
+from sourcetrace.core.machine.timing import matmul_rate
+from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.cost import RunCost
+from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.datasets.gradient_cache import Policy
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_bytes, format_noun
+from sourcetrace.parameters import GradientParameters
+from sourcetrace.pipelines.shared.set_up import AuditSetup
+
+logger = logging.getLogger(__name__)
+
+_GIB = 2**30
+
+_SCORE_BYTES = 8
+"""Of a training example and a query, in all tables together."""
+
+
+@dataclass(frozen=True)
+class PlannedCost:
+    """What an audit takes.
+
+    Attributes:
+        policy: Where gradients are kept.
+        gradients: Their bytes.
+        run: Its passes and products.
+        disk: Bytes that are written.
+        free_disk: Bytes that are free where gradients are kept.
+    """
+
+    policy: Policy
+    gradients: int
+    run: RunCost
+    disk: int
+    free_disk: int
+
+    @property
+    def kept(self) -> str:
+        """Where gradients are kept, in words."""
+        words = {"memory": "kept in memory", "disk": "kept on disk"}
+        return words.get(self.policy, "computed again by each later stage")
+
+
+def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
+    """Choose where gradients are kept, and return what the run will cost.
+
+    Raises:
+        InputError: If the disk does not hold what is written.
+    """
+    engine, plan, attribution = setup.engine, setup.plan, setup.attribution
+    probe = TimedProbe.of(engine, plan.points[-1])
+    visits = sum(len(point.examples) for point in plan.points)
+    size, free = visits * probe.extraction.bytes_per_example, setup.cache.free_bytes
+    if gradients.cache != "auto":
+        policy: Policy = gradients.cache
+    elif size <= gradients.memory_budget_gib * _GIB:
+        policy = "memory"
+    else:
+        fits = size <= min(gradients.disk_budget_gib * _GIB, free / 2)
+        policy = "disk" if fits else "recompute"
+    solves = METHODS[attribution.method].scoring == "exact solves"
+    run = RunCost.of(
+        engine,
+        plan,
+        probe,
+        queries=len(setup.queries),
+        recomputed=policy == "recompute",
+        rate=matmul_rate(engine.device, engine.dtype),
+        solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
+    )
+    written = {stage.name: stage.kept_bytes for stage in run.stages}
+    disk = _SCORE_BYTES * len(engine.training) * (len(setup.queries) + 1)
+    disk += sum(
+        written.get(name, 0)
+        for name in ("covariances", "eigendecompositions", "corrected_eigenvalues")
+    )
+    cost = PlannedCost(policy, size, run, disk + size * (policy == "disk"), free)
+    if cost.disk > free:
+        raise InputError(
+            f"The audit writes {format_bytes(cost.disk)}, but {format_bytes(free)} are free on the "
+            f"disk of {setup.cache.folder}. Make room, audit fewer checkpoints or queries, or set "
+            "gradients.cache to recompute."
+        )
+    return cost
+
+
+def log_kept(setup: AuditSetup, cost: PlannedCost) -> None:
+    """Say what the gradients take, and where they are kept."""
+    logger.info(
+        "%s × %s: their gradients take %s (%s)",
+        format_noun(len(setup.engine.training), "example"),
+        format_noun(len(setup.plan.points), "point"),
+        format_bytes(cost.gradients),
+        cost.kept,
+    )
