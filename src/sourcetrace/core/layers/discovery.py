@@ -66,6 +66,7 @@ class _Use:
     as_bias: list[Slot] = field(default_factory=list)
     without_slot: list[tuple[str, str]] = field(default_factory=list)  # name, why
     reason: str = ""
+    refused: bool = False  # by its module's kind, and so for good
 
     @property
     def slots(self) -> list[Slot]:
@@ -139,11 +140,14 @@ def _uses(model: nn.Module, rehearsal: Rehearsal) -> dict[int, _Use]:
     uses: dict[int, _Use] = {}
     offers = list(_offers(model, rehearsal))
     for name, module, offer in offers:
+        kind = kind_of(module)
+        refused = kind is not None and offer == kind.refusal(module)
         for key, parameter in module.named_parameters(name, recurse=False, remove_duplicate=False):
             use = uses.setdefault(id(parameter), _Use(parameter))
             use.names.append(key)
             if isinstance(offer, str):
                 use.without_slot.append((key, offer))
+                use.refused |= refused
     for _, _, offer in offers:
         for slot in () if isinstance(offer, str) else offer:
             if slot.weight is not None:
@@ -193,6 +197,7 @@ def _take_bare(uses: Iterable[_Use], rehearsal: Rehearsal, most: int) -> list[_U
         for use in uses
         if most
         and use.reason
+        and not use.refused
         and use.parameter.dtype.is_floating_point
         and use.parameter.requires_grad
     ]

@@ -131,6 +131,7 @@ def test_a_bag_for_all_examples_is_named():
 @pytest.mark.parametrize("option", ["max_norm", "scale_grad_by_freq", "sparse"])
 def test_options_that_change_the_gradient_are_named(option):
     model = nn.Sequential(nn.EmbeddingBag(TOKENS, 3, **{option: True}), nn.Linear(3, 2))
-    coverage = find_layers(model, lambda: model(torch.tensor([[0, 1], [2, 3]])))
+    tokens = torch.tensor([[0, 1], [2, 3]])
+    coverage = find_layers(model, lambda: model(tokens), examples=2, bare=1000)
     assert [layer.name for layer in coverage.layers] == ["1"]
     assert f"EmbeddingBag with {option.split('_grad')[0]}" in coverage.unattributed[0].reason

@@ -14,6 +14,7 @@ from sourcetrace.core.gradients.per_example import (
     from_tensors,
     squared_norms,
 )
+from sourcetrace.core.layers.discovery import find_layers
 from tests.core.layers.checks import (
     check_all_counted,
     check_covariances,
@@ -152,7 +153,9 @@ def test_a_side_that_is_too_wide_keeps_its_diagonal_alone(monkeypatch):
 )
 def test_options_that_change_the_gradient_are_named(options, reason):
     model = nn.Sequential(nn.Embedding(5, 3, **options), nn.Linear(3, 2))
-    coverage = coverage_of(model, torch.tensor([[0, 1], [2, 3]]))
+    tokens = torch.tensor([[0, 1], [2, 3]])
+    # As bare parameters they would have the gradients of other losses.
+    coverage = find_layers(model, lambda: model(tokens), examples=2, bare=1000)
     assert [layer.name for layer in coverage.layers] == ["1"]
     assert reason in coverage.unattributed[0].reason
     check_all_counted(coverage, model)

@@ -31,7 +31,8 @@ class LayerType:
         indexed: Whether the inputs are one-hot and given by their index.
         feature_dimensions: How many last dimensions of the input are features; those before may
             be in any order, so that the example need not be the first. None where it must be.
-        refusal: Why this module cannot be attributed, or "".
+        refusal: Why this module cannot be attributed, or "": an example alone does not tell its
+            gradient, so that its parameters are not bare either.
         call: Module, its output and a call's arguments -> what `positions` takes, the tensor whose
             gradient `output_positions` takes, and what is returned in place of the output, which
             must be computed from that tensor. None for the first argument, the output and the
