@@ -78,3 +78,32 @@ def test_a_bare_parameter_whose_examples_are_not_their_own_is_refused(coupled):
         return
     with pytest.raises(InputError, match=r"^shift: its examples' gradients do not add up"):
         check()
+
+
+class Cancelled(nn.Module):
+    """Adds to all logits a number that a softmax takes out again, as a key's bias in attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 7)
+        self.added = nn.Parameter(torch.ones(1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (self.linear(values) + self.added).softmax(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gradient_that_is_rounding_alone_is_accepted(dtype):
+    for seed in range(10):
+        with seeded(seed):
+            model = Cancelled().to(dtype)
+            values = torch.randn(2, 4, 5, dtype=dtype)
+        coverage = find_layers(model, lambda: model(values), examples=2, bare=1)  # noqa: B023
+        check_gradients(
+            model,
+            coverage,
+            lambda: model(values),  # noqa: B023
+            sum_of_sines,
+            examples=2,
+            alone=lambda place: sum_of_sines(model(values[place : place + 1])),  # noqa: B023
+        )

@@ -19,6 +19,9 @@ from sourcetrace.errors import InputError
 _TOLERANCE = 0.01
 """Far above rounding, TensorFloat-32's too; a use that is left out is off by much more."""
 
+_ROUNDINGS = 16
+"""How many of them a gradient of 0 may be made of, in units of the largest gradient's."""
+
 
 def check_gradients(
     model: nn.Module,
@@ -57,15 +60,22 @@ def check_gradients(
     names = [name for layer in coverage.layers for name in layer.parameters]
     found = torch.autograd.grad(loss.sum(), [model.get_parameter(name) for name in names])
     expected = dict(zip(names, found, strict=True))
-    largest = 0.0
+    # Rounding grows with the terms that cancel in the sum, not with the sum; where all of a
+    # gradient cancels, as that of a key's bias in attention does, with those of other layers.
+    scales, differences = {}, {}
     for layer in coverage.layers:
         whole = layer.weight_matrix(expected)
-        # Rounding grows with the terms that cancel in the sum, not with the sum.
-        scale = gradients[layer.name].squared_norms().sqrt().sum() + whole.norm()
-        difference = (gradients[layer.name].dense().sum(0) - whole).norm()
-        share = float(difference / scale) if scale else 0.0
+        scales[layer] = float(gradients[layer.name].squared_norms().sqrt().sum() + whole.norm())
+        differences[layer] = float((gradients[layer.name].dense().sum(0) - whole).norm())
+    rounding = torch.finfo(found[0].dtype).eps
+    least = _ROUNDINGS * rounding * max(scales.values())
+    largest = 0.0
+    for layer, difference in differences.items():
+        if difference <= least:
+            continue
+        share = difference / scales[layer]
         largest = max(largest, share)
-        if share > max(_TOLERANCE, torch.finfo(whole.dtype).eps ** 0.5):
+        if share > max(_TOLERANCE, rounding**0.5):
             raise InputError(
                 f"{layer.name}: its examples' gradients do not add up to the gradient of "
                 f"{', '.join(layer.parameters)} (off by {share:.1%}). {_cause(layer)}"
