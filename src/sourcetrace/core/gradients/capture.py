@@ -218,7 +218,7 @@ def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., 
         module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor
     ) -> Tensor | None:
         if site.kind.call is not None:
-            values, met, output = site.kind.call(module, output, *arguments, **keywords)
+            values, met, output = site.kind.call(module, examples, output, *arguments, **keywords)
             note(site.key, Call.of(site.key, values, met))
             return output
         values = next(iter((*arguments, *keywords.values())))

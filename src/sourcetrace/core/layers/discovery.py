@@ -178,8 +178,14 @@ def _reason(use: _Use, rehearsal: Rehearsal) -> str:
     """Return why a parameter is not attributed, or ""."""
     if not use.parameter.requires_grad:
         return "frozen (requires_grad is False)"
-    if use.without_slot:
-        name, reason = use.without_slot[0]
+    # Modules that are not called do nothing with what others share with them.
+    without = [
+        (name, reason)
+        for name, reason in use.without_slot
+        if not use.slots or name.rpartition(".")[0] in rehearsal.shapes
+    ]
+    if without:
+        name, reason = without[0]
         return reason if len(use.names) == 1 else f"tied, and for {name}: {reason}"
     if use.as_weight and use.as_bias:
         return "tied: it is a weight and a bias"

@@ -138,7 +138,7 @@ class Rehearsal:
                 "batch."
             )
         if not fitting and site.kind.indexed:
-            fitting = [d for d in range(free) if free > 1 and shape[d] == 1]
+            fitting = [d for d in range(free) if len(shape) > 1 and shape[d] == 1]
         return fitting[0] if fitting else None
 
 

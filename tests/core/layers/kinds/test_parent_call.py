@@ -93,6 +93,28 @@ def test_an_embedding_stays_indexed():
     assert_close(activation[0], torch.bincount(met, minlength=7).double() / 4)
 
 
+class Shared(nn.Module):
+    """Adds learned positions that serve all examples, and shares a weight with an idle module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle, self.words = ScaledEmbedding(7, 4), ScaledEmbedding(7, 4)
+        self.idle.weight = self.words.weight
+        self.positions = ScaledEmbedding(9, 4)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        positions = torch.arange(tokens.shape[1]).unsqueeze(0)
+        return (self.words(tokens) + self.positions(positions)).tanh()
+
+
+def test_positions_may_serve_all_examples():
+    with seeded(14):
+        model = Shared().double()
+    coverage = check_gradients_of(model, TOKENS)
+    assert coverage.share == 1
+    assert coverage.tied == {"idle.weight": ("words.weight",)}
+
+
 class Twice(nn.Linear):
     def forward(self, values: Tensor) -> Tensor:
         return super().forward(super().forward(values))

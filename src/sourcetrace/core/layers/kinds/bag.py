@@ -29,12 +29,15 @@ def _by_example(module: Any, values: Tensor, offsets: Tensor | None, fill: float
 
 def _call(
     module: Any,
+    examples: int | None,
     _: Tensor,
     input: Tensor,  # noqa: A002, the name of torch's own, which callers may use
     offsets: Tensor | None = None,
     per_sample_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     tokens = indices(module, _by_example(module, input, offsets, -1))
+    if examples is not None and len(tokens) == 1:  # one bag for all of them
+        tokens = tokens.expand(examples, -1)
     without = (tokens < 0).unsqueeze(-1)
     looked_up = F.embedding(tokens.clamp(min=0), module.weight)
     if module.mode == "max":

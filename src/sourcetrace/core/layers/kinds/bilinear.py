@@ -9,7 +9,9 @@ from sourcetrace.core.layers.kinds.linear import rows
 from sourcetrace.core.layers.kinds.types import LayerType
 
 
-def _both(_: nn.Module, output: Tensor, input1: Tensor, input2: Tensor) -> tuple[Tensor, ...]:
+def _both(
+    _: nn.Module, __: int | None, output: Tensor, input1: Tensor, input2: Tensor
+) -> tuple[Tensor, ...]:
     # Side by side: their product is as wide as the weight.
     return torch.cat([input1, input2], dim=-1), output, output
 

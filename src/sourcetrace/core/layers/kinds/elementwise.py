@@ -50,7 +50,9 @@ def _factors(module: Any, arguments: tuple[Any, ...], keywords: Any) -> tuple[Te
     return _output(module, none + 1, none, arguments, keywords) - offset, offset
 
 
-def _call(module: Any, output: Tensor, *arguments: Any, **keywords: Any) -> tuple[Tensor, ...]:
+def _call(
+    module: Any, _: int | None, output: Tensor, *arguments: Any, **keywords: Any
+) -> tuple[Tensor, ...]:
     return _factors(module, arguments, keywords)[0], output, output
 
 

@@ -42,11 +42,18 @@ def _noting(
 
 
 def _call(
-    known: type[nn.Module], module: nn.Module, _: Tensor, *arguments: Any, **keywords: Any
+    known: type[nn.Module],
+    module: nn.Module,
+    examples: int | None,
+    _: Tensor,
+    *arguments: Any,
+    **keywords: Any,
 ) -> tuple[Tensor, ...]:
     seen: list[tuple[Tensor, Tensor]] = []
 
     def note(values: Tensor, output: Tensor) -> Tensor:
+        if examples is not None and len(values) == 1:  # positions that serve all examples
+            values, output = (one.expand(examples, *one.shape[1:]) for one in (values, output))
         seen.append((values, output))
         return output
 

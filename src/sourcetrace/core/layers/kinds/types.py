@@ -33,10 +33,11 @@ class LayerType:
             be in any order, so that the example need not be the first. None where it must be.
         refusal: Why this module cannot be attributed, or "": an example alone does not tell its
             gradient, so that its parameters are not bare either.
-        call: Module, its output and a call's arguments -> what `positions` takes, the tensor whose
-            gradient `output_positions` takes, and what is returned in place of the output, which
-            must be computed from that tensor. None for the first argument, the output and the
-            output. Examples lie in all of them as in the output.
+        call: Module, number of examples (None where it is not known), output and arguments of a
+            call -> what `positions` takes, the tensor whose gradient `output_positions` takes, and
+            what is returned in place of the output, which must be computed from that tensor. None
+            for the first argument, the output and the output. Examples lie in all of them as in
+            the output.
     """
 
     module: type[nn.Module] | str
