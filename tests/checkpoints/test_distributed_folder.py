@@ -169,17 +169,25 @@ def test_pickled_code_is_refused_by_its_name_and_not_executed(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "code",
+    "name",
     [
-        b"cposix\nsystem\n(S'true'\ntR.",
-        b"cbuiltins\neval\n(S'1'\ntR.",
-        b"ctorch.hub\nload\n(S'x'\ntR.",
-        b"ctorch\nload\n(S'x'\ntR.",
-        b"ctorch.distributed.checkpoint.metadata\nos\n.",
+        "posix system",
+        "builtins eval",
+        "torch load",
+        "torch.hub load",
+        "torch.distributed.checkpoint.metadata os",
+        "torch.distributed.checkpoint.metadata Metadata.__init__",
     ],
 )
-def test_no_other_name_of_a_module_is_found(code):
-    with pytest.raises(InputError, match="holds pickled Python objects"):
+def test_no_other_name_of_a_module_is_found(name):
+    code = b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\nX\x01\x00\x00\x001\x85R."
+    with pytest.raises(InputError, match=r"c/\.metadata holds pickled Python objects"):
+        distributed_content("c", {".metadata": code})
+
+
+@pytest.mark.parametrize("code", [b"\x80\x02Kr\xff\xff\xff\x7f.", b"\x80\x05\x96" + b"\xff" * 8])
+def test_a_pickle_that_would_fill_the_memory_is_refused(code):
+    with pytest.raises(InputError, match=r"c/\.metadata cannot be read"):
         distributed_content("c", {".metadata": code})
 
 
@@ -188,13 +196,13 @@ def test_a_place_outside_the_folder_is_none(tmp_path):
     model, optimizer = trained()
     weights, state = get_state_dict(model, optimizer)
     dcp.save({"model": weights, "optimizer": state, "step": 3}, checkpoint_id=folder)
-    shutil.move(folder / "__0_0.distcp", tmp_path / "secret.distcp")
+    shutil.move(folder / "__0_0.distcp", tmp_path / "secret.bytes")
     data = (folder / ".metadata").read_bytes()
     metadata = pickle.loads(data)
     for place in metadata.storage_data.values():
-        place.relative_path = "../secret.distcp"
+        place.relative_path = "../secret.bytes"
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
-    with pytest.raises(InputError, match=r"should lie in \.\./secret\.distcp"):
+    with pytest.raises(InputError, match=r"should lie in \.\./secret\.bytes"):
         load(tmp_path)
 
 

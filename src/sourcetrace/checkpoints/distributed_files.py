@@ -7,6 +7,7 @@ lies in chunks, one a process, each of them a file of `torch.save` within a `.di
 
 import io
 import pickle
+import pickletools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,6 +57,16 @@ _KNOWN: Mapping[tuple[str, str], Any] = {
     ("torch", "Size"): tuple,
     ("collections", "OrderedDict"): dict,
 }
+
+
+_OPERATIONS = {
+    *("PROTO", "FRAME", "STOP", "MARK", "GLOBAL", "STACK_GLOBAL", "NEWOBJ", "REDUCE", "BUILD"),
+    *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS"),
+    *("EMPTY_DICT", "SETITEM", "SETITEMS"),
+}
+"""Of pickle's, those that make such records."""
 
 
 class _MetadataReader(pickle.Unpickler):
@@ -125,6 +136,11 @@ def distributed_content(name: str, files: Mapping[str, bytes]) -> dict[str, Any]
 
 def _metadata(name: str, data: bytes) -> Mapping[str, Any]:
     try:
+        for operation, argument, _ in pickletools.genops(data):
+            # A place far out in the unpickler's memo would take memory up to there.
+            is_far = operation.name == "LONG_BINPUT" and int(argument or 0) > len(data)
+            if operation.name not in _OPERATIONS or is_far:
+                raise ValueError(operation.name)
         state: Mapping[str, Any] = _MetadataReader(io.BytesIO(data)).load().state
         return state
     except _ForeignError as error:
