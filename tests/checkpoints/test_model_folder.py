@@ -68,6 +68,9 @@ def test_adams_own_count_is_the_step_of_what_accelerate_saves(tmp_path, safe):
     ]
     for one in loaded:
         assert one.record.optimizer == "AdamW"
+        sources = one.training.sources
+        assert sources["step"] == "the optimiser's own count"
+        assert sources["learning_rate"] == sources["second_moments"] == "optimizer.bin"
         assert one.training.scheduler.epochs == one.record.step
         expected = kept[one.record.step]
         assert all(torch.equal(one.state_dict[name], expected[name]) for name in expected)

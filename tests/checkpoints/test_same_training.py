@@ -1,6 +1,7 @@
 """One training, run and saved by each library as it does: the same step masses, the same scores."""
 
 import json
+from functools import partial
 
 import accelerate
 import lightning
@@ -15,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, SequentialSampler
 
+from sourcetrace.errors import InputError
 from tests.pipelines.test_training import Tiny, audit, ingest
 
 STEPS, EVERY = 6, 2
@@ -26,28 +28,34 @@ pytestmark = [
 ]
 
 
+OPTIMIZERS = {
+    "AdamW": partial(torch.optim.AdamW, betas=(0.8, 0.99), eps=1e-7),
+    "SGD": partial(torch.optim.SGD, momentum=0.8, nesterov=True),
+}
+
+
 class Double(Tiny):
     """In float64, so that libraries may add up in another order."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, stages=None):
+        super().__init__(stages)
         self.inputs = self.inputs.double()
 
     def build_model(self):
         return super().build_model().double()
 
 
-def made():
+def made(kind):
     """Return the data, the model, its optimiser and its scheduler, all at their beginning."""
     task = Double()
     model = task.build_model()
-    optimizer = torch.optim.AdamW(model.named_parameters(), lr=0.02, weight_decay=0.1)
+    optimizer = OPTIMIZERS[kind](model.named_parameters(), lr=0.02, weight_decay=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     return task, model, optimizer, scheduler
 
 
-def loop(save):
-    task, model, optimizer, scheduler = made()
+def loop(save, kind):
+    task, model, optimizer, scheduler = made(kind)
     rates = []
     for step in range(1, STEPS + 1):
         optimizer.zero_grad()
@@ -59,7 +67,7 @@ def loop(save):
             save(step, model, optimizer, scheduler, rates)
 
 
-def by_torch(folder):
+def by_torch(folder, kind):
     def save(step, model, optimizer, scheduler, _):
         content = {
             "epoch": step,
@@ -70,41 +78,45 @@ def by_torch(folder):
         }
         torch.save(content, folder / f"model_{step}.pth")
 
-    loop(save)
+    loop(save, kind)
     return folder
 
 
-def by_distributed_checkpoint(folder):
+def by_distributed_checkpoint(folder, kind):
     def save(step, model, optimizer, scheduler, _):
         weights, state = get_state_dict(model, optimizer)
         content = {"model": weights, "optim": state, "step": step}
         content["lr_scheduler"] = scheduler.state_dict()
         dcp.save(content, checkpoint_id=folder / f"step-{step}")
 
-    loop(save)
+    loop(save, kind)
     return folder
 
 
-def by_hand(folder):
+def by_hand(folder, kind):
     def save(step, model, optimizer, _, rates):
         name = f"weights-{step}"
         save_file(model.state_dict(), folder / f"{name}.safetensors")
-        moments = {
-            f"exp_avg_sq.{key}": optimizer.state[one]["exp_avg_sq"]
-            for key, one in model.named_parameters()
-        }
-        save_file(moments, folder / f"{name}.optimizer.safetensors")
         group = optimizer.param_groups[0]
-        said = {"step": step, "optimizer": "AdamW", "learning_rates": list(rates)}
+        said = {"step": step, "optimizer": kind, "learning_rates": list(rates)}
         said |= {"learning_rate": group["lr"], "weight_decay": group["weight_decay"]}
+        if kind == "SGD":
+            said |= {"momentum": group["momentum"], "nesterov": True}
+        else:
+            said |= {"beta2": group["betas"][1], "eps": group["eps"]}
+            moments = {
+                f"exp_avg_sq.{key}": optimizer.state[one]["exp_avg_sq"]
+                for key, one in model.named_parameters()
+            }
+            save_file(moments, folder / f"{name}.optimizer.safetensors")
         (folder / f"{name}.json").write_text(json.dumps(said))
 
-    loop(save)
+    loop(save, kind)
     return folder
 
 
-def by_accelerate(folder):
-    task, model, optimizer, scheduler = made()
+def by_accelerate(folder, kind):
+    task, model, optimizer, scheduler = made(kind)
     accelerator = accelerate.Accelerator(
         cpu=True,
         project_config=accelerate.utils.ProjectConfiguration(
@@ -123,8 +135,8 @@ def by_accelerate(folder):
     return folder / "checkpoints"
 
 
-def by_lightning(folder):
-    task, model, optimizer, scheduler = made()
+def by_lightning(folder, kind):
+    task, model, optimizer, scheduler = made(kind)
 
     class Module(lightning.LightningModule):
         def __init__(self):
@@ -151,8 +163,8 @@ def by_lightning(folder):
     return folder
 
 
-def by_trainer(folder):
-    task, model, optimizer, scheduler = made()
+def by_trainer(folder, kind):
+    task, model, optimizer, scheduler = made(kind)
 
     class Trainer(transformers.Trainer):
         def compute_loss(self, model, inputs, **_):
@@ -180,30 +192,66 @@ def by_trainer(folder):
 
 
 WRITERS = [by_torch, by_hand, by_distributed_checkpoint, by_accelerate, by_lightning, by_trainer]
+COLUMNS = ("step", "stage", "optimizer", "learning_rate", "momentum", "weight_decay", "step_mass")
 
 
-def described(folder):
-    manifest = ingest(folder, Double())[1][0]
-    return manifest.select("step", "optimizer", "learning_rate", "weight_decay", "step_mass")
+def described(folder, task=None, method="source", **settings):
+    return ingest(folder, task or Double(), method=method, **settings)[1][0].select(COLUMNS)
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory):
-    folder = by_torch(tmp_path_factory.mktemp("expected"))
-    return described(folder), audit(folder.parent / "expected_cache", folder, task=Double())
+def assert_alike(found, expected, but=()):
+    for column in COLUMNS:
+        if column not in but:
+            values = expected[column].to_list()
+            close = pytest.approx(values, rel=1e-9) if expected[column].dtype.is_float() else values
+            assert found[column].to_list() == close, column
+
+
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def plain(request, tmp_path_factory):
+    """Return an optimiser's name, the folder that plain torch wrote, and its scores."""
+    folder = by_torch(tmp_path_factory.mktemp("plain"), request.param)
+    cache = tmp_path_factory.mktemp("cache")
+    return request.param, folder, audit(cache, folder, task=Double())
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_step_masses_and_scores_are_those_of_plain_torch(write, expected, tmp_path):
+def test_settings_and_scores_are_those_of_plain_torch(write, plain, tmp_path):
+    kind, by_plain_torch, scores = plain
     (tmp_path / "run").mkdir()
-    folder = write(tmp_path / "run")
-    manifest, scores = expected
-    found = described(folder)
-    for column in manifest.columns:
-        if manifest[column].dtype.is_float():
-            assert found[column].to_list() == pytest.approx(manifest[column].to_list(), rel=1e-9)
-        else:
-            assert found[column].to_list() == manifest[column].to_list()
-    np.testing.assert_allclose(
-        audit(tmp_path, folder, task=Double()), scores, rtol=1e-6, atol=1e-6 * abs(scores).max()
+    folder = write(tmp_path / "run", kind)
+    if (write, kind) == (by_accelerate, "SGD"):  # which counts no steps
+        for number, one in enumerate(sorted(folder.iterdir()), 1):
+            (one / "training.json").write_text(json.dumps({"step": EVERY * number}))
+    assert_alike(described(folder), described(by_plain_torch))
+    found = audit(tmp_path, folder, task=Double())
+    np.testing.assert_allclose(found, scores, rtol=1e-6, atol=1e-6 * abs(scores).max())
+    task = Double(["first"] * 3 + ["second"] * 3)
+    stages = {"first": EVERY, "second": STEPS}
+    assert_alike(
+        described(folder, task, stages=stages), described(by_plain_torch, task, stages=stages)
     )
+
+
+def test_parameters_say_the_same_of_weights_alone(plain, tmp_path):
+    kind, by_plain_torch, _ = plain
+    folder = tmp_path / "run"
+    folder.mkdir()
+    rates = []
+
+    def save(step, model, _, __, so_far):
+        rates[:] = so_far
+        torch.save(model.state_dict(), folder / f"{step}.pt")
+
+    loop(save, kind)
+    listed = "".join(f"{step},{rate}\n" for step, rate in enumerate(rates, 1))
+    (tmp_path / "rates.csv").write_text("step,learning_rate\n" + listed)
+    optimizer = {"name": kind, "learning_rate": 0.02, "weight_decay": 0.1}
+    optimizer |= {"momentum": 0.8} if kind == "SGD" else {"second_moments": "none"}
+    settings = {"optimizer": optimizer, "step_from": "name"}
+    settings["learning_rates"] = str(tmp_path / "rates.csv")
+    if kind != "SGD":
+        with pytest.raises(InputError, match=r"2\.pt.* moments are lost .* influence"):
+            described(folder, **settings)
+    found = described(folder, method="influence", **settings)
+    assert_alike(found, described(by_plain_torch), but=["learning_rate"])

@@ -45,6 +45,8 @@ def test_parameters_stand_for_a_lost_optimiser(bare):
     loaded = load(bare, optimizer=SGD, step_from="name")
     assert [one.record.step for one in loaded] == [400, 800]
     for one in loaded:
+        assert one.training.sources["step"].startswith("assumed: the number in the name")
+        assert one.training.sources["momentum"] == "assumed: checkpoints.optimizer"
         record = one.record
         assert (record.learning_rate, record.momentum, record.weight_decay) == (0.1, 0.9, 0.01)
         groups, places = ModelParameters(nn.Linear(2, 1)).name_groups(one.file, one.training)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.checkpoints.stated import StatedParameters
 from sourcetrace.core.training.segments import group_step_masses
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
@@ -132,6 +133,20 @@ def test_second_moments_are_those_of_the_optimisers_file(trained):
     moment = state[0]["exp_avg_sq"] / (1 - 0.999**12)
     expected = (moment.sqrt() + 1e-8).masked_fill(moment == 0, torch.inf)
     assert torch.allclose(denominators["lm_head.weight"], expected)
+
+
+def test_a_model_saved_alone_has_the_logged_rates(trained, copy):
+    """As with save_only_model=True; the settings are the parameters'."""
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (copy / "checkpoint-8" / name).unlink()
+    settings = {"name": "SGD", "learning_rate": 7.0, "momentum": 0.9}
+    reader = CheckpointFolder(copy, stated=StatedParameters(settings))
+    one = reader.load(reader.files()[0], tiny())
+    assert (one.record.step, one.record.momentum) == (8, 0.9)
+    assert one.record.learning_rate == one.training.logged.rates[8]
+    expected = {"step": "trainer_state.json", "momentum": "assumed: checkpoints.optimizer"}
+    assert expected.items() <= one.training.sources.items()
+    assert one.training.sources["learning_rate"] == "trainer_state.json"
 
 
 def test_weights_may_be_a_pickle_or_in_parts(trained, copy):

@@ -90,13 +90,13 @@ def train(folder, make_optimizer, *, make_scheduler=None, stages=None, note=None
     return optimizer.state_dict(), rates
 
 
-def ingest(folder, task=None, count=1, **settings):
+def ingest(folder, task=None, count=1, method="source", **settings):
     checkpoints = CheckpointsDataset(path=str(folder), **settings).load()
     tables = ingest_checkpoints(
         checkpoints,
         task or Tiny(),
         SegmentParameters(count=count),
-        AttributionParameters(device="cpu"),
+        AttributionParameters(method=method, device="cpu"),
         EnsembleParameters(),
     )[1:5]
     CheckpointManifest.validate(tables[0])
@@ -105,7 +105,7 @@ def ingest(folder, task=None, count=1, **settings):
 
 def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     task = task or Tiny()
-    checkpoints, (manifest, _, training, queries) = ingest(folder, task, count)
+    checkpoints, (manifest, _, training, queries) = ingest(folder, task, count, method)
     return {
         "ingested": Ingested(
             task, checkpoints, manifest, training, queries, data="", identity="these"

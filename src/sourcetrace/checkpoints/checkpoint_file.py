@@ -146,10 +146,10 @@ class CheckpointFile(ABC):
         """Return the step and where it is from, if anything but a step says it."""
         scheduler = content.get("lr_scheduler_state_dict")
         count = SavedScheduler(scheduler, ()).epochs if isinstance(scheduler, Mapping) else None
-        step = self._stated.step(count)
-        if step is not None:
-            return step, "checkpoints.step_from"
-        return _own_count(content.get("optimizer_state_dict")), "the optimiser's own count"
+        return self._stated.step(count) or (
+            _own_count(content.get("optimizer_state_dict")),
+            "the optimiser's own count",
+        )
 
     def _lacking(self, names: Sequence[str]) -> InputError:
         json = self._stated.json.relative_to(self.path.parent).as_posix()

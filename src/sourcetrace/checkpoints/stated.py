@@ -12,116 +12,19 @@ from os.path import isdir
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from sourcetrace.checkpoints.parameter_names import without_prefix
+from sourcetrace.checkpoints.stated_optimizer import OPTIMIZERS, NamedOptimizer, StatedOptimizer
 from sourcetrace.checkpoints.tensor_bytes import tensors_of
-from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName
 from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
 
 MOMENTS_SUFFIX = ".optimizer.safetensors"
 """Of the file with `exp_avg_sq.<parameter>` (or `max_exp_avg_sq.…`, for amsgrad)."""
 
-_NAMES: dict[str, OptimizerName] = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
-_OPTIMIZERS = "(?i)^(sgd|adam|adamw)$"
 
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    dampening: float = Field(default=0.0, ge=0, le=1)
-    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-
-
-class _Group(_Settings):
-    """The settings of one parameter group."""
-
-    parameters: tuple[str, ...]
-    learning_rate: float = Field(ge=0, allow_inf_nan=False)
-
-
-class _Optimizer(_Settings):
-    """An optimiser's settings.
-
-    Attributes:
-        learning_rate, momentum, dampening, weight_decay: Of all parameters; or
-        parameter_groups: of each group.
-        nesterov: Whether momentum was Nesterov's; its step in the long run is the same.
-        beta2, eps, optimizer_step: Of Adam; the step since it was made, if not the checkpoint's.
-        second_moments: "none" where Adam's are lost: methods that follow the optimiser are then
-            refused.
-    """
-
-    learning_rate: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    nesterov: bool = False
-    parameter_groups: tuple[_Group, ...] = ()
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    eps: float = Field(default=1e-8, ge=0)
-    optimizer_step: int | None = Field(default=None, ge=1)
-    second_moments: Literal["none"] | None = None
-
-    def state(self, kind: str, step: int, moments: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return the state as torch would.
-
-        Args:
-            kind: SGD, Adam or AdamW.
-            step: Optimiser steps taken.
-            moments: Parameter -> Adam's second moments.
-        """
-        optimizer = _NAMES[kind.lower()]
-        if self.parameter_groups:
-            named = {name for one in self.parameter_groups for name in one.parameters}
-            plain = without_prefix(list(moments), named)
-            moments = dict(zip(plain, moments.values(), strict=True))
-        groups: list[dict[str, Any]] = []
-        state: dict[int, dict[str, Any]] = {}
-        count = 0
-        for one in self.parameter_groups or (self,):
-            # One set of settings names no parameters: it is of all that have moments, or of all.
-            names = one.parameters if isinstance(one, _Group) else sorted(moments) or None
-            group: dict[str, Any] = {"lr": one.learning_rate, "weight_decay": one.weight_decay}
-            if optimizer in ADAPTIVE:
-                group |= {
-                    "params": range(count, count + len(names or ())),
-                    "betas": (0.0, self.beta2),
-                    "eps": self.eps,
-                    "amsgrad": False,
-                    "decoupled_weight_decay": optimizer == "AdamW",
-                }
-            else:
-                group |= {
-                    "params": (),
-                    "momentum": one.momentum,
-                    "dampening": one.dampening,
-                    "nesterov": self.nesterov,
-                }
-            if names is not None:
-                group["param_names"] = names
-            groups.append(group)
-            for name in names or ():
-                if name in moments:
-                    taken = self.optimizer_step or step
-                    state[count] = {"exp_avg_sq": moments[name], "step": taken}
-                count += 1
-        return {"state": state, "param_groups": groups}
-
-
-class _OptimizerParameters(_Optimizer):
-    """The shape of `checkpoints.optimizer`."""
-
-    name: str = Field(pattern=_OPTIMIZERS)
-
-    @model_validator(mode="after")
-    def _has_a_rate(self) -> Self:
-        if (self.learning_rate is None) == (not self.parameter_groups):
-            raise ValueError("give either learning_rate or parameter_groups")
-        return self
-
-
-class _StatedFile(_Optimizer):
+class _StatedFile(StatedOptimizer):
     """The shape of the JSON file.
 
     Attributes:
@@ -132,7 +35,7 @@ class _StatedFile(_Optimizer):
     """
 
     step: int | None = Field(default=None, ge=0)
-    optimizer: str | None = Field(default=None, pattern=_OPTIMIZERS)
+    optimizer: str | None = Field(default=None, pattern=OPTIMIZERS)
     stage: str | None = None
     learning_rates: list[float] | list[list[float]] | None = None
 
@@ -173,7 +76,7 @@ class StatedParameters:
                 f"checkpoints.step_from is {self.step_from!r}; expected name, scheduler or null."
             )
         if self.optimizer is not None:
-            validated(_OptimizerParameters, self.optimizer, name="checkpoints.optimizer")
+            validated(NamedOptimizer, self.optimizer, name="checkpoints.optimizer")
 
 
 class Stated:
@@ -213,24 +116,24 @@ class Stated:
             InputError: If Adam's second moments are missing.
         """
         said = self._file()
-        settings: _Optimizer
+        settings: StatedOptimizer
         if said is not None and (said.learning_rate is not None or said.parameter_groups):
             settings, kind, origin = said, said.optimizer or "SGD", self.json.name
         elif self._parameters.optimizer is not None:
-            own = _OptimizerParameters.model_validate(self._parameters.optimizer)
-            settings, kind, origin = own, own.name, "checkpoints.optimizer"
+            own = NamedOptimizer.model_validate(self._parameters.optimizer)
+            settings, kind, origin = own, own.name, "assumed: checkpoints.optimizer"
         else:
             return None
         sources = dict.fromkeys(("optimizer", "learning_rate", "momentum", "weight_decay"), origin)
         found: dict[str, Tensor] = {}
         content: dict[str, Any] = {}
-        if _NAMES[kind.lower()] in ADAPTIVE and step:
+        if kind.lower() != "sgd" and step:
             if moments is not None:
                 found = _second_moments(self.moments.name, moments)
                 sources["second_moments"] = self.moments.name
             elif settings.second_moments == "none":
                 content["second_moments"] = "none"
-                sources["second_moments"] = f"{origin}: none, they are lost"
+                sources["second_moments"] = "assumed: none, they are lost"
             else:
                 raise InputError(
                     f"{self._path.name} was trained by Adam, but {self.moments.name} is missing. "
@@ -242,8 +145,8 @@ class Stated:
         content["optimizer_state_dict"] = settings.state(kind, step, found)
         return content, sources
 
-    def step(self, scheduler: int | None) -> int | None:
-        """Return the step that `checkpoints.step_from` leads to, if it is set.
+    def step(self, scheduler: int | None) -> tuple[int, str] | None:
+        """Return the step that `checkpoints.step_from` leads to and its source, if it is set.
 
         Args:
             scheduler: How often the checkpoint's scheduler was stepped, if known.
@@ -253,14 +156,16 @@ class Stated:
         """
         source = self._parameters.step_from
         if source == "name":
-            return self._step_in_name()
-        if source == "scheduler" and scheduler is None:
+            return self._step_in_name(), "assumed: the number in the name (checkpoints.step_from)"
+        if source is None:
+            return None
+        if scheduler is None:
             raise InputError(
                 f"{self._path.name} has no scheduler that counts its steps, but "
-                f"checkpoints.step_from is scheduler. Set it to name, or write the step "
+                "checkpoints.step_from is scheduler. Set it to name, or write the step "
                 f"into {self.json.name}."
             )
-        return scheduler if source == "scheduler" else None
+        return scheduler, "assumed: the steps of the scheduler (checkpoints.step_from)"
 
     def _step_in_name(self) -> int:
         """Return the number in the checkpoint's name, or else in its sub-folder's."""

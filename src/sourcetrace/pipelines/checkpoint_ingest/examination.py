@@ -38,7 +38,7 @@ from sourcetrace.pipelines.checkpoint_ingest.tables import (
     refuse_varying,
 )
 from sourcetrace.pipelines.checkpoint_ingest.taken_for import say_what_folders_are
-from sourcetrace.pipelines.checkpoint_ingest.training import Training
+from sourcetrace.pipelines.checkpoint_ingest.training import Training, refuse_lost_moments
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.memory import refuse_too_large
 from sourcetrace.pipelines.shared.set_up import coverage_of, plan_of, stage_examples
@@ -88,6 +88,7 @@ class Examination:
     def runs(self) -> list[Training]:
         """What the checkpoints say of the training, by run."""
         say_what_folders_are(self.found)
+        refuse_lost_moments(self.found, self.attribution.method)
         return Training.of_runs(self.found, self.checkpoints, self.model)
 
     @part

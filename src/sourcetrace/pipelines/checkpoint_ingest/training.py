@@ -11,6 +11,8 @@ from torch import nn
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.scheduler_state import scheduled_rates
+from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.core.training.schedules import CheckpointRates, KnownRates, sum_rates
 from sourcetrace.core.training.segments import CheckpointRecord, check_order, group_step_masses
 from sourcetrace.errors import InputError
@@ -175,6 +177,26 @@ class Training:
                     for name in names
                 ],
             }
+
+
+def refuse_lost_moments(found: Sequence[Checkpoint], method: str) -> None:
+    """Refuse a method that needs Adam's second moments where they are said to be lost.
+
+    Raises:
+        InputError: If a checkpoint has none.
+    """
+    lost = [
+        one.file
+        for one in found
+        if one.training.optimizer in ADAPTIVE and one.training.step and not one.training.shapes
+    ]
+    if lost and METHODS[method].follows_optimizer:
+        others = [name for name, one in METHODS.items() if not one.follows_optimizer]
+        raise InputError(
+            f"{format_names(lost)}: Adam's second moments are lost (second_moments: none), without "
+            f"which {method} does not know how far a step moved each parameter. Set "
+            f"attribution.method to one of {', '.join(others)}."
+        )
 
 
 def _known_rates(
