@@ -1,4 +1,4 @@
-"""What must not leave the machine: a task's arguments, passwords, addresses that hold one."""
+"""What must not leave the machine: arguments, options, passwords, addresses that hold one."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ HIDDEN = "***"
 _SECRET_NAME = re.compile("password|passwd|secret|token(?!iz)|credential|api_?key", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 # Of an audit under a namespace, too.
-_ARGUMENTS = re.compile(r"(^|\.)task\.arguments(\.|$)")
+_ARGUMENTS = re.compile(r"(^|\.)(task\.arguments|checkpoints\.storage_options)(\.|$)")
 
 
 def hide_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -28,7 +28,8 @@ def _hidden(name: str, value: Any) -> Any:
     """Return a parameter's value, or `HIDDEN` where its name or an address in it says secret.
 
     Args:
-        name: Dotted, `attribution.method`; everything under a `task.arguments` is hidden.
+        name: Dotted, `attribution.method`; everything under a `task.arguments` or a
+            `checkpoints.storage_options` is hidden.
         value: Any value.
     """
     secret = _ARGUMENTS.search(name) or _SECRET_NAME.search(name.rsplit(".", 1)[-1])

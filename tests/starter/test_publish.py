@@ -43,4 +43,5 @@ def test_parameters_are_the_same_but_for_the_task_and_the_folder():
     theirs = yaml.safe_load(text)["mine"]
     ours["task"]["class"] = "a.Task"
     ours["checkpoints"]["path"] = "data/01_raw/mine/checkpoints"
+    ours["checkpoints"]["cache"] = "data/01_raw/mine/fetched_checkpoints"
     assert theirs == ours

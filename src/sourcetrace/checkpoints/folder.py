@@ -50,6 +50,12 @@ class CheckpointFolder:
 
     Attributes:
         stage_ends: Stage -> its last step, as the parameters say.
+
+    Args:
+        folder: The folder; names are relative to it.
+        stages: See `stage_ends`.
+        learning_rates: File of the steps' learning rates.
+        listed: See `Layout`.
     """
 
     def __init__(
@@ -58,11 +64,12 @@ class CheckpointFolder:
         stages: Mapping[str, int] | None = None,
         learning_rates: Path | None = None,
         stated: StatedParameters | None = None,
+        listed: Sequence[Path] = (),
     ) -> None:
         self._folder = folder
         self._stated = replace(stated or StatedParameters(), folder=folder)
         self.stage_ends = dict(stages or {})
-        self._layout = Layout(folder, self.stage_ends)
+        self._layout = Layout(folder, self.stage_ends, listed)
         self._learning_rates = learning_rates
         self._weights: dict[str, Mapping[str, Tensor]] = {}
 
@@ -190,8 +197,8 @@ class CheckpointFolder:
 
     def _path_of(self, file_name: str) -> Path:
         # A manifest that was tampered with leads to no file outside the folder.
-        *folders, name = [part for part in Path(file_name).parts if part not in ("/", "..")]
-        return self._folder.joinpath(*folders[-1:], name)
+        inside = (part for part in Path(file_name).parts if part not in ("/", ".."))
+        return self._folder.joinpath(*inside)
 
     def _placed(self, training: TrainingState, file: Path) -> tuple[int, str, dict[str, str]]:
         """Return the step, counted over the whole training, the stage, and their sources."""

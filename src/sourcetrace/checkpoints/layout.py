@@ -6,10 +6,10 @@ sub-folder holds one checkpoint and is named like checkpoint-20, checkpoint-40, 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from os.path import isdir
+from os.path import isdir, isfile
 from pathlib import Path
 
 from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
@@ -35,10 +35,13 @@ class Layout:
     Attributes:
         folder: The folder.
         stage_ends: Stage -> its last step, as the parameters say.
+        listed: Files and folders in it that are one run, in the order of their steps; empty where
+            all that it holds counts.
     """
 
     folder: Path
     stage_ends: Mapping[str, int]
+    listed: Sequence[Path] = ()
 
     def files(self) -> list[Path]:
         """Return the checkpoint files.
@@ -47,6 +50,8 @@ class Layout:
             InputError: If the folder is missing or holds none, or its sub-folders may be runs as
                 well as checkpoints.
         """
+        if self.listed:
+            return [file for path in self.listed for file in self._files_at(path)]
         if not isdir(self.folder):  # of a name that is too long, Path.is_dir raises
             raise InputError(
                 f"checkpoints.path: there is no folder {str(self.folder)!r}. Set "
@@ -84,8 +89,19 @@ class Layout:
     def run_of(self, file: Path) -> str:
         """Return the run that a checkpoint is of; empty where there is one without a name."""
         inside = file.parent != self.folder
-        one_run = not inside or self.own_stage(file) or _is_checkpoint(file.parent)
+        one_run = self.listed or not inside or self.own_stage(file) or _is_checkpoint(file.parent)
         return "" if one_run else file.parent.name
+
+    def _files_at(self, path: Path) -> list[Path]:
+        if kind_of(path):
+            return [path]
+        if isfile(path):
+            raise InputError(
+                f"checkpoints.path: {str(path)!r} is no checkpoint that is read "
+                f"({', '.join(SUFFIXES)}, .safetensors). Name the files that your training saved, "
+                "or their folder."
+            )
+        return Layout(path, self.stage_ends).files()
 
     def _in_sub_folders(self) -> list[Path]:
         inside = {

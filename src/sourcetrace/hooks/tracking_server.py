@@ -48,6 +48,8 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     # A run is ended when it is sent: its address would stand below the summary.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # One for every file of a checkpoint, beside our own.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """What MLflow is told unless the environment says so: how long to wait for a server."""
 

@@ -28,6 +28,7 @@ from typing import Any, Final, Self
 from pydantic import BaseModel
 
 from sourcetrace import __version__
+from sourcetrace.checkpoints.places import rates_file
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -126,6 +127,7 @@ class MadeOf:
         del attribution["device"]  # it changes no more than the rounding
         precision = attribution.pop("precision")
         named = parameters.get("checkpoints") or {}
+        rates = rates_file(named.get("learning_rates"), named.get("cache"))
         segments = checked("segments", SegmentParameters, parameters)
         return cls(
             code=_code_part(),
@@ -138,7 +140,7 @@ class MadeOf:
                 [
                     segments,
                     *(named.get(key) for key in ("stages", "optimizer", "step_from")),
-                    _file_digest(named.get("learning_rates")),
+                    _file_digest(rates),
                     attribution.pop("bare_parameters"),
                 ]
             ),
@@ -253,10 +255,10 @@ def _code_part() -> str:
     return digest_of([__version__, torch, content.hexdigest()])
 
 
-def _file_digest(path: str | None) -> str | None:
+def _file_digest(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"checkpoints.learning_rates: {path} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Where checkpoints and learning rates lie: MLflow's addresses, and any other, made local."""
