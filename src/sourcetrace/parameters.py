@@ -385,14 +385,15 @@ class WatchedModelParameters(_Parameters):
         name: Of the registered model.
         checkpoints: Where a version's checkpoints are, with `{version}`, `{run_id}` (of the
             training run) or `{tag:name}` (of the version, else of the training run) in it; a
-            tag's value stays in the folder before it.
+            tag's value stays in the folder before it. Null means what MLflow has of the version:
+            `models:/<name>/<version>`.
         newest: Versions that are watched, the newest first; null for all.
         parameters: What this model's audits have other than the project's, by group.
     """
 
     # At least one character that is no dot: the name is a folder's, too.
     name: str = Field(pattern=r"^[^/\\:]*[^/\\:.][^/\\:]*$")
-    checkpoints: Annotated[str, AfterValidator(PathTemplate)]
+    checkpoints: Annotated[str, AfterValidator(PathTemplate)] | None = None
     newest: int | None = Field(default=3, ge=1)
     # Not in the repr: an argument of the task may be a secret.
     parameters: dict[str, dict[str, Any]] = Field(default={}, repr=False)

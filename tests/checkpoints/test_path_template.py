@@ -92,3 +92,17 @@ def test_a_model_is_watched_once():
     one = {"name": "churn", "checkpoints": "data/{version}"}
     with pytest.raises(ValueError, match="churn is named more than once"):
         TrackingParameters(pending=[one, {**one, "checkpoints": "other/{version}"}])
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["s3://bucket/{tag:place}", "runs:/{run_id}/checkpoints", "gs://b/{version}", "~/c/{run_id}"],
+)
+def test_an_address_has_places_below_its_bucket_or_server(template):
+    assert fill(template, place="a/b").startswith(template.partition("{")[0])
+
+
+@pytest.mark.parametrize("template", ["s3://{tag:bucket}/run", "file:///{tag:x}", "{tag:x}/a"])
+def test_a_tag_chooses_no_bucket_and_no_disk(template):
+    with pytest.raises(ValueError, match="may only choose inside a folder"):
+        PathTemplate(template)

@@ -10,6 +10,8 @@ from typing import Self
 from sourcetrace.errors import InputError
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
+# Of an address; a tag that chose a bucket would choose anything. MLflow's own are of one server.
+_OUTERMOST = re.compile(r"^(?!runs:|models:)[A-Za-z][\w+.-]+:")
 # No character that a shell, a template or a file system reads as anything but a name's.
 _PART = re.compile(r"[\w.+=@ -]+")
 
@@ -33,7 +35,7 @@ class PathTemplate(str):
                 "other braces"
             )
         made = super().__new__(cls, template)
-        if set(places) - {"version"} and not made.folder.strip("./"):
+        if set(places) - {"version"} and not _OUTERMOST.sub("", made.folder).strip("./"):
             raise ValueError(
                 f"{template!r}: what a registry says may only choose inside a folder that stands "
                 "before it, as in data/01_raw/checkpoints/{tag:training.checkpoints}"

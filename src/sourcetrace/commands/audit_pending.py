@@ -23,21 +23,23 @@ from mlflow.tracking import MlflowClient
 
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import AuditKey
-from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.commands.audit_process import run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import print_plan, print_results
 from sourcetrace.datasets.entries import with_entries
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock
 from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.parameters import CheckpointParameters
 from sourcetrace.redaction import error_line
 from sourcetrace.tracking.history.kept_reports import keep_reports
 from sourcetrace.tracking.lineage.model_version import STATUS
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.send import Sender
+from sourcetrace.tracking.places.local import fetch_checkpoints, open_local
 from sourcetrace.tracking.scheduling.due_versions import PlannedVersion, plan_audits
 from sourcetrace.tracking.scheduling.task_reader import TaskReader
 from sourcetrace.tracking.server.waiting_run import FOLDER
+from sourcetrace.validation import validated
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +146,10 @@ def _current_key(context: Any, reader: TaskReader, own: Mapping[str, Any]) -> Au
         **settings.CONFIG_LOADER_ARGS,
     )
     parameters: Mapping[str, Any] = loader["parameters"]
+    named = validated(CheckpointParameters, parameters["checkpoints"], name="checkpoints")
     return AuditKey.of(
         parameters,
-        checkpoints=CheckpointFolder(Path(parameters["checkpoints"]["path"])).digests(),
+        checkpoints=open_local(fetch_checkpoints(named)).digests(),
         **reader.read(with_entries(parameters["task"])),
     )
 

@@ -52,6 +52,22 @@ def plan(client, *watched, key=KEY, **options):
     return [(one.version, one.action, one.reason) for one in planned]
 
 
+def test_a_version_without_a_place_is_what_mlflow_has_of_it(client, versions):
+    versions({}, audited("pass"), folder=False)
+    named = []
+
+    def current_key(parameters):
+        named.append(parameters["checkpoints"]["path"])
+        return KEY
+
+    watched = WatchedModelParameters(name="churn")
+    planned = plan_audits(client, [watched], current_key=current_key)
+    assert [one.checkpoints for one in planned] == ["models:/churn/1", "models:/churn/2"]
+    assert [one.action for one in planned] == ["audit", "skip"]
+    # What is not here yet is fetched where there is an audit to compare with, not before.
+    assert named == ["models:/churn/2"]
+
+
 def audited(status, key=KEY):
     return {"audit_status": status, "audit_key": key.text}
 

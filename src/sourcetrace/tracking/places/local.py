@@ -48,7 +48,7 @@ def _local(address: str, parameters: CheckpointParameters) -> Path:
         return local_path(address)
     if scheme_of(address) in SCHEMES:
         return mlflow_checkpoints(address, parameters.cache)
-    return fetch(FileSystemSource(address, parameters.storage_options or {}), parameters.cache)
+    return fetch(_file_system(address, parameters), parameters.cache)
 
 
 def _local_rates(parameters: CheckpointParameters) -> str | None:
@@ -59,8 +59,11 @@ def _local_rates(parameters: CheckpointParameters) -> str | None:
     if scheme_of(address) in SCHEMES:
         fetch_rates(address, target)
     elif not is_local(address):
-        fetch(
-            FileSystemSource(address, parameters.storage_options or {}, any_name=True),
-            parameters.cache,
-        )
+        fetch(_file_system(address, parameters, any_name=True), parameters.cache)
     return str(target)
+
+
+def _file_system(
+    address: str, parameters: CheckpointParameters, *, any_name: bool = False
+) -> FileSystemSource:
+    return FileSystemSource(address, parameters.storage_options or {}, any_name=any_name)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from mlflow.entities.model_registry import ModelVersion
@@ -12,12 +11,13 @@ from mlflow.tracking import MlflowClient
 
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import KEY, AuditKey
-from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.checkpoints.path_template import PathTemplate
+from sourcetrace.checkpoints.places import is_local
 from sourcetrace.configuration import merge_parameters
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import WatchedModelParameters
+from sourcetrace.parameters import CheckpointParameters, WatchedModelParameters
 from sourcetrace.tracking.lineage.model_version import STATUS
+from sourcetrace.tracking.places.local import fetch_checkpoints, open_local
 
 SKIP = "audit.skip"
 """Tag of a version that is not to be audited; `false` is no such tag."""
@@ -131,14 +131,11 @@ def _plan_version(
     if version.tags.get(SKIP, "false") != "false":
         return planned
     try:
-        path = PathTemplate(model.checkpoints).fill(
-            version=planned.version,
-            run_id=version.run_id or None,
-            tag=lambda name: _tag(client, version, name),
-        )
+        path = _path_of(client, model, version)
         parameters = merge_parameters(model.parameters, given, _audited(planned, path))
         planned = replace(planned, checkpoints=path, parameters=parameters)
-        CheckpointFolder(Path(path)).files()
+        if is_local(path):  # what is elsewhere is fetched where there is an audit to compare with
+            open_local(fetch_checkpoints(CheckpointParameters(path=path))).files()
         reason = _why_due(version.tags, lambda: current_key(planned.parameters))
     except InputError as error:
         return replace(planned, action="error", reason=str(error))
@@ -147,6 +144,16 @@ def _plan_version(
     if reason is None:
         return replace(planned, reason=f"audited: {version.tags[STATUS]}")
     return replace(planned, action="audit", reason=reason)
+
+
+def _path_of(client: MlflowClient, model: WatchedModelParameters, version: ModelVersion) -> str:
+    if model.checkpoints is None:
+        return f"models:/{model.name}/{version.version}"
+    return PathTemplate(model.checkpoints).fill(
+        version=str(version.version),
+        run_id=version.run_id or None,
+        tag=lambda name: _tag(client, version, name),
+    )
 
 
 def _why_due(tags: Mapping[str, str], current_key: Callable[[], AuditKey]) -> str | None:
