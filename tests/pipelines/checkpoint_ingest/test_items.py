@@ -110,7 +110,7 @@ def test_a_stream_is_refused(sized):
         checked_table(Streaming(), "train")
 
 
-@pytest.mark.parametrize("label", [3, -100])
+@pytest.mark.parametrize("label", [3, -1])
 def test_labels_without_an_output_are_named(label):
     class Labelled(Tiny):
         def train_examples(self):
@@ -122,6 +122,9 @@ def test_labels_without_an_output_are_named(label):
     )
     with pytest.raises(InputError, match=message):
         digest_side(Labelled(), items, Labelled().train_table(), classes=3)
+    ignoring = Labelled()
+    ignoring.ignored_index = label
+    assert digest_side(ignoring, items, checked_table(ignoring, "train"), classes=3)
 
 
 def test_labels_are_the_tasks_business_where_its_losses_are():

@@ -39,9 +39,9 @@ def named(
         )
     place = _shortest(work, rows) - 1
     if isinstance(error, InputError):
-        # In the first example alone, it is the task's: any example would do.
-        where = f"Example {ids[place]!r} (index {int(rows[place])}): "
-        return InputError(f"{where}{error}") if place else error
+        if place == 0 and _fails(work, (rows[:1] + 1) % len(examples)):
+            return error  # the task's: any example would do
+        return InputError(f"Example {ids[place]!r} (index {int(rows[place])}): {error}")
     at = traceback.extract_tb(error.__traceback__)[-1]
     return InputError(
         f"Example {ids[place]!r} (index {int(rows[place])}) cannot be evaluated: "
@@ -57,13 +57,19 @@ def _shortest(work: Callable[[Tensor], object], rows: Tensor) -> int:
     works, fails = 0, len(rows)
     while fails - works > 1:
         middle = (works + fails) // 2
-        try:
-            work(rows[:middle])
-        except Exception:  # whatever the user's code raises
+        if _fails(work, rows[:middle]):
             fails = middle
         else:
             works = middle
     return fails
+
+
+def _fails(work: Callable[[Tensor], object], rows: Tensor) -> bool:
+    try:
+        work(rows)
+    except Exception:  # whatever the user's code raises
+        return True
+    return False
 
 
 def _first_line(error: Exception) -> str:

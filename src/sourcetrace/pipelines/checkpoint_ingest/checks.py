@@ -67,7 +67,7 @@ def _of_training(runs: Sequence[Training]) -> str:
         name = f"run {run.name}: " if run.name else ""
         said.append(
             f"{name}{', '.join(optimizers)}, steps {steps}, stages {' → '.join(run.stages)}, "
-            f"learning rate {varying} at the checkpoints"
+            f"learning rate {varying} at the checkpoints. Where from: {run.told_by}"
         )
     return "; ".join(said)
 
@@ -116,9 +116,14 @@ def _of_segments(segments: Sequence[Any]) -> str:
     return "; ".join(f"{one.number}: {', '.join(one.checkpoints)}" for one in segments)
 
 
-def _of_memory(needs: MemoryNeeds) -> str:
+def _of_memory(found: tuple[MemoryNeeds, int]) -> str:
+    needs, free = found
     most = f", at most {format_bytes(needs.most)}" if needs.most > needs.least else ""
-    return f"at least {format_bytes(needs.least)}{most}, beside a batch"
+    return f"at least {format_bytes(needs.least)}{most}, beside a batch; {format_bytes(free)} free"
+
+
+def _of_gradients(off: float) -> str:
+    return f"the first examples' are off by {off:.0e} of autograd's, at most of a layer"
 
 
 def _name(dtype: Any) -> str:
@@ -140,7 +145,7 @@ CHECKS: tuple[Check, ...] = (
     Check("precision", "weights_dtype", lambda dtype: f"weights of {_name(dtype)}"),
     Check("attribution", "coverage", _of_coverage),
     Check("memory", "memory", _of_memory),
-    Check("gradients", "gradient_error", lambda off: f"within {off:.0e} of autograd's"),
+    Check("gradients", "gradient_error", _of_gradients),
     Check("queries alone", "queries_independent", lambda _: _ALONE),
     Check("training examples alone", "training_independent", lambda _: _ALONE),
     Check("sampled loss", "curvature", _of_curvature),

@@ -236,8 +236,8 @@ class Examination:
         )
 
     @part
-    def memory(self) -> MemoryNeeds:
-        """What the audit holds in memory at least, which is free; with one segment a stage."""
+    def memory(self) -> tuple[MemoryNeeds, int]:
+        """What the audit holds in memory, with one segment a stage for `auto`; and what is free."""
         plan = plan_of(
             self.planned, self.train_table, self.coverage, self._attribution, self._ensemble
         )

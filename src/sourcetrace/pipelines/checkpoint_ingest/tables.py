@@ -75,7 +75,7 @@ def digest_side(
     )
     noted.refuse()
     if len(targets) == table.height:  # else the examples have no content to speak of
-        _refuse_labels(items, targets, classes)
+        _refuse_labels(task, items, targets, classes)
         _refuse_other_order(task, items.side, table, targets)
     return {
         "digest": digest,
@@ -89,7 +89,7 @@ def classes_of(task: Task, outputs: Any) -> int | None:
     """Return how many classes a label may be of; None where that is the task's own business."""
     own = isinstance(task, ClassificationTask) and all(
         getattr(type(task), name) is getattr(ClassificationTask, name)
-        for name in ("train_loss", "measurement")
+        for name in ("train_loss", "measurement", "targets_of")
     )
     is_logits = own and isinstance(outputs, Tensor) and outputs.ndim == 2  # noqa: PLR2004
     return outputs.shape[1] if is_logits else None
@@ -103,17 +103,24 @@ def _inputs_of(task: Task) -> Callable[[Any], Any] | None:
     return lambda item: None if item is None else call(task, "inputs_of", "an example", item)
 
 
-def _refuse_labels(items: CheckedItems, targets: Sequence[Any], classes: int | None) -> None:
+def _refuse_labels(
+    task: Task, items: CheckedItems, targets: Sequence[Any], classes: int | None
+) -> None:
     if classes is None:
         return
-    wrong = [i for i, t in enumerate(targets) if isinstance(t, int) and not 0 <= t < classes]
+    ignored = getattr(task, "ignored_index", None)
+    wrong = [
+        i
+        for i, target in enumerate(targets)
+        if isinstance(target, int) and target != ignored and not 0 <= target < classes
+    ]
     if wrong:
         named = format_names(f"{items.ids[i]!r} (index {i}): {targets[i]}" for i in wrong)
         raise InputError(
             f"{items.name}: {format_noun(len(wrong), 'label')} beyond the model's {classes} "
             f"outputs (classes 0 to {classes - 1}): {named}. Correct them, leave these examples "
-            "out of data set and table (an ignored index such as -100 has no loss to attribute), "
-            "or let build_model() return the model that was trained."
+            "out of data set and table, set ignored_index on the task where such a label means "
+            "that there is none, or let build_model() return the model that was trained."
         )
 
 

@@ -100,17 +100,19 @@ class Training:
         """Its stages, in order."""
         return list(dict.fromkeys(record.stage for record in self.records))
 
-    def tell_sources(self) -> None:
-        """Log where the values come from, each once."""
+    @property
+    def told_by(self) -> str:
+        """Where the values come from, each once, in words."""
         found: dict[str, dict[str, None]] = {}
         for one in self.sources:
             for value, source in one.items():
                 found.setdefault(value, {})[source] = None
-        logger.info(
-            "%sWhere values come from: %s",
-            f"Run {self.name}: " if self.name else "",
-            "; ".join(f"{value}: {format_names(list(of))}" for value, of in found.items()),
-        )
+        return "; ".join(f"{value}: {format_names(list(of))}" for value, of in found.items())
+
+    def tell_sources(self) -> None:
+        """Log where the values come from."""
+        run = f"Run {self.name}: " if self.name else ""
+        logger.info("%sWhere values come from: %s", run, self.told_by)
 
     def warn_of_filled_rates(self) -> None:
         """Say for which steps rate or momentum is not known, and how much hangs on them."""

@@ -1,5 +1,6 @@
 """Whether an audit fits into memory, said before any pass."""
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,8 @@ from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 
+logger = logging.getLogger(__name__)
+
 
 def refuse_too_large(
     model: nn.Module,
@@ -21,8 +24,8 @@ def refuse_too_large(
     *,
     queries: int,
     device: torch.device,
-) -> MemoryNeeds:
-    """Return what an audit holds in memory, if that is free.
+) -> tuple[MemoryNeeds, int]:
+    """Return what an audit holds in memory, if that is free, and the bytes that are.
 
     Args:
         model: The model.
@@ -51,4 +54,12 @@ def refuse_too_large(
             f"(requires_grad_(False) in build_model(); {name!r} alone takes {format_bytes(each)} a "
             "point), or give the process more memory (ulimit -v and a container's limit count)."
         )
-    return needs
+    if needs.most > free:
+        logger.warning(
+            "Scores may take %s of memory, but %s are free: the responses of the queries are "
+            "written out where low-rank sums do not pay. Audit fewer queries at a time or set "
+            "segments.count lower should memory run out",
+            format_bytes(needs.most),
+            format_bytes(free),
+        )
+    return needs, free
