@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -269,6 +270,33 @@ def test_weights_that_changed_since_the_manifest_are_refused(tmp_path):
     (tmp_path / "a.pt").unlink()
     with pytest.raises(InputError, match="is gone since"):
         CheckpointFolder(tmp_path).weights("a.pt", known.sha256, nn.Linear(2, 1))
+
+
+def test_no_more_weights_are_kept_than_their_bytes_allow(tmp_path, monkeypatch):
+    for step in (1, 2, 3):
+        torch.save(checkpoint(step), tmp_path / f"{step}.pt")
+    folder, model = CheckpointFolder(tmp_path), nn.Linear(2, 1)
+    digests = folder.file_digests()
+    for most, alive in ((0, 0), (2 * 3 * 4, 2), (2**20, 3)):
+        monkeypatch.setattr("sourcetrace.checkpoints.folder.KEPT_BYTES", most)
+        given = [
+            weakref.ref(folder.weights(name, digests[name], model)["weight"]) for name in digests
+        ]
+        assert sum(one() is not None for one in given) == alive
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    torch.save(checkpoint(), tmp_path / "elsewhere.pt")
+    torch.save(checkpoint(), tmp_path / "run" / "a.pt")
+    (tmp_path / "run" / "b.pt").symlink_to("a.pt")
+    (tmp_path / "way").symlink_to(tmp_path / "run")
+    folder = CheckpointFolder(tmp_path / "way")
+    assert len([folder.load(file, nn.Linear(2, 1)) for file in folder.files()]) == 2
+    (tmp_path / "run" / "b.pt").unlink()
+    (tmp_path / "run" / "b.pt").symlink_to("../elsewhere.pt")
+    with pytest.raises(InputError, match=r"b\.pt is a link that leads out of .*way"):
+        folder.file_digests()
 
 
 def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):

@@ -19,8 +19,9 @@ from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
 
-WEIGHTS_KEPT = 8
-"""State dicts kept in memory by a folder; blocks are visited checkpoint by checkpoint."""
+KEPT_BYTES = 2**26
+"""Of state dicts, kept in memory by a folder; every block of examples visits all checkpoints. What
+is larger is read again, in less time than a block of examples takes."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class CheckpointFolder:
         if kept is None:
             kept = ModelParameters(model).fill(self._opened(file_name, sha256).weights())
         self._weights[sha256] = kept
-        if len(self._weights) > WEIGHTS_KEPT:
+        while sum(map(_size, self._weights.values())) > KEPT_BYTES:
             del self._weights[next(iter(self._weights))]
         return kept
 
@@ -193,6 +194,14 @@ class CheckpointFolder:
                 f"{path.relative_to(self._folder).as_posix()} is gone since checkpoint_ingest "
                 "described it. Put it back, or run the audit from its first stage again."
             )
+        own = self._folder.resolve()
+        for file in kind.files_of(path):
+            if not file.resolve().is_relative_to(own):
+                raise InputError(
+                    f"{file.relative_to(self._folder).as_posix()} is a link that leads out of "
+                    f"{str(self._folder)!r}; expected files in it. Copy what it leads to (cp -L), "
+                    "or set checkpoints.path to the folder that has it."
+                )
         return kind(path, self._stated)
 
     def _path_of(self, file_name: str) -> Path:
@@ -231,3 +240,8 @@ class CheckpointFolder:
             f"{file.name}: step {step} lies behind the last step of every stage in "
             f"checkpoints.stages ({self.stage_ends}). Correct the last steps."
         )
+
+
+def _size(state_dict: Mapping[str, Tensor]) -> int:
+    """Return the bytes of a state dict."""
+    return sum(one.numel() * one.element_size() for one in state_dict.values())

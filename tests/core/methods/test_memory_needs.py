@@ -16,13 +16,13 @@ def case(request):
     return request.param(stages=48 * "a")
 
 
-def needs_of(case, method="source", kept_checkpoints=0):
+def needs_of(case, method="source", kept=0):
     engine, plan = gradient_source(case, TASK), case_plan(case, method, segments=2)
     layers = engine.coverage.layers
     return (
         engine,
         plan,
-        MemoryNeeds.of(engine.model, layers, plan, queries=5, kept_checkpoints=kept_checkpoints),
+        MemoryNeeds.of(engine.model, layers, plan, queries=5, kept=kept),
     )
 
 
@@ -56,11 +56,13 @@ def test_covariances_and_curvature_take_what_is_said(case):
     )
 
 
-def test_weights_count_once_for_the_model_and_for_every_kept_checkpoint():
+def test_weights_count_once_for_the_model_and_for_every_checkpoint_that_is_kept():
     case = tiny_case()
     own = bytes_of(*case.model.state_dict().values())
     assert needs_of(case)[-1].weights == own
-    assert needs_of(case, kept_checkpoints=4)[-1].weights == 5 * own
+    assert needs_of(case, kept=2 * own + 1)[-1].weights == 3 * own
+    points = len({name for point in needs_of(case)[1].points for name in point.checkpoints})
+    assert needs_of(case, kept=100 * own)[-1].weights == (1 + points) * own
 
 
 def test_what_a_method_without_curvature_leaves_out_is_left_out(case):

@@ -45,7 +45,7 @@ class MemoryNeeds:
         plan: AttributionPlan,
         *,
         queries: int,
-        kept_checkpoints: int,
+        kept: int,
     ) -> "MemoryNeeds":
         """Return what a run holds.
 
@@ -54,12 +54,13 @@ class MemoryNeeds:
             layers: The attributed layers.
             plan: Points, segments and members.
             queries: Q.
-            kept_checkpoints: Whose weights are kept in the memory of the model's device.
+            kept: Bytes of checkpoints' weights that are kept beside the model at most.
         """
         tensors = [*model.parameters(), *model.buffers()]
         own = sum(one.numel() * one.element_size() for one in tensors)
         itemsize = next(p.element_size() for p in model.parameters() if p.is_floating_point())
         total, segments = sizes(layers), len(plan.segments)
+        checkpoints = {name for point in plan.points for name in point.checkpoints}
         curvature = 0
         if plan.uses_curvature:
             # Eigenbases and eigenvalues; and the sums that become one segment's eigenvalues.
@@ -67,7 +68,7 @@ class MemoryNeeds:
             curvature += _DOUBLE * total["parameters"]
         largest = max(layers, key=lambda layer: sizes([layer])["covariances"])
         return cls(
-            own * (1 + kept_checkpoints),
+            own * (1 + min(len(checkpoints), kept // own)),
             _DOUBLE * len(plan.points) * total["covariances"],
             curvature,
             segments * (queries + 1) * itemsize * total["parameters"],

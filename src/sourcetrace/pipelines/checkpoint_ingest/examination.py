@@ -88,7 +88,7 @@ class Examination:
     def runs(self) -> list[Training]:
         """What the checkpoints say of the training, by run."""
         say_what_folders_are(self.found)
-        refuse_lost_moments(self.found, self.attribution.method)
+        refuse_lost_moments(self.found, self._attribution.method)
         return Training.of_runs(self.found, self.checkpoints, self.model)
 
     @part

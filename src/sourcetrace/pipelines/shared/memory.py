@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sourcetrace.checkpoints.folder import WEIGHTS_KEPT
+from sourcetrace.checkpoints.folder import KEPT_BYTES
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
@@ -37,10 +37,9 @@ def refuse_too_large(
     Raises:
         InputError: If the least that it takes is more than is free.
     """
-    checkpoints = {name for point in plan.points for name in point.checkpoints}
     # Those of other devices are kept in the machine's memory.
-    kept = min(len(checkpoints), WEIGHTS_KEPT) if device.type == "cpu" else 0
-    needs = MemoryNeeds.of(model, layers, plan, queries=queries, kept_checkpoints=kept)
+    kept = KEPT_BYTES if device.type == "cpu" else 0
+    needs = MemoryNeeds.of(model, layers, plan, queries=queries, kept=kept)
     free = free_memory(device)
     if needs.least > free:
         name, each = needs.largest
