@@ -49,7 +49,7 @@ class CheckpointParameters(_Parameters):
         path: A folder or file, or an address; or several that are one run, in the order of steps.
         stages: Stage -> its last step, counted over the whole training.
         learning_rates: A CSV file or its address, or a metric of an MLflow run.
-        optimizer, step_from: See `checkpoints.stated.StatedParameters`.
+        optimizer, step_from, accept: See `checkpoints.stated.StatedParameters`.
         cache: Folder for what is fetched; null means `places.CACHE`.
         storage_options: Of the file system that an address names, as fsspec calls them.
     """
@@ -60,6 +60,7 @@ class CheckpointParameters(_Parameters):
     optimizer: dict[str, Any] | None = None
     step_from: Literal["name", "scheduler"] | None = None
     cache: str | None = Field(default=None, min_length=1)
+    accept: tuple[str, ...] | None = None
     # Not in the repr: it may hold a key.
     storage_options: dict[str, Any] | None = Field(default=None, repr=False)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.checkpoints.second_moments import denominators_of
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
@@ -154,6 +155,43 @@ def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
     torch.testing.assert_close(last["3"][0, :, :-1].square(), expected)
     scores = audit(tmp_path, tmp_path / "run")
     assert (scores != 0).all()
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adafactor, torch.optim.NAdam]
+)
+def test_other_optimisers_are_scored_through_what_they_divide_by(tmp_path, kind):
+    state, _ = train(tmp_path / "run", lambda m: kind(m.parameters(), lr=0.01, weight_decay=0.1))
+    inputs = inputs_of(tmp_path, tmp_path / "run", count=3)
+    *_, last = set_up_audit(**inputs).preconditioners()
+    weights = torch.load(tmp_path / "run" / "step_000030.pt")["model_state_dict"]
+    places = {4: ["3.weight"], 5: ["3.bias"]}
+    found = denominators_of(tmp_path, state, places, lambda: weights)
+    torch.testing.assert_close(last["3"][0, :, :-1].square(), 1 / found["3.weight"])
+    assert (audit(tmp_path, tmp_path / "run") != 0).all()
+
+
+def lion(folder):
+    """Give the checkpoints of a training the optimiser's state that Lion would have had."""
+    train(folder, adamw)
+    for file in folder.glob("*.pt"):
+        content = torch.load(file)
+        state = content["optimizer_state_dict"]
+        for entry in state["state"].values():
+            del entry["exp_avg_sq"], entry["step"]
+        kept = ("params", "lr", "betas", "weight_decay")
+        state["param_groups"] = [{key: state["param_groups"][0][key] for key in kept}]
+        torch.save(content, file)
+
+
+def test_an_approximated_optimiser_is_to_be_accepted_by_name(tmp_path):
+    lion(tmp_path / "run")
+    with pytest.raises(InputError, match=r"along its averaged.*checkpoints\.accept to \[Lion\]"):
+        ingest(tmp_path / "run")
+    _, (manifest, *_) = ingest(tmp_path / "run", accept=["Lion"])
+    assert set(manifest["optimizer"]) == {"Lion"}
+    sources = {one["value"]: one["source"] for one in manifest["sources"].to_list()[0]}
+    assert sources["steps"].startswith("assumed: Lion's step is taken for one along its averaged")
 
 
 @pytest.mark.parametrize("method", ["influence", "tracin"])

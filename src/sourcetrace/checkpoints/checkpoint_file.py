@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.scheduler_state import SavedScheduler
+from sourcetrace.checkpoints.second_moments import denominators_of
 from sourcetrace.checkpoints.stated import Stated, StatedParameters, files_beside
 from sourcetrace.checkpoints.tensor_bytes import weights_of
 from sourcetrace.checkpoints.usual_names import USUAL_NAMES
@@ -106,7 +107,7 @@ class CheckpointFile(ABC):
         return TrainingState.of(self.path, self.content, self.sources)
 
     def denominators(self, names: Mapping[int, Sequence[str]]) -> dict[str, Tensor]:
-        """Return parameter -> √v̂ + ε of Adam or AdamW, infinite where no gradient ever came.
+        """Return parameter -> `checkpoints.denominators`, infinite where no gradient ever came.
 
         Args:
             names: Place in the optimiser's state -> the parameter's names.
@@ -118,7 +119,7 @@ class CheckpointFile(ABC):
                 "does not follow the optimiser, such as influence."
             )
         state = self.content["optimizer_state_dict"]
-        return TrainingState.denominators(self.path, state, names)
+        return denominators_of(self.path, state, names, self.weights)
 
     @cached_property
     def _completed(self) -> tuple[Mapping[str, Any], Mapping[str, str]]:

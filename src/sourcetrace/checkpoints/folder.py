@@ -120,6 +120,7 @@ class CheckpointFolder:
         name = file.relative_to(self._folder)
         state_dict = ModelParameters(model).fill(found.weights())
         training = found.training()
+        self._check_accepted(found.path, training)
         check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
         step, stage, sources = self._placed(training, file)
@@ -208,6 +209,14 @@ class CheckpointFolder:
         # A manifest that was tampered with leads to no file outside the folder.
         inside = (part for part in Path(file_name).parts if part not in ("/", ".."))
         return self._folder.joinpath(*inside)
+
+    def _check_accepted(self, file: Path, training: TrainingState) -> None:
+        if training.approximation and training.optimizer not in self._stated.accept:
+            raise InputError(
+                f"{file.name} was trained by {training.optimizer}, whose steps no diagonal "
+                f"preconditioner describes. {training.approximation}: to audit it so, set "
+                f"checkpoints.accept to [{training.optimizer}]. How good that is was not measured."
+            )
 
     def _placed(self, training: TrainingState, file: Path) -> tuple[int, str, dict[str, str]]:
         """Return the step, counted over the whole training, the stage, and their sources."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -10,25 +9,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from sourcetrace.checkpoints.denominators import shape_of
 from sourcetrace.checkpoints.logged_rates import LoggedRates
+from sourcetrace.checkpoints.optimizer_recognition import OptimizerState
+from sourcetrace.checkpoints.optimizers import KnownOptimizer
 from sourcetrace.checkpoints.scheduler_state import SavedScheduler
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
-
-_SUPPORTED = (
-    "Supported are torch.optim.SGD with heavy-ball or Nesterov momentum, dampening and weight "
-    "decay, and torch.optim.Adam and AdamW, with or without amsgrad."
-)
-_SGD = {"lr", "momentum", "dampening", "nesterov", "weight_decay"}
-_ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad"}
-_OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"}
-# Not an optimiser's `defaults`: making one loads all of torch's compiler.
-_OWN = {
-    "SGD": {*signature(torch.optim.SGD).parameters, "param_names"},
-    "AdamW": {*signature(torch.optim.AdamW).parameters, "param_names", "decoupled_weight_decay"},
-}
-"""All settings that torch itself writes: other optimisers (LARS, SAM, SGDW) have these and more."""
-_STATE_KEYS = ("exp_avg_sq", "momentum_buffer")
 
 
 @dataclass(frozen=True)
@@ -61,6 +48,7 @@ class TrainingState:
         logged: Learning rates that the training logged, if it did.
         sources: Name in `schemas.CheckpointManifest` -> where the value comes from, in words; what
             is assumed begins with "assumed: ".
+        approximation: What the steps are taken for, if they are not followed as they were.
     """
 
     step: int
@@ -72,6 +60,7 @@ class TrainingState:
     scheduler: SavedScheduler | None
     logged: LoggedRates | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+    approximation: str = ""
 
     @classmethod
     def of(
@@ -87,79 +76,52 @@ class TrainingState:
         Raises:
             InputError: If the optimiser is not a supported one, or its state is not whole.
         """
-        state = content["optimizer_state_dict"]
-        groups = _parameter_groups(file, state)
-        optimizer = _optimizer_name(file, groups, content.get("optimizer"))
+        state = OptimizerState.of(file, content["optimizer_state_dict"])
+        known, groups = state.known, state.groups
+        optimizer = _optimizer_name(file, known, groups, content.get("optimizer"))
         step = content["step"]
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise InputError(
                 f"{file.name}: step is {step!r}; expected the number of optimiser steps so far, a "
                 "whole number of 0 or more."
             )
-        shapes = _state_shapes(state)
+        shapes = {
+            place: shape
+            for place, entry in state.entries.items()
+            if (shape := shape_of(entry)) is not None
+        }
         lost = content.get("second_moments") == "none"
         if optimizer in ADAPTIVE and step and not (shapes or lost):
             raise InputError(
-                f"{file.name}: the {optimizer} state has no second moments (exp_avg_sq). Save "
-                "optimizer.state_dict() as it is, with its 'state'."
+                f"{file.name}: the {optimizer} state has no second moments "
+                f"({' or '.join(known.moments)}). Save optimizer.state_dict() as it is, with its "
+                "'state'."
             )
         stage = content.get("stage")
         return cls(
             step=step,
             optimizer=optimizer,
             groups=tuple(
-                _stored(file, group, names)
+                _stored(file, group, names, known)
                 for group, names in zip(groups, _names(file, groups, content), strict=True)
             ),
             stage=None if stage is None else str(stage),
             shapes=shapes,
-            learning_rates=_recorded_rates(file.name, content.get("learning_rates")),
+            learning_rates=_recorded_rates(
+                file.name, content.get("learning_rates", state.own_rates)
+            ),
             scheduler=_saved_scheduler(content, groups),
             sources={
                 name: (sources or {}).get(name, source)
                 for name, source in _sources(optimizer, content).items()
+            }
+            | {
+                value: f"assumed: {words}"
+                for value, words in (("updates", known.assumed), ("steps", known.approximation))
+                if words
             },
+            approximation=known.approximation,
         )
-
-    @staticmethod
-    def denominators(
-        file: Path, state: Mapping[str, Any], names: Mapping[int, Sequence[str]]
-    ) -> dict[str, Tensor]:
-        """Return what Adam divided each parameter's gradient by, √v̂ + ε.
-
-        It is infinite where no gradient ever came.
-
-        Args:
-            file: For errors.
-            state: Of the optimiser.
-            names: Place in the state -> the parameter's names.
-
-        Raises:
-            InputError: If a second moment is missing, negative or not finite.
-        """
-        found = {}
-        for group in _parameter_groups(file, state):
-            key = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-            for place in group["params"]:
-                entry = (state.get("state") or {}).get(place)
-                if place not in names or entry is None:
-                    continue
-                where = f"{file.name}: {names[place][0]}"
-                if key not in entry or "step" not in entry:
-                    raise InputError(
-                        f"{where}: the optimiser's state lacks {key} or step. Save "
-                        "optimizer.state_dict() as it is."
-                    )
-                moment = entry[key].float() if entry[key].element_size() < 4 else entry[key]  # noqa: PLR2004
-                if not bool((moment.isfinite() & (moment >= 0)).all()):
-                    raise InputError(
-                        f"{where}: Adam's second moments are negative or not finite: training had "
-                        "diverged. Remove this checkpoint and the ones after it."
-                    )
-                corrected = moment / (1 - float(group["betas"][1]) ** float(entry["step"]))
-                value = (corrected.sqrt() + float(group["eps"])).masked_fill(moment == 0, torch.inf)
-                found.update(dict.fromkeys(names[place], value))
-        return found
 
 
 def _sources(optimizer: OptimizerName, content: Mapping[str, Any]) -> dict[str, str]:
@@ -173,21 +135,6 @@ def _sources(optimizer: OptimizerName, content: Mapping[str, Any]) -> dict[str, 
     ):
         found["optimizer"] = "optimizer"
     return found
-
-
-def _parameter_groups(file: Path, state: Any) -> list[Mapping[str, Any]]:
-    """Return `param_groups` of an optimiser's state dict.
-
-    Raises:
-        InputError: If there are none.
-    """
-    groups = state.get("param_groups") if isinstance(state, Mapping) else None
-    if not isinstance(groups, list) or not all(isinstance(one, Mapping) for one in groups or [0]):
-        raise InputError(
-            f"{file.name}: optimizer_state_dict has no param_groups. Save "
-            "optimizer.state_dict() as it is."
-        )
-    return groups
 
 
 def _saved_scheduler(
@@ -223,55 +170,43 @@ def _recorded_rates(name: str, rates: Any) -> Tensor | None:
     return values
 
 
-def _optimizer_name(file: Path, groups: Sequence[Mapping[str, Any]], stated: Any) -> OptimizerName:
-    first = groups[0]
-    is_sgd = first.keys() >= _SGD
-    if not is_sgd and not first.keys() >= _ADAM:
-        raise InputError(
-            f"{file.name}: the optimiser is not a supported one (its settings: "
-            f"{', '.join(key for key in first if key != 'params')}). {_SUPPORTED}"
-        )
-    known = _OWN["SGD" if is_sgd else "AdamW"] | _OF_SCHEDULERS
-    # A text is a group's name.
-    foreign = {key for one in groups for key in one.keys() - known if not isinstance(one[key], str)}
-    if foreign:
-        raise InputError(
-            f"{file.name}: the optimiser has settings that torch's own does not have: "
-            f"{', '.join(sorted(map(str, foreign)))}. {_SUPPORTED} If it is one of these and they "
-            "change no step, remove them from param_groups."
-        )
-    if any(group.get("maximize") for group in groups):
-        raise InputError(
-            f"{file.name}: the optimiser was used with maximize=True, which is not supported. "
-            "Let it minimise the negative instead."
-        )
-    if is_sgd:
-        return "SGD"
+def _optimizer_name(
+    file: Path, known: KnownOptimizer, groups: Sequence[Mapping[str, Any]], stated: Any
+) -> OptimizerName:
+    if known.decoupled is None:
+        return known.name
     decoupled = {bool(group.get("decoupled_weight_decay")) for group in groups}
     if all("decoupled_weight_decay" in group for group in groups) and len(decoupled) == 1:
-        return "AdamW" if decoupled.pop() else "Adam"
+        return known.decoupled if decoupled.pop() else known.name
     # Older versions of torch do not save which of the two it was.
-    if stated in ("Adam", "AdamW"):
-        return "AdamW" if stated == "AdamW" else "Adam"
+    if stated in (known.name, known.decoupled):
+        return known.decoupled if stated == known.decoupled else known.name
     if not any(group["weight_decay"] for group in groups):
-        return "Adam"
+        return known.name
     raise InputError(
-        f"{file.name}: the optimiser state does not say whether it is Adam's or AdamW's, whose "
-        'weight decays differ. Add "optimizer": "AdamW" (or "Adam") to the checkpoint.'
+        f"{file.name}: the optimiser state does not say whether it is {known.name}'s or "
+        f"{known.decoupled}'s, whose weight decays differ. Add "
+        f'"optimizer": "{known.decoupled}" (or "{known.name}") to the checkpoint.'
     )
 
 
-def _stored(file: Path, group: Mapping[str, Any], names: tuple[str, ...] | None) -> _StoredGroup:
+def _stored(
+    file: Path,
+    group: Mapping[str, Any],
+    names: tuple[str, ...] | None,
+    known: KnownOptimizer,
+) -> _StoredGroup:
+    heavy_ball = group if known.has_heavy_ball else {}
     try:
         initial = group.get("initial_lr")
         settings = ParameterGroup(
             learning_rate=float(group["lr"]),
-            momentum=float(group.get("momentum", 0.0)),
-            dampening=float(group.get("dampening", 0.0)),
+            momentum=float(heavy_ball.get("momentum", 0.0)),
+            dampening=float(heavy_ball.get("dampening", 0.0)),
             weight_decay=float(group["weight_decay"]),
             initial_learning_rate=None if initial is None else float(initial),
             # What OneCycleLR and CyclicLR leave in the optimiser.
-            momentum_cycles="momentum" in group
+            momentum_cycles="momentum" in heavy_ball
             and float(group.get("base_momentum", 0)) != float(group.get("max_momentum", 0)),
         )
         places = tuple(int(place) for place in group["params"])
@@ -306,12 +241,3 @@ def _names(
         )
     following = iter(names)
     return [tuple(islice(following, count)) for count in counts]
-
-
-def _state_shapes(state: Mapping[str, Any]) -> dict[int, tuple[int, ...]]:
-    return {
-        int(place): tuple(entry[key].shape)
-        for place, entry in dict(state.get("state") or {}).items()
-        for key in _STATE_KEYS
-        if isinstance(entry, Mapping) and hasattr(entry.get(key), "shape")
-    }

@@ -59,11 +59,13 @@ class StatedParameters:
         optimizer: Its settings, by their names in `checkpoints.optimizer`.
         step_from: Where the step is taken from.
         folder: In which all checkpoints lie; its own name has no step.
+        accept: Optimisers whose steps may be approximated.
     """
 
     optimizer: Mapping[str, Any] | None = None
     step_from: StepSource | None = None
     folder: Path | None = None
+    accept: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check them.

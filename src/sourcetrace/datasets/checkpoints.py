@@ -39,6 +39,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
           learning_rates: data/01_raw/learning_rates.csv   # where the files do not say
           optimizer: {name: SGD, learning_rate: 0.1, momentum: 0.9}   # where its state is lost
           step_from: name   # or scheduler, where the files do not say
+          accept: [Lion]   # optimisers whose steps may be approximated
 
         remote_checkpoints:
           type: sourcetrace.datasets.CheckpointsDataset
@@ -58,6 +59,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
         step_from: Literal["name", "scheduler"] | None = None,
         cache: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        accept: Sequence[str] | None = None,
     ) -> None:
         self._named = {
             "path": path,
@@ -67,6 +69,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
             "step_from": step_from,
             "cache": cache,
             "storage_options": storage_options,
+            "accept": accept,
         }
 
     def _load(self) -> "CheckpointFolder":

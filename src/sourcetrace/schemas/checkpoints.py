@@ -17,6 +17,12 @@ PARAMETER_GROUP = pl.Struct(
 )
 """The settings of one parameter group, and what its steps add to the step mass."""
 
+OPTIMIZERS = (
+    *("SGD", "Adam", "AdamW", "NAdam", "NAdamW", "RAdam", "RAdamW", "Adamax", "RMSprop"),
+    *("Adagrad", "Adadelta", "Adafactor", "Lion", "Muon"),
+)
+"""The names of `core.training.optimizer_settings.OptimizerName`."""
+
 VALUE_SOURCE = pl.Struct({"value": pl.String, "source": pl.String})
 """A name of a value in the manifest, and where it comes from, in words."""
 
@@ -30,7 +36,7 @@ class CheckpointManifest(Table):
     Attributes:
         run: The sub-folder of its training run; empty where there is one run without one.
         segment: Numbered over all runs.
-        optimizer: SGD, Adam or AdamW.
+        optimizer: Its name; a W at the end says that its weight decay is decoupled.
         learning_rate, momentum, weight_decay, step_mass: Of the first parameter group; Adam's
             momentum is 0, since its averages are normalised.
         learning_rate_source: The least sure source of the learning rate of any step that counts
@@ -38,7 +44,7 @@ class CheckpointManifest(Table):
         parameter_groups: All parameter groups.
         sources: Where each value comes from; what is assumed begins with "assumed: ". That of
             `step_mass` is that of the learning rate of every step.
-        state_places: Where Adam's second moments of each parameter are.
+        state_places: Where the optimiser's state of each parameter is.
     """
 
     checkpoint_id: str = pa.Field(unique=True, str_length={"min_value": 1})
@@ -47,7 +53,7 @@ class CheckpointManifest(Table):
     step: int = pa.Field(ge=0)
     stage: str
     segment: int = pa.Field(ge=1)
-    optimizer: str = pa.Field(isin=["SGD", "Adam", "AdamW"])
+    optimizer: str = pa.Field(isin=OPTIMIZERS)
     learning_rate: float = pa.Field(ge=0)
     momentum: float = pa.Field(ge=0, lt=1)
     weight_decay: float = pa.Field(ge=0)

@@ -34,11 +34,11 @@ RULES = {
 class Quadratic:
     """0.5 θᵀ H_i θ − b_iᵀ θ, with Σ b_i = 0, so that the minimum is at 0."""
 
-    def __init__(self, seed: int) -> None:
-        scale = torch.logspace(0, -1, SIZE, dtype=torch.float64)
+    def __init__(self, seed: int, size: int = SIZE) -> None:
+        scale = torch.logspace(0, -1, size, dtype=torch.float64)
         with seeded(seed):
-            roots = torch.randn(EXAMPLES, SIZE, 3, dtype=torch.float64) * scale.unsqueeze(1)
-            slopes = torch.randn(EXAMPLES, SIZE, dtype=torch.float64) * scale
+            roots = torch.randn(EXAMPLES, size, 3, dtype=torch.float64) * scale.unsqueeze(1)
+            slopes = torch.randn(EXAMPLES, size, dtype=torch.float64) * scale
         self.curvatures = roots @ roots.mT
         self.slopes = slopes - slopes.mean(0)
 

@@ -13,7 +13,8 @@ enters as σ + w (derived; tests hold it against unrolled training):
 - SGD's coupled decay adds wθ to the gradient, so that H becomes H + wI;
 - AdamW's decoupled decay, θ ← (1 − ηw)θ − ηP ∇ℓ, gives exp(−τ(PH + wI)) and, with
   Ĥ = P^½HP^½ as in `core.curvature.preconditioner`, σ + w of Ĥ's eigenvalue σ;
-- Adam's coupled decay gives P(H + wI), Ĥ + wP, whose diagonal is taken in Ĥ's eigenbasis.
+- Adam's coupled decay, RMSprop's and others' gives P(H + wI), Ĥ + wP, whose diagonal is taken in
+  Ĥ's eigenbasis.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sourcetrace.core.training.optimizer_settings import OptimizerName
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE, DECOUPLED, OptimizerName
 
 if TYPE_CHECKING:  # tensors bring their functions along: reading a method's name needs no torch
     from torch import Tensor
@@ -103,7 +104,8 @@ class FilterSettings:
 
     def training(self) -> SegmentFilter:
         """Return Source's F_r and F_S."""
-        mass, coupled = self.step_mass, self.optimizer == "Adam"
+        mass = self.step_mass
+        coupled = self.optimizer in ADAPTIVE and self.optimizer not in DECOUPLED
         shift = 0.0 if coupled else self.weight_decay
         return SegmentFilter(
             lambda sigma: segment_response(sigma + shift, step_mass=mass),

@@ -4,19 +4,41 @@ A gradient that stays the same moves a parameter by a multiple of the learning r
 
 - heavy ball, b ← βb + (1−d)g, θ ← θ − ηb: b settles at (1−d)/(1−β) g, with dampening d;
 - Nesterov, θ ← θ − η(g + βb): g + β/(1−β) g = g/(1−β), the same (torch allows it no dampening);
-- Adam's average m ← β₁m + (1−β₁)g settles at g itself: the factor is 1.
+- RMSprop's momentum is the heavy ball of g/(√v + ε): 1/(1−β);
+- Adam's average m ← β₁m + (1−β₁)g settles at g itself: the factor is 1, as it is for all that
+  average the gradient (NAdam's μ_{t+1}m + (1−μ_t)g too, once μ has settled).
 
 Coupled weight decay is part of g, so all of it is multiplied alike.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-OptimizerName = Literal["SGD", "Adam", "AdamW"]
-"""The optimisers whose training can be unrolled; AdamW's weight decay is the decoupled one."""
+OptimizerName = Literal[
+    "SGD",
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "NAdamW",
+    "RAdam",
+    "RAdamW",
+    "Adamax",
+    "RMSprop",
+    "Adagrad",
+    "Adadelta",
+    "Adafactor",
+    "Lion",
+    "Muon",
+]
+"""The optimisers whose training can be unrolled; a W at the end: weight decay is decoupled."""
 
-ADAPTIVE: tuple[OptimizerName, ...] = ("Adam", "AdamW")
-"""Those that divide the gradient by its root mean square."""
+ADAPTIVE: tuple[OptimizerName, ...] = tuple(
+    name for name in get_args(OptimizerName) if name != "SGD"
+)
+"""Those that divide the gradient, entry by entry."""
+
+DECOUPLED: tuple[OptimizerName, ...] = ("AdamW", "NAdamW", "RAdamW", "Adafactor", "Lion", "Muon")
+"""Those whose weight decay is no part of the gradient that they divide."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +47,9 @@ class ParameterGroup:
 
     Attributes:
         learning_rate: At this step.
-        momentum: β of heavy-ball or Nesterov momentum, 0 ≤ β < 1; 0 for Adam.
+        momentum: β of heavy-ball or Nesterov momentum, 0 ≤ β < 1; 0 for averages, as Adam's.
         dampening: d of SGD's momentum, 0 ≤ d ≤ 1.
-        weight_decay: Coupled for SGD and Adam, decoupled for AdamW.
+        weight_decay: Decoupled for those in `DECOUPLED`, else coupled.
         parameters: Names; none means every parameter of the model.
         initial_learning_rate: With which a scheduler began, if there was one.
         momentum_cycles: Whether a scheduler moves momentum.

@@ -25,7 +25,7 @@ class CheckpointRecord:
         stage: Name of the stage of training.
         learning_rate: At this step; this and the next two are the first group's.
         momentum: Heavy-ball β, 0 ≤ β < 1.
-        weight_decay: Coupled weight decay; AdamW's is decoupled.
+        weight_decay: Coupled or decoupled, as the optimiser's is.
         optimizer: Its name.
         groups: The parameter groups; none means one of all parameters with the settings above.
         run: Name of the training run, where there are several; the id begins with it.

@@ -34,7 +34,9 @@ def open_local(parameters: CheckpointParameters) -> CheckpointFolder:
     A folder is one; a file, or several paths in the order of their steps, are one training run.
     """
     stages, rates = parameters.stages, rates_file(parameters.learning_rates, None)
-    stated = StatedParameters(parameters.optimizer, parameters.step_from)
+    stated = StatedParameters(
+        parameters.optimizer, parameters.step_from, accept=parameters.accept or ()
+    )
     if isinstance(parameters.path, str) and not os.path.isfile(parameters.path):
         return CheckpointFolder(Path(parameters.path), stages, rates, stated)
     paths = [parameters.path] if isinstance(parameters.path, str) else parameters.path
