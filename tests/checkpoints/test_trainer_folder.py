@@ -75,6 +75,10 @@ def test_steps_settings_and_weights_are_the_trainings(trained):
         assert {one.record.optimizer for one in found} == {"AdamW"}
         sources = found[0].training.sources
         assert (sources["step"], sources["momentum"]) == ("trainer_state.json", "optimizer.pt")
+        log = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
+        longer = sum(one.get("grad_norm", 0) > 1 for one in log["log_history"])
+        words = f"assumed: no gradient was clipped; {longer} of 2 logged norms exceed 1"
+        assert sources["clipping"].startswith(words if longer else "assumed: no gradient was")
         for one in found:
             saved = load_file(folder / one.file / "model.safetensors")
             assert all(torch.equal(one.state_dict[name], saved[name]) for name in saved)

@@ -322,11 +322,25 @@ def test_every_value_says_where_it_comes_from(tmp_path, caplog):
     expected = dict.fromkeys(settings, "optimizer_state_dict") | {
         "step": "step",
         "stage": "none is named",
+        "clipping": "assumed: no gradient was clipped",
         "step_mass": "scheduler in step_000030.pt",
     }
     for sources in manifest["sources"].to_list():
         assert {one["value"]: one["source"] for one in sources} == expected
     assert "stage: none is named; step_mass: scheduler in step_000030.pt" in caplog.text
+
+
+def test_a_step_that_counts_accumulated_batches_is_warned_of(tmp_path, caplog):
+    train(tmp_path / "run", adamw)
+    with caplog.at_level(logging.WARNING):
+        ingest(tmp_path / "run")
+        assert "accumulated" not in caplog.text
+        for file in (tmp_path / "run").glob("*.pt"):
+            content = torch.load(file)
+            torch.save({**content, "step": 4 * content["step"]}, file)
+        ingest(tmp_path / "run")
+    assert "step rises by 40, but the optimiser made 10 steps" in caplog.text
+    assert "4 times what they should be" in caplog.text
 
 
 def test_rates_of_two_origins_name_both(tmp_path):

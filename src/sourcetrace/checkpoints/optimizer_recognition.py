@@ -57,15 +57,26 @@ class OptimizerState:
         known = _recognised(file, groups, list(entries.values()))
         return cls(known, groups, entries, None).with_rates()
 
+    @property
+    def steps(self) -> int:
+        """How many steps it has made; 0 where it counts none."""
+        return max((_count(one.get("step")) for one in self.entries.values()), default=0)
+
     def with_rates(self) -> Self:
         """Return it with the rates of all steps, where the optimiser sets them itself."""
-        steps = max((int(one.get("step", 0)) for one in self.entries.values()), default=0)
         rates_of = self.known.own_rates
-        if rates_of is None or not steps or any(one["lr"] is not None for one in self.groups):
+        if rates_of is None or not self.steps or any(one["lr"] is not None for one in self.groups):
             return self
-        rates = torch.stack([rates_of(one, steps) for one in self.groups], dim=1)
+        rates = torch.stack([rates_of(one, self.steps) for one in self.groups], dim=1)
         last = zip(self.groups, rates[-1].tolist(), strict=True)
         return replace(self, groups=[{**one, "lr": rate} for one, rate in last], own_rates=rates)
+
+
+def _count(step: Any) -> int:
+    try:
+        return int(step)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return 0
 
 
 def _recognised(

@@ -39,6 +39,7 @@ class TrainingState:
 
     Attributes:
         step: Optimiser steps taken, over the whole training.
+        own_steps: Steps that the optimiser itself has counted since it was made; 0 for none.
         optimizer: Its name.
         groups: The parameter groups, at least one.
         stage: Stage of training, if the file says.
@@ -61,6 +62,7 @@ class TrainingState:
     logged: LoggedRates | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     approximation: str = ""
+    own_steps: int = 0
 
     @classmethod
     def of(
@@ -121,6 +123,7 @@ class TrainingState:
                 if words
             },
             approximation=known.approximation,
+            own_steps=state.steps,
         )
 
 
@@ -128,6 +131,7 @@ def _sources(optimizer: OptimizerName, content: Mapping[str, Any]) -> dict[str, 
     settings = ("optimizer", "learning_rate", "momentum", "weight_decay")
     moments = ("second_moments",) if optimizer in ADAPTIVE else ()
     found = {"step": "step"} | dict.fromkeys(settings + moments, "optimizer_state_dict")
+    found["clipping"] = "assumed: no gradient was clipped"
     if content.get("stage") is not None:
         found["stage"] = "stage"
     if "decoupled_weight_decay" not in content["optimizer_state_dict"]["param_groups"][0] and (

@@ -15,11 +15,14 @@ from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.tensor_bytes import read_json
 
 _STATE = "trainer_state.json"
+_MAX_GRAD_NORM = 1.0
+"""At which the Trainer clips where nobody says otherwise; what was said is in no plain file."""
 
 
 class _LogEntry(BaseModel):
     step: int = Field(ge=0)
     learning_rate: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    grad_norm: float | None = None
 
 
 class _TrainerState(BaseModel):
@@ -51,7 +54,7 @@ class TrainerFolder(ModelFolder):
     @property
     def own_sources(self) -> Mapping[str, str]:
         """See `CheckpointFile`."""
-        return {**super().own_sources, "step": _STATE}
+        return {**super().own_sources, "step": _STATE, **self._clipping()}
 
     def training(self) -> TrainingState:
         """Return what it says of the training, the logged learning rates as well."""
@@ -72,6 +75,18 @@ class TrainerFolder(ModelFolder):
             sources = {**training.sources, "learning_rate": _STATE}
             training = replace(training, groups=tuple(groups), sources=sources)
         return replace(training, logged=LoggedRates(rates, self._state.max_steps))
+
+    def _clipping(self) -> dict[str, str]:
+        """Say how many logged gradients were longer than the Trainer lets them be by default."""
+        norms = [one.grad_norm for one in self._state.log_history if one.grad_norm is not None]
+        longer = sum(not norm <= _MAX_GRAD_NORM for norm in norms)
+        if not longer:
+            return {}
+        return {
+            "clipping": f"assumed: no gradient was clipped; {longer} of {len(norms)} logged norms "
+            f"exceed {_MAX_GRAD_NORM:g}, the Trainer's own max_grad_norm, by which such a step is "
+            "shortened"
+        }
 
     @cached_property
     def _state(self) -> _TrainerState:

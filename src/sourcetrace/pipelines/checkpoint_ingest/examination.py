@@ -96,6 +96,7 @@ class Examination:
         """The runs, of whose values was said where they come from, and what is not known."""
         for run in self.runs:
             run.tell_sources()
+            run.warn_of_other_counts()
             run.warn_of_filled_rates()
         return self.runs
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Self
 
 from torch import nn
@@ -21,6 +21,9 @@ from sourcetrace.pipelines.shared.set_up import RECORDED, RECORDED_OF_GROUP
 
 logger = logging.getLogger(__name__)
 
+_FEWER = 0.9
+"""Of the steps that checkpoints say, what an optimiser must have made at least."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -31,12 +34,14 @@ class Training:
         rates: Where the rates came from.
         places: Place in the optimiser's state -> names.
         sources: Value of the manifest -> where it comes from, in words.
+        own_steps: Steps that the optimiser itself has counted; 0 where it counts none.
     """
 
     records: tuple[CheckpointRecord, ...]
     rates: tuple[CheckpointRates, ...]
     places: tuple[Mapping[int, tuple[str, ...]], ...]
     sources: tuple[Mapping[str, str], ...]
+    own_steps: tuple[int, ...]
 
     @classmethod
     def of_runs(
@@ -77,6 +82,7 @@ class Training:
                     tuple(rates),
                     tuple(places for _, places in named),
                     tuple(sources),
+                    tuple(one.training.own_steps for one in members),
                 )
             )
         first = runs[0]
@@ -113,6 +119,25 @@ class Training:
         """Log where the values come from."""
         run = f"Run {self.name}: " if self.name else ""
         logger.info("%sWhere values come from: %s", run, self.told_by)
+
+    def warn_of_other_counts(self) -> None:
+        """Say where the optimiser made fewer steps than the checkpoints say that it did."""
+        both = list(zip(self.records, self.own_steps, strict=True))
+        for (before, earlier), (after, own) in pairwise(both):
+            said, made = after.step - before.step, own - earlier
+            # A scaler skips a step now and then; an optimiser that was made anew begins with 0.
+            if earlier and 0 < made < _FEWER * said and before.stage == after.stage:
+                logger.warning(
+                    "From %s to %s, step rises by %d, but the optimiser made %d steps. Where step "
+                    "counts batches whose gradients are accumulated, the step masses are %.3g "
+                    "times what they should be: save the optimiser's steps",
+                    before.id,
+                    after.id,
+                    said,
+                    made,
+                    said / made,
+                )
+                return
 
     def warn_of_filled_rates(self) -> None:
         """Say for which steps rate or momentum is not known, and how much hangs on them."""
