@@ -113,6 +113,7 @@ def test_rates_that_adafactor_sets_itself_are_those_of_every_step():
     state = described(optimizer)
     assert state.learning_rates[:, 0].tolist() == pytest.approx(rates)
     assert state.groups[0].settings.learning_rate == pytest.approx(rates[-1])
+    assert state.sources["learning_rates"] == "relative_step"
     assert state.sources["updates"] == "assumed: Adafactor's own clipping changed no update"
     scaled = transformers.Adafactor([nn.Parameter(torch.ones(2))], weight_decay=0.1)
     with pytest.raises(InputError, match="scale_parameter and weight decay"):

@@ -1,6 +1,7 @@
 """Folders of the Trainer of transformers, as it writes them, and as nobody should."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -91,11 +92,12 @@ def test_rates_are_those_of_every_step_though_few_are_logged(trained):
         expected = torch.tensor(rates, dtype=torch.float64).reshape(3, 4, -1).sum(1)
         # A step of AdamW counts its rate.
         known = torch.tensor(group_step_masses(run.records), dtype=torch.float64)
-        exact = "inverse_sqrt" not in str(folder)
-        assert torch.allclose(known, expected, rtol=1e-9 if exact else 0.1)
-        # Up to the fourth step, all are the same warm-up.
-        assert run.rates[0].source == "reconstructed"
-        assert run.rates[-1].source == ("reconstructed" if exact else "interpolated")
+        assert torch.allclose(known, expected, rtol=1e-9)
+        assert {one.source for one in run.rates} == {"reconstructed"}
+        name = re.sub(r"\d+$", "", folder.name)
+        assert (
+            run.sources[0]["step_mass"] == f"log of checkpoint-12, on transformers' {name} schedule"
+        )
         groups = run.records[-1].parameter_groups
         assert [group.weight_decay for group in groups] == [0.1, 0.0]
         assert "transformer.ln_f.weight" in groups[1].parameters

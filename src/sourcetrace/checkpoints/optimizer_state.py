@@ -117,6 +117,7 @@ class TrainingState:
                 name: (sources or {}).get(name, source)
                 for name, source in _sources(optimizer, content).items()
             }
+            | ({} if state.own_rates is None else {"learning_rates": "relative_step"})
             | {
                 value: f"assumed: {words}"
                 for value, words in (("updates", known.assumed), ("steps", known.approximation))

@@ -230,7 +230,7 @@ def _known_rates(
     found: Sequence[Checkpoint], records: Sequence[CheckpointRecord], folder: CheckpointFolder
 ) -> list[KnownRates]:
     """Return what files say of learning rates, the surest first."""
-    recorded, logged = [], []
+    recorded = []
     for index, (one, record) in enumerate(zip(found, records, strict=True)):
         before = records[index - 1].step if index else 0
         rates = one.training.learning_rates
@@ -241,23 +241,40 @@ def _known_rates(
                     f"one a step so far, or {record.step - before}, one a step since the "
                     "checkpoint before."
                 )
-            origin = f"learning_rates in {one.file}"
+            origin = f"{one.training.sources.get('learning_rates', 'learning_rates')} in {one.file}"
             recorded.append(KnownRates(record.step - len(rates) + 1, rates, "recorded", origin))
-        if one.training.logged is not None:
-            group = record.parameter_groups[0]
-            earlier = record.step - one.training.step  # in stages before, not in this log
-            first = max(before, earlier) + 1
-            found_rates = one.training.logged.known(
-                first - earlier,
-                one.training.step,
-                following=group.learning_rate,
-                base=group.initial_learning_rate,
-                origin=f"log of {one.file}",
-            )
-            logged.append(replace(found_rates, first_step=first))
     listed = folder.learning_rates(records[-1].step)
     rebuilt = _rebuilt(found, records, folder.stage_ends)
+    logged = _logged(found, records)
     return [*recorded, *([] if listed is None else [listed]), *rebuilt, *logged]
+
+
+def _logged(
+    found: Sequence[Checkpoint], records: Sequence[CheckpointRecord]
+) -> Iterator[KnownRates]:
+    """Yield what logs say: the last checkpoint of a training has all of its log."""
+    followed, begun = set(), set()
+    for index in reversed(range(len(found))):
+        one, record = found[index], records[index]
+        earlier = record.step - one.training.step  # in stages before, not in this log
+        if one.training.logged is None or earlier in followed:
+            continue
+        before = max(records[index - 1].step if index else 0, earlier)
+        spans = [before] if earlier in begun else [earlier, before]
+        begun.add(earlier)
+        for begin in spans:
+            known = one.training.logged.known(
+                begin + 1 - earlier,
+                one.training.step,
+                following=record.parameter_groups[0].learning_rate,
+                base=record.parameter_groups[0].initial_learning_rate,
+                origin=f"log of {one.file}",
+            )
+            if begin == before or known.source == "reconstructed":
+                yield replace(known, first_step=begin + 1)
+            if begin == earlier and known.source == "reconstructed":
+                followed.add(earlier)
+                break
 
 
 def _rebuilt(
