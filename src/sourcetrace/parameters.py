@@ -146,7 +146,7 @@ class AttributionParameters(_Parameters):
         tolerance: Relative error of the scores up to which filters may be shortened; 0 takes
             them exactly.
         bare_parameters: How many numbers the parameters together may have that no known kind of
-            layer covers, and that take a pass of every example alone; 0 for none.
+            layer covers; null for no passes of examples alone, which they and some layers take.
         precision: Of passes, curvature and scores.
     """
 
@@ -157,7 +157,7 @@ class AttributionParameters(_Parameters):
     astra: _SolveParameters = _SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
-    bare_parameters: int = Field(default=1_000_000, ge=0)
+    bare_parameters: int | None = Field(default=1_000_000, ge=0)
     precision: _PrecisionParameters = _PrecisionParameters()
 
     @field_validator("method")

@@ -70,7 +70,10 @@ def test_a_bare_parameter_whose_examples_are_not_their_own_is_refused(coupled):
             lambda: model(values),
             loss_of,
             examples=2,
-            alone=lambda place: loss_of(model(values[place : place + 1])),
+            alone=lambda place: (
+                lambda: model(values[place : place + 1]),
+                lambda outputs: [loss_of(outputs)],
+            ),
         )
 
     if not coupled:
@@ -105,5 +108,8 @@ def test_a_gradient_that_is_rounding_alone_is_accepted(dtype):
             lambda: model(values),  # noqa: B023
             sum_of_sines,
             examples=2,
-            alone=lambda place: sum_of_sines(model(values[place : place + 1])),  # noqa: B023
+            alone=lambda place: (
+                lambda: model(values[place : place + 1]),  # noqa: B023
+                lambda outputs: [sum_of_sines(outputs)],
+            ),
         )

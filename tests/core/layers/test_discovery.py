@@ -1,5 +1,7 @@
 """Which parameters are attributed, and how the layers lay out inputs and output gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
@@ -146,7 +148,7 @@ class Bare(nn.Module):
 def test_bare_parameters_are_layers_by_themselves_up_to_a_limit(limit, taken):
     model = Bare()
     coverage = find_layers(model, lambda: model(torch.ones(2, 3)), examples=2, bare=limit)
-    assert [layer.name for layer in coverage.bare] == taken
+    assert [layer.name for layer in coverage.alone] == taken
     assert [layer.name for layer in coverage.layers] == ["linear", *taken]
     left_out = {name: reason for name, (_, reason) in reasons(coverage).items()}
     assert left_out.pop("frozen") == "frozen (requires_grad is False)"
@@ -159,22 +161,73 @@ def test_bare_parameters_are_layers_by_themselves_up_to_a_limit(limit, taken):
     check_all_counted(coverage, model)
 
 
-def test_a_layout_that_names_no_example_leaves_a_bare_parameter():
+class Flattened(nn.Module):
     """Tokens of all examples in one dimension."""
 
-    class Flattened(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, values: Tensor) -> Tensor:
+        hidden = self.tokens(values.flatten(0, 1)).tanh()
+        return self.head(hidden.unflatten(0, values.shape[:2]).mean(1))
+
+
+def test_a_layout_that_names_no_example_takes_passes_alone():
+    model = Flattened()
+    coverage = find_layers(model, lambda: model(torch.ones(2, 5, 3)), examples=2, bare=0)
+    assert [layer.name for layer in coverage.layers] == ["tokens", "head"]
+    assert [layer.name for layer in coverage.alone] == ["tokens"]
+    assert coverage.unattributed == ()
+
+
+def test_what_counts_examples_by_chance_is_found_by_another_pass():
+    """A pass of two examples, one token each, and one of three."""
+    model = Flattened()
+
+    def runs(*counts: int):
+        return [(lambda n=n: model(torch.ones(n, 1 + (n > 2), 3)), n) for n in counts]
+
+    (first, _), *further = runs(2, 3)
+    assert not find_layers(model, first, examples=2, bare=0).alone
+    found = find_layers(model, first, examples=2, further=further, bare=0)
+    assert [layer.name for layer in found.alone] == ["tokens"]
+
+
+def test_what_the_data_decides_takes_passes_alone():
+    class Chooses(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tokens, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.rarely, self.head = nn.Linear(3, 3), nn.Linear(3, 2)
 
         def forward(self, values: Tensor) -> Tensor:
-            hidden = self.tokens(values.flatten(0, 1)).tanh()
-            return self.head(hidden.unflatten(0, values.shape[:2]).mean(1))
+            return self.head(self.rarely(values) if len(values) > 2 else values)
 
-    model = Flattened()
-    coverage = find_layers(model, lambda: model(torch.ones(2, 5, 3)), examples=2, bare=100)
-    assert [layer.name for layer in coverage.layers] == ["head", "tokens.weight", "tokens.bias"]
-    assert coverage.unattributed == ()
+    model = Chooses()
+    several = (lambda: model(torch.ones(3, 3)), 3)
+    run = partial(model, torch.ones(2, 3))
+    coverage = find_layers(model, run, examples=2, further=[several], bare=0)
+    assert [layer.name for layer in coverage.alone] == ["rarely"]
+    coverage = find_layers(model, run, examples=2, further=[several])
+    assert reasons(coverage)["rarely.weight"][1] == (
+        "called in one forward pass and not in another"
+    )
+
+
+def test_a_single_one_of_what_a_module_takes_is_bare():
+    class Singly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.row, self.image = nn.Linear(4, 4), nn.Conv2d(1, 2, 2)
+
+        def forward(self, values: Tensor) -> Tensor:
+            rows = [self.image(self.row(one[0]).reshape(1, 2, 2)).flatten() for one in values]
+            return torch.stack(rows)
+
+    model = Singly()
+    coverage = find_layers(model, lambda: model(torch.ones(2, 1, 4)), examples=2, bare=100)
+    assert {layer.name for layer in coverage.layers} == set(dict(model.named_parameters()))
+    assert all(layer.bare for layer in coverage.layers)
 
 
 def test_a_subclass_may_compute_something_else_and_is_named():

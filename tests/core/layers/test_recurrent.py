@@ -192,24 +192,24 @@ def test_recomputed_activations_leave_the_gradients_alone():
     check_gradients_of(model, values)
 
 
-def test_layers_that_read_other_sequences_than_examples_are_bare():
+class Words(nn.Module):
     """Words of letters: a sequence is no example."""
 
-    class Words(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.letters = nn.GRU(3, 4, batch_first=True)
+    def __init__(self) -> None:
+        super().__init__()
+        self.letters = nn.GRU(3, 4, batch_first=True)
 
-        def forward(self, values: Tensor) -> Tensor:
-            words = values.reshape(3 * len(values), -1, 3)
-            return self.letters(words)[0][:, -1].reshape(len(values), -1)
+    def forward(self, values: Tensor) -> Tensor:
+        words = values.reshape(3 * len(values), -1, 3)
+        return self.letters(words)[0][:, -1].reshape(len(values), -1)
 
-    model, values = Words().double(), normal(2, 6, 3)
-    run = partial(model, values)
-    coverage = find_layers(model, run, examples=2, bare=1000)
-    assert {layer.name for layer in coverage.bare} == {name for name, _ in model.named_parameters()}
+
+def test_layers_that_read_other_sequences_than_examples_take_passes_alone():
     model = nn.Sequential(nn.Linear(3, 3), Words()).double()
-    coverage = find_layers(model, partial(model, values), examples=2)
+    run = partial(model, normal(2, 6, 3))
+    coverage = find_layers(model, run, examples=2, bare=0)
+    assert [layer.name for layer in coverage.alone] == ["1.letters.ih_l0", "1.letters.hh_l0"]
+    coverage = find_layers(model, run, examples=2)
     assert {one.reason for one in coverage.unattributed} == {
         "called with 6 sequences for a batch of 2 examples"
     }

@@ -231,7 +231,7 @@ class GradientEngine:
                 rounded = self.precision == "bfloat16"
                 found = passes(Batch(model, self.objective, layers, items, part, alone, rounded))
             # Not before: a batch that did not fit into memory is run again.
-            for _ in range(2 if backward and self.coverage.bare else 1):
+            for _ in range(2 if backward and self.coverage.alone else 1):
                 self.passes.count(len(part), backward=backward)
             return found
 

@@ -4,7 +4,7 @@ Training examples: one backward pass with sampled labels and one with the given 
 one of the measurement and one of the training loss.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
-from sourcetrace.core.gradients.bare import bare_gradients
+from sourcetrace.core.gradients.alone import LayerPositions, Single, positions_alone
 from sourcetrace.core.gradients.capture import ForwardPass, per_example_loss
 from sourcetrace.core.gradients.per_example import (
     LayerGradient,
@@ -113,7 +113,7 @@ class Batch:
         layers: The attributed layers.
         items: The collated examples.
         rows: Their numbers, [n].
-        alone: Place of one of them -> a collated batch of it alone, for bare parameters.
+        alone: Place of one of them -> a collated batch of it alone, where a layer needs it.
         rounded: Whether the forward pass is autocast to bfloat16.
     """
 
@@ -135,12 +135,12 @@ class Batch:
             seeds: Of their sampled labels.
             sampled: Whether these labels' gradients are made up, and not their covariances alone.
         """
-        bare, bare_sampled = self._bare(("train_loss", "sampled_loss"), seeds)
-        captured, inputs = self._captured()
+        alone, own_given, own_sampled = self._alone(("train_loss", "sampled_loss"), seeds)
+        captured, inputs = self._captured(alone)
         drawn = self._loss("sampled_loss", captured.outputs, seeds)
-        sampled_outputs = captured.output_gradients(drawn, last=False) | bare_sampled
+        sampled_outputs = captured.output_gradients(drawn, last=False) | own_sampled
         loss = self._loss("train_loss", captured.outputs)
-        outputs = captured.output_gradients(loss, last=True) | bare
+        outputs = captured.output_gradients(loss, last=True) | own_given
         gradients = captured.gradients(inputs, outputs)
         sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
         pixels = captured.pixels()
@@ -166,20 +166,20 @@ class Batch:
             seeds: Of sampled labels; None for the given ones.
         """
         name: _Loss = "train_loss" if seeds is None else "sampled_loss"
-        (bare,) = self._bare((name,), seeds or ())
-        captured, inputs = self._captured()
+        alone, own = self._alone((name,), seeds or ())
+        captured, inputs = self._captured(alone)
         loss = self._loss(name, captured.outputs, seeds or ())
-        return captured.gradients(inputs, captured.output_gradients(loss, last=True) | bare)
+        return captured.gradients(inputs, captured.output_gradients(loss, last=True) | own)
 
     def query_passes(self) -> QueryPasses:
         """Run the passes of queries."""
-        bare_measured, bare = self._bare(("measurement", "train_loss"))
-        captured, inputs = self._captured()
+        alone, own_measured, own = self._alone(("measurement", "train_loss"))
+        captured, inputs = self._captured(alone)
         measurement = self._loss("measurement", captured.outputs)
         loss = self._loss("train_loss", captured.outputs)
-        measured = captured.output_gradients(measurement, last=False) | bare_measured
+        measured = captured.output_gradients(measurement, last=False) | own_measured
         gradients = captured.gradients(inputs, measured)
-        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True) | bare)
+        losses = captured.gradients(inputs, captured.output_gradients(loss, last=True) | own)
         return gradients, losses
 
     def signals(self) -> BlockSignals:
@@ -188,25 +188,32 @@ class Batch:
             outputs = self._forward()
             return self._signals(outputs, self._loss("train_loss", outputs), norm=None)
 
-    def _bare(self, losses: Sequence[_Loss], seeds: Sequence[int] = ()) -> list[dict[str, Tensor]]:
-        """Return the gradients of bare parameters for each loss, by layer, [n, 1, 1, D_out]."""
-        layers = [layer for layer in self.layers if layer.bare]
+    def _alone(
+        self, losses: Sequence[_Loss], seeds: Sequence[int] = ()
+    ) -> tuple[LayerPositions, ...]:
+        """Return the inputs of layers that take passes of examples alone, and what each loss gives.
+
+        These are output gradients, a loss each.
+        """
+        layers = [layer for layer in self.layers if layer.alone]
         if not layers:
-            return [{} for _ in losses]
+            return ({}, *({} for _ in losses))
 
-        def each() -> Iterator[list[Tensor]]:
-            for place in range(len(self.rows)):
-                here = slice(place, place + 1)
-                one = replace(self, items=self.alone(place), rows=self.rows[here])
-                outputs = one._forward()
-                yield [one._loss(name, outputs, seeds[here]) for name in losses]
+        def single(place: int) -> Single:
+            here = slice(place, place + 1)
+            one = replace(self, items=self.alone(place), rows=self.rows[here])
+            return one._forward, lambda outputs: [
+                one._loss(name, outputs, seeds[here]) for name in losses
+            ]
 
-        return bare_gradients(self.model, layers, each())
+        singles = map(single, range(len(self.rows)))
+        inputs, gradients = positions_alone(self.model, layers, singles)
+        return inputs, *gradients
 
-    def _captured(self) -> tuple[ForwardPass, dict[str, Positions]]:
+    def _captured(self, alone: LayerPositions) -> tuple[ForwardPass, dict[str, Positions]]:
         """Run the forward pass; return it, and the inputs of the layers."""
         captured = ForwardPass(self.model, self.layers, self._forward, examples=len(self.rows))
-        return captured, captured.inputs()
+        return captured, captured.inputs() | alone
 
     def _forward(self) -> Any:
         """Return the outputs, in the model's precision."""

@@ -33,12 +33,14 @@ class ForwardPass:
 
     Args:
         model: The model, in evaluation mode.
-        layers: The layers to capture. A bare parameter has no output: its gradients come from
-            `core.gradients.bare`.
+        layers: The layers to capture; those that take passes of examples alone are left out,
+            unless it is one.
         run_forward: Runs the pass.
         examples: N, where it is known. A layer that has another number is refused, and an
             embedding of one sequence for all examples, [1, S], gives N copies of it, so that its
             gradient can be told by example.
+        alone: Whether it is the pass of one example alone, N = 1, for such layers. What it does
+            not call has a gradient of 0.
 
     Attributes:
         outputs: What `run_forward` returned.
@@ -54,18 +56,23 @@ class ForwardPass:
         run_forward: Callable[[], Any],
         *,
         examples: int | None = None,
+        alone: bool = False,
     ) -> None:
-        self._layers, self._examples = layers, examples
+        self._layers, self._examples, self._alone = layers, examples, alone
+        self._seen = [one for one in layers if not one.bare and (alone or not one.alone)]
+        self._bare = {
+            one.name: model.get_parameter(one.parameters[0]) for one in layers if one.bare and alone
+        }
         # By key: a layer's weight and its bias may be two layers at one site.
-        sites = {site.key: site for layer in layers for site in layer.sites}
+        sites = {site.key: site for layer in self._seen for site in layer.sites}
         self._modules = {key: model.get_submodule(site.module) for key, site in sites.items()}
         reference = next(p for p in model.parameters() if p.is_floating_point())
         self._dtype, self._device = reference.dtype, reference.device
         self._calls: dict[str, list[Call]] = {}
         with torch.enable_grad(), self._recording(model, sites.values()):
             self.outputs = run_forward()
-        self._seen = [layer for layer in layers if not layer.bare]
-        if missing := [layer.name for layer in self._seen if not self._calls_of(layer)]:
+        missing = [layer.name for layer in self._seen if not self._calls_of(layer)]
+        if missing and not alone:
             raise InputError(
                 f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
                 "Models whose layers depend on the data are not supported."
@@ -100,15 +107,14 @@ class ForwardPass:
         """Return the layer inputs, name -> [N, groups, S, D_in]; 1 for a bare parameter."""
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
-            _check(layer, site, call, self._examples)
+            _check(layer, site, call, None if self._alone else self._examples)
             values = self._recorded(call.inputs)
             return layer.inputs_of(self._modules[site.key], values, site)
 
         found: dict[str, Positions] = {
             layer.name: self._joined(layer, lay_out, inputs=True) for layer in self._seen
         }
-        ones = torch.ones(self._examples or 0, 1, 1, 1, dtype=self._dtype, device=self._device)
-        return found | {layer.name: ones for layer in self._layers if layer.bare}
+        return found | {name: self._zeros(1, 1, 1) + 1 for name in self._bare}
 
     def pixels(self) -> dict[str, Pixels]:
         """Return the inputs of convolutions whose covariance is cheaper to take from pixels."""
@@ -130,13 +136,15 @@ class ForwardPass:
             loss: One value an example, [N].
             last: Whether no further backward pass follows; the graph is freed then.
         """
-        if not self._seen:
-            return {}
         calls = [call for key in self._calls for call in self._calls[key]]
-        edges = [call.output for call in calls]
-        with without_fused_kernels():  # recomputed activations run the model again
-            found = torch.autograd.grad(loss.sum(), edges, retain_graph=not last, allow_unused=True)
-        gradients = {id(call): one for call, one in zip(calls, found, strict=True)}
+        wanted: list[Any] = [*(call.output for call in calls), *self._bare.values()]
+        found: Sequence[Tensor | None] = [None for _ in wanted]
+        if wanted and loss.requires_grad:
+            with without_fused_kernels():  # recomputed activations run the model again
+                found = torch.autograd.grad(
+                    loss.sum(), wanted, retain_graph=not last, allow_unused=True
+                )
+        gradients = dict(zip(map(id, calls), found[: len(calls)], strict=True))
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
             gradient = gradients[id(call)]
@@ -145,13 +153,20 @@ class ForwardPass:
             laid_out = self._recorded(gradient).reshape(call.output_shape)
             return layer.output_gradients_of(self._modules[site.key], laid_out, site)
 
-        for layer in self._seen:
+        for layer in () if self._alone else self._seen:
             if all(gradients[id(call)] is None for _, call in self._calls_of(layer)):
                 raise InputError(
                     f"{layer.name}: the loss does not depend on this layer's output. "
                     "Freeze its parameters (requires_grad_(False)) or use it in the loss."
                 )
-        return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._seen}
+        joined: dict[str, Positions] = {
+            layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._seen
+        }
+        own = zip(self._bare.items(), found[len(calls) :], strict=True)
+        return joined | {
+            name: (torch.zeros_like(one) if gradient is None else gradient).reshape(1, 1, 1, -1)
+            for (name, one), gradient in own
+        }
 
     def gradients(
         self, inputs: Mapping[str, Positions], output_gradients: Mapping[str, Positions]
@@ -186,25 +201,25 @@ class ForwardPass:
             # Several projections of one input: it is recorded once.
             values = values.expand(-1, stop - first, -1, -1)
             parts.append((site.first_group + first, values))
-        if not layer.partly_indexed:
-            if indexed:
-                return torch.cat(indexed, dim=1 if inputs else 2)
-            return _join_groups(parts, layer.groups)
-        # An embedding shares the weight; one of the two may have no call.
-        examples = len(indexed[0] if indexed else parts[0][1])
-
-        def none(*shape: int, dtype: torch.dtype = self._dtype) -> Tensor:
-            return torch.zeros(examples, *shape, dtype=dtype, device=self._device)
-
+        # Where an embedding shares the weight one of the two may have no call; of an example alone
+        # there may be none at all.
+        examples = len(indexed[0]) if indexed else len(parts[0][1]) if parts else 1
+        width = layer.inputs if inputs else layer.outputs
+        linear = embedding = self._zeros(layer.groups, 0, width, examples=examples)
         if parts:
             linear = _join_groups(parts, layer.groups)
-        else:
-            linear = none(1, 0, layer.inputs if inputs else layer.outputs)
         if indexed:
-            return TiedPositions(linear, torch.cat(indexed, dim=1 if inputs else 2))
-        return TiedPositions(
-            linear, none(0, dtype=torch.long) if inputs else none(1, 0, layer.inputs)
-        )
+            embedding = torch.cat(indexed, dim=1 if inputs else 2)
+        elif inputs:
+            embedding = self._zeros(0, examples=examples).long()
+        elif layer.partly_indexed:
+            embedding = self._zeros(1, 0, layer.inputs, examples=examples)
+        if layer.partly_indexed:
+            return TiedPositions(linear, embedding)
+        return embedding if layer.indexed else linear
+
+    def _zeros(self, *shape: int, examples: int = 1) -> Tensor:
+        return torch.zeros(examples, *shape, dtype=self._dtype, device=self._device)
 
 
 def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., Tensor | None]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.bare import bare_gradients
+from sourcetrace.core.gradients.alone import Single, positions_alone
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
@@ -30,7 +30,7 @@ def check_gradients(
     loss_of: Callable[[Any], Tensor],
     *,
     examples: int,
-    alone: Callable[[int], Tensor] | None = None,
+    alone: Callable[[int], Single] | None = None,
 ) -> float:
     """Compare Σ_n ∇W_n of every layer with autograd, on one small batch.
 
@@ -40,8 +40,7 @@ def check_gradients(
         run_forward: Runs the forward pass and returns the outputs.
         loss_of: Outputs -> one value an example, [N].
         examples: N.
-        alone: Place of an example -> its loss in a batch of its own, [1]; bare parameters need
-            it.
+        alone: Place of an example -> its passes in a batch of its own, where a layer needs them.
 
     Returns:
         The largest relative difference of a layer.
@@ -51,12 +50,11 @@ def check_gradients(
     """
     passed = ForwardPass(model, coverage.layers, run_forward, examples=examples)
     loss = loss_of(passed.outputs)
-    output_gradients = passed.output_gradients(loss, last=False)
-    if coverage.bare and alone is not None:
-        each = ([alone(place)] for place in range(examples))
-        (own,) = bare_gradients(model, coverage.bare, each)
-        output_gradients |= own
-    gradients = passed.gradients(passed.inputs(), output_gradients)
+    inputs, output_gradients = passed.inputs(), passed.output_gradients(loss, last=False)
+    if coverage.alone and alone is not None:
+        own, (own_gradients,) = positions_alone(model, coverage.alone, map(alone, range(examples)))
+        inputs, output_gradients = inputs | own, output_gradients | own_gradients
+    gradients = passed.gradients(inputs, output_gradients)
     names = [name for layer in coverage.layers for name in layer.parameters]
     found = torch.autograd.grad(loss.sum(), [model.get_parameter(name) for name in names])
     expected = dict(zip(names, found, strict=True))
@@ -84,7 +82,7 @@ def check_gradients(
 
 
 def _cause(layer: Layer) -> str:
-    if layer.bare:
+    if layer.alone:
         return (
             "An example alone gives another gradient than in a batch: expected examples that do "
             "not depend on each other. Let every example count by itself, or freeze it."

@@ -1,20 +1,18 @@
-"""Finding the layers of a model, by one forward pass over it.
+"""Finding the layers of a model, by forward passes over it.
 
 Each module offers slots: a weight and perhaps a bias at one site. A parameter in several
 slots is shared by them, and is attributed once, as the sum. Weight and bias make one layer
 where they are used together everywhere and are trained alike.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from sourcetrace.core.layers.attention import attention_offer
-from sourcetrace.core.layers.kinds.registry import kind_of, unknown
-from sourcetrace.core.layers.kinds.types import LayerType
-from sourcetrace.core.layers.layer import WITHOUT_GRADIENTS, Layer, Offer, Site, Slot
-from sourcetrace.core.layers.recurrent import is_recurrent, recurrent_offer
+from sourcetrace.core.layers.kinds.registry import kind_of
+from sourcetrace.core.layers.layer import WITHOUT_GRADIENTS, Layer, Slot
+from sourcetrace.core.layers.offers import offers
 from sourcetrace.core.layers.rehearsal import Rehearsal, refuse_compiled
 from sourcetrace.errors import InputError
 
@@ -44,9 +42,9 @@ class Coverage:
     tied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def bare(self) -> tuple[Layer, ...]:
-        """The parameters that are layers by themselves."""
-        return tuple(layer for layer in self.layers if layer.bare)
+    def alone(self) -> tuple[Layer, ...]:
+        """The layers that take passes of every example alone, bare parameters among them."""
+        return tuple(layer for layer in self.layers if layer.alone)
 
     @property
     def share(self) -> float:
@@ -66,6 +64,7 @@ class _Use:
     as_bias: list[Slot] = field(default_factory=list)
     without_slot: list[tuple[str, str]] = field(default_factory=list)  # name, why
     reason: str = ""
+    alone: bool = False
     refused: bool = False  # by its module's kind, and so for good
 
     @property
@@ -79,7 +78,8 @@ def find_layers(
     settings_of: Callable[[str], Hashable] | None = None,
     *,
     examples: int | None = None,
-    bare: int = 0,
+    further: Sequence[tuple[Callable[[], object], int]] = (),
+    bare: int | None = None,
 ) -> Coverage:
     """Find the layers of `model` that can be attributed.
 
@@ -90,25 +90,31 @@ def find_layers(
             differ become two layers, so that each layer has one setting.
         examples: How many examples that pass has, where it is known. Layers whose input does
             not say which example it belongs to are then named instead of refused later.
+        further: More forward passes, of other numbers of examples: what counts examples in one
+            pass by chance does not in all, and what the data decides shows.
         bare: How many numbers all parameters together may have that no known kind of module
-            covers; the smallest are taken first, and each is a layer by itself.
+            covers; the smallest are taken first, and each is a layer by itself. None, where no
+            example can be passed alone: neither they nor the layers that do not say which
+            example their input belongs to are attributed.
 
     Raises:
         InputError: If no parameter at all can be attributed, a module is compiled, or a layer
             runs without gradients.
     """
     refuse_compiled(model.named_modules())
-    rehearsal = Rehearsal(model, run_forward)
+    rehearsal = Rehearsal(model, [(run_forward, examples), *further])
     uses = _uses(model, rehearsal)
     for use in uses.values():
         if use.parameter.requires_grad:
             for slot in use.slots:
                 module = model.get_submodule(slot.site.module)
-                dimension = rehearsal.example_dimension(slot.site, module, examples)
-                if isinstance(dimension, str):
-                    use.reason = dimension
-                else:
+                dimension = rehearsal.example_dimension(slot.site, module)
+                if not isinstance(dimension, str):
                     slot.site = replace(slot.site, example_dimension=dimension)
+                elif bare is not None and rehearsal.shows_alone(slot.site, module):
+                    use.alone = True
+                else:
+                    use.reason = dimension
         use.reason = _reason(use, rehearsal) or use.reason
     known = {key: use for key, use in uses.items() if not use.reason}
     layers = _layers(known, settings_of or (lambda _: None))
@@ -117,7 +123,8 @@ def find_layers(
         raise InputError(
             f"{', '.join(sorted(n or 'The model' for n in found))} {WITHOUT_GRADIENTS}"
         )
-    layers += tuple(_bare_layer(use) for use in _take_bare(uses.values(), rehearsal, bare))
+    taken = _take_bare(uses.values(), rehearsal, bare or 0)
+    layers += tuple(_bare_layer(use) for use in taken)
     unattributed = tuple(
         _Unattributed(use.names[0], use.parameter.numel(), use.reason)
         for use in uses.values()
@@ -130,16 +137,19 @@ def find_layers(
             "layer of a known kind (nn.Linear, a convolution, a normalisation, nn.Embedding, "
             f"nn.MultiheadAttention, nn.LSTM) that a forward pass calls, found {names or 'none'}."
         )
-    taken = [use for use in uses.values() if not use.reason]
-    tied = {use.names[0]: tuple(use.names[1:]) for use in taken if use.names[1:]}
+    tied = {
+        use.names[0]: tuple(use.names[1:])
+        for use in uses.values()
+        if not use.reason and use.names[1:]
+    }
     return Coverage(layers, unattributed, tied)
 
 
 def _uses(model: nn.Module, rehearsal: Rehearsal) -> dict[int, _Use]:
     """Return every parameter by its id, in the model's order."""
     uses: dict[int, _Use] = {}
-    offers = list(_offers(model, rehearsal))
-    for name, module, offer in offers:
+    offered = list(offers(model, rehearsal))
+    for name, module, offer in offered:
         kind = kind_of(module)
         refused = kind is not None and offer == kind.refusal(module)
         for key, parameter in module.named_parameters(name, recurse=False, remove_duplicate=False):
@@ -148,30 +158,13 @@ def _uses(model: nn.Module, rehearsal: Rehearsal) -> dict[int, _Use]:
             if isinstance(offer, str):
                 use.without_slot.append((key, offer))
                 use.refused |= refused
-    for _, _, offer in offers:
+    for _, _, offer in offered:
         for slot in () if isinstance(offer, str) else offer:
             if slot.weight is not None:
                 uses[id(slot.weight)].as_weight.append(slot)
             if slot.bias is not None:
                 uses[id(slot.bias)].as_bias.append(slot)
     return uses
-
-
-def _offers(model: nn.Module, rehearsal: Rehearsal) -> Iterable[tuple[str, nn.Module, Offer]]:
-    """Yield every module with parameters of its own; an out_proj comes with its attention."""
-    inside: dict[int, Offer] = {}  # id of an out_proj -> what is left for it to say
-    for name, module in model.named_modules():
-        # The exact class, as everywhere: a subclass may compute something else.
-        if type(module) is nn.MultiheadAttention:
-            offer = attention_offer(name, module)
-            inside[id(module.out_proj)] = offer if isinstance(offer, str) else []
-            yield name, module, offer
-        elif is_recurrent(module):
-            yield name, module, recurrent_offer(name, module)
-        elif id(module) in inside:
-            yield name, module, inside[id(module)]
-        elif next(module.parameters(recurse=False), None) is not None:
-            yield name, module, _offered(name, module, rehearsal.tried.get(name))
 
 
 def _reason(use: _Use, rehearsal: Rehearsal) -> str:
@@ -182,14 +175,14 @@ def _reason(use: _Use, rehearsal: Rehearsal) -> str:
     without = [
         (name, reason)
         for name, reason in use.without_slot
-        if not use.slots or name.rpartition(".")[0] in rehearsal.shapes
+        if not use.slots or name.rpartition(".")[0] in rehearsal.calls
     ]
     if without:
         name, reason = without[0]
         return reason if len(use.names) == 1 else f"tied, and for {name}: {reason}"
     if use.as_weight and use.as_bias:
         return "tied: it is a weight and a bias"
-    if not any(slot.site.module in rehearsal.shapes for slot in use.slots):
+    if not any(slot.site.module in rehearsal.calls for slot in use.slots):
         return "called 0 times in one forward pass"
     if len({slot.frame for slot in use.as_weight}) > 1:
         return "tied: its modules lay it out differently"
@@ -258,6 +251,7 @@ def _weight_layer(use: _Use, bias: str | None) -> Layer:
         inputs=first.inputs + (bias is not None),
         weight=use.names[0],
         bias=bias,
+        alone=use.alone,
     )
 
 
@@ -271,6 +265,7 @@ def _bias_layer(use: _Use) -> Layer:
         inputs=1,
         weight=None,
         bias=use.names[0],
+        alone=use.alone,
     )
 
 
@@ -283,31 +278,5 @@ def _bare_layer(use: _Use) -> Layer:
         inputs=1,
         weight=None,
         bias=use.names[0],
+        alone=True,
     )
-
-
-def _offered(name: str, module: nn.Module, found: LayerType | None) -> Offer:
-    """Return what a module with parameters of its own offers, with the kind found by trying it."""
-    own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    kind = kind_of(module) or found
-    if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
-        return unknown(module)
-    if reason := kind.refusal(module):
-        return reason
-    weight, bias = own["weight"], own.get("bias")
-    groups = kind.groups(module)
-    # A normalisation's groups may spread over several dimensions of its weight.
-    outputs = weight[0].numel() if kind.transposed else max(1, weight.shape[0] // groups)
-    slot = Slot(
-        site=Site(name, kind),
-        weight=weight,
-        groups=groups,
-        outputs=outputs,
-        inputs=weight.numel() // (groups * outputs),
-        bias=bias,
-        bias_groups=groups,
-    )
-    if bias is None or kind.bias is None:
-        return [slot]
-    slot.bias = None
-    return [slot, Slot(Site(name, kind.bias), None, 1, bias.numel(), 0, bias, bias_groups=1)]

@@ -63,6 +63,8 @@ class Layer:
         inputs: D_in of a block, the ones' column counted.
         weight: Name of the weight, or None for a layer of a bias alone.
         bias: Name of the bias in the last input column, or None.
+        alone: Whether its gradients take a pass of every example alone, N = 1: its inputs do not
+            say which example they belong to. All that it meets there are positions.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Layer:
     inputs: int
     weight: str | None
     bias: str | None
+    alone: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,6 +112,8 @@ class Layer:
         Those of an indexed site are integers, [N, S].
         """
         positions = site.kind.positions(module, values.movedim(site.example_dimension, 0))
+        if self.alone:
+            positions = _of_one(positions)
         if site.kind.indexed:
             return positions
         if self.weight is None:
@@ -134,7 +139,8 @@ class Layer:
 
     def output_gradients_of(self, module: nn.Module, gradients: Tensor, site: Site) -> Tensor:
         """Return one call's output gradients, [N, groups, S, D_out]."""
-        return site.kind.output_positions(module, gradients.movedim(site.example_dimension, 0))
+        positions = site.kind.output_positions(module, gradients.movedim(site.example_dimension, 0))
+        return _of_one(positions) if self.alone else positions
 
     def weight_matrix(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Lay out parameters (or gradients) named as in the model as [groups, D_out, D_in]."""
@@ -172,6 +178,13 @@ class Layer:
         if self.bias is not None:
             tensors[self.bias] = matrix[..., -1].reshape(*leading, *like[self.bias].shape)
         return tensors
+
+
+def _of_one(positions: Tensor) -> Tensor:
+    """Make positions of one example of what was laid out as several."""
+    if positions.ndim == 2:  # noqa: PLR2004, indices [N, S]
+        return positions.reshape(1, -1)
+    return positions.transpose(0, 1).flatten(1, 2).unsqueeze(0)
 
 
 @dataclass(frozen=True)

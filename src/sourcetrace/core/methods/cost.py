@@ -152,8 +152,8 @@ class RunCost:
             ),
             StageCost("self_influence", own / rate, 0, at_most=True),
         ]
-        # Of bare parameters, by passes of every example alone.
-        twice = 2 if engine.coverage.bare else 1
+        # Passes of every example alone come beside the batch's.
+        twice = 2 if engine.coverage.alone else 1
         return cls(
             twice * (visits + runs_of_queries + repeats) + runs_of_queries,
             twice * (2 * (visits + runs_of_queries) + repeats),

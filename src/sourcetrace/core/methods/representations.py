@@ -25,9 +25,10 @@ def representations(
     Raises:
         InputError: If the last attributed layer has no inputs but indices or a bias.
     """
-    # A bias, and a bare parameter, has no inputs.
-    weights = [layer for layer in engine.coverage.layers if layer.weight is not None]
-    layer = (weights or engine.coverage.layers)[-1]
+    # A bias, and a bare parameter, has no inputs; those of other layers may be no example's.
+    layers = engine.coverage.layers
+    weights = [layer for layer in layers if layer.weight is not None and not layer.alone]
+    layer = (weights or layers)[-1]
     index = list(range(block.start, block.stop))
     batch = examples.batch(index, engine.device)
     model = engine.model_at(point)

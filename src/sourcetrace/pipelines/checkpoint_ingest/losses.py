@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sourcetrace.checkpoints.folder import Checkpoint
+from sourcetrace.core.gradients.alone import Single
 from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.gradients.check import check_gradients
 from sourcetrace.core.layers.discovery import Coverage
@@ -94,9 +95,12 @@ def gradient_error(task: Task, model: nn.Module, training: Examples, coverage: C
     index, device = range(min(2, len(training))), next(model.parameters()).device
     batch = training.batch(index, device)
 
-    def alone(place: int) -> torch.Tensor:
+    def alone(place: int) -> Single:
         one = training.batch([place], device)
-        return task.train_loss(task.forward(model, one), one)
+        return (
+            lambda: task.forward(model, one),
+            lambda outputs: [task.train_loss(outputs, one)],
+        )
 
     return check_gradients(
         model,

@@ -90,13 +90,14 @@ def describe(examined: Examination) -> tuple[pl.DataFrame, pl.DataFrame]:
         manifest["step"].max(),
         100 * coverage.share,
     )
-    if coverage.bare:
+    if coverage.alone:
         logger.info(
-            "Attributed by passes of every example alone, which take longer: %s of no known kind "
-            "of layer, %d in all (%s); attribution.bare_parameters: 0 leaves them out",
-            format_noun(len(coverage.bare), "parameter"),
-            sum(layer.size for layer in coverage.bare),
-            format_names([layer.name for layer in coverage.bare]),
+            "Attributed by passes of every example alone, which take longer: %s whose inputs do "
+            "not say which example they belong to, or of no known kind, %d parameters in all (%s); "
+            "attribution.bare_parameters: null leaves them out",
+            format_noun(len(coverage.alone), "layer"),
+            sum(layer.size for layer in coverage.alone),
+            format_names([layer.name for layer in coverage.alone]),
         )
     for name, others in coverage.tied.items():
         logger.info("%s is also %s: attributed once, as the sum", name, ", ".join(others))

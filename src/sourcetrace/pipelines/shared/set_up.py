@@ -7,6 +7,7 @@ stages sets up once.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,7 @@ import torch
 
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.layers.discovery import Coverage, find_layers
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
@@ -34,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 RECORDED = ("run", "step", "stage", "optimizer", "learning_rate", "momentum", "weight_decay")
 """Of a checkpoint's record: what the manifest has under the same name."""
+
+_FIRST, _SPREAD = 3, 7
+"""Training examples of the passes that show the layers; not two, as in the check of gradients."""
 
 RECORDED_OF_GROUP = ("learning_rate", "momentum", "dampening", "weight_decay")
 """Of a parameter group."""
@@ -174,9 +179,9 @@ def coverage_of(
     device: torch.device,
     segments: Sequence[Segment],
     *,
-    bare: int,
+    bare: int | None,
 ) -> Coverage:
-    """Find the attributed layers, by a forward pass over the first training examples.
+    """Find the attributed layers, by forward passes over a few training examples.
 
     Args:
         task: The task.
@@ -184,20 +189,25 @@ def coverage_of(
         training: The training examples.
         device: Where the model is.
         segments: Whose optimiser settings the parameters have; a layer has one setting.
-        bare: How many numbers all bare parameters together may have.
+        bare: How many numbers all bare parameters together may have; None for no passes of
+            examples alone.
     """
-    # Not two, as in the check of gradients: what counts two of something else is seen here.
-    count = min(3, len(training))
-    batch = training.batch(range(count), device)
+    numbers = torch.arange(len(training))
+    runs = []
+    # What two examples are by chance, several more are not.
+    for few in (numbers[:_FIRST], spread(numbers, _SPREAD)):
+        batch = training.batch(few.tolist(), device)
+        runs.append((partial(task.forward, model, batch), len(few)))
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     left_out = trainable.difference(*(segment.settings for segment in segments))
     for name in left_out:
         model.get_parameter(name).requires_grad_(False)
     found = find_layers(
         model.eval(),
-        lambda: task.forward(model, batch),
+        runs[0][0],
         settings_of=settings_of(segments),
-        examples=count,
+        examples=runs[0][1],
+        further=runs[1:],
         bare=bare,
     )
     return replace(

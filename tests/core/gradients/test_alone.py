@@ -1,4 +1,4 @@
-"""Parameters that no known kind of module covers, against one autograd call an example."""
+"""What takes passes of every example alone, against one autograd call an example."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
@@ -32,14 +33,19 @@ def expected(engine: GradientEngine, examples: Examples, name: str, parameter: s
             loss = task.sampled_loss(outputs, ExampleGenerator.for_examples(seeds))
         else:
             loss = getattr(task, name)(outputs, batch)
-        rows += torch.autograd.grad(loss.sum(), [model.get_parameter(parameter)])
+        rows += torch.autograd.grad(
+            loss.sum(),
+            [model.get_parameter(parameter)],
+            materialize_grads=True,
+            allow_unused=True,
+        )
     return torch.stack(rows).flatten(1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_training_gradients_equal_the_per_example_loop(batch_size):
     engine = gradient_source(bare_case(), ClassificationTask(), batch_size=batch_size)
-    assert tuple(layer.name for layer in engine.coverage.bare) == BARE
+    assert tuple(layer.name for layer in engine.coverage.alone) == BARE
     check_all_counted(engine.coverage, engine.model)
     assert engine.coverage.share == 1.0
     for name in BARE:
@@ -153,9 +159,103 @@ def test_originals_of_weights_are_attributed(change):
         values = torch.randn(4, 4, dtype=torch.float64)
     engine = engine_of(model, values, [0, 1, 2, 0])
     assert engine.coverage.unattributed == ()
-    assert {layer.name for layer in engine.coverage.bare} == {
+    assert {layer.name for layer in engine.coverage.alone} == {
         name for name, _ in model.named_parameters() if name.startswith("2.")
     }
     found = engine.compute(POINT, torch.arange(4), sampled=False)
-    for layer in engine.coverage.bare:
+    for layer in engine.coverage.alone:
         assert_close(found[layer.name].dense()[:, 0, :, 0], expected_of(engine, layer.name))
+
+
+class Graphs(nn.Module):
+    """Batches of graphs: nodes of all of them in one dimension, as many as each has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds = nn.Embedding(5, 4)
+        self.nodes = nn.Linear(4, 4)
+        self.normal = nn.LayerNorm(4)
+        self.pixels = nn.Conv1d(1, 2, 3, padding=1)
+        self.experts = nn.ModuleList(nn.Linear(8, 3, bias=bias) for bias in (True, False))
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, kinds: Tensor, owner: Tensor, examples: int) -> Tensor:
+        hidden = self.normal(self.nodes(self.kinds(kinds)).tanh())
+        hidden = self.pixels(hidden.unsqueeze(1)).flatten(1)
+        chosen = kinds % 2
+        rows = hidden.new_zeros(len(kinds), 3)
+        for place, expert in enumerate(self.experts):
+            own = chosen == place
+            if bool(own.any()):
+                rows = rows.index_put((own.nonzero()[:, 0],), expert(hidden[own]))
+        pooled = rows.new_zeros(examples, 3).index_add(0, owner, rows)
+        return self.head(pooled.tanh())
+
+
+class GraphTask(ClassificationTask):
+    def collate(self, items):
+        owner = [torch.full_like(nodes, place) for place, (nodes, _) in enumerate(items)]
+        labels = torch.stack([label for _, label in items])
+        return (torch.cat([nodes for nodes, _ in items]), torch.cat(owner)), labels
+
+    def forward(self, model, batch):
+        return model(*batch[0], len(batch[1]))
+
+
+GRAPHS = ([0, 2, 4], [1, 3], [0, 1, 2, 3, 4], [2], [3, 3, 1, 0], [4, 1])
+"""Of the first only the first expert has nodes, of the second only the second."""
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_layers_that_see_what_is_no_example_equal_the_per_example_loop(batch_size):
+    with seeded(5):
+        model = Graphs().double().eval()
+    task = GraphTask()
+    items = [(torch.tensor(nodes), torch.tensor(i % 3)) for i, nodes in enumerate(GRAPHS)]
+    training = Examples(items, [str(i) for i in range(6)], task.collate)
+    first, several = (training.batch(range(n), CPU) for n in (2, 6))
+    coverage = find_layers(
+        model,
+        lambda: task.forward(model, first),
+        examples=2,
+        further=[(lambda: task.forward(model, several), 6)],
+        bare=0,
+    )
+    assert coverage.unattributed == ()
+    names = ["kinds", "nodes", "normal", "pixels", "experts.0", "experts.1"]
+    assert [layer.name for layer in coverage.alone] == names
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    engine = GradientEngine(
+        model=model,
+        objective=task,
+        coverage=coverage,
+        training=training,
+        load_weights={"c1": state}.__getitem__,
+        cache=KeepsNothing(),
+        batch_size=batch_size,
+        seed=0,
+    )
+    rows = torch.arange(6)
+    point = EvaluationPoint("c1", ("c1",), rows, rows)
+    passed = [engine.extract(point, block, keep=False) for block in engine.blocks()]
+    for layer in coverage.layers:
+        for loss, kind in (("train_loss", "gradients"), ("sampled_loss", "sampled")):
+            found = torch.cat([getattr(one, kind)[layer.name].dense() for one in passed])
+            wanted = {
+                name: expected(engine, training, loss, name).reshape(
+                    6, *model.get_parameter(name).shape
+                )
+                for name in layer.parameters
+            }
+            matrices = torch.stack(
+                [layer.weight_matrix({k: v[row] for k, v in wanted.items()}) for row in range(6)]
+            )
+            assert_close(found, matrices)
+    sums = RunningCovariances()
+    for one in passed:
+        sums.add(one.covariances)
+    found = sums.sums()["experts.0"]
+    assert found.examples == 6
+    # Whatever the batches, positions that a loss does not reach have no say: nodes of the expert.
+    ones = found.activation[0, -1, -1]
+    assert int(ones) == sum(kind % 2 == 0 for nodes in GRAPHS for kind in nodes)
