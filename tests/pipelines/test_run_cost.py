@@ -51,8 +51,8 @@ def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog
         metrics = run(inputs)
     said, did = (caplog.text.index(one) for one in ("This run takes", "Gradient extraction took"))
     assert said < did
-    # Six examples at three checkpoints, and two queries twice.
-    assert "This run takes 22 forward passes and 40 backward passes of an example" in caplog.text
+    # Six examples with four sampled labels at three checkpoints, and two queries twice.
+    assert "This run takes 76 forward passes and 148 backward passes of an example" in caplog.text
     parts = ("passes", "covariances", "eigendecompositions", "corrected_eigenvalues")
     for name in (*parts, "scoring", "self_influence"):
         assert metrics[f"cost.{name}.seconds"]["value"] > 0

@@ -112,9 +112,11 @@ def test_what_is_kept_is_what_the_cache_holds():
 
 @pytest.mark.parametrize("make_case", [tiny_case, bare_case])
 @pytest.mark.parametrize("make_cache", [KeepsEverything, KeepsNothing])
-def test_a_run_makes_the_passes_that_were_said(make_cache, make_case):
+@pytest.mark.parametrize("draws", [1, 4])
+def test_a_run_makes_the_passes_that_were_said(make_cache, make_case, draws):
     case = make_case("a" * 8)
     engine = gradient_source(case, ClassificationTask(), cache=make_cache())
+    engine.draws = draws
     plan = case_plan(case, "source", segments=2)
     probe = TimedProbe.of(engine, plan.points[-1])
     recomputed = make_cache is KeepsNothing

@@ -118,6 +118,28 @@ def test_a_second_call_draws_anew():
     assert torch.equal(signs(again, [2], like=like), second[[1, 0]])
 
 
+@pytest.mark.parametrize(("draws", "parts"), [(1, [1]), (4, [3]), (4, [2, 2]), (16, [5, 4, 7])])
+def test_as_many_draws_as_signs_are_the_expectation(draws, parts):
+    like = torch.zeros(1, dtype=torch.float64)
+    columns = []
+    for draw in range(draws):
+        generator = ExampleGenerator.for_examples([11, 22], draw=draw)
+        columns.append(torch.cat([signs(generator, [2, n], like=like) for n in parts], 1))
+    noise = torch.stack(columns)
+    assert torch.equal(noise.abs(), torch.ones_like(noise))
+    identity = torch.eye(sum(parts), dtype=torch.float64).expand(2, -1, -1)
+    assert torch.equal(torch.einsum("knr,kns->nrs", noise, noise) / draws, identity)
+
+
+def test_other_draws_are_other_labels():
+    like = torch.zeros(1, dtype=torch.float64)
+    first, second = (
+        uniform(ExampleGenerator.for_examples([11, 22], draw=draw), [2, 3], like=like)
+        for draw in range(2)
+    )
+    assert (first - second).abs().min() > 0
+
+
 numbers = st.sets(st.integers(0, 40), max_size=20).map(sorted)
 
 

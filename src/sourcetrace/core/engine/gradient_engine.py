@@ -80,6 +80,7 @@ class GradientEngine:
         batch_size: Examples a block.
         seed: Of the sampled labels and the dropout masks.
         precision: Of the passes.
+        draws: How many sampled labels each example has; of kept gradients, the first alone is kept.
         passes: Passes through the model so far.
         timings: Of the stages so far.
     """
@@ -93,6 +94,7 @@ class GradientEngine:
     batch_size: int
     seed: int
     precision: Precision = "float32"
+    draws: int = 1
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -188,10 +190,13 @@ class GradientEngine:
         def passes(batch: Batch) -> TrainingPasses:
             part = batch.rows
             return batch.training_passes(
-                own=point.in_stage(part), seeds=self._seeds(point, part), sampled=sampled
+                own=point.in_stage(part),
+                seeds=self._seeds(point, part),
+                sampled=sampled,
+                draws=self.draws,
             )
 
-        passed = self._run(passes, self.training, point, rows, backward=2)
+        passed = self._run(passes, self.training, point, rows, backward=1 + self.draws)
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
         return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
@@ -261,20 +266,30 @@ class GradientEngine:
         return self.compute(point, point.rows(block), sampled=False)
 
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
-        """Return the gradients with sampled labels of the stage's own examples in `block`."""
+        """Return the gradients with sampled labels of the stage's own examples in `block`.
+
+        Those of the first draw, then those of the second, and so on.
+        """
         kept = self.cache.get(point.key(block))
         rows = point.rows(block)
         own = point.in_stage(rows)
         if kept is not None:
-            return _rows(TrainingPasses.kept(kept, "sampled", self.device), own)
-        if self.cache.keeps:
-            return dict(self.extract(point, block).sampled)
-        if not bool(own.any()):  # one, to have its form
-            return _rows(self.compute(point, rows[:1], sampled=True), own[:1])
-        return self.compute(point, rows[own], sampled=True)
+            first = _rows(TrainingPasses.kept(kept, "sampled", self.device), own)
+        elif self.cache.keeps:
+            first = dict(self.extract(point, block).sampled)
+        elif not bool(own.any()):  # one, to have its form
+            first = _rows(self.compute(point, rows[:1], sampled=True), own[:1])
+        else:
+            first = self.compute(point, rows[own], sampled=True)
+        if self.draws == 1 or not bool(own.any()):
+            return first
+        others = range(1, self.draws)
+        return concatenate(
+            [first, *(self.compute(point, rows[own], sampled=True, draw=k) for k in others)]
+        )
 
     def compute(
-        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool
+        self, point: EvaluationPoint, rows: Tensor, *, sampled: bool, draw: int = 0
     ) -> dict[str, LayerGradient]:
         """Compute one kind of gradients by one backward pass, past the cache.
 
@@ -282,10 +297,12 @@ class GradientEngine:
             point: The weights.
             rows: Numbers of the examples, one batch.
             sampled: Whether of sampled labels, or of the given ones.
+            draw: Which of the sampled labels.
         """
 
         def passes(batch: Batch) -> dict[str, LayerGradient]:
-            return batch.gradients(self._seeds(point, batch.rows) if sampled else None)
+            seeds = self._seeds(point, batch.rows) if sampled else None
+            return batch.gradients(seeds, draw=draw)
 
         return self._run(passes, self.training, point, rows, backward=1)
 

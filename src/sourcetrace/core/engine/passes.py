@@ -6,7 +6,7 @@ one of the measurement and one of the training loss.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,11 @@ QueryPasses = tuple[dict[str, LayerGradient], dict[str, LayerGradient]]
 """Gradients of the measurement, and of the training loss."""
 
 
-_Loss = Literal["train_loss", "sampled_loss", "measurement"]
+class _Drawn(NamedTuple):
+    """One of an objective's losses, and which draw of it."""
+
+    name: Literal["train_loss", "sampled_loss", "measurement"]
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ class Batch:
     rounded: bool = False
 
     def training_passes(
-        self, *, own: Tensor, seeds: Sequence[int], sampled: bool
+        self, *, own: Tensor, seeds: Sequence[int], sampled: bool, draws: int = 1
     ) -> TrainingPasses:
         """Run the passes of training examples.
 
@@ -134,24 +138,31 @@ class Batch:
             own: Which of them make up the curvature, [n].
             seeds: Of their sampled labels.
             sampled: Whether these labels' gradients are made up, and not their covariances alone.
+            draws: How many sampled labels each example has in the covariances; the gradients
+                are of the first.
         """
-        alone, own_given, own_sampled = self._alone(("train_loss", "sampled_loss"), seeds)
+        drawn = [_Drawn("sampled_loss", draw) for draw in range(draws)]
+        losses = [_Drawn("train_loss"), *drawn]
+        alone, own_given, *own_sampled = self._alone(losses, seeds)
         captured, inputs = self._captured(alone)
-        drawn = self._loss("sampled_loss", captured.outputs, seeds)
-        sampled_outputs = captured.output_gradients(drawn, last=False) | own_sampled
-        loss = self._loss("train_loss", captured.outputs)
+        sampled_outputs = []
+        for one, of_alone in zip(drawn, own_sampled, strict=True):
+            values = self._loss(one, captured.outputs, seeds)
+            sampled_outputs.append({**captured.output_gradients(values, last=False), **of_alone})
+        loss = self._loss(_Drawn("train_loss"), captured.outputs)
         outputs = captured.output_gradients(loss, last=True) | own_given
         gradients = captured.gradients(inputs, outputs)
-        sampled_gradients = captured.gradients(inputs, sampled_outputs) if sampled else {}
+        sampled_gradients = captured.gradients(inputs, sampled_outputs[0]) if sampled else {}
         pixels = captured.pixels()
         covariances = {
             layer.name: [
                 CovarianceTerms.of(
                     layer,
                     _own(inputs[layer.name], own),
-                    _own(sampled_outputs[layer.name], own),
+                    _own(of_draw[layer.name], own),
                     pixels=_own(pixels.get(layer.name), own),
                 )
+                for of_draw in sampled_outputs
             ]
             for layer in self.layers
         }
@@ -159,13 +170,14 @@ class Batch:
         signals = self._signals(captured.outputs, loss, norm=norm)
         return TrainingPasses(signals, gradients, sampled_gradients, covariances)
 
-    def gradients(self, seeds: Sequence[int] | None) -> dict[str, LayerGradient]:
+    def gradients(self, seeds: Sequence[int] | None, *, draw: int = 0) -> dict[str, LayerGradient]:
         """Run a forward and one backward pass, where the rest of `training_passes` is known.
 
         Args:
             seeds: Of sampled labels; None for the given ones.
+            draw: Which of each example's sampled labels.
         """
-        name: _Loss = "train_loss" if seeds is None else "sampled_loss"
+        name = _Drawn("train_loss") if seeds is None else _Drawn("sampled_loss", draw)
         alone, own = self._alone((name,), seeds or ())
         captured, inputs = self._captured(alone)
         loss = self._loss(name, captured.outputs, seeds or ())
@@ -173,10 +185,10 @@ class Batch:
 
     def query_passes(self) -> QueryPasses:
         """Run the passes of queries."""
-        alone, own_measured, own = self._alone(("measurement", "train_loss"))
+        wanted = _Drawn("measurement"), _Drawn("train_loss")
+        alone, own_measured, own = self._alone(wanted)
         captured, inputs = self._captured(alone)
-        measurement = self._loss("measurement", captured.outputs)
-        loss = self._loss("train_loss", captured.outputs)
+        measurement, loss = (self._loss(one, captured.outputs) for one in wanted)
         measured = captured.output_gradients(measurement, last=False) | own_measured
         gradients = captured.gradients(inputs, measured)
         losses = captured.gradients(inputs, captured.output_gradients(loss, last=True) | own)
@@ -186,10 +198,10 @@ class Batch:
         """Measure the examples by a forward pass alone."""
         with torch.no_grad():
             outputs = self._forward()
-            return self._signals(outputs, self._loss("train_loss", outputs), norm=None)
+            return self._signals(outputs, self._loss(_Drawn("train_loss"), outputs), norm=None)
 
     def _alone(
-        self, losses: Sequence[_Loss], seeds: Sequence[int] = ()
+        self, losses: Sequence[_Drawn], seeds: Sequence[int] = ()
     ) -> tuple[LayerPositions, ...]:
         """Return the inputs of layers that take passes of examples alone, and what each loss gives.
 
@@ -223,24 +235,24 @@ class Batch:
         with torch.autocast(like.device.type, torch.bfloat16):
             return to_dtype(self.objective.forward(self.model, self.items), like.dtype)
 
-    def _loss(self, name: _Loss, outputs: Any, seeds: Sequence[int] = ()) -> Tensor:
-        """Return the objective's function of this name, one value an example.
+    def _loss(self, loss: _Drawn, outputs: Any, seeds: Sequence[int] = ()) -> Tensor:
+        """Return one of the objective's losses, one value an example.
 
         Args:
-            name: Which one.
+            loss: Which one.
             outputs: Of the forward pass.
             seeds: Of sampled labels.
         """
-        if name == "sampled_loss":
-            generator = ExampleGenerator.for_examples(seeds)
+        if loss.name == "sampled_loss":
+            generator = ExampleGenerator.for_examples(seeds, draw=loss.draw)
             values = sampled_loss(self.objective, outputs, generator, self.items)
         else:
-            values = getattr(self.objective, name)(outputs, self.items)
-        return per_example_loss(values, name=name, examples=len(self.rows))
+            values = getattr(self.objective, loss.name)(outputs, self.items)
+        return per_example_loss(values, name=loss.name, examples=len(self.rows))
 
     def _signals(self, outputs: Any, loss: Tensor, *, norm: Tensor | None) -> BlockSignals:
         with torch.no_grad():
-            measurement = self._loss("measurement", outputs)
+            measurement = self._loss(_Drawn("measurement"), outputs)
             describe = getattr(self.objective, "describe", None)
             described = describe(outputs, self.items) if describe else {}
         return BlockSignals(self.rows, loss.detach(), measurement, norm, described)

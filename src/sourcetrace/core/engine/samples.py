@@ -69,7 +69,14 @@ def sample_gradients(
         engine: Whose model it is.
         point: The weights.
         examples: Their numbers.
-        sampled: Whether of sampled labels, or of the given ones.
+        sampled: Whether of sampled labels, every draw of them, or of the given ones.
     """
     parts = torch.split(examples, engine.batch_size)
-    return concatenate([engine.compute(point, rows, sampled=sampled) for rows in parts])
+    draws = range(engine.draws if sampled else 1)
+    return concatenate(
+        [
+            engine.compute(point, rows, sampled=sampled, draw=draw)
+            for draw in draws
+            for rows in parts
+        ]
+    )

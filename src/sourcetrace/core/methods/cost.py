@@ -21,9 +21,6 @@ from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.memory_needs import sides, sizes
 from sourcetrace.core.plan.plan import AttributionPlan
 
-_ONE_OF_THREE = 1 / 3
-"""A pass, in units of a forward and two backward ones."""
-
 
 @dataclass(frozen=True)
 class StageCost:
@@ -86,6 +83,9 @@ class RunCost:
             rate: Multiplications a second of large products.
             solve: How exactly ASTRA solves; None for other methods.
         """
+        draws = engine.draws
+        # In units of what was timed: a forward pass, the given labels', and one a draw.
+        one_pass = 1 / (2 + draws)
         total = _total(engine.coverage.layers, probe.extraction.gradients)
         # Fitting visits every segment's points; scores and self-influence share a visit of these
         # and of the final ones.
@@ -96,14 +96,15 @@ class RunCost:
         # Then with one backward pass, and without covariances.
         repeats = sum(len(point.examples) for point in again)
         scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
+        # Other draws than the first are computed when the curvature is fitted.
+        repeats += (draws - 1) * scored if plan.uses_curvature else 0
         # Queries are measured by a forward pass for their signals, and by three to be scored.
         runs_of_queries = len(plan.members) * queries
         itemsize, segments = engine.dtype.itemsize, len(plan.segments)
         stages = [
             StageCost(
                 "passes",
-                probe.passes
-                * (visits + (1 + _ONE_OF_THREE) * runs_of_queries + 2 * _ONE_OF_THREE * repeats),
+                probe.passes * (visits + one_pass * (4 * runs_of_queries + 2 * repeats)),
                 0 if recomputed else visits * probe.extraction.bytes_per_example,
             ),
             StageCost(
@@ -123,7 +124,7 @@ class RunCost:
                 ),
                 StageCost(
                     "corrected_eigenvalues",
-                    scored * total["corrected"] / rate,
+                    draws * scored * total["corrected"] / rate,
                     segments * itemsize * total["parameters"],
                 ),
             ]
@@ -136,7 +137,7 @@ class RunCost:
             )
         if solve is not None:
             # Forward and one backward pass, and two along the direction of every query.
-            passes = _ONE_OF_THREE * (2 + 2 * (queries + 1))
+            passes = one_pass * (2 + 2 * (queries + 1))
             sampled = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
             seconds = probe.passes * (passes * sampled * solve.max_iterations)
             stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
@@ -156,7 +157,7 @@ class RunCost:
         twice = 2 if engine.coverage.alone else 1
         return cls(
             twice * (visits + runs_of_queries + repeats) + runs_of_queries,
-            twice * (2 * (visits + runs_of_queries) + repeats),
+            twice * ((1 + draws) * visits + 2 * runs_of_queries + repeats),
             tuple(stages),
         )
 

@@ -66,7 +66,7 @@ def fit_segment(
                 scalings[name].precondition(gradient, roots[name]) if name in roots else gradient
             )
             sums[name] += scaled.rotated_squares(basis.inputs, basis.outputs).double()
-    terms = len(planned.points) * len(planned.examples)
+    terms = len(planned.points) * len(planned.examples) * engine.draws
     return {
         layer.name: CurvatureBlock(
             bases[layer.name], (sums[layer.name] / terms).to(dtype), roots.get(layer.name)

@@ -5,6 +5,7 @@ backward passes. Every loss returns one value an example, [B].
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,17 +56,26 @@ class ExampleGenerator(torch.Generator):
     stream, so that a label sampled for an example depends on the seed and the example
     alone: scores then stay the same under another batch size or order of the data. Every call
     of `uniform` draws anew, as the second of two heads needs it.
+
+    Attributes:
+        example_seeds: One an example.
+        draw: Number of the draw, where each example has several, from 0.
+        calls: Of `uniform` and `signs` so far.
+        columns: Signs of an example so far.
     """
 
     example_seeds: tuple[int, ...] = ()
+    draw: int = 0
     calls: int = 0
+    columns: int = 0
 
     @classmethod
-    def for_examples(cls, seeds: Sequence[int]) -> "ExampleGenerator":
+    def for_examples(cls, seeds: Sequence[int], *, draw: int = 0) -> "ExampleGenerator":
         """Return a generator for a batch whose examples have these seeds."""
         generator = cls()
-        generator.manual_seed(seeds[0] if seeds else 0)
+        generator.manual_seed(_mixed(seeds[0] if seeds else 0, draw))
         generator.example_seeds = tuple(seeds)
+        generator.draw = draw
         return generator
 
 
@@ -74,16 +84,34 @@ def uniform(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -
 
     Drawn in float64 on the CPU, so that every device sees the same numbers.
     """
+    return _uniform(generator, shape, like=like, draw=getattr(generator, "draw", 0))
+
+
+def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> Tensor:
+    """Return -1 and +1 with equal chance, of `shape` = [B, …], as `uniform` draws.
+
+    An example's draws ε_k, where it has K of them, are the first one times the rows of a Walsh
+    matrix: the mean of ε_k ε_kᵀ is the expectation itself, the identity, where K is a power of
+    two and there are no more signs than that.
+    """
+    drawn = torch.where(_uniform(generator, shape, like=like, draw=0) < 0.5, -1.0, 1.0)  # noqa: PLR2004
+    if isinstance(generator, ExampleGenerator):
+        count = math.prod(shape[1:])
+        columns = torch.arange(generator.columns, generator.columns + count)
+        generator.columns += count
+        drawn = drawn * _walsh(generator.draw, columns).reshape(tuple(shape[1:])).to(drawn)
+    return drawn.to(like)
+
+
+def _uniform(
+    generator: torch.Generator, shape: Sequence[int], *, like: Tensor, draw: int
+) -> Tensor:
     if isinstance(generator, ExampleGenerator) and len(generator.example_seeds) == shape[0] > 0:
         stream = torch.Generator()
-        rows = [
-            torch.rand(
-                tuple(shape[1:]),
-                generator=stream.manual_seed(seed ^ generator.calls),
-                dtype=torch.float64,
-            )
-            for seed in generator.example_seeds
-        ]
+        rows = []
+        for seed in generator.example_seeds:
+            stream.manual_seed(_mixed(seed ^ generator.calls, draw))
+            rows.append(torch.rand(tuple(shape[1:]), generator=stream, dtype=torch.float64))
         generator.calls += 1
         draws = torch.stack(rows)
     else:
@@ -94,6 +122,14 @@ def uniform(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -
     return draws.to(like).clamp(max=1 - torch.finfo(like.dtype).eps)
 
 
-def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> Tensor:
-    """Return -1 and +1 with equal chance, of `shape` = [B, …], as `uniform` draws."""
-    return torch.where(uniform(generator, shape, like=like) < 0.5, -1.0, 1.0).to(like)  # noqa: PLR2004
+def _mixed(seed: int, draw: int) -> int:
+    return seed ^ draw << 16  # a generator of the CPU is seeded by the low 32 bits
+
+
+def _walsh(row: int, columns: Tensor) -> Tensor:
+    """Return (-1)^(number of bits that row and column share)."""
+    shared = columns & row
+    odd = torch.zeros_like(columns)
+    for bit in range(row.bit_length()):
+        odd ^= shared >> bit & 1
+    return 1 - 2 * odd

@@ -14,6 +14,7 @@ import polars as pl
 import torch
 
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
+from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.layers.discovery import Coverage, find_layers
@@ -133,6 +134,7 @@ def set_up_audit(
         seed=attribution.seed,
         precision=attribution.precision.passes,
     )
+    engine.draws = choose_draws(engine)
     # On another device the same gradients differ by their rounding.
     gradient_cache.open(f"{ingested.identity} {device.type}")
     if gradients.batch_size == "auto":
