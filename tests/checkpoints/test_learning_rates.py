@@ -39,6 +39,16 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, text, message):
         read_learning_rates(file, last_step=3)
 
 
+def test_nothing_is_known_from_a_last_row_without_a_rate(tmp_path):
+    file = tmp_path / "rates.csv"
+    file.write_text("step,learning_rate\n1,0.1\n3,0.2\n5,\n")
+    assert read_learning_rates(file, last_step=9).rates.tolist() == [[0.1], [0.1], [0.2], [0.2]]
+    assert read_learning_rates(file, last_step=2).rates.tolist() == [[0.1], [0.1]]
+    file.write_text("step,learning_rate\n1,0.1\n3,\n5,0.2\n")
+    with pytest.raises(InputError, match="none empty"):
+        read_learning_rates(file, last_step=9)
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"there is no file.*rates\.csv"):
         read_learning_rates(tmp_path / "rates.csv", last_step=3)

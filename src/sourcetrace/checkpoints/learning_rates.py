@@ -12,11 +12,12 @@ from sourcetrace.errors import InputError
 def read_learning_rates(path: Path, *, last_step: int) -> KnownRates:
     """Read columns step, learning_rate and, if wanted, group (from 0).
 
-    A rate holds from its step, the first of the training being 1, up to the next one listed.
+    A rate holds from its step, the first of the training being 1, up to the next one listed; a last
+    row without a rate says that nothing is known from its step on.
 
     Args:
         path: The file.
-        last_step: Rates are returned up to this step.
+        last_step: Rates are returned up to this step, or as far as they are known.
 
     Raises:
         InputError: If it is missing, has other columns, or does not begin with step 1.
@@ -44,6 +45,10 @@ def read_learning_rates(path: Path, *, last_step: int) -> KnownRates:
             f"{path.name} has groups {', '.join(map(str, numbers))}; expected 0, 1, … in the "
             "order of the optimiser's parameter groups."
         )
+    end = table["step"].max()
+    is_open = table.filter(pl.col("step") == end)["learning_rate"].null_count() > 0
+    if is_open and isinstance(end, int) and end > 1:
+        table, last_step = table.filter(pl.col("step") < end), min(last_step, end - 1)
     return _held(path.name, table, groups=len(numbers), last_step=last_step)
 
 

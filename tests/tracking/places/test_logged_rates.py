@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from sourcetrace.checkpoints.learning_rates import read_learning_rates
 from sourcetrace.errors import InputError
 from sourcetrace.tracking.places.logged_rates import fetch_rates
 
@@ -18,7 +19,11 @@ def rates(client, start_run, tmp_path):
         for time, (step, rate) in enumerate(history, 1):
             client.log_metric(run, name, rate, timestamp=time, step=step)
         fetch_rates(f"runs:/{run}/metrics/{name}", tmp_path / "cache" / "lr")
-        return pl.read_csv(tmp_path / "cache" / "lr").rows()
+        *known, (end, unknown) = pl.read_csv(tmp_path / "cache" / "lr").rows()
+        assert (end, unknown) == (known[-1][0] + 1, None)
+        read = read_learning_rates(tmp_path / "cache" / "lr", last_step=100)
+        assert read.rates.squeeze(1).tolist() == [rate for _, rate in known]
+        return known
 
     return table
 

@@ -46,8 +46,12 @@ def fetch_rates(address: str, target: Path) -> None:
             "the rates into a CSV file with columns step,learning_rate."
         )
     first = 1 - steps[0]
+    # Behind the last that was logged, no rate is known: it does not hold on.
     table = pl.DataFrame(
-        {"step": [step + first for step in steps], "learning_rate": [rates[s] for s in steps]}
+        {
+            "step": [step + first for step in (*steps, steps[-1] + 1)],
+            "learning_rate": [*(rates[step] for step in steps), None],
+        }
     )
     with replacing(target) as partial:
         table.write_csv(partial)
