@@ -215,26 +215,24 @@ def _take_bare(uses: Iterable[_Use], rehearsal: Rehearsal, most: int) -> list[_U
 
 
 def _layers(uses: Mapping[int, _Use], settings_of: Callable[[str], Hashable]) -> tuple[Layer, ...]:
-    layers: list[Layer] = []
-    folded: set[int] = set()
+    folded = {}  # weight -> the bias that makes one layer with it
     for key, use in uses.items():
-        if key in folded:
-            continue
-        if not use.as_weight:
-            layers.append(_bias_layer(use))
-            continue
-        bias_key = id(use.as_weight[0].bias)
+        bias_key = id(use.as_weight[0].bias) if use.as_weight else 0
         bias = uses.get(bias_key)
         if (
             bias is not None
             and bias.as_bias == use.as_weight
             and settings_of(use.names[0]) == settings_of(bias.names[0])
         ):
-            folded.add(bias_key)
-            layers.append(_weight_layer(use, bias.names[0]))
-        else:
-            layers.append(_weight_layer(use, None))
-    return tuple(layers)
+            folded[key] = bias_key
+    biases = set(folded.values())
+    return tuple(
+        _weight_layer(use, uses[folded[key]].names[0] if key in folded else None)
+        if use.as_weight
+        else _bias_layer(use)
+        for key, use in uses.items()
+        if key not in biases
+    )
 
 
 def _weight_layer(use: _Use, bias: str | None) -> Layer:

@@ -33,14 +33,15 @@ def _offered(name: str, module: nn.Module, found: LayerType | None) -> Offer:
     """Return what a module with parameters of its own offers, with the kind found by trying it."""
     own = dict(module.named_parameters(recurse=False, remove_duplicate=False))
     kind = kind_of(module) or found
-    if kind is None or "weight" not in own or not own.keys() <= {"weight", "bias"}:
+    if kind is None or kind.names[0] not in own or not own.keys() <= set(kind.names):
         return unknown(module)
     if reason := kind.refusal(module):
         return reason
-    weight, bias = own["weight"], own.get("bias")
+    weight, bias = own[kind.names[0]], own.get(kind.names[1])
     groups = kind.groups(module)
     # A normalisation's groups may spread over several dimensions of its weight.
-    outputs = weight[0].numel() if kind.transposed else max(1, weight.shape[0] // groups)
+    rows = weight.shape[0] if weight.ndim else 1
+    outputs = weight[0].numel() if kind.transposed else max(1, rows // groups)
     slot = Slot(
         site=Site(name, kind),
         weight=weight,

@@ -49,6 +49,11 @@ FOUND = {
     "added at every position": (lambda m, x: x + m.weight, (3, 4), False, (3, 4)),
     "channels first": (channels_first, (4,), True, (4, 3, 2)),
     "as many channels as features": (channels_first, (4,), True, (4, 4)),
+    "broadcast over places": (lambda m, x: m.weight * rms(x), (1, 1, 4), False, (2, 3, 4)),
+    "broadcast channels": (lambda m, x: m.weight * x.sin(), (1, 4, 1, 1), False, (4, 3, 2)),
+    "some dimensions": (lambda m, x: m.weight * x + m.bias, (2, 1, 4), True, (2, 3, 4)),
+    "no dimension": (lambda m, x: m.weight * x.sin(), (), False, (3, 4)),
+    "added to a token": (lambda m, x: x + m.weight, (1, 3, 4), False, (3, 4)),
     "one number": (lambda m, x: m.weight * x.sin(), (1,), False, (3, 4)),
 }
 
@@ -63,6 +68,28 @@ def test_gradients_equal_the_per_example_loop(name):
     check_all_counted(coverage, model)
     assert coverage.share == 1
     assert coverage.layers[0].shape == (own.weight.numel(), 1, 1 + bias)
+
+
+@pytest.mark.parametrize("names", [("gamma",), ("bias",), ("alpha", "beta"), ("beta", "alpha")])
+def test_parameters_may_have_any_names(names):
+    """Which of two is the weight is seen, too."""
+
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in sorted(names):
+                setattr(self, name, nn.Parameter(torch.randn(4)))
+
+        def forward(self, values: Tensor) -> Tensor:
+            scaled = values.sin() * getattr(self, names[0])
+            return scaled + getattr(self, names[1]) if names[1:] else scaled
+
+    with seeded(37):
+        model, values = nn.Sequential(Scale(), nn.Tanh()).double(), normal(3, 2, 4)
+    coverage = check_gradients_of(model, values)
+    (layer,) = coverage.layers
+    assert layer.parameters == tuple(f"0.{name}" for name in names)
+    check_all_counted(coverage, model)
 
 
 OTHERS = {
@@ -87,8 +114,7 @@ def test_what_does_more_is_named(name):
     run = lambda x: model["last"](x + model["own"](x))  # noqa: E731
     coverage = coverage_of(model, values, run)
     assert {one.name for one in coverage.unattributed} >= {"own.weight"}
-    reason = "Weighted was not seen to multiply every feature by a weight of its own"
-    assert coverage.unattributed[0].reason == reason
+    assert coverage.unattributed[0].reason == "Weighted is not supported"
     check_all_counted(coverage, model)
 
 

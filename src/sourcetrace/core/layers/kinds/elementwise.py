@@ -6,14 +6,16 @@ that nobody lists. So x̂ is the output with a weight of ones, less that with ze
 weight shows whether that is all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import permutations
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sourcetrace.core.layers.kinds.normalisation import channels, features, last_dimensions
 from sourcetrace.core.layers.kinds.types import LayerType
 
 _TOLERANCE = 1e-3
@@ -35,39 +37,75 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
 
 @torch.no_grad()
 def _output(
-    module: Any, weight: Tensor, bias: Tensor, arguments: tuple[Any, ...], keywords: Any
+    module: nn.Module,
+    given: Mapping[str, Tensor],
+    arguments: tuple[Any, ...],
+    keywords: Mapping[str, Any],
 ) -> Tensor:
-    given = {"weight": weight, "bias": bias}
-    own = {f"module.{name}": given[name] for name in _own(module)}
-    found: Tensor = functional_call(_WithoutHooks(module), own, arguments, keywords)
+    """Return the output with other values of the module's parameters."""
+    inside = {f"module.{name}": value for name, value in given.items()}
+    found: Tensor = functional_call(_WithoutHooks(module), inside, arguments, dict(keywords))
     return found
 
 
-def _factors(module: Any, arguments: tuple[Any, ...], keywords: Any) -> tuple[Tensor, Tensor]:
-    """Return x̂, and the output with a weight and a bias of 0."""
-    none = torch.zeros_like(module.weight)
-    offset = _output(module, none, none, arguments, keywords)
-    return _output(module, none + 1, none, arguments, keywords) - offset, offset
+def _factors(
+    weight: str, module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Return x̂, and the output where all parameters are 0."""
+    zeros = {name: torch.zeros_like(value) for name, value in _own(module).items()}
+    offset = _output(module, zeros, arguments, keywords)
+    ones = zeros | {weight: zeros[weight] + 1}
+    return _output(module, ones, arguments, keywords) - offset, offset
 
 
 def _call(
-    module: Any, _: int | None, output: Tensor, *arguments: Any, **keywords: Any
+    weight: str, module: Any, _: int | None, output: Tensor, *arguments: Any, **keywords: Any
 ) -> tuple[Tensor, ...]:
-    return _factors(module, arguments, keywords)[0], output, output
+    return _factors(weight, module, arguments, keywords)[0], output, output
 
 
-PRELU = LayerType(nn.PReLU, channels, channels, features, call=_call)
+def _aligned(weight: Tensor, dimensions: int) -> list[int]:
+    """Return the weight's sizes in the dimensions of an output with which it is broadcast."""
+    return [1] * (dimensions - weight.ndim) + list(weight.shape)
 
-_CHANNELS = LayerType(nn.Module, channels, channels, features, call=_call)
 
-_LAST = LayerType(
-    nn.Module,
-    last_dimensions,
-    last_dimensions,
-    features,
-    feature_dimensions=lambda module: module.weight.ndim,
-    call=_call,
-)
+def _broadcast(weight: Tensor, values: Tensor) -> Tensor:
+    """Lay out [N, …], with which the weight is broadcast, as [N, features, S, 1]."""
+    sizes = _aligned(weight, values.ndim)
+    features = [dimension for dimension, size in enumerate(sizes) if size > 1]
+    others = [dimension for dimension in range(1, values.ndim) if dimension not in features]
+    return values.permute(0, *features, *others).reshape(len(values), weight.numel(), -1, 1)
+
+
+def _channels(weight: Tensor, values: Tensor) -> Tensor:
+    """Lay out [N, features, …] as [N, features, S, 1]."""
+    return values.reshape(len(values), weight.numel(), -1, 1)
+
+
+def _kind(
+    names: tuple[str, str],
+    lay_out: Callable[[Tensor, Tensor], Tensor],
+    *,
+    feature_dimensions: Callable[[Any], int] | None = None,
+) -> LayerType:
+    def weight_of(module: nn.Module) -> Tensor:
+        return module.get_parameter(names[0])
+
+    def positions(module: nn.Module, values: Tensor) -> Tensor:
+        return lay_out(weight_of(module), values)
+
+    return LayerType(
+        nn.Module,
+        positions,
+        positions,
+        lambda module: weight_of(module).numel(),
+        names=names,
+        feature_dimensions=feature_dimensions,
+        call=partial(_call, names[0]),
+    )
+
+
+PRELU = replace(_kind(("weight", ""), _channels), module=nn.PReLU)
 
 
 def has_layers_inside(module: nn.Module) -> bool:
@@ -75,15 +113,23 @@ def has_layers_inside(module: nn.Module) -> bool:
     return any(_own(inside) for inside in module.modules() if inside is not module)
 
 
-def may_be_elementwise(module: nn.Module) -> bool:
-    """Return whether a module's parameters are a weight and perhaps a bias of its shape."""
-    own = _own(module)
-    if has_layers_inside(module):
+def _may_be_elementwise(module: nn.Module) -> bool:
+    """Return whether a module's parameters are one, or two of the same shape."""
+    own = list(_own(module).values())
+    if has_layers_inside(module) or len(own) not in (1, 2):
         return False
-    weight, bias = own.pop("weight", None), own.pop("bias", None)
-    if own or weight is None or weight.ndim == 0:
-        return False
-    return bias is None or bias.shape == weight.shape
+    return own[0].is_floating_point() and own[0].shape == own[-1].shape
+
+
+def _candidates(names: tuple[str, str], weight: Tensor, output: Tensor) -> Iterator[LayerType]:
+    """Yield the layouts that shapes allow, with what the weight is in each."""
+    sizes = _aligned(weight, output.ndim)
+    fits = zip(sizes, (1, *output.shape[1:]), strict=False)
+    if len(sizes) == output.ndim and all(size in (1, there) for size, there in fits):
+        first = next((place for place, size in enumerate(sizes) if size > 1), output.ndim)
+        yield _kind(names, _broadcast, feature_dimensions=lambda _: output.ndim - first)
+    if weight.ndim == 1 and output.shape[1:2] == weight.shape:
+        yield _kind(names, _channels)
 
 
 def elementwise_kind(
@@ -97,25 +143,30 @@ def elementwise_kind(
         keywords: Of the call, too.
         output: What that returned.
     """
-    tensor = isinstance(output, Tensor) and output.is_floating_point()
-    if not tensor or not may_be_elementwise(module):
+    tensor = isinstance(output, Tensor) and output.is_floating_point() and output.ndim > 0
+    if not tensor or not _may_be_elementwise(module):
         return None
-    shape, size, dimensions = module.weight.shape, module.weight.numel(), output.ndim
-    candidates = []
-    if output.shape[max(0, dimensions - len(shape)) :] == shape:
-        candidates.append((_LAST, shape))
-    if len(shape) == 1 and size in (1, *output.shape[1:2]):
-        candidates.append((_CHANNELS, torch.Size((size, *[1] * (dimensions - 2)))))
-    if not candidates:
-        return None
-    factors, offset = _factors(module, arguments, keywords)
-    values = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(module.weight)
-    change = _output(module, values, values, arguments, keywords) - offset
-    if "bias" in _own(module):
-        factors = factors + 1
-    bound = max(_TOLERANCE, torch.finfo(output.dtype).eps ** 0.5) * change.norm()
-    for kind, laid_out in candidates:
-        difference = (change - values.reshape(laid_out) * factors).norm()
-        if change.norm() > 0 and difference <= bound:
-            return kind
+    own = _own(module)
+    shape = next(iter(own.values())).shape
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.rand(shape, generator=generator).to(one) for name, one in own.items()}
+    for weight, bias in permutations(own) if len(own) > 1 else [(*own, "")]:
+        for kind in _candidates((weight, bias), own[weight], output):
+            factors, offset = _factors(weight, module, arguments, keywords)
+            change = _output(module, given, arguments, keywords) - offset
+            if _agrees(kind, module, given, factors, change):
+                return kind
     return None
+
+
+def _agrees(
+    kind: LayerType, module: nn.Module, given: Mapping[str, Tensor], factors: Tensor, change: Tensor
+) -> bool:
+    """Return whether parameters change the output by w ∘ x̂ + b."""
+    weight, bias = kind.names
+    expected = kind.positions(module, factors) * given[weight].reshape(1, -1, 1, 1)
+    if bias in given:
+        expected = expected + given[bias].reshape(1, -1, 1, 1)
+    found = kind.positions(module, change)
+    bound = max(_TOLERANCE, torch.finfo(change.dtype).eps ** 0.5) * found.norm()
+    return bool(found.norm() > 0 and (found - expected).norm() <= bound)

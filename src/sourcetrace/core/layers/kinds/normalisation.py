@@ -15,29 +15,28 @@ from sourcetrace.core.layers.kinds.types import LayerType
 from sourcetrace.errors import InputError
 
 
-def features(module: Any) -> int:
-    """Return how many numbers the weight has."""
+def _features(module: Any) -> int:
     return int(module.weight.numel())
 
 
-def last_dimensions(module: Any, values: Tensor) -> Tensor:
+def _last_dimensions(module: Any, values: Tensor) -> Tensor:
     """Lay out [N, …, *normalized_shape] as [N, features, S, 1]."""
-    positions = values.reshape(values.shape[0], -1, features(module))
+    positions = values.reshape(values.shape[0], -1, _features(module))
     return positions.transpose(1, 2).unsqueeze(-1)
 
 
-def channels(module: Any, values: Tensor) -> Tensor:
+def _channels(module: Any, values: Tensor) -> Tensor:
     """Lay out [N, C, …] as [N, C, S, 1]."""
-    return values.reshape(values.shape[0], features(module), -1, 1)
+    return values.reshape(values.shape[0], _features(module), -1, 1)
 
 
 def _normalised(normalise: Callable[..., Tensor], module: Any, inputs: Tensor) -> Tensor:
     shape = list(module.normalized_shape)
-    return last_dimensions(module, normalise(inputs, shape, eps=module.eps))
+    return _last_dimensions(module, normalise(inputs, shape, eps=module.eps))
 
 
 def _group_norm(module: nn.GroupNorm, inputs: Tensor) -> Tensor:
-    return channels(module, F.group_norm(inputs, module.num_groups, eps=module.eps))
+    return _channels(module, F.group_norm(inputs, module.num_groups, eps=module.eps))
 
 
 def _batch_norm(module: Any, inputs: Tensor) -> Tensor:
@@ -47,7 +46,7 @@ def _batch_norm(module: Any, inputs: Tensor) -> Tensor:
             "each other. Call model.eval() first."
         )
     normalised = F.batch_norm(inputs, module.running_mean, module.running_var, eps=module.eps)
-    return channels(module, normalised)
+    return _channels(module, normalised)
 
 
 def _instance_norm(module: Any, inputs: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ def _instance_norm(module: Any, inputs: Tensor) -> Tensor:
     normalised = F.instance_norm(
         inputs, mean, variance, use_input_stats=own, momentum=0.0, eps=module.eps
     )
-    return channels(module, normalised)
+    return _channels(module, normalised)
 
 
 def _without_statistics(module: Any) -> str:
@@ -79,19 +78,19 @@ NORMALISATIONS = (
         LayerType(
             kind,
             partial(_normalised, normalise),
-            last_dimensions,
-            features,
+            _last_dimensions,
+            _features,
             feature_dimensions=lambda module: len(module.normalized_shape),
         )
         for kind, normalise in ((nn.LayerNorm, F.layer_norm), (nn.RMSNorm, F.rms_norm))
     ),
-    LayerType(nn.GroupNorm, _group_norm, channels, features),
+    LayerType(nn.GroupNorm, _group_norm, _channels, _features),
     *(
-        LayerType(kind, _instance_norm, channels, features)
+        LayerType(kind, _instance_norm, _channels, _features)
         for kind in (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
     ),
     *(
-        LayerType(kind, _batch_norm, channels, features, refusal=_without_statistics)
+        LayerType(kind, _batch_norm, _channels, _features, refusal=_without_statistics)
         for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     ),
 )

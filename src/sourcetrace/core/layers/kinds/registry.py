@@ -5,7 +5,7 @@ from torch import nn
 from sourcetrace.core.layers.kinds.bag import EMBEDDING_BAG
 from sourcetrace.core.layers.kinds.bilinear import BILINEAR
 from sourcetrace.core.layers.kinds.convolution import CONVOLUTIONS
-from sourcetrace.core.layers.kinds.elementwise import PRELU, may_be_elementwise
+from sourcetrace.core.layers.kinds.elementwise import PRELU
 from sourcetrace.core.layers.kinds.linear import EMBEDDING, LINEAR, TRANSPOSED_LINEAR
 from sourcetrace.core.layers.kinds.normalisation import NORMALISATIONS
 from sourcetrace.core.layers.kinds.transposed_convolution import TRANSPOSED_CONVOLUTIONS
@@ -46,8 +46,6 @@ def unknown(module: nn.Module) -> str:
             f"{name} whose own parameters are {own}: expected a weight, and perhaps a bias, which "
             "weight_norm, spectral_norm and pruning of torch.nn.utils make of other parameters"
         )
-    if may_be_elementwise(module):
-        return f"{name} was not seen to multiply every feature by a weight of its own"
     for kind in LAYER_TYPES:
         if isinstance(kind.module, type) and isinstance(module, kind.module):
             names = ", ".join(overridden(type(module), kind.module))

@@ -11,7 +11,7 @@ from sourcetrace.core.layers.kinds.pixels import Pixels
 
 @dataclass(frozen=True)
 class LayerType:
-    """How one kind of module, with parameters `weight` and `bias`, lays out what it met.
+    """How one kind of module, with a weight and perhaps a bias, lays out what it met.
 
     Attributes:
         module: The module class, or its full name, such as
@@ -26,6 +26,7 @@ class LayerType:
         transposed: Whether the weight is stored as [D_in, D_out]; with groups, the input's.
         channels_last: Whether the weight's second dimension runs fastest: a convolution's kernel
             positions slowest, its channels fastest.
+        names: Of the parameters that are the weight and the bias.
         bias: How a bias is laid out that meets its ones elsewhere than the weight its inputs, and
             so makes a layer of its own, in one group. None where it is a column of the weight's.
         indexed: Whether the inputs are one-hot and given by their index.
@@ -47,6 +48,7 @@ class LayerType:
     pixels: Callable[[Any, Tensor], Pixels | None] | None = None
     transposed: bool = False
     channels_last: bool = False
+    names: tuple[str, str] = ("weight", "bias")
     bias: "LayerType | None" = None
     indexed: bool = False
     feature_dimensions: Callable[[Any], int] | None = None
