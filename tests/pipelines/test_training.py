@@ -28,6 +28,7 @@ from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import CheckpointManifest, CurvatureSpectra, QueryInfluence
 from sourcetrace.tasks import ClassificationTask
+from sourcetrace.tasks.losses import FocalLoss
 
 STEPS = (10, 20, 30)
 
@@ -116,6 +117,16 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
         "attribution": AttributionParameters(method=method, device="cpu"),
         "ensemble": EnsembleParameters(),
     }
+
+
+def test_exact_solves_need_a_hessian(tmp_path):
+    class Focal(Tiny):
+        loss = FocalLoss()
+
+    train(tmp_path / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+    inputs = inputs_of(tmp_path, tmp_path / "run", method="astra_source", task=Focal())
+    with pytest.raises(InputError, match="astra_source solves with the Hessian of train_loss"):
+        set_up_audit(**inputs)
 
 
 def fitted(inputs):

@@ -25,6 +25,7 @@ from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.core.training.segments import CheckpointRecord, Segment, settings_of
 from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
@@ -109,6 +110,7 @@ def set_up_audit(
     stands: gradients on disk are kept by batch.
     """
     task, manifest, train_table = ingested.task, ingested.manifest, ingested.train_table
+    _refuse_without_hessian(task, attribution.method)
     query_ids = ingested.query_table["example_id"].to_list()
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_ids, task.collate)
@@ -161,6 +163,15 @@ def plan_of(
         layers=coverage.layers,
         dropout_masks=ensemble.dropout_masks,
     )
+
+
+def _refuse_without_hessian(task: Task, method: str) -> None:
+    if METHODS[method].scoring == "exact solves" and not getattr(task, "exact_curvature", True):
+        raise InputError(
+            f"attribution.method: {method} solves with the Hessian of train_loss, which is 0 or "
+            "has negative eigenvalues for this task's loss. Take scaled_source or another method, "
+            "where another curvature stands in for it (docs/losses.md)."
+        )
 
 
 def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:
