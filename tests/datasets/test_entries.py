@@ -108,7 +108,7 @@ def test_an_entry_that_is_not_there_is_refused_by_name(catalog):
 
 
 def test_what_names_no_entry_is_left_as_it_is():
-    given = {"class": "a.B", "arguments": {"year": 2026, "columns": {"label": "x"}}}
+    given = {"class": "a.B", "arguments": {"year": 2026, "where": {"column": {"catalog": "toys"}}}}
     assert with_entries(given) == given
     assert with_entries({"class": "a.B"}) == {"class": "a.B"}
 

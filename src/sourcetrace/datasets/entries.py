@@ -31,20 +31,17 @@ def with_entries(specification: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: If there is no such entry.
     """
-    given = dict(specification)
-    if given.get("arguments"):
-        given["arguments"] = _replaced(given["arguments"], "task.arguments")
-    return given
-
-
-def _replaced(value: Any, called: str) -> Any:
-    if not isinstance(value, Mapping):
-        return value
+    arguments = specification.get("arguments")
+    if not isinstance(arguments, Mapping):
+        return dict(specification)
     return {
-        key: _entry(inner, called)
-        if key == _KEY and isinstance(inner, str)
-        else _replaced(inner, f"{called}.{key}")
-        for key, inner in value.items()
+        **specification,
+        "arguments": {
+            name: {**value, _KEY: _entry(value[_KEY], f"task.arguments.{name}")}
+            if isinstance(value, Mapping) and isinstance(value.get(_KEY), str)
+            else value
+            for name, value in arguments.items()
+        },
     }
 
 

@@ -67,15 +67,14 @@ def load_task(specification: Mapping[str, Any]) -> Any:
 
 
 def _loaded(value: Any, called: str) -> Any:
-    """Return an argument with what the entries in it hold.
+    """Return what the entry holds that an argument names, or the argument.
 
     `{catalog: entry}` is what it holds, `{catalog: entry, where: …}` is `{data: …, where: …}`.
     """
-    if not isinstance(value, Mapping):
-        return value
-    entry, others = value.get("catalog"), {k: v for k, v in value.items() if k != "catalog"}
+    entry = value.get("catalog") if isinstance(value, Mapping) else None
     if not isinstance(entry, AbstractDataset):
-        return {key: _loaded(inner, f"{called}.{key}") for key, inner in value.items()}
+        return value
+    others = {key: one for key, one in value.items() if key != "catalog"}
     try:
         data = entry.load()
     except DatasetError as error:
