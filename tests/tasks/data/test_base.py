@@ -221,7 +221,7 @@ def test_without_a_label_items_are_inputs_alone():
 
 def test_stages_and_shown_columns_are_in_the_table():
     train = TRAIN.with_columns(phase=pl.Series(["warm", "tune", "tune"]), note=pl.lit("n"))
-    task = made(train=train, stage="phase", show=["note"])
+    task = made(train=train, stage="phase", show=["note", "note", "x", "lost"])
     assert task.train_table().columns == ["example_id", "label", "stage", "note", "x"]
     assert task.query_table().columns == ["example_id", "label", "x"]
 

@@ -199,28 +199,21 @@ class DataTask(TaskBase, ABC):
 
     def _side(self, rows: Rows) -> "_Side":
         inputs, contents = self._inputs(rows), self._contents(rows)
-        ids = (
-            pl.Series(_ID, numbered(contents))
-            if rows.id_column is None
-            else rows.table[rows.id_column].cast(pl.String).rename(_ID)
-        )
-        table = pl.DataFrame([ids])
+        given = None if rows.id_column is None else rows.table[rows.id_column].cast(pl.String)
+        ids = pl.Series(numbered(contents)) if given is None else given
+        columns = {_ID: ids}
         targets = None
         if self._given.label is not None:
-            targets, labels = self._targets(rows)
-            table = table.with_columns(labels.alias("label"))
-        if self._given.stage in rows.table.columns and self._given.stage is not None:
-            table = table.with_columns(rows.table[self._given.stage].alias("stage"))
-        shown = [
-            name
-            for name in dict.fromkeys([*self._given.show, *self._shown()])
-            if name in rows.table.columns and name not in _OWN
-        ]
-        table = table.with_columns(rows.table.select(shown))
-        names = ids.fill_null("").to_list()
-        labels_of = [None] * len(names) if targets is None else table["label"].to_list()
+            targets, columns["label"] = self._targets(rows)
+        if self._given.stage is not None and self._given.stage in rows.table.columns:
+            columns["stage"] = rows.table[self._given.stage]
+        for name in (*self._given.show, *self._shown()):
+            if name in rows.table.columns and name not in _OWN:
+                columns[name] = rows.table[name]
+        table, names = pl.DataFrame(columns), ids.fill_null("").to_list()
+        labels = table["label"].to_list() if "label" in columns else [None] * len(names)
         self.notes += lookalike_notes(rows.called, names)
-        self.notes += duplicate_notes(rows.called, names, contents, labels_of)
+        self.notes += duplicate_notes(rows.called, names, contents, labels)
         return _Side(table, _Examples(inputs, targets), names, contents)
 
 

@@ -23,6 +23,7 @@ from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.validation import validated
 
 _CONTENT = "digest of the picture"
+_PROBLEM = "problem of the picture"
 _PICTURE = "file"
 
 # Not Pillow's others: some call programs of the system, as EPS does Ghostscript.
@@ -102,24 +103,16 @@ class ImageData(DataTask):
         return replace(rows, folder=folder, class_names=names)
 
     def _usable(self, rows: Rows) -> Rows:
-        """Decode every picture once."""
+        """Decode every picture once, and refuse or leave out those that cannot be used."""
         self._paths = rows.table[self._image.image].dtype == pl.String
-        pictures, problems, contents = self._inputs(rows), [], []
-        for index in range(len(pictures)):
-            problem, content = None, ""
-            try:
-                content = content_digest(pictures.raw(index))
-                size = pictures.pixels(index).shape[:2]
-                self._size = self._size or (size[0], size[1])
-                if size != self._size:
-                    problem = f"{size[0]} × {size[1]} pixels in place of {self._size}"
-            except _UnreadableError as error:
-                problem = str(error)
-            problems.append(problem)
-            contents.append(content)
-        bad = pl.Series(problems, dtype=pl.String).is_not_null()
-        first = next((one for one in problems if one), "")
-        allowed = self._image.unreadable_share
+        pictures = self._inputs(rows)
+        found = pl.DataFrame(
+            [self._tried(pictures, index) for index in range(len(pictures))],
+            schema={_CONTENT: pl.String, _PROBLEM: pl.String},
+            orient="row",
+        )
+        bad, allowed = found[_PROBLEM].is_not_null(), self._image.unreadable_share
+        first = next(iter(found[_PROBLEM].drop_nulls()), "")
         if int(bad.sum()) > allowed * len(bad):
             refuse_rows(
                 rows,
@@ -128,8 +121,21 @@ class ImageData(DataTask):
                 "Repair the files, name a size, or raise task.arguments.unreadable_share: such "
                 "pictures are then left out, as training must have done.",
             )
-        rows = replace(rows, table=rows.table.with_columns(pl.Series(_CONTENT, contents)))
+        rows = replace(rows, table=rows.table.with_columns(found[_CONTENT]))
         return self._without(rows, bad, f"pictures that cannot be used ({first})")
+
+    def _tried(self, pictures: "_Pictures", index: int) -> tuple[str | None, str | None]:
+        """Return the digest of a picture's file, and what is wrong with the picture."""
+        content = None
+        try:
+            content = content_digest(pictures.raw(index))
+            height, width, *_ = pictures.pixels(index).shape
+        except _UnreadableError as error:
+            return content, str(error)
+        self._size = self._size or (height, width)
+        if (height, width) != self._size:
+            return content, f"{height} × {width} pixels in place of {self._size}"
+        return content, None
 
     def _inputs(self, rows: Rows) -> "_Pictures":
         column = rows.table[self._image.image]

@@ -119,34 +119,36 @@ class Source:
         Raises:
             InputError: If the source cannot be read, or lacks a column or the asked-for rows.
         """
-        wanted = list(dict.fromkeys([*columns, *self.where]))
         try:
             found = _open(self.data, text, self.called)
-            missing = [name for name in wanted if name not in found.columns]
-            if missing:
-                raise InputError(
-                    f"{self.called} has no column {format_names(map(repr, missing))} (columns: "
-                    f"{format_names(found.columns)}). Correct the column's name in task.arguments."
-                )
-            wanted += [name for name in optional if name in found.columns and name not in wanted]
+            wanted = self._wanted(found.columns, columns, optional)
             table = found.frame(wanted).with_row_index(ROW).filter(*self._conditions()).collect()
         except (OSError, pl.exceptions.PolarsError) as error:
             raise InputError(f"{self.called} cannot be read: {error_line(error)}") from error
         if not table.height:
+            condition = f" where {dict(self.where)}" if self.where else ""
             raise InputError(
-                f"{self.called} has no row"
-                + (f" where {dict(self.where)}" if self.where else "")
-                + "; expected at least one. Correct the source or the condition."
+                f"{self.called} has no row{condition}; expected at least one. Correct the source "
+                "or the condition."
             )
         return Rows(self.called, table, found.class_names, found.folder)
 
+    def _wanted(
+        self, known: Sequence[str], columns: Sequence[str], optional: Sequence[str]
+    ) -> list[str]:
+        """Return the columns to read; refuse those that are not there."""
+        needed = [*columns, *self.where]
+        missing = [name for name in needed if name not in known]
+        if missing:
+            raise InputError(
+                f"{self.called} has no column {format_names(map(repr, missing))} (columns: "
+                f"{format_names(known)}). Correct the column's name in task.arguments."
+            )
+        return list(dict.fromkeys([*needed, *(name for name in optional if name in known)]))
+
     def _conditions(self) -> list[pl.Expr]:
         return [
-            pl.col(column).is_in(
-                list(value)
-                if isinstance(value, Sequence | set) and not isinstance(value, str)
-                else [value]
-            )
+            pl.col(column).is_in(list(value) if isinstance(value, list | tuple | set) else [value])
             for column, value in self.where.items()
         ]
 
