@@ -92,7 +92,7 @@ def test_several_faults_are_said_at_once(tmp_path):
     assert "it depends on the other examples" in said["queries alone"].text
     assert said["memory"].status == "ok"
     with pytest.raises(
-        PreflightRefused, match=r"of 20 checks refused \(.*queries alone.*training d"
+        PreflightRefused, match=r"of 21 checks refused \(.*queries alone.*training d"
     ):
         enforce_preflight(report.to_json())
 

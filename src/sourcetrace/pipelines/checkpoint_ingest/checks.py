@@ -133,6 +133,7 @@ def _name(dtype: Any) -> str:
 _ALONE = "the same alone, together and beside other lengths"
 
 CHECKS: tuple[Check, ...] = (
+    Check("device", "device", str),
     Check("model", "model", _of_model),
     Check("checkpoints", "found", _of_checkpoints),
     Check("training", "runs", _of_training),

@@ -254,7 +254,7 @@ class Examination:
     def training_digest(self) -> tuple[dict[str, Any], pl.DataFrame]:
         """What data_digests says of the training examples, and example_digests; all are read."""
         return digest_side(
-            self.task, self.training.items, self.train_table, classes=self._classes()
+            self.task, self.training.items, self.train_given, classes=self._classes()
         )
 
     @part

@@ -53,13 +53,18 @@ def ingest_checkpoints(
         check.run(examined)
     manifest, left_out = describe(examined)
     training, examples = examined.training_digest
-    digests = {"training": training, "queries": examined.queries_digest}
+    tables = examined.train_table, examined.query_table
+    digests = {
+        name: {**digest, "columns": {column: str(kind) for column, kind in table.schema.items()}}
+        for name, digest, table in zip(
+            ("training", "queries"), (training, examined.queries_digest), tables, strict=True
+        )
+    }
     remember_data(task, digests)
     identity = {
         "data": MadeOf.data_part(digests),
         "checkpoints": MadeOf.checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
     }
-    tables = examined.train_table, examined.query_table
     return identity, manifest, left_out, *tables, digests, examples
 
 

@@ -58,7 +58,7 @@ def digest_side(
 
     Returns:
         What data_digests says of the side (`digest` is of the examples, `table` of all columns that
-        the task gives), and example_digests, of every example.
+        the task gives) but the columns, and example_digests, of every example.
 
     Raises:
         InputError: If an item cannot be used, or labels are none of the classes, or are in another
@@ -81,7 +81,6 @@ def digest_side(
         "digest": digest,
         "table": table_digest(getattr(task, f"{items.side}_table")()),
         "rows": table.height,
-        "columns": {column: str(kind) for column, kind in table.schema.items()},
     }, examples
 
 
