@@ -22,13 +22,14 @@ def shortest_sum(
     Args:
         matrices: [*, groups, D_out, D_in]; the groups of one row are measured together.
         length: Terms to try first; twice as many next, and so on.
-        longest: Bound on the terms; None is returned if they are not enough.
+        longest: Bound on the terms; None is returned if they are not enough, or fewer than `fewest`.
         tolerance: Of the norm of what is left out of a row, relative to that row.
         fewest: Terms to return, even where fewer would do.
     """
-    longest = min(longest, *matrices.shape[-2:])
-    if longest < 1:
+    rank = min(matrices.shape[-2:])
+    if longest < min(fewest, rank):
         return None
+    longest = min(longest, rank)
     length = min(length, longest)
     total = _squares(matrices)
     while True:

@@ -81,6 +81,8 @@ class FilterSum:
     ) -> "FilterSum | None":
         """Return the shortest sum within a tolerance; None if it takes more than `longest` terms.
 
+        None as well where that is fewer than `fewest`: written out, a filter is exact.
+
         Args:
             values: F at every eigenvalue, [groups, D_out, D_in].
             weights: How much its coordinates count.
