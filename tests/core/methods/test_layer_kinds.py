@@ -45,8 +45,10 @@ def test_source_equals_the_dense_oracle(segments):
     check_source(token_case(Rare), segments)
 
 
-def test_unchanged_by_batch_size_and_cache():
-    first = attribute(token_case(Rare), "source", batch_size=2)
-    again = attribute(token_case(Rare), "source", batch_size=5, cache=KeepsNothing())
+# What scales the curvature differentiates a pass twice.
+@pytest.mark.parametrize("method", ["source", "scaled_source", "trak"])
+def test_unchanged_by_batch_size_and_cache(method):
+    first = attribute(token_case(Rare), method, batch_size=2)
+    again = attribute(token_case(Rare), method, batch_size=5, cache=KeepsNothing())
     assert_close(again.scores, first.scores)
     assert_close(again.self_influence, first.self_influence)

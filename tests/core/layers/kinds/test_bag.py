@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.indexed import IndexedGradient
 from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.layers.kinds.bag import looked_up
 from tests.core.layers.checks import (
     check_all_counted,
     check_covariances,
@@ -85,6 +87,31 @@ def test_the_output_stays_the_same(way, mode, padding):
     layers = coverage_of(model, table()).layers
     passed = ForwardPass(model, layers, lambda: model(table()))
     assert_close(passed.outputs, model(table()))
+
+
+@pytest.mark.parametrize(("way", "mode", "padding"), CASES)
+def test_rows_that_are_looked_up_can_be_differentiated_twice(way, mode, padding):
+    options = {"padding_idx": padding} if padding < TOKENS else {}
+    with seeded(27):
+        model = Bags(way, mode=mode, **options).double()
+    kernel, expected = F.embedding_bag, model(table())
+    with looked_up():
+        found = model(table())
+    assert F.embedding_bag is kernel
+    assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found.sin().sum(), model.bag.weight, create_graph=True)
+    (once,) = torch.autograd.grad(expected.sin().sum(), model.bag.weight)
+    assert_close(gradient, once)
+    torch.autograd.grad(gradient.square().sum(), model.bag.weight)
+
+
+def test_what_rescales_its_rows_keeps_torch_s_kernel():
+    with seeded(28):
+        bag = nn.EmbeddingBag(TOKENS, 3, max_norm=0.1).double()
+    tokens = table()[:, :-1]
+    with looked_up():
+        found = bag(tokens)
+    assert_close(found, bag(tokens))
 
 
 def test_bags_that_are_all_empty_have_no_gradient():
