@@ -22,7 +22,8 @@ def shortest_sum(
     Args:
         matrices: [*, groups, D_out, D_in]; the groups of one row are measured together.
         length: Terms to try first; twice as many next, and so on.
-        longest: Bound on the terms; None is returned if they are not enough, or fewer than `fewest`.
+        longest: Bound on the terms; None is returned if they are not enough, or are fewer than
+            `fewest`.
         tolerance: Of the norm of what is left out of a row, relative to that row.
         fewest: Terms to return, even where fewer would do.
     """
