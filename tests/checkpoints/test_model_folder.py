@@ -120,6 +120,22 @@ def test_sharded_states_in_sub_folders_are_read(tmp_path):
         load(folder)
 
 
+def test_whole_states_of_a_sharded_training_are_read(tmp_path):
+    """The names of accelerate's and the Trainer's FSDP with FULL_STATE_DICT."""
+    own = model()
+    optimizer = torch.optim.AdamW(own.parameters(), lr=0.1)
+    own(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    weights, state = get_state_dict(own, optimizer)  # by the parameters' names, as FSDP's
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    torch.save(weights, folder / "pytorch_model_fsdp.bin")
+    torch.save(state, folder / "optimizer.bin")
+    (loaded,) = load(tmp_path)
+    assert (loaded.record.step, loaded.training.groups[0].names) == (1, ("weight", "bias"))
+    assert torch.equal(loaded.state_dict["weight"], own.weight)
+
+
 def test_parts_with_an_index_need_no_trainer(tmp_path):
     folder, _ = by_accelerate(tmp_path)
     one = folder / "checkpoint_0"

@@ -161,6 +161,27 @@ def test_second_moments_beside_a_bare_file_are_read(bare):
 SHAPES = {"weight": (1, 2), "bias": (1,)}
 
 
+def test_a_json_file_that_is_too_long_is_not_read(bare):
+    with (bare / "step_400.json").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(InputError, match=r"step_400\.json has 1,073,741,824 bytes; expected"):
+        load(bare)
+
+
+@pytest.mark.parametrize("count", [float("nan"), torch.zeros(2), "three", [1]])
+def test_a_count_that_is_no_number_is_none(tmp_path, count):
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"][0]["step"] = count
+    content = {"model": model.state_dict(), "optimizer": state}
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="lacks step"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -182,11 +182,10 @@ class CheckpointFile(ABC):
 def _own_count(state: Any) -> int | None:
     """Return how many steps an optimiser counted, if it did."""
     entries = state.get("state") if isinstance(state, Mapping) else None
-    counts = [
-        int(entry["step"])
-        for entry in (entries.values() if isinstance(entries, Mapping) else ())
-        if isinstance(entry, Mapping)
-        and isinstance(entry.get("step"), int | float | Tensor)
-        and (not isinstance(entry["step"], Tensor) or entry["step"].numel() == 1)
-    ]
-    return max(counts, default=None)
+    if not isinstance(entries, Mapping):
+        return None
+    counts = [one.get("step") for one in entries.values() if isinstance(one, Mapping)]
+    try:
+        return max((int(one) for one in counts if one is not None), default=None)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError):  # no number
+        return None

@@ -19,6 +19,7 @@ from sourcetrace.checkpoints.distributed_files import METADATA, distributed_cont
 from sourcetrace.checkpoints.tensor_bytes import (
     load_torch,
     read_json,
+    small,
     tensors_of,
     weights_of,
 )
@@ -38,8 +39,6 @@ _OTHERS = {
 }
 """Names of transformers' Trainer, and of accelerate."""
 _SECOND = ("optimizer_1.bin", "optimizer_1", "model_1.safetensors", "pytorch_model_1.bin")
-_MOST_JSON = 2**26
-"""Bytes of a JSON file that is read."""
 
 
 class _Index(BaseModel):
@@ -146,20 +145,6 @@ class ModelFolder(CheckpointFile):
 
     def _called(self, name: str) -> str:
         return f"{self.path.name}/{name}"
-
-
-def small(file: Path) -> Path:
-    """Return a JSON file.
-
-    Raises:
-        InputError: If it is too long to be one.
-    """
-    if file.stat().st_size > _MOST_JSON:
-        raise InputError(
-            f"{file.parent.name}/{file.name} has {file.stat().st_size:,} bytes; expected at most "
-            f"{_MOST_JSON:,}. It is not what transformers writes; copy the folder again."
-        )
-    return file
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sourcetrace.checkpoints.stated_optimizer import OPTIMIZERS, NamedOptimizer, StatedOptimizer
-from sourcetrace.checkpoints.tensor_bytes import tensors_of
+from sourcetrace.checkpoints.tensor_bytes import small, tensors_of
 from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
 
@@ -190,7 +190,7 @@ class Stated:
 
     def _file(self) -> _StatedFile | None:
         try:
-            content = json.loads(self.json.read_text(encoding="utf-8"))
+            content = json.loads(small(self.json).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError) as error:

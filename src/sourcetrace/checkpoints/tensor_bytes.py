@@ -6,6 +6,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from tarfile import is_tarfile
 from typing import Any, TypeVar
 from zipfile import ZipFile, is_zipfile
@@ -20,6 +21,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+_MOST_JSON = 2**26
+"""Bytes of a JSON file that is read."""
 
 
 def load_torch(name: str, data: bytes) -> Any:
@@ -130,3 +134,17 @@ def read_json(model: type[_Model], name: str, data: bytes, *, writer: str) -> _M
     except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is not JSON: {error}. Copy it again.") from error
     return validated(model, content, before=f"{name} is not what {writer} writes: ")
+
+
+def small(file: Path) -> Path:
+    """Return a JSON file.
+
+    Raises:
+        InputError: If it is too long to be one.
+    """
+    if file.stat().st_size > _MOST_JSON:
+        raise InputError(
+            f"{file.parent.name}/{file.name} has {file.stat().st_size:,} bytes; expected at most "
+            f"{_MOST_JSON:,}. It is not what it is called; copy it again."
+        )
+    return file

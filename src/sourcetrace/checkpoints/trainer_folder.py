@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sourcetrace.checkpoints.logged_rates import LoggedRates
-from sourcetrace.checkpoints.model_folder import ModelFolder, small
+from sourcetrace.checkpoints.model_folder import ModelFolder
 from sourcetrace.checkpoints.optimizer_state import TrainingState
-from sourcetrace.checkpoints.tensor_bytes import read_json
+from sourcetrace.checkpoints.tensor_bytes import read_json, small
 
 _STATE = "trainer_state.json"
 _MAX_GRAD_NORM = 1.0
