@@ -8,6 +8,7 @@ import torch
 from kedro.io import DatasetError
 from torch import nn
 
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.hooks.terminal import readable_error
 from tests.checkpoints.test_folder import checkpoint
@@ -84,6 +85,31 @@ def test_a_run_fetches_once_and_the_next_one_sees_what_changed(trained, monkeypa
     assert read("memory://bucket/run") == [(2, "a.pt")]
     assert "Fetching 1 file" in caplog.text
     assert "s3cr3t" not in caplog.text + repr(dataset) + str(dataset._describe())
+    memory.rm("/bucket", recursive=True)
+
+
+def test_a_list_may_have_addresses_and_rates_an_address(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/first/a.pt", (trained / "one/a.pt").read_bytes())
+    memory.pipe("/bucket/rates.txt", b"step,learning_rate\n1,0.1\n2,0.2\n")
+    several = ["memory://bucket/first", str(trained / "one/b.pt")]
+    assert [step for step, _ in read(several)] == [1, 2]
+    rates = {"learning_rates": "memory://bucket/rates.txt"}
+    folder = CheckpointsDataset(path=several, **rates).load()
+    assert folder.learning_rates(2).rates.tolist() == [[0.1], [0.2]]
+    # What the audit's identity has is the content, wherever it came from.
+    (trained / "rates.csv").write_bytes(b"step,learning_rate\n1,0.1\n2,0.2\n")
+    made = [
+        MadeOf.of(
+            {"task": {"class": "a.Task"}, "checkpoints": {"learning_rates": address}},
+            data="",
+            checkpoints="",
+            code="",
+        ).segments
+        for address in (rates["learning_rates"], "rates.csv", None)
+    ]
+    assert made[0] == made[1] != made[2]
     memory.rm("/bucket", recursive=True)
 
 
