@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import mlflow
 import pytest
 import torch
+import transformers
 from mlflow.tracking import MlflowClient
 from torch import nn
 
@@ -34,6 +35,15 @@ def log_model(folder, step, name="net", **options):
     return mlflow.pytorch.log_model(
         nn.Linear(2, 1), name=name, step=step, serialization_format="pickle", **extra
     ).model_uri
+
+
+class _Linear(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 1)
+
+    def forward(self, x, labels=None):
+        out = super().forward(x)
+        return {"loss": torch.nn.functional.mse_loss(out, labels), "logits": out}
 
 
 @pytest.fixture(scope="module")
@@ -154,20 +164,24 @@ def test_a_pickled_model_is_not_unpickled(read, logged, kind):
         read(addresses[kind])
 
 
-def test_models_of_one_step_are_named_by_themselves(read, logged, tmp_path):
+def test_models_without_a_step_are_named_by_themselves(read, logged, tmp_path, monkeypatch):
+    """As the Trainer's own callback logs its checkpoints."""
     mlflow.set_tracking_uri(logged.address)
+    monkeypatch.setenv("HF_MLFLOW_LOG_ARTIFACTS", "TRUE")
+    monkeypatch.chdir(tmp_path)
     with mlflow.start_run(experiment_id="1") as run:
-        for step in (5, 15):
-            torch.save(checkpoint(step), tmp_path / "state.pt")
-            mlflow.pyfunc.log_model(
-                name=f"checkpoint-{step}",
-                python_model=mlflow.pyfunc.PythonModel(),
-                artifacts={"path": str(tmp_path / "state.pt")},
-                pip_requirements=["torch"],
-            )
-    assert read(f"runs:/{run.info.run_id}")[1] == [
-        "checkpoint-5/state.pt",
-        "checkpoint-15/state.pt",
+        arguments = transformers.TrainingArguments(
+            output_dir="out", max_steps=4, save_steps=2, report_to=["mlflow"], use_cpu=True
+        )
+        rows = [{"x": torch.ones(2), "labels": torch.ones(1)}] * 8
+        transformers.Trainer(_Linear(), arguments, train_dataset=rows).train()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'run.db'}")
+    address = f"runs:/{run.info.run_id}"
+    found = CheckpointFolder(mlflow_checkpoints(address, str(tmp_path / "cache")))
+    loaded = [found.load(file, _Linear()) for file in found.files()]
+    assert [(one.file, one.record.step) for one in loaded] == [
+        ("checkpoint-2", 2),
+        ("checkpoint-4", 4),
     ]
 
 

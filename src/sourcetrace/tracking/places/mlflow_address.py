@@ -184,7 +184,7 @@ class _Resolver:
 
     def _models(self, logged: Sequence["_Logged"]) -> Path:
         """Fetch logged models, a folder each: named by its step, or by itself where it has none."""
-        by_step = len({one.step for one in logged}) > 1 or len(logged) == 1
+        by_step = any(one.step for one in logged)
         parts, left_out = {}, []
         for one in logged:
             into = f"checkpoint-{one.step}" if by_step else one.model.name
