@@ -116,21 +116,25 @@ def set_up_audit(
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
     model = task.build_model().to(device)
+    files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
+
+    def load_weights(name: str) -> Mapping[str, torch.Tensor]:
+        return ingested.checkpoints.weights(files[name]["file"], files[name]["sha256"], model)
+
+    # The ingest's, for what the model does with an example may depend on them.
+    model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
     segments = _segments_of(manifest)
     coverage = coverage_of(
         task, model, training, device, segments, bare=attribution.bare_parameters
     )
     plan = plan_of(segments, train_table, coverage, attribution, ensemble)
     refuse_too_large(model, coverage.layers, plan, queries=len(queries), device=device)
-    files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
     engine = GradientEngine(
         model=model,
         objective=task,
         coverage=coverage,
         training=training,
-        load_weights=lambda name: ingested.checkpoints.weights(
-            files[name]["file"], files[name]["sha256"], model
-        ),
+        load_weights=load_weights,
         cache=gradient_cache,
         batch_size=1,
         seed=attribution.seed,
