@@ -125,7 +125,7 @@ def test_a_sampled_loss_of_another_curvature_is_warned_of(tmp_path, caplog):
     assert "sampled_loss gives 0.0" in caplog.text
 
 
-def test_a_use_of_a_weight_that_no_module_shows_is_refused(tmp_path):
+def test_a_use_of_a_weight_that_no_module_shows_is_bare_or_refused(tmp_path):
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
@@ -140,7 +140,12 @@ def test_a_use_of_a_weight_that_no_module_shows_is_refused(tmp_path):
 
     save_run(tmp_path, Hiding(), [10, 20])
     with pytest.raises(InputError, match=r"^first: its examples' gradients do not add up"):
-        ingest(tmp_path, Hiding())
+        ingest(tmp_path, Hiding(), bare=None)
+    _, left_out, *_ = ingest(tmp_path, Hiding(), bare=6)
+    assert left_out.height == 0
+    _, left_out, *_ = ingest(tmp_path, Hiding(), bare=2)
+    assert left_out["parameter"].to_list() == ["first.weight"]
+    assert left_out["reason"][0].startswith("used where no module shows it")
 
 
 def test_weights_that_do_not_fit_or_are_not_finite_are_refused(tmp_path):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
-from sourcetrace.core.gradients.check import check_gradients
+from sourcetrace.core.gradients.check import check_gradients, hidden_uses
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import sum_of_sines
@@ -40,6 +40,24 @@ def test_a_hidden_use_is_refused(hidden_use, dtype):
         return
     with pytest.raises(InputError, match=r"^embedding: its examples' gradients do not add up"):
         check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("hidden_use", [False, True])
+def test_a_hidden_use_is_found_without_a_loss(hidden_use, dtype):
+    with seeded(113):
+        model = LanguageModel(hidden_use=hidden_use).to(dtype)
+        tokens = torch.randint(6, (2, 5))
+
+    def run() -> dict[str, Tensor]:
+        return {"logits": model(tokens)}
+
+    coverage = find_layers(model, run, examples=2, bare=18)
+    hidden = hidden_uses(model, coverage, run, examples=2)
+    assert hidden == ({"embedding.weight"} if hidden_use else set())
+    found = find_layers(model, run, examples=2, bare=18, hidden=hidden)
+    assert [layer.name for layer in found.alone] == sorted(hidden)
+    assert found.unattributed == ()
 
 
 class Shifted(nn.Module):

@@ -5,7 +5,7 @@ slots is shared by them, and is attributed once, as the sum. Weight and bias mak
 where they are used together everywhere and are trained alike.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -80,6 +80,7 @@ def find_layers(
     examples: int | None = None,
     further: Sequence[tuple[Callable[[], object], int]] = (),
     bare: int | None = None,
+    hidden: Set[str] = frozenset(),
 ) -> Coverage:
     """Find the layers of `model` that can be attributed.
 
@@ -96,6 +97,7 @@ def find_layers(
             covers; the smallest are taken first, and each is a layer by itself. None, where no
             example can be passed alone: neither they nor the layers that do not say which
             example their input belongs to are attributed.
+        hidden: Parameters that are used where no module shows it, which are bare at most.
 
     Raises:
         InputError: If no parameter at all can be attributed, a module is compiled, or a layer
@@ -115,6 +117,8 @@ def find_layers(
                     use.alone = True
                 else:
                     use.reason = dimension
+        if not use.reason and not hidden.isdisjoint(use.names):
+            use.reason = "used where no module shows it"
         use.reason = _reason(use, rehearsal) or use.reason
     known = {key: use for key, use in uses.items() if not use.reason}
     layers = _layers(known, settings_of or (lambda _: None))

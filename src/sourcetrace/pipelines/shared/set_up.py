@@ -17,6 +17,7 @@ from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import spread
+from sourcetrace.core.gradients.check import hidden_uses
 from sourcetrace.core.layers.discovery import Coverage, find_layers
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
@@ -209,24 +210,33 @@ def coverage_of(
         bare: How many numbers all bare parameters together may have; None for no passes of
             examples alone.
     """
+
+    def run(few: torch.Tensor) -> Any:
+        # Anew: the task may have taken another batch apart.
+        return task.forward(model, training.batch(few.tolist(), device))
+
     numbers = torch.arange(len(training))
-    runs = []
-    # What two examples are by chance, several more are not.
-    for few in (numbers[:_FIRST], spread(numbers, _SPREAD)):
-        batch = training.batch(few.tolist(), device)
-        runs.append((partial(task.forward, model, batch), len(few)))
+    # What some examples are by chance, others are not.
+    few = numbers[:_FIRST], spread(numbers, _SPREAD)
+    (run_forward, examples), *further = [(partial(run, one), len(one)) for one in few]
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     left_out = trainable.difference(*(segment.settings for segment in segments))
     for name in left_out:
         model.get_parameter(name).requires_grad_(False)
-    found = find_layers(
+    find = partial(
+        find_layers,
         model.eval(),
-        runs[0][0],
-        settings_of=settings_of(segments),
-        examples=runs[0][1],
-        further=runs[1:],
+        run_forward,
+        settings_of(segments),
+        examples=examples,
+        further=further,
         bare=bare,
     )
+    found = find()
+    # Without passes of examples alone the check of gradients refuses such a use.
+    if bare is not None:
+        hidden = hidden_uses(model, found, run_forward, examples=examples)
+        found = find(hidden=hidden) if hidden else found
     return replace(
         found,
         unattributed=tuple(
