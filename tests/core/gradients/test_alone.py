@@ -1,6 +1,7 @@
 """What takes passes of every example alone, against one autograd call an example."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.tasks import ClassificationTask
@@ -68,6 +70,27 @@ def test_query_gradients_equal_the_per_example_loop():
         found = measured[name].dense()[:, 0, :, 0], losses[name].dense()[:, 0, :, 0]
         assert_close(found[0], expected(engine, queries, "measurement", name))
         assert_close(found[1], expected(engine, queries, "train_loss", name))
+
+
+def test_rounded_and_exact_passes_know_them_too():
+    case = bare_case()
+    case.model.float()
+    case = replace(
+        case,
+        images=case.images.float(),
+        states={name: to_dtype(state, torch.float32) for name, state in case.states.items()},
+    )
+    engine = gradient_source(case, ClassificationTask(), batch_size=8)
+    exact = engine.exactly(doubled=True)
+    wanted = exact.compute(POINT, EVERYTHING, sampled=False)
+    plain = engine.compute(POINT, EVERYTHING, sampled=False)
+    rounded = replace(engine, precision="bfloat16").compute(POINT, EVERYTHING, sampled=False)
+    for name in BARE:
+        assert wanted[name].dense().dtype == torch.float64
+        assert rounded[name].dense().dtype == torch.float32
+        assert_close(plain[name].dense().double(), wanted[name].dense(), tolerance=1e-5)
+        assert_close(rounded[name].dense().double(), wanted[name].dense(), tolerance=0.05)
+        assert float((rounded[name].dense() - plain[name].dense()).abs().max()) > 0
 
 
 class Routed(nn.Module):
