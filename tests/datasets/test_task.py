@@ -13,7 +13,9 @@ from sourcetrace.tasks.loading import load_task
 def module(tmp_path, monkeypatch):
     (tmp_path / "made_up_tasks.py").write_text(
         "class Empty:\n    def __init__(self, table='x'):\n        self.table = table\n"
+        "class Broken:\n    def __init__(self):\n        raise OSError('no table')\n"
     )
+    (tmp_path / "broken_tasks.py").write_text("unknown\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "made_up_tasks"
     sys.modules.pop("made_up_tasks", None)
@@ -26,6 +28,8 @@ def module(tmp_path, monkeypatch):
         ({"class": "made_up_tasks.Churn"}, "has no class 'Churn'"),
         ({"class": "made_up_tasks.Empty", "arguments": {"year": 1}}, "task.arguments do not fit"),
         ({"class": "made_up_tasks.Empty"}, "is not a task: it lacks build_model, collate"),
+        ({"class": "made_up_tasks.Broken"}, "made_up_tasks.Broken(…) failed: OSError: no table ("),
+        ({"class": "broken_tasks.Churn"}, "the import of 'broken_tasks' failed: NameError: name"),
         ({"class": "Churn"}, "expected {class: package.module.Class"),
         ({}, "expected {class: package.module.Class"),
     ],

@@ -120,7 +120,7 @@ def test_errors_of_the_users_code_are_lines_too(tmp_path):
     save_run(tmp_path, Broken(), [10, 20])
     said = lines(preflight(tmp_path, Broken()))
     assert said["query table"].status == "refused"
-    assert said["query table"].text.startswith("KeyError: 'customers' (")
+    assert said["query table"].text.startswith("task.query_table failed: KeyError: 'customers' (")
     assert said["gradients"].status == "skipped"
     assert said["training table"].status == "ok"
 

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
@@ -32,7 +34,8 @@ def load_task(specification: Mapping[str, Any]) -> Any:
     )
     module_name, class_name = parameters.class_path.rsplit(".", 1)
     try:
-        module = importlib.import_module(module_name)
+        with _described(f"task.class: the import of {module_name!r}"):
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InputError(
             f"task.class: cannot import {parameters.class_path!r}: there is no module "
@@ -56,7 +59,8 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             f"task.arguments do not fit {parameters.class_path}: {error}. Given: "
             f"{', '.join(parameters.arguments) or 'none'}."
         ) from error
-    task = task_class(**arguments)
+    with _described(f"{parameters.class_path}(…)"):
+        task = task_class(**arguments)
     if not isinstance(task, Task):
         missing = sorted(name for name in _parts(Task) if not hasattr(task, name))
         raise InputError(
@@ -64,6 +68,20 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
         )
     return task
+
+
+@contextmanager
+def _described(what: str) -> Iterator[None]:
+    """Say where the user's code failed."""
+    try:
+        yield
+    except (InputError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # the user's code may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(
+            f"{what} failed: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})."
+        ) from error
 
 
 def _loaded(value: Any, called: str) -> Any:

@@ -74,8 +74,12 @@ def refuse_coupled(
         replace(trial, examples=few.subset(range(min(2, len(few))))).run(model)
 
 
-def call(task: Task, name: str, on: str, *arguments: Any) -> Any:
-    """Call a part of the task; say where in the user's code it failed, and on which examples."""
+def call(task: Task, name: str, on: str = "", *arguments: Any) -> Any:
+    """Call a part of the task; say where in the user's code it failed, and on which examples.
+
+    Raises:
+        InputError: If it raises anything else than that memory ran out.
+    """
     try:
         if name == "sampled_loss":
             return sampled_loss(task, *arguments)
@@ -86,12 +90,14 @@ def call(task: Task, name: str, on: str, *arguments: Any) -> Any:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
+        causes = (
+            " A usual cause: inputs of another dtype than the model's weights, a batch that is not "
+            "(inputs, targets), lengths that collate does not pad, or statistics of the batch, as "
+            "of F.batch_norm(training=True), which a single example does not have."
+        )
         raise InputError(
-            f"task.{name} failed on {on}: {type(error).__name__}: {error} "
-            f"({at.filename}, line {at.lineno}). A usual cause: inputs of another dtype than the "
-            "model's weights, a batch that is not (inputs, targets), lengths that collate does not "
-            "pad, or statistics of the batch, as of F.batch_norm(training=True), which a single "
-            "example does not have."
+            f"task.{name} failed{f' on {on}' if on else ''}: {type(error).__name__}: {error} "
+            f"({at.filename}, line {at.lineno}).{causes if arguments else ''}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
+from sourcetrace.pipelines.checkpoint_ingest.independence import call
 from sourcetrace.tasks import Task
 
 _MOST = 20
@@ -23,7 +24,7 @@ def items_of(task: Task, side: str) -> Any:
     Raises:
         InputError: If it has no length or gives no item by its number.
     """
-    items = getattr(task, f"{side}_examples")()
+    items = call(task, f"{side}_examples")
     numbered = all(hasattr(items, name) for name in ("__len__", "__getitem__"))
     if not numbered or isinstance(items, IterableDataset):
         raise InputError(

@@ -16,7 +16,7 @@ def build_model(task: Task) -> nn.Module:
     Raises:
         InputError: If it is none, or none that an audit can look into.
     """
-    model = call(task, "build_model", "the parameters of the task")
+    model = call(task, "build_model")
     if not isinstance(model, nn.Module):
         raise InputError(
             f"build_model() returned {type(model).__name__}; expected a torch.nn.Module. Return "

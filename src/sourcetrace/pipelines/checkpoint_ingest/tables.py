@@ -189,7 +189,7 @@ def checked_table(task: Task, side: str) -> pl.DataFrame:
         InputError: If it does not fit its examples or the model's labels.
     """
     name = f"{side}_table()"
-    table = getattr(task, f"{side}_table")()
+    table = call(task, f"{side}_table")
     count = len(items_of(task, side))
     if not isinstance(table, pl.DataFrame):
         raise InputError(f"{name} returned {type(table).__name__}; expected a polars DataFrame.")
