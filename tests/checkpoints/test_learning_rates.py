@@ -52,3 +52,20 @@ def test_nothing_is_known_from_a_last_row_without_a_rate(tmp_path):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"there is no file.*rates\.csv"):
         read_learning_rates(tmp_path / "rates.csv", last_step=3)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_may_have_a_byte_order_mark(tmp_path, encoding):
+    file = tmp_path / "rates.csv"
+    file.write_text("step,learning_rate\r\n1,0.1\r\n", encoding=encoding)
+    assert read_learning_rates(file, last_step=2).rates.tolist() == [[0.1], [0.1]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "latin-1"])
+def test_another_encoding_is_refused_with_what_to_save(tmp_path, encoding):
+    file = tmp_path / "rates.csv"
+    file.write_text("step,learning_rate,größe\n1,0.1,2\n", encoding=encoding)
+    with pytest.raises(
+        InputError, match=r"rates\.csv is no text in UTF-8.*Save it as CSV in UTF-8"
+    ):
+        read_learning_rates(file, last_step=2)

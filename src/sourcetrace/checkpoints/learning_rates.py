@@ -1,5 +1,6 @@
 """A CSV file with the learning rates of a training run."""
 
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,7 @@ def read_learning_rates(path: Path, *, last_step: int) -> KnownRates:
         InputError: If it is missing, has other columns, or does not begin with step 1.
     """
     try:
-        table = pl.read_csv(path)
+        table = pl.read_csv(_text(path).encode())
     except FileNotFoundError as error:
         raise InputError(
             f"checkpoints.learning_rates: there is no file {str(path)!r}. Correct the path, or "
@@ -50,6 +51,21 @@ def read_learning_rates(path: Path, *, last_step: int) -> KnownRates:
     if is_open and isinstance(end, int) and end > 1:
         table, last_step = table.filter(pl.col("step") < end), min(last_step, end - 1)
     return _held(path.name, table, groups=len(numbers), last_step=last_step)
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # UTF-16 without its mark
+        raise InputError(
+            f"{path.name} is no text in UTF-8, or in UTF-16 with a byte order mark. Save it as CSV "
+            "in UTF-8."
+        )
+    return text
 
 
 def _held(name: str, table: pl.DataFrame, *, groups: int, last_step: int) -> KnownRates:
