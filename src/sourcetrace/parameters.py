@@ -50,6 +50,7 @@ class CheckpointParameters(_Parameters):
         stages: Stage -> its last step, counted over the whole training.
         learning_rates: A CSV file or its address, or a metric of an MLflow run.
         optimizer, step_from, accept: See `checkpoints.stated.StatedParameters`.
+        at_most: Checkpoints of a run that are audited, where it has more.
         cache: Folder for what is fetched; null means `places.CACHE`.
         storage_options: Of the file system that an address names, as fsspec calls them.
     """
@@ -61,6 +62,7 @@ class CheckpointParameters(_Parameters):
     step_from: Literal["name", "scheduler"] | None = None
     cache: str | None = Field(default=None, min_length=1)
     accept: tuple[str, ...] | None = None
+    at_most: int | None = Field(default=None, ge=1)
     # Not in the repr: it may hold a key.
     storage_options: dict[str, Any] | None = Field(default=None, repr=False)
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.second_moments import denominators_of
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
@@ -21,6 +22,7 @@ from sourcetrace.parameters import (
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.checkpoint_ingest.thinned import warn_of_many
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
@@ -377,6 +379,50 @@ def test_a_file_of_rates_fills_what_checkpoints_leave_open(tmp_path):
     _, (manifest, *_) = ingest(tmp_path / "run", learning_rates=str(file))
     assert manifest["step_mass"].sum() == pytest.approx(sum(rates))
     assert set(manifest["learning_rate_source"]) == {"recorded"}
+
+
+def test_a_few_checkpoints_of_more_stand_for_the_steps_of_all(tmp_path, caplog):
+    train(tmp_path / "run", sgd, make_scheduler=cosine, note="rates")
+    _, (every, *_) = ingest(tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        folder, (manifest, *_) = ingest(tmp_path / "run", at_most=2)
+    assert "Audited of 3 checkpoints: step_000010, step_000030" in caplog.text
+    assert manifest["step"].to_list() == [10, 30]
+    masses = every["step_mass"].to_list()
+    assert manifest["step_mass"].to_list() == pytest.approx([masses[0], masses[1] + masses[2]])
+    (group,) = manifest["parameter_groups"].to_list()[1]
+    assert group["step_mass"] == pytest.approx(masses[1] + masses[2])
+    # What is left out counts for the rates, and so for what the audit is of.
+    identity, *_ = ingest_checkpoints(
+        folder,
+        Tiny(),
+        SegmentParameters(),
+        AttributionParameters(device="cpu"),
+        EnsembleParameters(),
+    )
+    assert identity["checkpoints"] == MadeOf.checkpoints_part(folder.file_digests())
+    assert folder.file_digests().keys() == {*every["file"]}
+    with pytest.raises(InputError, match=r"at_most is 1, but 2 checkpoints must be kept: step_0"):
+        ingest(tmp_path / "run", at_most=1)
+
+
+def test_many_checkpoints_are_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        warn_of_many(50)
+        assert caplog.text == ""
+        warn_of_many(51)
+    assert "51 checkpoints: every one costs a pass" in caplog.text
+    assert "Set checkpoints.at_most" in caplog.text
+
+
+def test_weights_are_read_of_those_alone_that_are_kept(tmp_path):
+    train(tmp_path / "run", sgd)
+    file = tmp_path / "run" / "step_000020.pt"
+    torch.save({**torch.load(file), "model_state_dict": {"0.weight": torch.zeros(1)}}, file)
+    with pytest.raises(InputError, match="step_000020"):
+        ingest(tmp_path / "run")
+    _, (manifest, *_) = ingest(tmp_path / "run", at_most=2)
+    assert manifest["step"].to_list() == [10, 30]
 
 
 def test_an_unknown_schedule_is_filled_and_the_run_says_how_much(tmp_path, caplog):

@@ -51,6 +51,7 @@ class CheckpointFolder:
 
     Attributes:
         stage_ends: Stage -> its last step, as the parameters say.
+        at_most: How many checkpoints of a run are audited; None for all.
 
     Args:
         folder: The folder; names are relative to it.
@@ -66,10 +67,12 @@ class CheckpointFolder:
         learning_rates: Path | None = None,
         stated: StatedParameters | None = None,
         listed: Sequence[Path] = (),
+        at_most: int | None = None,
     ) -> None:
         self._folder = folder
         self._stated = replace(stated or StatedParameters(), folder=folder)
         self.stage_ends = dict(stages or {})
+        self.at_most = at_most
         self._layout = Layout(folder, self.stage_ends, listed)
         self._learning_rates = learning_rates
         self._weights: dict[str, Mapping[str, Tensor]] = {}
@@ -109,8 +112,12 @@ class CheckpointFolder:
             for file in self.files()
         }
 
-    def load(self, file: Path, model: nn.Module) -> Checkpoint:
+    def load(self, file: Path, model: nn.Module | None) -> Checkpoint:
         """Read one checkpoint, its weights under every name that the model has for them.
+
+        Args:
+            file: The checkpoint.
+            model: The model; None leaves the weights out.
 
         Raises:
             InputError: If it cannot be read safely, does not say how it was trained, or its weights
@@ -118,10 +125,11 @@ class CheckpointFolder:
         """
         found = self._open(file)
         name = file.relative_to(self._folder)
-        state_dict = ModelParameters(model).fill(found.weights())
+        state_dict = {} if model is None else ModelParameters(model).fill(found.weights())
         training = found.training()
         self._check_accepted(found.path, training)
-        check_weights(name.as_posix(), state_dict, model.state_dict())
+        if model is not None:
+            check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
         step, stage, sources = self._placed(training, file)
         training = replace(training, sources={**training.sources, **sources})

@@ -40,6 +40,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
           optimizer: {name: SGD, learning_rate: 0.1, momentum: 0.9}   # where its state is lost
           step_from: name   # or scheduler, where the files do not say
           accept: [Lion]   # optimisers whose steps may be approximated
+          at_most: 12   # checkpoints that are audited, of more
 
         remote_checkpoints:
           type: sourcetrace.datasets.CheckpointsDataset
@@ -60,6 +61,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
         cache: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
         accept: Sequence[str] | None = None,
+        at_most: int | None = None,
     ) -> None:
         self._named = {
             "path": path,
@@ -70,6 +72,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
             "cache": cache,
             "storage_options": storage_options,
             "accept": accept,
+            "at_most": at_most,
         }
 
     def _load(self) -> "CheckpointFolder":

@@ -161,9 +161,12 @@ class RunKey:
 
     def _of_what_was_read(self) -> dict[str, str]:
         manifest = self._made["checkpoint_manifest"]
-        files = dict(manifest.select("file", "sha256").iter_rows())
+        parameters = self._audit.parameters()
+        # Of more checkpoints than are audited, the others' learning rates count as well.
+        thinned = (parameters.get("checkpoints") or {}).get("at_most") is not None
+        files = {} if thinned else dict(manifest.select("file", "sha256").iter_rows())
         key = AuditKey.of(
-            self._audit.parameters(),
+            parameters,
             data=self._made["data_digests"],
             checkpoints=self._audit.load("checkpoints").digests(files),
             code=MadeOf.code_of(self._task_class()),

@@ -139,7 +139,7 @@ class MadeOf:
             segments=digest_of(
                 [
                     segments,
-                    *(named.get(key) for key in ("stages", "optimizer", "step_from")),
+                    *(named.get(key) for key in ("stages", "optimizer", "step_from", "at_most")),
                     _file_digest(rates),
                     attribution.pop("bare_parameters"),
                 ]

@@ -5,6 +5,7 @@ every part and says what became of each.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,7 @@ from sourcetrace.pipelines.checkpoint_ingest.tables import (
     refuse_varying,
 )
 from sourcetrace.pipelines.checkpoint_ingest.taken_for import say_what_folders_are
+from sourcetrace.pipelines.checkpoint_ingest.thinned import Thinned, warn_of_many
 from sourcetrace.pipelines.checkpoint_ingest.training import Training, refuse_lost_moments
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.memory import refuse_too_large
@@ -75,10 +77,28 @@ class Examination:
         return build_model(self.task)
 
     @part
+    def thinned(self) -> Thinned | None:
+        """The runs of few checkpoints, of more; None where all are audited."""
+        if self.checkpoints.at_most is None:
+            return None
+        return Thinned.of(self.checkpoints, self.model)
+
+    @part
+    def digests(self) -> Mapping[str, str]:
+        """Name -> SHA-256 of every checkpoint, those that were left out included."""
+        if self.thinned is not None:
+            return self.thinned.digests
+        return {one.file: one.sha256 for one in self.found}
+
+    @part
     def found(self) -> list[Checkpoint]:
         """The checkpoints, run after run; the last one's weights alone are kept."""
         found: list[Checkpoint] = []
-        for file in self.checkpoints.files():
+        files = self.checkpoints.files()
+        if self.thinned is not None:
+            files = [file for file in files if self.checkpoints.id_of(file) in self.thinned.kept]
+        warn_of_many(len(files))
+        for file in files:
             if found:
                 found[-1] = replace(found[-1], state_dict={})
             found.append(self.checkpoints.load(file, self.model))
@@ -89,6 +109,8 @@ class Examination:
         """What the checkpoints say of the training, by run."""
         say_what_folders_are(self.found)
         refuse_lost_moments(self.found, self._attribution.method)
+        if self.thinned is not None:
+            return self.thinned.runs
         return Training.of_runs(self.found, self.checkpoints, self.model)
 
     @part

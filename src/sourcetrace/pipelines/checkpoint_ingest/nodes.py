@@ -63,7 +63,7 @@ def ingest_checkpoints(
     remember_data(task, digests)
     identity = {
         "data": MadeOf.data_part(digests),
-        "checkpoints": MadeOf.checkpoints_part(dict(manifest.select("file", "sha256").iter_rows())),
+        "checkpoints": MadeOf.checkpoints_part(examined.digests),
     }
     return identity, manifest, left_out, *tables, digests, examples
 

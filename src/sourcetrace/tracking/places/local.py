@@ -38,11 +38,13 @@ def open_local(parameters: CheckpointParameters) -> CheckpointFolder:
         parameters.optimizer, parameters.step_from, accept=parameters.accept or ()
     )
     if isinstance(parameters.path, str) and not os.path.isfile(parameters.path):
-        return CheckpointFolder(Path(parameters.path), stages, rates, stated)
+        return CheckpointFolder(
+            Path(parameters.path), stages, rates, stated, at_most=parameters.at_most
+        )
     paths = [parameters.path] if isinstance(parameters.path, str) else parameters.path
     listed = [Path(one).absolute() for one in paths]
     above = Path(os.path.commonpath([one.parent for one in listed]))
-    return CheckpointFolder(above, stages, rates, stated, listed)
+    return CheckpointFolder(above, stages, rates, stated, listed, parameters.at_most)
 
 
 def _local(address: str, parameters: CheckpointParameters) -> Path:
