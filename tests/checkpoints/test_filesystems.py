@@ -99,6 +99,9 @@ def test_credentials_may_come_from_the_options_and_are_never_said(
     with pytest.raises(InputError) as caught:
         fetched("s3://not-there/run", tmp_path, **options)
     assert "s3cr3t" not in str(caught.value)
+    with pytest.raises(InputError, match=r"cannot be read: .*\*\*\*") as caught:
+        fetched("s3://trainings/run", tmp_path, **{**options, "endpoint_url": "s3cr3t-place"})
+    assert "s3cr3t" not in str(caught.value)
 
 
 def test_names_of_a_bucket_stay_in_the_cache(bucket, tmp_path):

@@ -2,19 +2,19 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fsspec import AbstractFileSystem
+from fsspec import available_protocols
 from fsspec.core import url_to_fs
 from fsspec.registry import known_implementations
 
 from sourcetrace.checkpoints.fetched import RemoteFile, is_read
 from sourcetrace.checkpoints.places import last_part, scheme_of
 from sourcetrace.errors import InputError
-from sourcetrace.redaction import error_line, hide_credentials
+from sourcetrace.redaction import HIDDEN, error_line, hide_credentials
 
 _STAMPS = frozenset(
     {"etag", "md5hash", "content-md5", "content_md5", "digest", "checksum", "generation"}
@@ -39,12 +39,14 @@ class FileSystemSource:
     def __init__(self, address: str, options: Mapping[str, Any], *, any_name: bool = False) -> None:
         self.address = address
         self._any_name = any_name
-        self._file_system, root = _opened(address, options)
-        self._root = root.rstrip("/")
+        self._options = options
         with self._readable():
+            # What an earlier instance of this process listed may be out of date.
+            system, root = url_to_fs(address, skip_instance_cache=True, **options)
+            self._file_system, self._root = system, root.rstrip("/")
             name = last_part(root)
             # Of a server of web pages, every page is a file.
-            self.is_file = (any_name or is_read(name)) and bool(self._file_system.isfile(root))
+            self.is_file = (any_name or is_read(name)) and bool(system.isfile(root))
 
     def files(self) -> Sequence[RemoteFile]:
         """Return what lies there."""
@@ -80,53 +82,44 @@ class FileSystemSource:
         described: Mapping[str, Any] = self._file_system.info(info["name"])
         return described
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except FileNotFoundError as error:
-            raise InputError(
-                f"checkpoints: there is nothing at {hide_credentials(self.address)}, or it cannot "
-                "be listed. Correct the address."
-            ) from error
-        # Each library has errors of its own.
-        except Exception as error:
-            raise InputError(_refusal(self.address, error_line(error))) from error
+    def _readable(self) -> AbstractContextManager[None]:
+        return _readable(self.address, self._options)
 
 
-def _opened(address: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
-    scheme = scheme_of(address)
+@contextmanager
+def _readable(address: str, options: Mapping[str, Any]) -> Iterator[None]:
     try:
-        # What an earlier instance of this process listed may be out of date.
-        file_system, root = url_to_fs(address, skip_instance_cache=True, **options)
-    except ImportError as error:
-        known = known_implementations.get(scheme, {}).get("err", f"Install it: {error}.")
-        what = f"pip install 'sourcetrace[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else ""
-        raise InputError(
-            f"checkpoints: {scheme}:// needs a library that is not installed. "
-            + (f"Install it: {what}." if what else f"{known}.".replace("..", "."))
-        ) from error
-    except ValueError as error:
-        if scheme not in known_implementations:
-            raise InputError(
-                f"checkpoints: {hide_credentials(address)} begins with {scheme}:, which is no file "
-                "system that fsspec knows. A local path, s3://…, gs://…, https://…, runs:/… or "
-                "models:/… is expected."
-            ) from error
-        raise InputError(_refusal(address, error_line(error))) from error
+        yield
+    except InputError:
+        raise
+    # Each library has errors of its own.
     except Exception as error:
-        raise InputError(_refusal(address, error_line(error))) from error
-    return file_system, root
+        raise InputError(f"checkpoints: {_told(address, options, error)}") from error
 
 
-def _refusal(address: str, reason: str) -> str:
+def _told(address: str, options: Mapping[str, Any], error: Exception) -> str:
+    """Return what went wrong, and what to change."""
+    scheme, shown = scheme_of(address), hide_credentials(address)
+    if isinstance(error, FileNotFoundError):
+        return f"there is nothing at {shown}, or it cannot be listed. Correct the address."
+    if isinstance(error, ImportError):
+        extra = f"Install it: pip install 'sourcetrace[{_EXTRAS.get(scheme)}]'."
+        named = known_implementations.get(scheme, {}).get("err", str(error))
+        what = extra if scheme in _EXTRAS else f"{named.rstrip('.')}."
+        return f"{scheme}:// needs a library that is not installed. {what}"
+    if scheme not in available_protocols():
+        return (
+            f"{shown} begins with {scheme}:, which is no file system that fsspec knows. Expected "
+            "is a local path, s3://…, gs://…, https://…, runs:/… or models:/…."
+        )
+    reason = error_line(error)
+    for secret in options.values():
+        if isinstance(secret, str) and secret:
+            reason = reason.replace(secret, HIDDEN)
     return (
-        f"checkpoints: {hide_credentials(address)} cannot be read: {reason}. Check the address and "
-        "the credentials: those of the environment (for S3 AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and AWS_ENDPOINT_URL_S3 of a server of your own), or "
-        "checkpoints.storage_options."
+        f"{shown} cannot be read: {reason}. Check the address and the credentials: those of the "
+        "environment (for S3 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and "
+        "AWS_ENDPOINT_URL_S3 of a server of your own), or checkpoints.storage_options."
     )
 
 
