@@ -6,7 +6,8 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems, NotedItems
-from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, classes_of, digest_side
+from sourcetrace.pipelines.checkpoint_ingest.labels import classes_of
+from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, digest_side
 from sourcetrace.tasks import ClassificationTask
 from tests.pipelines.test_checkpoint_ingest import Tiny
 
@@ -111,7 +112,7 @@ def test_a_stream_is_refused(sized):
 
 
 @pytest.mark.parametrize("label", [3, -1])
-def test_labels_without_an_output_are_named(label):
+def test_labels_without_an_output_are_named(caplog, label):
     class Labelled(Tiny):
         def train_examples(self):
             return TensorDataset(torch.zeros(6, 2), torch.tensor([0, 1, 2, 0, label, 2]))
@@ -125,6 +126,8 @@ def test_labels_without_an_output_are_named(label):
     ignoring = Labelled()
     ignoring.ignored_index = label
     assert digest_side(ignoring, items, checked_table(ignoring, "train"), classes=3)
+    assert "1 label is ignored_index" in caplog.text
+    assert "such as e4" in caplog.text
 
 
 def test_labels_are_the_tasks_business_where_its_losses_are():
@@ -135,3 +138,19 @@ def test_labels_are_the_tasks_business_where_its_losses_are():
     assert classes_of(Tiny(), torch.zeros(2, 3)) == 3
     assert classes_of(Tiny(), torch.zeros(2, 5, 3)) is None
     assert classes_of(Ignoring(), torch.zeros(2, 3)) is None
+
+
+def test_items_of_a_form_that_was_joined_before_are_not_joined_again():
+    class Counting(Task):
+        joined = 0
+
+        def collate(self, items):
+            self.joined += 1
+            return super().collate(items)
+
+    task = Counting()
+    read(task)
+    assert task.joined == 2
+    task = Counting(lambda item: {"text": "a", "label": item[1]}, at=range(COUNT))
+    read(task)  # text may be joined by its length
+    assert task.joined == COUNT + 1

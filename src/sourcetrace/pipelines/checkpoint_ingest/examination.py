@@ -29,11 +29,11 @@ from sourcetrace.pipelines.checkpoint_ingest import losses
 from sourcetrace.pipelines.checkpoint_ingest.drift import drifting_segments
 from sourcetrace.pipelines.checkpoint_ingest.independence import refuse_coupled
 from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
+from sourcetrace.pipelines.checkpoint_ingest.labels import classes_of
 from sourcetrace.pipelines.checkpoint_ingest.model import build_model
 from sourcetrace.pipelines.checkpoint_ingest.part import part
 from sourcetrace.pipelines.checkpoint_ingest.tables import (
     checked_table,
-    classes_of,
     digest_side,
     place_in_stages,
     refuse_varying,
@@ -117,7 +117,8 @@ class Examination:
     def rates(self) -> list[Training]:
         """The runs, of whose values was said where they come from, and what is not known."""
         for run in self.runs:
-            run.tell_sources()
+            name = f"Run {run.name}: " if run.name else ""
+            logger.info("%sWhere values come from: %s", name, run.told_by)
             run.warn_of_other_counts()
             run.warn_of_filled_rates()
         return self.runs

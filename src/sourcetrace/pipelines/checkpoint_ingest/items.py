@@ -1,7 +1,7 @@
 """Every item of a data set, read once and held against the first."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -13,6 +13,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.pipelines.checkpoint_ingest.independence import call
 from sourcetrace.tasks import Task
+
+_FORMS = 1000
+"""Kinds of items that are remembered, such as one a length."""
 
 _MOST = 20
 """Items that cannot be used, after which the rest is not read."""
@@ -50,6 +53,7 @@ class CheckedItems:
         self._items, self._collate = items_of(task, side), task.collate
         self._tried = bytearray(len(ids))
         self._first: tuple[Any, list[torch.dtype]] | None = None
+        self._forms: set[Hashable] = set()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -75,6 +79,9 @@ class CheckedItems:
     def _try(self, item: Any) -> None:
         if item is None:
             raise InputError("it is None")
+        form = _form(item)
+        if form is not None and form in self._forms:
+            return  # as one that was joined already
         if self._first is None:
             self._first = item, _dtypes(self._collate([item, item]))
         first, expected = self._first
@@ -83,6 +90,8 @@ class CheckedItems:
             for one, other in zip(found, expected, strict=True):
                 if one != other:
                     raise InputError(f"its batch holds {one}, that of the first item {other}")
+        if form is not None and len(self._forms) < _FORMS:
+            self._forms.add(form)
 
 
 class NotedItems:
@@ -123,6 +132,22 @@ class NotedItems:
         named = format_names(f"{self._items.ids[i]!r} (index {i})" for i in others)
         more = f" Nor can be used: {named}." if others else ""
         raise InputError(f"{self._wrong[index]}{more}") from self._wrong[index]
+
+
+def _form(value: Any) -> Hashable | None:
+    """Return what decides whether tensors and numbers can be joined; None for anything else."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.shape
+    if isinstance(value, int | float):
+        return (type(value),)
+    parts: list[Any]
+    if isinstance(value, tuple | list):
+        parts = [_form(one) for one in value]
+    elif isinstance(value, dict):
+        parts = [(key, found) if (found := _form(value[key])) else None for key in value]
+    else:
+        return None
+    return None if None in parts else (type(value), *parts)
 
 
 def _dtypes(batch: Any) -> list[torch.dtype]:

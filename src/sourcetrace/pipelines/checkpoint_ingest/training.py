@@ -115,11 +115,6 @@ class Training:
                 found.setdefault(value, {})[source] = None
         return "; ".join(f"{value}: {format_names(list(of))}" for value, of in found.items())
 
-    def tell_sources(self) -> None:
-        """Log where the values come from."""
-        run = f"Run {self.name}: " if self.name else ""
-        logger.info("%sWhere values come from: %s", run, self.told_by)
-
     def warn_of_other_counts(self) -> None:
         """Say where the optimiser made fewer steps than the checkpoints say that it did."""
         both = list(zip(self.records, self.own_steps, strict=True))
