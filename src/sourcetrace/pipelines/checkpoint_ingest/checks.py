@@ -123,7 +123,10 @@ def _of_memory(found: tuple[MemoryNeeds, int]) -> str:
 
 
 def _of_gradients(off: float) -> str:
-    return f"the first examples' are off by {off:.0e} of autograd's, at most of a layer"
+    by = (
+        f"off by {off:.0e} of autograd's in a layer, at most" if off else "autograd's, but rounding"
+    )
+    return f"the first examples' are {by}"
 
 
 def _name(dtype: Any) -> str:
