@@ -111,7 +111,7 @@ def _archive_changed(path: Path, random_numbers: random.Random) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: archive.read(info) for info in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError):
         return _bytes_changed(path, random_numbers)  # damaged before
     if not members:
         return _bytes_changed(path, random_numbers)
