@@ -1,12 +1,16 @@
 """Lightning's `.ckpt`: the layout of Lightning 2.6, and files of its own where it is installed."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.checkpoints.torch_file import TorchFile
+from sourcetrace.core.training.segments import group_step_masses
 from sourcetrace.errors import InputError
+from sourcetrace.pipelines.checkpoint_ingest.training import Training
 
 
 def in_the_layout(folder):
@@ -63,6 +67,50 @@ def by_lightning(folder):
     )
     trainer.fit(Module(), torch.utils.data.DataLoader(torch.randn(12, 2), batch_size=3))
     trainer.save_checkpoint(folder / "epoch=0-step=4.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+@pytest.mark.parametrize("saved_after", [(1, 2, 3), (2,)])
+def test_a_scheduler_that_is_stepped_an_epoch_has_the_epochs_length(tmp_path, saved_after):
+    lightning = pytest.importorskip("lightning")
+    rates = []
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(2, 1)
+
+        def training_step(self, batch, _):
+            return self.net(batch).square().mean()
+
+        def on_before_optimizer_step(self, optimizer):
+            rates.append(optimizer.param_groups[0]["lr"])
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    trainer = lightning.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[
+            lightning.pytorch.callbacks.ModelCheckpoint(dirpath=tmp_path, save_top_k=-1),
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accumulate_grad_batches=2,
+    )
+    trainer.fit(Module(), torch.utils.data.DataLoader(torch.randn(27, 2), batch_size=2))
+    folder, model = CheckpointFolder(tmp_path), nn.Linear(2, 1)
+    found = [folder.load(file, model) for file in folder.files()]
+    assert [one.record.step for one in found] == [7, 14, 21]
+    kept = [found[epoch - 1] for epoch in saved_after]
+    (run,) = Training.of_runs(kept, folder, model)
+    assert {one.source for one in run.rates} == {"reconstructed"}
+    ends = [0, *(7 * epoch for epoch in saved_after)]
+    expected = [sum(rates[begin:end]) for begin, end in pairwise(ends)]
+    assert [own[0] for own in group_step_masses(run.records)] == pytest.approx(expected)
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")

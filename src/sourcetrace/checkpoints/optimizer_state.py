@@ -151,7 +151,20 @@ def _saved_scheduler(
     if all(one is None or one == {} for one in found):
         return None
     alone = found[0] if len(found) == 1 else None
-    return SavedScheduler(alone if isinstance(alone, Mapping) else {}, tuple(groups))
+    state = alone if isinstance(alone, Mapping) else {}
+    return SavedScheduler(state, tuple(groups), _epoch_steps(content))
+
+
+def _epoch_steps(content: Mapping[str, Any]) -> int | None:
+    """Return the optimiser's steps of an epoch, as Lightning's loops say them at the end of one."""
+    try:
+        loop = content["loops"]["fit_loop"]
+        at_end = loop["epoch_loop.batch_progress"]["is_last_batch"]
+        progress = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        steps = progress["step"]["current"]["completed"]
+    except (LookupError, TypeError):
+        return None
+    return steps if at_end is True and isinstance(steps, int) and steps > 0 else None
 
 
 def _recorded_rates(name: str, rates: Any) -> Tensor | None:

@@ -65,10 +65,12 @@ class SavedScheduler:
     Attributes:
         state: `scheduler.state_dict()`.
         groups: The settings of the optimiser's groups: some schedulers keep theirs there.
+        epoch: Optimiser steps of an epoch, where the checkpoint says.
     """
 
     state: Mapping[str, Any]
     groups: tuple[Mapping[str, Any], ...]
+    epoch: int | None = None
 
     @property
     def epochs(self) -> int | None:
@@ -113,6 +115,15 @@ def _run_again(
     most = min([step // epoch for step, epoch in at if epoch], default=least)
     if most < least:
         return []
+    # An epoch's length may be known, and the scheduler be stepped after several.
+    lengths = {one.epoch for _, one in saved if one.epoch}
+    known = {
+        length * times
+        for length in lengths
+        for times in range(math.ceil(least / length), most // length + 1)
+    }
+    if len(known) == 1:
+        (least,) = (most,) = known
     between = (least + most) // 2
     epochs = min((max(up_to, 1) - 1) // least, _MOST_EPOCHS)
     run = _Run(saved[-1][1], epochs, {epoch for _, epoch in at})
@@ -130,7 +141,7 @@ def _run_again(
     at_foot = "_scale_fn_custom" in last.state and _alike(
         _rates(last.groups), last.state["base_lrs"]
     )
-    alone = most > 1 and len({step for step, epoch in at if epoch}) == 1
+    alone = most > 1 and len(known) != 1 and len({step for step, epoch in at if epoch}) == 1
     if (at_foot or alone) and changes[-1]:
         guessed[:] = True
     momenta = run.momenta[every] if run.moves_momentum else None
