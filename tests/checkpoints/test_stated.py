@@ -185,7 +185,7 @@ def test_a_count_that_is_no_number_is_none(tmp_path, count):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "SGD"}, "give either learning_rate or parameter_groups"),
+        ({**SGD, "parameter_groups": [{"parameters": ["a"], "learning_rate": 0.1}]}, "give either"),
         ({"name": "Lion", "learning_rate": 0.1}, r"checkpoints\.optimizer\.name"),
         ({"learning_rate": 0.1}, r"checkpoints\.optimizer\.name: Field required"),
         ({**SGD, "betas": [0.9, 0.99]}, r"checkpoints\.optimizer\.betas"),
@@ -196,3 +196,28 @@ def test_parameters_that_are_wrong_are_refused(settings, message):
         StatedParameters(settings)
     with pytest.raises(InputError, match="expected name, scheduler or null"):
         StatedParameters(step_from="epoch")
+
+
+def test_a_name_alone_tells_the_state_of_adam_from_that_of_adamw(tmp_path):
+    """Older versions of torch save no word of it."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
+    model(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    del state["param_groups"][0]["decoupled_weight_decay"]
+    content = {"model": model.state_dict(), "optimizer": state, "step": 1}
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"set checkpoints\.optimizer to \{name: AdamW\}"):
+        CheckpointFolder(tmp_path).load(tmp_path / "a.pt", model)
+    for name in ("adamw", "Adam"):
+        stated = StatedParameters({"name": name})
+        found = CheckpointFolder(tmp_path, stated=stated).load(tmp_path / "a.pt", model)
+        assert found.record.optimizer.lower() == name.lower()
+        assert found.training.sources["optimizer"] == "checkpoints.optimizer"
+        assert found.training.sources["weight_decay"] == "optimizer_state_dict"
+    # Of a lost state, it is not enough.
+    del content["optimizer"]
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(InputError, match=r"lacks optimizer_state_dict.*set checkpoints\.optimizer"):
+        CheckpointFolder(tmp_path, stated=stated).load(tmp_path / "a.pt", model)

@@ -127,6 +127,10 @@ class CheckpointFile(ABC):
         json = self._stated.json.name
         said = self._stated.content
         content = {**said, **self.found}
+        named = self._stated.named
+        if named is not None and not isinstance(content.get("optimizer"), str):
+            content["optimizer"] = named.known_name
+            content["optimizer_from"] = "checkpoints.optimizer"
         sources = dict.fromkeys(said.keys() - self.found.keys() - {"learning_rates"}, json)
         if "step" not in content:
             step, source = self._inferred_step(content)

@@ -117,6 +117,7 @@ class TrainingState:
                 name: (sources or {}).get(name, source)
                 for name, source in _sources(optimizer, content).items()
             }
+            | _where_named(known, groups[0], content)
             | ({} if state.own_rates is None else {"learning_rates": "relative_step"})
             | {
                 value: f"assumed: {words}"
@@ -135,11 +136,17 @@ def _sources(optimizer: OptimizerName, content: Mapping[str, Any]) -> dict[str, 
     found["clipping"] = "assumed: no gradient was clipped"
     if content.get("stage") is not None:
         found["stage"] = "stage"
-    if "decoupled_weight_decay" not in content["optimizer_state_dict"]["param_groups"][0] and (
-        optimizer == content.get("optimizer")
-    ):
-        found["optimizer"] = "optimizer"
     return found
+
+
+def _where_named(
+    known: KnownOptimizer, group: Mapping[str, Any], content: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return where the optimiser's name is from, if its state does not say it."""
+    names = (known.name, known.decoupled) if known.decoupled else ()
+    if "decoupled_weight_decay" in group or content.get("optimizer") not in names:
+        return {}
+    return {"optimizer": content.get("optimizer_from", "optimizer")}
 
 
 def _saved_scheduler(
@@ -204,7 +211,8 @@ def _optimizer_name(
     raise InputError(
         f"{file.name}: the optimiser state does not say whether it is {known.name}'s or "
         f"{known.decoupled}'s, whose weight decays differ. Add "
-        f'"optimizer": "{known.decoupled}" (or "{known.name}") to the checkpoint.'
+        f'"optimizer": "{known.decoupled}" (or "{known.name}") to the checkpoint, or set '
+        f"checkpoints.optimizer to {{name: {known.decoupled}}}."
     )
 
 

@@ -105,6 +105,12 @@ class Stated:
         keys = {"step", "stage", "learning_rates", "optimizer"}
         return {} if said is None else said.model_dump(include=keys, exclude_none=True)
 
+    @property
+    def named(self) -> NamedOptimizer | None:
+        """What the parameters say of the optimiser."""
+        said = self._parameters.optimizer
+        return None if said is None else NamedOptimizer.model_validate(said)
+
     def optimizer(
         self, step: int, moments: bytes | None
     ) -> tuple[dict[str, Any], dict[str, str]] | None:
@@ -121,8 +127,9 @@ class Stated:
         settings: StatedOptimizer
         if said is not None and (said.learning_rate is not None or said.parameter_groups):
             settings, kind, origin = said, said.optimizer or "SGD", self.json.name
-        elif self._parameters.optimizer is not None:
-            own = NamedOptimizer.model_validate(self._parameters.optimizer)
+        elif (own := self.named) is not None and (
+            own.learning_rate is not None or own.parameter_groups
+        ):
             settings, kind, origin = own, own.name, "assumed: checkpoints.optimizer"
         else:
             return None

@@ -96,12 +96,17 @@ class StatedOptimizer(_Settings):
 
 
 class NamedOptimizer(StatedOptimizer):
-    """The shape of `checkpoints.optimizer`."""
+    """The shape of `checkpoints.optimizer`; its name alone tells Adam's state from AdamW's."""
 
     name: str = Field(pattern=OPTIMIZERS)
 
+    @property
+    def known_name(self) -> OptimizerName:
+        """The name as torch writes it."""
+        return _NAMES[self.name.lower()]
+
     @model_validator(mode="after")
-    def _has_a_rate(self) -> Self:
-        if (self.learning_rate is None) == (not self.parameter_groups):
+    def _has_one_rate(self) -> Self:
+        if self.learning_rate is not None and self.parameter_groups:
             raise ValueError("give either learning_rate or parameter_groups")
         return self
