@@ -1,5 +1,6 @@
 """A step of the optimiser's own is the gradient over what its state says that it was divided by."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,19 @@ def test_the_adamw_of_older_transformers_corrects_beside_its_epsilon(correct_bia
     torch.testing.assert_close(RATE * gradient / found, step)
     known = TrainingState.of(FILE, {"step": 3, "optimizer_state_dict": state})
     assert known.optimizer == "AdamW"
+
+
+@pytest.mark.parametrize("name", [name for name in MAKE if name != "SGD"])
+def test_a_state_that_no_optimiser_writes_raises_nothing_else_than_a_refusal(name):
+    optimizer, before, _ = steps(MAKE[name])
+    for key in optimizer.state_dict()["state"][0]:
+        for odd in (None, "1", torch.tensor(-1.0), torch.ones(0), 10**30, float("nan")):
+            state = optimizer.state_dict()
+            state["state"] = {0: {**state["state"][0], key: odd}}
+            # Or taken: not all that is odd can be told from what is not.
+            with suppress(InputError):
+                found = denominators_of(FILE, state, {0: ["a"]}, lambda: {"a": before[0]})
+                assert isinstance(found["a"], torch.Tensor)
 
 
 def test_momentum_adds_steps_up_in_rmsprop_alone():

@@ -165,7 +165,7 @@ def of_quantised_adam(of: ParameterState) -> Tensor:
     second = state["state2"]
     if second.dtype == torch.uint8:
         scales = state["absmax2"].float()
-        block = next(one for one in _BLOCKS if math.ceil(second.numel() / one) == len(scales))
+        (block, *_) = [one for one in _BLOCKS if math.ceil(second.numel() / one) == len(scales)]
         each = scales.repeat_interleave(block)[: second.numel()].view_as(second)
         second = state["qmap2"].float()[second.long()] * each
     return of_adam(ParameterState({"exp_avg_sq": second, "step": of.step}, of.group, lambda: 0.0))

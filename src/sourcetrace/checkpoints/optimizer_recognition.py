@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.checkpoints.optimizers import OPTIMIZERS, KnownOptimizer
+from sourcetrace.core.training.segments import MOST_STEPS
 from sourcetrace.errors import InputError
 
 _SUPPORTED = (
@@ -65,7 +66,11 @@ class OptimizerState:
     def with_rates(self) -> Self:
         """Return it with the rates of all steps, where the optimiser sets them itself."""
         rates_of = self.known.own_rates
-        if rates_of is None or not self.steps or any(one["lr"] is not None for one in self.groups):
+        if (
+            rates_of is None
+            or not 0 < self.steps <= MOST_STEPS
+            or any(one["lr"] is not None for one in self.groups)
+        ):
             return self
         rates = torch.stack([rates_of(one, self.steps) for one in self.groups], dim=1)
         last = zip(self.groups, rates[-1].tolist(), strict=True)

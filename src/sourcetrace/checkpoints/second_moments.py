@@ -13,6 +13,9 @@ from sourcetrace.checkpoints.optimizers import KnownOptimizer
 from sourcetrace.checkpoints.parameter_names import without_prefix
 from sourcetrace.errors import InputError
 
+# What torch and Python raise of a state that no optimiser writes.
+_ODD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def denominators_of(
     file: Path,
@@ -53,7 +56,7 @@ def _denominator(file: Path, known: KnownOptimizer, name: str, one: ParameterSta
             f"{file.name}: {name}: {known.name}'s second moments are negative or not finite: "
             "training had diverged. Remove this checkpoint and the ones after it."
         ) from error
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except _ODD as error:
         raise InputError(
             f"{file.name}: {name}: the optimiser's state lacks {' or '.join(known.moments)}, step, "
             f"or what belongs to them ({error!r}). Save optimizer.state_dict() as it is."
