@@ -16,7 +16,7 @@ from sourcetrace.pipelines.checkpoint_ingest.tables import digest_side
 from sourcetrace.pipelines.shared import memory
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
-from sourcetrace.tasks import ClassificationTask, RegressionTask
+from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask
 from tests.tiny import seeded
 
 
@@ -364,6 +364,29 @@ def test_a_table_in_another_order_than_the_data_set_is_refused():
     digest_data(task, named, queries)
     with pytest.raises(InputError, match="'dog' in the table, 'cat' in the data set"):
         digest_data(task, named.with_columns(pl.lit("dog").alias("label")), queries)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_a_binary_tasks_labels_in_another_order_are_refused(dtype):
+    class Churn(BinaryTask):
+        label_names = ("stays", "leaves")
+
+        def train_examples(self):
+            return TensorDataset(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]).to(dtype))
+
+        def train_table(self):
+            return pl.DataFrame({"example_id": list("abcd"), "label": self.labels})
+
+        query_examples, query_table = train_examples, train_table
+
+    task = Churn()
+    task.labels = ["stays", "leaves", "leaves", "stays"]
+    digest_data(task, task.train_table(), task.query_table())
+    task.labels = ["no", "yes", "yes", "no"]  # of names that are not the task's nothing is said
+    digest_data(task, task.train_table(), task.query_table())
+    task.labels = ["leaves", "leaves", "stays", "stays"]
+    with pytest.raises(InputError, match=r"in 2 of 4 .*'leaves' in the table, 'stays' in the data"):
+        digest_data(task, task.train_table(), task.query_table())
 
 
 class Whole(Tiny):

@@ -10,7 +10,7 @@ from torch import Tensor
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
-from sourcetrace.tasks import ClassificationTask, RegressionTask, Task
+from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask, Task
 
 logger = logging.getLogger(__name__)
 
@@ -113,15 +113,16 @@ def _differing_labels(task: Task, table: pl.DataFrame, targets: Sequence[Any]) -
     differ, labels that rise with the targets are in the same order.
     """
     rows = table.select("example_id", "label")
-    if isinstance(task, ClassificationTask):
+    if isinstance(task, ClassificationTask | BinaryTask):
         names = task.label_names
-        classes = [int(t) if isinstance(t, int) else -1 for t in targets]
+        classes = [-1 if t is None or t % 1 else int(t) for t in targets]  # NaN % 1 is NaN, true
         found = [
             None if c < 0 or (names and c >= len(names)) else names[c] if names else str(c)
             for c in classes
         ]
         rows = rows.with_columns(found=pl.Series(found, dtype=pl.String))
-        return rows.filter(pl.col("label") != pl.col("found"))
+        named = pl.col("label").is_in(list(names)) if names else pl.lit(value=True)
+        return rows.filter(named & (pl.col("label") != pl.col("found")))
     if not isinstance(task, RegressionTask):
         return rows.with_columns(found=pl.lit(None, dtype=pl.String)).clear()
     target, label = pl.col("found"), pl.col("label").cast(pl.Float64, strict=False)
