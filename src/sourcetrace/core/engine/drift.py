@@ -19,7 +19,7 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.per_example import Gradients, concatenate, squared_norms
-from sourcetrace.core.model.examples import EvaluationPoint
+from sourcetrace.core.model.examples import EvaluationPoint, draws_at
 from sourcetrace.core.training.segments import CheckpointRecord
 
 LARGEST_DRIFT = 0.6
@@ -77,7 +77,7 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 
 def _gradients(engine: GradientEngine, record: CheckpointRecord, examples: Tensor) -> Gradients:
     chosen = spread(examples, engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES))
-    point = EvaluationPoint(record.id, (record.id,), chosen, chosen, draws=str(record.step))
+    point = EvaluationPoint(record.id, (record.id,), chosen, chosen, draws=draws_at(record.step))
     return concatenate(
         [sample_gradients(engine, point, rows) for rows in torch.split(chosen, _ROWS)]
     )

@@ -101,6 +101,11 @@ class EvaluationPoint:
         return self.curvature_examples[found.clamp_max(last)] == rows
 
 
+def draws_at(step: int) -> str:
+    """Name what is drawn at a step, whatever its checkpoint is called, alone or in an ensemble."""
+    return f"step_{step:06d}"
+
+
 def example_seed(seed: int, purpose: str, example_id: str) -> int:
     """Return the 63-bit seed of an example's random draws."""
     digest = hashlib.sha256(f"{seed}\0{purpose}\0{example_id}".encode()).digest()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.examples import Block, EvaluationPoint
+from sourcetrace.core.model.examples import Block, EvaluationPoint, draws_at
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
@@ -222,8 +222,7 @@ def _point(
     mask: int,
 ) -> EvaluationPoint:
     ending = f"#mask{mask}" if mask else ""
-    # A step draws the same whatever its checkpoint is called, alone or in an ensemble.
-    draws = "+".join(str(steps.get(name, name)) for name in checkpoints)
+    draws = "+".join(draws_at(steps[name]) if name in steps else name for name in checkpoints)
     return EvaluationPoint(
         "+".join(checkpoints) + ending, checkpoints, examples, stage, draws + ending, mask
     )
