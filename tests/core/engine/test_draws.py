@@ -13,7 +13,7 @@ from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import Gradients
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Block, EvaluationPoint
-from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask
+from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask, TaskBase, signs
 from tests.tiny import (
     KeepsEverything,
     KeepsNothing,
@@ -110,3 +110,24 @@ def test_a_task_that_draws_labels_has_one():
             return F.cross_entropy(outputs, outputs.argmax(1), reduction="none")
 
     assert choose_draws(gradient_source(tiny_case(), Drawn())) == 1
+
+
+def test_examples_of_several_lengths_have_one_whatever_their_padding():
+    class Tokens(TaskBase):
+        """As many signs as an example has items, as a tagger of padded sequences draws."""
+
+        def forward(self, model, batch):
+            return model(batch[0])[:, :1].expand(-1, self.longest(batch))
+
+        def longest(self, batch):
+            return 1 + int(batch[1].max())
+
+        def sampled_loss(self, outputs, generator):
+            return (signs(generator, outputs.shape, like=outputs) * outputs).sum(1)
+
+    class Padded(Tokens):
+        def longest(self, batch):
+            return 4
+
+    assert choose_draws(gradient_source(tiny_case(), Padded())) == 4
+    assert choose_draws(gradient_source(tiny_case(), Tokens())) == 1
