@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from sourcetrace.checkpoints.path_template import PathTemplate
+from sourcetrace.checkpoints.places.path_template import PathTemplate
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.errors import InputError
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
@@ -49,7 +49,7 @@ class CheckpointParameters(_Parameters):
         path: A folder or file, or an address; or several that are one run, in the order of steps.
         stages: Stage -> its last step, counted over the whole training.
         learning_rates: A CSV file or its address, or a metric of an MLflow run.
-        optimizer, step_from, accept: See `checkpoints.stated.StatedParameters`.
+        optimizer, step_from, accept: See `checkpoints.training.stated.StatedParameters`.
         at_most: Checkpoints of a run that are audited, where it has more.
         cache: Folder for what is fetched; null means `places.CACHE`.
         storage_options: Of the file system that an address names, as fsspec calls them.

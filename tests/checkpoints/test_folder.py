@@ -294,9 +294,11 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
     folder = CheckpointFolder(tmp_path / "way")
     assert len([folder.load(file, nn.Linear(2, 1)) for file in folder.files()]) == 2
     (tmp_path / "run" / "b.pt").unlink()
-    (tmp_path / "run" / "b.pt").symlink_to("../elsewhere.pt")
-    with pytest.raises(InputError, match=r"b\.pt is a link that leads out of .*way"):
-        folder.file_digests()
+    for name in ("b.pt", "a.json", "a.optimizer.safetensors"):
+        (tmp_path / "run" / name).symlink_to("../elsewhere.pt")
+        with pytest.raises(InputError, match=rf"{name} is a link that leads out of .*way"):
+            folder.file_digests()
+        (tmp_path / "run" / name).unlink()
 
 
 def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sourcetrace.audit.identity.made_of import MadeOf
-from sourcetrace.checkpoints.second_moments import denominators_of
+from sourcetrace.checkpoints.training.second_moments import denominators_of
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
+from sourcetrace.checkpoints.formats.checkpoint_file import files_beside
 from sourcetrace.checkpoints.layout import Layout, kind_of
-from sourcetrace.checkpoints.learning_rates import read_learning_rates
-from sourcetrace.checkpoints.optimizer_state import TrainingState
 from sourcetrace.checkpoints.parameter_names import ModelParameters
-from sourcetrace.checkpoints.stated import StatedParameters
+from sourcetrace.checkpoints.saved_checkpoint import SavedCheckpoint
+from sourcetrace.checkpoints.training.learning_rates import read_learning_rates
+from sourcetrace.checkpoints.training.optimizer_state import TrainingState
+from sourcetrace.checkpoints.training.stated import StatedParameters
 from sourcetrace.checkpoints.weights import check_weights
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
@@ -93,10 +94,8 @@ class CheckpointFolder:
         """
         found = dict(known or {}) or self.file_digests()
         for name in list(found):
-            path = self._path_of(name)
-            kind = kind_of(path)
-            beside = None if kind is None else kind.settings_beside(path)
-            if beside is not None and isfile(beside):
+            beside, _ = files_beside(self._path_of(name))
+            if isfile(beside):
                 place = beside.relative_to(self._folder).as_posix()
                 found[place] = hashlib.sha256(beside.read_bytes()).hexdigest()
         return found
@@ -108,7 +107,7 @@ class CheckpointFolder:
             InputError: If there are no checkpoints.
         """
         return {
-            file.relative_to(self._folder).as_posix(): self._open(file).sha256
+            file.relative_to(self._folder).as_posix(): self._open(file).files.sha256
             for file in self.files()
         }
 
@@ -127,7 +126,7 @@ class CheckpointFolder:
         name = file.relative_to(self._folder)
         state_dict = {} if model is None else ModelParameters(model).fill(found.weights())
         training = found.training()
-        self._check_accepted(found.path, training)
+        self._check_accepted(file, training)
         if model is not None:
             check_weights(name.as_posix(), state_dict, model.state_dict())
         groups = tuple(group.settings for group in training.groups)
@@ -144,7 +143,8 @@ class CheckpointFolder:
             groups=groups,
             run=self._layout.run_of(file),
         )
-        return Checkpoint(record, training, name.as_posix(), found.sha256, found.size, state_dict)
+        files = found.files
+        return Checkpoint(record, training, name.as_posix(), files.sha256, files.size, state_dict)
 
     def id_of(self, file: Path) -> str:
         """Return the id of a file's checkpoint: its name, with the run's before it."""
@@ -159,7 +159,7 @@ class CheckpointFolder:
     def denominators(
         self, file_name: str, sha256: str, names: Mapping[int, Sequence[str]]
     ) -> dict[str, Tensor]:
-        """Return `CheckpointFile.denominators` of a file that the manifest describes.
+        """Return `SavedCheckpoint.denominators` of a file that the manifest describes.
 
         Args:
             file_name: Of the checkpoint.
@@ -187,16 +187,16 @@ class CheckpointFolder:
             del self._weights[next(iter(self._weights))]
         return kept
 
-    def _opened(self, file_name: str, sha256: str) -> CheckpointFile:
+    def _opened(self, file_name: str, sha256: str) -> SavedCheckpoint:
         found = self._open(self._path_of(file_name))
-        if found.sha256 != sha256:
+        if found.files.sha256 != sha256:
             raise InputError(
                 f"{file_name} has changed since checkpoint_ingest described it. "
                 "Run the audit from its first stage again."
             )
         return found
 
-    def _open(self, path: Path) -> CheckpointFile:
+    def _open(self, path: Path) -> SavedCheckpoint:
         kind = kind_of(path)
         if kind is None:
             raise InputError(
@@ -204,14 +204,15 @@ class CheckpointFolder:
                 "described it. Put it back, or run the audit from its first stage again."
             )
         own = self._folder.resolve()
-        for file in kind.files_of(path):
+        beside = (file for file in files_beside(path) if isfile(file))
+        for file in (*kind.files_of(path), *beside):
             if not file.resolve().is_relative_to(own):
                 raise InputError(
                     f"{file.relative_to(self._folder).as_posix()} is a link that leads out of "
                     f"{str(self._folder)!r}; expected files in it. Copy what it leads to (cp -L), "
                     "or set checkpoints.path to the folder that has it."
                 )
-        return kind(path, self._stated)
+        return SavedCheckpoint(kind(path), self._stated)
 
     def _path_of(self, file_name: str) -> Path:
         # A manifest that was tampered with leads to no file outside the folder.

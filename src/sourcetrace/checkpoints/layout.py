@@ -12,13 +12,13 @@ from itertools import chain
 from os.path import isdir, isfile
 from pathlib import Path
 
-from sourcetrace.checkpoints.checkpoint_file import CheckpointFile
-from sourcetrace.checkpoints.distributed_folder import DistributedFolder
-from sourcetrace.checkpoints.model_folder import ModelFolder
-from sourcetrace.checkpoints.safetensors_file import SafetensorsFile
-from sourcetrace.checkpoints.torch_file import SUFFIXES, TorchFile
-from sourcetrace.checkpoints.trainer_folder import TrainerFolder
-from sourcetrace.checkpoints.unread import refuse_parts, remedies
+from sourcetrace.checkpoints.formats.checkpoint_file import CheckpointFile
+from sourcetrace.checkpoints.formats.distributed_folder import DistributedFolder
+from sourcetrace.checkpoints.formats.model_folder import ModelFolder
+from sourcetrace.checkpoints.formats.safetensors_file import SafetensorsFile
+from sourcetrace.checkpoints.formats.torch_file import SUFFIXES, TorchFile
+from sourcetrace.checkpoints.formats.trainer_folder import TrainerFolder
+from sourcetrace.checkpoints.formats.unread import refuse_parts, remedies
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 

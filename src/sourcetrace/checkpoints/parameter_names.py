@@ -6,14 +6,14 @@ or the checkpoint's own `parameter_names`), or they follow from the model: the o
 share its parameters, in order, among the groups so that all shapes fit.
 """
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
 from torch import Tensor, nn
 
-from sourcetrace.checkpoints.optimizer_state import TrainingState
+from sourcetrace.checkpoints.training.optimizer_state import TrainingState
+from sourcetrace.checkpoints.training.prefixes import without_prefix
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
@@ -23,9 +23,6 @@ _REMEDY = (
     "or add parameter_names to the checkpoint: the names of the optimiser's parameters, group "
     "after group."
 )
-
-_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Of torch.compile, FSDP and recomputed activations."""
 
 
 class ModelParameters:
@@ -129,22 +126,6 @@ class ModelParameters:
             f"names and {'can' if ways else 'cannot'} be matched to the model's {len(shapes)}"
             f"{' in several ways' if ways else ''}. {_REMEDY}"
         )
-
-
-def without_prefix(names: Sequence[str], known: Collection[str]) -> list[str]:
-    """Take off what all names begin with, where more of them are known without it.
-
-    DataParallel puts `module.` before every name, torch.compile `_orig_mod.`, a Lightning module
-    the attribute that holds the model. The shortest prefix that will do is taken: none, where the
-    model's own names begin so. What torch's wrappers of parts of a model put into a name is taken
-    out, where the model has no such name.
-    """
-    names = [name if name in known else _WRAPPERS.sub("", name) for name in names]
-    parts = names[0].split(".")[:-1] if names else []
-    prefixes = ["".join(f"{part}." for part in parts[:count]) for count in range(len(parts) + 1)]
-    shared = [one for one in prefixes if all(name.startswith(one) for name in names)]
-    best = max(shared, key=lambda one: sum(name.removeprefix(one) in known for name in names))
-    return [name.removeprefix(best) for name in names]
 
 
 def _ways(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.checkpoints.places import is_local, local_path
+from sourcetrace.checkpoints.places.addresses import is_local, local_path
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 from sourcetrace.parameters import CheckpointParameters
@@ -90,7 +90,7 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
     def _save(self, data: Sequence[Mapping[str, Any]]) -> None:
         import torch
 
-        from sourcetrace.checkpoints.torch_file import SUFFIXES
+        from sourcetrace.checkpoints.formats.torch_file import SUFFIXES
 
         folder = self._folder
         if folder is None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn, optim
 
-from sourcetrace.checkpoints.second_moments import denominators_of
+from sourcetrace.checkpoints.training.second_moments import denominators_of
 from sourcetrace.core.training.optimizer_settings import DECOUPLED, ParameterGroup
 from sourcetrace.core.training.segments import CheckpointRecord, partition
 from tests.core.methods.test_unrolled import BATCH, EXAMPLES, ORDERS, Quadratic, agreement

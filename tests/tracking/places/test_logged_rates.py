@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from sourcetrace.checkpoints.learning_rates import read_learning_rates
+from sourcetrace.checkpoints.training.learning_rates import read_learning_rates
 from sourcetrace.errors import InputError
 from sourcetrace.tracking.places.logged_rates import fetch_rates
 

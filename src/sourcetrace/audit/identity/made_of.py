@@ -28,7 +28,7 @@ from typing import Any, Final, Self
 from pydantic import BaseModel
 
 from sourcetrace import __version__
-from sourcetrace.checkpoints.places import rates_file
+from sourcetrace.checkpoints.places.addresses import rates_file
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
-from sourcetrace.checkpoints.scheduler_state import scheduled_rates
+from sourcetrace.checkpoints.training.scheduler_state import scheduled_rates
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError

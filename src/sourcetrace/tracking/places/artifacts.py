@@ -10,7 +10,7 @@ from typing import Any
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from sourcetrace.checkpoints.fetched import WEIGHT_SUFFIXES, RemoteFile, is_read
+from sourcetrace.checkpoints.places.fetched import WEIGHT_SUFFIXES, RemoteFile, is_read
 from sourcetrace.tracking.places.server import asking
 
 MODEL_FILE = "MLmodel"
@@ -88,7 +88,7 @@ class Part:
 
 
 class ArtifactSource:
-    """See `sourcetrace.checkpoints.fetched.Source`."""
+    """See `sourcetrace.checkpoints.places.fetched.Source`."""
 
     def __init__(self, address: str, parts: Sequence[Part], *, is_file: bool = False) -> None:
         self.address = address

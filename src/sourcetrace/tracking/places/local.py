@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from sourcetrace.checkpoints.fetched import fetch
-from sourcetrace.checkpoints.filesystems import FileSystemSource
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.checkpoints.places import is_local, local_path, rates_file, scheme_of
-from sourcetrace.checkpoints.stated import StatedParameters
+from sourcetrace.checkpoints.places.addresses import is_local, local_path, rates_file, scheme_of
+from sourcetrace.checkpoints.places.fetched import fetch
+from sourcetrace.checkpoints.places.filesystems import FileSystemSource
+from sourcetrace.checkpoints.training.stated import StatedParameters
 from sourcetrace.parameters import CheckpointParameters
 from sourcetrace.tracking.places.logged_rates import fetch_rates
 from sourcetrace.tracking.places.mlflow_address import SCHEMES, mlflow_checkpoints

@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.checkpoints.fetched import fetch
+from sourcetrace.checkpoints.places.fetched import fetch
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.tracking.places.artifacts import (
@@ -52,7 +52,7 @@ def mlflow_checkpoints(address: str, cache: str | None) -> Path:
 
     Args:
         address: `runs:/…` or `models:/…`.
-        cache: See `sourcetrace.checkpoints.places.kept_at`.
+        cache: See `sourcetrace.checkpoints.places.addresses.kept_at`.
 
     Raises:
         InputError: If there are no checkpoints, several folders have some, or MLflow fails.

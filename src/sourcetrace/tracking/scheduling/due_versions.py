@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import KEY, AuditKey
-from sourcetrace.checkpoints.path_template import PathTemplate
-from sourcetrace.checkpoints.places import is_local
+from sourcetrace.checkpoints.places.addresses import is_local
+from sourcetrace.checkpoints.places.path_template import PathTemplate
 from sourcetrace.configuration import merge_parameters
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import CheckpointParameters, WatchedModelParameters

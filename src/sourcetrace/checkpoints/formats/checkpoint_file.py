@@ -1,0 +1,84 @@
+"""What the formats of checkpoints have in common: their files, read once, and what these hold."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from os.path import isdir, isfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sourcetrace.errors import InputError
+
+MOMENTS_SUFFIX = ".optimizer.safetensors"
+"""Of the file with `exp_avg_sq.<parameter>` (or `max_exp_avg_sq.…`, for amsgrad)."""
+
+
+class CheckpointFile(ABC):
+    """A checkpoint of one format, its files read once. A new format is one more such class.
+
+    Each method raises InputError if the file cannot be read safely, or lacks what is asked.
+
+    Attributes:
+        save_optimizer: How a training saves its optimiser in this format.
+        path: The file, or the folder of a format that writes several.
+        size: Of its files, in bytes.
+        sha256: Of all their bytes, one file after the other, Adam's second moments beside included.
+    """
+
+    save_optimizer: ClassVar[str] = "Save optimizer.state_dict() in it."
+
+    def __init__(self, path: Path) -> None:
+        """Read its files."""
+        self.path = path
+        moments = files_beside(path)[1]
+        files = [*self.files_of(path), *([moments] if isfile(moments) else [])]
+        folder = path if isdir(path) else path.parent
+        try:
+            self._bytes = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+        except OSError as error:
+            raise InputError(
+                f"{error.filename} cannot be read: {error.strerror}. Expected a file of the "
+                f"checkpoint {path.name} that you may read; copy it again."
+            ) from error
+        self.size = sum(map(len, self._bytes.values()))
+        digest = hashlib.sha256()
+        for data in self._bytes.values():
+            digest.update(data)
+        self.sha256 = digest.hexdigest()
+        self.moments = self._bytes.get(moments.name)
+
+    @classmethod
+    @abstractmethod
+    def is_one(cls, path: Path) -> bool:
+        """Return whether a checkpoint of this format lies there, by its name."""
+
+    @classmethod
+    def files_of(cls, path: Path) -> Sequence[Path]:
+        """Return the files of the checkpoint, all of which are read."""
+        return [path]
+
+    @property
+    @abstractmethod
+    def found(self) -> Mapping[str, Any]:
+        """What its files say, by the names of `USUAL_NAMES`; and what is optional."""
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Name in `schemas.CheckpointManifest` -> where the value is from, other than `found`."""
+        return {}
+
+    @property
+    def logged(self) -> tuple[Mapping[int, float], int] | None:
+        """Step -> learning rate, as a training logged it, and the steps that it planned."""
+        return None
+
+
+def files_beside(path: Path) -> tuple[Path, Path]:
+    """Return the JSON file of a checkpoint and Adam's second moments, there or not.
+
+    Beside a checkpoint `a.pt` lie `a.json` and `a.optimizer.safetensors`; in a folder that is one
+    checkpoint, `training.json` and `training.optimizer.safetensors`.
+    """
+    if isdir(path):
+        return path / "training.json", path / f"training{MOMENTS_SUFFIX}"
+    return path.with_suffix(".json"), path.with_name(path.stem + MOMENTS_SUFFIX)

@@ -1,0 +1,1 @@
+"""Where checkpoints lie: addresses, file systems, and what is fetched of them."""

@@ -1,0 +1,1 @@
+"""What a checkpoint says of its training: the optimiser, its second moments, learning rates."""
