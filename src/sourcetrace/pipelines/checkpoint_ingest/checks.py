@@ -17,7 +17,6 @@ from sourcetrace.formats import (
     format_share,
     format_span,
 )
-from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
 
 
@@ -35,8 +34,8 @@ class Check:
     part: str
     words: Callable[[Any], str]
 
-    def run(self, examined: Examination) -> str:
-        """Return what was found.
+    def run(self, examined: object) -> str:
+        """Return what an `Examination` found.
 
         Raises:
             InputError: If it is refused.

@@ -17,7 +17,7 @@ from sourcetrace.core.training.segments import CheckpointRecord, check_order, gr
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.pipelines.checkpoint_ingest.known_rates import known_rates
-from sourcetrace.pipelines.shared.set_up import RECORDED, RECORDED_OF_GROUP
+from sourcetrace.pipelines.shared.manifest import row_of
 
 logger = logging.getLogger(__name__)
 
@@ -172,24 +172,14 @@ class Training:
         )
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield what the manifest says of every checkpoint's training; `set_up` reads it back."""
+        """Yield what the manifest says of every checkpoint's training."""
         masses = group_step_masses(self.records)
         for record, rates, places, sources, own in zip(
             self.records, self.rates, self.places, self.sources, masses, strict=True
         ):
             yield {
-                "checkpoint_id": record.id,
-                **{name: getattr(record, name) for name in RECORDED},
-                "step_mass": own[0],
+                **row_of(record, own),
                 "learning_rate_source": rates.source,
-                "parameter_groups": [
-                    {
-                        "parameters": list(group.parameters),
-                        **{name: getattr(group, name) for name in RECORDED_OF_GROUP},
-                        "step_mass": mass,
-                    }
-                    for group, mass in zip(record.parameter_groups, own, strict=True)
-                ],
                 "sources": [
                     {"value": value, "source": source} for value, source in sources.items()
                 ],

@@ -10,7 +10,8 @@ from typing import Any
 
 from kedro.pipeline import Pipeline
 
-from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
+from sourcetrace.core.training.segments import group_step_masses
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes
@@ -21,15 +22,20 @@ from sourcetrace.parameters import (
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.checks import CHECKS
+from sourcetrace.pipelines.checkpoint_ingest.described import describe
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
-from sourcetrace.pipelines.checkpoint_ingest.nodes import describe
-from sourcetrace.pipelines.preflight.lines import checkpoint_lines, layer_lines
 from sourcetrace.pipelines.shared.accounting import seconds_text
 from sourcetrace.pipelines.shared.costs import plan_costs
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.reporting.preflight import CheckLine, Preflight, PreflightRefused
+from sourcetrace.reporting.preflight import (
+    CheckLine,
+    CheckpointLine,
+    LayerLine,
+    Preflight,
+    PreflightRefused,
+)
 from sourcetrace.tasks import Task
 
 
@@ -57,7 +63,7 @@ def check_everything(
     examined = Examination(checkpoints, task, segments, attribution, ensemble)
 
     def cost() -> str:
-        manifest, _ = describe(examined)
+        manifest, _ = describe(examined.found, examined.runs, examined.segments, examined.coverage)
         tables = examined.train_table, examined.query_table
         inputs = Ingested(task, checkpoints, manifest, *tables, data="", identity="preflight")
         setup = set_up_audit(inputs, gradient_cache, gradients, attribution, ensemble)
@@ -73,7 +79,7 @@ def check_everything(
     lines = list(_lines([*runs, ("time and disk", cost)]))
     seconds = time.perf_counter() - start
     return Preflight(
-        seconds, tuple(lines), checkpoint_lines(examined), layer_lines(examined)
+        seconds, tuple(lines), _checkpoint_lines(examined), _layer_lines(examined)
     ).to_json()
 
 
@@ -128,6 +134,48 @@ def _said(error: Exception) -> str:
         return str(error)
     at = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+
+
+def _checkpoint_lines(examined: Examination) -> tuple[CheckpointLine, ...]:
+    """Return a line a checkpoint; none where they were refused."""
+    try:
+        found = examined.found
+    except Exception:  # said by its check
+        return ()
+    lines = [_checkpoint_line(one) for one in found]
+    try:
+        runs = examined.runs
+    except Exception:
+        return tuple(lines)
+    known = [
+        (rates.source, masses[0])
+        for run in runs
+        for rates, masses in zip(run.rates, group_step_masses(run.records), strict=True)
+    ]
+    return tuple(
+        CheckpointLine(**{**vars(line), "rates": source, "step_mass": mass})
+        for line, (source, mass) in zip(lines, known, strict=True)
+    )
+
+
+def _layer_lines(examined: Examination) -> tuple[LayerLine, ...]:
+    """Return a line a layer and a parameter without attribution; none where that was refused."""
+    try:
+        coverage = examined.coverage
+    except Exception:  # said by its check
+        return ()
+    alone = [(one.name, one.size, one.reason) for one in coverage.unattributed]
+    every = [*((layer.name, layer.size, "") for layer in coverage.layers), *alone]
+    total = sum(size for _, size, _ in every)
+    return tuple(LayerLine(name, size, size / total, reason) for name, size, reason in every)
+
+
+def _checkpoint_line(one: Checkpoint) -> CheckpointLine:
+    record, suffix = one.record, one.file.rpartition("/")[2].rpartition(".")[2]
+    kind = f".{suffix}" if "." in one.file.rpartition("/")[2] else "folder of a Trainer"
+    return CheckpointLine(
+        one.file, kind, record.step, record.stage, record.optimizer, record.learning_rate
+    )
 
 
 PIPELINE = Pipeline(

@@ -23,28 +23,23 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
-from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
-from sourcetrace.core.training.segments import CheckpointRecord, Segment, settings_of
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE
+from sourcetrace.core.training.segments import Segment, settings_of
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import refuse_too_large
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-RECORDED = ("run", "step", "stage", "optimizer", "learning_rate", "momentum", "weight_decay")
-"""Of a checkpoint's record: what the manifest has under the same name."""
-
 _FIRST, _SPREAD = 3, 7
 """Training examples of the passes that show the layers; not two, as in the check of gradients."""
-
-RECORDED_OF_GROUP = ("learning_rate", "momentum", "dampening", "weight_decay")
-"""Of a parameter group."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ def set_up_audit(
 
     # The ingest's, for what the model does with an example may depend on them.
     model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
-    segments = _segments_of(manifest)
+    segments = segments_of(manifest)
     coverage = coverage_of(
         task, model, training, device, segments, bare=attribution.bare_parameters
     )
@@ -246,21 +241,6 @@ def coverage_of(
     )
 
 
-def _segments_of(checkpoint_manifest: pl.DataFrame) -> list[Segment]:
-    """Rebuild the segments from the manifest."""
-    return [
-        Segment.of(
-            int(str(number)),
-            [_record_of(row) for row in rows.iter_rows(named=True)],
-            [
-                [group["step_mass"] for group in groups]
-                for groups in rows["parameter_groups"].to_list()
-            ],
-        )
-        for (number,), rows in checkpoint_manifest.group_by("segment", maintain_order=True)
-    ]
-
-
 def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:
     """Return the numbers of the training examples of every stage, increasing.
 
@@ -271,21 +251,6 @@ def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:
         str(stage): torch.tensor(rows["number"].to_list())
         for (stage,), rows in numbered.group_by("stage", maintain_order=True)
     }
-
-
-def _record_of(row: Mapping[str, Any]) -> CheckpointRecord:
-    """Rebuild a checkpoint's record from its row of the manifest, as `Training.rows` wrote it."""
-    return CheckpointRecord(
-        id=row["checkpoint_id"],
-        groups=tuple(
-            ParameterGroup(
-                parameters=tuple(group["parameters"]),
-                **{name: group[name] for name in RECORDED_OF_GROUP},
-            )
-            for group in row["parameter_groups"]
-        ),
-        **{name: row[name] for name in RECORDED},
-    )
 
 
 SET_UP = (step(check_inputs, "ingested"), step(set_up_audit, "audit_setup"))
