@@ -35,11 +35,14 @@ class TaskParameters(_Parameters):
     Attributes:
         class_path: Import path, `package.module.Class`; written `class` in YAML.
         arguments: Keyword arguments of the class.
+        set_aside: Share of the training examples, and of the queries, that may be left out because
+            they cannot be read or joined with the first; 0 refuses the first one.
     """
 
     class_path: str = Field(alias="class", pattern=r"^[A-Za-z_][\w]*(\.[A-Za-z_]\w*)+$")
     # Not in the repr, which kedro-mlflow logs: an argument may be a secret.
     arguments: dict[str, Any] = Field(default={}, repr=False)
+    set_aside: float = Field(default=0, ge=0, lt=1)
 
 
 class CheckpointParameters(_Parameters):

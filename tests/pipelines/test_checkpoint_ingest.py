@@ -10,13 +10,13 @@ from torch.utils.data import TensorDataset
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
-from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.checkpoint_ingest.tables import digest_side
 from sourcetrace.pipelines.shared import memory
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask
+from sourcetrace.tasks.items import CheckedItems
 from tests.tiny import seeded
 
 

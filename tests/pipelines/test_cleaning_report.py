@@ -131,6 +131,7 @@ def summarised(review_list, content, **changes):
         ),
         "query_signals": content["query_signals"],
         "segment_contributions": pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]}),
+        "data_digests": {"training": {"set_aside": [{"example_id": "e"}]}, "queries": {}},
         "task": TaskParameters.model_validate({"class": "a.Task"}),
         "report": ReportParameters(check_share=0.75),
     }

@@ -54,6 +54,12 @@ def test_result(examples, suspects, text):
     assert text in plain_words("result", page_content(examples, suspects=suspects).summary)
 
 
+def test_examples_that_were_set_aside_are_counted():
+    assert plain_words("set_aside", 0) == ""
+    assert "1 example could not be used, and was set aside" in plain_words("set_aside", 1)
+    assert "they are on no list" in plain_words("set_aside", 2)
+
+
 def test_parameters_without_attribution_are_counted_and_weighed():
     content = page_content()
     sentence = plain_words("unattributed", content.unattributed_parameters, 0.75)

@@ -49,6 +49,7 @@ class AuditSummary(_Record):
         check_share: `report.check_share`, the share of examples that is worth a look.
         mean_query_loss: At the final checkpoint.
         without_effect: Training examples whose removal changes nothing: every score is 0.
+        set_aside: Training examples and queries that could not be used, within task.set_aside.
         unstable: Suspects whose harm has no stable sign.
         actions: Suggested action -> how many examples.
         suspects: The first ones.
@@ -67,6 +68,7 @@ class AuditSummary(_Record):
     check_share: float = 0.08
     mean_query_loss: float | None = None
     without_effect: int = 0
+    set_aside: int = 0
     unstable: int
     actions: dict[str, int]
     suspects: tuple[Suspect, ...]

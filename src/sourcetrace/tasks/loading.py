@@ -12,6 +12,7 @@ from kedro.io import AbstractDataset, DatasetError
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.tasks.protocol import Task
+from sourcetrace.tasks.set_aside import without_unusable
 from sourcetrace.validation import validated
 
 
@@ -19,7 +20,7 @@ def load_task(specification: Mapping[str, Any]) -> Any:
     """Return the task named by `specification`.
 
     Args:
-        specification: `class`, and `arguments`, which may hold data sets of the catalog's entries
+        specification: As `TaskParameters`; arguments may hold data sets of the catalog's entries
             (`datasets.entries.with_entries`).
 
     Raises:
@@ -67,7 +68,10 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             f"{parameters.class_path} is not a task: it lacks {', '.join(missing)}. Derive it "
             "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
         )
-    return task
+    if not parameters.set_aside:
+        return task
+    with _described("task.set_aside"):
+        return without_unusable(task, parameters.set_aside)
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from typing import Any
 
 import polars as pl
 
-from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
 from sourcetrace.pipelines.checkpoint_ingest.tables import (
     checked_table,
     digest_side,
     refuse_varying,
 )
+from sourcetrace.tasks.items import CheckedItems
 
 
 def checked_tables(task: Any) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -28,7 +28,6 @@ from sourcetrace.parameters import AttributionParameters, EnsembleParameters, Se
 from sourcetrace.pipelines.checkpoint_ingest import losses
 from sourcetrace.pipelines.checkpoint_ingest.drift import drifting_segments
 from sourcetrace.pipelines.checkpoint_ingest.independence import refuse_coupled
-from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
 from sourcetrace.pipelines.checkpoint_ingest.labels import classes_of
 from sourcetrace.pipelines.checkpoint_ingest.model import build_model
 from sourcetrace.pipelines.checkpoint_ingest.part import part
@@ -45,6 +44,7 @@ from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.memory import refuse_too_large
 from sourcetrace.pipelines.shared.set_up import coverage_of, plan_of, stage_examples
 from sourcetrace.tasks import Task
+from sourcetrace.tasks.items import CheckedItems
 
 logger = logging.getLogger(__name__)
 

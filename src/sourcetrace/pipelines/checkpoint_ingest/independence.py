@@ -2,7 +2,6 @@
 
 import copy
 import math
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +15,11 @@ from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.machine.nested import map_tensors, to_dtype
 from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.model.objective import sampled_loss
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.tasks import Task
+from sourcetrace.tasks.calls import call
 
 _LOOKED_AT = 32
 """Examples, evenly spread, among which the shortest and the longest are looked for."""
@@ -72,33 +71,6 @@ def refuse_coupled(
         if not is_out_of_memory(error):
             raise
         replace(trial, examples=few.subset(range(min(2, len(few))))).run(model)
-
-
-def call(task: Task, name: str, on: str = "", *arguments: Any) -> Any:
-    """Call a part of the task; say where in the user's code it failed, and on which examples.
-
-    Raises:
-        InputError: If it raises anything else than that memory ran out.
-    """
-    try:
-        if name == "sampled_loss":
-            return sampled_loss(task, *arguments)
-        return getattr(task, name)(*arguments)
-    except InputError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        causes = (
-            " A usual cause: inputs of another dtype than the model's weights, a batch that is not "
-            "(inputs, targets), lengths that collate does not pad, or statistics of the batch, as "
-            "of F.batch_norm(training=True), which a single example does not have."
-        )
-        raise InputError(
-            f"task.{name} failed{f' on {on}' if on else ''}: {type(error).__name__}: {error} "
-            f"({at.filename}, line {at.lineno}).{causes if arguments else ''}"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun
-from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems
 from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask, Task
+from sourcetrace.tasks.items import CheckedItems
 
 logger = logging.getLogger(__name__)
 

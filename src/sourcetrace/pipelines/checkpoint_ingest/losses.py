@@ -17,9 +17,9 @@ from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.independence import call
 from sourcetrace.pipelines.checkpoint_ingest.model import build_model
 from sourcetrace.tasks import Task
+from sourcetrace.tasks.calls import call
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from torch.nn.parameter import is_lazy
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
-from sourcetrace.pipelines.checkpoint_ingest.independence import call
 from sourcetrace.tasks import Task
+from sourcetrace.tasks.calls import call
 
 
 def build_model(task: Task) -> nn.Module:

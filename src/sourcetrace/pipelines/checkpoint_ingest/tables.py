@@ -1,5 +1,6 @@
 """The checks of the tables that a task gives of its examples; each refusal says what to change."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,9 +12,7 @@ from sourcetrace.audit.identity.data_digest import (
     varying_examples,
 )
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names
-from sourcetrace.pipelines.checkpoint_ingest.independence import call
-from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems, NotedItems, items_of
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.checkpoint_ingest.labels import (
     check_labels,
     number_of,
@@ -22,6 +21,11 @@ from sourcetrace.pipelines.checkpoint_ingest.labels import (
 )
 from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks import ClassificationTask, Task
+from sourcetrace.tasks.calls import call
+from sourcetrace.tasks.items import CheckedItems, NotedItems, items_of
+from sourcetrace.tasks.set_aside import set_aside
+
+logger = logging.getLogger(__name__)
 
 
 def place_in_stages(training: pl.DataFrame, stages: Sequence[str]) -> pl.DataFrame:
@@ -57,13 +61,24 @@ def digest_side(
 
     Returns:
         What data_digests says of the side (`digest` is of the examples, `table` of all columns that
-        the task gives) but the columns, and example_digests, of every example.
+        the task gives, `set_aside` of other examples) but the columns, and example_digests, of
+        every example.
 
     Raises:
         InputError: If an item cannot be used, or labels are none of the classes, or are in another
             order than the table's.
     """
     targets: list[Any] = []
+    if left_out := set_aside(task, items.side):
+        named = format_names(f"{one['example_id']!r} (index {one['index']})" for one in left_out)
+        logger.warning(
+            "%s: %s that cannot be used set aside (task.set_aside): %s; the first: %s. "
+            "data_digests.json names all",
+            items.name,
+            format_noun(len(left_out), "example"),
+            named,
+            left_out[0]["reason"],
+        )
     noted = NotedItems(items)
     digest, examples = digest_examples(
         noted,
@@ -80,6 +95,7 @@ def digest_side(
         "digest": digest,
         "table": table_digest(getattr(task, f"{items.side}_table")()),
         "rows": table.height,
+        "set_aside": left_out,
     }, examples
 
 

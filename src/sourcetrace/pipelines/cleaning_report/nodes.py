@@ -49,6 +49,7 @@ def summarise_audit(
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
     segment_contributions: pl.DataFrame,
+    data_digests: dict[str, dict[str, Any]],
     task: TaskParameters,
     report: ReportParameters,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,6 +72,7 @@ def summarise_audit(
         check_share=report.check_share,
         mean_query_loss=query_signals.select(pl.col("loss").mean()).item(),
         without_effect=review_list.filter(~effect).height,
+        set_aside=sum(len(side.get("set_aside", ())) for side in data_digests.values()),
         unstable=suspects.filter(~pl.col("sign_stable")).height,
         actions={name: counted.get(name, 0) for name in ACTIONS},
         suspects=tuple(

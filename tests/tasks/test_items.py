@@ -5,10 +5,10 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.items import CheckedItems, NotedItems
 from sourcetrace.pipelines.checkpoint_ingest.labels import classes_of
 from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, digest_side
 from sourcetrace.tasks import ClassificationTask
+from sourcetrace.tasks.items import CheckedItems, NotedItems
 from tests.pipelines.test_checkpoint_ingest import Tiny
 
 COUNT = 9

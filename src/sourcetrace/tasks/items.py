@@ -11,8 +11,8 @@ from torch.utils.data import IterableDataset
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
-from sourcetrace.pipelines.checkpoint_ingest.independence import call
-from sourcetrace.tasks import Task
+from sourcetrace.tasks.calls import call
+from sourcetrace.tasks.protocol import Task
 
 _FORMS = 1000
 """Kinds of items that are remembered, such as one a length."""
@@ -37,6 +37,22 @@ def items_of(task: Task, side: str) -> Any:
             "list(…) of the stream where memory holds it."
         )
     return items
+
+
+class UnusableItemError(InputError):
+    """An item that cannot be read, or not be joined with the first.
+
+    Attributes:
+        reason: Why, in a few words.
+    """
+
+    def __init__(self, name: str, example: str, index: int, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"{name}: the item of example {example!r} (index {index}) cannot be used: {reason}. "
+            "Correct it, leave it out of data set and table, or set task.set_aside to the share of "
+            "examples that may be left out."
+        )
 
 
 class CheckedItems:
@@ -69,10 +85,7 @@ class CheckedItems:
                 at = traceback.extract_tb(error.__traceback__)[-1]
                 said = (reason.splitlines() or [""])[0].rstrip(".")
                 reason = f"{type(error).__name__}: {said} ({at.filename}, line {at.lineno})"
-            raise InputError(
-                f"{self.name}: the item of example {self.ids[index]!r} (index {index}) cannot be "
-                f"used: {reason}. Correct it, or leave it out of data set and table."
-            ) from error
+            raise UnusableItemError(self.name, self.ids[index], index, reason) from error
         self._tried[index] = True
         return item
 
