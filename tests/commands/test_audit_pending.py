@@ -32,18 +32,27 @@ tracking:
       checkpoints: data/01_raw/churn/{version}
       parameters:
         task:
-          class: churn.ChurnTask
-          arguments: {table: data/01_raw/churn.parquet}
+          class: churn.Churn
+          arguments:
+            train: {catalog: customers, where: {split: train}}
+            queries: {catalog: customers, where: {split: query}}
+            numeric: [months, calls, spend, complaints]
+            label: left
+            example_id: customer
 """
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with three registered versions, the second without its checkpoints."""
+    """A project with three registered versions, the second without its checkpoints.
+
+    Its task reads an entry of the environment's catalog, in the plan and in the audits.
+    """
     project = make_project(tmp_path / "a project")
-    page = (REPOSITORY / "docs/your_own_task.md").read_text(encoding="utf-8")
-    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
-    (project / "churn.py").write_text(code)
+    page = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"```\w+\n# ([\w./]+)[^\n]*\n(.*?)```", page, re.S))
+    (project / "churn.py").write_text(blocks["churn.py"])
+    (project / "conf/local/catalog.yml").write_text(blocks["conf/mine/catalog.yml"])
     (project / "conf/local/parameters.yml").write_text(WATCHED)
     train_churn_model(project / "data/01_raw")
     for version in ("1", "3"):

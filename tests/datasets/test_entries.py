@@ -22,6 +22,13 @@ TABLE = pl.DataFrame(
 DIGITS = "sourcetrace.tasks.digits.DigitsTask"
 
 
+def no_fours(table):
+    """A validator of the catalog."""
+    if (table["label"] == 4).any():
+        raise ValueError("there is a four")
+    return table.with_columns(label=pl.col("label") + 1)
+
+
 @pytest.fixture(autouse=True)
 def _no_catalog_left(monkeypatch):
     monkeypatch.setattr(entries._Open, "catalog", None)
@@ -35,6 +42,11 @@ def catalog(tmp_path):
         {
             "scans": {**file, "filepath": str(tmp_path / "scans.parquet")},
             "lost": {**file, "filepath": str(tmp_path / "lost.parquet")},
+            "checked": {
+                **file,
+                "filepath": str(tmp_path / "scans.parquet"),
+                "validator": "tests.datasets.test_entries.no_fours",
+            },
         }
     )
     open_catalog(made)
@@ -98,6 +110,16 @@ def test_another_process_gets_the_entry_too(catalog):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         assert pool.submit(labels_of, with_entries(specification())).result() == [3, 4]
+
+
+def test_an_entrys_validator_has_its_say_in_every_process(catalog, tmp_path):
+    with pytest.raises(InputError, match=r"(?s)arguments.training_set.*there is a four"):
+        load_task(with_entries(specification("checked")))
+    TABLE.with_columns(label=pl.lit(3)).write_parquet(tmp_path / "scans.parquet")
+    assert TaskDataset(specification("checked")).load().train_table()["label"][0] == 4
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        assert pool.submit(labels_of, with_entries(specification("checked"))).result() == [4, 4]
 
 
 def test_an_entry_that_is_not_there_is_refused_by_name(catalog):

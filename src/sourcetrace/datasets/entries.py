@@ -5,9 +5,9 @@ entries' data sets themselves, so that it can be sent to another process, too.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from kedro.io import DataCatalog
+from kedro.io import AbstractDataset, DataCatalog
 
 from sourcetrace.errors import InputError
 
@@ -45,11 +45,35 @@ def with_entries(specification: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+class _Checked(AbstractDataset[NoReturn, Any]):
+    """An entry with its `validator:`, which is the catalog's to call, for any process."""
+
+    def __init__(self, name: str, catalog: DataCatalog) -> None:
+        self._name = name
+        self._catalog = DataCatalog(
+            {name: catalog[name]}, validation_enabled=catalog.validation_enabled
+        )
+        # A catalog takes validators from a configuration alone, and this entry is made already.
+        self._catalog._validator_specs[name] = catalog.validator_specs[name]
+
+    def load(self) -> Any:
+        """Return what the entry holds, validated."""
+        return self._catalog.load(self._name)
+
+    def save(self, data: NoReturn) -> None:
+        """Refuse to."""
+        raise NotImplementedError("A task reads its data.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"name": self._name, "dataset": self._catalog[self._name]}
+
+
 def _entry(name: str, called: str) -> Any:
-    found = None if _Open.catalog is None else _Open.catalog.get(name)
-    if found is None:
+    catalog = _Open.catalog
+    found = None if catalog is None else catalog.get(name)
+    if catalog is None or found is None:
         raise InputError(
             f"{called} names the entry {name!r} of the catalog, which has none of that name. Add "
             "it to conf/base/catalog.yml or to that of the environment, or name a file."
         )
-    return found
+    return _Checked(name, catalog) if name in catalog.validator_specs else found
