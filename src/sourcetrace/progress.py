@@ -1,6 +1,7 @@
 """Progress bars with the time left, on a terminal and in a log alike."""
 
 from collections.abc import Iterable, Iterator, Sized
+from multiprocessing import parent_process
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,6 +20,8 @@ _Item = TypeVar("_Item")
 def track(items: Iterable[_Item], description: str, *, total: int | None = None) -> Iterator[_Item]:
     """Yield the items, showing how many are done and the time left, on standard error.
 
+    A process that another one started, of several at a time, shows nothing.
+
     Args:
         items: What is gone through.
         description: Of the work.
@@ -34,5 +37,6 @@ def track(items: Iterable[_Item], description: str, *, total: int | None = None)
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    started = parent_process() is not None
+    with Progress(*columns, console=Console(stderr=True), disable=started) as progress:
         yield from progress.track(items, total=total, description=description)

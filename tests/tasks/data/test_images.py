@@ -78,6 +78,24 @@ def test_mode_size_mean_and_std_are_what_was_asked_for(folder):
     assert grey.picture(0).shape == (6, 4)
 
 
+def test_the_trainings_own_transform_takes_the_place_of_all_of_it(folder):
+    class Cropped(Pets):
+        def transform(self, picture):
+            return torch.from_numpy(np.array(picture.crop((0, 1, 3, 4)))).double()
+
+    picture(7, 4).save(folder / "dogs/0.png")
+    task = made(str(folder), task=Cropped)
+    expected = np.asarray(Image.open(folder / "dogs/0.png"))[1:4, :3]
+    assert np.array_equal(task.train_examples()[2][0], expected)
+    assert task.picture(2).shape == (7, 4, 3)
+
+    class NoTensor(Pets):
+        transform = staticmethod(np.asarray)
+
+    with pytest.raises(InputError, match=r"transform\(\) of NoTensor returned a ndarray"):
+        made(str(folder), task=NoTensor)
+
+
 def test_a_table_has_paths_or_bytes_and_bytes_are_not_shown(folder):
     paths = pl.DataFrame({"where": ["cats/0.png", "dogs/0.png"], "label": [0, 1]})
     paths.write_csv(folder / "table.csv")
@@ -136,14 +154,14 @@ def test_damaged_pictures_are_refused_by_name_or_left_out_up_to_a_share(folder):
 
 def test_pictures_of_another_size_need_a_size(folder):
     picture(7, 4).save(folder / "dogs/0.png")
-    with pytest.raises(InputError, match=r"7 × 4 pixels in place of \(6, 4\)"):
+    with pytest.raises(InputError, match=r"3 × 7 × 4 values in place of 3 × 6 × 4"):
         made(str(folder))
     made(str(folder), size=[6, 4])
     queries = folder.parent / "test"
     (queries / "cats").mkdir(parents=True)
     picture(5, 5).save(queries / "cats/9.png")
     (folder / "dogs/0.png").unlink()
-    with pytest.raises(InputError, match=r"arguments\.queries: pictures.*5 × 5 pixels"):
+    with pytest.raises(InputError, match=r"arguments\.queries: pictures.*3 × 5 × 5 values"):
         made(str(folder), str(queries))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
+from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.sources import ROW, Rows, Source
@@ -83,7 +84,7 @@ class ArrayData(DataTask):
     def _usable(self, rows: Rows) -> Rows:
         inputs = self._inputs(rows)
         finite, contents = [], []
-        for index in range(len(inputs)):
+        for index in track(range(len(inputs)), "Reading arrays"):
             values = inputs[index].numpy()
             finite.append(bool(np.isfinite(values).all()))
             contents.append(content_digest(str(values.shape).encode(), values.tobytes()))

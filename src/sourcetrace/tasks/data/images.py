@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, Final, Literal
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_share
+from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.hugging_face import is_saved
 from sourcetrace.tasks.data.identity import content_digest
@@ -58,7 +59,7 @@ class ImageArguments(DataArguments):
 
 
 class ImageData(DataTask):
-    """Pictures, float32 [C, H, W]: (value / 255 - mean) / std of each channel.
+    """Pictures as `transform` makes tensors of them.
 
     Args:
         arguments: See `ImageArguments`.
@@ -73,14 +74,32 @@ class ImageData(DataTask):
                     f"task.arguments.{name} is {list(values)}; expected one value, or one for "
                     f"each of the {channels} channels of {self._image.mode}, std above 0."
                 )
-        self._size = self._image.size
+        self._shape: tuple[int, ...] | None = None
         self._paths = False
         super().__init__(self._image)
 
+    def transform(self, picture: Image.Image) -> Tensor:
+        """Return what the model is given of a picture, float32 [C, H, W].
+
+        That is (value / 255 - mean) / std of each channel, after `size`. Return here what the
+        training's own evaluation transform gives, where it does something else.
+        """
+        values = torch.from_numpy(np.array(self._sized(picture))).float().div(255)
+        values = (values[None] if values.ndim == 2 else values.movedim(-1, 0)).contiguous()  # noqa: PLR2004
+        mean, std = (
+            torch.tensor(one)[:, None, None] for one in (self._image.mean, self._image.std)
+        )
+        return (values - mean) / std
+
     def picture(self, index: int) -> "np.ndarray[Any, Any]":
-        """Return a training picture as the model meets it, before mean and std, 0 to 1."""
-        pixels: np.ndarray[Any, Any] = self._train.examples.inputs.pixels(index) / 255
-        return pixels
+        """Return a training picture, of `size` if there is one, 0 to 1."""
+        return np.asarray(self._sized(self._train.examples.inputs.decoded(index))) / 255
+
+    def _sized(self, picture: Image.Image) -> Image.Image:
+        if self._image.size is None:
+            return picture
+        height, width = self._image.size
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
 
     def _columns(self) -> Sequence[str]:
         return [self._image.image]
@@ -107,7 +126,10 @@ class ImageData(DataTask):
         self._paths = rows.table[self._image.image].dtype == pl.String
         pictures = self._inputs(rows)
         found = pl.DataFrame(
-            [self._tried(pictures, index) for index in range(len(pictures))],
+            [
+                self._tried(pictures, index)
+                for index in track(range(len(pictures)), "Reading pictures")
+            ],
             schema={_CONTENT: pl.String, _PROBLEM: pl.String},
             orient="row",
         )
@@ -118,8 +140,9 @@ class ImageData(DataTask):
                 rows,
                 bad,
                 f"pictures that cannot be used ({first}; {format_share(allowed)} are allowed)",
-                "Repair the files, name a size, or raise task.arguments.unreadable_share: such "
-                "pictures are then left out, as training must have done.",
+                "Repair the files, name a size or write transform(), or raise "
+                "task.arguments.unreadable_share: such pictures are then left out, as training "
+                "must have done.",
             )
         rows = replace(rows, table=rows.table.with_columns(found[_CONTENT]))
         return self._without(rows, bad, f"pictures that cannot be used ({first})")
@@ -129,12 +152,19 @@ class ImageData(DataTask):
         content = None
         try:
             content = content_digest(pictures.raw(index))
-            height, width, *_ = pictures.pixels(index).shape
+            picture = pictures.decoded(index)
         except _UnreadableError as error:
             return content, str(error)
-        self._size = self._size or (height, width)
-        if (height, width) != self._size:
-            return content, f"{height} × {width} pixels in place of {self._size}"
+        values = self.transform(picture)
+        if not isinstance(values, Tensor):
+            raise InputError(
+                f"transform() of {type(self).__name__} returned a {type(values).__qualname__}; "
+                "expected a tensor, [C, H, W]."
+            )
+        self._shape = self._shape or values.shape
+        if values.shape != self._shape:
+            found, expected = (" × ".join(map(str, one)) for one in (values.shape, self._shape))
+            return content, f"{found} values in place of {expected}"
         return content, None
 
     def _inputs(self, rows: Rows) -> "_Pictures":
@@ -149,7 +179,7 @@ class ImageData(DataTask):
         refuse_rows(
             rows, column.is_null(), f"{self._image.image!r} is empty", "Leave these rows out."
         )
-        return _Pictures(column, rows.folder, self._image, self._image.size)
+        return _Pictures(column, rows.folder, self._image, self.transform)
 
     def _contents(self, rows: Rows) -> list[str]:
         return rows.table[_CONTENT].to_list()
@@ -166,23 +196,20 @@ class _Pictures:
     column: pl.Series
     folder: Path
     given: ImageArguments
-    size: tuple[int, int] | None
+    transform: Callable[[Image.Image], Tensor]
 
     def __len__(self) -> int:
         return len(self.column)
 
     def __getitem__(self, index: int) -> Tensor:
         try:
-            pixels = self.pixels(index)
+            picture = self.decoded(index)
         except _UnreadableError as error:
             raise InputError(
                 f"{self._name(index)} could be read before, and cannot now: {error}. Leave the "
                 "files alone while an audit runs."
             ) from error
-        values = torch.from_numpy(pixels).float().div(255)
-        values = (values[None] if values.ndim == 2 else values.movedim(-1, 0)).contiguous()  # noqa: PLR2004
-        mean, std = (torch.tensor(one)[:, None, None] for one in (self.given.mean, self.given.std))
-        return (values - mean) / std
+        return self.transform(picture)
 
     def raw(self, index: int) -> bytes:
         """Return the file's bytes."""
@@ -200,11 +227,11 @@ class _Pictures:
         except OSError as error:
             raise _UnreadableError(f"{value}: {error.strerror}") from error
 
-    def pixels(self, index: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-        """Return a picture's values, [H, W] or [H, W, 3] uint8."""
+    def decoded(self, index: int) -> Image.Image:
+        """Return a picture in the mode that was asked for."""
         raw = self.raw(index)
         try:
-            picture = _decoded(raw, self.given.mode)
+            return _decoded(raw, self.given.mode)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError(
                 f"{self._name(index)} would have more pixels than Pillow takes for safe "
@@ -213,10 +240,6 @@ class _Pictures:
         except Exception as error:  # a damaged file may make a decoder raise anything
             said = str(error).split(" <", 1)[0]
             raise _UnreadableError(f"{self._name(index)}: {said}") from error
-        if self.size is not None:
-            height, width = self.size
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return np.array(picture)
 
     def _name(self, index: int) -> str:
         value = self.column[index]

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
 from sourcetrace.errors import InputError
+from sourcetrace.progress import track
 from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.identity import content_digest
@@ -98,7 +99,8 @@ class TextData(DataTask):
         length = self._text.max_length or self._tokenizer.model_max_length
         options = {"truncation": True, "max_length": length} if length < _NO_LIMIT else {}
         ends, parts = [0], []
-        for part in rows.table.select(self._columns()).iter_slices(_AT_ONCE):
+        slices = list(rows.table.select(self._columns()).iter_slices(_AT_ONCE))
+        for part in track(slices, "Tokenizing"):
             tokens = self._tokenizer(*(one.to_list() for one in part.get_columns()), **options)
             for one in tokens["input_ids"]:
                 ends.append(ends[-1] + len(one))
