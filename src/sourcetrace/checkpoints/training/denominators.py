@@ -21,6 +21,12 @@ _LIKE_PARAMETER = (
     "exp_avg",
 )
 
+_AVERAGES = ("exp_avg", "momentum_buffer", "grad_avg")
+"""Of the gradients, or of the steps."""
+
+_SINGLE = 4
+"""Bytes of a number in float32."""
+
 _BLOCKS = (256, 2048)
 """Entries that share a scale in bitsandbytes since 0.44, and before."""
 
@@ -50,10 +56,28 @@ class ParameterState:
             NotFiniteError: If it is negative somewhere or not finite.
         """
         tensor: Tensor = self.entry[key]
-        tensor = tensor.float() if tensor.element_size() < 4 else tensor  # noqa: PLR2004
+        tensor = tensor.float() if tensor.element_size() < _SINGLE else tensor
         if not bool((tensor.isfinite() & (tensor >= 0)).all()):
             raise NotFiniteError(key)
         return tensor
+
+    def ever_moved(self, second: Tensor, *, least: float = 0.0) -> Tensor:
+        """Return where a gradient ever came.
+
+        Where the average of the gradients is kept, it says so as well: in 16 bits the square of a
+        small gradient is 0. In 16 bits without one, every entry counts.
+
+        Args:
+            second: The second moment.
+            least: What it is without a gradient.
+        """
+        averages = (self.entry.get(key) for key in _AVERAGES)
+        first = next((one for one in averages if isinstance(one, Tensor)), None)
+        if first is not None:
+            return (second > least) | (first != 0)
+        kept = [one for one in self.entry.values() if isinstance(one, Tensor)]
+        is_short = any(one.is_floating_point() and one.element_size() < _SINGLE for one in kept)
+        return torch.ones_like(second, dtype=torch.bool) if is_short else second > least
 
     @property
     def correction(self) -> float:
@@ -83,14 +107,15 @@ def shape_of(entry: Mapping[str, Any]) -> tuple[int, ...] | None:
 def of_adam(of: ParameterState) -> Tensor:
     """Return √v̂ + ε, v̂ being v / (1 − β₂^t); amsgrad's largest v where it was used. NAdam's too."""
     second = of.moment("max_exp_avg_sq" if of.group.get("amsgrad") else "exp_avg_sq")
-    return _moved(second > 0, (second / of.correction).sqrt() + float(of.group["eps"]))
+    return _moved(of.ever_moved(second), (second / of.correction).sqrt() + float(of.group["eps"]))
 
 
 def of_transformers_adamw(of: ParameterState) -> Tensor:
     """Return (√v + ε) / √(1 − β₂^t), without the root where `correct_bias` is off."""
     second = of.moment("exp_avg_sq")
     corrected = of.correction if of.group["correct_bias"] else 1.0
-    return _moved(second > 0, (second.sqrt() + float(of.group["eps"])) / math.sqrt(corrected))
+    divided = (second.sqrt() + float(of.group["eps"])) / math.sqrt(corrected)
+    return _moved(of.ever_moved(second), divided)
 
 
 def of_radam(of: ParameterState) -> Tensor:
@@ -103,34 +128,34 @@ def of_radam(of: ParameterState) -> Tensor:
     shares = ((one - 4) * (one - 2) / one for one in (length, limit))
     rectified = math.sqrt(next(shares) / next(shares))
     scale = math.sqrt(of.correction) * rectified
-    return _moved(second > 0, (second.sqrt() + float(of.group["eps"])) / scale)
+    return _moved(of.ever_moved(second), (second.sqrt() + float(of.group["eps"])) / scale)
 
 
 def of_adamax(of: ParameterState) -> Tensor:
     """Return u, the decaying largest |g| + ε."""
     largest = of.moment("exp_inf")
-    return _moved(largest > float(of.group["eps"]), largest)
+    return _moved(of.ever_moved(largest, least=float(of.group["eps"])), largest)
 
 
 def of_rmsprop(of: ParameterState) -> Tensor:
     """Return √v + ε, or √(v − ḡ²) + ε where centred: v begins with 0 and is not corrected."""
     second = of.moment("square_avg")
     spread = second - of.entry["grad_avg"].to(second) ** 2 if of.group["centered"] else second
-    return _moved(second > 0, spread.clamp(min=0).sqrt() + float(of.group["eps"]))
+    return _moved(of.ever_moved(second), spread.clamp(min=0).sqrt() + float(of.group["eps"]))
 
 
 def of_adagrad(of: ParameterState) -> Tensor:
     """Return (√Σg² + ε) (1 + (t − 1) d), with d the decay of the rate."""
     total = of.moment("sum")
     decayed = 1 + (of.step - 1) * float(of.group["lr_decay"])
-    began = float(of.group.get("initial_accumulator_value", 0))
-    return _moved(total > began, (total.sqrt() + float(of.group["eps"])) * decayed)
+    # Beside what it began with, small gradients are lost in rounding: then all entries count.
+    return _moved(of.ever_moved(total), (total.sqrt() + float(of.group["eps"])) * decayed)
 
 
 def of_adadelta(of: ParameterState) -> Tensor:
     """Return √(v + ε) / √(u + ε), u the average of the squared steps."""
     second, steps, eps = of.moment("square_avg"), of.moment("acc_delta"), float(of.group["eps"])
-    return _moved(second > 0, ((second + eps) / (steps + eps)).sqrt())
+    return _moved(of.ever_moved(second), ((second + eps) / (steps + eps)).sqrt())
 
 
 def of_adafactor(of: ParameterState) -> Tensor:
@@ -144,7 +169,7 @@ def of_adafactor(of: ParameterState) -> Tensor:
     rate = float(of.group["lr"])
     slowed = rate / min(rate, of.step**-0.5) if rate else 1.0
     spread = second.clamp(min=smallest**2).sqrt()
-    return _moved(second > 0, spread * slowed / max(float(scale), of.weights_rms()))
+    return _moved(of.ever_moved(second), spread * slowed / max(float(scale), of.weights_rms()))
 
 
 def of_transformers_adafactor(of: ParameterState) -> Tensor:
@@ -156,19 +181,27 @@ def of_transformers_adafactor(of: ParameterState) -> Tensor:
         rows, columns = of.moment("exp_avg_sq_row"), of.moment("exp_avg_sq_col")
         second = _product(rows.unsqueeze(-1), columns.unsqueeze(-2), torch.finfo(rows.dtype).tiny)
     scaled = max(scale, float(of.entry["RMS"])) if of.group["scale_parameter"] else 1.0
-    return _moved(second > 2 * least, second.sqrt() / scaled)
+    # It is the average of g² + least, which least alone is but for its rounding.
+    return _moved(of.ever_moved(second, least=1.001 * least), second.sqrt() / scaled)
 
 
 def of_quantised_adam(of: ParameterState) -> Tensor:
     """Return √v̂ + ε of bitsandbytes' Adam, in 32 or, block by block, 8 bits."""
     state = {**of.entry, **of.entry.get(QUANTISED, {})}
-    second = state["state2"]
-    if second.dtype == torch.uint8:
-        scales = state["absmax2"].float()
-        (block, *_) = [one for one in _BLOCKS if math.ceil(second.numel() / one) == len(scales)]
-        each = scales.repeat_interleave(block)[: second.numel()].view_as(second)
-        second = state["qmap2"].float()[second.long()] * each
-    return of_adam(ParameterState({"exp_avg_sq": second, "step": of.step}, of.group, lambda: 0.0))
+    moments = {"exp_avg": _whole_numbers(state, "1"), "exp_avg_sq": _whole_numbers(state, "2")}
+    return of_adam(ParameterState({**moments, "step": of.step}, of.group, lambda: 0.0))
+
+
+def _whole_numbers(state: Mapping[str, Any], which: str) -> Tensor:
+    """Return a moment of bitsandbytes, of the codes and scales that it has in 8 bits."""
+    moment: Tensor = state[f"state{which}"]
+    if moment.dtype != torch.uint8:
+        return moment
+    scales = state[f"absmax{which}"].float()
+    (block, *_) = [one for one in _BLOCKS if math.ceil(moment.numel() / one) == len(scales)]
+    each = scales.repeat_interleave(block)[: moment.numel()].view_as(moment)
+    values: Tensor = state[f"qmap{which}"].float()[moment.long()] * each
+    return values
 
 
 def of_lion(of: ParameterState) -> Tensor:
