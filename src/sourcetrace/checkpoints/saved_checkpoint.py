@@ -50,7 +50,10 @@ class SavedCheckpoint:
         if "optimizer_state_dict" not in self.files.found and rates:
             # The rate that is stated is of no step in particular.
             training = training.at_rate(rates[max(rates)], self.files.sources["step"])
-        return replace(training, logged=LoggedRates(rates, steps))
+        scheduler = self.files.found.get("lr_scheduler_state_dict")
+        # Of transformers' schedules the constant one alone has nothing to save.
+        constant = isinstance(scheduler, Mapping) and scheduler.get("lr_lambdas") == [None]
+        return replace(training, logged=LoggedRates(rates, steps, constant))
 
     def denominators(self, names: Mapping[int, Sequence[str]]) -> dict[str, Tensor]:
         """Return parameter -> `training.denominators`, infinite where no gradient ever came.

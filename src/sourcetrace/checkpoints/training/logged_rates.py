@@ -21,10 +21,12 @@ class LoggedRates:
         rates: Step, the first of the training being 1 -> rate. Older versions of transformers
             log the rate of the step after.
         steps: Planned for the whole training.
+        constant: Whether the saved scheduler has no warm-up and no other change.
     """
 
     rates: Mapping[int, float]
     steps: int
+    constant: bool = False
 
     def known(
         self, first: int, last: int, *, following: float, base: float | None, origin: str
@@ -53,7 +55,10 @@ class LoggedRates:
             if points.keys() >= set(wanted.tolist()):
                 source = "recorded"
             else:
-                source = "constant" if len(set(points.values())) == 1 else "interpolated"
+                # A scheduler may have warmed up before the first entry.
+                warmed = base is not None and not self.constant and first < at[0]
+                is_flat = len(set(points.values())) == 1 and not warmed
+                source = "constant" if is_flat else "interpolated"
         return KnownRates(first, torch.from_numpy(rates).unsqueeze(1), source, origin)
 
     def _fitted(
