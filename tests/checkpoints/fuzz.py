@@ -2,11 +2,12 @@
 
 Every input is a folder that a library wrote, with one thing in it changed: bytes flipped, cut,
 doubled or exchanged between files; inside an archive, under a right checksum; a value of a JSON
-file replaced; a file removed, emptied, or put in another's place. It is read as an audit reads it.
-What comes of it is a checkpoint or an InputError; anything else is printed with the seed that makes
-it again.
+file, or of what `torch.save` wrote, replaced; a file removed, emptied, or put in another's place.
+It is read as an audit reads it. What comes of it is a checkpoint or an InputError; anything else is
+printed with the seed that makes it again.
 """
 
+import copy
 import io
 import json
 import random
@@ -49,6 +50,8 @@ def damage(folder: Path, random_numbers: random.Random) -> str:
     ways: list[Callable[[Path, random.Random], str]] = [_bytes_changed, _bytes_changed, _file_moved]
     if zipfile.is_zipfile(path):
         ways += [_archive_changed] * 4
+    if path.suffix in (".pt", ".bin", ".ckpt"):
+        ways += [_content_changed] * 4
     if path.suffix == ".json":
         ways += [_value_changed] * 4
     return f"{path.relative_to(folder)}: {random_numbers.choice(ways)(path, random_numbers)}"
@@ -132,21 +135,46 @@ def _value_changed(path: Path, random_numbers: random.Random) -> str:
         content = json.loads(path.read_bytes())
     except ValueError:
         return _bytes_changed(path, random_numbers)
+    what = _replaced(content, random_numbers, _VALUES)
+    path.write_text(json.dumps(content))
+    return what
+
+
+def _content_changed(path: Path, random_numbers: random.Random) -> str:
+    """Replace a value somewhere in what `torch.save` wrote."""
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception:  # damaged before
+        return _bytes_changed(path, random_numbers)
+    tensors = (torch.tensor(-1.0), torch.tensor(float("nan")), torch.ones(2, 3))
+    own = (content, [content], [0], [1, 1], [[0]], {"0": 1}, {0: {}}, b"", 1 + 2j, (0,) * 9)
+    what = _replaced(content, random_numbers, (*_VALUES, *tensors, *own))
+    torch.save(content, path)
+    return what
+
+
+def _replaced(content: Any, random_numbers: random.Random, values: Sequence[Any]) -> str:
     places = list(_places(content))
     if not places:
-        return _bytes_changed(path, random_numbers)
+        return "nothing in it"
     holder, key = random_numbers.choice(places)
-    holder[key] = random_numbers.choice(_VALUES)
-    path.write_text(json.dumps(content))
-    return f"{key} = {str(holder[key])[:20]!r}"
+    way = random_numbers.choice(("set", "set", "set", "drop", "swap"))
+    if way == "drop":
+        del holder[key]
+        return f"{key} dropped"
+    other, place = random_numbers.choice(places)
+    value = random_numbers.choice(values) if way == "set" else copy.deepcopy(other[place])
+    holder[key] = value
+    return f"{str(key)[:40]} = {str(value)[:20]!r}"
 
 
-def _places(content: Any) -> Iterator[tuple[Any, Any]]:
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    for key, value in items:
-        yield content, key
-        if isinstance(value, dict | list):
-            yield from _places(value)
+def _places(content: Any, depth: int = 9) -> Iterator[tuple[Any, Any]]:
+    if isinstance(content, dict | list) and depth:
+        for key, value in list(
+            content.items() if isinstance(content, dict) else enumerate(content)
+        ):
+            yield content, key
+            yield from _places(value, depth - 1)
 
 
 def read(folder: Path, model: nn.Module) -> None:
@@ -208,6 +236,8 @@ def write_all(place: Path) -> tuple[nn.Module, list[Path]]:
         "safetensors": _safetensors,
         "trainer": _trainer,
         "accelerate": _accelerate,
+        "lightning": _lightning,
+        "lightning_shards": _lightning_shards,
         "distributed": _distributed,
         "sharded": _sharded,
     }
@@ -279,6 +309,32 @@ def _accelerate(folder: Path, step: int, model: Any, optimizer: Any, scheduler: 
     save_file(model.state_dict(), place / "model.safetensors")
     torch.save(optimizer.state_dict(), place / "optimizer.bin")
     torch.save(scheduler.state_dict(), place / "scheduler.bin")
+
+
+def _of_lightning(step: int, scheduler: Any) -> dict[str, Any]:
+    loop = {"optimizer": {"step": {"current": {"completed": 4}}}}
+    fit_loop = {
+        "epoch_loop.batch_progress": {"is_last_batch": True},
+        "epoch_loop.automatic_optimization.optim_progress": loop,
+    }
+    return {
+        "global_step": step,
+        "lr_schedulers": [scheduler.state_dict()],
+        "loops": {"fit_loop": fit_loop},
+    }
+
+
+def _lightning(folder: Path, step: int, model: Any, optimizer: Any, scheduler: Any) -> None:
+    weights = {f"model.{name}": one for name, one in model.state_dict().items()}
+    content = {"state_dict": weights, "optimizer_states": [optimizer.state_dict()]}
+    torch.save({**content, **_of_lightning(step, scheduler)}, folder / f"step={step}.ckpt")
+
+
+def _lightning_shards(folder: Path, step: int, model: Any, optimizer: Any, scheduler: Any) -> None:
+    weights, state = get_state_dict(model, optimizer)
+    place = folder / f"step={step}.ckpt"
+    dcp.save({"state_dict": weights, "optimizer_0": state}, checkpoint_id=place)
+    torch.save(_of_lightning(step, scheduler), place / "meta.pt")
 
 
 def _distributed(folder: Path, step: int, model: Any, optimizer: Any, scheduler: Any) -> None:

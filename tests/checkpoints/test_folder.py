@@ -301,6 +301,29 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path):
         (tmp_path / "run" / name).unlink()
 
 
+def test_a_checkpoint_has_an_id_of_its_own(tmp_path):
+    for name in ("a.ckpt", "a.pt"):
+        torch.save(checkpoint(), tmp_path / name)
+    with pytest.raises(InputError, match=r"a\.ckpt and a\.pt are called alike"):
+        CheckpointFolder(tmp_path).files()
+    for step in (1, 2):
+        (tmp_path / "run" / f"step.{step}").mkdir(parents=True)
+        for name in ("model.pt", "optimizer.pt"):
+            (tmp_path / "run" / f"step.{step}" / name).touch()
+    folder = CheckpointFolder(tmp_path / "run")
+    assert list(map(folder.id_of, folder.files())) == ["step.1", "step.2"]
+
+
+def test_what_no_training_saves_is_refused(tmp_path):
+    state = {**checkpoint()["optimizer_state_dict"], "state": [1, 1]}
+    endless = {}
+    endless["a"] = endless
+    for odd in ({**checkpoint(), "optimizer_state_dict": state}, endless):
+        torch.save(odd, tmp_path / "a.pt")
+        with pytest.raises(InputError, match=r"a\.pt holds what no training saves"):
+            CheckpointFolder(tmp_path).load(tmp_path / "a.pt", nn.Linear(2, 1))
+
+
 def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):
     torch.save(checkpoint(), tmp_path / "theirs.pt")
     with pytest.raises(DatasetError, match="they are left as they are"):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os.path import isfile
+from os.path import isdir, isfile
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -79,8 +79,21 @@ class CheckpointFolder:
         self._weights: dict[str, Mapping[str, Tensor]] = {}
 
     def files(self) -> list[Path]:
-        """Return the checkpoint files, as `Layout.files` finds them."""
-        return self._layout.files()
+        """Return the checkpoint files, as `Layout.files` finds them.
+
+        Raises:
+            InputError: As that, or if two are called alike but for their endings.
+        """
+        files = self._layout.files()
+        by_id = {self.id_of(file): file for file in files}
+        for file in files:
+            if by_id[self.id_of(file)] != file:
+                raise InputError(
+                    f"checkpoints.path: {file.name} and {by_id[self.id_of(file)].name} are called "
+                    "alike but for their endings, and one audit knows a checkpoint by the rest. "
+                    "Rename or remove one."
+                )
+        return files
 
     def digests(self, known: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return name -> SHA-256 of every checkpoint, and of the JSON beside it where it has one.
@@ -148,7 +161,8 @@ class CheckpointFolder:
 
     def id_of(self, file: Path) -> str:
         """Return the id of a file's checkpoint: its name, with the run's before it."""
-        return file.relative_to(self._folder).with_suffix("").as_posix()
+        name = file.relative_to(self._folder)
+        return (name if isdir(file) else name.with_suffix("")).as_posix()
 
     def learning_rates(self, last_step: int) -> KnownRates | None:
         """Return the learning rates of the file that the parameters name, if they name one."""

@@ -1,7 +1,10 @@
-"""Nested states, as `state_dict()` returns them, compared value by value."""
+"""Nested states, as `state_dict()` returns them, or as nothing does."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+ODD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What torch and Python raise of a state that no training writes, such as one that holds itself."""
 
 
 def is_within(one: Any, other: Any, same: Callable[[Any, Any], bool]) -> bool:

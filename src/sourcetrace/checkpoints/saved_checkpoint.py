@@ -1,6 +1,7 @@
 """A checkpoint's own files, and what is stated where they say nothing, as one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sourcetrace.checkpoints.formats.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.formats.usual_names import USUAL_NAMES, weights_of
+from sourcetrace.checkpoints.nested import ODD
 from sourcetrace.checkpoints.training.logged_rates import LoggedRates
 from sourcetrace.checkpoints.training.optimizer_state import TrainingState
 from sourcetrace.checkpoints.training.scheduler_state import SavedScheduler
@@ -36,14 +38,16 @@ class SavedCheckpoint:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the model's state dict as it was saved."""
-        if "model_state_dict" not in self.files.found:
-            raise self._lacking(["model_state_dict"])
-        name = f"{self.files.path.name}: model_state_dict"
-        return weights_of(name, self.files.found["model_state_dict"])
+        with self._sound():
+            if "model_state_dict" not in self.files.found:
+                raise self._lacking(["model_state_dict"])
+            name = f"{self.files.path.name}: model_state_dict"
+            return weights_of(name, self.files.found["model_state_dict"])
 
     def training(self) -> TrainingState:
         """Return what is known of the training."""
-        training = TrainingState.of(self.files.path, *self._known)
+        with self._sound():
+            training = TrainingState.of(self.files.path, *self._known)
         if self.files.logged is None:
             return training
         rates, steps = self.files.logged
@@ -61,7 +65,8 @@ class SavedCheckpoint:
         Args:
             names: Place in the optimiser's state -> the parameter's names.
         """
-        content, _ = self._known
+        with self._sound():
+            content, _ = self._known
         path = self.files.path
         if content.get("second_moments") == "none":
             raise InputError(
@@ -69,7 +74,22 @@ class SavedCheckpoint:
                 "a gradient moved each parameter is not known. Set attribution.method to one that "
                 "does not follow the optimiser, such as influence."
             )
-        return denominators_of(path, content["optimizer_state_dict"], names, self.weights)
+        with self._sound():
+            return denominators_of(path, content["optimizer_state_dict"], names, self.weights)
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Refuse content that no training saves, whatever is odd in it."""
+        try:
+            yield
+        except InputError:
+            raise
+        except ODD as error:
+            raise InputError(
+                f"{self.files.path.name} holds what no training saves ({error!r}): it is damaged, "
+                "or was changed. Save model.state_dict(), optimizer.state_dict() and step as they "
+                "are."
+            ) from error
 
     @cached_property
     def _known(self) -> tuple[Mapping[str, Any], Mapping[str, str]]:
@@ -136,5 +156,5 @@ def _own_count(state: Any) -> int | None:
     counts = [one.get("step") for one in entries.values() if isinstance(one, Mapping)]
     try:
         return max((int(one) for one in counts if one is not None), default=None)
-    except (ArithmeticError, RuntimeError, TypeError, ValueError):  # no number
+    except ODD:  # no number
         return None

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from sourcetrace.checkpoints.nested import ODD
 from sourcetrace.checkpoints.training.denominators import shape_of
 from sourcetrace.checkpoints.training.logged_rates import LoggedRates
 from sourcetrace.checkpoints.training.optimizer_recognition import OptimizerState
@@ -245,7 +246,7 @@ def _stored(
             and float(group.get("base_momentum", 0)) != float(group.get("max_momentum", 0)),
         )
         places = tuple(int(place) for place in group["params"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except ODD as error:
         raise InputError(
             f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
             "optimizer.state_dict() as it is."
@@ -267,12 +268,19 @@ def _names(
     stated = content.get("parameter_names")
     if stated is None:
         given = [group.get("param_names") for group in groups]
-        return [None if names is None else tuple(map(str, names)) for names in given]
-    names = [str(name) for name in stated]
-    if len(names) != sum(counts):
+    else:
+        following = iter(stated)
+        given = [list(islice(following, count)) for count in counts]
+        given[-1] += following
+    found = [None if names is None else tuple(map(str, names)) for names in given]
+    # A group without numbers is one that was stated.
+    if any(
+        names is not None and count and len(names) != count
+        for names, count in zip(found, counts, strict=True)
+    ):
         raise InputError(
-            f"{file.name}: parameter_names has {len(names)} names, the optimiser has "
+            f"{file.name}: {'param_names' if stated is None else 'parameter_names'} has "
+            f"{sum(len(names or ()) for names in found)} names, the optimiser has "
             f"{sum(counts)} parameters. Expected one a parameter, group after group."
         )
-    following = iter(names)
-    return [tuple(islice(following, count)) for count in counts]
+    return found

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler as schedulers
 
-from sourcetrace.checkpoints.nested import is_within
+from sourcetrace.checkpoints.nested import ODD, is_within
 from sourcetrace.core.training.schedules import KnownRates
 
 _MOST_EPOCHS = 2_000_000
@@ -54,8 +54,6 @@ _OWN: dict[frozenset[str], type[schedulers.LRScheduler]] = {
     )
 }
 _PLATEAU = {"factor", "patience", "threshold", "best", "num_bad_epochs", "cooldown_counter"}
-# What torch raises of settings that it would not take, a state that holds itself included.
-_FOREIGN = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class SavedScheduler:
         """How often it was stepped; None where its state does not say."""
         try:
             last = _first_with("last_epoch", self.state)
-        except _FOREIGN:
+        except ODD:
             return None
         return last if isinstance(last, int) and 0 <= last <= _MOST_EPOCHS else None
 
@@ -100,7 +98,7 @@ def scheduled_rates(
         if saved[-1][1].state.keys() >= _PLATEAU:
             return _on_plateaus(saved, origin)
         return _run_again(saved, steps, origin)
-    except _FOREIGN:
+    except ODD:
         return []
 
 

@@ -7,14 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from sourcetrace.checkpoints.nested import ODD
 from sourcetrace.checkpoints.training.denominators import NotFiniteError, ParameterState
 from sourcetrace.checkpoints.training.optimizer_recognition import OptimizerState
 from sourcetrace.checkpoints.training.optimizers import KnownOptimizer
 from sourcetrace.checkpoints.training.prefixes import without_prefix
 from sourcetrace.errors import InputError
-
-# What torch and Python raise of a state that no optimiser writes.
-_ODD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def denominators_of(
@@ -56,7 +54,7 @@ def _denominator(file: Path, known: KnownOptimizer, name: str, one: ParameterSta
             f"{file.name}: {name}: {known.name}'s second moments are negative or not finite: "
             "training had diverged. Remove this checkpoint and the ones after it."
         ) from error
-    except _ODD as error:
+    except ODD as error:
         raise InputError(
             f"{file.name}: {name}: the optimiser's state lacks {' or '.join(known.moments)}, step, "
             f"or what belongs to them ({error!r}). Save optimizer.state_dict() as it is."
