@@ -12,6 +12,7 @@ from sourcetrace.checkpoints.formats.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.formats.usual_names import USUAL_NAMES, weights_of
 from sourcetrace.checkpoints.nested import ODD
 from sourcetrace.checkpoints.training.logged_rates import LoggedRates
+from sourcetrace.checkpoints.training.optimizer_recognition import OptimizerState
 from sourcetrace.checkpoints.training.optimizer_state import TrainingState
 from sourcetrace.checkpoints.training.scheduler_state import SavedScheduler
 from sourcetrace.checkpoints.training.second_moments import denominators_of
@@ -65,16 +66,15 @@ class SavedCheckpoint:
         Args:
             names: Place in the optimiser's state -> the parameter's names.
         """
+        path = self.files.path
         with self._sound():
             content, _ = self._known
-        path = self.files.path
-        if content.get("second_moments") == "none":
-            raise InputError(
-                f"{path.name} has lost Adam's second moments (second_moments: none): how far "
-                "a gradient moved each parameter is not known. Set attribution.method to one that "
-                "does not follow the optimiser, such as influence."
-            )
-        with self._sound():
+            if content.get("second_moments") == "none":
+                raise InputError(
+                    f"{path.name} has lost Adam's second moments (second_moments: none): how far "
+                    "a gradient moved each parameter is not known. Set attribution.method to one "
+                    "that does not follow the optimiser, such as influence."
+                )
             return denominators_of(path, content["optimizer_state_dict"], names, self.weights)
 
     @contextmanager
@@ -100,10 +100,8 @@ class SavedCheckpoint:
         sources = {**dict.fromkeys(beside, said.json.name), **self.files.sources}
         if said.kind is not None and not isinstance(content.get("optimizer"), str):
             content["optimizer"], content["optimizer_from"] = said.kind
-        if "step" not in content:
-            step, source = self._inferred_step(content)
-            if step is not None:
-                content["step"], sources["step"] = step, source
+        if "step" not in content and (inferred := self._inferred_step(content)):
+            content["step"], sources["step"] = inferred
         if "optimizer_state_dict" not in content and said.has_rates:
             state, origins = said.optimizer(content.get("step", 0), self.files.moments)
             content, sources = {**content, **state}, {**sources, **origins}
@@ -112,14 +110,15 @@ class SavedCheckpoint:
             raise self._lacking(lacking)
         return content, sources
 
-    def _inferred_step(self, content: Mapping[str, Any]) -> tuple[int | None, str]:
+    def _inferred_step(self, content: Mapping[str, Any]) -> tuple[int, str] | None:
         """Return the step and where it is from, if anything but a step says it."""
         scheduler = content.get("lr_scheduler_state_dict")
         count = SavedScheduler(scheduler, ()).epochs if isinstance(scheduler, Mapping) else None
-        return self._stated.step(count) or (
-            _own_count(content.get("optimizer_state_dict")),
-            "the optimiser's own count",
-        )
+        stated = self._stated.step(count)
+        if stated is not None or "optimizer_state_dict" not in content:
+            return stated
+        own = OptimizerState.of(self.files.path, content["optimizer_state_dict"]).steps
+        return (own, "the optimiser's own count") if own else None
 
     def _lacking(self, names: Sequence[str]) -> InputError:
         json = self._stated.json.relative_to(self.files.path.parent).as_posix()
@@ -146,15 +145,3 @@ class SavedCheckpoint:
             f"{', '.join(map(str, self.files.found))[:200] or 'no mapping'}. "
             f"{' '.join(remedies[ours] for ours in names)}"
         )
-
-
-def _own_count(state: Any) -> int | None:
-    """Return how many steps an optimiser counted, if it did."""
-    entries = state.get("state") if isinstance(state, Mapping) else None
-    if not isinstance(entries, Mapping):
-        return None
-    counts = [one.get("step") for one in entries.values() if isinstance(one, Mapping)]
-    try:
-        return max((int(one) for one in counts if one is not None), default=None)
-    except ODD:  # no number
-        return None

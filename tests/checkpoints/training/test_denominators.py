@@ -182,7 +182,7 @@ def test_a_state_that_no_optimiser_writes_raises_nothing_else_than_a_refusal(nam
             # Or taken: not all that is odd can be told from what is not.
             with suppress(InputError):
                 found = denominators_of(FILE, state, {0: ["a"]}, lambda: {"a": before[0]})
-                assert isinstance(found["a"], torch.Tensor)
+                assert bool((found["a"] > 0).all())
 
 
 def test_momentum_adds_steps_up_in_rmsprop_alone():

@@ -5,9 +5,9 @@ Python objects in it, such as the states of random generators, is never read.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from os.path import isdir, isfile
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,12 @@ class ModelFolder(CheckpointFile):
     @classmethod
     def is_one(cls, path: Path) -> bool:
         """Return whether an optimiser lies beside the weights, or an index of their parts."""
-        weights, *others = (
-            any(isfile(path / name) for name in names)
-            for names in (
-                _WEIGHTS,
-                [f"{name}{_INDEX}" for name in _WEIGHTS],
-                [name for name, ours in _OTHERS.items() if ours == "optimizer_state_dict"],
-                [f"{name}/{METADATA}" for name in _DISTRIBUTED],
-            )
+        optimizers = [name for name, ours in _OTHERS.items() if ours == "optimizer_state_dict"]
+        indexes = [f"{name}{_INDEX}" for name in _WEIGHTS]
+        distributed = [f"{name}/{METADATA}" for name in _DISTRIBUTED]
+        return _has(path, indexes + distributed) or (
+            _has(path, _WEIGHTS) and _has(path, optimizers)
         )
-        indexed, optimizer, distributed = others
-        return isdir(path) and (indexed or distributed or (weights and optimizer))
 
     @classmethod
     def files_of(cls, path: Path) -> Sequence[Path]:
@@ -144,6 +139,10 @@ class ModelFolder(CheckpointFile):
 
     def _called(self, name: str) -> str:
         return f"{self.path.name}/{name}"
+
+
+def _has(folder: Path, names: Iterable[str]) -> bool:
+    return any(isfile(folder / name) for name in names)
 
 
 def _weight_files(folder: Path) -> list[Path]:

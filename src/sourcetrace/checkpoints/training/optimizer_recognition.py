@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from sourcetrace.checkpoints.nested import ODD
 from sourcetrace.checkpoints.training.optimizers import OPTIMIZERS, KnownOptimizer
 from sourcetrace.core.training.segments import MOST_STEPS
 from sourcetrace.errors import InputError
@@ -60,8 +61,12 @@ class OptimizerState:
 
     @property
     def steps(self) -> int:
-        """How many steps it has made; 0 where it counts none."""
-        return max((_count(one.get("step")) for one in self.entries.values()), default=0)
+        """How many steps it has made; 0 where it counts none, or something else."""
+        counts = [one["step"] for one in self.entries.values() if one.get("step") is not None]
+        try:
+            return max(map(int, counts), default=0)
+        except ODD:
+            return 0
 
     def with_rates(self) -> Self:
         """Return it with the rates of all steps, where the optimiser sets them itself."""
@@ -75,13 +80,6 @@ class OptimizerState:
         rates = torch.stack([rates_of(one, self.steps) for one in self.groups], dim=1)
         last = zip(self.groups, rates[-1].tolist(), strict=True)
         return replace(self, groups=[{**one, "lr": rate} for one, rate in last], own_rates=rates)
-
-
-def _count(step: Any) -> int:
-    try:
-        return int(step)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return 0
 
 
 def _recognised(

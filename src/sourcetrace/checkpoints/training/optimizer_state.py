@@ -81,7 +81,7 @@ class TrainingState:
         """
         state = OptimizerState.of(file, content["optimizer_state_dict"])
         known, groups = state.known, state.groups
-        optimizer = _optimizer_name(file, known, groups, content.get("optimizer"))
+        optimizer, named_by = _optimizer_name(file, known, groups, content)
         step = content["step"]
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise InputError(
@@ -118,7 +118,7 @@ class TrainingState:
                 name: (sources or {}).get(name, source)
                 for name, source in _sources(optimizer, content).items()
             }
-            | _where_named(known, groups[0], content)
+            | ({} if named_by is None else {"optimizer": named_by})
             | ({} if state.own_rates is None else {"learning_rates": "relative_step"})
             | {
                 value: f"assumed: {words}"
@@ -147,16 +147,6 @@ def _sources(optimizer: OptimizerName, content: Mapping[str, Any]) -> dict[str, 
     if content.get("stage") is not None:
         found["stage"] = "stage"
     return found
-
-
-def _where_named(
-    known: KnownOptimizer, group: Mapping[str, Any], content: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return where the optimiser's name is from, if its state does not say it."""
-    names = (known.name, known.decoupled) if known.decoupled else ()
-    if "decoupled_weight_decay" in group or content.get("optimizer") not in names:
-        return {}
-    return {"optimizer": content.get("optimizer_from", "optimizer")}
 
 
 def _saved_scheduler(
@@ -206,18 +196,23 @@ def _recorded_rates(name: str, rates: Any) -> Tensor | None:
 
 
 def _optimizer_name(
-    file: Path, known: KnownOptimizer, groups: Sequence[Mapping[str, Any]], stated: Any
-) -> OptimizerName:
+    file: Path,
+    known: KnownOptimizer,
+    groups: Sequence[Mapping[str, Any]],
+    content: Mapping[str, Any],
+) -> tuple[OptimizerName, str | None]:
+    """Return the name, and where it is from if not from the state."""
     if known.decoupled is None:
-        return known.name
+        return known.name, None
     decoupled = {bool(group.get("decoupled_weight_decay")) for group in groups}
     if all("decoupled_weight_decay" in group for group in groups) and len(decoupled) == 1:
-        return known.decoupled if decoupled.pop() else known.name
+        return (known.decoupled if decoupled.pop() else known.name), None
     # Older versions of torch do not save which of the two it was.
-    if stated in (known.name, known.decoupled):
-        return known.decoupled if stated == known.decoupled else known.name
+    for name in (known.name, known.decoupled):
+        if content.get("optimizer") == name:
+            return name, content.get("optimizer_from", "optimizer")
     if not any(group["weight_decay"] for group in groups):
-        return known.name
+        return known.name, None
     raise InputError(
         f"{file.name}: the optimiser state does not say whether it is {known.name}'s or "
         f"{known.decoupled}'s, whose weight decays differ. Add "

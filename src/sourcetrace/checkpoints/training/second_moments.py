@@ -48,7 +48,10 @@ def denominators_of(
 def _denominator(file: Path, known: KnownOptimizer, name: str, one: ParameterState) -> Tensor:
     assert known.denominator is not None  # noqa: S101, of `ADAPTIVE`
     try:
-        return known.denominator(one)
+        found = known.denominator(one)
+        if not bool((found > 0).all()):
+            raise ValueError("step")
+        return found
     except NotFiniteError as error:
         raise InputError(
             f"{file.name}: {name}: {known.name}'s second moments are negative or not finite: "
