@@ -12,8 +12,8 @@ from itertools import islice
 
 from torch import Tensor, nn
 
+from sourcetrace.checkpoints.prefixes import without_prefix
 from sourcetrace.checkpoints.training.optimizer_state import TrainingState
-from sourcetrace.checkpoints.training.prefixes import without_prefix
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names

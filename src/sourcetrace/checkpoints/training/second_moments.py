@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from sourcetrace.checkpoints.nested import ODD
+from sourcetrace.checkpoints.prefixes import without_prefix
 from sourcetrace.checkpoints.training.denominators import NotFiniteError, ParameterState
 from sourcetrace.checkpoints.training.optimizer_recognition import OptimizerState
 from sourcetrace.checkpoints.training.optimizers import KnownOptimizer
-from sourcetrace.checkpoints.training.prefixes import without_prefix
 from sourcetrace.errors import InputError
 
 

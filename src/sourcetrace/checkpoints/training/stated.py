@@ -40,7 +40,7 @@ class _NamedOptimizer(StatedOptimizer):
     name: str = Field(pattern=NAMES)
 
 
-StepSource = Literal["name", "scheduler"]
+_StepSource = Literal["name", "scheduler"]
 """Where a step is taken from that the checkpoint does not say: the number in the checkpoint's name,
 or how often its scheduler was stepped."""
 
@@ -57,7 +57,7 @@ class StatedParameters:
     """
 
     optimizer: Mapping[str, Any] | None = None
-    step_from: StepSource | None = None
+    step_from: _StepSource | None = None
     folder: Path | None = None
     accept: tuple[str, ...] = ()
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from sourcetrace.checkpoints.training.prefixes import without_prefix
+from sourcetrace.checkpoints.prefixes import without_prefix
 from sourcetrace.core.training.optimizer_settings import OptimizerName
 
 _NAMES: dict[str, OptimizerName] = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}

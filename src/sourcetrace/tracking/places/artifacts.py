@@ -13,7 +13,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from sourcetrace.checkpoints.places.fetched import WEIGHT_SUFFIXES, RemoteFile, is_read
 from sourcetrace.tracking.places.server import asking
 
-MODEL_FILE = "MLmodel"
+_MODEL_FILE = "MLmodel"
 _PICKLED_MODEL = "data/model.pth"
 """Of `mlflow.pytorch.log_model`: a whole model, which only executing it would read."""
 
@@ -120,7 +120,7 @@ class ArtifactSource:
 
 def _walk(store: ArtifactRepository, path: str) -> Iterator[Artifact]:
     listed = store.list_artifacts(path or None)
-    is_model = any(PurePosixPath(one.path).name == MODEL_FILE for one in listed)
+    is_model = any(PurePosixPath(one.path).name == _MODEL_FILE for one in listed)
     pickled = f"{path}/{_PICKLED_MODEL}".lstrip("/") if is_model else ""
     for one in listed:
         inside = _walk(store, one.path) if one.is_dir else [Artifact(one.path, one.file_size or 0)]
