@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from sourcetrace.commands import audit_pending as command
-from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
+from sourcetrace.tracking.scheduling.planned_version import PlannedVersion
 
 VERSION = PlannedVersion("churn", "3", "audit", "never audited", "data/3", {"task": {}})
 BEFORE = {"audit.status": "pass", "audit.run_id": "before"}

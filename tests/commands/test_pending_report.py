@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sourcetrace.commands.pending_report import print_plan, print_results
-from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
+from sourcetrace.tracking.scheduling.planned_version import PlannedVersion
 
 OLD = "older than the 3 newest"
 PLAN = [

@@ -36,7 +36,8 @@ from sourcetrace.tracking.lineage.model_version import STATUS
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
 from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.places.local import fetch_checkpoints, open_local
-from sourcetrace.tracking.scheduling.due_versions import PlannedVersion, plan_audits
+from sourcetrace.tracking.scheduling.due_versions import plan_audits
+from sourcetrace.tracking.scheduling.planned_version import PlannedVersion
 from sourcetrace.tracking.scheduling.task_reader import TaskReader
 from sourcetrace.tracking.server.waiting_run import FOLDER
 from sourcetrace.validation import validated

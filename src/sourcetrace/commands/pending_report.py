@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from sourcetrace.formats import format_noun
-from sourcetrace.tracking.scheduling.due_versions import PlannedVersion
+from sourcetrace.tracking.scheduling.planned_version import PlannedVersion
 
 _WIDTH_OF_A_LOG = 160
 

@@ -1,9 +1,9 @@
 """Which versions of the watched models need an audit, and why the others do not."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -18,6 +18,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import CheckpointParameters, WatchedModelParameters
 from sourcetrace.tracking.lineage.model_version import STATUS
 from sourcetrace.tracking.places.local import fetch_checkpoints, open_local
+from sourcetrace.tracking.scheduling.planned_version import PlannedVersion
 
 SKIP = "audit.skip"
 """Tag of a version that is not to be audited; `false` is no such tag."""
@@ -30,44 +31,6 @@ _UNFINISHED = {
 
 CurrentKey = Callable[[Mapping[str, Any]], AuditKey]
 """Returns the key that an audit with some parameters of its own would have now."""
-
-
-@dataclass(frozen=True)
-class PlannedVersion:
-    """A version, and what becomes of it.
-
-    Attributes:
-        model, version: Which it is; the version is empty where a model itself is the problem.
-        action: `audit`; `skip`; or `error`, where it should be audited and cannot be.
-        reason: Why, in a few words, or what is wrong.
-        checkpoints: Their path, as far as it is known.
-        parameters: What its audit has other than the project's.
-        outcome: As in its tag `audit.status`; `error` without a verdict; None if not audited.
-        exit_code: That its audit would have by itself.
-        message: What went wrong.
-        run_id: Of the audit's MLflow run.
-        page: SHA-256 of its page.
-        reports: Folder of its reports.
-    """
-
-    model: str
-    version: str
-    action: Literal["audit", "skip", "error"]
-    reason: str
-    checkpoints: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    outcome: str | None = None
-    exit_code: int = 0
-    message: str = ""
-    run_id: str | None = None
-    page: str | None = None
-    reports: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `--output json` prints of it."""
-        hidden = {"parameters", "page"}
-        values = {name: value for name, value in vars(self).items() if name not in hidden}
-        return values | {"version": self.version or None, "checkpoints": self.checkpoints or None}
 
 
 def plan_audits(
