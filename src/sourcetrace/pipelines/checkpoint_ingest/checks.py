@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -49,7 +50,7 @@ def _of_model(model: Any) -> str:
 
 
 def _of_checkpoints(found: Sequence[Any]) -> str:
-    kinds = {one.file.rpartition(".")[2] if "." in one.file else "folders" for one in found}
+    kinds = {PurePosixPath(one.file).suffix or "folders" for one in found}
     names = format_names(one.file for one in found)
     return f"{format_noun(len(found), 'checkpoint')} ({', '.join(sorted(kinds))}): {names}"
 
@@ -103,7 +104,7 @@ def _of_coverage(coverage: Coverage) -> str:
 def _of_curvature(share: float | None) -> str:
     if share is None:
         return "not compared: the loss has no curvature at the outputs"
-    return f"sampled_loss has {share:.2g} times the curvature of train_loss"
+    return f"that of sampled_loss over that of train_loss: {share:.2f}"
 
 
 def _of_digest(digest: Any) -> str:
@@ -117,22 +118,20 @@ def _of_segments(segments: Sequence[Any]) -> str:
 
 def _of_memory(found: tuple[MemoryNeeds, int]) -> str:
     needs, free = found
-    most = f", at most {format_bytes(needs.most)}" if needs.most > needs.least else ""
-    return f"at least {format_bytes(needs.least)}{most}, beside a batch; {format_bytes(free)} free"
+    most = f" to {format_bytes(needs.most)}" if needs.most > needs.least else ""
+    return f"{format_bytes(needs.least)}{most}, and what a batch takes; {format_bytes(free)} free"
 
 
 def _of_gradients(off: float) -> str:
-    by = (
-        f"off by {off:.0e} of autograd's in a layer, at most" if off else "autograd's, but rounding"
-    )
-    return f"the first examples' are {by}"
+    how = f"up to {off:.0e} of their size, in a layer" if off else "up to rounding"
+    return f"the first examples' are those of autograd {how}"
 
 
 def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-_ALONE = "the same alone, together and beside other lengths"
+_ALONE = "losses and gradients are the same alone and in a batch with others"
 
 CHECKS: tuple[Check, ...] = (
     Check("device", "device", str),
@@ -151,7 +150,7 @@ CHECKS: tuple[Check, ...] = (
     Check("gradients", "gradient_error", _of_gradients),
     Check("queries alone", "queries_independent", lambda _: _ALONE),
     Check("training examples alone", "training_independent", lambda _: _ALONE),
-    Check("sampled loss", "curvature", _of_curvature),
+    Check("curvature", "curvature", _of_curvature),
     Check("training data", "training_digest", _of_digest),
     Check("query data", "queries_digest", _of_digest),
     Check("segments", "segments", _of_segments),

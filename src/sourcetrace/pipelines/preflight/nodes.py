@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
 from kedro.pipeline import Pipeline
@@ -171,8 +172,7 @@ def _layer_lines(examined: Examination) -> tuple[LayerLine, ...]:
 
 
 def _checkpoint_line(one: Checkpoint) -> CheckpointLine:
-    record, suffix = one.record, one.file.rpartition("/")[2].rpartition(".")[2]
-    kind = f".{suffix}" if "." in one.file.rpartition("/")[2] else "folder of a Trainer"
+    record, kind = one.record, PurePosixPath(one.file).suffix or "folder"
     return CheckpointLine(
         one.file, kind, record.step, record.stage, record.optimizer, record.learning_rate
     )
