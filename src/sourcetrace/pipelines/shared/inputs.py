@@ -1,5 +1,6 @@
 """What the ingest accepted, and whether it is still there."""
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ def check_inputs(
             "audit`."
         )
     if id(task) not in _READ:
-        remember_data(task, task_digests(task))
+        remember_data(task, _digests_now(task))
     if _READ[id(task)][1] != audit_identity.data:
         raise InputError(
             "The data are not those that checkpoint_ingest described: inputs, labels or a column "
@@ -79,6 +80,20 @@ def check_inputs(
         audit_identity.data,
         audit_identity.digest_for("gradient_extraction"),
     )
+
+
+def _digests_now(task: Task) -> Mapping[str, Mapping[str, Any]]:
+    try:
+        return task_digests(task)
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise InputError(
+            "The data that checkpoint_ingest described cannot be read any more: "
+            f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno}). Put back what was "
+            "there, or run the audit from its first stage again, `kedro run --pipelines audit`."
+        ) from error
 
 
 def remember_data(task: Task, digests: Mapping[str, Mapping[str, Any]]) -> None:
