@@ -13,7 +13,6 @@ from kedro.framework.project import pipelines
 from kedro.validation import ParameterValidationError
 
 from sourcetrace.audit.gate.report import GateFailed
-from sourcetrace.commands.audit_pending import audit_pending
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
 from sourcetrace.commands.project import configure_project_here
 from sourcetrace.configuration import merge_parameters, read_parameters
@@ -56,6 +55,9 @@ def run_and_tell(
                 logging.getLogger("kedro").setLevel(logging.CRITICAL)
             command = cast(click.Command, find_run_command(package))
             if pending is not None:
+                # Here, because it reads checkpoints: a verdict from tables needs no torch.
+                from sourcetrace.commands.audit_pending import audit_pending
+
                 # Each version's own process tells of it.
                 given = _given(command, typed, params_file)
                 return audit_pending(given, env=env, pipelines=names, verbose=verbose, **pending)
