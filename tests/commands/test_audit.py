@@ -16,7 +16,6 @@ from sourcetrace.errors import InputError
 from sourcetrace.pipeline_registry import register_pipelines
 from tests.audit.gate.examples import verdict
 from tests.forked import run_forked
-from tests.test_commands import make_project
 
 CHECK = {"metric": "harmful_share", "at_most": 0.1}
 REPORTS = {
@@ -197,14 +196,11 @@ def sourcetrace(project, *arguments):
 
 
 @pytest.mark.slow
-def test_a_demo_is_audited_judged_and_written_before_it_fails(tmp_path):
-    project = make_project(tmp_path / "a project")
+def test_a_demo_is_audited_judged_and_written_before_it_fails(short_demo, tmp_path):
+    project = short_demo(tmp_path / "a project")
     reporting = project / "data/08_reporting"
-    short = "demo.epochs=2,demo.checkpoints=2"
 
-    first = sourcetrace(
-        project, "--pipelines", "__default__", "--params", short, "--output", "json"
-    )
+    first = sourcetrace(project, "--pipelines", "cleaning_report,gate", "--output", "json")
 
     assert first.returncode == 0, first.stderr[-3000:]
     report = json.loads(first.stdout)

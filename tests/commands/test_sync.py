@@ -4,13 +4,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.tracking.server.send_run import RUN_KEY
-from tests.test_commands import make_project
 from tests.test_commands import sourcetrace as run_sourcetrace
 from tests.tracking.door import Door, free_port, mlflow_server
 
 pytestmark = pytest.mark.slow
-
-SMALL = ("--params", "demo.epochs=2,demo.checkpoints=2")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +24,9 @@ def door(server):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(short_demo, tmp_path_factory):
     """A project with the demo's checkpoints, made without a server."""
-    made = make_project(tmp_path_factory.mktemp("sync") / "a project")
-    run = sourcetrace(made, "audit", "--pipelines", "__default__", *SMALL)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return made
+    return short_demo(tmp_path_factory.mktemp("sync") / "a project")
 
 
 def sourcetrace(project, *arguments):
@@ -79,7 +73,7 @@ def on_server(door, experiment):
 
 def test_an_audit_whose_server_dies_is_sent_as_if_it_had_been_there(project, door):
     name_server(project, door.address, "healthy")
-    healthy = sourcetrace(project, "audit", "--env", "remote", *SMALL)
+    healthy = sourcetrace(project, "audit", "--env", "remote")
     assert healthy.returncode == 0, healthy.stderr[-3000:]
     expected = on_server(door, "healthy")
     assert len(expected["files"]) > 4
@@ -93,7 +87,7 @@ def test_an_audit_whose_server_dies_is_sent_as_if_it_had_been_there(project, doo
         door.open_up()
         door.requests.clear()
         door.shuts = moment
-        audit = sourcetrace(project, "audit", "--env", "remote", *SMALL)
+        audit = sourcetrace(project, "audit", "--env", "remote")
         assert audit.returncode == 0, audit.stderr[-3000:]
         said = " ".join((audit.stdout + audit.stderr).split())
         assert said.count("MLflow was not told all of the run") == 1
@@ -142,7 +136,7 @@ def test_a_server_that_refuses_ends_the_run_at_its_start(project, door):
     door.status = 401
     name_server(project, door.address, "refused")
     before = {file: file.stat().st_mtime_ns for file in (project / "data").rglob("*.*")}
-    audit = sourcetrace(project, "audit", "--env", "remote", *SMALL)
+    audit = sourcetrace(project, "audit", "--env", "remote")
     assert audit.returncode == 2
     assert "MLFLOW_TRACKING_TOKEN" in " ".join(audit.stderr.split())
     assert "Traceback" not in audit.stderr
