@@ -48,12 +48,11 @@ def summarise_audit(
     review_list: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
-    segment_contributions: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
     task: TaskParameters,
     report: ReportParameters,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a person reads at the end of the run, and the metrics for MLflow."""
+) -> dict[str, Any]:
+    """Return what a person reads at the end of the run."""
     digest = score_files.digest()
     counted = dict(review_list["suggested_action"].value_counts().iter_rows())
     suspects = review_list.filter(is_suspect())
@@ -82,10 +81,18 @@ def summarise_audit(
             .iter_rows(named=True)
         ),
     )
+    return summary.model_dump(mode="json")
+
+
+def measure_audit(
+    audit_summary: dict[str, Any], segment_contributions: pl.DataFrame
+) -> dict[str, Any]:
+    """Return the metrics for MLflow."""
+    summary = AuditSummary.model_validate(audit_summary)
     metrics: dict[str, Any] = {
-        "suspect_share": suspects.height / review_list.height,
+        "suspect_share": summary.suspect_count / summary.training_examples,
         "relabel_suggestions": summary.actions["relabel"],
-        "unstable_share": summary.unstable / max(1, suspects.height),
+        "unstable_share": summary.unstable / max(1, summary.suspect_count),
         "attributed_share": summary.attributed_share,
         "training_runs": summary.runs,
         "mean_query_loss": summary.mean_query_loss,
@@ -96,12 +103,13 @@ def summarise_audit(
     total = shares["mean_absolute_score"].sum()
     for segment, value in shares.iter_rows():
         metrics[f"segment_{segment}_share"] = value / total if total else 0.0
-    return summary.model_dump(mode="json"), logged(metrics)
+    return logged(metrics)
 
 
 PIPELINE = Pipeline(
     [
         step(list_for_review, ["review_list", "review_list_csv"]),
-        step(summarise_audit, ["audit_summary", "audit_metrics"]),
+        step(summarise_audit, "audit_summary"),
+        step(measure_audit, "audit_metrics"),
     ]
 )
