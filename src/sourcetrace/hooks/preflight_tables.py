@@ -22,7 +22,7 @@ def preflight_tables(report: Preflight, plain: Callable[[str], str]) -> Iterator
     """
     if report.checkpoints:
         table = _table("Checkpoints", "file", "format", "step", "stage", "optimiser")
-        for heading in ("learning rate", "of its steps", "step mass"):
+        for heading in ("learning rate", "rates of its steps", "step mass"):
             table.add_column(heading)
         for one in report.checkpoints[:_MOST]:
             cells = (one.file, one.format, format_count(one.step), one.stage, one.optimizer)
@@ -32,7 +32,7 @@ def preflight_tables(report: Preflight, plain: Callable[[str], str]) -> Iterator
         yield table
         yield from _more(len(report.checkpoints))
     if report.layers:
-        table = _table("Parameters", "layer", "numbers", "share", "attributed")
+        table = _table("Parameters", "layer", "values", "share", "attributed")
         for layer in sorted(report.layers, key=lambda one: (not one.reason, -one.size))[:_MOST]:
             share = format_share(layer.share)
             attributed = f"no: {layer.reason}" if layer.reason else "yes"
