@@ -117,5 +117,5 @@ def test_the_ingest_says_what_was_set_aside(caplog):
     side, examples = digest_side(task, items, table)
     assert side["set_aside"] == set_aside(task, "train")
     assert side["rows"] == examples.height == len(KEPT)
-    assert "2 examples that cannot be used set aside (task.set_aside)" in caplog.text
+    assert "2 examples set aside that cannot be used (task.set_aside)" in caplog.text
     assert "'e3' (index 3), 'e7' (index 7); the first: OSError: broken picture" in caplog.text

@@ -72,7 +72,7 @@ def digest_side(
     if left_out := set_aside(task, items.side):
         named = format_names(f"{one['example_id']!r} (index {one['index']})" for one in left_out)
         logger.warning(
-            "%s: %s that cannot be used set aside (task.set_aside): %s; the first: %s. "
+            "%s: %s set aside that cannot be used (task.set_aside): %s; the first: %s. "
             "data_digests.json names all",
             items.name,
             format_noun(len(left_out), "example"),
