@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(?:python|yaml)\n# ([\w./]+)[^\n]*\n(.*?)```", PAGE, re.S)
-WRONG = range(0, 240, 20)
+WRONG = range(0, 120, 15)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def train_reviews(project):
             name: datasets.Dataset.from_dict(
                 {"text": texts[part], "label": given[part]}, features=features
             )
-            for name, part in (("train", slice(240)), ("test", slice(240, 300)))
+            for name, part in (("train", slice(120)), ("test", slice(120, 150)))
         }
     )
     reviews.save_to_disk(str(project / "data/01_raw/reviews"))
@@ -64,7 +64,7 @@ def train_reviews(project):
         max_steps=120,
         per_device_train_batch_size=16,
         learning_rate=0.01,
-        save_steps=40,
+        save_steps=60,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
@@ -81,7 +81,7 @@ def test_a_trainers_folder_and_a_data_set_on_disk_are_audited_without_code_for_t
     assert len(code.splitlines()) <= 15
     train_reviews(project)
     review, run = audit(project, "reviews")
-    assert review.height == 240
+    assert review.height == 120
     table = pl.read_parquet(project / "data/03_primary/train_table.parquet")
     wrong = {table["example_id"][i] for i in WRONG}
     assert len(set(review["example_id"].head(2 * len(wrong))) & wrong) >= 0.7 * len(wrong)
