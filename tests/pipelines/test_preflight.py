@@ -148,6 +148,15 @@ def test_a_model_of_low_precision_is_warned_of(tmp_path, caplog):
     assert "weights are float16" in caplog.text
 
 
+def test_what_a_task_says_of_its_data_is_a_line(tmp_path):
+    class Notes(Whole):
+        notes = ("train: 1 example has the inputs of an earlier one: 'b'", "two")
+
+    save_run(tmp_path, Whole(), [10, 20])
+    said = lines(preflight(tmp_path, Notes()))["notes of the task"]
+    assert (said.status, said.text) == ("warning", ". ".join(Notes.notes))
+
+
 def test_the_terminal_shows_every_check_and_cannot_be_written_on(tmp_path):
     class Named(Whole):
         def train_table(self):

@@ -25,7 +25,7 @@ class Task(Protocol):
     of a training example ([height, width] or [height, width, 3], values 0 to 1); and
     `inputs_of(item)`, the part of an item that stays when its label is corrected, by which later
     audits know it again (default: the first of a pair, a mapping without its label); `notes`,
-    lines about the data that the run logs.
+    lines about the data that the run logs and the preflight shows.
     """
 
     measurement_higher_is_better: bool

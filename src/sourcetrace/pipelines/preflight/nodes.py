@@ -78,6 +78,8 @@ def check_everything(
 
     runs = [(one.title, partial(one.run, examined)) for one in CHECKS]
     lines = list(_lines([*runs, ("time and disk", cost)]))
+    if notes := getattr(task, "notes", None):
+        lines.append(CheckLine("notes of the task", "warning", ". ".join(notes)))
     seconds = time.perf_counter() - start
     return Preflight(
         seconds, tuple(lines), _checkpoint_lines(examined), _layer_lines(examined)
