@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 
 from sourcetrace.commands.audit_pending import LOCK
@@ -31,14 +32,7 @@ tracking:
     - name: churn
       checkpoints: data/01_raw/churn/{version}
       parameters:
-        task:
-          class: churn.Churn
-          arguments:
-            train: {catalog: customers, where: {split: train}}
-            queries: {catalog: customers, where: {split: query}}
-            numeric: [months, calls, spend, complaints]
-            label: left
-            example_id: customer
+        task: TASK
 """
 
 
@@ -46,14 +40,16 @@ tracking:
 def project(tmp_path):
     """A project with three registered versions, the second without its checkpoints.
 
-    Its task reads an entry of the environment's catalog, in the plan and in the audits.
+    Its task is that of docs/data.md, which reads an entry of the environment's catalog, in the
+    plan and in the audits.
     """
     project = make_project(tmp_path / "a project")
     page = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r"```\w+\n# ([\w./]+)[^\n]*\n(.*?)```", page, re.S))
     (project / "churn.py").write_text(blocks["churn.py"])
     (project / "conf/local/catalog.yml").write_text(blocks["conf/mine/catalog.yml"])
-    (project / "conf/local/parameters.yml").write_text(WATCHED)
+    task = json.dumps(yaml.safe_load(blocks["conf/mine/parameters.yml"])["task"])
+    (project / "conf/local/parameters.yml").write_text(WATCHED.replace("TASK", task))
     train_churn_model(project / "data/01_raw")
     for version in ("1", "3"):
         folder = project / "data/01_raw/churn" / version

@@ -51,7 +51,7 @@ class ClassificationTask(LossTask):
         shares = outputs.softmax(-1).gather(-1, given).squeeze(-1).tolist()
         known = [True] * len(shares) if isinstance(weights, float) else (weights > 0).tolist()
         return {
-            "predicted_label": label_texts(outputs, self.label_names),
+            "predicted_label": _label_texts(outputs, self.label_names),
             "given_label_probability": [
                 p if is_known else None for p, is_known in zip(shares, known, strict=True)
             ],
@@ -63,7 +63,7 @@ class ClassificationTask(LossTask):
         targets = self.targets_of(batch)
         if targets.shape == outputs.shape and targets.shape[-1] > 1:
             return Parts(outputs, targets.to(outputs))
-        targets, known = checked_classes(outputs, targets, self.ignored_index)
+        targets, known = _checked_classes(outputs, targets, self.ignored_index)
         return Parts(outputs, targets, known.to(outputs))
 
 
@@ -98,7 +98,7 @@ class TokenClassificationTask(ManyPartsTask):
         predicted = outputs.flatten(1, -2)
         return {
             "predicted_label": [
-                " ".join(label_texts(one[counts], self.label_names))
+                " ".join(_label_texts(one[counts], self.label_names))
                 for one, counts in zip(predicted, known, strict=True)
             ]
         }
@@ -111,11 +111,11 @@ class TokenClassificationTask(ManyPartsTask):
         targets = self.targets_of(batch)
         if mask is not None:
             targets = targets.masked_fill(mask == 0, self.ignored_index)
-        targets, known = checked_classes(outputs, targets, self.ignored_index)
+        targets, known = _checked_classes(outputs, targets, self.ignored_index)
         return Parts(outputs, targets, self._weights(known.to(outputs)))
 
 
-def checked_classes(outputs: Tensor, targets: Tensor, ignored_index: int) -> tuple[Tensor, Tensor]:
+def _checked_classes(outputs: Tensor, targets: Tensor, ignored_index: int) -> tuple[Tensor, Tensor]:
     """Return class numbers, int64 [B, …], 0 for ignored ones, and which are not ignored.
 
     Raises:
@@ -144,7 +144,7 @@ def checked_classes(outputs: Tensor, targets: Tensor, ignored_index: int) -> tup
     return labels * known, known
 
 
-def label_texts(logits: Tensor, names: Sequence[str] | None) -> list[str]:
+def _label_texts(logits: Tensor, names: Sequence[str] | None) -> list[str]:
     """Return the name or number of the likeliest class, of logits [n, C]."""
     return [names[i] if names else str(i) for i in logits.argmax(-1).tolist()]
 

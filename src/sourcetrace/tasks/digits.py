@@ -18,7 +18,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.training import SGDRecipe, train_with_sgd
 
-SIDE = 8
+_SIDE = 8
 """Height and width of a scan."""
 
 
@@ -71,7 +71,7 @@ class DigitsTask(ClassificationTask):
 
     def picture(self, index: int) -> "np.ndarray[Any, Any]":
         """Return a training scan, dark ink on white, [8, 8]."""
-        pixels = np.asarray(self._training["pixels"][index]).reshape(SIDE, SIDE)
+        pixels = np.asarray(self._training["pixels"][index]).reshape(_SIDE, _SIDE)
         return 1 - pixels
 
     @property
@@ -91,7 +91,9 @@ class DigitsTask(ClassificationTask):
 def _scans(table: pl.DataFrame) -> TensorDataset:
     """Return the scans of a table as tensors, [1, 8, 8] and a label each."""
     pixels = torch.from_numpy(table["pixels"].to_numpy().copy())
-    return TensorDataset(pixels.reshape(-1, 1, SIDE, SIDE), torch.tensor(table["label"].to_list()))
+    return TensorDataset(
+        pixels.reshape(-1, 1, _SIDE, _SIDE), torch.tensor(table["label"].to_list())
+    )
 
 
 def _read(given: str | pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,7 @@
-"""The examples of docs/data.md, run as they stand there."""
+"""The examples of docs/data.md and of the README, run as they stand there.
+
+That of a catalog's entry is audited in `tests/commands/test_audit_pending.py`.
+"""
 
 import itertools
 import json
@@ -14,8 +17,15 @@ from tests.test_commands import kedro, make_project, train_churn_model
 
 pytestmark = pytest.mark.slow
 
-PAGE = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(?:python|yaml)\n# ([\w./]+)[^\n]*\n(.*?)```", PAGE, re.S)
+BLOCKS = [
+    block
+    for page in ("docs/data.md", "README.md")
+    for block in re.findall(
+        r"```(?:python|yaml)\n# ([\w./]+)[^\n]*\n(.*?)```",
+        (REPOSITORY / page).read_text(encoding="utf-8"),
+        re.S,
+    )
+]
 WRONG = range(0, 120, 15)
 
 
@@ -92,7 +102,7 @@ def test_a_trainers_folder_and_a_data_set_on_disk_are_audited_without_code_for_t
     assert "Traceback" not in run.stderr
 
 
-def test_a_table_that_the_catalog_holds_is_audited_without_code_for_it(project):
+def test_a_table_is_audited_without_code_for_it(project):
     wrong = train_churn_model(project / "data/01_raw")
     review, _ = audit(project, "mine")
     assert len(set(review["example_id"].head(2 * len(wrong))) & wrong) >= 0.7 * len(wrong)

@@ -49,6 +49,27 @@ def test_numbers_are_standardised_by_what_is_given_and_by_nothing_else():
     assert numbers[:, 1].tolist() == TRAIN["spend"].to_list()
 
 
+def test_categories_are_sorted_as_text_whatever_order_their_type_has():
+    city = pl.Series("city", TRAIN["city"], dtype=pl.Enum(["Ulm", "Bonn", "Aachen"]))
+    assert made(TRAIN.with_columns(city), categorical=["city"]).categories["city"] == [
+        "Aachen",
+        "Ulm",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"numeric": ["months"], "categorical": ["months"]}, "numeric and categorical: 'months'"),
+        ({"categorical": {"plan": [1, 2, "1"]}}, r"categorical\.plan: '1' is there twice"),
+        ({"numeric": ["months"], "label_names": ["a", "b", "a"]}, "label_names: 'a'"),
+    ],
+)
+def test_what_is_named_twice_is_refused(columns, said):
+    with pytest.raises(InputError, match=said):
+        made(**columns)
+
+
 def test_categories_are_numbered_by_the_sorted_values_of_training_or_as_given():
     task = made(queries=TRAIN.head(1), categorical=["city", "plan"])
     (codes, _) = batch_of(task)

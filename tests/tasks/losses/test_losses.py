@@ -247,6 +247,11 @@ def test_class_weights_need_their_mean():
         CrossEntropy(class_weights=WEIGHTS, mean_weight=1.0).value(LOGITS[:, :3], CLASSES)
 
 
+def test_a_negative_curvature_is_refused_and_not_taken_for_no_number():
+    with pytest.raises(InputError, match=r"Gamma: the curvature of a target is -2; expected 0"):
+        Gamma().root(torch.zeros(2), torch.tensor([1.0, -2.0]), torch.ones(2))
+
+
 def test_focal_loss_wants_one_class():
     with pytest.raises(InputError, match="argmax"):
         FocalLoss().value(LOGITS, SHARES)

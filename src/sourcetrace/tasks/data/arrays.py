@@ -24,7 +24,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 _CONTENT = "digest of the inputs"
 
 
-class ArrayArguments(DataArguments):
+class _ArrayArguments(DataArguments):
     """Arguments of `ArrayData`, beside those of every adapter; columns are arrays of N values.
 
     Attributes:
@@ -40,11 +40,11 @@ class ArrayData(DataTask):
     """Rows of an array, [N, …], and labels, names and stages from arrays beside it.
 
     Args:
-        arguments: See `ArrayArguments`.
+        arguments: See `_ArrayArguments`.
     """
 
     def __init__(self, **arguments: Any) -> None:
-        self._array = validated(ArrayArguments, arguments, name="task.arguments")
+        self._array = validated(_ArrayArguments, arguments, name="task.arguments")
         self._arrays: dict[str, _Array] = {}
         super().__init__(self._array)
 

@@ -28,6 +28,7 @@ from sourcetrace.tasks.data.labels import (
     labelled,
     names_of_classes,
     refuse_other_names,
+    refuse_repeated,
 )
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.tasks.protocol import TaskBase
@@ -167,6 +168,7 @@ class DataTask(TaskBase, ABC):
         if not names and self._given.label is not None and self._classifies(rows):
             names = names_of_classes(rows, self._given.label)
         if names:
+            refuse_repeated(names, "label_names")
             self.label_names = names
 
     def _classifies(self, rows: Rows) -> bool:

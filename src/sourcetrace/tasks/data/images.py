@@ -35,7 +35,7 @@ _SUFFIXES: Final = frozenset(
 _EIGHT_BITS: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
-class ImageArguments(DataArguments):
+class _ImageArguments(DataArguments):
     """Arguments of `ImageData`, beside those of every adapter.
 
     Attributes:
@@ -62,11 +62,11 @@ class ImageData(DataTask):
     """Pictures as `transform` makes tensors of them.
 
     Args:
-        arguments: See `ImageArguments`.
+        arguments: See `_ImageArguments`.
     """
 
     def __init__(self, **arguments: Any) -> None:
-        self._image = validated(ImageArguments, arguments, name="task.arguments")
+        self._image = validated(_ImageArguments, arguments, name="task.arguments")
         channels = len(self._image.mode)
         for name, values in (("mean", self._image.mean), ("std", self._image.std)):
             if len(values) not in {1, channels} or (name == "std" and min(values) <= 0):
@@ -195,7 +195,7 @@ class _Pictures:
 
     column: pl.Series
     folder: Path
-    given: ImageArguments
+    given: _ImageArguments
     transform: Callable[[Image.Image], Tensor]
 
     def __len__(self) -> int:

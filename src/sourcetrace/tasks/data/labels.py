@@ -1,6 +1,8 @@
 """Labels of a column as the losses want them: numbers of classes, or numbers."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -57,6 +59,13 @@ def refuse_other_names(training: Rows, queries: Rows, column: str) -> None:
             f"and {format_names(sides[1] or ())} in {queries.called}, so their numbers mean "
             "different things. Cast both to the ClassLabel that the model was trained with."
         )
+
+
+def refuse_repeated(values: Iterable[Any], called: str) -> None:
+    """Refuse columns, categories or classes of which one is named twice."""
+    repeated = [repr(value) for value, times in Counter(map(str, values)).items() if times > 1]
+    if repeated:
+        raise InputError(f"{called}: {format_names(repeated)} is there twice; expected it once.")
 
 
 def class_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> pl.Series:

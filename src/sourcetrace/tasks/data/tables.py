@@ -14,6 +14,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.labels import refuse_repeated
 from sourcetrace.tasks.data.sources import Rows
 from sourcetrace.validation import validated
 
@@ -25,7 +26,7 @@ class _Scale(BaseModel):
     scale: float = Field(gt=0, allow_inf_nan=False)
 
 
-class TableArguments(DataArguments):
+class _TableArguments(DataArguments):
     """Arguments of `TableData`, beside those of every adapter.
 
     Attributes:
@@ -46,14 +47,14 @@ class TableData(DataTask):
     The model is called with both, `model(numbers, codes)`, or with the one.
 
     Args:
-        arguments: See `TableArguments`.
+        arguments: See `_TableArguments`.
 
     Attributes:
         categories: Categorical column -> its values in the order of their codes.
     """
 
     def __init__(self, **arguments: Any) -> None:
-        self._table = validated(TableArguments, arguments, name="task.arguments")
+        self._table = validated(_TableArguments, arguments, name="task.arguments")
         given = self._table.categorical
         self._numeric = list(self._table.numeric)
         self.categories: dict[str, Sequence[Any]] = dict.fromkeys(given, ())
@@ -61,6 +62,9 @@ class TableData(DataTask):
             self.categories |= {name: values or () for name, values in given.items()}
         if not self._columns():
             raise InputError("task.arguments: name the columns, numeric: […] or categorical: […].")
+        refuse_repeated(self._columns(), "task.arguments.numeric and categorical")
+        for name, values in self.categories.items():
+            refuse_repeated(values, f"task.arguments.categorical.{name}")
         strange = [name for name in self._table.standardise if name not in self._numeric]
         if strange:
             raise InputError(
@@ -99,7 +103,10 @@ class TableData(DataTask):
 
     def _learn(self, rows: Rows) -> None:
         for name, values in self.categories.items():
-            self.categories[name] = values or rows.table[name].unique().sort().to_list()
+            column = rows.table[name]
+            if isinstance(column.dtype, pl.Categorical | pl.Enum):  # sorted in an order of theirs
+                column = column.cast(pl.String)
+            self.categories[name] = values or column.unique().sort().to_list()
 
     def _inputs(self, rows: Rows) -> Any:
         parts = []

@@ -30,7 +30,7 @@ _NO_LIMIT: Final = 10**9
 """Tokenizers without a limit name a larger one."""
 
 
-class TextArguments(DataArguments):
+class _TextArguments(DataArguments):
     """Arguments of `TextData`, beside those of every adapter.
 
     Attributes:
@@ -54,11 +54,11 @@ class TextData(DataTask):
     its `logits` are the outputs.
 
     Args:
-        arguments: See `TextArguments`.
+        arguments: See `_TextArguments`.
     """
 
     def __init__(self, **arguments: Any) -> None:
-        self._text = validated(TextArguments, arguments, name="task.arguments")
+        self._text = validated(_TextArguments, arguments, name="task.arguments")
         self._tokenizer = _load_tokenizer(self._text.tokenizer)
         super().__init__(self._text)
 

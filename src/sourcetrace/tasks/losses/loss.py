@@ -6,6 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sourcetrace.errors import InputError
+
 
 class Loss:
     """The loss of one part of an example: of its label, of a token, of one of its outputs.
@@ -42,8 +44,18 @@ class Loss:
             outputs: Without a graph.
             targets: As of `value`.
             signs: ε, shaped as the outputs; B is independent of it.
+
+        Raises:
+            InputError: If a curvature is negative.
         """
-        return self.curvature(outputs, targets).sqrt() * signs
+        curvature = self.curvature(outputs, targets)
+        if bool((curvature < 0).any()):
+            raise InputError(
+                f"{type(self).__name__}: the curvature of a target is "
+                f"{float(curvature.min()):.3g}; expected 0 or more. Correct the targets (Gamma's "
+                "and Tweedie's are 0 or more), or return another curvature and set exact = False."
+            )
+        return curvature.sqrt() * signs
 
 
 def constant(values: float | Sequence[float], *, like: Tensor) -> Tensor:
