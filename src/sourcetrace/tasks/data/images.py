@@ -11,11 +11,9 @@ import numpy as np
 import polars as pl
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_share
 from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.hugging_face import is_saved
@@ -24,7 +22,6 @@ from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.validation import validated
 
 _CONTENT = "digest of the picture"
-_PROBLEM = "problem of the picture"
 _PICTURE = "file"
 
 # Not Pillow's others: some call programs of the system, as EPS does Ghostscript.
@@ -46,7 +43,6 @@ class _ImageArguments(DataArguments):
         size: Height and width to which they are resized, bilinearly.
         mean: Of each channel, in units of 0 to 1, subtracted.
         std: Of each channel, divided by afterwards.
-        unreadable_share: Of the pictures, up to which those that cannot be decoded are left out.
     """
 
     image: str = _PICTURE
@@ -55,7 +51,6 @@ class _ImageArguments(DataArguments):
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    unreadable_share: float = Field(default=0.0, ge=0, lt=1)
 
 
 class ImageData(DataTask):
@@ -74,7 +69,6 @@ class ImageData(DataTask):
                     f"task.arguments.{name} is {list(values)}; expected one value, or one for "
                     f"each of the {channels} channels of {self._image.mode}, std above 0."
                 )
-        self._shape: tuple[int, ...] | None = None
         self._paths = False
         super().__init__(self._image)
 
@@ -90,6 +84,17 @@ class ImageData(DataTask):
             torch.tensor(one)[:, None, None] for one in (self._image.mean, self._image.std)
         )
         return (values - mean) / std
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """Join items; refuse pictures of several sizes."""
+        sizes = list(dict.fromkeys(tuple(item[0].shape) for item in items))
+        if len(sizes) > 1:
+            said = " and ".join(" × ".join(map(str, one)) for one in sizes[:2])
+            raise InputError(
+                f"pictures of {said} values do not go into one batch: name a size in "
+                "task.arguments.size, or write transform()"
+            )
+        return super().collate(items)
 
     def picture(self, index: int) -> "np.ndarray[Any, Any]":
         """Return a training picture, of `size` if there is one, 0 to 1."""
@@ -122,50 +127,11 @@ class ImageData(DataTask):
         return replace(rows, folder=folder, class_names=names)
 
     def _usable(self, rows: Rows) -> Rows:
-        """Decode every picture once, and refuse or leave out those that cannot be used."""
         self._paths = rows.table[self._image.image].dtype == pl.String
         pictures = self._inputs(rows)
-        found = pl.DataFrame(
-            [
-                self._tried(pictures, index)
-                for index in track(range(len(pictures)), "Reading pictures")
-            ],
-            schema={_CONTENT: pl.String, _PROBLEM: pl.String},
-            orient="row",
-        )
-        bad, allowed = found[_PROBLEM].is_not_null(), self._image.unreadable_share
-        first = next(iter(found[_PROBLEM].drop_nulls()), "")
-        if int(bad.sum()) > allowed * len(bad):
-            refuse_rows(
-                rows,
-                bad,
-                f"pictures that cannot be used ({first}; {format_share(allowed)} are allowed)",
-                "Repair the files, name a size or write transform(), or raise "
-                "task.arguments.unreadable_share: such pictures are then left out, as training "
-                "must have done.",
-            )
-        rows = replace(rows, table=rows.table.with_columns(found[_CONTENT]))
-        return self._without(rows, bad, f"pictures that cannot be used ({first})")
-
-    def _tried(self, pictures: "_Pictures", index: int) -> tuple[str | None, str | None]:
-        """Return the digest of a picture's file, and what is wrong with the picture."""
-        content = None
-        try:
-            content = content_digest(pictures.raw(index))
-            picture = pictures.decoded(index)
-        except _UnreadableError as error:
-            return content, str(error)
-        values = self.transform(picture)
-        if not isinstance(values, Tensor):
-            raise InputError(
-                f"transform() of {type(self).__name__} returned a {type(values).__qualname__}; "
-                "expected a tensor, [C, H, W]."
-            )
-        self._shape = self._shape or values.shape
-        if values.shape != self._shape:
-            found, expected = (" × ".join(map(str, one)) for one in (values.shape, self._shape))
-            return content, f"{found} values in place of {expected}"
-        return content, None
+        numbers = track(range(len(pictures)), "Reading pictures")
+        contents = pl.Series(_CONTENT, map(pictures.content, numbers), dtype=pl.String)
+        return replace(rows, table=rows.table.with_columns(contents))
 
     def _inputs(self, rows: Rows) -> "_Pictures":
         column = rows.table[self._image.image]
@@ -185,10 +151,6 @@ class ImageData(DataTask):
         return rows.table[_CONTENT].to_list()
 
 
-class _UnreadableError(Exception):
-    """A picture that cannot be decoded; the message says why."""
-
-
 @dataclass(frozen=True)
 class _Pictures:
     """Pictures that are read when they are asked for; paths start at `folder`."""
@@ -202,14 +164,14 @@ class _Pictures:
         return len(self.column)
 
     def __getitem__(self, index: int) -> Tensor:
+        return self.transform(self.decoded(index))
+
+    def content(self, index: int) -> str:
+        """Return the digest of a file; of its name, where it cannot be read."""
         try:
-            picture = self.decoded(index)
-        except _UnreadableError as error:
-            raise InputError(
-                f"{self._name(index)} could be read before, and cannot now: {error}. Leave the "
-                "files alone while an audit runs."
-            ) from error
-        return self.transform(picture)
+            return content_digest(self.raw(index))
+        except OSError:
+            return content_digest(self._name(index).encode(), b"")
 
     def raw(self, index: int) -> bytes:
         """Return the file's bytes."""
@@ -222,24 +184,27 @@ class _Pictures:
                 f"{value!r} in column {self.given.image!r} leads out of {self.folder}; expected "
                 "paths below it. Name the folder that holds all pictures in task.arguments.folder."
             )
-        try:
-            return (self.folder / path).read_bytes()
-        except OSError as error:
-            raise _UnreadableError(f"{value}: {error.strerror}") from error
+        return (self.folder / path).read_bytes()
 
     def decoded(self, index: int) -> Image.Image:
-        """Return a picture in the mode that was asked for."""
-        raw = self.raw(index)
+        """Return a picture in the mode that was asked for.
+
+        Raises:
+            InputError: If it cannot be read or decoded.
+        """
+        name = self._name(index)
         try:
-            return _decoded(raw, self.given.mode)
+            return _decoded(self.raw(index), self.given.mode)
+        except InputError:
+            raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError(
-                f"{self._name(index)} would have more pixels than Pillow takes for safe "
-                f"({Image.MAX_IMAGE_PIXELS:,}). Leave it out, or store it smaller."
+                f"{name} would have more pixels than Pillow takes for safe "
+                f"({Image.MAX_IMAGE_PIXELS:,}). Leave it out, or store it smaller"
             ) from error
         except Exception as error:  # a damaged file may make a decoder raise anything
-            said = str(error).split(" <", 1)[0]
-            raise _UnreadableError(f"{self._name(index)}: {said}") from error
+            said = getattr(error, "strerror", None) or str(error).split(" <", 1)[0]
+            raise InputError(f"{name}: {said}") from error
 
     def _name(self, index: int) -> str:
         value = self.column[index]
