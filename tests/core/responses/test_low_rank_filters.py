@@ -83,20 +83,11 @@ def test_filtered_sums_are_within_the_tolerance_in_every_row():
     assert filtered_sums(values, rotated, weights, tolerance=1e-9, longest=4) is None
 
 
-def test_shortened_sums_keep_what_they_can_and_rows_do_not_meet():
-    with seeded(7):
-        two = FactoredGradient(normal(6, 1, 2, INPUTS), normal(6, 1, 2, OUTPUTS))
-    repeated = FactoredGradient(
-        torch.cat([two.inputs, two.inputs], 2),
-        torch.cat([two.output_gradients, 2 * two.output_gradients], 2),
-    )
-    weights = Weights.of(eigenvalues())
-    found = weights.shortened(repeated, terms=2)
-    assert found.terms == 2
-    assert_close(found.dense(), 3 * two.dense())
-    alone = weights.shortened(repeated.rows(torch.tensor([4])), terms=1)
-    among = weights.shortened(repeated, terms=1)
-    assert_close(among.dense()[4:5], alone.dense())
+def test_without_weights_all_coordinates_count_alike():
+    values = segment_response(eigenvalues(), step_mass=2.0)
+    found = FilterSum.of(values, None, tolerance=0.05, longest=OUTPUTS)
+    assert (found.outputs.mT @ found.inputs - values).norm() <= 0.05 * values.norm()
+    assert len(found) < OUTPUTS
 
 
 def test_nothing_weighs_nothing():
@@ -122,6 +113,21 @@ def test_leading_terms_are_the_singular_ones():
     found, carrying = leading_terms(matrices, 5)
     assert_close(found @ found.mT, torch.eye(5).double().expand(3, 5, 5))
     assert_close(carrying.norm(dim=-1), torch.linalg.svdvals(matrices)[:, :5], tolerance=1e-6)
+
+
+def test_leading_terms_of_sums_keep_what_they_can_and_rows_do_not_meet():
+    with seeded(7):
+        two = FactoredGradient(normal(6, 1, 2, INPUTS), normal(6, 1, 2, OUTPUTS))
+    repeated = FactoredGradient(
+        torch.cat([two.inputs, two.inputs], 2),
+        torch.cat([two.output_gradients, 2 * two.output_gradients], 2),
+    )
+    left, right = leading_terms(repeated, 2, improved=False)
+    assert left.shape[2] == 2
+    assert_close(left.mT @ right, 3 * two.dense())
+    alone, _ = leading_terms(repeated.rows(torch.tensor([4])), 1, improved=False)
+    among, _ = leading_terms(repeated, 1, improved=False)
+    assert_close(among[4:5], alone)
 
 
 def test_the_shortest_sum_of_an_exact_one_has_its_length():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.gradients.factored import FactoredGradient, each_pair
-from sourcetrace.core.responses.leading_terms import leading_terms, shortest_sum
+from sourcetrace.core.responses.leading_terms import shortest_sum
 
 _FIRST_LENGTH = 16
 
@@ -58,15 +58,6 @@ class Weights:
             weighted.output_gradients / self.outputs.unsqueeze(-2),
         )
 
-    def shortened(self, sums: FactoredGradient, *, terms: int) -> FactoredGradient:
-        """Return sums of so many terms, each row's made of that row alone."""
-        weighted = FactoredGradient(
-            sums.inputs * self.inputs.unsqueeze(-2),
-            sums.output_gradients * self.outputs.unsqueeze(-2),
-        )
-        outputs, inputs = leading_terms(weighted, terms, improved=False)
-        return self.undone(FactoredGradient(inputs, outputs))
-
 
 @dataclass(frozen=True)
 class FilterSum:
@@ -77,7 +68,13 @@ class FilterSum:
 
     @classmethod
     def of(
-        cls, values: Tensor, weights: Weights, *, tolerance: float, longest: int, fewest: int = 1
+        cls,
+        values: Tensor,
+        weights: Weights | None,
+        *,
+        tolerance: float,
+        longest: int,
+        fewest: int = 1,
     ) -> "FilterSum | None":
         """Return the shortest sum within a tolerance; None if it takes more than `longest` terms.
 
@@ -85,11 +82,13 @@ class FilterSum:
 
         Args:
             values: F at every eigenvalue, [groups, D_out, D_in].
-            weights: How much its coordinates count.
+            weights: How much its coordinates count; None for all alike.
             tolerance: Of the weighted norm of what is left out, relative to the whole.
             longest: Bound on the terms.
             fewest: Terms that it has, even where fewer would do.
         """
+        one = values.new_ones(1)
+        weights = weights or Weights(one, one)
         outputs, inputs = weights.outputs.double(), weights.inputs.double()
         weighted = outputs.unsqueeze(-1) * values.double() * inputs.unsqueeze(-2)
         found = shortest_sum(weighted, _FIRST_LENGTH, longest, tolerance=tolerance, fewest=fewest)
@@ -103,6 +102,10 @@ class FilterSum:
 
     def __len__(self) -> int:
         return self.outputs.shape[1]
+
+    def written_out(self) -> Tensor:
+        """Return the sum at every eigenvalue, [groups, D_out, D_in]."""
+        return self.outputs.mT @ self.inputs
 
     def apply(self, rotated: FactoredGradient) -> FactoredGradient:
         """Return F ∘ V of every V, a sum of S terms, in the eigenbasis: a sum of R · S terms."""

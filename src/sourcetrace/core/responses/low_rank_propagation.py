@@ -19,11 +19,8 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.responses.low_rank_filters import (
-    FilterSum,
-    Weights,
-    filtered_sums,
-)
+from sourcetrace.core.responses.leading_terms import leading_terms
+from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights, filtered_sums
 from sourcetrace.core.responses.propagation import Vectors, propagate
 
 _SHARE_OF_PROPAGATION = 0.3
@@ -121,12 +118,10 @@ class Propagation:
 
     Attributes:
         values: F_S at every eigenvalue, [groups, D_out, D_in].
-        weights: Of the coordinates of what is handed on.
-        sums: F_S as a low-rank sum; None where that is not cheaper.
+        sums: The same as a low-rank sum; None where that is not cheaper.
     """
 
     values: Tensor
-    weights: Weights
     sums: FilterSum | None
 
     @classmethod
@@ -148,13 +143,11 @@ class Propagation:
         """
         eigenvalues = block.decayed(segment_filter.coupled_decay)
         values = segment_filter.propagation(eigenvalues)
-        # E[v²] by Λ: with that of the rows themselves, a row's numbers would depend on others.
-        met = segment_filter.response(eigenvalues).square() * block.eigenvalues
-        weights = Weights.of(block.eigenvalues, met)
         sums = FilterSum.of(
-            values, weights, tolerance=tolerance, longest=most_terms(block), fewest=fewest
+            values, None, tolerance=tolerance, longest=most_terms(block), fewest=fewest
         )
-        return cls(values, Weights.of(met), sums)
+        # The same where rows are written out: longer examples beside one may make them so.
+        return cls(values if sums is None else sums.written_out(), sums)
 
     def apply(self, rotated: LayerGradient, *, positions: int = 1) -> LayerGradient:
         """Return F_S ∘ V of gradients in the eigenbasis.
@@ -168,7 +161,8 @@ class Propagation:
             # A filter adds about its own length to the terms of an outer product that count.
             terms = rotated.terms + positions * len(self.sums)
             if left.terms > terms:
-                left = self.weights.shortened(left, terms=terms)
+                outputs, inputs = leading_terms(left, terms, improved=False)
+                left = FactoredGradient(inputs, outputs)
             return left
         return DenseGradient(self.values * rotated.dense())
 
