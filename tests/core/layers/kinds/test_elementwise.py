@@ -101,6 +101,11 @@ OTHERS = {
     "another shape": (lambda m, x: x * m.weight.repeat(2), (2,), False),
     "nothing": (lambda m, x: x + 0 * m.weight, (4,), False),
     "a sum": (lambda m, x: (x * m.weight).sum(-1, keepdim=True), (4,), False),
+    "what is beyond a bound": (lambda m, x: x * m.weight.clamp(max=-3), (4,), False),
+    "a size without its sign": (lambda m, x: x * m.weight.abs(), (4,), False),
+    "noise": (lambda m, x: x * m.weight + torch.randn_like(x), (4,), False),
+    "an inverse": (lambda m, x: x @ torch.linalg.inv(m.weight), (4, 4), False),
+    "its own input": (lambda m, x: (x * 1).mul_(m.weight) * m.weight, (4,), False),
 }
 
 
@@ -116,6 +121,31 @@ def test_what_does_more_is_named(name):
     assert {one.name for one in coverage.unattributed} >= {"own.weight"}
     assert coverage.unattributed[0].reason == "Weighted is not supported"
     check_all_counted(coverage, model)
+
+
+def test_a_trial_leaves_no_trace():
+    """Neither in what a module keeps nor in its input, which it may change in place."""
+
+    def count(module: nn.Module, values: Tensor) -> Tensor:
+        module.calls += 1
+        module.counted += 1
+        module.last = module.weight.sum()
+        return module.weight * values
+
+    with seeded(32):
+        counting = Weighted(count, 4)
+        changing = Weighted(lambda m, x: x.mul_(m.weight), 4)
+        model = nn.Sequential(nn.Linear(4, 4), counting, nn.Tanh(), changing).double()
+        values = normal(3, 4)
+    counting.calls = 0
+    counting.register_buffer("counted", torch.zeros(()))
+    whole = model(values)
+    found = []
+    coverage = coverage_of(model, values, lambda x: found.append(model(x)) or found[-1])
+    assert [layer.name for layer in coverage.layers] == ["0", "1"]
+    assert all(torch.equal(one, whole[:2]) for one in found)
+    assert counting.calls == int(counting.counted) == 1 + len(found)
+    assert torch.equal(counting.last, counting.weight.sum())
 
 
 class Gated(nn.Module):

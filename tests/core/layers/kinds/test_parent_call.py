@@ -149,7 +149,27 @@ class Holding(nn.Linear):
         return super().forward(self.inside(values))
 
 
-@pytest.mark.parametrize("kind", [Twice, Penalised, Another, Pair, Turned, Holding])
+class Noisy(nn.Linear):
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(values) + torch.randn(4)
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(values) * self.calls
+
+
+class InPlace(nn.Linear):
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(values.mul_(2.0))
+
+
+@pytest.mark.parametrize(
+    "kind", [Twice, Penalised, Another, Pair, Turned, Holding, Noisy, Counting, InPlace]
+)
 def test_others_are_named(kind):
     with seeded(12):
         model = nn.ModuleList([kind(4, 4), nn.Linear(4, 2)]).double()
@@ -172,6 +192,15 @@ class Sometimes(nn.Linear):
         for _ in range(self.times):
             values = super().forward(values)
         return values
+
+
+def test_a_weight_may_be_shared_with_a_layer_before():
+    """What comes before is not what the module does with its weight."""
+    with seeded(14):
+        model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), Squared(4, 4)).double()
+    model[2].weight = model[0].weight
+    coverage = check_gradients_of(model, normal(5, 4))
+    assert coverage.share == 1
 
 
 def test_another_number_of_calls_later_is_refused():

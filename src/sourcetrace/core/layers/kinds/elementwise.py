@@ -7,6 +7,7 @@ weight shows whether that is all.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sourcetrace.core.layers.kinds.types import LayerType
+from sourcetrace.core.machine.nested import map_tensors
 
 _TOLERANCE = 1e-3
 """Modules may compute in less than the model's precision."""
@@ -35,6 +37,23 @@ def _own(module: nn.Module) -> dict[str, nn.Parameter]:
     return dict(module.named_parameters(recurse=False, remove_duplicate=False))
 
 
+@contextmanager
+def as_before(module: nn.Module) -> Iterator[None]:
+    """Put a module's attributes back at the end: a trial may keep counts and tensors in them."""
+    before = dict(vars(module))
+    try:
+        yield
+    finally:
+        vars(module).clear()
+        vars(module).update(before)
+
+
+def near(found: Tensor, expected: Tensor, *, scale: Tensor) -> bool:
+    """Return whether two tensors are the same but for rounding, of numbers as large as `scale`."""
+    share = max(_TOLERANCE, torch.finfo(found.dtype).eps ** 0.5)
+    return bool((found - expected).norm() <= share * scale.norm())
+
+
 @torch.no_grad()
 def _output(
     module: nn.Module,
@@ -43,8 +62,10 @@ def _output(
     keywords: Mapping[str, Any],
 ) -> Tensor:
     """Return the output with other values of the module's parameters."""
-    inside = {f"module.{name}": value for name, value in given.items()}
-    found: Tensor = functional_call(_WithoutHooks(module), inside, arguments, dict(keywords))
+    buffers = {name: value.clone() for name, value in module.named_buffers()}
+    inside = {f"module.{name}": value for name, value in (buffers | dict(given)).items()}
+    with as_before(module):
+        found: Tensor = functional_call(_WithoutHooks(module), inside, arguments, dict(keywords))
     return found
 
 
@@ -149,24 +170,33 @@ def elementwise_kind(
     own = _own(module)
     shape = next(iter(own.values())).shape
     generator = torch.Generator().manual_seed(0)
-    given = {name: torch.rand(shape, generator=generator).to(one) for name, one in own.items()}
+    given = {name: torch.randn(shape, generator=generator).to(one) for name, one in own.items()}
+    # Copies: what changes its input in place shall not change the model's.
+    arguments, keywords = map_tensors((arguments, dict(keywords)), Tensor.clone)
     for weight, bias in permutations(own) if len(own) > 1 else [(*own, "")]:
         for kind in _candidates((weight, bias), own[weight], output):
-            factors, offset = _factors(weight, module, arguments, keywords)
-            change = _output(module, given, arguments, keywords) - offset
-            if _agrees(kind, module, given, factors, change):
+            try:
+                factors, offset = _factors(weight, module, arguments, keywords)
+                change = _output(module, given, arguments, keywords) - offset
+            except Exception:  # other weights may be none that a module of the user's takes
+                return None
+            # The output as it was, too: the module may draw numbers, count calls, or cut weights.
+            pairs = (given, change, change), (own, output.detach() - offset, output.detach())
+            if bool(change.any()) and all(_agrees(kind, module, factors, *one) for one in pairs):
                 return kind
     return None
 
 
 def _agrees(
-    kind: LayerType, module: nn.Module, given: Mapping[str, Tensor], factors: Tensor, change: Tensor
+    kind: LayerType,
+    module: nn.Module,
+    factors: Tensor,
+    given: Mapping[str, Tensor],
+    change: Tensor,
+    scale: Tensor,
 ) -> bool:
     """Return whether parameters change the output by w ∘ x̂ + b."""
-    weight, bias = kind.names
-    expected = kind.positions(module, factors) * given[weight].reshape(1, -1, 1, 1)
-    if bias in given:
-        expected = expected + given[bias].reshape(1, -1, 1, 1)
-    found = kind.positions(module, change)
-    bound = max(_TOLERANCE, torch.finfo(change.dtype).eps ** 0.5) * found.norm()
-    return bool(found.norm() > 0 and (found - expected).norm() <= bound)
+    expected = kind.positions(module, factors) * given[kind.names[0]].reshape(1, -1, 1, 1)
+    if kind.names[1]:
+        expected = expected + given[kind.names[1]].reshape(1, -1, 1, 1)
+    return near(kind.positions(module, change), expected, scale=scale)

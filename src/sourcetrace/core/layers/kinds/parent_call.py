@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcetrace.core.layers.kinds.elementwise import has_layers_inside
+from sourcetrace.core.layers.kinds.elementwise import as_before, has_layers_inside, near
 from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
 from sourcetrace.core.layers.kinds.types import LayerType, overridden
+from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
 
 
@@ -100,13 +101,19 @@ def parent_call_kind(
         seen.append((values, inner))
         return inner.detach().requires_grad_() if isinstance(inner, Tensor) else inner
 
-    with _noting(module, known, cut):
-        again = module.forward(*arguments, **keywords)
+    # Copies: what changes its input in place shall not change the model's. Detached: the weight may
+    # also be in what came before.
+    given, named = map_tensors((arguments, dict(keywords)), lambda one: one.detach().clone())
+    with _noting(module, known, cut), as_before(module):
+        again = module.forward(*given, **named)
     if len(seen) != 1 or not all(isinstance(one, Tensor) for one in seen[0]):
         return None
     values, inner = seen[0]
     # The example first in all of them.
     if not inner.requires_grad or not values.shape[:1] == inner.shape[:1] == output.shape[:1]:
+        return None
+    # What counts its calls, draws numbers or changes its input in place gives something else.
+    if again.shape != output.shape or not near(again, output, scale=output):
         return None
     trainable = [one for one in module.parameters() if one.requires_grad]
     if again.requires_grad:
