@@ -4,7 +4,8 @@ The rows are looked up once more and reduced here, so that autograd tells the gr
 weights of examples, counts and maxima are in it.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,25 +17,19 @@ from torch.nn.utils.rnn import pad_sequence
 from sourcetrace.core.layers.kinds.linear import embedding_refusal, rows
 from sourcetrace.core.layers.kinds.types import LayerType
 
+_OF_MODULE = ("weight", "mode", "include_last_offset", "padding_idx")
+"""Arguments of torch's function that a module keeps."""
+
 
 def _by_example(values: Tensor, offsets: Tensor | None, last: bool, fill: float) -> Tensor:
     """Lay out what lies in one row by its bags, [N, S], padded; one bag at least has a place."""
     if offsets is None:
         return values
-    ends = offsets[1:] if last else [*offsets[1:], len(values)]
-    places = [int(end) for end in ends]
+    places = [*offsets[1:].tolist(), *([] if last else [len(values)])]
     bags = values.tensor_split(places)[: len(places)]
     longest = max(1, *(len(bag) for bag in bags))
     padded = pad_sequence(list(bags), batch_first=True, padding_value=fill)
     return F.pad(padded, (0, longest - padded.shape[1]), value=fill)
-
-
-def _tokens(
-    values: Tensor, offsets: Tensor | None, *, last: bool, padding_idx: int | None
-) -> Tensor:
-    """Return the tokens of every bag, [N, S], -1 for none."""
-    tokens = _by_example(values, offsets, last, -1).long()
-    return tokens if padding_idx is None else tokens.masked_fill(tokens == padding_idx, -1)
 
 
 def _reduced(
@@ -53,6 +48,25 @@ def _reduced(
     return looked_up, total / (~without).sum(1).clamp(min=1) if mode == "mean" else total
 
 
+def _bags(given: Mapping[str, Any], examples: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the tokens of every bag, [N, S], -1 for none, and what `_reduced` makes of them.
+
+    Args:
+        given: The arguments of torch's function.
+        examples: How many there are, where one bag may serve all of them.
+    """
+    weight, offsets, last = given["weight"], given["offsets"], given["include_last_offset"]
+    tokens = _by_example(given["input"], offsets, last, -1).long()
+    if (padding := given["padding_idx"]) is not None:
+        tokens = tokens.masked_fill(tokens == padding % len(weight), -1)
+    if examples is not None and len(tokens) == 1:
+        tokens = tokens.expand(examples, -1)
+    factors = given["per_sample_weights"]
+    if factors is not None:
+        factors = _by_example(factors, offsets, last, 0)
+    return tokens, *_reduced(weight, tokens, factors, given["mode"])
+
+
 def _call(
     module: Any,
     examples: int | None,
@@ -61,46 +75,27 @@ def _call(
     offsets: Tensor | None = None,
     per_sample_weights: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    last = module.include_last_offset
-    tokens = _tokens(input, offsets, last=last, padding_idx=module.padding_idx)
-    if examples is not None and len(tokens) == 1:  # one bag for all of them
-        tokens = tokens.expand(examples, -1)
-    factors = per_sample_weights
-    if factors is not None:
-        factors = _by_example(factors, offsets, last, 0)
-    return tokens, *_reduced(module.weight, tokens, factors, module.mode)
+    own = {name: getattr(module, name) for name in _OF_MODULE}
+    of_call = {"input": input, "offsets": offsets, "per_sample_weights": per_sample_weights}
+    return _bags(own | of_call, examples)
 
 
 @contextmanager
 def looked_up() -> Iterator[None]:
     """Have bags look up their rows: torch's own kernel cannot be differentiated twice."""
     kernel = F.embedding_bag
+    signature = inspect.signature(kernel)
 
-    # The names of torch's own parameters, which callers may use.
-    def embedding_bag(
-        input: Tensor,  # noqa: A002
-        weight: Tensor,
-        offsets: Tensor | None = None,
-        max_norm: float | None = None,
-        norm_type: float = 2,
-        scale_grad_by_freq: bool = False,
-        mode: str = "mean",
-        sparse: bool = False,
-        per_sample_weights: Tensor | None = None,
-        include_last_offset: bool = False,
-        padding_idx: int | None = None,
-    ) -> Tensor:
-        others = (max_norm, norm_type, scale_grad_by_freq, mode, sparse)
-        if max_norm is not None or scale_grad_by_freq or sparse:
-            rest = (per_sample_weights, include_last_offset, padding_idx)
-            return kernel(input, weight, offsets, *others, *rest)
-        padding = None if padding_idx is None else padding_idx % len(weight)
-        tokens = _tokens(input, offsets, last=include_last_offset, padding_idx=padding)
-        factors = per_sample_weights
-        if factors is not None:
-            factors = _by_example(factors, offsets, include_last_offset, 0)
-        return _reduced(weight, tokens, factors, mode)[1]
+    def embedding_bag(*arguments: Any, **keywords: Any) -> Tensor:
+        bound = signature.bind(*arguments, **keywords)
+        bound.apply_defaults()
+        given = bound.arguments
+        if given["max_norm"] is not None or given["scale_grad_by_freq"] or given["sparse"]:
+            return kernel(*arguments, **keywords)
+        return _bags(given)[-1]
 
+    # So that one inside another finds the arguments.
+    vars(embedding_bag)["__signature__"] = signature
     try:
         F.embedding_bag = embedding_bag
         yield
