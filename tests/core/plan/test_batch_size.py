@@ -72,6 +72,16 @@ def test_more_queries_take_more():
     assert few < many / 100
 
 
+def test_more_draws_of_sampled_labels_take_more():
+    """A batch holds the output gradients of all of them at once."""
+    engine, plan = prepared(16 * "a", wide_case)
+    one = bytes_of_example(engine, plan, queries=1)
+    sampled = probe_point(engine, plan.points[-1]).sampled.values()
+    gradients = sum(layer.output_gradients[0].nbytes for layer in sampled)
+    engine.draws = 8
+    assert bytes_of_example(engine, plan, queries=1) >= one + 7 * gradients
+
+
 def test_the_weights_are_no_part_of_an_example():
     engine, plan = prepared(16 * "a", wide_case)
     weights = sum(

@@ -12,7 +12,7 @@ from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.examples import Block, EvaluationPoint
 
-PROBE = 8
+_PROBE = 8
 """Examples that say what one takes."""
 
 
@@ -23,7 +23,7 @@ def spread(examples: Tensor, count: int) -> Tensor:
 
 
 def probe_point(
-    engine: GradientEngine, point: EvaluationPoint, *, examples: int = PROBE
+    engine: GradientEngine, point: EvaluationPoint, *, examples: int = _PROBE
 ) -> TrainingPasses:
     """Return what the passes of a few examples give, as one batch; nothing is cached."""
     rows = spread(point.examples, examples)

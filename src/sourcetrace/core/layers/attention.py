@@ -33,7 +33,7 @@ def _projections(module: nn.MultiheadAttention, gradients: Tensor) -> Tensor:
     return split.transpose(1, 2)
 
 
-PROJECTION = LayerType(nn.MultiheadAttention, _sequences, _projections)
+_PROJECTION = LayerType(nn.MultiheadAttention, _sequences, _projections)
 """One or several projections of a module; `Site.part` names them."""
 
 
@@ -60,7 +60,7 @@ def attention_offer(name: str, module: nn.MultiheadAttention) -> Offer:
         own = part in ("in_proj", "out_proj")
         slots.append(
             Slot(
-                site=Site(name, PROJECTION, part, 0 if own else "qkv".index(part[0])),
+                site=Site(name, _PROJECTION, part, 0 if own else "qkv".index(part[0])),
                 weight=weight,
                 groups=groups,
                 outputs=module.embed_dim,

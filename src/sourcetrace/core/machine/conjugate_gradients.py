@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Vectors = Mapping[str, Tensor]
-Operator = Callable[[Vectors], Vectors]
+_Operator = Callable[[Vectors], Vectors]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class _Solution:
 
 
 def conjugate_gradients(
-    operator: Operator,
-    precondition: Operator,
+    operator: _Operator,
+    precondition: _Operator,
     right: Vectors,
     *,
     tolerance: float,

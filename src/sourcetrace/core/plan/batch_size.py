@@ -64,15 +64,16 @@ def choose_batch_size(
 def _bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries: int) -> int:
     """Return the bytes that a batch takes an example, where it takes most.
 
-    That is in the passes, which hold what the backward passes need and both kinds of gradients,
-    or in scoring, which holds the gradients at all points of a member, and the scores.
+    That is in the passes, which hold what the backward passes need and both kinds of gradients, of
+    every draw of sampled labels until their covariances are summed, or in scoring, which holds the
+    gradients at all points of a member, and the scores.
     """
     point = plan.points[-1]
     with _saved_bytes(engine.model_at(point)) as saved:
         found = probe_point(engine, point)
     count = len(found.signals.examples)
     given, sampled = _bytes_of(found.gradients), _bytes_of(found.sampled)
-    passes = saved() + given + sampled
+    passes = saved() + given + engine.draws * sampled
     points = max(
         1 + sum(len(segment.points) for segment in member.segments) for member in plan.members
     )

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-STABLE_ERRORS = 2.0
+_STABLE_ERRORS = 2.0
 """Standard errors that must lie between a value and 0 for its sign to count as stable."""
 
 
@@ -43,5 +43,5 @@ def in_quadrature(errors: Iterable[Tensor]) -> Tensor:
 
 
 def sign_is_stable(values: Tensor, errors: Tensor) -> Tensor:
-    """Return whether each value is more than `STABLE_ERRORS` of its errors away from 0."""
-    return values.abs() > STABLE_ERRORS * errors
+    """Return whether each value is more than `_STABLE_ERRORS` of its errors away from 0."""
+    return values.abs() > _STABLE_ERRORS * errors

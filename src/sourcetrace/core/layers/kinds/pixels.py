@@ -20,7 +20,7 @@ from torch import Tensor
 Place = tuple[int, ...]
 """A number a dimension."""
 
-Box = tuple[tuple[int, int], ...]
+_Box = tuple[tuple[int, int], ...]
 """For every dimension, the first pixel and the one after the last."""
 
 Pair = tuple[int, int]
@@ -71,7 +71,7 @@ class PatchLayout:
         return len(self.places) * self.channels + self.ones
 
     @property
-    def cuts(self) -> Mapping[Place, Mapping[Box, Sequence[Pair]]]:
+    def cuts(self) -> Mapping[Place, Mapping[_Box, Sequence[Pair]]]:
         """Distance -> cut -> the pairs of kernel positions, by number, that meet all of it."""
         return _cuts(self)
 
@@ -89,7 +89,7 @@ class PatchLayout:
         )
         return 2 * pairs < self.positions * len(self.places) ** 2
 
-    def met(self, place: Place, distance: Place | None = None) -> Box:
+    def met(self, place: Place, distance: Place | None = None) -> _Box:
         """Return the pixels that a kernel position meets while one at a distance is inside, too."""
         away_by = distance or (0,) * len(place)
         bounds = (
@@ -178,16 +178,16 @@ class Pixels:
             parts.append(parts[-1].new_full((len(parts[-1]), 1), self.rows))
         return torch.cat(parts, dim=1)
 
-    def _rows(self, box: Box) -> Tensor:
+    def _rows(self, box: _Box) -> Tensor:
         """Return the pixels of a box, [groups, rows, C]."""
         part = self.values[(slice(None), slice(None), *itertools.starmap(slice, box))]
         return part.transpose(0, 1).flatten(1, -2)
 
 
 @lru_cache(maxsize=256)
-def _cuts(layout: PatchLayout) -> dict[Place, dict[Box, list[Pair]]]:
+def _cuts(layout: PatchLayout) -> dict[Place, dict[_Box, list[Pair]]]:
     """Return distance -> cut -> the pairs of kernel positions, by number, that meet all of it."""
-    found: dict[Place, dict[Pair, Box]] = {}
+    found: dict[Place, dict[Pair, _Box]] = {}
     numbered = enumerate(layout.places)
     for (first, one), (second, other) in itertools.combinations_with_replacement(numbered, 2):
         distance = tuple(there - here for here, there in zip(one, other, strict=True))
@@ -197,7 +197,7 @@ def _cuts(layout: PatchLayout) -> dict[Place, dict[Box, list[Pair]]]:
     return {distance: _cut(boxes) for distance, boxes in found.items()}
 
 
-def _cut(boxes: Mapping[Pair, Box]) -> dict[Box, list[Pair]]:
+def _cut(boxes: Mapping[Pair, _Box]) -> dict[_Box, list[Pair]]:
     """Cut boxes wherever one of them begins or ends, and say which of them hold each cut."""
     bounds = [
         sorted({bound for one in along for bound in one})
@@ -208,10 +208,10 @@ def _cut(boxes: Mapping[Pair, Box]) -> dict[Box, list[Pair]]:
     return {cut: pairs for cut, pairs in held.items() if pairs}
 
 
-def _holds(box: Box, cut: Box) -> bool:
+def _holds(box: _Box, cut: _Box) -> bool:
     sides = zip(box, cut, strict=True)
     return all(low <= first and last <= high for (low, high), (first, last) in sides)
 
 
-def _moved(box: Box, distance: Place) -> Box:
+def _moved(box: _Box, distance: Place) -> _Box:
     return tuple((low + away, high + away) for (low, high), away in zip(box, distance, strict=True))
