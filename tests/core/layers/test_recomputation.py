@@ -1,11 +1,16 @@
 """Activations that are computed again in the backward pass."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sourcetrace.core.gradients.capture import ForwardPass
+from sourcetrace.core.gradients.check import check_gradients
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.errors import InputError
 from tests.core.layers.checks import check_gradients_of, coverage_of, normal, passed, sum_of_sines
 from tests.tiny import assert_close, seeded
@@ -36,6 +41,32 @@ def prepared(*, reentrant: bool) -> tuple[nn.Module, Tensor]:
 def test_non_reentrant_recomputation_leaves_the_gradients_alone():
     model, values = prepared(reentrant=False)
     assert check_gradients_of(model, values).share == 1
+
+
+class Doubled(nn.Linear):
+    """Is run twice while a pass is recorded."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return super().forward(2 * values).tanh()
+
+
+@pytest.mark.parametrize("kind", [Doubled, nn.EmbeddingBag])
+@pytest.mark.parametrize("bare", [None, 100])
+def test_what_is_run_again_is_no_part_of_it(kind, bare):
+    with seeded(92):
+        model = nn.ModuleList([kind(5, 4), nn.Linear(4, 3)]).double()
+        model.scale = nn.Parameter(normal(4))
+        values = torch.randint(5, (4, 5)) if kind is nn.EmbeddingBag else normal(4, 5)
+
+    def run(examples: Tensor) -> Tensor:
+        block = lambda x: (model[0](x) * model.scale).tanh()  # noqa: E731
+        return model[1](checkpoint(block, examples, use_reentrant=False))
+
+    forward = partial(run, values)
+    coverage = find_layers(model, forward, examples=4, bare=bare)
+    assert [layer.name for layer in coverage.layers] == ["0", "1", *(["scale"] if bare else [])]
+    seen = replace(coverage, layers=tuple(one for one in coverage.layers if not one.alone))
+    assert check_gradients(model, seen, forward, sum_of_sines, examples=4) < 1e-9
 
 
 def test_two_losses_share_a_recomputed_forward_pass():

@@ -23,6 +23,7 @@ from sourcetrace.core.gradients.per_example import (
 from sourcetrace.core.layers.attention import attention_calls
 from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.kinds.pixels import Pixels
+from sourcetrace.core.layers.kinds.types import second_run
 from sourcetrace.core.layers.layer import Call, Layer, Note, Site
 from sourcetrace.core.layers.recurrent import recurrent_calls
 from sourcetrace.errors import InputError
@@ -233,7 +234,10 @@ def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., 
         module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor
     ) -> Tensor | None:
         if site.kind.call is not None:
-            values, met, output = site.kind.call(module, examples, output, *arguments, **keywords)
+            with second_run():
+                values, met, output = site.kind.call(
+                    module, examples, output, *arguments, **keywords
+                )
             note(site.key, Call.of(site.key, values, met))
             return output
         values = next(iter((*arguments, *keywords.values())))

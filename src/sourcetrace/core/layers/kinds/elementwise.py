@@ -48,6 +48,7 @@ def as_before(module: nn.Module) -> Iterator[None]:
         vars(module).update(before)
 
 
+@torch.no_grad()
 def near(found: Tensor, expected: Tensor, *, scale: Tensor) -> bool:
     """Return whether two tensors are the same but for rounding, of numbers as large as `scale`."""
     share = max(_TOLERANCE, torch.finfo(found.dtype).eps ** 0.5)

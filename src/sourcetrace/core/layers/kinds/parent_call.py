@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.layers.kinds.elementwise import as_before, has_layers_inside, near
 from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
-from sourcetrace.core.layers.kinds.types import LayerType, overridden
+from sourcetrace.core.layers.kinds.types import LayerType, overridden, second_run
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.errors import InputError
 
@@ -104,7 +104,7 @@ def parent_call_kind(
     # Copies: what changes its input in place shall not change the model's. Detached: the weight may
     # also be in what came before.
     given, named = map_tensors((arguments, dict(keywords)), lambda one: one.detach().clone())
-    with _noting(module, known, cut), as_before(module):
+    with _noting(module, known, cut), as_before(module), second_run():
         again = module.forward(*given, **named)
     if len(seen) != 1 or not all(isinstance(one, Tensor) for one in seen[0]):
         return None

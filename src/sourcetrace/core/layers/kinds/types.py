@@ -1,10 +1,12 @@
 """What is said of one kind of module, so that its layers can be attributed."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from sourcetrace.core.layers.kinds.pixels import Pixels
 
@@ -83,3 +85,15 @@ def overridden(kind: type[nn.Module], known: type[nn.Module]) -> list[str]:
     subclasses = kind.__mro__[: kind.__mro__.index(known)]
     own = {name for subclass in subclasses for name in vars(subclass)}
     return sorted(own & (used - _WITHOUT_SAY | _ELSEWHERE))
+
+
+def second_run() -> AbstractContextManager[object]:
+    """Return a context for what a module computes again.
+
+    Recomputed activations count the tensors that a forward pass saves, and this is none.
+    """
+    return saved_tensors_hooks(_itself, _itself)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
