@@ -168,8 +168,8 @@ class Rehearsal:
         if site.kind.call is not None:
             return False
         # A convolution's input has as many dimensions as its weight, [k, C, H, W].
-        weight: Any = module.weight
-        return all(len(shape) == weight.ndim for shape in shapes)
+        weight = getattr(module, site.kind.names[0], None)
+        return weight is not None and all(len(shape) == weight.ndim for shape in shapes)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

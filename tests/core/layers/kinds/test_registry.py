@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.layers import LayerType, register
+from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.layers.kinds.registry import LAYER_TYPES
 from tests import REPOSITORY
 from tests.core.layers.checks import (
@@ -64,6 +65,24 @@ def test_a_type_may_be_named_without_importing_it(registered):
     registered(LayerType(name, sums, rows, transposed=True))
     model, frames = prepared()
     assert coverage_of(model, frames).share == 1
+
+
+class Kernel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.rand(2, 3))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values @ self.kernel.mT
+
+
+def test_a_weight_of_another_name_may_meet_all_examples_in_one_dimension(registered):
+    registered(LayerType(Kernel, rows, rows, names=("kernel", "")))
+    model = nn.Sequential(nn.Flatten(0, 1), Kernel()).double()
+    frames = torch.randn(3, 5, 3, dtype=torch.float64)
+    (layer,) = find_layers(model, lambda: model(frames), examples=3, bare=0).layers
+    assert layer.weight == "1.kernel"
+    assert layer.alone
 
 
 def test_registering_again_replaces_the_known_type(registered):
