@@ -84,6 +84,30 @@ def test_what_the_json_file_leaves_out_the_parameters_say(bare):
     assert found.training.sources["weight_decay"] == "step_400.json"
 
 
+def test_every_setting_has_the_source_that_says_it(bare):
+    (bare / "step_400.json").write_text(json.dumps({"momentum": 0.5, "learning_rate": None}))
+    (one, _) = load(bare, optimizer=SGD, step_from="name")
+    assert (one.record.learning_rate, one.record.momentum, one.record.weight_decay) == (
+        0.1,
+        0.5,
+        0.01,
+    )
+    parameters = "assumed: checkpoints.optimizer"
+    assert {name: one.training.sources[name] for name in SGD if name != "name"} == {
+        "learning_rate": parameters,
+        "momentum": "step_400.json",
+        "weight_decay": parameters,
+    }
+
+
+@pytest.mark.parametrize("content", [{"optimizer": "SGD", "learning_rate": 0.1}, {}])
+def test_second_moments_beside_a_checkpoint_of_sgd_are_refused(bare, content):
+    save_file({"exp_avg_sq.bias": torch.ones(1)}, bare / "step_400.optimizer.safetensors")
+    (bare / "step_400.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"step_400\.optimizer\.safetensors has Adam's .*of SGD"):
+        load(bare, optimizer=SGD, step_from="name")
+
+
 def test_groups_in_the_json_file_stand_for_the_rate_of_the_parameters(bare):
     groups = [
         {"parameters": ["weight"], "learning_rate": 0.2},

@@ -122,7 +122,7 @@ class Stated:
             moments: The file of Adam's second moments, where there is one.
 
         Raises:
-            InputError: If Adam's second moments are missing.
+            InputError: If Adam's second moments are missing, or lie beside SGD's checkpoint.
         """
         settings = self._settings
         grouped = bool(settings.parameter_groups)
@@ -152,6 +152,11 @@ class Stated:
                     "choose an attribution.method that does not follow the optimiser, such as "
                     "influence."
                 )
+        elif moments is not None and settings.kind in (None, "SGD"):
+            raise InputError(
+                f"{self._moments.name} has Adam's second moments, but {self._path.name} is said to "
+                f"be of SGD ({sources['optimizer']}). Name Adam or AdamW there, or remove the file."
+            )
         content["optimizer_state_dict"] = settings.state(step, found)
         return content, sources
 
@@ -215,7 +220,7 @@ class Stated:
     def _origin(self, *settings: str) -> str:
         """Return who said the first of these that anybody did."""
         for name in settings:
-            if name in self._file.model_fields_set:
+            if name in self._file.model_fields_set and getattr(self._file, name) is not None:
                 return self.json.name
             if name in self._settings.model_fields_set:
                 break
