@@ -318,6 +318,15 @@ def broken(audits, tmp_path):
     return tmp_path / "copy"
 
 
+def test_settings_in_json_beside_a_checkpoint_are_of_the_audit(broken):
+    beside = broken / "data/01_raw/checkpoints/step_10.json"
+    beside.write_text('{"learning_rates": [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 9.0]}')
+    said = refusal(broken, create_stage("gradient_extraction"))
+    assert "are not those that checkpoint_ingest described" in said
+    run(broken, create_stage("checkpoint_ingest"))
+    assert SAID["checkpoint"] in refusal(broken, create_stage("cleaning_report"))
+
+
 def test_the_results_that_other_stages_read_are_all_checked():
     """What a pipeline takes from an earlier run is audited, if a pipeline of ours wrote it.
 

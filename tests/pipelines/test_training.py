@@ -400,7 +400,7 @@ def test_a_few_checkpoints_of_more_stand_for_the_steps_of_all(tmp_path, caplog):
         AttributionParameters(device="cpu"),
         EnsembleParameters(),
     )
-    assert identity["checkpoints"] == MadeOf.checkpoints_part(folder.file_digests())
+    assert identity["checkpoints"] == MadeOf.checkpoints_part(folder.digests())
     assert folder.file_digests().keys() == {*every["file"]}
     with pytest.raises(InputError, match=r"at_most is 1, but 2 checkpoints must be kept: step_0"):
         ingest(tmp_path / "run", at_most=1)

@@ -86,7 +86,7 @@ class MadeOf:
         code: Of this package's code that computes, and the versions of it and of torch.
         task: Of its class, its arguments and the code of its module.
         data: Of the training data and the queries.
-        checkpoints: Of the files, their names included.
+        checkpoints: Of the files and the JSON beside them, their names included.
         segments: Of the parameters by which checkpoints are grouped and steps weighed, and which
             parameters of the model count.
         gradients: Of the parameters on which gradients and curvature depend.

@@ -85,10 +85,10 @@ class Examination:
 
     @part
     def digests(self) -> Mapping[str, str]:
-        """Name -> SHA-256 of every checkpoint, those that were left out included."""
+        """Name -> SHA-256 of every checkpoint and of the JSON beside it, of those left out too."""
         if self.thinned is not None:
-            return self.thinned.digests
-        return {one.file: one.sha256 for one in self.found}
+            return self.checkpoints.digests(self.thinned.digests)
+        return self.checkpoints.digests({one.file: one.sha256 for one in self.found})
 
     @part
     def found(self) -> list[Checkpoint]:

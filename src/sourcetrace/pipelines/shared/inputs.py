@@ -56,11 +56,11 @@ def check_inputs(
     Raises:
         InputError: If they are others.
     """
-    if MadeOf.checkpoints_part(checkpoints.file_digests()) != audit_identity.checkpoints:
+    if MadeOf.checkpoints_part(checkpoints.digests()) != audit_identity.checkpoints:
         raise InputError(
-            "The checkpoints are not those that checkpoint_ingest described: files were added, "
-            "removed or changed. Run the audit from its first stage again, `kedro run --pipelines "
-            "audit`."
+            "The checkpoints are not those that checkpoint_ingest described: files, or the JSON "
+            "beside them, were added, removed or changed. Run the audit from its first stage "
+            "again, `kedro run --pipelines audit`."
         )
     if id(task) not in _READ:
         remember_data(task, _digests_now(task))
