@@ -157,6 +157,9 @@ def test_a_file_with_an_epoch_alone_has_adams_own_count(tmp_path):
         ("epoch=3-step=400", 400),
         ("model_400", 400),
         ("resnet18-global_step400", 400),
+        ("epoch=3-step=400-v1", 400),
+        ("step_400_iter_3", 400),
+        ("step_400 (copy)", 400),
     ],
 )
 def test_the_step_in_a_name(tmp_path, name, step):
@@ -172,7 +175,18 @@ def test_the_step_in_a_folders_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("resnet18_400", "numbers 18, 400; which of them"), ("last", "there is no number in")],
+    [
+        ("resnet18_400", "numbers 18, 400; which of them"),
+        ("substep_3_iter_400", "numbers 3, 400; which of them"),
+        ("last", "there is no number in"),
+        ("step_10k", "'k' follows 10; a step is written in digits alone"),
+        ("model_10k", "'k' follows 10"),
+        ("step_10_000", "'_0' follows 10"),
+        ("step-10-000", "'-0' follows 10"),
+        ("step_1e4", "'e' follows 1"),
+        ("step-1.5M", "'.' follows 1"),
+        ("step-1,5", "',' follows 1"),
+    ],
 )
 def test_a_name_that_says_no_step_is_refused(tmp_path, name, message):
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / f"{name}.pt")

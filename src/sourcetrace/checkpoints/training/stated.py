@@ -17,6 +17,9 @@ from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
 
 _PARAMETERS = "checkpoints.optimizer"
+_NAMED_STEP = re.compile(r"(?i)(?<![^\W\d_])step[^0-9]?([0-9]+)")
+_MORE_OF_A_NUMBER = re.compile(r"[^\W_]|[.,]|[\W_]\d")
+"""What makes 10 part of another number or word: 10k, 1e4, 1.5, 10_000."""
 
 
 class _StatedFile(StatedOptimizer):
@@ -187,9 +190,17 @@ class Stated:
         inside = self._path.parent != self._parameters.folder
         names = [self._path.stem if self._path.suffix else self._path.name]
         for name in [*names, *([self._path.parent.name] if inside else [])]:
-            numbers = re.findall(r"(?i)step[^0-9]?([0-9]+)", name) or re.findall(r"[0-9]+", name)
+            found = list(_NAMED_STEP.finditer(name)) or list(re.finditer("([0-9]+)", name))
+            numbers = [one[1] for one in found]
             if len(numbers) == 1:
-                return int(numbers[0])
+                rest = _MORE_OF_A_NUMBER.match(name, found[0].end())
+                if rest is None:
+                    return int(numbers[0])
+                raise InputError(
+                    f"checkpoints.step_from: in {name}, {rest[0]!r} follows {numbers[0]}; a step "
+                    "is written in digits alone. Rename it, 10k to step_10000, say, or write the "
+                    f"step into {self.json.name}."
+                )
             if numbers:
                 raise InputError(
                     f"checkpoints.step_from: {name} has the numbers {', '.join(numbers)}; which of "
