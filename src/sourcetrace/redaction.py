@@ -1,49 +1,93 @@
 """What must not leave the machine: arguments, options, passwords, addresses that hold one."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 from sourcetrace.formats import shorten
 
 HIDDEN = "***"
 
-_SECRET_NAME = re.compile("password|passwd|secret|token(?!iz)|credential|api_?key", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+_SECRET_NAME = re.compile("password|passwd|secret|credential|api_?key", re.IGNORECASE)
+_TOKEN_NAME = re.compile("token(?!iz)", re.IGNORECASE)
+# A password may have an @, or a slash: the last @ ends it, and a colon tells it from a path.
+_USER = re.compile(r"://(?:[^/\s?]*@|[^/\s@]*:\S*@)+")
+# Libraries show a request without its scheme, too.
+_QUERY = re.compile(r"(://[^\s?]*)\?\S+|\?[^\s=?]+=\S*")
 # Of an audit under a namespace, too.
 _ARGUMENTS = re.compile(r"(^|\.)(task\.arguments|checkpoints\.storage_options)(\.|$)")
 
 
 def hide_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested parameters, their names as they are and secret values hidden."""
-    return {
-        key: hide_values(value, f"{prefix}{key}.")
-        if isinstance(value, Mapping) and value
-        else _hidden(f"{prefix}{key}", value)
-        for key, value in values.items()
-    }
+    return {key: _hidden(f"{prefix}{key}", value) for key, value in values.items()}
 
 
-def _hidden(name: str, value: Any) -> Any:
-    """Return a parameter's value, or `HIDDEN` where its name or an address in it says secret.
+def _hidden(name: str, value: Any, *, secret: bool = False) -> Any:
+    """Return a parameter's value, `HIDDEN` in it where a name or an address in it says secret.
 
     Args:
         name: Dotted, `attribution.method`; everything under a `task.arguments` or a
-            `checkpoints.storage_options` is hidden.
+            `checkpoints.storage_options` is hidden. A token that is a number is a model's.
         value: Any value.
+        secret: Whether a name above says so.
     """
-    secret = _ARGUMENTS.search(name) or _SECRET_NAME.search(name.rsplit(".", 1)[-1])
-    if secret or _CREDENTIALS.search(str(value)):
-        return HIDDEN
-    return value
+    last = name.rsplit(".", 1)[-1]
+    secret = bool(
+        secret
+        or _ARGUMENTS.search(name)
+        or _SECRET_NAME.search(last)
+        or (_TOKEN_NAME.search(last) and not isinstance(value, int | float))
+    )
+    if isinstance(value, Mapping) and value:
+        return {key: _hidden(f"{name}.{key}", one, secret=secret) for key, one in value.items()}
+    if isinstance(value, list | tuple) and value and not secret:
+        return [_hidden(name, one) for one in value]
+    text = str(value)
+    return HIDDEN if secret or hide_credentials(text) != text else value
+
+
+def bare_address(address: str) -> str:
+    """Return an address without user, password and query, which may hold a signature."""
+    return _USER.sub("://", address).partition("?")[0]
 
 
 def hide_credentials(text: str) -> str:
-    """Return text without users and passwords in its addresses."""
-    return _CREDENTIALS.sub(f"://{HIDDEN}@", text)
+    """Return text whose addresses have no users, passwords and queries."""
+    hidden = _USER.sub(f"://{HIDDEN}@", text)
+    return _QUERY.sub(lambda found: f"{found[1] or ''}?{HIDDEN}", hidden)
 
 
-def error_line(error: BaseException, *, limit: int = 300) -> str:
-    """Return what went wrong, in a line without users and passwords."""
-    line = hide_credentials(str(error).strip().split("\n", 1)[0])
+def error_line(error: BaseException, *, limit: int = 300, secrets: Any = ()) -> str:
+    """Return what went wrong, in a line without users and passwords.
+
+    Args:
+        error: It.
+        limit: Characters.
+        secrets: Texts that are hidden as well, however nested.
+    """
+    text = str(error).strip()
+    # As libraries show them: themselves, quoted for Python, quoted for an address.
+    shown = {way(one) for one in _texts(secrets) for way in (str, _escaped, quote, quote_plus)}
+    for secret in sorted(shown, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    line = hide_credentials(text).split("\n", 1)[0]
     return shorten(f"{type(error).__name__}: {line}", limit=limit)
+
+
+def _texts(secrets: Any) -> Iterator[str]:
+    """Yield every text in a nested value, names apart."""
+    if isinstance(secrets, Mapping):
+        secrets = list(secrets.values())
+    if isinstance(secrets, bytes):
+        secrets = secrets.decode(errors="replace")
+    if isinstance(secrets, str):
+        yield from [secrets] if secrets else []
+    elif isinstance(secrets, Iterable):
+        for one in secrets:
+            yield from _texts(one)
+
+
+def _escaped(text: str) -> str:
+    return repr(text)[1:-1]

@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset, DatasetError
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
+from sourcetrace.redaction import hide_credentials
 from sourcetrace.tasks.protocol import Task
 from sourcetrace.tasks.set_aside import without_unusable
 from sourcetrace.validation import validated
@@ -84,7 +85,8 @@ def _described(what: str) -> Iterator[None]:
     except Exception as error:  # the user's code may raise anything
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
-            f"{what} failed: {type(error).__name__}: {error} ({at.filename}, line {at.lineno})."
+            f"{what} failed: {type(error).__name__}: {hide_credentials(str(error))} "
+            f"({at.filename}, line {at.lineno})."
         ) from error
 
 
@@ -100,7 +102,9 @@ def _loaded(value: Any, called: str) -> Any:
     try:
         data = entry.load()
     except DatasetError as error:
-        raise InputError(f"{called}: the catalog's entry cannot be loaded: {error}") from error
+        raise InputError(
+            f"{called}: the catalog's entry cannot be loaded: {hide_credentials(str(error))}"
+        ) from error
     return {"data": data, **others} if others else data
 
 

@@ -14,6 +14,7 @@ from sourcetrace.checkpoints.places.addresses import (
     rates_file,
     scheme_of,
 )
+from sourcetrace.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,13 @@ def test_learning_rates_are_a_file_wherever_they_come_from():
     assert rates_file("rates.csv", None) == Path("rates.csv")
     fetched = rates_file("s3://bucket/rates.csv", "cache")
     assert fetched == kept_at("s3://bucket/rates.csv", "cache") / "rates.csv"
+
+
+def test_no_name_in_the_cache_has_a_secret_of_the_address():
+    address = "https://user:wo/rd@host/rates.csv?X-Amz-Signature=SIG/NED"
+    rates = rates_file(address, "cache")
+    assert rates.name == "rates.csv"
+    assert rates.parent.name.startswith("rates.csv-")
+    assert kept_at("s3://user:word@host", "cache").name.startswith("host-")
+    with pytest.raises(InputError, match=r"'file://\*\*\*@far/run'"):
+        local_path("file://user:word@far/run")

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from sourcetrace.errors import InputError
+from sourcetrace.redaction import bare_address, hide_credentials
 
 CACHE = "data/01_raw/fetched_checkpoints"
 """Where what is fetched is kept, unless `checkpoints.cache` says otherwise."""
@@ -47,8 +48,8 @@ def local_path(address: str) -> Path:
     parts = urlsplit(address)
     if parts.netloc not in ("", "localhost"):
         raise InputError(
-            f"checkpoints: {address!r} names the machine {parts.netloc!r}. A path on this one has "
-            "three slashes, file:///srv/checkpoints."
+            f"checkpoints: {hide_credentials(address)!r} names the machine {parts.hostname!r}. A "
+            "path on this one has three slashes, file:///srv/checkpoints."
         )
     return Path(url2pathname(parts.path))
 
@@ -75,5 +76,5 @@ def rates_file(address: str | None, cache: str | None) -> Path | None:
 
 
 def last_part(address: str) -> str:
-    """Return the name behind the last slash."""
-    return address.rstrip("/").rpartition("/")[2]
+    """Return the name behind the last slash, without what may be secret in an address."""
+    return bare_address(address).rstrip("/").rpartition("/")[2]

@@ -14,7 +14,7 @@ from fsspec.registry import known_implementations
 from sourcetrace.checkpoints.places.addresses import last_part, scheme_of
 from sourcetrace.checkpoints.places.fetched import RemoteFile, is_read
 from sourcetrace.errors import InputError
-from sourcetrace.redaction import HIDDEN, error_line, hide_credentials
+from sourcetrace.redaction import error_line, hide_credentials
 
 _STAMPS = frozenset(
     {"etag", "md5hash", "content-md5", "content_md5", "digest", "checksum", "generation"}
@@ -112,10 +112,7 @@ def _told(address: str, options: Mapping[str, Any], error: Exception) -> str:
             f"{shown} begins with {scheme}:, which is no file system that fsspec knows. Expected "
             "is a local path, s3://…, gs://…, https://…, runs:/… or models:/…."
         )
-    reason = error_line(error)
-    for secret in options.values():
-        if isinstance(secret, str) and secret:
-            reason = reason.replace(secret, HIDDEN)
+    reason = error_line(error, secrets=options)
     return (
         f"{shown} cannot be read: {reason}. Check the address and the credentials: those of the "
         "environment (for S3 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and "
