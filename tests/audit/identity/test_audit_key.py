@@ -67,11 +67,19 @@ def test_an_input_changes_its_part(part, changes):
         {"attribution": {"method": "scaled_source", "seed": 0}},
         {"checkpoints": {"path": "elsewhere"}},
         {"tracking": {"registered_model": {"name": "churn", "version": "1"}}},
-        {"task": {"class": "churn.Churn", "arguments": {"year": 2026, "password": "b"}}},
     ],
 )
 def test_what_decides_nothing_changes_nothing(groups):
     assert key(parameters=with_group(**groups)) == key()
+
+
+@pytest.mark.parametrize("name", ["password", "target_token", "max_tokens"])
+def test_every_argument_of_the_task_counts_whatever_its_name(name):
+    one, other = (
+        key(parameters=with_group(task={"class": "churn.Churn", "arguments": {name: value}}))
+        for value in (5, 7)
+    )
+    assert one.changes_since(other) == ["parameters"]
 
 
 def test_the_content_of_the_baseline_and_of_the_learning_rates_counts_not_where_they_are(tmp_path):
