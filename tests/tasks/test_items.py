@@ -5,9 +5,14 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.checkpoint_ingest.labels import classes_of
+from sourcetrace.pipelines.checkpoint_ingest.labels import classes_of, refuse_other_count
 from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, digest_side
-from sourcetrace.tasks import ClassificationTask
+from sourcetrace.tasks import (
+    BinaryTask,
+    ClassificationTask,
+    MultiLabelTask,
+    TokenClassificationTask,
+)
 from sourcetrace.tasks.items import CheckedItems, NotedItems
 from tests.pipelines.test_checkpoint_ingest import Tiny
 
@@ -138,6 +143,26 @@ def test_labels_are_the_tasks_business_where_its_losses_are():
     assert classes_of(Tiny(), torch.zeros(2, 3)) == 3
     assert classes_of(Tiny(), torch.zeros(2, 5, 3)) is None
     assert classes_of(Ignoring(), torch.zeros(2, 3)) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "shape"),
+    [
+        (BinaryTask, (2,)),
+        (ClassificationTask, (2, 2)),
+        (MultiLabelTask, (2, 2)),
+        (TokenClassificationTask, (2, 5, 2)),
+    ],
+)
+def test_names_of_classes_are_as_many_as_the_outputs(base, shape):
+    task = base()
+    for names in (None, ["no", "yes"]):
+        task.label_names = names
+        refuse_other_count(task, torch.zeros(shape))
+    for names in (["no"], ["no", "yes", "maybe"]):
+        task.label_names = names
+        with pytest.raises(InputError, match=r"label_names has .* tells 2 classes apart"):
+            refuse_other_count(task, torch.zeros(shape))
 
 
 def test_items_of_a_form_that_was_joined_before_are_not_joined_again():

@@ -42,8 +42,9 @@ def made(train, queries=None, task=Pets, **more):
 
 
 def test_a_folder_of_classes_is_read_as_image_folder_reads_it(folder):
+    picture().save(folder / "cats/2.gif")
     task = made(str(folder))
-    assert task.label_names == ["cats", "dogs"]
+    assert task.label_names == ["cats", "dogs", "empty"]
     training, _ = checked_tables(task)
     assert training["example_id"].to_list() == [
         "cats/0.png",
@@ -63,6 +64,19 @@ def test_classes_called_by_numbers_are_in_the_order_of_their_names(tmp_path):
         (tmp_path / label).mkdir()
         picture().save(tmp_path / label / "0.png")
     assert made(str(tmp_path)).label_names == ["10", "2"]  # as ImageFolder has it
+
+
+def test_a_linked_class_folder_is_a_class_and_read_or_refused(folder):
+    (folder / "birds").symlink_to(folder / "dogs")
+    task = made(str(folder))
+    assert task.label_names == ["birds", "cats", "dogs", "empty"]
+    assert [int(item[1]) for item in task.train_examples()] == [0, 0, 1, 1, 2, 2]
+    (folder.parent / "store").mkdir()
+    for target in ("../store", "../train", ".", "birds", "nowhere"):
+        (folder / "birds").unlink()
+        (folder / "birds").symlink_to(target)
+        with pytest.raises(InputError, match=r"birds is a link to .*no other folder below"):
+            made(str(folder))
 
 
 def test_mode_size_mean_and_std_are_what_was_asked_for(folder):

@@ -9,10 +9,19 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun
-from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask, Task
+from sourcetrace.tasks import (
+    BinaryTask,
+    ClassificationTask,
+    MultiLabelTask,
+    RegressionTask,
+    Task,
+    TokenClassificationTask,
+)
 from sourcetrace.tasks.items import CheckedItems
 
 logger = logging.getLogger(__name__)
+
+_WITH_LOGITS = (BinaryTask, ClassificationTask, MultiLabelTask, TokenClassificationTask)
 
 _SAME_TARGET = 0.01
 """Of the targets' median deviation: what a label may be rounded by."""
@@ -29,6 +38,25 @@ def classes_of(task: Task, outputs: Any) -> int | None:
     )
     is_logits = own and isinstance(outputs, Tensor) and outputs.ndim == 2  # noqa: PLR2004
     return outputs.shape[1] if is_logits else None
+
+
+def refuse_other_count(task: Task, outputs: Any) -> None:
+    """Refuse names of classes that are not as many as the model's outputs.
+
+    Raises:
+        InputError: If a task with logits has more or fewer.
+    """
+    names = getattr(task, "label_names", None)
+    if not names or not isinstance(task, _WITH_LOGITS) or not isinstance(outputs, Tensor):
+        return
+    count = 2 if isinstance(task, BinaryTask) else outputs.shape[-1]
+    if len(names) != count:
+        raise InputError(
+            f"label_names has {format_noun(len(names), 'name')} ({format_names(names)}), but the "
+            f"model tells {format_noun(count, 'class', 'classes')} apart; expected one a class, in "
+            "the order of the logits. Where the names are those of the training data, a class is "
+            "missing in it or new: set label_names to the training's own."
+        )
 
 
 def refuse_labels(

@@ -17,6 +17,7 @@ from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.errors import InputError
+from sourcetrace.pipelines.checkpoint_ingest.labels import refuse_other_count
 from sourcetrace.pipelines.checkpoint_ingest.model import build_model
 from sourcetrace.tasks import Task
 from sourcetrace.tasks.calls import call
@@ -52,7 +53,8 @@ def try_losses(
         The outputs.
 
     Raises:
-        InputError: If something fails, or a loss is not one finite value an example.
+        InputError: If something fails, a loss is not one finite value an example, or
+            `label_names` are not as many as the outputs.
     """
     index = range(min(2, len(examples)))
     batch = examples.batch(index, next(model.parameters()).device)
@@ -73,6 +75,7 @@ def try_losses(
                 f"{name} is NaN or infinite for the first examples at {file}. "
                 "Check the data for missing values and the loss for log(0)."
             )
+    refuse_other_count(task, outputs)
     return outputs
 
 

@@ -18,17 +18,14 @@ from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.hugging_face import is_saved
 from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.picture_folder import FILE, classes_of_folder, table_of_folder
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.validation import validated
 
 _CONTENT = "digest of the picture"
-_PICTURE = "file"
 
 # Not Pillow's others: some call programs of the system, as EPS does Ghostscript.
 _FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SUFFIXES: Final = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 _EIGHT_BITS: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -45,7 +42,7 @@ class _ImageArguments(DataArguments):
         std: Of each channel, divided by afterwards.
     """
 
-    image: str = _PICTURE
+    image: str = FILE
     folder: str | None = None
     mode: Literal["L", "RGB"] = "RGB"
     size: tuple[int, int] | None = None
@@ -120,11 +117,9 @@ class ImageData(DataTask):
         if folder is None or not folder.is_dir() or is_saved(folder):
             rows = super()._read(given, called, columns, optional)
             return replace(rows, folder=Path(self._image.folder or rows.folder))
-        table = _table_of(folder, called, classes=self._given.label is not None)
+        table = table_of_folder(folder, called, classes=self._given.label is not None)
         rows = replace(source, data=table).rows(columns, optional=optional)
-        # In the order of torchvision's ImageFolder.
-        names = {"label": table["label"].unique().sort().to_list()}
-        return replace(rows, folder=folder, class_names=names)
+        return replace(rows, folder=folder, class_names={"label": classes_of_folder(folder)})
 
     def _usable(self, rows: Rows) -> Rows:
         self._paths = rows.table[self._image.image].dtype == pl.String
@@ -219,23 +214,3 @@ def _decoded(raw: bytes, mode: str) -> Image.Image:
         if picture.mode not in _EIGHT_BITS:  # converting would cut the values off
             raise ValueError(f"mode {picture.mode}, not 8 bits a channel")
         return picture.convert(mode)
-
-
-def _table_of(folder: Path, called: str, *, classes: bool) -> pl.DataFrame:
-    """Return a row a picture below a folder: `file`, the same as its id, and `label`, its class."""
-    found = sorted(
-        file.relative_to(folder)
-        for file in folder.rglob("*")
-        if file.suffix.lower() in _SUFFIXES and file.is_file()
-    )
-    if classes:
-        found = [file for file in found if len(file.parts) > 1]
-    if not found:
-        raise InputError(
-            f"{called}: {folder} holds no picture{' in a sub-folder' if classes else ''}; expected "
-            "a sub-folder for each class. A table of pictures is named by its file."
-        )
-    names = [file.as_posix() for file in found]
-    return pl.DataFrame(
-        {_PICTURE: names, "example_id": names, "label": [file.parts[0] for file in found]}
-    )
