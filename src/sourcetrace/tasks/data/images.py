@@ -22,8 +22,6 @@ from sourcetrace.tasks.data.picture_folder import FILE, classes_of_folder, table
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.validation import validated
 
-_CONTENT = "digest of the picture"
-
 # Not Pillow's others: some call programs of the system, as EPS does Ghostscript.
 _FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _EIGHT_BITS: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -121,15 +119,9 @@ class ImageData(DataTask):
         rows = replace(source, data=table).rows(columns, optional=optional)
         return replace(rows, folder=folder, class_names={"label": classes_of_folder(folder)})
 
-    def _usable(self, rows: Rows) -> Rows:
-        self._paths = rows.table[self._image.image].dtype == pl.String
-        pictures = self._inputs(rows)
-        numbers = track(range(len(pictures)), "Reading pictures")
-        contents = pl.Series(_CONTENT, map(pictures.content, numbers), dtype=pl.String)
-        return replace(rows, table=rows.table.with_columns(contents))
-
     def _inputs(self, rows: Rows) -> "_Pictures":
         column = rows.table[self._image.image]
+        self._paths = column.dtype == pl.String
         if column.dtype == pl.Struct:
             column = column.struct.field("bytes")
         if column.dtype not in (pl.String, pl.Binary):
@@ -143,7 +135,8 @@ class ImageData(DataTask):
         return _Pictures(column, rows.folder, self._image, self.transform)
 
     def _contents(self, rows: Rows) -> list[str]:
-        return rows.table[_CONTENT].to_list()
+        pictures = self._inputs(rows)
+        return [pictures.content(i) for i in track(range(len(pictures)), "Reading pictures")]
 
 
 @dataclass(frozen=True)
