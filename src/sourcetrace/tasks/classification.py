@@ -29,16 +29,6 @@ class ClassificationTask(LossTask):
     label_names: Sequence[str] | None = None
     ignored_index: int = -100
 
-    def sampled_loss(
-        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
-    ) -> Tensor:
-        """Return a loss whose gradient has the loss's curvature as its second moment, [B].
-
-        `batch` may be left out where no label is ignored and the loss has no class weights, and
-        is not looked at where a subclass has a `train_loss` but no `targets_of` of its own.
-        """
-        return super().sampled_loss(outputs, generator, batch)
-
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return log p - log(1 - p) of the given label, [B]."""
         outputs, targets, weights = self._parts(outputs, batch)

@@ -49,8 +49,15 @@ class LossTask(TaskBase):
         outputs, targets, weights = self._parts(outputs, batch)
         return self._joined(self.loss.value(outputs, targets), weights)
 
-    def sampled_loss(self, outputs: Tensor, generator: torch.Generator, batch: Any) -> Tensor:
-        """Return a loss whose gradient has the loss's curvature as its second moment, [B]."""
+    def sampled_loss(
+        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
+    ) -> Tensor:
+        """Return a loss whose gradient has the loss's curvature as its second moment, [B].
+
+        `batch` may be left out by a classification or regression whose curvature depends on no
+        target, and is not looked at where a subclass has a `train_loss` but no `targets_of` of its
+        own.
+        """
         outputs, targets, weights = self._parts(outputs, self._with_targets(batch))
         noise = signs(generator, outputs.shape, like=outputs.detach())
         drawn = outputs * self.loss.root(outputs.detach(), targets, noise)

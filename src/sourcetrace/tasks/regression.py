@@ -32,17 +32,6 @@ class RegressionTask(ManyPartsTask):
         """Return squared error times `loss_scale`."""
         return SquaredError(self.loss_scale)
 
-    def sampled_loss(
-        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
-    ) -> Tensor:
-        """Return a loss whose gradient has the loss's curvature as its second moment, [B].
-
-        With squared error, that of a target above or below the output: the curvature asks of the
-        residual that its mean square be 1. A normal one has that on average; a sign has it in
-        every draw, so that one output has no sampling error at all. `batch` may then be left out.
-        """
-        return super().sampled_loss(outputs, generator, batch)
-
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return the training loss, [B]."""
         return self.train_loss(outputs, batch)

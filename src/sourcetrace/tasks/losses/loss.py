@@ -40,6 +40,9 @@ class Loss:
     def root(self, outputs: Tensor, targets: Tensor, signs: Tensor) -> Tensor:
         """Return B ε of every part, where B Bᵀ is the Hessian at its outputs.
 
+        A residual drawn from a normal has the mean square of a random sign on average; a sign has
+        it in every draw, so that one output has no sampling error at all.
+
         Args:
             outputs: Without a graph.
             targets: As of `value`.
