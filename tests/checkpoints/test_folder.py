@@ -1,6 +1,7 @@
 """Reading checkpoints: nothing executes, and every refusal names the file and the remedy."""
 
 import json
+import os
 import pickle
 import weakref
 
@@ -322,6 +323,35 @@ def test_what_no_training_saves_is_refused(tmp_path):
         torch.save(odd, tmp_path / "a.pt")
         with pytest.raises(InputError, match=r"a\.pt holds what no training saves"):
             CheckpointFolder(tmp_path).load(tmp_path / "a.pt", nn.Linear(2, 1))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.optimizer.safetensors"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "nothing", "folder"])
+def test_what_is_no_file_is_not_read(tmp_path, name, kind):
+    torch.save(checkpoint(), tmp_path / "a.pt")
+    folder = CheckpointFolder(tmp_path)
+    known = folder.file_digests()
+    file = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to({"device": "/dev/zero", "loop": name, "nothing": "b.json"}[kind])
+    with pytest.raises(InputError, match=rf"{name} is no file, or a link to none"):
+        folder.file_digests()
+    if name == "a.json":
+        with pytest.raises(InputError, match=r"a\.json is no file"):
+            folder.digests(known)
+
+
+def test_an_index_that_leads_out_of_the_folder_is_not_read(tmp_path):
+    (tmp_path / "secret.json").write_text('{"weight_map": {"secret": 1}}')
+    (tmp_path / "run/checkpoint-1").mkdir(parents=True)
+    index = tmp_path / "run/checkpoint-1/model.safetensors.index.json"
+    index.symlink_to(tmp_path / "secret.json")
+    with pytest.raises(InputError, match=r"index\.json is a link that leads out of"):
+        CheckpointFolder(tmp_path / "run").file_digests()
 
 
 def test_a_folder_of_somebody_elses_checkpoints_is_never_replaced(tmp_path):

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os.path import isdir, isfile
+from os.path import isdir
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from sourcetrace.checkpoints.formats.checkpoint_file import files_beside
+from sourcetrace.checkpoints.formats.checkpoint_file import files_beside, read_beside
 from sourcetrace.checkpoints.layout import Layout, kind_of
 from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.saved_checkpoint import SavedCheckpoint
@@ -107,10 +107,11 @@ class CheckpointFolder:
         """
         found = dict(known or {}) or self.file_digests()
         for name in list(found):
-            beside, _ = files_beside(self._path_of(name))
-            if isfile(beside):
-                place = beside.relative_to(self._folder).as_posix()
-                found[place] = hashlib.sha256(beside.read_bytes()).hexdigest()
+            path = self._path_of(name)
+            content = read_beside(path, self._folder)
+            if content is not None:
+                place = files_beside(path)[0].relative_to(self._folder).as_posix()
+                found[place] = hashlib.sha256(content).hexdigest()
         return found
 
     def file_digests(self) -> dict[str, str]:
@@ -217,16 +218,7 @@ class CheckpointFolder:
                 f"{path.relative_to(self._folder).as_posix()} is gone since checkpoint_ingest "
                 "described it. Put it back, or run the audit from its first stage again."
             )
-        own = self._folder.resolve()
-        beside = (file for file in files_beside(path) if isfile(file))
-        for file in (*kind.files_of(path), *beside):
-            if not file.resolve().is_relative_to(own):
-                raise InputError(
-                    f"{file.relative_to(self._folder).as_posix()} is a link that leads out of "
-                    f"{str(self._folder)!r}; expected files in it. Copy what it leads to (cp -L), "
-                    "or set checkpoints.path to the folder that has it."
-                )
-        return SavedCheckpoint(kind(path), self._stated)
+        return SavedCheckpoint(kind(path, self._folder), self._stated)
 
     def _path_of(self, file_name: str) -> Path:
         # A manifest that was tampered with leads to no file outside the folder.

@@ -35,7 +35,7 @@ class SavedCheckpoint:
 
     def __init__(self, files: CheckpointFile, stated: StatedParameters) -> None:
         self.files = files
-        self._stated = Stated(files.path, stated)
+        self._stated = Stated(files.path, stated, files.beside)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the model's state dict as it was saved."""

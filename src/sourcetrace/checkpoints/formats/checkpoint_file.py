@@ -3,11 +3,12 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from os.path import isdir, isfile
+from os.path import isdir, isfile, lexists
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sourcetrace.errors import InputError
+from sourcetrace.checkpoints.formats.own_files import read_own
+from sourcetrace.checkpoints.formats.tensor_bytes import small
 
 MOMENTS_SUFFIX = ".optimizer.safetensors"
 """Of the file with `exp_avg_sq.<parameter>` (or `max_exp_avg_sq.…`, for amsgrad)."""
@@ -21,25 +22,24 @@ class CheckpointFile(ABC):
     Attributes:
         save_optimizer: How a training saves its optimiser in this format.
         path: The file, or the folder of a format that writes several.
+        root: The folder of all checkpoints.
+        beside: The JSON file beside it, where there is one.
         size: Of its files, in bytes.
         sha256: Of all their bytes, one file after the other, Adam's second moments beside included.
     """
 
     save_optimizer: ClassVar[str] = "Save optimizer.state_dict() in it."
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path | None = None) -> None:
         """Read its files."""
-        self.path = path
+        self.path, self.root = path, root or path.parent
         moments = files_beside(path)[1]
-        files = [*self.files_of(path), *([moments] if isfile(moments) else [])]
+        files = [*self.files_of(path, self.root), *([moments] if lexists(moments) else [])]
         folder = path if isdir(path) else path.parent
-        try:
-            self._bytes = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-        except OSError as error:
-            raise InputError(
-                f"{error.filename} cannot be read: {error.strerror}. Expected a file of the "
-                f"checkpoint {path.name} that you may read; copy it again."
-            ) from error
+        self._bytes = {
+            file.relative_to(folder).as_posix(): read_own(file, self.root) for file in files
+        }
+        self.beside = read_beside(path, self.root)
         self.size = sum(map(len, self._bytes.values()))
         digest = hashlib.sha256()
         for data in self._bytes.values():
@@ -53,8 +53,8 @@ class CheckpointFile(ABC):
         """Return whether a checkpoint of this format lies there, by its name."""
 
     @classmethod
-    def files_of(cls, path: Path) -> Sequence[Path]:
-        """Return the files of the checkpoint, all of which are read."""
+    def files_of(cls, path: Path, root: Path) -> Sequence[Path]:
+        """Return the files of the checkpoint below the folder of all, each of which is read."""
         return [path]
 
     @property
@@ -82,3 +82,11 @@ def files_beside(path: Path) -> tuple[Path, Path]:
     if isdir(path):
         return path / "training.json", path / f"training{MOMENTS_SUFFIX}"
     return path.with_suffix(".json"), path.with_name(path.stem + MOMENTS_SUFFIX)
+
+
+def read_beside(path: Path, root: Path) -> bytes | None:
+    """Return the JSON file of a checkpoint, None where there is none; see `read_own`."""
+    json, _ = files_beside(path)
+    if not lexists(json):
+        return None
+    return read_own(small(json) if isfile(json) else json, root)

@@ -24,7 +24,7 @@ class DistributedFolder(CheckpointFile):
         return isfile(path / METADATA)
 
     @classmethod
-    def files_of(cls, path: Path) -> Sequence[Path]:
+    def files_of(cls, path: Path, root: Path) -> Sequence[Path]:
         """Return the description, the tensors, and what Lightning adds."""
         other = path / _OF_LIGHTNING
         return [

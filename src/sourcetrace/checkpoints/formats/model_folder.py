@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sourcetrace.checkpoints.formats.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.formats.distributed_files import METADATA, distributed_content
+from sourcetrace.checkpoints.formats.own_files import read_own
 from sourcetrace.checkpoints.formats.tensor_bytes import (
     load_torch,
     read_json,
@@ -58,7 +59,7 @@ class ModelFolder(CheckpointFile):
         )
 
     @classmethod
-    def files_of(cls, path: Path) -> Sequence[Path]:
+    def files_of(cls, path: Path, root: Path) -> Sequence[Path]:
         """Return the weights, and what there is of optimiser and scheduler.
 
         Raises:
@@ -72,7 +73,7 @@ class ModelFolder(CheckpointFile):
                 "with parameter groups do it."
             )
         return [
-            *_weight_files(path),
+            *_weight_files(path, root),
             *(path / name for name in _OTHERS if isfile(path / name)),
             *_distributed_files(path / "optimizer_0"),
         ]
@@ -113,7 +114,7 @@ class ModelFolder(CheckpointFile):
         """Return the tensors of the file, or of all its parts."""
         weights: dict[str, Tensor] = {}
         parts: dict[str, str] = {}
-        files = [path.name for path in _weight_files(self.path)]
+        files = [path.name for path in _weight_files(self.path, self.root)]
         for name in files:
             if name.endswith(_INDEX):
                 continue
@@ -145,7 +146,7 @@ def _has(folder: Path, names: Iterable[str]) -> bool:
     return any(isfile(folder / name) for name in names)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _weight_files(folder: Path, root: Path) -> list[Path]:
     """Return the file of weights, or the index and the parts that it names.
 
     Raises:
@@ -156,7 +157,7 @@ def _weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}{_INDEX}"
         if isfile(index):
-            named = _weight_map(f"{folder.name}/{index.name}", small(index).read_bytes())
+            named = _weight_map(f"{folder.name}/{index.name}", read_own(small(index), root))
             parts = sorted(set(named.values()))
             # No name that leads elsewhere, on any system.
             part = r"[\w.-]+" + re.escape(Path(name).suffix)

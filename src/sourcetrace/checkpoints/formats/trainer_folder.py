@@ -39,9 +39,9 @@ class TrainerFolder(ModelFolder):
         return isdir(path) and isfile(path / _STATE)
 
     @classmethod
-    def files_of(cls, path: Path) -> Sequence[Path]:
+    def files_of(cls, path: Path, root: Path) -> Sequence[Path]:
         """Return the state, and the others."""
-        return [small(path / _STATE), *super().files_of(path)]
+        return [small(path / _STATE), *super().files_of(path, root)]
 
     @cached_property
     def found(self) -> Mapping[str, Any]:

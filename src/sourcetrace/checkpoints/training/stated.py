@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sourcetrace.checkpoints.formats.checkpoint_file import files_beside
-from sourcetrace.checkpoints.formats.tensor_bytes import read_json, small, tensors_of
+from sourcetrace.checkpoints.formats.tensor_bytes import read_json, tensors_of
 from sourcetrace.checkpoints.training.stated_optimizer import NAMES, StatedOptimizer
 from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
@@ -91,10 +91,11 @@ class Stated:
         json: Where the JSON file is, there or not.
     """
 
-    def __init__(self, path: Path, parameters: StatedParameters) -> None:
+    def __init__(self, path: Path, parameters: StatedParameters, beside: bytes | None) -> None:
         self.json, self._moments = files_beside(path)
         self._path = path
         self._parameters = parameters
+        self._beside = beside
 
     @property
     def content(self) -> dict[str, Any]:
@@ -215,14 +216,10 @@ class Stated:
     @cached_property
     def _file(self) -> _StatedFile:
         name = self.json.name
-        try:
-            data = small(self.json).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        if self._beside is None:
             return _StatedFile()
-        except OSError as error:
-            raise InputError(f"{name} cannot be read as JSON: {error}.") from error
         before = f"{name} does not say how it was trained: "
-        return read_json(_StatedFile, name, data, before=before)
+        return read_json(_StatedFile, name, self._beside, before=before)
 
     @cached_property
     def _settings(self) -> StatedOptimizer:
