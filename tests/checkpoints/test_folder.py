@@ -66,6 +66,20 @@ def test_numbered_folders_with_one_checkpoint_each_are_one_run(tmp_path, stem):
     assert laid_out(tmp_path, *names) == [("", 1 + i, name) for i, name in enumerate(names)]
 
 
+def test_an_id_is_the_whole_name_of_its_checkpoint(tmp_path):
+    for number, name in enumerate(("epoch-0.25", "epoch-0.50", "epoch-0.75"), 1):
+        (tmp_path / name).mkdir()
+        content = checkpoint(number)
+        torch.save(content["model_state_dict"], tmp_path / name / "model.pt")
+        torch.save(content["optimizer_state_dict"], tmp_path / name / "optimizer.pt")
+        (tmp_path / name / "training.json").write_text(json.dumps({"step": number}))
+    torch.save(checkpoint(), tmp_path / "epoch-1.5.pt")
+    folder = CheckpointFolder(tmp_path)
+    ids = [folder.load(file, nn.Linear(2, 1)).record.id for file in folder.files()]
+    assert ids == ["epoch-0.25", "epoch-0.50", "epoch-0.75"]
+    assert folder.id_of(tmp_path / "epoch-1.5.pt") == "epoch-1.5"
+
+
 @pytest.mark.parametrize(
     "names", [("run1/a.pt", "run1/b.pt", "run2/a.pt", "run2/b.pt"), ("one/a.pt", "two/a.pt")]
 )

@@ -3,12 +3,11 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os.path import isdir
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from sourcetrace.checkpoints.formats.checkpoint_file import files_beside, read_beside
+from sourcetrace.checkpoints.formats.checkpoint_file import files_beside, name_of, read_beside
 from sourcetrace.checkpoints.layout import Layout, kind_of
 from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.checkpoints.saved_checkpoint import SavedCheckpoint
@@ -162,8 +161,7 @@ class CheckpointFolder:
 
     def id_of(self, file: Path) -> str:
         """Return the id of a file's checkpoint: its name, with the run's before it."""
-        name = file.relative_to(self._folder)
-        return (name if isdir(file) else name.with_suffix("")).as_posix()
+        return file.relative_to(self._folder).with_name(name_of(file)).as_posix()
 
     def learning_rates(self, last_step: int) -> KnownRates | None:
         """Return the learning rates of the file that the parameters name, if they name one."""

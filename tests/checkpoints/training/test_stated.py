@@ -167,6 +167,14 @@ def test_the_step_in_a_name(tmp_path, name, step):
     assert load(tmp_path, optimizer=SGD, step_from="name")[0].record.step == step
 
 
+def test_a_tar_in_the_suffix_is_not_of_the_name(tmp_path):
+    torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "step_10.pth.tar")
+    (one,) = load(tmp_path, optimizer=SGD, step_from="name")
+    assert (one.record.id, one.record.step) == ("step_10", 10)
+    (tmp_path / "step_10.json").write_text('{"step": 20}')
+    assert load(tmp_path, optimizer=SGD)[0].record.step == 20
+
+
 def test_the_step_in_a_folders_name(tmp_path):
     (tmp_path / "checkpoint-400").mkdir()
     torch.save(nn.Linear(2, 1).state_dict(), tmp_path / "checkpoint-400" / "model.pt")

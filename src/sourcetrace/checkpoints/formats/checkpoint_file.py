@@ -81,7 +81,13 @@ def files_beside(path: Path) -> tuple[Path, Path]:
     """
     if isdir(path):
         return path / "training.json", path / f"training{MOMENTS_SUFFIX}"
-    return path.with_suffix(".json"), path.with_name(path.stem + MOMENTS_SUFFIX)
+    stem = name_of(path)
+    return path.with_name(f"{stem}.json"), path.with_name(stem + MOMENTS_SUFFIX)
+
+
+def name_of(path: Path) -> str:
+    """Return a checkpoint's name: a file's without its suffix, a folder's whole."""
+    return path.name if isdir(path) else Path(path.name.removesuffix(".tar")).stem
 
 
 def read_beside(path: Path, root: Path) -> bytes | None:

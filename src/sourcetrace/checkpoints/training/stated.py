@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from sourcetrace.checkpoints.formats.checkpoint_file import files_beside
+from sourcetrace.checkpoints.formats.checkpoint_file import files_beside, name_of
 from sourcetrace.checkpoints.formats.tensor_bytes import read_json, tensors_of
 from sourcetrace.checkpoints.training.stated_optimizer import NAMES, StatedOptimizer
 from sourcetrace.errors import InputError
@@ -189,8 +189,7 @@ class Stated:
     def _step_in_name(self) -> int:
         """Return the number in the checkpoint's name, or else in its sub-folder's."""
         inside = self._path.parent != self._parameters.folder
-        names = [self._path.stem if self._path.suffix else self._path.name]
-        for name in [*names, *([self._path.parent.name] if inside else [])]:
+        for name in [name_of(self._path), *([self._path.parent.name] if inside else [])]:
             found = list(_NAMED_STEP.finditer(name)) or list(re.finditer("([0-9]+)", name))
             numbers = [one[1] for one in found]
             if len(numbers) == 1:
