@@ -97,6 +97,14 @@ def test_several_models_are_refused(tmp_path):
         load(folder)
 
 
+@pytest.mark.parametrize("kind", ["optimizer", "scheduler"])
+def test_two_states_of_one_kind_are_refused(tmp_path, kind):
+    folder, _ = by_accelerate(tmp_path)
+    shutil.copy(folder / f"checkpoint_0/{kind}.bin", folder / f"checkpoint_0/{kind}.pt")
+    with pytest.raises(InputError, match=rf"has {kind}\.pt, {kind}\.bin; expected one of them"):
+        load(folder)
+
+
 def test_sharded_states_in_sub_folders_are_read(tmp_path):
     """The layout of accelerate's and the Trainer's FSDP with SHARDED_STATE_DICT."""
     own = model()

@@ -72,6 +72,14 @@ class ModelFolder(CheckpointFile):
                 "expected one of each. A training by several is not supported: let one optimiser "
                 "with parameter groups do it."
             )
+        held = {**_OTHERS, **{f"{name}/{METADATA}": ours for name, ours in _DISTRIBUTED.items()}}
+        for ours in dict.fromkeys(_OTHERS.values()):
+            states = [name for name, one in held.items() if one == ours and isfile(path / name)]
+            if len(states) > 1:
+                raise InputError(
+                    f"{path.name} has {format_names(states)}; expected one of them: which is its "
+                    f"{ours} cannot be known. Remove or move what is not."
+                )
         return [
             *_weight_files(path, root),
             *(path / name for name in _OTHERS if isfile(path / name)),
