@@ -106,6 +106,24 @@ def test_settings_of_groups_survive_being_flattened(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_read_though_it_may_have_no_state(tmp_path, flat, momentum):
+    model = sharded_training.model()
+    groups = [{"params": model[0].parameters(), "lr": 0.3}, {"params": model[2].parameters()}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=momentum)
+    sharded_training.train(model, optimizer, 2)
+    options = StateDictOptions(flatten_optimizer_state_dict=flat)
+    weights, state = get_state_dict(model, optimizer, options=options)
+    dcp.save({"model": weights, "optimizer": state, "step": 2}, checkpoint_id=tmp_path / "c-2")
+    (loaded,) = load(tmp_path)[1]
+    found = [(one.settings, one.names) for one in loaded.training.groups]
+    assert [(own.learning_rate, own.momentum, names) for own, names in found] == [
+        (0.3, momentum, ("0.weight", "0.bias")),
+        (0.1, momentum, ("2.weight", "2.bias")),
+    ]
+
+
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
@@ -237,6 +255,11 @@ def test_lightnings_own_file_beside_the_tensors_says_the_step(tmp_path):
     dcp.save({"state_dict": weights, "optimizer_0": state}, checkpoint_id=folder)
     torch.save({"global_step": 3, "epoch": 0, "lr_schedulers": []}, folder / "meta.pt")
     assert assert_alike(tmp_path, model, optimizer) == 1
+    assert load(tmp_path)[1][0].record.id == "epoch=0-step=3"
+    for content in (torch.zeros(1), [1, 2]):
+        torch.save(content, folder / "meta.pt")
+        with pytest.raises(InputError, match=r"meta\.pt holds a .*; expected the mapping"):
+            load(tmp_path)
     shutil.rmtree(folder)
     dcp.save(
         {"state_dict": weights, "optimizer_0": state, "optimizer_1": state}, checkpoint_id=folder

@@ -86,8 +86,10 @@ def files_beside(path: Path) -> tuple[Path, Path]:
 
 
 def name_of(path: Path) -> str:
-    """Return a checkpoint's name: a file's without its suffix, a folder's whole."""
-    return path.name if isdir(path) else Path(path.name.removesuffix(".tar")).stem
+    """Return a checkpoint's name: a file's without its suffix, a folder's whole but for .ckpt."""
+    if isdir(path):
+        return path.name.removesuffix(".ckpt")
+    return Path(path.name.removesuffix(".tar")).stem
 
 
 def read_beside(path: Path, root: Path) -> bytes | None:

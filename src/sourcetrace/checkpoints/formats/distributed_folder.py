@@ -10,6 +10,7 @@ from sourcetrace.checkpoints.formats.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.formats.distributed_files import METADATA, distributed_content
 from sourcetrace.checkpoints.formats.tensor_bytes import load_torch
 from sourcetrace.checkpoints.formats.usual_names import under_our_names
+from sourcetrace.errors import InputError
 
 _OF_LIGHTNING = "meta.pt"
 """Beside the tensors: what else Lightning's checkpoint holds."""
@@ -39,5 +40,11 @@ class DistributedFolder(CheckpointFile):
         content = distributed_content(self.path.name, self._bytes)
         if _OF_LIGHTNING in self._bytes:
             name = f"{self.path.name}/{_OF_LIGHTNING}"
-            content |= dict(load_torch(name, self._bytes[_OF_LIGHTNING]))
+            other = load_torch(name, self._bytes[_OF_LIGHTNING])
+            if not isinstance(other, Mapping):
+                raise InputError(
+                    f"{name} holds a {type(other).__name__}; expected the mapping that Lightning "
+                    "writes. Copy the folder again, or remove the file where it is not Lightning's."
+                )
+            content |= dict(other)
         return under_our_names(self.path.name, content)

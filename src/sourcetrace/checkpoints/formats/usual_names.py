@@ -144,7 +144,8 @@ def _numbered(state: Any) -> Any:
     groups = groups if isinstance(groups, list) else []
     listed = [group.get("params") if isinstance(group, Mapping) else None for group in groups]
     names = [name for own in listed if isinstance(own, list) for name in own]
-    entries = state.get("state") if names else None
+    # torch.distributed.checkpoint leaves out what is empty: the state of SGD without momentum.
+    entries = state.get("state", {}) if names else None
     if None in listed or not isinstance(entries, Mapping):
         return state
     place = {
