@@ -114,11 +114,10 @@ class SavedCheckpoint:
         """Return the step and where it is from, if anything but a step says it."""
         scheduler = content.get("lr_scheduler_state_dict")
         count = SavedScheduler(scheduler, ()).epochs if isinstance(scheduler, Mapping) else None
-        stated = self._stated.step(count)
-        if stated is not None or "optimizer_state_dict" not in content:
-            return stated
-        own = OptimizerState.of(self.files.path, content["optimizer_state_dict"]).steps
-        return (own, "the optimiser's own count") if own else None
+        state = content.get("optimizer_state_dict")
+        own = 0 if state is None else OptimizerState.of(self.files.path, state).steps
+        said = self._stated.step(count, own or None)
+        return said or ((own, "the optimiser's own count") if own else None)
 
     def _lacking(self, names: Sequence[str]) -> InputError:
         json = self._stated.json.relative_to(self.files.path.parent).as_posix()

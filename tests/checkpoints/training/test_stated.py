@@ -207,6 +207,28 @@ def test_a_scheduler_counts_steps_only_where_there_is_one(bare):
         load(bare, optimizer=SGD, step_from="scheduler")
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_scheduler_that_others_step_too_counts_no_steps(tmp_path, processes):
+    """As accelerate's, which is stepped once a process."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 100)
+    for _ in range(3):
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        for _ in range(processes):
+            scheduler.step()
+    content = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    content = {name: one.state_dict() for name, one in content.items()}
+    torch.save(content, tmp_path / "a.pt")
+    if processes == 1:
+        assert load(tmp_path, step_from="scheduler")[0].record.step == 3
+        return
+    with pytest.raises(InputError, match="stepped 6 times, its optimiser counts 3 steps"):
+        load(tmp_path, step_from="scheduler")
+    assert load(tmp_path)[0].record.step == 3
+
+
 def test_adam_needs_its_second_moments_or_a_word_that_they_are_lost(bare):
     adam = {"name": "AdamW", "learning_rate": 0.001}
     with pytest.raises(InputError, match=r"step_400\.optimizer\.safetensors is missing.*influence"):

@@ -164,14 +164,15 @@ class Stated:
         content["optimizer_state_dict"] = settings.state(step, found)
         return content, sources
 
-    def step(self, scheduler: int | None) -> tuple[int, str] | None:
+    def step(self, scheduler: int | None, own: int | None) -> tuple[int, str] | None:
         """Return the step that `checkpoints.step_from` leads to and its source, if it is set.
 
         Args:
             scheduler: How often the checkpoint's scheduler was stepped, if known.
+            own: How many steps the checkpoint's optimiser counted, if it did.
 
         Raises:
-            InputError: If it leads to none.
+            InputError: If it leads to none, or the scheduler to another than the optimiser's.
         """
         source = self._parameters.step_from
         if source == "name":
@@ -183,6 +184,13 @@ class Stated:
                 f"{self._path.name} has no scheduler that counts its steps, but "
                 "checkpoints.step_from is scheduler. Set it to name, or write the step "
                 f"into {self.json.name}."
+            )
+        if own not in (None, scheduler):
+            raise InputError(
+                f"{self._path.name}: its scheduler was stepped {scheduler} times, its optimiser "
+                f"counts {own} steps, so the scheduler does not count them (accelerate steps it "
+                "once a process). Set checkpoints.step_from to null for the optimiser's count, or "
+                f"write the step into {self.json.name}."
             )
         return scheduler, "assumed: the steps of the scheduler (checkpoints.step_from)"
 
