@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sourcetrace.checkpoints.formats.pickles import refuse_unfolded, refuse_unfolding
 from sourcetrace.checkpoints.formats.tensor_bytes import load_torch
 from sourcetrace.checkpoints.formats.usual_names import USUAL_NAMES
 from sourcetrace.errors import InputError
+from sourcetrace.formats import shorten
 
 METADATA = ".metadata"
 
@@ -100,24 +102,28 @@ def distributed_content(name: str, files: Mapping[str, bytes]) -> dict[str, Any]
     """
     metadata = _metadata(f"{name}/{METADATA}", files[METADATA])
     content: dict[Any, Any] = {}
+    size = sum(map(len, files.values()))
     try:
         places: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
         for index, place in metadata["storage_data"].items():
             places[index.state["fqn"]].append((index.state.get("offset"), place.state))
+        present = (
+            one for own in places.values() for _, one in own if one["relative_path"] in files
+        )
+        if sum(one["length"] for one in present) > size:
+            raise ValueError("two entries lie in one place")
         paths = metadata.get("planner_data") or {}
         for key, entry in metadata["state_dict_metadata"].items():
+            called = shorten(f"{name}: {key}", limit=200)
             path = tuple(paths.get(key, (key,)))
-            size = entry.state.get("size") if isinstance(entry.state, Mapping) else None
+            shape = entry.state.get("size") if isinstance(entry.state, Mapping) else None
             try:
-                parts = [
-                    (offset, _loaded(f"{name}: {key}", place, files))
-                    for offset, place in places[key]
-                ]
+                parts = [(offset, _loaded(called, place, files)) for offset, place in places[key]]
             except InputError:
-                if size is None and _NAMED.isdisjoint(path):
+                if shape is None and _NAMED.isdisjoint(path):
                     continue
                 raise
-            value = parts[0][1] if size is None else _whole(f"{name}: {key}", size, parts)
+            value = parts[0][1] if shape is None else _whole(called, shape, parts)
             inside = content
             for part in path[:-1]:
                 inside = inside.setdefault(part, {})
@@ -128,8 +134,9 @@ def distributed_content(name: str, files: Mapping[str, bytes]) -> dict[str, Any]
     # Of a damaged description anything may follow.
     except Exception as error:
         raise InputError(
-            f"{name}/{METADATA} is not what torch.distributed.checkpoint writes ({error!r}). Copy "
-            "the folder again, or save the checkpoint again with torch.distributed.checkpoint."
+            f"{name}/{METADATA} is not what torch.distributed.checkpoint writes "
+            f"({shorten(repr(error))}). Copy the folder again, or save the checkpoint again with "
+            "torch.distributed.checkpoint."
         ) from error
     return listed if isinstance(listed, dict) else {}
 
@@ -141,8 +148,12 @@ def _metadata(name: str, data: bytes) -> Mapping[str, Any]:
             is_far = operation.name == "LONG_BINPUT" and int(argument or 0) > len(data)
             if operation.name not in _OPERATIONS or is_far:
                 raise ValueError(operation.name)
+        refuse_unfolding(name, data, len(data))
         state: Mapping[str, Any] = _MetadataReader(io.BytesIO(data)).load().state
+        refuse_unfolded(name, state, len(data))
         return state
+    except InputError:
+        raise
     except _ForeignError as error:
         raise InputError(
             f"{name} holds pickled Python objects ({error}) besides torch's descriptions of "

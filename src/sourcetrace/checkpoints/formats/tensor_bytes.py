@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from tarfile import is_tarfile
 from typing import Any, TypeVar
-from zipfile import ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipFile
 
 import torch
 from pydantic import BaseModel
@@ -16,10 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from sourcetrace.checkpoints.formats.pickles import refuse_unfolded, refuse_unfolding
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
 from sourcetrace.validation import validated
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+_ZIP = b"PK\3\4"
+_PICKLE = "data.pkl"
 
 _MOST_JSON = 2**26
 """Bytes of a JSON file that is read."""
@@ -32,19 +37,13 @@ def load_torch(name: str, data: bytes) -> Any:
         InputError: If there is anything else in it, or it is damaged.
     """
     try:
-        is_zip = is_zipfile(io.BytesIO(data))  # else of an older torch
-        # torch does not compare the checksums that it writes: a flipped bit would be a weight.
-        damaged = ZipFile(io.BytesIO(data)).testzip() if is_zip else None
-        if damaged:
-            raise InputError(
-                f"{name} is damaged: {damaged} in it has another checksum than when it was "
-                "saved. Copy it again, or remove it from the folder. Where torch was told to "
-                "save none (torch.serialization.set_crc32_options(False)), save it with them."
-            )
+        pickled = _examine(name, data)
         with warnings.catch_warnings():
             # torch warns of foreign pickles before it refuses them; the refusal is ours.
             warnings.simplefilter("ignore")
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        refuse_unfolded(name, content, pickled)
+        return content
     except pickle.UnpicklingError as error:
         kind = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise InputError(
@@ -66,6 +65,37 @@ def load_torch(name: str, data: bytes) -> Any:
     # Of a damaged pickle torch's unpickler raises what its instructions happen to raise.
     except Exception as error:
         raise _unreadable(name, data) from error
+
+
+def _examine(name: str, data: bytes) -> int:
+    """Refuse what torch cannot read safely, or would read wrongly; return the pickles' size."""
+    if not data.startswith(_ZIP):  # of an older torch: magic number, version, system, content
+        stream = io.BytesIO(data)
+        for _ in range(0 if is_tarfile(io.BytesIO(data)) else 4):
+            refuse_unfolding(name, stream, len(data))
+        return len(data)
+    archive = ZipFile(io.BytesIO(data))
+    members = archive.infolist()
+    packed = [one.filename for one in members if one.compress_type != ZIP_STORED]
+    if packed:
+        raise InputError(
+            f"{name} is compressed ({format_names(packed)}), which torch.save never does; it was "
+            "not unpacked. Unpack it, and pack it again without compression (zip -0 -r)."
+        )
+    if sum(one.file_size for one in members) > len(data):
+        raise _unreadable(name, data)
+    # torch does not compare the checksums that it writes: a flipped bit would be a weight.
+    damaged = archive.testzip()
+    if damaged:
+        raise InputError(
+            f"{name} is damaged: {damaged} in it has another checksum than when it was "
+            "saved. Copy it again, or remove it from the folder. Where torch was told to "
+            "save none (torch.serialization.set_crc32_options(False)), save it with them."
+        )
+    pickles = [archive.read(one) for one in members if one.filename.lower().endswith(_PICKLE)]
+    for one in pickles:
+        refuse_unfolding(name, one, len(one))
+    return sum(map(len, pickles))
 
 
 def _unreadable(name: str, data: bytes) -> InputError:

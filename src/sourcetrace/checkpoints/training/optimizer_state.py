@@ -17,6 +17,7 @@ from sourcetrace.checkpoints.training.optimizers import KnownOptimizer
 from sourcetrace.checkpoints.training.scheduler_state import SavedScheduler
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
+from sourcetrace.formats import shorten
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class TrainingState:
         step = content["step"]
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise InputError(
-                f"{file.name}: step is {step!r}; expected the number of optimiser steps so far, a "
-                "whole number of 0 or more."
+                f"{file.name}: step is {shorten(repr(step))}; expected the number of optimiser "
+                "steps so far, a whole number of 0 or more."
             )
         shapes = {
             place: shape
@@ -243,8 +244,8 @@ def _stored(
         places = tuple(int(place) for place in group["params"])
     except ODD as error:
         raise InputError(
-            f"{file.name}: a parameter group of the optimiser cannot be read ({error!r}). Save "
-            "optimizer.state_dict() as it is."
+            f"{file.name}: a parameter group of the optimiser cannot be read "
+            f"({shorten(repr(error))}). Save optimizer.state_dict() as it is."
         ) from error
     for name in ("learning_rate", "momentum", "dampening", "weight_decay"):
         if not 0 <= getattr(settings, name) < float("inf"):

@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler as schedulers
 
-from sourcetrace.checkpoints.nested import ODD, is_within
+from sourcetrace.checkpoints.nested import ODD, is_within, unfolded
 from sourcetrace.core.training.schedules import KnownRates
 
 _MOST_EPOCHS = 2_000_000
 """A scheduler takes 6 to 9 microseconds a step."""
+
+_MOST_VALUES, _DEEPEST = 100_000, 100
+"""Of a state: they are compared, and copied, a checkpoint."""
 
 _COMMON = {
     "base_lrs",
@@ -95,6 +98,9 @@ def scheduled_rates(
         origin: What to call them in an error.
     """
     try:
+        for _, one in saved:
+            for _ in unfolded(one.state, _MOST_VALUES, _DEEPEST, LookupError):
+                pass
         if saved[-1][1].state.keys() >= _PLATEAU:
             return _on_plateaus(saved, origin)
         return _run_again(saved, steps, origin)

@@ -13,6 +13,7 @@ from sourcetrace.checkpoints.training.denominators import NotFiniteError, Parame
 from sourcetrace.checkpoints.training.optimizer_recognition import OptimizerState
 from sourcetrace.checkpoints.training.optimizers import KnownOptimizer
 from sourcetrace.errors import InputError
+from sourcetrace.formats import shorten
 
 
 def denominators_of(
@@ -60,7 +61,8 @@ def _denominator(file: Path, known: KnownOptimizer, name: str, one: ParameterSta
     except ODD as error:
         raise InputError(
             f"{file.name}: {name}: the optimiser's state lacks {' or '.join(known.moments)}, step, "
-            f"or what belongs to them ({error!r}). Save optimizer.state_dict() as it is."
+            f"or what belongs to them ({shorten(repr(error))}). Save optimizer.state_dict() as it "
+            "is."
         ) from error
 
 
