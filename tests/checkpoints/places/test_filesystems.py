@@ -162,3 +162,42 @@ def test_a_web_server_that_lists_its_folders_is_read(web, tmp_path):
     (folder / "index.html").write_text("no listing")
     with pytest.raises(InputError, match=r"nothing that is read lies at|cannot be listed"):
         fetched(f"{address}/run", tmp_path)
+
+
+def test_a_web_server_that_is_away_is_said_to_be(tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Quiet) as server:
+        port = server.server_port
+    with pytest.raises(InputError, match=r"the server of http://.*/run/\?\*\*\* did not answer"):
+        fetched(f"http://127.0.0.1:{port}/run/?sig=SIGNED", tmp_path)
+
+
+class _Endless(_Quiet):
+    protocol_version = "HTTP/1.1"
+    sent = 0
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        try:
+            for _ in range(200):
+                self.wfile.write(b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n")
+                type(self).sent += 1
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            self.close_connection = True
+
+
+def test_a_server_that_sends_more_than_it_said_is_stopped(tmp_path):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(InputError, match=r"step_1\.pt is longer than the 100 bytes"):
+            fetched(f"http://127.0.0.1:{server.server_port}/step_1.pt", tmp_path)
+        server.shutdown()
+    assert _Endless.sent < 100
+    assert not list(tmp_path.rglob("step_1.pt"))

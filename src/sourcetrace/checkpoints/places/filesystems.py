@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fsspec import available_protocols
+from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 from fsspec.registry import known_implementations
 
@@ -58,7 +59,9 @@ class FileSystemSource:
     def download(self, name: str, target: Path) -> None:
         """Write one of the files."""
         with self._readable():
-            self._file_system.get_file(self._infos[name]["name"], str(target))
+            info = self._infos[name]
+            limit = _Limit(name, _size(info, self.address))
+            self._file_system.get_file(info["name"], str(target), callback=limit)
 
     @cached_property
     def _infos(self) -> dict[str, Mapping[str, Any]]:
@@ -67,6 +70,9 @@ class FileSystemSource:
                 return {last_part(self._root): self._file_system.info(self._root)}
             before = f"{self._root}/"
             found = self._file_system.find(before, detail=True)
+            if not found:
+                # To find nothing may be to have asked nobody; to list it fails.
+                self._file_system.ls(before)
             names = {
                 path.removeprefix(before): info
                 for path, info in found.items()
@@ -84,6 +90,23 @@ class FileSystemSource:
 
     def _readable(self) -> AbstractContextManager[None]:
         return _readable(self.address, self._options)
+
+
+class _Limit(Callback):  # type: ignore[misc]  # untyped
+    """Told of each part of a file that came: ends the transfer behind the size that was said."""
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__()
+        self._name, self._most = name, size
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if self.value > self._most:
+            raise InputError(
+                f"checkpoints: {self._name} is longer than the {self._most:,} bytes that were said "
+                "of it; the transfer was ended. Run the audit again, or copy the folder to this "
+                "machine and set checkpoints.path to the copy."
+            )
 
 
 @contextmanager
@@ -113,6 +136,11 @@ def _told(address: str, options: Mapping[str, Any], error: Exception) -> str:
             "is a local path, s3://…, gs://…, https://…, runs:/… or models:/…."
         )
     reason = error_line(error, secrets=options)
+    if scheme in ("http", "https") and isinstance(error, OSError):
+        return (
+            f"the server of {shown} did not answer: {reason}. Start it, or correct the address; "
+            "or copy the folder to this machine and set checkpoints.path to the copy."
+        )
     return (
         f"{shown} cannot be read: {reason}. Check the address and the credentials: those of the "
         "environment (for S3 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, and "
