@@ -12,7 +12,7 @@ HIDDEN = "***"
 _SECRET_NAME = re.compile("password|passwd|secret|credential|api_?key", re.IGNORECASE)
 _TOKEN_NAME = re.compile("token(?!iz)", re.IGNORECASE)
 # A password may have an @, or a slash: the last @ ends it, and a colon tells it from a path.
-_USER = re.compile(r"://(?:[^/\s?]*@|[^/\s@]*:\S*@)+")
+_USER = re.compile(r"://(?:[^/\s@]*:(?:[^\s?]*@|\S*@)|[^/\s?]*@)")
 # Libraries show a request without its scheme, too.
 _QUERY = re.compile(r"(://[^\s?]*)\?\S+|\?[^\s=?]+=\S*")
 # Of an audit under a namespace, too.

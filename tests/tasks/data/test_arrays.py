@@ -153,3 +153,13 @@ def test_files_that_are_no_arrays_are_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             Scans(train=given, queries=given)
+
+
+def test_of_a_packed_file_the_named_arrays_alone_are_read_if_they_fit(tmp_path, monkeypatch):
+    path = str(tmp_path / "a.npz")
+    unused = np.array([object()], dtype=object)  # reading it fails
+    np.savez_compressed(path, **ARRAYS, unused=unused)
+    assert len(Scans(**sides(path)).train_table()) == 4
+    monkeypatch.setattr("sourcetrace.tasks.data.arrays.free_memory", lambda _: 300)
+    with pytest.raises(InputError, match=r"'inputs' in .*a\.npz unpacks to .* are free"):
+        Scans(**sides(path))

@@ -1,7 +1,9 @@
 """NumPy arrays: `.npz`, a folder of `.npy`, or a `.npy` file each; `.npy` stay on disk."""
 
 import zipfile
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +13,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names
+from sourcetrace.formats import format_bytes, format_names
 from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.identity import content_digest
@@ -21,6 +24,7 @@ from sourcetrace.validation import validated
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 
+_MEMORY = torch.device("cpu")
 _CONTENT = "digest of the inputs"
 
 
@@ -134,10 +138,9 @@ def _open(data: Any, called: str) -> Mapping[str, _Array]:
         if files:
             return {file.stem: _load_array(file, called) for file in files}
     elif path.suffix.lower() == ".npz":
-        # All its arrays: of a compressed file none can be mapped.
         loaded = _load(path, called)
-        if isinstance(loaded, Mapping):
-            return loaded
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            return _Packed(path, called, loaded)
     raise InputError(
         f"{called}: {path} is no source of arrays; expected a .npz file, a folder of .npy files, "
         "or {name of the array: path of its .npy file}."
@@ -151,14 +154,47 @@ def _load_array(path: Path, called: str) -> _Array:
     return found
 
 
+class _Packed(Mapping[str, _Array]):
+    """The arrays of a `.npz` file; each is read, whole, when it is asked for."""
+
+    def __init__(self, path: Path, called: str, file: Any) -> None:
+        self._path, self._called, self._file = path, called, file
+        self._read: dict[str, _Array] = {}
+
+    def __getitem__(self, name: str) -> _Array:
+        if name not in self._read:
+            if name not in self._file.files:
+                raise KeyError(name)
+            members = set(self._file.zip.namelist())
+            member = name if name in members else f"{name}.npy"
+            size, free = self._file.zip.getinfo(member).file_size, free_memory(_MEMORY)
+            if size > free:
+                raise InputError(
+                    f"{self._called}: {name!r} in {self._path} unpacks to {format_bytes(size)}, "
+                    f"and {format_bytes(free)} of memory are free. Save it as .npy, which stays "
+                    "on disk."
+                )
+            with _readable(self._path, self._called):
+                self._read[name] = self._file[name]
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.files)
+
+    def __len__(self) -> int:
+        return len(self._file.files)
+
+
 def _load(path: Path, called: str) -> Any:
+    with _readable(path, called):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@contextmanager
+def _readable(path: Path, called: str) -> Iterator[None]:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        yield
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{called}: {path} cannot be read: {error}. Expected arrays of numbers or text that "
             "numpy.save or numpy.savez wrote; arrays of objects are pickles and are not loaded."
