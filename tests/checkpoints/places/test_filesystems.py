@@ -157,6 +157,11 @@ def test_a_web_server_that_lists_its_folders_is_read(web, tmp_path):
         torch.save(checkpoint(step), folder / f"step_{step}.pt")
     (folder / "log.txt").write_text("x")
     assert fetched(f"{address}/run", tmp_path)[1] == ["step_1.pt", "step_2.pt"]
+    (folder / "later/on").mkdir(parents=True)
+    torch.save(checkpoint(3), folder / "later/on/step_3.pt")
+    place, names = fetched(f"{address}/run", tmp_path)
+    assert "step_3.pt" in names
+    assert (place / "later/on/step_3.pt").is_file()
     place, _ = fetched(f"{address}/run/step_2.pt", tmp_path)
     assert place.read_bytes() == (folder / "step_2.pt").read_bytes()
     (folder / "index.html").write_text("no listing")

@@ -24,6 +24,10 @@ _STAMPS = frozenset(
 )
 """What file systems call it when a file's bytes are others, in small letters."""
 
+_WEB = ("http", "https")
+_DEEPEST = 8
+"""Folders of a web server in one another."""
+
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Scheme -> extra of this package that brings its library."""
 
@@ -69,7 +73,10 @@ class FileSystemSource:
             if self.is_file:
                 return {last_part(self._root): self._file_system.info(self._root)}
             before = f"{self._root}/"
-            found = self._file_system.find(before, detail=True)
+            if scheme_of(self.address) in _WEB:
+                found = self._pages(before, _DEEPEST)
+            else:
+                found = self._file_system.find(before, detail=True)
             if not found:
                 # To find nothing may be to have asked nobody; to list it fails.
                 self._file_system.ls(before)
@@ -83,6 +90,19 @@ class FileSystemSource:
                 for name, info in names.items()
                 if self._any_name or is_read(name)
             }
+
+    def _pages(self, folder: str, deepest: int) -> dict[str, Mapping[str, Any]]:
+        """Return what a web server's folder links to in itself; fsspec asks without the slash."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for info in self._file_system.ls(folder, detail=True):
+            name = info["name"]
+            if not name.startswith(folder) or name == folder:
+                continue
+            if not name.endswith("/"):
+                found[name] = info
+            elif deepest:
+                found |= self._pages(name, deepest - 1)
+        return found
 
     def _described(self, info: Mapping[str, Any]) -> Mapping[str, Any]:
         described: Mapping[str, Any] = self._file_system.info(info["name"])
@@ -136,7 +156,7 @@ def _told(address: str, options: Mapping[str, Any], error: Exception) -> str:
             "is a local path, s3://…, gs://…, https://…, runs:/… or models:/…."
         )
     reason = error_line(error, secrets=options)
-    if scheme in ("http", "https") and isinstance(error, OSError):
+    if scheme in _WEB and isinstance(error, OSError):
         return (
             f"the server of {shown} did not answer: {reason}. Start it, or correct the address; "
             "or copy the folder to this machine and set checkpoints.path to the copy."
