@@ -132,19 +132,48 @@ def test_a_query_of_another_class_than_training_had_is_refused():
         made(queries=QUERIES.with_columns(label=pl.lit("maybe")))
 
 
-def test_sides_that_number_their_classes_otherwise_are_refused():
+def with_class_names(*names, labels=(0, 1, -1)):
     datasets = pytest.importorskip("datasets")
+    features = {"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=list(names))}
+    given = {"x": [1.0, 2.0, 3.0], "label": list(labels)}
+    return datasets.Dataset.from_dict(given, features=datasets.Features(features))
 
-    def rows(*names):
-        features = {"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=names)}
-        given = {"x": [1.0, 2.0, 3.0], "label": [0, 1, -1]}
-        return datasets.Dataset.from_dict(given, features=datasets.Features(features))
 
-    task = made(train=rows("bad", "good"), queries=rows("bad", "good"))
-    assert task.train_table()["label"].to_list() == ["bad", "good"]
-    assert "1 row of 3 left out, no label" in task.notes[0]
-    with pytest.raises(InputError, match=r"are bad, good in .* and good, bad in .*queries"):
-        made(train=rows("bad", "good"), queries=rows("good", "bad"))
+@pytest.mark.parametrize("queries", [("no", "yes"), ("yes", "no")])
+@pytest.mark.parametrize(
+    ("train", "more"),
+    [
+        (TRAIN, {}),
+        (TRAIN, {"label_names": ["yes", "no"]}),
+        (("yes", "no"), {}),
+        (("yes", "no"), {"label_names": ["no", "yes"]}),
+        (TRAIN.with_columns(label=pl.Series([0, 1, 0])), {"label_names": ["no", "yes"]}),
+    ],
+)
+def test_numbers_that_have_names_are_the_classes_of_these_names(train, more, queries):
+    names = [*train, "no"][:2] if isinstance(train, tuple) else ["no", "yes", "no"]
+    train = with_class_names(*train) if isinstance(train, tuple) else train
+    task = made(train=train, queries=with_class_names(*queries), **more)
+    for items, table, expected in (
+        (task.train_examples(), task.train_table(), names),
+        (task.query_examples(), task.query_table(), list(queries)),
+    ):
+        assert table["label"].to_list() == expected
+        assert [task.label_names[int(item[1])] for item in items] == expected
+    assert "1 row of 3 left out, no label" in "".join(task.notes)
+
+
+def test_numbers_whose_names_are_none_of_the_classes_are_refused():
+    with pytest.raises(InputError, match=r"queries: 'label' is 'maybe' in 'row 0'; expected one"):
+        made(queries=with_class_names("maybe", "yes"))
+    with pytest.raises(InputError, match=r"train: 'label' is 'bad', 'good' in .* 'neg', 'pos'"):
+        made(train=with_class_names("bad", "good"), label_names=["neg", "pos"])
+    without = TRAIN.with_columns(label=pl.Series([0, 1, 0]))
+    with pytest.raises(InputError, match=r"queries: 'label' is 'no', 'yes' .* set label_names"):
+        made(train=without, queries=with_class_names("no", "yes"))
+    given = with_class_names("no", "yes")
+    numbers = made(Numbers, train=given, queries=given)
+    assert [float(item[1]) for item in numbers.train_examples()] == [0, 1]
 
 
 def test_numbers_are_targets_of_a_regression_and_of_other_losses_by_the_columns_type():

@@ -27,8 +27,8 @@ from sourcetrace.tasks.data.labels import (
     class_numbers,
     labelled,
     names_of_classes,
-    refuse_other_names,
     refuse_repeated,
+    with_names,
 )
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.tasks.protocol import TaskBase
@@ -79,8 +79,6 @@ class DataTask(TaskBase, ABC):
         training = self._rows(given.train, "task.arguments.train", [given.stage])
         queries = self._rows(given.queries, "task.arguments.queries", [])
         self._name_classes(training)
-        if given.label is not None:
-            refuse_other_names(training, queries, given.label)
         training = self._usable(training)
         self._learn(training)
         self._train = self._side(training)
@@ -145,7 +143,8 @@ class DataTask(TaskBase, ABC):
         if self._given.label is None:
             return rows
         known = labelled(rows, self._given.label)
-        return self._without(rows, ~known, f"no label in {self._given.label!r}")
+        rows = self._without(rows, ~known, f"no label in {self._given.label!r}")
+        return with_names(rows, self._given.label) if self._classifies(rows) else rows
 
     def _without(self, rows: Rows, chosen: pl.Series, reason: str) -> Rows:
         """Leave rows out, and say so; `chosen` is [N] bool."""

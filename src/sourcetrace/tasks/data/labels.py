@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -50,15 +51,14 @@ def names_of_classes(rows: Rows, column: str) -> Sequence[str] | None:
     return names
 
 
-def refuse_other_names(training: Rows, queries: Rows, column: str) -> None:
-    """Refuse sides that call the same numbers by other names."""
-    sides = [rows.class_names.get(column) for rows in (training, queries)]
-    if queries.table[column].dtype.is_integer() and all(sides) and sides[0] != sides[1]:
-        raise InputError(
-            f"The classes of {column!r} are {format_names(sides[0] or ())} in {training.called} "
-            f"and {format_names(sides[1] or ())} in {queries.called}, so their numbers mean "
-            "different things. Cast both to the ClassLabel that the model was trained with."
-        )
+def with_names(rows: Rows, column: str) -> Rows:
+    """Return rows whose classes are called by name, where the source has names of its numbers."""
+    names, labels = rows.class_names.get(column), rows.table[column]
+    if not names or not labels.dtype.is_integer():
+        return rows
+    others = "number " + labels.cast(pl.String)  # refused as none of the names
+    named = labels.replace_strict(range(len(names)), list(names), default=others)
+    return replace(rows, table=rows.table.with_columns(named.alias(column)))
 
 
 def refuse_repeated(values: Iterable[Any], called: str) -> None:
