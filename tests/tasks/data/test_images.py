@@ -193,12 +193,20 @@ def test_sixteen_bits_are_refused_since_converting_cuts_values_off(folder):
         made(str(folder)).train_examples()[0]
 
 
-@pytest.mark.parametrize("path", ["../secret.png", "/etc/secret.png", "cats/../../secret.png"])
+@pytest.mark.parametrize(
+    "path", ["../secret.png", "/etc/secret.png", "cats/../../secret.png", "cats/0.png"]
+)
 def test_a_path_that_leads_out_of_the_folder_is_refused(folder, path):
     picture().save(folder.parent / "secret.png")
     table = pl.DataFrame({"file": [path], "label": [0]})
-    with pytest.raises(InputError, match="leads out of"):
-        made(table, folder=str(folder))
+    (folder / "cats/0.png").unlink()
+    (folder / "cats/0.png").symlink_to("../../secret.png")
+    for task in (lambda: made(table, folder=str(folder)), lambda: made(str(folder))):
+        with pytest.raises(InputError, match="leads out of"):
+            task()
+    (folder / "cats/0.png").unlink()
+    (folder / "cats/0.png").symlink_to("../dogs/0.png")
+    assert len(made(str(folder)).train_examples()) == 4
 
 
 def test_what_is_no_picture_is_refused(folder):

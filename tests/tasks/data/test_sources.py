@@ -111,6 +111,17 @@ def test_a_data_set_whose_state_leads_elsewhere_is_refused(tmp_path):
         rows_of(tmp_path / "one")
 
 
+@pytest.mark.parametrize("name", ["data-00000-of-00001.arrow", "dataset_info.json"])
+def test_a_file_of_a_data_set_that_is_a_link_to_elsewhere_is_refused(tmp_path, name):
+    _, save = saved(tmp_path / "one")
+    save()
+    file = tmp_path / "one" / name
+    file.rename(tmp_path / name)
+    file.symlink_to(tmp_path / name)
+    with pytest.raises(InputError, match="or are links to elsewhere"):
+        rows_of(tmp_path / "one")
+
+
 def test_without_the_library_a_data_set_says_what_to_install(tmp_path, monkeypatch):
     _, save = saved(tmp_path / "one")
     save()

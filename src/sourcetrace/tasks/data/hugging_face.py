@@ -12,6 +12,7 @@ from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.optional_library import optional_library
 
 _STATE = "state.json"
+_INFO = "dataset_info.json"
 _SPLITS = "dataset_dict.json"
 
 
@@ -35,10 +36,10 @@ def open_saved(folder: Path, called: str) -> Any:
     state = read_optional_json(folder / _STATE)
     files = state.get("_data_files") if isinstance(state, Mapping) else None
     named = [one.get("filename") if isinstance(one, Mapping) else one for one in files or [None]]
-    if not all(isinstance(name, str) and name == Path(name).name for name in named):
+    if not all(isinstance(name, str) and _beside(folder, name) for name in [*named, _STATE, _INFO]):
         raise InputError(
-            f"{called}: {folder / _STATE} names files that do not lie beside it. Save the data set "
-            "again with save_to_disk."
+            f"{called}: {folder / _STATE} names files that do not lie beside it, or are links to "
+            "elsewhere. Save the data set again with save_to_disk."
         )
     library = optional_library("datasets", f"{called}: {folder}")
     try:
@@ -48,6 +49,11 @@ def open_saved(folder: Path, called: str) -> Any:
             f"{called}: {folder} cannot be read: {error_line(error)}. Save the data set "
             "again with save_to_disk."
         ) from error
+
+
+def _beside(folder: Path, name: str) -> bool:
+    """Return whether a name is a file's in the folder, and not a link's to elsewhere."""
+    return name == Path(name).name and (folder / name).resolve().is_relative_to(folder.resolve())
 
 
 def polars_of(

@@ -4,7 +4,7 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -166,13 +166,14 @@ class _Pictures:
         value = self.column[index]
         if isinstance(value, bytes):
             return value
-        path = PurePath(value)
-        if path.is_absolute() or ".." in path.parts:
+        file = Path(self.folder, value).resolve()
+        if not file.is_relative_to(self.folder.resolve()):
             raise InputError(
                 f"{value!r} in column {self.given.image!r} leads out of {self.folder}; expected "
-                "paths below it. Name the folder that holds all pictures in task.arguments.folder."
+                "files below it, links too. Copy it there; for a table, name the folder that holds "
+                "all pictures in task.arguments.folder."
             )
-        return (self.folder / path).read_bytes()
+        return file.read_bytes()
 
     def decoded(self, index: int) -> Image.Image:
         """Return a picture in the mode that was asked for.
