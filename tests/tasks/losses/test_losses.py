@@ -215,8 +215,18 @@ def test_gaussian_curvature_is_the_hessian_at_residuals_as_large_as_predicted(lo
         found = second_moment(loss, outputs, outputs[0])
         both = [hessian(loss, outputs, outputs[0] + sign * variance**0.5) for sign in (-1, 1)]
         assert_close(found, (both[0] + both[1]) / 2)
-    below = torch.tensor([0.7, -1.0], dtype=torch.float64)
-    assert log_variance or not second_moment(loss, below, below[0])[1].any()
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-9, 1e-6, 0.5])
+def test_gradient_and_curvature_of_a_variance_below_eps_are_torchs(variance):
+    loss = GaussianNLL(log_variance=False)
+    outputs = torch.tensor([[0.7, variance]], dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([1.0], dtype=torch.float64)
+    (found,) = torch.autograd.grad(loss.value(outputs, target).sum(), outputs)
+    expected = nn.GaussianNLLLoss()(outputs[:, 0], target, outputs[:, 1].clone())
+    assert_close(found, torch.autograd.grad(expected, outputs)[0])
+    raised = torch.tensor([0.7, max(variance, loss.eps)], dtype=torch.float64)
+    assert_close(*(second_moment(loss, z, z[0]) for z in (outputs[0].detach(), raised)))
 
 
 def test_a_label_may_have_a_weight_of_its_own():

@@ -115,8 +115,8 @@ class GaussianNLL(Loss):
     the predicted normal, the Fisher matrix, is diag(1 / v, 1 / 2) for (mean, log v).
 
     Attributes:
-        log_variance: Whether the second output is log v, or v, which is then at least `eps` as in
-            `nn.GaussianNLLLoss`.
+        log_variance: Whether the second output is log v, or v, which is then at least `eps`, and
+            has its gradient as if it were, as in `nn.GaussianNLLLoss`.
     """
 
     log_variance: bool = True
@@ -136,10 +136,14 @@ class GaussianNLL(Loss):
         of_mean = torch.exp(-log_variance / 2)
         of_second = torch.full_like(of_mean, math.sqrt(0.5))
         if not self.log_variance:
-            of_second = of_second * torch.exp(-log_variance) * (outputs[..., 1] > self.eps)
+            of_second = of_second * torch.exp(-log_variance)
         return torch.stack((of_mean, of_second), -1) * signs
 
     def _parts(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the logarithm of the variance."""
         mean, second = outputs.unbind(-1)
-        return mean, second if self.log_variance else second.clamp_min(self.eps).log()
+        if self.log_variance:
+            return mean, second
+        # Torch's own gradient passes where the variance is raised to eps.
+        raised = self.eps + (second - second.detach())
+        return mean, raised.where(second < self.eps, second).log()
