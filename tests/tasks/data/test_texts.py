@@ -128,6 +128,21 @@ def test_a_tokenizers_own_code_is_not_run(tokenizer, tmp_path):
         made(str(tmp_path))
 
 
+@pytest.mark.parametrize("place", [{"vocab": "{}"}, {"more": [{"merges_file": "{}"}]}])
+def test_a_tokenizers_settings_name_no_file_out_of_its_folder(tmp_path, place):
+    folder, outside = tmp_path / "tokenizer", tmp_path / "vocab.txt"
+    tiny_tokenizer().save_pretrained(str(folder))
+    outside.write_text("secret")
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text()) | {"name_or_path": str(outside)}
+    file.write_text(json.dumps(config))
+    made(str(folder))
+    for path in (str(outside), f"{folder}/../vocab.txt"):
+        file.write_text(json.dumps(config | json.loads(json.dumps(place).replace("{}", path))))
+        with pytest.raises(InputError, match=r"_config\.json names .*vocab\.txt, a file out of"):
+            made(str(folder))
+
+
 def test_what_is_no_tokenizer_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"no folder bert-base-uncased.*Nothing is downloaded"):
         made("bert-base-uncased")

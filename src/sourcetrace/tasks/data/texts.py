@@ -1,6 +1,7 @@
 """Texts, cut into tokens by a tokenizer of Hugging Face's transformers."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from itertools import chain
@@ -15,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
 from sourcetrace.errors import InputError
+from sourcetrace.files import read_optional_json
 from sourcetrace.progress import track
 from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
@@ -22,6 +24,8 @@ from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.optional_library import optional_library
 from sourcetrace.tasks.data.sources import Rows
 from sourcetrace.validation import validated
+
+_SETTINGS = "tokenizer_config.json"
 
 _AT_ONCE = 1024
 """Texts that are tokenized together."""
@@ -152,6 +156,7 @@ def _load_tokenizer(folder: str) -> Any:
             f"task.arguments.tokenizer: there is no folder {folder}; expected one that "
             "tokenizer.save_pretrained(folder) wrote. Nothing is downloaded."
         )
+    _refuse_files_elsewhere(Path(folder))
     library = optional_library("transformers", "task.arguments.tokenizer")
     try:
         tokenizer = library.AutoTokenizer.from_pretrained(
@@ -168,3 +173,29 @@ def _load_tokenizer(folder: str) -> Any:
             "training, tokenizer.pad_token = …, and save it again."
         )
     return tokenizer
+
+
+def _refuse_files_elsewhere(folder: Path) -> None:
+    """Refuse a tokenizer's settings that name a file out of its folder, which would be read."""
+    settings = read_optional_json(folder / _SETTINGS)
+    for key, text in _texts_in(settings):
+        if key == "name_or_path":  # where it was once saved; nothing is read there
+            continue
+        # As the library opens it; what is no path of a file is a token, a template, …
+        if os.path.isfile(text) and not Path(text).resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"task.arguments.tokenizer: {key!r} in {folder / _SETTINGS} names {text}, a file "
+                f"out of that folder; expected files in it. Remove the entry, or copy the file."
+            )
+
+
+def _texts_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Return every text in a JSON value with the key that it stands under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _texts_in(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts_in(one, key)
