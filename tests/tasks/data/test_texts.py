@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from sourcetrace.audit.identity.data_digest import task_digests
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import ClassificationTask, RegressionTask, TaskBase
 from sourcetrace.tasks.data import TextData
@@ -74,6 +76,14 @@ def test_padding_is_on_the_side_of_the_tokenizer(tmp_path):
     tokens, _ = batch_of(made(str(tmp_path)))
     assert tokens["input_ids"][2].tolist() == [0, 0, 0, 2, 5, 3]
     assert tokens["attention_mask"][2].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_data_that_are_padded_otherwise_are_other_data(tmp_path):
+    parts = set()
+    for side in ("left", "right", "left"):
+        tiny_tokenizer(padding_side=side).save_pretrained(str(tmp_path / side))
+        parts.add(MadeOf.data_part(task_digests(made(str(tmp_path / side)))))
+    assert len(parts) == 2
 
 
 def test_texts_are_cut_where_it_is_asked_for_or_at_the_tokenizers_limit(tokenizer):

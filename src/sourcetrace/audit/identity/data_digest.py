@@ -130,13 +130,17 @@ def digest_examples(
 
 
 def task_digests(task: Any) -> dict[str, dict[str, str]]:
-    """Return the digests of both sides' examples, and of their tables with all columns."""
+    """Return the digests of both sides' examples, tables with all columns, and a batch."""
     sides = {
         "training": (task.train_examples(), task.train_table()),
         "queries": (task.query_examples(), task.query_table()),
     }
     return {
-        name: {"digest": data_digest(*side, reading=name), "table": table_digest(side[1])}
+        name: {
+            "digest": data_digest(*side, reading=name),
+            "table": table_digest(side[1]),
+            "batch": batch_digest(side[0], task.collate),
+        }
         for name, side in sides.items()
     }
 
@@ -172,6 +176,17 @@ def varying_examples(read: Callable[[int], Any], count: int) -> list[int]:
         ]
     except _NoContentError:
         return []
+
+
+def batch_digest(examples: Any, collate: Callable[[list[Any]], Any]) -> str:
+    """Return the digest of what joins a few examples: how it pads is no example's content.
+
+    Empty where the batch has no content to speak of.
+    """
+    try:
+        return _shortened(collate([examples[number] for number in _sample(len(examples))]))
+    except _NoContentError:
+        return ""
 
 
 def table_digest(table: pl.DataFrame) -> str:

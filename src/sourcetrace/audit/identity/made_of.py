@@ -193,7 +193,8 @@ class MadeOf:
     @staticmethod
     def data_part(data: Mapping[str, Mapping[str, Any]]) -> str:
         """Return the part of what `data_digests` says of both sides."""
-        return digest_of({side: [one["digest"], one["table"]] for side, one in data.items()})
+        parts = ("digest", "table", "batch")
+        return digest_of({side: [one.get(p) for p in parts] for side, one in data.items()})
 
     @staticmethod
     def code_of(class_path: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.audit.identity.data_digest import (
+    batch_digest,
     digest_examples,
     table_digest,
     varying_examples,
@@ -61,8 +62,8 @@ def digest_side(
 
     Returns:
         What data_digests says of the side (`digest` is of the examples, `table` of all columns that
-        the task gives, `set_aside` of other examples) but the columns, and example_digests, of
-        every example.
+        the task gives, `batch` of a few examples joined, `set_aside` of other examples) but the
+        columns, and example_digests, of every example.
 
     Raises:
         InputError: If an item cannot be used, or labels are none of the classes, or are in another
@@ -94,6 +95,7 @@ def digest_side(
     return {
         "digest": digest,
         "table": table_digest(getattr(task, f"{items.side}_table")()),
+        "batch": batch_digest(items, task.collate),
         "rows": table.height,
         "set_aside": left_out,
     }, examples
