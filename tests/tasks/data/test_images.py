@@ -1,5 +1,8 @@
 """Pictures that Pillow wrote, read as training reads them; what is damaged or dangerous."""
 
+import struct
+import zlib
+
 import numpy as np
 import polars as pl
 import pytest
@@ -185,6 +188,26 @@ def test_the_orientation_that_a_camera_noted_is_not_looked_at(folder):
     exif[0x0112] = 6
     picture().save(folder / "cats/0.png", exif=exif)
     assert made(str(folder)).picture(0).shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize("kind", ["png", "ppm"])
+def test_sixteen_bits_of_several_channels_are_refused_too(folder, kind):
+    def chunk(name, data):
+        whole = name + data
+        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    values = RANDOM.integers(0, 2**16, (6, 4, 3)).astype(">u2")
+    lines = b"".join(b"\0" + line.tobytes() for line in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 6, 16, 2, 0, 0, 0))
+    files = {
+        "png": b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)),
+        "ppm": b"P6 4 6 65535\n" + values.tobytes(),
+    }
+    (folder / "cats/0.png").write_bytes(files[kind])
+    with pytest.raises(InputError, match=r"cats/0\.png: mode RGB, not 8 bits a channel"):
+        made(str(folder)).train_examples()[0]
+    Image.fromarray(values.astype(np.uint8)).save(folder / "cats/0.png", "ppm")
+    made(str(folder)).train_examples()[0]
 
 
 def test_sixteen_bits_are_refused_since_converting_cuts_values_off(folder):

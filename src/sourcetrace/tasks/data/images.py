@@ -1,6 +1,7 @@
 """Pictures: a folder with a sub-folder a class, or a column of paths or of files' bytes."""
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,11 @@ from sourcetrace.validation import validated
 
 # Not Pillow's others: some call programs of the system, as EPS does Ghostscript.
 _FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_SIXTEEN_BITS: Final = re.compile(r";16[BLNS]")
+"""In Pillow's names of how values are stored."""
+
+_LARGEST: Final = 255
+
 _EIGHT_BITS: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 
@@ -205,6 +211,15 @@ def _decoded(raw: bytes, mode: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         picture = Image.open(io.BytesIO(raw), formats=_FORMATS)
-        if picture.mode not in _EIGHT_BITS:  # converting would cut the values off
+        # Converting would cut the values off; of several channels, reading does.
+        if picture.mode not in _EIGHT_BITS or _is_cut(picture):
             raise ValueError(f"mode {picture.mode}, not 8 bits a channel")
         return picture.convert(mode)
+
+
+def _is_cut(picture: Any) -> bool:
+    """Return whether Pillow reads the upper 8 bits of each value alone."""
+    return any(
+        args[-1] > _LARGEST if codec.startswith("ppm") else _SIXTEEN_BITS.search(str(args))
+        for codec, _, _, args in picture.tile
+    )
