@@ -163,3 +163,12 @@ def test_of_a_packed_file_the_named_arrays_alone_are_read_if_they_fit(tmp_path, 
     monkeypatch.setattr("sourcetrace.tasks.data.arrays.free_memory", lambda _: 300)
     with pytest.raises(InputError, match=r"'inputs' in .*a\.npz unpacks to .* are free"):
         Scans(**sides(path))
+
+
+def test_whole_numbers_beyond_int64_are_refused(tmp_path):
+    inputs = np.array([[2**63 + 5], [2**63 - 1]], dtype=np.uint64)
+    np.savez(tmp_path / "u.npz", inputs=inputs, label=[0, 1])
+    with pytest.raises(
+        InputError, match=r"beyond int64, NaN or infinite values in 1 row of 2 \('row 0'\)"
+    ):
+        Scans(train=str(tmp_path / "u.npz"), queries=str(tmp_path / "u.npz"))

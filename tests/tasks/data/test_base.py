@@ -119,6 +119,8 @@ def test_classes_are_numbers_or_names_in_the_order_of_the_logits(labels, more, e
         ([0.5, 1.0, 0.0], {}, r"'0.5' in 'row 0'"),
         ([0, 1, 2], {"label_names": ["a", "b"]}, r"'2' in 'row 2'; expected one of 'a', 'b'"),
         (["a", "x", "b"], {"label_names": ["a", "b"]}, r"'x' in 'row 1'"),
+        (["a", " ", "b"], {}, "are empty text. Write null"),
+        ([[0.5, 0.5], [float("nan"), 1.0], [1.0, 0.0]], {}, "NaN or infinite in 1 row .*'row 1'"),
         ([None, None, None], {}, "every row has no label"),
     ],
 )

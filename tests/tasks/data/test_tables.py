@@ -145,3 +145,11 @@ def test_the_same_numbers_have_the_same_name_whatever_type_they_are_stored_in():
     whole = made(numeric=["months"]).train_table()["example_id"]
     floats = TRAIN.with_columns(pl.col("months").cast(pl.Float32))
     assert made(floats, numeric=["months"]).train_table()["example_id"].equals(whole)
+
+
+def test_sorted_values_are_sorted_as_text_whatever_the_columns_type():
+    words = ["low", "mid", "high"]
+    for kind in (pl.String, pl.Categorical, pl.Enum(words)):
+        train = pl.DataFrame({"c": pl.Series(words, dtype=kind), "label": [0, 1, 0]})
+        task = Churn(train=train, queries=train, categorical=["c"])
+        assert task.categories == {"c": ["high", "low", "mid"]}

@@ -90,12 +90,14 @@ class ArrayData(DataTask):
         finite, contents = [], []
         for index in track(range(len(inputs)), "Reading arrays"):
             values = inputs[index].numpy()
-            finite.append(bool(np.isfinite(values).all()))
+            own = inputs.array[inputs.rows[index]]
+            wraps = own.dtype == np.uint64 and values.dtype == np.int64 and (values < 0).any()
+            finite.append(bool(np.isfinite(values).all()) and not wraps)
             contents.append(content_digest(str(values.shape).encode(), values.tobytes()))
         refuse_rows(
             rows,
             ~pl.Series(finite),
-            f"{self._array.inputs!r} has NaN or infinite values",
+            f"{self._array.inputs!r} has whole numbers beyond int64, NaN or infinite values",
             "Write the values that training put there, or leave the rows out (where: …).",
         )
         return replace(rows, table=rows.table.with_columns(pl.Series(_CONTENT, contents)))

@@ -195,6 +195,8 @@ class DataTask(TaskBase, ABC):
                 f"as many numbers each: {error}"
             ) from error
         if isinstance(self, ClassificationTask):  # a share a class
+            without = pl.Series((~targets.isfinite()).any(-1).tolist())
+            refuse_rows(rows, without, f"{column!r} is NaN or infinite", "Correct the shares.")
             return targets, _called(pl.Series(targets.argmax(-1).tolist()), names)
         return targets, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
 

@@ -34,7 +34,7 @@ def names_of_classes(rows: Rows, column: str) -> Sequence[str] | None:
         column: Of the label.
 
     Raises:
-        InputError: If the names are numbers as text, whose order is anybody's guess.
+        InputError: If one is empty, or all are numbers as text, whose order is anybody's guess.
     """
     if column in rows.class_names:
         return rows.class_names[column]
@@ -42,6 +42,11 @@ def names_of_classes(rows: Rows, column: str) -> Sequence[str] | None:
     if not _is_text(labels):
         return None
     names = labels.cast(pl.String).unique().sort().to_list()
+    if not all(map(str.strip, names)):
+        raise InputError(
+            f"{rows.called}: labels in {column!r} are empty text. Write null where there is no "
+            "label, or set label_names where that is a class, in the order of the logits."
+        )
     if all(name.strip().lstrip("+-").isdigit() for name in names):
         raise InputError(
             f"{rows.called}: the labels in {column!r} are numbers written as text "
