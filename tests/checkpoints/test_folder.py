@@ -384,13 +384,30 @@ def test_what_a_wrapper_put_before_every_name_is_taken_off(tmp_path, prefix):
     }
     torch.save(content, tmp_path / "a.pt")
     assert list(only(tmp_path).state_dict) == names
-    content["model_state_dict"]["other.weight"] = torch.ones(1)
+    content["model_state_dict"][f"{prefix}other.weight"] = torch.ones(1)
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(InputError, match=r"does not fit.*unexpected: .*other\.weight"):
         only(tmp_path)
     torch.save({**content, "model_state_dict": None}, tmp_path / "a.pt")
     with pytest.raises(InputError, match="is not a mapping of names to tensors"):
         only(tmp_path)
+
+
+def test_what_a_wrapper_had_beside_the_model_is_left_out_and_named(tmp_path, caplog):
+    content = checkpoint()
+    own = content["model_state_dict"]
+    beside = {"crit.pos_weight": torch.ones(1)}
+    content["model_state_dict"] = {f"net.{key}": value for key, value in own.items()} | beside
+    torch.save(content, tmp_path / "a.pt")
+    with caplog.at_level("INFO"):
+        assert list(only(tmp_path).state_dict) == list(own)
+    assert "the checkpoints have crit.pos_weight: left out" in caplog.text
+    # Bare, or where the model's names lie under two prefixes, nothing is guessed.
+    for names in ([""], ["net.", "average."]):
+        weights = {f"{name}{key}": value for name in names for key, value in own.items()}
+        torch.save({**content, "model_state_dict": weights | beside}, tmp_path / "a.pt")
+        with pytest.raises(InputError, match=r"does not fit.*unexpected"):
+            only(tmp_path)
 
 
 @pytest.mark.parametrize("is_wrapped", [False, True])

@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
@@ -165,13 +166,37 @@ def test_weights_that_do_not_fit_or_are_not_finite_are_refused(tmp_path):
 
 def test_steps_that_repeat_or_fall_are_refused(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20])
-    (tmp_path / "step_000005.pt").write_bytes((tmp_path / "step_000020.pt").read_bytes())
+    other = torch.load(tmp_path / "step_000020.pt")
+    other["model_state_dict"]["0.bias"] += 1
+    torch.save(other, tmp_path / "step_000005.pt")
     with pytest.raises(InputError, match="says step 10 but follows step_000005"):
         ingest(tmp_path, Tiny())
     (tmp_path / "step_000005.pt").unlink()
-    (tmp_path / "step_000030.pt").write_bytes((tmp_path / "step_000020.pt").read_bytes())
-    with pytest.raises(InputError, match="both say step 20"):
+    torch.save(other, tmp_path / "step_000030.pt")
+    with pytest.raises(InputError, match=r"both say step 20.*a list of the files that count\.$"):
         ingest(tmp_path, Tiny())
+
+
+# "best" comes before the others: their steps would fall behind it.
+@pytest.mark.parametrize(("name", "step"), [("best", 20), ("z_last", 30)])
+@pytest.mark.parametrize("at_most", [None, 2])
+def test_a_checkpoint_that_was_saved_twice_counts_once(tmp_path, caplog, name, step, at_most):
+    save_run(tmp_path, Tiny(), [10, 20, 30])
+    saved = torch.load(tmp_path / f"step_{step:06d}.pt")
+    torch.save({**saved, "callbacks": {}}, tmp_path / f"{name}.ckpt")
+    checkpoints = CheckpointsDataset(path=str(tmp_path), at_most=at_most).load()
+    with caplog.at_level("INFO"):
+        identity, manifest, *_ = ingest_checkpoints(
+            checkpoints,
+            Tiny(),
+            SegmentParameters(count=1),
+            AttributionParameters(device="cpu"),
+            EnsembleParameters(),
+        )
+    assert manifest["step"].to_list() == ([10, 20, 30] if at_most is None else [10, 30])
+    assert not manifest["file"].str.contains(name).any()
+    assert f"{name}.ckpt is left out: step and weights of step_0000" in caplog.text
+    assert identity["checkpoints"] == MadeOf.checkpoints_part(checkpoints.file_digests())
 
 
 @pytest.mark.parametrize(

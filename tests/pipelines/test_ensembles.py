@@ -205,6 +205,7 @@ def test_each_run_is_checked_on_its_own_and_all_have_the_same_stages(tmp_path):
     with pytest.raises(InputError, match=r"Run 'run1' has stages finetuning, but run 'run0' has"):
         audit(tmp_path)
     other = torch.load(tmp_path / "run0" / "step_10.pt")
+    other["model_state_dict"]["0.weight"] += 1
     torch.save(other, tmp_path / "run0" / "step_11.pt")
     with pytest.raises(InputError, match=r"run0/step_10 and run0/step_11 both say step 10"):
         audit(tmp_path)

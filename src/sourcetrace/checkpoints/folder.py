@@ -1,6 +1,7 @@
 """A folder of ordinary PyTorch checkpoints, read without executing anything in them."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from sourcetrace.checkpoints.weights import check_weights
 from sourcetrace.core.training.schedules import KnownRates
 from sourcetrace.core.training.segments import CheckpointRecord
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
+
+logger = logging.getLogger(__name__)
 
 KEPT_BYTES = 2**26
 """Of state dicts, kept in memory by a folder; every block of examples visits all checkpoints. What
@@ -76,6 +80,7 @@ class CheckpointFolder:
         self._layout = Layout(folder, self.stage_ends, listed)
         self._learning_rates = learning_rates
         self._weights: dict[str, Mapping[str, Tensor]] = {}
+        self._said_beside: set[str] = set()
 
     def files(self) -> list[Path]:
         """Return the checkpoint files, as `Layout.files` finds them.
@@ -137,7 +142,7 @@ class CheckpointFolder:
         """
         found = self._open(file)
         name = file.relative_to(self._folder)
-        state_dict = {} if model is None else ModelParameters(model).fill(found.weights())
+        state_dict = {} if model is None else self._filled(found.weights(), ModelParameters(model))
         training = found.training()
         self._check_accepted(file, training)
         if model is not None:
@@ -158,6 +163,18 @@ class CheckpointFolder:
         )
         files = found.files
         return Checkpoint(record, training, name.as_posix(), files.sha256, files.size, state_dict)
+
+    def _filled(
+        self, weights: Mapping[str, Tensor], parameters: ModelParameters
+    ) -> dict[str, Tensor]:
+        beside = parameters.beside(weights)
+        if not self._said_beside.issuperset(beside):
+            self._said_beside.update(beside)
+            logger.info(
+                "Beside the model's weights, the checkpoints have %s: left out",
+                format_names(beside),
+            )
+        return parameters.fill(weights)
 
     def id_of(self, file: Path) -> str:
         """Return the id of a file's checkpoint: its name, with the run's before it."""

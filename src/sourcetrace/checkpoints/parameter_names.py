@@ -12,7 +12,7 @@ from itertools import islice
 
 from torch import Tensor, nn
 
-from sourcetrace.checkpoints.prefixes import without_prefix
+from sourcetrace.checkpoints.prefixes import beside_prefix, without_prefix
 from sourcetrace.checkpoints.training.optimizer_state import TrainingState
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE, ParameterGroup
 from sourcetrace.errors import InputError
@@ -46,16 +46,21 @@ class ModelParameters:
         """Return the weights under every name of a parameter that the model ties.
 
         A file may hold it under one of them, as safetensors' `save_model` and transformers write
-        it. What a wrapper put before every name is taken off.
+        it. What a wrapper put before every name is taken off, and what it had beside the model left
+        out.
         """
-        filled = dict(
-            zip(without_prefix(list(weights), self._state), weights.values(), strict=True)
-        )
+        beside = set(self.beside(weights))
+        plain = zip(without_prefix(list(weights), self._state), weights.items(), strict=True)
+        filled = {name: value for name, (own, value) in plain if own not in beside}
         for name, same in self._together.items():
             held = [filled[one] for one in same if one in filled]
             if held:
                 filled.setdefault(name, held[0])
         return filled
+
+    def beside(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Return what a wrapper that held the model had beside it, such as a loss's weights."""
+        return beside_prefix(list(weights), self._state)
 
     def name_groups(
         self, file: str, training: TrainingState

@@ -142,11 +142,15 @@ def check_order(records: Sequence[CheckpointRecord]) -> None:
                 )
     for before, after in zip(records, records[1:], strict=False):
         if after.step == before.step:
+            folders = (
+                " Folders with a number at their end and one checkpoint each are one training run; "
+                "those of an ensemble need other names, as in run-a, run-b."
+            )
             raise InputError(
-                f"Checkpoints {before.id} and {after.id} both say step {after.step}; steps must "
-                "be unique. Remove one, or correct its 'step'. (Folders with a number at their "
-                "end and one checkpoint each are one training run; those of an ensemble need other "
-                "names, as in run-a, run-b.)"
+                f"Checkpoints {before.id} and {after.id} both say step {after.step}, with other "
+                "weights; steps must be unique. Remove one, correct its 'step', or let "
+                "checkpoints.path be a list of the files that count."
+                f"{folders if '/' in after.id and not after.run else ''}"
             )
         if after.step < before.step:
             raise InputError(

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
+from sourcetrace.checkpoints.repeated import without_repeated
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
@@ -88,11 +89,18 @@ class Examination:
         """Name -> SHA-256 of every checkpoint and of the JSON beside it, of those left out too."""
         if self.thinned is not None:
             return self.checkpoints.digests(self.thinned.digests)
-        return self.checkpoints.digests({one.file: one.sha256 for one in self.found})
+        return self.checkpoints.digests({one.file: one.sha256 for one in self._read})
 
     @part
     def found(self) -> list[Checkpoint]:
         """The checkpoints, run after run; the last one's weights alone are kept."""
+        *found, last = without_repeated(self._read, self.checkpoints, self.model)
+        weights = last.state_dict or self.checkpoints.weights(last.file, last.sha256, self.model)
+        return [*found, replace(last, state_dict=weights)]
+
+    @part
+    def _read(self) -> list[Checkpoint]:
+        """The checkpoints, those that were saved twice included."""
         found: list[Checkpoint] = []
         files = self.checkpoints.files()
         if self.thinned is not None:

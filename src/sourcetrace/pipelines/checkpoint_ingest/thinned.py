@@ -8,6 +8,7 @@ from typing import Self
 from torch import nn
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.checkpoints.repeated import without_repeated
 from sourcetrace.core.training.segments import group_step_masses
 from sourcetrace.core.training.thinning import joined, kept_places, must_keep
 from sourcetrace.errors import InputError
@@ -41,7 +42,7 @@ class Thinned:
             InputError: If more must be kept than may be.
         """
         found = [folder.load(file, None) for file in folder.files()]
-        every = Training.of_runs(found, folder, model)
+        every = Training.of_runs(without_repeated(found, folder, model), folder, model)
         runs = [_thinned(run, folder.at_most or len(found)) for run in every]
         kept = frozenset(record.id for run in runs for record in run.records)
         return cls(runs, {one.file: one.sha256 for one in found}, kept)
