@@ -16,9 +16,11 @@ from sourcetrace.pipelines.cleaning_report.nodes import (
     measure_audit,
     summarise_audit,
 )
+from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
 from sourcetrace.schemas import ReviewList, VerificationSummary
+from sourcetrace.schemas.review import rounded_labels
 
 
 def tables(ids, harm, *, labels, predicted, probability, errors=None):
@@ -235,3 +237,25 @@ def test_a_long_label_does_not_fill_the_reason():
     table, _ = review(**content)
     assert len(table["reason"][0]) < 300
     assert table["given_label"][0] == "x" * 10_000
+
+
+def test_numbers_of_a_regression_are_no_classes():
+    ids = [f"e{i}" for i in range(20)]
+    table, _ = list_for_review(
+        **tables(
+            ids,
+            [float(20 - i) for i in range(20)],
+            labels=[str(7.316761949200906 + i) for i in range(20)],
+            predicted=["3.388"] * 20,
+            probability=[None] * 20,
+        ),
+        report=ReportParameters(),
+    )
+    assert table["given_label"][0] == "7.316761949200906"
+    assert table["reason"][0].startswith("Given 7.317, predicted 3.388. It harms 3 of 10")
+    assert rounded_labels(table)["given_label"][0] == "7.317"
+    assert [one.name for one in suspect_figures(table, top_share=0.08)] == ["loss-and-harm"]
+    # Few numbers, or such as have a probability, are classes.
+    for classes in (table.head(3), table.with_columns(given_label_probability=pl.lit(0.5))):
+        assert rounded_labels(classes).equals(classes)
+        assert len(suspect_figures(classes, top_share=0.08)) == 3

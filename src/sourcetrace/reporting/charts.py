@@ -13,7 +13,7 @@ import polars as pl
 
 from sourcetrace.formats import format_count, format_share
 from sourcetrace.reporting.drawing import PER_CENT, Figure, Ink, across, marks_by, rule_at, upwards
-from sourcetrace.schemas.review import is_suspect
+from sourcetrace.schemas.review import is_suspect, labels_are_numbers
 
 _POINTS = 300
 _LABEL_BARS = 15
@@ -33,11 +33,9 @@ def suspect_figures(review_list: pl.DataFrame, *, top_share: float) -> list[Figu
         review_list: `schemas.ReviewList`.
         top_share: The share of the highest losses that is marked off.
     """
-    drawn = (
-        _loss_and_harm(review_list, top_share=top_share),
-        _given_and_predicted(review_list),
-        _suspects_per_label(review_list),
-    )
+    drawn = [_loss_and_harm(review_list, top_share=top_share)]
+    if not labels_are_numbers(review_list):
+        drawn += [_given_and_predicted(review_list), _suspects_per_label(review_list)]
     return [figure for figure in drawn if figure is not None]
 
 

@@ -27,7 +27,7 @@ from sourcetrace.reporting.training_charts import training_figures
 from sourcetrace.reporting.trend_charts import trend_figures
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
-from sourcetrace.schemas.review import is_suspect
+from sourcetrace.schemas.review import is_suspect, rounded_labels
 
 _Record = TypeVar("_Record", ComparedAudit, GateReport, GroundTruth)
 
@@ -82,7 +82,7 @@ class PageContent:
                 "run?"
             )
         summary, manifest = self.summary, self.checkpoint_manifest
-        review_list = self.review_list.sort("rank")
+        review_list = rounded_labels(self.review_list.sort("rank"))
         suspects = review_list.filter(is_suspect())
         compared = self._of_these_scores(self.comparison)
         truth = self._of_these_scores(self.ground_truth)
@@ -101,7 +101,7 @@ class PageContent:
             overlap=_LossOverlap.of(review_list, top_share=summary.check_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
             figures=[
-                *suspect_figures(review_list, top_share=summary.check_share),
+                *suspect_figures(self.review_list, top_share=summary.check_share),
                 *training_figures(
                     self.example_signals, self.segment_contributions, review_list, manifest
                 ),

@@ -11,6 +11,7 @@ import polars as pl
 from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.schemas import ReviewList
+from sourcetrace.schemas.review import labels_are_numbers, rounded_labels
 
 _LABEL = 80
 
@@ -92,6 +93,10 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         _number(pl.col("harm_error"), digits=2),
     )
     effect = pl.when(stable).then(harm).otherwise(uncertain)
+    if labels_are_numbers(table):
+        given = rounded_labels(table)["given_label"]
+        values = pl.format("Given {}, predicted {}. ", pl.lit(given), "predicted_label")
+        effect = pl.concat_str(values.fill_null(""), effect)
     action = (
         pl.when(harmful & disbelieved & stable)
         .then(pl.lit("relabel"))

@@ -7,10 +7,38 @@ from sourcetrace.schemas.table import Table
 
 ACTIONS = ("relabel", "check", "keep")
 
+_MOST_CLASSES = 12
+"""Of a task that gives labels no probability; more numbers than these are values."""
+
 
 def is_suspect() -> pl.Expr:
     """Return the condition for a row of the list that a person should look at."""
     return pl.col("suggested_action") != "keep"
+
+
+def labels_are_numbers(table: pl.DataFrame) -> bool:
+    """Return whether labels are numbers of many values, as a regression's, rather than classes.
+
+    Args:
+        table: With given_label and given_label_probability.
+    """
+    given = table["given_label"].drop_nulls()
+    has_classes = table["given_label_probability"].is_not_null().any()
+    if has_classes or given.n_unique() <= _MOST_CLASSES:
+        return False
+    return not given.cast(pl.Float64, strict=False).has_nulls()
+
+
+def rounded_labels(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with given labels of four digits, as predicted ones, where they are numbers.
+
+    Args:
+        table: See `labels_are_numbers`.
+    """
+    if not labels_are_numbers(table):
+        return table
+    labels = (None if one is None else f"{float(one):.4g}" for one in table["given_label"])
+    return table.with_columns(given_label=pl.Series(labels, dtype=pl.String))
 
 
 class ReviewList(Table):

@@ -13,7 +13,7 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
 from sourcetrace.reporting.trust import Retraining
-from sourcetrace.schemas.review import ACTIONS, is_suspect
+from sourcetrace.schemas.review import ACTIONS, is_suspect, rounded_labels
 
 _SUSPECTS_NAMED = 5
 
@@ -76,7 +76,9 @@ def summarise_audit(
         actions={name: counted.get(name, 0) for name in ACTIONS},
         suspects=tuple(
             Suspect(**row)
-            for row in suspects.head(_SUSPECTS_NAMED)
+            for row in rounded_labels(review_list)
+            .filter(is_suspect())
+            .head(_SUSPECTS_NAMED)
             .select(list(Suspect.model_fields))
             .iter_rows(named=True)
         ),
