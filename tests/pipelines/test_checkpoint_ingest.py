@@ -12,7 +12,7 @@ from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
-from sourcetrace.pipelines.checkpoint_ingest.tables import digest_side
+from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, digest_side
 from sourcetrace.pipelines.shared import memory
 from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
@@ -290,6 +290,15 @@ def test_an_empty_name_is_no_stage(tmp_path):
     task.more = {"stage": ["a", "b", None, "b", "a", "a"]}
     with pytest.raises(InputError, match="1 examples into no stage"):
         ingest(tmp_path, task)
+
+
+def test_labels_beyond_the_classes_are_named_on_either_side():
+    task = Tiny()
+    labels = [0, 1, 2, -1, 1, 3]
+    task.more = {"label": labels}
+    task.train_examples = lambda: TensorDataset(torch.rand(6, 2), torch.tensor(labels))
+    with pytest.raises(InputError, match=r"'e3' \(index 3\): -1, 'e5' \(index 5\): 3\."):
+        digest_data(task, checked_table(task, "train"), task.query_table(), classes=3)
 
 
 def test_labels_are_written_as_the_models_are(tmp_path):

@@ -75,6 +75,12 @@ def test_a_refusal_in_one_example_is_that_examples(at):
         extract(items(lambda inputs, _: (inputs, torch.tensor(2)), at), Picky(), block=(3, COUNT))
 
 
+def test_the_example_is_named_once():
+    odd = items(lambda inputs, _: (inputs, torch.tensor(3)), 5)
+    with pytest.raises(InputError, match=r"^Example 'e5' \(index 5\): it has the label 3, but"):
+        extract(odd, ClassificationTask())
+
+
 def test_an_error_of_every_example_is_the_tasks():
     class Averaging(ClassificationTask):
         def train_loss(self, outputs, batch):

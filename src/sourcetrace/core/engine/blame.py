@@ -5,6 +5,7 @@ the library's message names neither file nor example. The shortest beginning of 
 ends with the example at fault, whether it fails alone or only beside others.
 """
 
+import re
 import traceback
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ from torch import Tensor
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.errors import InputError
+
+_OF_BATCH = re.compile(r"^Example \d+ of the batch \(counted from 0\) ")
+"""How a task begins that knows the example by its place alone."""
 
 
 def named(
@@ -41,7 +45,8 @@ def named(
     if isinstance(error, InputError):
         if place == 0 and _fails(work, (rows[:1] + 1) % len(examples)):
             return error  # the task's: any example would do
-        return InputError(f"Example {ids[place]!r} (index {int(rows[place])}): {error}")
+        said = _OF_BATCH.sub("it ", str(error))
+        return InputError(f"Example {ids[place]!r} (index {int(rows[place])}): {said}")
     at = traceback.extract_tb(error.__traceback__)[-1]
     return InputError(
         f"Example {ids[place]!r} (index {int(rows[place])}) cannot be evaluated: "

@@ -168,7 +168,7 @@ def _differing_labels(task: Task, table: pl.DataFrame, targets: Sequence[Any]) -
 
 def check_labels(name: str, labels: pl.Series, names: Sequence[str] | None) -> None:
     """Refuse labels that are never what the model's predictions are called."""
-    known = labels.is_in(list(names)) if names else labels.str.contains(r"^\d+$")
+    known = labels.is_in(list(names)) if names else labels.str.contains(r"^-?\d+$")
     strange = labels.filter(~known.fill_null(value=True)).unique().sort()
     if len(strange):
         expected = ", ".join(map(repr, names)) if names else "the classes' numbers"
