@@ -44,6 +44,11 @@ class TaskParameters(_Parameters):
     arguments: dict[str, Any] = Field(default={}, repr=False)
     set_aside: float = Field(default=0, ge=0, lt=1)
 
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return {} if value is None else value  # `arguments:` with nothing behind it
+
 
 class CheckpointParameters(_Parameters):
     """Where the checkpoints are, and what they leave unsaid.

@@ -146,3 +146,7 @@ def test_a_repository_has_a_revision_and_says_whether_files_differ(tmp_path):
     assert tags["sourcetrace.git.dirty"] == "false"
     (tmp_path / "file").touch()
     assert _environment_tags(tmp_path)["sourcetrace.git.dirty"] == "true"
+
+
+def test_arguments_with_nothing_behind_them_are_none():
+    assert TaskParameters.model_validate({"class": "a.Task", "arguments": None}).arguments == {}

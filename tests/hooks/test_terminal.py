@@ -1,10 +1,12 @@
 """Which errors a user is meant to read."""
 
+import logging
+
 import pytest
 import torch
 
 from sourcetrace.errors import InputError
-from sourcetrace.hooks.terminal import readable_error
+from sourcetrace.hooks.terminal import is_no_vain_advice, readable_error
 
 
 def chained(cause):
@@ -36,3 +38,15 @@ def test_what_is_refused_stands_and_other_errors_are_nobodys():
     refused = InputError("checkpoints.path: there is no folder")
     assert readable_error(chained(refused)) is refused
     assert readable_error(chained(KeyError("a"))) is None
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_command_that_was_refused_is_not_to_be_repeated(refused, caplog):
+    logger = logging.getLogger("tests.runner")
+    logger.addFilter(is_no_vain_advice)
+    try:
+        raise InputError("no") if refused else KeyError("a")
+    except (InputError, KeyError):
+        logger.warning("No nodes ran. Repeat the previous command to attempt a new run.")
+        logger.warning("There are 3 nodes that have not run.")
+    assert [one.getMessage()[:2] for one in caplog.records] == ["No", "Th"][refused:]

@@ -51,6 +51,7 @@ def test_a_clean_project_is_ok_in_everything(tmp_path):
     assert [(one.step, one.rates, one.step_mass) for one in report.checkpoints] == [
         (step, "constant", pytest.approx(10.0)) for step in (10, 20, 30)
     ]
+    assert {one.format for one in report.checkpoints} == {".pt"}
     assert sum(one.share for one in report.layers) == pytest.approx(1)
     said = lines(report)
     assert said["learning rates"].text == "steps 1–30: constant"
@@ -95,6 +96,17 @@ def test_several_faults_are_said_at_once(tmp_path):
         PreflightRefused, match=r"of 21 checks refused \(.*queries alone.*training d"
     ):
         enforce_preflight(report.to_json())
+
+
+def test_another_curvature_is_said_once(tmp_path):
+    class Weak(Whole):
+        def sampled_loss(self, outputs, generator, batch=None):
+            return 0.1 * super().sampled_loss(outputs, generator, batch)
+
+    save_run(tmp_path, Weak(), [10, 20])
+    said = lines(preflight(tmp_path, Weak()))["sampled loss"]
+    assert said.status == "warning"
+    assert said.text.count("sampled_loss") == 1
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules")

@@ -35,6 +35,7 @@ class ProjectFolderHook:
         """Make the project's folder importable, behind everything installed."""
         # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.
         logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
+        logging.getLogger("kedro.runner.sequential_runner").addFilter(is_no_vain_advice)
         folder = str(context.project_path)
         if folder not in sys.path:
             sys.path.append(folder)
@@ -69,6 +70,15 @@ class TerminalHook:
         show_readable_error(error)
         if isinstance(error, GateFailed | PreflightRefused):
             _summarise(pipeline, catalog)
+
+
+def is_no_vain_advice(record: logging.LogRecord) -> bool:
+    """Return whether a line of the runner's stands: not that to repeat a command that is refused.
+
+    It is logged while the error is handled.
+    """
+    repeat = record.getMessage().startswith("No nodes ran.")
+    return not (repeat and readable_error(sys.exc_info()[1]))
 
 
 def show_readable_error(error: BaseException) -> None:

@@ -86,6 +86,13 @@ def test_steps_settings_and_weights_are_the_trainings(trained):
             assert one.state_dict["lm_head.weight"] is one.state_dict["transformer.wte.weight"]
 
 
+def test_the_last_log_says_of_the_whole_run_what_was_clipped(trained):
+    for folder in trained:
+        found = load(folder)
+        (run,) = Training.of_runs(found, CheckpointFolder(folder), tiny())
+        assert {one["clipping"] for one in run.sources} == {found[-1].training.sources["clipping"]}
+
+
 def test_rates_are_those_of_every_step_though_few_are_logged(trained):
     for folder, rates in trained.items():
         (run,) = Training.of_runs(load(folder), CheckpointFolder(folder), tiny())

@@ -18,6 +18,7 @@ from sourcetrace.formats import (
     format_share,
     format_span,
 )
+from sourcetrace.pipelines.checkpoint_ingest.losses import is_far_off
 from sourcetrace.pipelines.checkpoint_ingest.training import Training
 
 
@@ -103,7 +104,9 @@ def _of_coverage(coverage: Coverage) -> str:
 
 def _of_curvature(share: float | None) -> str:
     if share is None:
-        return "not compared: the loss has no curvature at the outputs"
+        return "not compared: at outputs of 0, where it is compared, train_loss has no curvature"
+    if is_far_off(share):
+        return "compared at outputs of 0"  # the warning has the number
     return f"that of sampled_loss over that of train_loss: {share:.2f}"
 
 

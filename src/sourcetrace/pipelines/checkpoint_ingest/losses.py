@@ -115,6 +115,11 @@ def gradient_error(task: Task, model: nn.Module, training: Examples, coverage: C
     )
 
 
+def is_far_off(share: float) -> bool:
+    """Return whether `compare_curvatures` warns of it."""
+    return not 1 / _FAR_OFF < share < _FAR_OFF
+
+
 def compare_curvatures(task: Task, model: nn.Module, training: Examples) -> float | None:
     """Return the sampled loss's curvature over the training loss's; warn if it is another.
 
@@ -127,7 +132,7 @@ def compare_curvatures(task: Task, model: nn.Module, training: Examples) -> floa
         for draw in range(_DRAWS)
     )
     share = sampled_loss_share(task, task.forward(model, batch), batch, generators)
-    if share is not None and not 1 / _FAR_OFF < share < _FAR_OFF:
+    if share is not None and is_far_off(share):
         logger.warning(
             "sampled_loss gives %.3g times the curvature of train_loss (traces at outputs of 0, "
             "first examples); expected 1. Where train_loss is a mean or a weighted sum over an "

@@ -72,8 +72,18 @@ class Training:
             summed, rates = sum_rates(
                 records, stage_ends=folder.stage_ends, known=known, scheduled=scheduled
             )
+            # The last log of a stage is of all its steps.
+            clipped = {
+                one.record.stage: {"clipping": one.training.sources["clipping"]}
+                for one in members
+                if "clipping" in one.training.sources
+            }
             sources = (
-                {**one.training.sources, "step_mass": ", then ".join(described.origins)}
+                {
+                    **one.training.sources,
+                    **clipped.get(one.record.stage, {}),
+                    "step_mass": ", then ".join(described.origins),
+                }
                 for one, described in zip(members, rates, strict=True)
             )
             runs.append(
