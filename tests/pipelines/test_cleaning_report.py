@@ -41,6 +41,7 @@ def tables(ids, harm, *, labels, predicted, probability, errors=None):
             },
             schema_overrides={"given_label_probability": pl.Float64},
         ),
+        "data_digests": {"training": {"set_aside": [{"index": 1}]}},
         "query_signals": pl.DataFrame({"loss": [0.1] * 10}),
         "query_influence": pl.DataFrame(
             {
@@ -80,6 +81,7 @@ def test_the_most_harmful_come_first_and_only_they_get_an_action():
     table, _ = review()
     ReviewList.validate(table)
     assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
+    assert table["index"].to_list() == [2, 4, 0, 3]  # 1 was set aside
     assert table["suggested_action"].to_list() == ["relabel", "check", "relabel", "keep"]
     assert table["loss"].to_list() == [1.0] * 4
     assert table["total_query_loss_influence"].to_list() == [-5.0] * 4

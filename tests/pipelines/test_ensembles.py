@@ -129,7 +129,14 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
     scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
     SegmentContributions.validate(contributions)
     reviewed, _ = list_for_review(
-        training, manifest, signals, query_signals, influence, own, ReportParameters()
+        training,
+        manifest,
+        signals,
+        query_signals,
+        influence,
+        own,
+        {"training": {}},
+        ReportParameters(),
     )
     return {
         "manifest": manifest,

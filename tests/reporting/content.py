@@ -54,6 +54,7 @@ def page_content(
         {
             "rank": place + 1,
             "example_id": ids,
+            "index": place,
             "stage": ["train"] * examples,
             "given_label": pl.Series(given, dtype=pl.String),
             "predicted_label": pl.Series(other, dtype=pl.String),

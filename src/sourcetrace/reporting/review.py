@@ -28,7 +28,7 @@ def build_review_list(
     """Join what is known of each example, rank it and suggest an action.
 
     Args:
-        train_table: Ids, given labels and stages.
+        train_table: Ids, given labels, stages and index.
         final_signals: Signals at the final checkpoint, one row an example.
         query_influence: Influence on all queries together.
         self_influence: Influence on the example's own loss.
@@ -38,7 +38,9 @@ def build_review_list(
     Returns:
         The table `schemas.ReviewList` describes.
     """
-    table = train_table.select("example_id", pl.col("stage").list.join(", "), given_label="label")
+    table = train_table.select(
+        "example_id", "index", pl.col("stage").list.join(", "), given_label="label"
+    )
     for other in (
         final_signals.drop("checkpoint_id", strict=False),
         query_influence.drop("method", strict=False),

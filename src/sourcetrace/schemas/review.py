@@ -46,6 +46,7 @@ class ReviewList(Table):
 
     Attributes:
         rank: From 1.
+        index: Its row in train_table() and its number in train_examples(), from 0.
         stage: Its stage of training; several are joined by ", ".
         harm: Σ over queries of how much better their measurement is predicted to get when the
             example is removed, in the measurement's units; the list's order.
@@ -61,6 +62,7 @@ class ReviewList(Table):
 
     rank: int = pa.Field(ge=1, unique=True)
     example_id: str = pa.Field(unique=True)
+    index: int = pa.Field(ge=0, unique=True)
     stage: str
     given_label: str | None = pa.Field(nullable=True)
     predicted_label: str | None = pa.Field(nullable=True)

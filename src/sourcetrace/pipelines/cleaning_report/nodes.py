@@ -25,13 +25,17 @@ def list_for_review(
     query_signals: pl.DataFrame,
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
+    data_digests: dict[str, dict[str, Any]],
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the review list, twice: for programs and for spreadsheets."""
     finals = checkpoint_manifest.group_by("run", maintain_order=True).last()["checkpoint_id"]
     final_signals = example_signals.filter(pl.col("checkpoint_id").is_in(finals.implode()))
+    set_aside = {one["index"] for one in data_digests["training"].get("set_aside", ())}
+    given = range(train_table.height + len(set_aside))
+    index = pl.Series([i for i in given if i not in set_aside], dtype=pl.Int64)
     review_list = build_review_list(
-        train_table=train_table,
+        train_table=train_table.with_columns(index=index),
         final_signals=average_signals(final_signals, by=["example_id"]),
         query_influence=query_influence,
         self_influence=self_influence,
