@@ -196,7 +196,7 @@ def test_a_checkpoint_that_was_saved_twice_counts_once(tmp_path, caplog, name, s
     assert manifest["step"].to_list() == ([10, 20, 30] if at_most is None else [10, 30])
     assert not manifest["file"].str.contains(name).any()
     assert f"{name}.ckpt is left out: step and weights of step_0000" in caplog.text
-    assert identity["checkpoints"] == MadeOf.checkpoints_part(checkpoints.file_digests())
+    assert identity["checkpoints"] == MadeOf.checkpoints_part(checkpoints.digests())
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,9 @@ def test_a_clean_project_is_ok_in_everything(tmp_path):
     said = lines(report)
     assert said["learning rates"].text == "steps 1–30: constant"
     assert said["training data"].text.startswith("all 6 items read")
-    assert "of computing at most, in batches of" in said["time and disk"].text
+    assert (
+        "of computing (Python and files come on top), in batches of" in said["time and disk"].text
+    )
 
 
 class ThreeFaults(Whole):
@@ -104,7 +106,7 @@ def test_another_curvature_is_said_once(tmp_path):
             return 0.1 * super().sampled_loss(outputs, generator, batch)
 
     save_run(tmp_path, Weak(), [10, 20])
-    said = lines(preflight(tmp_path, Weak()))["sampled loss"]
+    said = lines(preflight(tmp_path, Weak()))["curvature"]
     assert said.status == "warning"
     assert said.text.count("sampled_loss") == 1
 

@@ -16,7 +16,11 @@ from sourcetrace.errors import InputError
 _SUPPORTED = (
     "Supported are torch's SGD with heavy-ball or Nesterov momentum, Adam, AdamW, NAdam, RAdam, "
     "Adamax, RMSprop, Adagrad, Adadelta and Adafactor, transformers' AdamW and Adafactor, and "
-    "bitsandbytes' Adam and AdamW; Lion and Muon as an approximation that checkpoints.accept names."
+    "bitsandbytes' Adam and AdamW; Lion and Muon as an approximation that checkpoints.accept "
+    "names. "
+    "To audit what another trained: save the weights alone, set checkpoints.optimizer to "
+    "{name: SGD, learning_rate: …}, and attribution.method to one that does not follow the "
+    "optimiser, such as influence."
 )
 
 

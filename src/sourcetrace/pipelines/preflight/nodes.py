@@ -70,7 +70,8 @@ def check_everything(
         setup = set_up_audit(inputs, gradient_cache, gradients, attribution, ensemble)
         found = plan_costs(setup, gradients)
         return (
-            f"{seconds_text(found.run.seconds)} of computing at most, in batches of "
+            f"{seconds_text(found.run.seconds)} of computing (Python and files come on top), in "
+            "batches of "
             f"{setup.engine.batch_size}; gradients take {format_bytes(found.gradients)} "
             f"({found.kept}); {format_bytes(found.disk)} of disk, "
             f"{format_bytes(found.free_disk)} are free"

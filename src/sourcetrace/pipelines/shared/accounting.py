@@ -33,8 +33,8 @@ def report_cost(cost: RunCost) -> dict[str, Any]:
         if parts:
             logger.info("%s: %s", title, ", ".join(map(_described, parts)))
     logger.info(
-        "Together at most %s, by what a batch took and the rate of large products here; Python and "
-        "files come on top",
+        "Together %s, by what a batch took and the rate of large products here; what Python takes "
+        "for many small layers, files and other processes come on top",
         seconds_text(cost.seconds),
     )
     seconds = {f"cost.{stage.name}.seconds": stage.seconds for stage in cost.stages}
