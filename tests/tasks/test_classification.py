@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.errors import InputError
-from sourcetrace.tasks import ClassificationTask, TokenClassificationTask
+from sourcetrace.tasks import ClassificationTask, TaskBase, TokenClassificationTask
 from sourcetrace.tasks.losses import CrossEntropy, FocalLoss
 from tests.tasks.losses.checks import check_curvature, task_values
 from tests.tiny import assert_close, seeded
@@ -331,3 +331,16 @@ def test_batches_of_another_form_need_targets_only_where_the_curvature_does():
         WeightedNamed().sampled_loss(logits, generator, batch)
     with pytest.raises(InputError, match=r"CrossEntropy depends on the targets. Call super"):
         Weighted().sampled_loss(logits, generator)
+
+
+def test_a_task_of_another_kind_may_draw_as_a_classifier_does():
+    class Own(TaskBase):
+        def sampled_loss(self, outputs, generator):
+            return ClassificationTask.sampled_loss(self, outputs, generator)
+
+    outputs = torch.randn(3, 4, dtype=torch.float64)
+    drawn = [
+        task.sampled_loss(outputs, ExampleGenerator.for_examples([1, 2, 3]))
+        for task in (Own(), ClassificationTask())
+    ]
+    assert torch.equal(*drawn)

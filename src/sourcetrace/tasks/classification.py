@@ -29,6 +29,13 @@ class ClassificationTask(LossTask):
     label_names: Sequence[str] | None = None
     ignored_index: int = -100
 
+    def sampled_loss(
+        self, outputs: Tensor, generator: torch.Generator, batch: Any = None
+    ) -> Tensor:
+        """See `LossTask`; tasks of another kind may call it by the class, for cross-entropy."""
+        own = self if isinstance(self, ClassificationTask) else ClassificationTask()
+        return LossTask.sampled_loss(own, outputs, generator, batch)
+
     def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
         """Return log p - log(1 - p) of the given label, [B]."""
         outputs, targets, weights = self._parts(outputs, batch)
