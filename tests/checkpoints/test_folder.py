@@ -333,9 +333,10 @@ def test_what_no_training_saves_is_refused(tmp_path):
     state = {**checkpoint()["optimizer_state_dict"], "state": [1, 1]}
     endless = {}
     endless["a"] = endless
-    for odd in ({**checkpoint(), "optimizer_state_dict": state}, endless):
-        torch.save(odd, tmp_path / "a.pt")
-        with pytest.raises(InputError, match=r"a\.pt holds what no training saves"):
+    odd = {**checkpoint(), "optimizer_state_dict": state}
+    for content, why in ((odd, "holds what no training saves"), (endless, "unfolds to values")):
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(InputError, match=rf"a\.pt {why}"):
             CheckpointFolder(tmp_path).load(tmp_path / "a.pt", nn.Linear(2, 1))
 
 

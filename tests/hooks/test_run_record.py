@@ -39,6 +39,7 @@ def test_a_tasks_arguments_are_logged_by_name_alone(monkeypatch, name, group):
     logged = run_hook(monkeypatch, {f"params:{group}": task})
     assert logged == {
         f"{group}.class": "churn.Task",
+        f"{group}.set_aside": 0.0,
         f"{group}.arguments.rows": "***",
         f"{group}.arguments.store.{name}": "***",
         f"{group}.arguments.at": "***",
