@@ -11,11 +11,7 @@ from rich.console import Console
 
 from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import ReportParameters, TaskParameters
-from sourcetrace.pipelines.cleaning_report.nodes import (
-    list_for_review,
-    measure_audit,
-    summarise_audit,
-)
+from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
 from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
@@ -138,13 +134,13 @@ def summarised(review_list, content, **changes):
             {"segment": [1], "run": [""], "attributed_share": [1.0]}
         ),
         "query_signals": content["query_signals"],
+        "segment_contributions": pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]}),
         "data_digests": {"training": {"set_aside": [{"example_id": "e"}]}, "queries": {}},
         "task": TaskParameters.model_validate({"class": "a.Task"}),
         "report": ReportParameters(check_share=0.75),
     }
-    summary = summarise_audit(**values | changes)
-    shares = pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]})
-    return AuditSummary.model_validate(summary), measure_audit(summary, shares)
+    summary, metrics = summarise_audit(**values | changes)
+    return AuditSummary.model_validate(summary), metrics
 
 
 def printed(summary):

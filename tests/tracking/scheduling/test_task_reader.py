@@ -63,8 +63,7 @@ def test_it_is_what_the_audit_itself_digests_and_a_broken_task_is_an_error_of_it
     assert reader.read(specification(offset=1.0))["data"] != found["data"]
     task = load_task(specification())
     examples, table = task.train_examples(), task.train_table()
-    assert found["data"]["training"] == {
-        "digest": data_digest(examples, table),
-        "table": table_digest(table),
-    }
+    training = found["data"]["training"]
+    assert training["digest"] == data_digest(examples, table)
+    assert training["table"] == table_digest(table)
     assert found["data"]["queries"] == found["data"]["training"]

@@ -54,14 +54,6 @@ def load_torch(name: str, data: bytes) -> Any:
         ) from error
     except InputError:
         raise
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            raise InputError(
-                f"{name} is a TorchScript archive: a program, with weights in it. Save the model's "
-                "state_dict with torch.save, from the training or once from "
-                f"torch.jit.load({name!r}).state_dict()."
-            ) from error
-        raise _unreadable(name, data) from error
     # Of a damaged pickle torch's unpickler raises what its instructions happen to raise.
     except Exception as error:
         raise _unreadable(name, data) from error
@@ -76,6 +68,12 @@ def _examine(name: str, data: bytes) -> int:
         return len(data)
     archive = ZipFile(io.BytesIO(data))
     members = archive.infolist()
+    if any("/code/__torch__" in one.filename for one in members):
+        raise InputError(
+            f"{name} is a TorchScript archive: a program, with weights in it. Save the model's "
+            f"state_dict with torch.save, from the training or once from torch.jit.load({name!r})."
+            "state_dict()."
+        )
     packed = [one.filename for one in members if one.compress_type != ZIP_STORED]
     if packed:
         raise InputError(

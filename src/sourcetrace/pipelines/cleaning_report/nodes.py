@@ -52,11 +52,12 @@ def summarise_audit(
     review_list: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
+    segment_contributions: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
     task: TaskParameters,
     report: ReportParameters,
-) -> dict[str, Any]:
-    """Return what a person reads at the end of the run."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a person reads at the end of the run, and the metrics for MLflow."""
     digest = score_files.digest()
     counted = dict(review_list["suggested_action"].value_counts().iter_rows())
     suspects = review_list.filter(is_suspect())
@@ -87,18 +88,10 @@ def summarise_audit(
             .iter_rows(named=True)
         ),
     )
-    return summary.model_dump(mode="json")
-
-
-def measure_audit(
-    audit_summary: dict[str, Any], segment_contributions: pl.DataFrame
-) -> dict[str, Any]:
-    """Return the metrics for MLflow."""
-    summary = AuditSummary.model_validate(audit_summary)
     metrics: dict[str, Any] = {
-        "suspect_share": summary.suspect_count / summary.training_examples,
+        "suspect_share": suspects.height / review_list.height,
         "relabel_suggestions": summary.actions["relabel"],
-        "unstable_share": summary.unstable / max(1, summary.suspect_count),
+        "unstable_share": summary.unstable / max(1, suspects.height),
         "attributed_share": summary.attributed_share,
         "training_runs": summary.runs,
         "mean_query_loss": summary.mean_query_loss,
@@ -109,13 +102,12 @@ def measure_audit(
     total = shares["mean_absolute_score"].sum()
     for segment, value in shares.iter_rows():
         metrics[f"segment_{segment}_share"] = value / total if total else 0.0
-    return logged(metrics)
+    return summary.model_dump(mode="json"), logged(metrics)
 
 
 PIPELINE = Pipeline(
     [
         step(list_for_review, ["review_list", "review_list_csv"]),
-        step(summarise_audit, "audit_summary"),
-        step(measure_audit, "audit_metrics"),
+        step(summarise_audit, ["audit_summary", "audit_metrics"]),
     ]
 )
