@@ -165,14 +165,18 @@ def _saved_scheduler(
 
 def _epoch_steps(content: Mapping[str, Any]) -> int | None:
     """Return the optimiser's steps of an epoch, as Lightning's loops say them at the end of one."""
-    try:
-        loop = content["loops"]["fit_loop"]
-        at_end = loop["epoch_loop.batch_progress"]["is_last_batch"]
-        progress = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-        steps = progress["step"]["current"]["completed"]
-    except (LookupError, TypeError):
-        return None
+    loop = _within(content, "loops", "fit_loop")
+    at_end = _within(loop, "epoch_loop.batch_progress", "is_last_batch")
+    progress = _within(loop, "epoch_loop.automatic_optimization.optim_progress", "optimizer")
+    steps = _within(progress, "step", "current", "completed")
     return steps if at_end is True and isinstance(steps, int) and steps > 0 else None
+
+
+def _within(content: Any, *keys: str) -> Any:
+    """Return what lies behind these keys; None where something else than mappings leads there."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content
 
 
 def _recorded_rates(name: str, rates: Any) -> Tensor | None:

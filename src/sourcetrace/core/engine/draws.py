@@ -14,7 +14,6 @@ from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
 _DRAWS = 4096
 """Of all examples together at a point: each is a backward pass in extraction and one in fitting."""
 
-
 _TRIED = 8
 """Examples whose numbers of signs are compared."""
 
