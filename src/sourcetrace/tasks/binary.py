@@ -72,9 +72,12 @@ class MultiLabelTask(ManyPartsTask):
             ]
         }
 
-    def _parts(self, outputs: Tensor, batch: Any) -> Parts:
+    def _counted(self, batch: Any) -> Tensor:
         targets = self.targets_of(batch)
-        known = ~(targets.isnan() | (targets == -1))
+        return ~(targets.isnan() | (targets == -1))
+
+    def _parts(self, outputs: Tensor, batch: Any) -> Parts:
+        targets, known = self.targets_of(batch), self._counted(batch)
         targets = _checked(outputs, targets.masked_fill(~known, 0))
         return Parts(outputs, targets, self._weights(known.to(outputs)))
 

@@ -103,13 +103,27 @@ class TokenClassificationTask(ManyPartsTask):
     def _with_targets(self, batch: Any) -> Any:
         return batch  # which tokens count is in it
 
+    def _labels(self, batch: Any) -> Tensor:
+        """Return the label of every output, `ignored_index` where the mask leaves it out."""
+        mask, labels = self.mask_of(batch), self.targets_of(batch)
+        return labels if mask is None else labels.masked_fill(mask == 0, self.ignored_index)
+
+    def _counted(self, batch: Any) -> Tensor:
+        return self._labels(batch) != self.ignored_index
+
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
-        mask = self.mask_of(batch)
-        targets = self.targets_of(batch)
-        if mask is not None:
-            targets = targets.masked_fill(mask == 0, self.ignored_index)
-        targets, known = _checked_classes(outputs, targets, self.ignored_index)
+        targets, known = _checked_classes(outputs, self._labels(batch), self.ignored_index)
         return Parts(outputs, targets, self._weights(known.to(outputs)))
+
+    def _signs(
+        self, generator: torch.Generator, outputs: Tensor, weights: Tensor | float
+    ) -> Tensor:
+        # By the tokens that count, so that an example's draws do not change with its padding.
+        known = torch.as_tensor(weights).flatten(1) > 0
+        most = int(known.sum(1).max().clamp_min(1))
+        drawn = super()._signs(generator, outputs.flatten(1, -2)[:, :most], weights)
+        places = (known.cumsum(1) - 1).clamp_min(0).unsqueeze(-1)
+        return drawn.take_along_dim(places, 1).reshape(outputs.shape)
 
 
 def _checked_classes(outputs: Tensor, targets: Tensor, ignored_index: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """The losses of a task from one of a part: of the example itself, or of each of its many parts."""
 
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from sourcetrace.core.model.objective import signs
 from sourcetrace.errors import InputError
 from sourcetrace.tasks.losses import Loss
-from sourcetrace.tasks.protocol import TaskBase
+from sourcetrace.tasks.protocol import Task, TaskBase
 
 
 class Parts(NamedTuple):
@@ -59,7 +60,7 @@ class LossTask(TaskBase):
         own.
         """
         outputs, targets, weights = self._parts(outputs, self._with_targets(batch))
-        noise = signs(generator, outputs.shape, like=outputs.detach())
+        noise = self._signs(generator, outputs.detach(), weights)
         drawn = outputs * self.loss.root(outputs.detach(), targets, noise)
         drawn = drawn.sum(-1) if self.loss.several_outputs else drawn
         return self._joined(drawn, weights**0.5)
@@ -84,6 +85,12 @@ class LossTask(TaskBase):
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
         raise NotImplementedError
 
+    def _signs(
+        self, generator: torch.Generator, outputs: Tensor, weights: Tensor | float
+    ) -> Tensor:
+        """Return random signs for the outputs; those of weight 0 may have any."""
+        return signs(generator, outputs.shape, like=outputs)
+
     def _joined(self, values: Tensor, weights: Tensor | float) -> Tensor:
         """Return the loss of every example from its part's, [B]."""
         return values if isinstance(weights, float) else values.where(weights > 0, 0.0) * weights
@@ -94,12 +101,31 @@ class ManyPartsTask(LossTask):
 
     Attributes:
         reduction: "mean" or "sum" over an example's parts that are not masked, or a number that
-            the sum is divided by. Where the training took the mean over all unmasked parts of a
-            batch, whatever their number in an example, that is their mean number in a training
-            example.
+            the sum is divided by. "batch_mean" where the training took the mean over all unmasked
+            parts of a batch, whatever their number in an example: the sum is divided by their mean
+            number in a training example.
     """
 
-    reduction: Literal["mean", "sum"] | float = "mean"
+    reduction: Literal["mean", "sum", "batch_mean"] | float = "mean"
+
+    @cached_property
+    def _mean_count(self) -> float:
+        """Parts that are not masked, of a training example on average."""
+        examples: Any = cast("Task", self).train_examples()
+        total = sum(
+            int(self._counted(self.collate([examples[index]])).sum())
+            for index in range(len(examples))
+        )
+        if not total:
+            raise InputError(
+                f'{type(self).__name__}: no training example has a label, so that "batch_mean" '
+                "divides by 0. Correct the labels or the mask."
+            )
+        return total / len(examples)
+
+    def _counted(self, batch: Any) -> Tensor:
+        """Return which parts are not masked, [B, …] bool."""
+        return torch.ones_like(self.targets_of(batch), dtype=torch.bool)
 
     def _weights(self, known: Tensor) -> Tensor:
         """Return the weights of parts from which of them count, [B, …]."""
@@ -108,7 +134,7 @@ class ManyPartsTask(LossTask):
         if self.reduction == "mean":
             count = known.reshape(len(known), -1).sum(1).clamp_min(1)
             return known / count.reshape(-1, *(1 for _ in known.shape[1:]))
-        return known / self.reduction
+        return known / (self._mean_count if self.reduction == "batch_mean" else self.reduction)
 
     def _joined(self, values: Tensor, weights: Tensor | float) -> Tensor:
         joined = super()._joined(values, weights)

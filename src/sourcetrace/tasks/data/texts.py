@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import Parameter, signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,6 @@ import polars as pl
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
 from sourcetrace.errors import InputError
@@ -23,6 +21,7 @@ from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.optional_library import optional_library
 from sourcetrace.tasks.data.sources import Rows
+from sourcetrace.tasks.named_inputs import logits_of, padded
 from sourcetrace.validation import validated
 
 _SETTINGS = "tokenizer_config.json"
@@ -68,17 +67,19 @@ class TextData(DataTask):
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Return tokens by name, [B, T], padded to the longest, and the targets, [B]."""
-        inputs = [item[0] for item in items]
-        tokens = {name: self._padded(name, [one[name] for one in inputs]) for name in inputs[0]}
+        tokens = padded(
+            [item[0] for item in items],
+            fill={
+                "input_ids": self._tokenizer.pad_token_id,
+                "token_type_ids": self._tokenizer.pad_token_type_id,
+            },
+            side=self._tokenizer.padding_side,
+        )
         return (tokens, *(default_collate([item[1] for item in items]) for _ in items[0][1:]))
 
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """Return the model's logits for the tokens."""
-        taken = signature(model.forward).parameters
-        everything = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
-        given = {name: one for name, one in batch[0].items() if everything or name in taken}
-        outputs = model(**given)
-        return getattr(outputs, "logits", outputs)
+        return logits_of(model, batch[0])
 
     def _columns(self) -> Sequence[str]:
         return [self._text.text, *filter(None, [self._text.pair])]
@@ -120,18 +121,6 @@ class TextData(DataTask):
     def _contents(self, rows: Rows) -> list[str]:
         texts = rows.table.select(self._columns())
         return [content_digest(*(one.encode() for one in row)) for row in texts.iter_rows()]
-
-    def _padded(self, name: str, tokens: Sequence[Tensor]) -> Tensor:
-        fill = {
-            "input_ids": self._tokenizer.pad_token_id,
-            "token_type_ids": self._tokenizer.pad_token_type_id,
-        }
-        return pad_sequence(
-            list(tokens),
-            batch_first=True,
-            padding_value=fill.get(name, 0),
-            padding_side=self._tokenizer.padding_side,
-        )
 
 
 @dataclass(frozen=True)
