@@ -3,7 +3,7 @@
 from sourcetrace.core.model.objective import signs
 from sourcetrace.tasks.binary import BinaryTask, MultiLabelTask
 from sourcetrace.tasks.classification import ClassificationTask, TokenClassificationTask
-from sourcetrace.tasks.data import ArrayData, ImageData, TableData, TextData
+from sourcetrace.tasks.data import ArrayData, ImageData, LanguageData, TableData, TextData
 from sourcetrace.tasks.language_model import LanguageModelTask
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
@@ -14,6 +14,7 @@ __all__ = [
     "BinaryTask",
     "ClassificationTask",
     "ImageData",
+    "LanguageData",
     "LanguageModelTask",
     "MultiLabelTask",
     "RegressionTask",

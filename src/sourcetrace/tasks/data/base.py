@@ -79,7 +79,7 @@ class DataTask(TaskBase, ABC):
         training = self._rows(given.train, "task.arguments.train", [given.stage])
         queries = self._rows(given.queries, "task.arguments.queries", [])
         self._name_classes(training)
-        training = self._usable(training)
+        training = self._as_trained(self._usable(training))
         self._learn(training)
         self._train = self._side(training)
         self._queries = self._side(self._usable(queries))
@@ -113,6 +113,10 @@ class DataTask(TaskBase, ABC):
 
     def _usable(self, rows: Rows) -> Rows:
         """Refuse or leave out rows without usable inputs."""
+        return rows
+
+    def _as_trained(self, rows: Rows) -> Rows:
+        """Return a row a training example, where the rows of the source are none yet."""
         return rows
 
     def _learn(self, rows: Rows) -> None:
