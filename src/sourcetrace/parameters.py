@@ -143,6 +143,18 @@ class _PrecisionParameters(_Parameters):
     scores: Literal["float32", "tf32", "bfloat16"] = "float32"
 
 
+class LayerParameters(_Parameters):
+    """Which of the model's parameters are attributed.
+
+    Attributes:
+        include: Patterns of names, of parameters or modules that hold them; * is anything.
+        exclude: Patterns of those that are left out nevertheless.
+    """
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
 class AttributionParameters(_Parameters):
     """Which method scores, and where it runs.
 
@@ -157,6 +169,7 @@ class AttributionParameters(_Parameters):
             them exactly.
         bare_parameters: How many numbers the parameters together may have that no known kind of
             layer covers; null for no passes of examples alone, which they and some layers take.
+        layers: Which of the model's parameters are attributed.
         precision: Of passes, curvature and scores.
     """
 
@@ -168,6 +181,7 @@ class AttributionParameters(_Parameters):
     projection_dimension: int = Field(default=2048, ge=1)
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
     bare_parameters: int | None = Field(default=1_000_000, ge=0)
+    layers: LayerParameters = LayerParameters()
     precision: _PrecisionParameters = _PrecisionParameters()
 
     @field_validator("method")

@@ -141,6 +141,7 @@ class MadeOf:
                     *(named.get(key) for key in ("stages", "optimizer", "step_from", "at_most")),
                     _file_digest(rates),
                     attribution.pop("bare_parameters"),
+                    attribution.pop("layers"),
                 ]
             ),
             gradients=digest_of(

@@ -208,7 +208,7 @@ class Examination:
             self.training,
             self.device,
             self.planned,
-            bare=self._attribution.bare_parameters,
+            attribution=self._attribution,
         )
         reasons: dict[str, list[str]] = {}
         for parameter in coverage.unattributed:

@@ -31,6 +31,7 @@ from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.left_out import left_out_by_name
 from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import refuse_too_large
 from sourcetrace.pipelines.shared.step import step
@@ -120,9 +121,7 @@ def set_up_audit(
     # The ingest's, for what the model does with an example may depend on them.
     model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
     segments = segments_of(manifest)
-    coverage = coverage_of(
-        task, model, training, device, segments, bare=attribution.bare_parameters
-    )
+    coverage = coverage_of(task, model, training, device, segments, attribution=attribution)
     plan = plan_of(segments, train_table, coverage, attribution, ensemble)
     refuse_too_large(model, coverage.layers, plan, queries=len(queries), device=device)
     engine = GradientEngine(
@@ -192,7 +191,7 @@ def coverage_of(
     device: torch.device,
     segments: Sequence[Segment],
     *,
-    bare: int | None,
+    attribution: AttributionParameters,
 ) -> Coverage:
     """Find the attributed layers, by forward passes over a few training examples.
 
@@ -202,8 +201,7 @@ def coverage_of(
         training: The training examples.
         device: Where the model is.
         segments: Whose optimiser settings the parameters have; a layer has one setting.
-        bare: How many numbers all bare parameters together may have; None for no passes of
-            examples alone.
+        attribution: Which parameters are left out, and how many may be bare.
     """
 
     def run(few: torch.Tensor) -> Any:
@@ -215,7 +213,10 @@ def coverage_of(
     few = numbers[:_FIRST], spread(numbers, _SPREAD)
     (run_forward, examples), *further = [(partial(run, one), len(one)) for one in few]
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    left_out = trainable.difference(*(segment.settings for segment in segments))
+    by_name = left_out_by_name(model, attribution.layers) & trainable
+    left_out = dict.fromkeys(by_name, "left out by attribution.layers")
+    others = trainable.difference(*(segment.settings for segment in segments))
+    left_out |= dict.fromkeys(others, "not given to the optimiser")
     for name in left_out:
         model.get_parameter(name).requires_grad_(False)
     find = partial(
@@ -225,18 +226,17 @@ def coverage_of(
         settings_of(segments),
         examples=examples,
         further=further,
-        bare=bare,
+        bare=attribution.bare_parameters,
     )
     found = find()
     # Without passes of examples alone the check of gradients refuses such a use.
-    if bare is not None:
+    if attribution.bare_parameters is not None:
         hidden = hidden_uses(model, found, run_forward, examples=examples)
         found = find(hidden=hidden) if hidden else found
     return replace(
         found,
         unattributed=tuple(
-            replace(one, reason="not given to the optimiser") if one.name in left_out else one
-            for one in found.unattributed
+            replace(one, reason=left_out.get(one.name, one.reason)) for one in found.unattributed
         ),
     )
 
