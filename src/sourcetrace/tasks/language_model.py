@@ -68,7 +68,11 @@ class LanguageModelTask(TokenClassificationTask):
         if not isinstance(batch, Mapping):
             return only_logits(model(_tokens(batch)))
         inputs = {name: one for name, one in batch.items() if name not in _OWN}
-        if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        config = getattr(model, "config", None)
+        if hasattr(config, "use_cache"):
+            # As the Trainer: with a cache, positions do not show where packed sequences begin.
+            inputs["use_cache"] = False
+        if getattr(config, "is_encoder_decoder", False):
             if self.next_token:
                 raise InputError(
                     f"The model is an encoder with a decoder, whose outputs are of the labels "
