@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sourcetrace.core.gradients.per_example import Positions, TiedPositions
+from sourcetrace.core.gradients.per_example import Positions, per_example_gradient
+from sourcetrace.core.gradients.tied import TiedGradient, TiedPositions
 from sourcetrace.core.layers.kinds.pixels import PatchLayout, Pixels
 from sourcetrace.core.layers.layer import Layer
 
@@ -41,7 +42,7 @@ _HALVINGS = 2
 class _RowLayout:
     """How sums of rows are laid out; equal ones may be added up."""
 
-    kind: Literal["rows", "left out", "diagonal"]
+    kind: Literal["rows", "left out", "diagonal", "matrix"]
     groups: int
     width: int
 
@@ -56,20 +57,21 @@ class _Rows:
 
     Attributes:
         values: x, [groups, M, D].
-        one_hot: Whether they are terms of the diagonal already, the only ones that are kept.
+        summed_up: Whether they are terms of the sum already: of its diagonal, the only ones that
+            are kept, or of the whole, [groups, M, D, D].
         left_out: Whether other terms have them too many.
     """
 
     values: Tensor
-    one_hot: bool = False
+    summed_up: bool = False
     left_out: bool = False
 
     @property
     def layout(self) -> _RowLayout:
         """Of their sums; terms of equal layouts can be joined."""
-        groups, _, width = self.values.shape
-        if self.one_hot:
-            return _RowLayout("diagonal", groups, width)
+        groups, _, width, *rest = self.values.shape
+        if self.summed_up:
+            return _RowLayout("matrix" if rest else "diagonal", groups, width)
         return _RowLayout("left out" if self.left_out else "rows", groups, width)
 
     @property
@@ -79,8 +81,8 @@ class _Rows:
 
     @property
     def width(self) -> int:
-        """D, or 0 for a diagonal, where nothing is saved by waiting for more rows."""
-        return 0 if self.one_hot or self._is_wide else self.values.shape[2]
+        """D, or 0 where nothing is saved by waiting for more rows."""
+        return 0 if self.summed_up or self._is_wide else self.values.shape[2]
 
     def joined(self, others: Sequence[Any]) -> "_Rows":
         """Return these rows and more of the same layout."""
@@ -96,7 +98,7 @@ class _Rows:
 
     def summed(self) -> Tensor:
         """Return Σ x xᵀ in their precision; of too wide a side the diagonal."""
-        if self.one_hot:
+        if self.summed_up:
             return self.values.sum(1)
         return self.values.square().sum(1) if self._is_wide else _gram(self.values)
 
@@ -145,13 +147,11 @@ class CovarianceTerms:
         """
         count = len(inputs)
         if isinstance(inputs, TiedPositions):
-            gradient = inputs.gradient(sampled_output_gradients)
-            # The rows of ∇W lie in the space of the inputs, its columns in the outputs'.
-            return cls([_rows_of(gradient)], _rows_of(gradient.mT), count)
+            return cls(*_tied_terms(inputs, sampled_output_gradients, layer), count)
         if isinstance(sampled_output_gradients, TiedPositions):
             raise TypeError("Both sides of a shared weight are TiedPositions.")
         if layer.bare and layer.outputs > MAXIMUM_BARE:
-            squares = replace(_rows_of(sampled_output_gradients.square()), one_hot=True)
+            squares = replace(_rows_of(sampled_output_gradients.square()), summed_up=True)
             return cls([_rows_of(inputs)], squares, count)
         if inputs.is_floating_point():
             activation = _counted_terms(inputs, _counted(sampled_output_gradients), pixels)
@@ -159,8 +159,22 @@ class CovarianceTerms:
         without = (inputs < 0)[:, None, :, None]
         gradients = sampled_output_gradients.masked_fill(without, 0)
         found = torch.bincount(inputs[_counted(gradients)[:, 0]], minlength=layer.inputs)
-        frequencies = _Rows(found.to(gradients.dtype)[None, None], one_hot=True)
+        frequencies = _Rows(found.to(gradients.dtype)[None, None], summed_up=True)
         return cls([frequencies], _rows_of(gradients), count)
+
+
+def _tied_terms(
+    inputs: TiedPositions, output_gradients: Positions, layer: Layer
+) -> tuple[list[SideTerms], SideTerms]:
+    """Return the terms of Σ ∇Wᵀ∇W and Σ ∇W∇Wᵀ: rows of ∇W lie in the space of the inputs."""
+    gradient = per_example_gradient(inputs, output_gradients, width=layer.inputs)
+    if isinstance(gradient, TiedGradient):
+        first, second = gradient.second_moments(diagonal=layer.outputs > MAXIMUM_FACTOR)
+        return [_Rows(first.unsqueeze(1), summed_up=True)], _Rows(
+            second.unsqueeze(1), summed_up=True
+        )
+    dense = gradient.dense()
+    return [_rows_of(dense)], _rows_of(dense.mT)
 
 
 def _counted(output_gradients: Tensor) -> Tensor:

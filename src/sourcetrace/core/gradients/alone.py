@@ -14,7 +14,8 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, cat, nn
 
 from sourcetrace.core.gradients.capture import ForwardPass
-from sourcetrace.core.gradients.per_example import Positions, TiedPositions
+from sourcetrace.core.gradients.per_example import Positions
+from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.layers.layer import Layer
 
 Single = tuple[Callable[[], Any], Callable[[Any], Sequence[Tensor]]]

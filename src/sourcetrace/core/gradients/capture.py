@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sourcetrace.core.gradients.per_example import (
     LayerGradient,
     Positions,
-    TiedPositions,
     per_example_gradient,
 )
+from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.layers.attention import attention_calls
 from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.kinds.pixels import Pixels

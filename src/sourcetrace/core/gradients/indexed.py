@@ -4,9 +4,11 @@ A token that an example repeats adds up before anything is squared. Nothing here
 size of the vocabulary times the number of examples, but `dense`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
 from sourcetrace.core.gradients.factored import FactoredGradient
@@ -39,6 +41,20 @@ class IndexedGradient:
             width,
         )
 
+    @classmethod
+    def joined(cls, parts: "Sequence[IndexedGradient]") -> "IndexedGradient":
+        """Join consecutive examples; a position of padding carries no gradient."""
+        longest = max(part.indices.shape[1] for part in parts)
+
+        def missing(part: "IndexedGradient") -> int:
+            return longest - part.indices.shape[1]
+
+        return cls(
+            torch.cat([F.pad(one.indices, (0, missing(one))) for one in parts]),
+            torch.cat([F.pad(one.output_gradients, (0, 0, 0, missing(one))) for one in parts]),
+            parts[0].width,
+        )
+
     def __len__(self) -> int:
         return self.indices.shape[0]
 
@@ -51,7 +67,7 @@ class IndexedGradient:
 
     def summed(self) -> Tensor:
         """Return the sum over the examples, [1, 1, D_out, D_in]."""
-        tokens, sums = _sums_by_key(self.indices.flatten(), self.output_gradients.flatten(0, 1))
+        tokens, sums = sums_by_key(self.indices.flatten(), self.output_gradients.flatten(0, 1))
         total = sums.new_zeros(self.width, self.output_gradients.shape[2])
         total[tokens] = sums
         return total.T[None, None]
@@ -60,7 +76,7 @@ class IndexedGradient:
         """Return the squared Euclidean norm of every example's gradient, [N]."""
         examples, _, summed = self._coalesced(self.output_gradients)
         # Every example has a position, so each has its row.
-        return _sums_by_key(examples, summed.square().sum(1, keepdim=True))[1].squeeze(1)
+        return sums_by_key(examples, summed.square().sum(1, keepdim=True))[1].squeeze(1)
 
     def rotated(self, input_basis: Tensor | None, output_basis: Tensor | None) -> "IndexedGradient":
         """Return Q_Gᵀ ∇W Q_A with Q_A the identity, None.
@@ -78,7 +94,7 @@ class IndexedGradient:
         """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [1, D_out, D_in]; bases as in `rotated`."""
         rotated = self.rotated(input_basis, output_basis)
         _, tokens, summed = self._coalesced(rotated.output_gradients)
-        used, sums = _sums_by_key(tokens, summed.square())
+        used, sums = sums_by_key(tokens, summed.square())
         squares = summed.new_zeros(self.width, summed.shape[1])
         squares[used] = sums
         return squares.T.unsqueeze(0)
@@ -124,13 +140,13 @@ class IndexedGradient:
     def _coalesced(self, gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sum the positions of an example that have one token: example, token and sum, a row."""
         first = torch.arange(len(self), device=self.indices.device).unsqueeze(1)
-        keys, summed = _sums_by_key(
+        keys, summed = sums_by_key(
             (first * self.width + self.indices).flatten(), gradients.flatten(0, 1)
         )
         return keys // self.width, keys % self.width, summed
 
 
-def _sums_by_key(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def sums_by_key(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distinct keys, increasing, and the sum of the rows of each.
 
     Sorted first: on a GPU the order of `index_add` is open, and so are its last bits.

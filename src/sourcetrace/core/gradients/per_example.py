@@ -1,11 +1,12 @@
 """Per-example gradients of one layer, and the products the method needs of them.
 
-Three forms, chosen by `per_example_gradient`:
+Four forms, chosen by `per_example_gradient`:
 - `FactoredGradient`: Σ_s g_s a_sᵀ kept as its factors, [N, groups, S, D_out] and
   [N, groups, S, D_in], where they are smaller than what they make up: S (D_out + D_in) numbers
   and not D_out · D_in. The same count says where rotations cost less.
 - `DenseGradient`: Σ_s g_s a_sᵀ summed out, [N, groups, D_out, D_in].
 - `IndexedGradient`: where the inputs are one-hot; their indices, and the output gradients.
+- `TiedGradient`: the sum of two of these, of a weight that an embedding shares.
 
 A basis that is None is the identity.
 """
@@ -13,13 +14,16 @@ A basis that is None is the identity.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import TypeVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
 from sourcetrace.core.gradients.factored import FactoredGradient, product
 from sourcetrace.core.gradients.indexed import IndexedGradient
+from sourcetrace.core.gradients.tied import TiedGradient, TiedPositions
+
+_Kind = TypeVar("_Kind", FactoredGradient, IndexedGradient, TiedGradient)
 
 
 @dataclass(frozen=True)
@@ -72,44 +76,9 @@ class DenseGradient:
         return {"values": self.values}
 
 
-LayerGradient = FactoredGradient | DenseGradient | IndexedGradient
+LayerGradient = FactoredGradient | DenseGradient | IndexedGradient | TiedGradient
 Gradients = Mapping[str, LayerGradient]
 """Per-example gradients of every attributed layer, by layer name."""
-
-
-@dataclass(frozen=True)
-class TiedPositions:
-    """One side of a weight [V, D] that a linear output layer and an embedding share.
-
-    The linear layer's gradient is Σ g aᵀ, with inputs a [N, 1, S, D] and output gradients g
-    [N, 1, S, V]; the embedding's is Σ e gᵀ with one-hot e, kept as indices [N, S'], and
-    output gradients [N, 1, S', D].
-
-    Attributes:
-        linear: The linear layer's inputs, or its output gradients.
-        embedding: The embedding's indices, or its output gradients.
-    """
-
-    linear: Tensor
-    embedding: Tensor
-
-    def __len__(self) -> int:
-        return self.linear.shape[0]
-
-    def __getitem__(self, rows: Tensor) -> "TiedPositions":
-        return TiedPositions(self.linear[rows], self.embedding[rows])
-
-    def gradient(self, output_gradients: "Positions") -> Tensor:
-        """Return the weight's gradients from its inputs, these.
-
-        Written out, [N, 1, V, D]: with several positions an example, the linear output layer's
-        gradient has that size in any case.
-        """
-        if not isinstance(output_gradients, TiedPositions):
-            raise TypeError("Both sides of a shared weight are TiedPositions.")
-        linear = output_gradients.linear.mT @ self.linear
-        rows = IndexedGradient.of(self.embedding, output_gradients.embedding, linear.shape[2])
-        return linear + rows.dense().mT
 
 
 Positions = Tensor | TiedPositions
@@ -127,7 +96,8 @@ def per_example_gradient(
         width: D_in, which indices do not tell.
     """
     if isinstance(inputs, TiedPositions):
-        return DenseGradient(inputs.gradient(output_gradients))
+        tied = inputs.gradient(output_gradients)
+        return tied if tied.size < tied.dense_size else DenseGradient(tied.dense())
     if isinstance(output_gradients, TiedPositions):
         raise TypeError("Both sides of a shared weight are TiedPositions.")
     if not inputs.is_floating_point():
@@ -149,21 +119,17 @@ def concatenate(parts: Sequence[Gradients]) -> dict[str, LayerGradient]:
 
 
 def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
-    first = parts[0]
-    if len({type(part) for part in parts}) > 1:  # a batch of sequences of length 1
-        return DenseGradient(torch.cat([part.dense() for part in parts]))
-    if isinstance(first, FactoredGradient):
-        return FactoredGradient.joined(
-            [part for part in parts if isinstance(part, FactoredGradient)]
+    if factored := _all_of(FactoredGradient, parts):
+        return FactoredGradient.joined(factored)
+    if indexed := _all_of(IndexedGradient, parts):
+        return IndexedGradient.joined(indexed)
+    if tied := _all_of(TiedGradient, parts):
+        return TiedGradient(
+            FactoredGradient.joined([one.linear for one in tied]),
+            IndexedGradient.joined([one.embedding for one in tied]),
         )
-    tensors = [part.tensors() for part in parts]
-    if isinstance(first, IndexedGradient):
-        longest = max(one["indices"].shape[1] for one in tensors)
-        for one in tensors:
-            missing = longest - one["indices"].shape[1]
-            one["indices"] = F.pad(one["indices"], (0, missing))
-            one["output_gradients"] = F.pad(one["output_gradients"], (0, 0, 0, missing))
-    return from_tensors({key: torch.cat([one[key] for one in tensors]) for key in tensors[0]})
+    # Of several kinds: a batch of sequences of length 1 among others.
+    return DenseGradient(torch.cat([part.dense() for part in parts]))
 
 
 def mean(gradients: Sequence[LayerGradient]) -> LayerGradient:
@@ -173,24 +139,34 @@ def mean(gradients: Sequence[LayerGradient]) -> LayerGradient:
     are the same at all checkpoints, as a network's first layer's are. Products then take the
     cheaper order for all of them at once, and what is written out is written out summed.
     """
-    first = gradients[0]
     if len(gradients) == 1:
-        return first
-    if isinstance(first, FactoredGradient):
-        factored = [one for one in gradients if isinstance(one, FactoredGradient)]
-        if len(factored) == len(gradients):
-            inputs, outputs = _joined_terms(
-                [one.inputs for one in factored], [one.output_gradients for one in factored], 2
-            )
-            return FactoredGradient(inputs, outputs)
-    if isinstance(first, IndexedGradient):
-        indexed = [one for one in gradients if isinstance(one, IndexedGradient)]
-        if len(indexed) == len(gradients):
-            indices, outputs = _joined_terms(
-                [one.indices for one in indexed], [one.output_gradients for one in indexed], 1
-            )
-            return IndexedGradient(indices, outputs, first.width)
+        return gradients[0]
+    if factored := _all_of(FactoredGradient, gradients):
+        return _mean_factored(factored)
+    if indexed := _all_of(IndexedGradient, gradients):
+        return _mean_indexed(indexed)
+    if tied := _all_of(TiedGradient, gradients):
+        return TiedGradient(
+            _mean_factored([one.linear for one in tied]),
+            _mean_indexed([one.embedding for one in tied]),
+        )
     return DenseGradient(reduce(torch.add, (one.dense() for one in gradients)) / len(gradients))
+
+
+def _all_of(kind: type[_Kind], parts: Sequence[LayerGradient]) -> list[_Kind]:
+    """Return the parts where all are of a kind, nothing otherwise."""
+    found = [part for part in parts if isinstance(part, kind)]
+    return found if len(found) == len(parts) else []
+
+
+def _mean_factored(parts: Sequence[FactoredGradient]) -> FactoredGradient:
+    inputs, outputs = [one.inputs for one in parts], [one.output_gradients for one in parts]
+    return FactoredGradient(*_joined_terms(inputs, outputs, 2))
+
+
+def _mean_indexed(parts: Sequence[IndexedGradient]) -> IndexedGradient:
+    indices, outputs = [one.indices for one in parts], [one.output_gradients for one in parts]
+    return IndexedGradient(*_joined_terms(indices, outputs, 1), parts[0].width)
 
 
 def _joined_terms(
@@ -206,7 +182,15 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> LayerGradient:
     """Rebuild one layer's gradient from what `tensors()` returned."""
     if "values" in tensors:
         return DenseGradient(tensors["values"])
-    if "indices" in tensors:
-        width = int(tensors["widths"][0, 0])
-        return IndexedGradient(tensors["indices"], tensors["output_gradients"], width)
-    return FactoredGradient(tensors["inputs"], tensors["output_gradients"])
+    if "indices" not in tensors:
+        return FactoredGradient(tensors["inputs"], tensors["output_gradients"])
+    is_tied = "embedding" in tensors
+    embedded = IndexedGradient(
+        tensors["indices"],
+        tensors["embedding" if is_tied else "output_gradients"],
+        int(tensors["widths"][0, 0]),
+    )
+    if not is_tied:
+        return embedded
+    linear = FactoredGradient(tensors["inputs"], tensors["output_gradients"])
+    return TiedGradient(linear, embedded)

@@ -16,6 +16,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients
+from sourcetrace.core.gradients.tied import TiedGradient
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.memory_needs import sides, sizes
@@ -177,6 +178,10 @@ def _total(layers: Sequence[Layer], gradients: Gradients) -> Counter[str]:
         if isinstance(gradient, FactoredGradient):
             rotated = layer.groups * gradient.terms * (inputs**2 + outputs**2)
             squares = gradient.terms * layer.size
+        elif isinstance(gradient, TiedGradient):
+            terms = gradient.linear.terms + gradient.embedding.indices.shape[1]
+            rotated = terms * (inputs**2 + outputs**2)
+            squares = gradient.linear.terms * layer.size
         elif isinstance(gradient, DenseGradient):
             rotated = layer.size * (inputs + outputs)
         else:

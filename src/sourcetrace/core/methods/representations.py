@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import ForwardPass
-from sourcetrace.core.gradients.per_example import TiedPositions
+from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.errors import InputError
 
