@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.curvature import preconditioner
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.curvature.preconditioner import (
     RankOneScaling,
@@ -256,3 +257,20 @@ def test_a_fitted_block_is_the_ekfac_matrix_of_the_scaled_gradients(name):
     units = torch.eye(len(expected), dtype=torch.float64)
     units = units.reshape(-1, *fitted.eigenvalues.shape)
     assert_close(fitted.apply(lambda sigma: sigma, units).flatten(1).T, expected)
+
+
+@pytest.mark.parametrize("rotates_outputs", [False, True])
+def test_squares_of_several_positions_are_those_of_what_is_written_out(
+    rotates_outputs, monkeypatch
+):
+    monkeypatch.setattr(preconditioner, "_WRITTEN_OUT", 1)
+    with seeded(12):
+        gradient = FactoredGradient(normal(3, 1, 2, 5), normal(3, 1, 2, 7))
+        root = torch.rand(1, 7, 5, dtype=torch.float64)
+        basis = EigenBasis(
+            torch.linalg.qr(normal(1, 5, 5))[0],
+            torch.linalg.qr(normal(1, 7, 7))[0] if rotates_outputs else None,
+        )
+    scaling = RankOneScaling(root.new_ones(1, 7), root.new_ones(1, 5))
+    found = scaling.rotated_squares(gradient, root, basis)
+    assert_close(found, basis.rotate(gradient.dense() * root).square().sum(0))

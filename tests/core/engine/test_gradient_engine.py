@@ -219,3 +219,24 @@ def test_what_a_task_describes_is_joined_as_it_was_given(kind):
     assert [int(one) for one in joined.described["label"]] == joined.examples.tolist()
     assert joined.examples.tolist() == [3, 5, 8, 9, 2]
     assert joined.gradient_norm is None
+
+
+@pytest.mark.parametrize("cache", [KeepsNothing, KeepsEverything])
+def test_an_engine_of_some_layers_has_their_gradients_alone_and_fills_no_cache(cache):
+    case = tiny_case()
+    whole = gradient_source(case, ClassificationTask())
+    kept = cache()
+    engine = gradient_source(case, ClassificationTask(), cache=kept)
+    chosen = [layer for layer in engine.coverage.layers if layer.name != "second"]
+    part, block = engine.of_layers(chosen), Block(0, 8)
+    for rounds in range(2):
+        found = part.gradients(POINT, block), part.sampled_gradients(POINT, block)
+        expected = whole.gradients(POINT, block), whole.sampled_gradients(POINT, block)
+        for some, every in zip(found, expected, strict=True):
+            assert sorted(some) == ["first", "head"]
+            for name, one in some.items():
+                assert_close(one.dense(), every[name].dense())
+        if rounds == 0:
+            assert not getattr(kept, "kept", None)
+            assert engine.passes.forward == 16
+            engine.extract(POINT, block)

@@ -20,10 +20,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sourcetrace.core.curvature.blocks import EigenBasis
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.indexed import IndexedGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.layer import Layer
+
+_WRITTEN_OUT = 64 * 2**20
+"""Bound on the bytes of gradients that are written out at once, unless that is one."""
 
 _ITERATIONS = 200
 """Bound on the power iteration; a positive matrix near rank one needs a few."""
@@ -74,6 +78,28 @@ class RankOneScaling:
             scale = (inputs * self.outputs[0]).to(gradient.output_gradients)
             return replace(gradient, output_gradients=gradient.output_gradients * scale)
         return DenseGradient(gradient.dense() * root)
+
+    def rotated_squares(self, gradient: LayerGradient, root: Tensor, basis: EigenBasis) -> Tensor:
+        """Return Σ_n (Q_Gᵀ (P̄^½ ∘ ∇W_n) Q_A)², [groups, D_out, D_in].
+
+        What is no product is written out some examples at a time, or, where the outputs' basis is
+        the identity, some outputs.
+        """
+        is_product = isinstance(gradient, FactoredGradient) and gradient.terms == 1
+        if is_product or isinstance(gradient, DenseGradient | IndexedGradient):
+            scaled = self.precondition(gradient, root)
+            return scaled.rotated_squares(basis.inputs, basis.outputs)
+        total = torch.zeros_like(root)
+        if basis.outputs is None:
+            for _, taken, part in gradient.dense_slabs():
+                slab = DenseGradient(part.mul_(root[:, taken]))
+                total[:, taken] += slab.rotated_squares(basis.inputs, None)
+            return total
+        at_once = max(1, _WRITTEN_OUT // (root.numel() * root.element_size()))
+        for rows in torch.split(torch.arange(len(gradient)), at_once):
+            scaled = self.precondition(gradient.rows(rows), root)
+            total += scaled.rotated_squares(basis.inputs, basis.outputs)
+        return total
 
     def scale_inputs(self, activation: Tensor) -> Tensor:
         """Return diag(w) A diag(w); A is [groups, D_in, D_in] or its diagonal [groups, D_in]."""

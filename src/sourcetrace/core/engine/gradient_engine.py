@@ -19,6 +19,7 @@ from sourcetrace.core.engine.blame import named
 from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.layers.discovery import Coverage
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.machine.timing import Timings
@@ -65,6 +66,13 @@ class Passes:
         self.backward += backward * examples
 
 
+@dataclass
+class _Loaded:
+    """The point whose weights the model has, if it has any's."""
+
+    point: str | None = None
+
+
 @dataclass(kw_only=True, eq=False)
 class GradientEngine:
     """Gradients of a task's examples at evaluation points.
@@ -100,7 +108,8 @@ class GradientEngine:
         self.model.eval()
         self.device = next(self.model.parameters()).device
         self.dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-        self._loaded: str | None = None
+        self._loaded = _Loaded()
+        self._has_all_layers = True
         self._halving = Halving()
         self.passes = Passes()
         self.timings = Timings(self.device)
@@ -119,6 +128,14 @@ class GradientEngine:
         )
         model = copy.deepcopy(self.model).double()
         return replace(self, model=model, training=training, precision="float32")
+
+    def of_layers(self, layers: Sequence[Layer]) -> "GradientEngine":
+        """Return the same for some of the layers alone; the model and all counts are shared."""
+        part = copy.copy(self)
+        part.coverage = replace(self.coverage, layers=tuple(layers))
+        # What it computes is no whole block, which the cache has.
+        part._has_all_layers = len(layers) == len(self.coverage.layers)
+        return part
 
     @property
     def like(self) -> Tensor:
@@ -147,9 +164,9 @@ class GradientEngine:
 
     def model_at(self, point: EvaluationPoint) -> nn.Module:
         """Return the model with the weights of `point`, in evaluation mode."""
-        if self._loaded != point.id:
+        if self._loaded.point != point.id:
             self.model.load_state_dict(self._weights(point))
-            self._loaded = point.id
+            self._loaded.point = point.id
         return self.model
 
     def _weights(self, point: EvaluationPoint) -> Mapping[str, Tensor]:
@@ -258,10 +275,10 @@ class GradientEngine:
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         """Return the gradients of the given labels' loss of `point.rows(block)`."""
-        kept = self.cache.get(point.key(block))
+        kept = self._kept(point, block, "given")
         if kept is not None:
-            return TrainingPasses.kept(kept, "given", self.device)
-        if self.cache.keeps:
+            return kept
+        if self._fills_cache:
             return dict(self.extract(point, block).gradients)
         return self.compute(point, point.rows(block), sampled=False)
 
@@ -270,12 +287,12 @@ class GradientEngine:
 
         Those of the first draw, then those of the second, and so on.
         """
-        kept = self.cache.get(point.key(block))
+        kept = self._kept(point, block, "sampled")
         rows = point.rows(block)
         own = point.in_stage(rows)
         if kept is not None:
-            first = _rows(TrainingPasses.kept(kept, "sampled", self.device), own)
-        elif self.cache.keeps:
+            first = _rows(kept, own)
+        elif self._fills_cache:
             first = dict(self.extract(point, block).sampled)
         elif not bool(own.any()):  # one, to have its form
             first = _rows(self.compute(point, rows[:1], sampled=True), own[:1])
@@ -287,6 +304,19 @@ class GradientEngine:
         return concatenate(
             [first, *(self.compute(point, rows[own], sampled=True, draw=k) for k in others)]
         )
+
+    @property
+    def _fills_cache(self) -> bool:
+        return self.cache.keeps and self._has_all_layers
+
+    def _kept(
+        self, point: EvaluationPoint, block: Block, kind: str
+    ) -> dict[str, LayerGradient] | None:
+        kept = self.cache.get(point.key(block))
+        if kept is None:
+            return None
+        names = [layer.name for layer in self.coverage.layers]
+        return TrainingPasses.kept(kept, kind, self.device, names)
 
     def compute(
         self, point: EvaluationPoint, rows: Tensor, *, sampled: bool, draw: int = 0

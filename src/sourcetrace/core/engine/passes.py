@@ -4,7 +4,7 @@ Training examples: one backward pass with sampled labels and one with the given 
 one of the measurement and one of the training loss.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -75,14 +75,16 @@ class TrainingPasses:
 
     @staticmethod
     def kept(
-        tensors: Mapping[str, Tensor], kind: str, device: torch.device
+        tensors: Mapping[str, Tensor], kind: str, device: torch.device, names: Collection[str]
     ) -> dict[str, LayerGradient]:
-        """Return one kind of gradients, `given` or `sampled`, out of what `tensors` returned."""
+        """Return layers' gradients, `given` or `sampled`, out of what `tensors` returned."""
         parts: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
             owner, rest = key.split("/", 1)
             if owner in (kind, "both"):
                 name, part = rest.rsplit("/", 1)
+                if name not in names:
+                    continue
                 parts.setdefault(name, {})[part] = tensor.to(device)
         return {name: from_tensors(layer) for name, layer in parts.items()}
 

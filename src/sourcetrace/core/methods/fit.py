@@ -62,10 +62,11 @@ def fit_segment(
     for point, block in progress if progress is not None else engine.visits(planned.points):
         for name, gradient in engine.sampled_gradients(point, block).items():
             basis = bases[name]
-            scaled = (
-                scalings[name].precondition(gradient, roots[name]) if name in roots else gradient
+            sums[name] += (
+                scalings[name].rotated_squares(gradient, roots[name], basis)
+                if name in roots
+                else gradient.rotated_squares(basis.inputs, basis.outputs)
             )
-            sums[name] += scaled.rotated_squares(basis.inputs, basis.outputs).double()
     terms = len(planned.points) * len(planned.examples) * engine.draws
     return {
         layer.name: CurvatureBlock(

@@ -104,7 +104,7 @@ class _Step:
     Attributes:
         filter: F_r and F_S.
         block: The layer's curvature, if the filter needs one.
-        response: F_r at every eigenvalue, or a constant.
+        response: F_r at every eigenvalue, or a constant; not used where P̄ is in the way.
         response_sum: The same as a low-rank sum, for what later segments handed on; None in the
             last one, where nothing was, and where it would take more multiplications.
         propagation: F_S in the eigenbasis; None in the first segment, where nothing is handed
@@ -132,9 +132,9 @@ class _Step:
     ) -> "_Step":
         if block is None:
             return cls(segment_filter, None, segment_filter.response(torch.ones(())))
+        if block.preconditioner is not None:  # `SegmentStep` has the filters
+            return cls(segment_filter, block, block.eigenvalues)
         response = segment_filter.response(block.decayed(segment_filter.coupled_decay))
-        if block.preconditioner is not None:
-            return cls(segment_filter, block, response)
         response_sum = None
         if not last:
             response_sum = FilterSum.of(

@@ -11,10 +11,15 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import probe_point
 from sourcetrace.core.gradients.per_example import Gradients
 from sourcetrace.core.machine.memory import free_memory
+from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.plan.plan import AttributionPlan
 
 SMALLEST, LARGEST = 16, 1024
-"""Examples. Fewer leave the processor idle; more make the products no faster."""
+"""Examples. Fewer leave the processor idle, and are for what does not fit, such as sequences with
+a large vocabulary's logits; more make the products no faster."""
+
+_PROBE = 8
+"""Examples at most that say what one takes."""
 
 _BLOCKS = 4
 """At least so many a pass over the examples, for a progress bar that says something."""
@@ -46,7 +51,7 @@ class _BatchChoice:
 def choose_batch_size(
     engine: GradientEngine, plan: AttributionPlan, *, queries: int
 ) -> _BatchChoice:
-    """Choose the largest power of two that fits, within `SMALLEST` and `LARGEST`.
+    """Choose the largest power of two that fits, up to `LARGEST` or a share of the examples.
 
     Args:
         engine: The gradients; a few of them are taken.
@@ -56,9 +61,9 @@ def choose_batch_size(
     free = free_memory(engine.device)
     each = _bytes_of_example(engine, plan, queries=queries)
     fits = int(_SHARE * free) // (_SAFETY * each)
-    most = min(LARGEST, fits, len(engine.training) // _BLOCKS)
-    power = 1 << max(0, most.bit_length() - 1)
-    return _BatchChoice(max(SMALLEST, power), each, free)
+    most = max(SMALLEST, min(LARGEST, len(engine.training) // _BLOCKS))
+    power = 1 << max(0, min(most, fits).bit_length() - 1)
+    return _BatchChoice(power, each, free)
 
 
 def _bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries: int) -> int:
@@ -69,17 +74,27 @@ def _bytes_of_example(engine: GradientEngine, plan: AttributionPlan, *, queries:
     gradients at all points of a member, and the scores.
     """
     point = plan.points[-1]
-    with _saved_bytes(engine.model_at(point)) as saved:
-        found = probe_point(engine, point)
-    count = len(found.signals.examples)
-    given, sampled = _bytes_of(found.gradients), _bytes_of(found.sampled)
-    passes = saved() + given + engine.draws * sampled
+    # One alone first: more may not fit.
+    passes, given, count = _bytes_of_passes(engine, point, examples=1)
+    fits = int(_SHARE * free_memory(engine.device)) // (_SAFETY * passes)
+    if fits > 1:
+        passes, given, count = _bytes_of_passes(engine, point, examples=min(fits, _PROBE))
     points = max(
         1 + sum(len(segment.points) for segment in member.segments) for member in plan.members
     )
     segments = max(len(member.segments) for member in plan.members)
     scores = count * segments * (queries + 1) * engine.dtype.itemsize
     return -(-max(passes, points * given + scores) // count)
+
+
+def _bytes_of_passes(
+    engine: GradientEngine, point: EvaluationPoint, *, examples: int
+) -> tuple[int, int, int]:
+    """Return the bytes of a batch's passes, of the given labels' gradients, and its examples."""
+    with _saved_bytes(engine.model_at(point)) as saved:
+        found = probe_point(engine, point, examples=examples)
+    given, sampled = _bytes_of(found.gradients), _bytes_of(found.sampled)
+    return saved() + given + engine.draws * sampled, given, len(found.signals.examples)
 
 
 @contextmanager

@@ -124,7 +124,13 @@ def low_rank_responses(
 def _exact_responses(
     queries: QueryGradients, member: EnsembleMember, curvatures: Sequence[SegmentCurvature | None]
 ) -> list[dict[str, Response]]:
-    return [dict(one) for one in query_responses(queries.dense(), member, curvatures)]
+    responses: list[dict[str, Response]] = [{} for _ in member.segments]
+    for name, gradient in queries.measured.items():
+        steps = member.layer_steps(name, curvatures)
+        found = propagate(gradient, *steps, behind=queries.mean_loss[name])
+        for segment, response in zip(responses, found, strict=True):
+            segment[name] = response
+    return responses
 
 
 def _written_out(
@@ -188,7 +194,7 @@ def _responses(
                 for one, other in zip(measured, mean_loss, strict=True)
             ]
         else:
-            found = propagate(torch.cat([gradient.dense(), total]), *steps)
+            found = propagate(gradient, *steps, behind=total)
         for segment, response in zip(responses, found, strict=True):
             segment[name] = response
     return responses

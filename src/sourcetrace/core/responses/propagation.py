@@ -25,25 +25,62 @@ from sourcetrace.core.plan.filters import SegmentFilter
 Vectors = Tensor | FactoredGradient
 """Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as low-rank sums."""
 
+_AT_ONCE = 256 * 2**20
+"""Bound on the bytes of rows that are propagated together, unless that is one."""
+
 Response = Tensor | tuple[Vectors, Tensor]
 """What one layer's gradients meet: Q rows of the measurements and, last, that of the mean loss; or
 both by themselves."""
 
 
 def propagate(
-    queries: Vectors,
+    queries: Tensor | LayerGradient,
+    filters: Sequence[SegmentFilter],
+    blocks: Sequence[CurvatureBlock | None],
+    examples: Sequence[int],
+    *,
+    behind: Tensor | None = None,
+) -> list[Tensor]:
+    """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
+
+    Of large layers some rows at a time, so that these responses are most of what is held.
+
+    Args:
+        queries: ∇f of the layer, [Q, groups, D_out, D_in], or kept as a sum.
+        filters: F_r and F_S of every segment, in the order of training.
+        blocks: The layer's curvature in every segment; None where the filter needs none.
+        examples: N_stage of every segment.
+        behind: More rows behind them, such as the mean loss's.
+    """
+    count = len(queries)
+    total = count + (0 if behind is None else len(behind))
+    widest = max((one.eigenvalues.nbytes for one in blocks if one is not None), default=1)
+    starts = range(0, count, max(1, _AT_ONCE // widest))
+    responses: list[Tensor] = []
+    for start in [*starts, *([] if behind is None else [count])]:
+        rows = torch.arange(start, min(start + starts.step, count))
+        if start == count and behind is not None:
+            part: Tensor | LayerGradient = behind
+        elif len(rows) == count:
+            part = queries
+        else:
+            part = queries[rows] if isinstance(queries, Tensor) else queries.rows(rows)
+        found = _propagated(part, filters, blocks, examples)
+        if len(part) == total:
+            return found
+        if not responses:
+            responses = [one.new_empty(total, *one.shape[1:]) for one in found]
+        for whole, one in zip(responses, found, strict=True):
+            whole[start : start + len(part)] = one
+    return responses
+
+
+def _propagated(
+    queries: Tensor | LayerGradient,
     filters: Sequence[SegmentFilter],
     blocks: Sequence[CurvatureBlock | None],
     examples: Sequence[int],
 ) -> list[Tensor]:
-    """Return one layer's segment responses F_r(H̄_ℓ) v_ℓ / N_stage, first segment first.
-
-    Args:
-        queries: ∇f of the layer, [Q, groups, D_out, D_in], or as low-rank sums.
-        filters: F_r and F_S of every segment, in the order of training.
-        blocks: The layer's curvature in every segment; None where the filter needs none.
-        examples: N_stage of every segment.
-    """
     responses: list[Tensor] = []
     segments = list(zip(filters, blocks, examples, strict=True))
     for index, (segment_filter, block, count) in reversed(list(enumerate(segments))):
@@ -58,22 +95,23 @@ class SegmentStep:
     """One layer's queries v at a segment: rotated once, filtered twice.
 
     Args:
-        queries: v, [Q, groups, D_out, D_in], or as low-rank sums, which are cheaper to rotate.
+        queries: v, [Q, groups, D_out, D_in], or as sums, of which low-rank ones are cheaper to
+            rotate.
         segment_filter: F_r and F_S of the segment.
         block: The layer's curvature; None where the filter needs none.
     """
 
     def __init__(
         self,
-        queries: Vectors,
+        queries: Tensor | LayerGradient,
         segment_filter: SegmentFilter,
         block: CurvatureBlock | None,
     ) -> None:
         self._filter = segment_filter
         self._block = block
         self._root = None if block is None else block.preconditioner
-        if isinstance(queries, FactoredGradient):
-            if block is not None and self._root is None:
+        if not isinstance(queries, Tensor):
+            if isinstance(queries, FactoredGradient) and block is not None and self._root is None:
                 queries = queries.rotated(block.basis.inputs, block.basis.outputs)
                 self._rotated = queries.dense()
                 self._eigenvalues = block.decayed(segment_filter.coupled_decay)
