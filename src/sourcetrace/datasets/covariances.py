@@ -1,15 +1,14 @@
-"""The covariance sums of every evaluation point, in one safetensors file."""
+"""The covariance sums of every evaluation point, in one safetensors file, read by the layer."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-import torch
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.covariance import CovarianceSums
-from sourcetrace.datasets.tensor_file import TensorFile
+from sourcetrace.datasets.layer_files import LayersOfFile
 
 _Covariances = Mapping[str, Mapping[str, CovarianceSums]]
 
@@ -30,27 +29,13 @@ class CovariancesDataset(AbstractDataset[_Covariances, _Covariances]):
         self._filepath = Path(filepath)
 
     def _save(self, data: _Covariances) -> None:
-        tensors = {}
-        for point, layers in data.items():
-            for layer, sums in layers.items():
-                # A point's name has a slash of its own where there are several runs.
-                key = f"{quote(point, safe='')}/{layer}"
-                tensors[f"{key}/activation"] = sums.activation
-                tensors[f"{key}/pseudo_gradient"] = sums.pseudo_gradient
-                tensors[f"{key}/examples"] = torch.tensor(sums.examples)
-        TensorFile(self._filepath).write(tensors)
+        # A point's name has a slash of its own where there are several runs.
+        named = {quote(point, safe=""): layers for point, layers in data.items()}
+        LayersOfFile.write(self._filepath, named)
 
     def _load(self) -> _Covariances:
-        tensors = TensorFile(self._filepath).read()
-        result: dict[str, dict[str, CovarianceSums]] = {}
-        for key in (key.removesuffix("/examples") for key in tensors if key.endswith("/examples")):
-            point, layer = key.split("/", 1)
-            result.setdefault(unquote(point), {})[layer] = CovarianceSums(
-                tensors[f"{key}/activation"],
-                tensors[f"{key}/pseudo_gradient"],
-                int(tensors[f"{key}/examples"]),
-            )
-        return result
+        found = LayersOfFile.by_prefix(self._filepath, CovarianceSums)
+        return {unquote(point): layers for point, layers in found.items()}
 
     def _exists(self) -> bool:
         return self._filepath.exists()

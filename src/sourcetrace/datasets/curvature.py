@@ -1,4 +1,4 @@
-"""The EK-FAC curvature of every segment, in one safetensors file."""
+"""The EK-FAC curvature of every segment, in one safetensors file, read a layer at a time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis, SegmentCurvature
-from sourcetrace.datasets.tensor_file import TensorFile
+from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
+from sourcetrace.datasets.layer_files import LayersOfFile
 
 
 class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[SegmentCurvature]]):
@@ -26,34 +26,12 @@ class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[Segm
         self._filepath = Path(filepath)
 
     def _save(self, data: Sequence[SegmentCurvature]) -> None:
-        tensors = {}
-        for number, segment in enumerate(data):
-            for layer, block in segment.items():
-                key = f"{number}/{layer}"
-                # A basis that is the identity is left out.
-                if block.basis.inputs is not None:
-                    tensors[f"{key}/input_basis"] = block.basis.inputs
-                if block.basis.outputs is not None:
-                    tensors[f"{key}/output_basis"] = block.basis.outputs
-                tensors[f"{key}/eigenvalues"] = block.eigenvalues
-                if block.preconditioner is not None:
-                    tensors[f"{key}/preconditioner"] = block.preconditioner
-        TensorFile(self._filepath).write(tensors)
+        numbered = {str(number): segment for number, segment in enumerate(data)}
+        LayersOfFile.write(self._filepath, numbered)
 
     def _load(self) -> Sequence[SegmentCurvature]:
-        tensors = TensorFile(self._filepath).read()
-        segments: dict[int, dict[str, CurvatureBlock]] = {}
-        suffix = "/eigenvalues"
-        for key in (key.removesuffix(suffix) for key in tensors if key.endswith(suffix)):
-            number, layer = key.split("/", 1)
-            basis = EigenBasis(
-                tensors.get(f"{key}/input_basis"), tensors.get(f"{key}/output_basis")
-            )
-            block = CurvatureBlock(
-                basis, tensors[f"{key}/eigenvalues"], tensors.get(f"{key}/preconditioner")
-            )
-            segments.setdefault(int(number), {})[layer] = block
-        return [segments[number] for number in sorted(segments)]
+        segments = LayersOfFile.by_prefix(self._filepath, CurvatureBlock)
+        return [segments[number] for number in sorted(segments, key=int)]
 
     def _exists(self) -> bool:
         return self._filepath.exists()

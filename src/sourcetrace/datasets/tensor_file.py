@@ -1,8 +1,14 @@
 """Tensors in one safetensors file, replaced as a whole."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +17,15 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
+
+_NAMES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
+"""What safetensors calls them."""
 
 
 class TensorFile:
@@ -32,29 +47,70 @@ class TensorFile:
         with replacing(self.path) as partial:
             save_file(dense, partial, metadata=metadata)
 
-    def read(self) -> dict[str, Tensor]:
+    def write_each(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Write named tensors as they come, so that one at a time is in memory.
+
+        Args:
+            tensors: All of the same number of bytes an entry, which are aligned then.
+        """
+        entries: dict[str, Any] = {}
+        end = 0
+        with replacing(self.path) as partial, tempfile.TemporaryFile(dir=partial.parent) as content:
+            for key, tensor in tensors:
+                dense = tensor.detach().cpu().contiguous()
+                content.write(dense.reshape(-1).view(torch.uint8).numpy().data)
+                start, end = end, end + dense.nbytes
+                entries[key] = {
+                    "dtype": _NAMES[dense.dtype],
+                    "shape": list(dense.shape),
+                    "data_offsets": [start, end],
+                }
+            header = json.dumps(entries).encode()
+            header += b" " * (-len(header) % 8)
+            content.seek(0)
+            with partial.open("wb") as file:
+                file.write(struct.pack("<Q", len(header)) + header)
+                shutil.copyfileobj(content, file, 2**24)
+
+    def names(self) -> list[str]:
+        """Return the tensors' names."""
+        with self._opened() as file:
+            return list(file.keys())
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Return the tensors by name.
+
+        Args:
+            names: Of those that are wanted; None for all. Some of a sealed file cannot be checked.
 
         Raises:
             InputError: If the file is sealed and not as it was written, or is another one.
         """
-        damaged = InputError(
+        with self._opened() as file:
+            # Copied out of the mapped file: a matrix product's last bits depend on how its
+            # operands are aligned, and the same numbers must give the same scores wherever they
+            # were kept.
+            wanted = file.keys() if names is None else names
+            tensors = {key: file.get_tensor(key).clone() for key in wanted}
+            digest = (file.metadata() or {}).get("digest")
+        if self._sealed and digest != _digest(tensors, self._sealed):
+            raise self._damaged()
+        return tensors
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> InputError:
+        return InputError(
             f"{self.path} is damaged, or another file was put in its place. Run `kedro run "
             "--pipelines gradient_extraction` and the stages after it again, or the whole audit, "
             "`kedro run --pipelines audit`."
         )
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                # Copied out of the mapped file: a matrix product's last bits depend on how its
-                # operands are aligned, and the same numbers must give the same scores wherever
-                # they were kept.
-                tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-                digest = (file.metadata() or {}).get("digest")
-        except (SafetensorError, OSError) as error:
-            raise damaged from error
-        if self._sealed and digest != _digest(tensors, self._sealed):
-            raise damaged
-        return tensors
 
 
 def _digest(tensors: Mapping[str, Tensor], sealed: str) -> str:

@@ -98,6 +98,22 @@ class CurvatureBlock:
         root = None if self.preconditioner is None else self.preconditioner.to(device)
         return CurvatureBlock(self.basis.to(device), self.eigenvalues.to(device), root)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what makes up the block, by name; what is the identity or None is left out."""
+        found = {
+            "input_basis": self.basis.inputs,
+            "output_basis": self.basis.outputs,
+            "eigenvalues": self.eigenvalues,
+            "preconditioner": self.preconditioner,
+        }
+        return {name: one for name, one in found.items() if one is not None}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "CurvatureBlock":
+        """Rebuild the block from what `tensors` returned."""
+        basis = EigenBasis(tensors.get("input_basis"), tensors.get("output_basis"))
+        return cls(basis, tensors["eigenvalues"], tensors.get("preconditioner"))
+
     def scaled(self, factor: float) -> "CurvatureBlock":
         """Return the block of `factor` times the matrix."""
         return replace(self, eigenvalues=factor * self.eigenvalues)

@@ -58,6 +58,20 @@ class CovarianceSums:
         sides = self.activation.to(device), self.pseudo_gradient.to(device)
         return CovarianceSums(*sides, self.examples)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what makes up the sums, by name."""
+        return {
+            "activation": self.activation,
+            "pseudo_gradient": self.pseudo_gradient,
+            "examples": torch.tensor(self.examples),
+        }
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "CovarianceSums":
+        """Rebuild the sums from what `tensors` returned."""
+        sides = tensors["activation"], tensors["pseudo_gradient"]
+        return cls(*sides, int(tensors["examples"]))
+
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return A and G, divided once by the number of examples."""
         return self.activation / self.examples, self.pseudo_gradient / self.examples

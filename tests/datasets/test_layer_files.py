@@ -1,0 +1,44 @@
+"""What waits on disk comes back layer by layer, and leaves nothing behind."""
+
+import torch
+
+from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
+from sourcetrace.datasets.layer_files import LayersOfFile, SetAside
+
+
+def block(seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(1, 3, 2, generator=generator, dtype=torch.float64)
+    return CurvatureBlock(EigenBasis(None, values.mT @ values), values, 2 * values)
+
+
+def check_same(one, other):
+    assert one.tensors().keys() == other.tensors().keys()
+    for name, tensor in one.tensors().items():
+        assert torch.equal(tensor, other.tensors()[name])
+
+
+def test_what_is_set_aside_comes_back_and_its_folder_goes(tmp_path):
+    aside = SetAside(tmp_path / "here", CurvatureBlock.of_tensors)
+    aside.update({"a/b": block(0), "": block(1)})
+    assert list(aside) == ["a/b", ""]
+    check_same(aside["a/b"], block(0))
+    del aside["a/b"]
+    assert len(aside) == 1
+    check_same(aside[""], block(1))
+    del aside
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_layer_is_read_from_a_file_when_it_is_asked_for(tmp_path):
+    path = tmp_path / "layers.safetensors"
+    aside = SetAside(tmp_path, CurvatureBlock.of_tensors)
+    aside["a.b/c"] = block(0)
+    LayersOfFile.write(path, {"0": aside, "1": {"a.b/c": block(1), "d": block(2)}})
+    found = LayersOfFile.by_prefix(path, CurvatureBlock)
+    assert {prefix: list(layers) for prefix, layers in found.items()} == {
+        "0": ["a.b/c"],
+        "1": ["a.b/c", "d"],
+    }
+    check_same(found["0"]["a.b/c"], block(0))
+    check_same(found["1"]["d"], block(2))
