@@ -143,11 +143,13 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
-    for planned in plan.segments:
+    for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
         watch.start(EIGENDECOMPOSITION)
         # The decomposition is done when the first block is asked for.
         blocks = _announced(engine.visits(planned.points), CORRECTED_EIGENVALUES, watch)
-        fitted.append(fit_segment(engine, planned, covariances, progress=blocks))
+        fitted.append(
+            fit_segment(engine, planned, covariances, preconditioners=roots, progress=blocks)
+        )
     if setup.attribution.method == "scaled_source":
         fitted = [scaled for _, scaled in scale_curvature(engine, plan, fitted, setup.queries)]
     watch.stop()

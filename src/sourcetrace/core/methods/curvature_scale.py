@@ -1,24 +1,30 @@
-"""How much larger the curvature is along the queries' responses than EK-FAC says.
+"""How much larger each layer's curvature is along the queries' responses than EK-FAC says.
 
 EK-FAC takes layers one by one, and of each layer's matrix the diagonal in a Kronecker basis.
-Both leave out what couples directions, and of a positive matrix the largest eigenvalues are
-then too small: gradients of different layers rise and fall together. Responses
-x = F_r(H̄) v of the queries lie in just those directions, and come out too long. One
-factor c a segment repairs the most of it: that for which
+Both leave out what couples directions. Gradients of different layers rise and fall together, so
+that the responses x = F_r(H̄) v of the queries, which lie in just those directions, come out too
+long, those of some layers far more than others': what a bias or a normalisation could do, larger
+layers do as well. With F the Fisher matrix of all layers together, E[g gᵀ] over gradients with
+sampled labels, the best responses minimise
 
-    Σ_q x_qᵀ (c H̄) x_q = Σ_q x_qᵀ F x_q ,    x_q = F_r(c H̄) v_q ,
+    ½ xᵀ (F + D) x − vᵀ x ,    D = F_r(cH̄)⁻¹ − cH̄ ,
 
-with F the Fisher matrix of all layers together, E[g gᵀ] over gradients with sampled labels.
-F needs no matrix: xᵀFx = E⟨x, g⟩². With H̄ = F the factor is 1. c H̄ takes the place of H̄ in
-both filters of `scaled_source`.
+whose answer is F_r(cH̄) v where F is cH̄, with a factor c_i for every layer. It is sought among
+x_i = Σ_k α_ik F_r(c_k H̄_i) v_i, α ≥ 0 and the same for all queries: as many numbers as layers and
+trial factors c_k, from non-negative least squares. F needs no matrix: xᵀFx = E⟨x, g⟩². A layer's
+c_i is then the one whose response is as long, v_iᵀ F_r(c_i H̄_i) v_i = v_iᵀ x_i, and D that of the
+factors found before, until they settle. c_i H̄_i takes the place of H̄_i in both filters of
+`scaled_source`.
 
 *Derived*; docs/results.md has what it does to retrained outcomes.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
@@ -35,7 +41,7 @@ from sourcetrace.core.responses.propagation import SegmentStep
 from sourcetrace.core.responses.queries import QueryGradients
 
 QUERIES = 32
-"""Queries whose responses are measured; c is one number, and they agree on it."""
+"""Queries whose responses are measured; they share the factors."""
 
 EXAMPLES = 512
 """Training examples of a segment's stage that stand for its Fisher matrix, memory allowing."""
@@ -43,9 +49,21 @@ EXAMPLES = 512
 _SAMPLE_BYTES = 2**30
 """Bound on the sampled gradients of a segment, were all of them dense."""
 
-_ITERATIONS = 20
+_TRIALS = (1.0, 6.0, 36.0)
+"""Factors c_k whose responses are combined."""
+
+_SMALLEST, LARGEST = 1 / 64, 2.0**20
+"""Bounds on a factor. A layer to which the others leave nothing has the largest."""
+
+_ITERATIONS = 10
 _TOLERANCE = 0.01
-"""Relative change of c at which the iteration stops; low-rank sums are held to it too."""
+"""Relative change of the factors at which the iteration stops; low-rank sums are held to it too."""
+
+_RIDGE = 1e-6
+"""Added to the normalised system, whose columns may be nearly alike."""
+
+_HALVINGS = 50
+"""Of the interval of log c."""
 
 
 def scale_curvature(
@@ -53,8 +71,8 @@ def scale_curvature(
     plan: AttributionPlan,
     fitted: Sequence[SegmentCurvature],
     queries: Examples,
-) -> list[tuple[float, SegmentCurvature]]:
-    """Return c and c H̄ of every segment.
+) -> list[tuple[Mapping[str, float], SegmentCurvature]]:
+    """Return c by layer and the scaled curvature of every segment.
 
     Args:
         engine: Gives the gradients with sampled labels, and the queries'.
@@ -63,22 +81,22 @@ def scale_curvature(
         queries: The queries, of which `QUERIES` are used.
     """
     chosen = queries.subset(spread(torch.arange(len(queries)), QUERIES).tolist())
-    found: list[tuple[float, SegmentCurvature]] = []
+    found: list[tuple[Mapping[str, float], SegmentCurvature]] = []
     for member, curvatures in plan.by_member(fitted):
         measured: Gradients = QueryGradients.of(engine, member, chosen).measured
-        last_first: list[tuple[float, SegmentCurvature]] = []
+        last_first: list[tuple[Mapping[str, float], SegmentCurvature]] = []
         for planned, curvature in zip(reversed(member.segments), reversed(curvatures), strict=True):
             points = planned.points
             count = engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
             examples = spread(planned.examples, count)
-            scale = curvature_scale(
+            scales = layer_scales(
                 planned,
                 curvature,
                 measured,
                 [sample_gradients(engine, point, examples, sampled=True) for point in points],
             )
-            scaled = {name: block.scaled(scale) for name, block in curvature.items()}
-            last_first.append((scale, scaled))
+            scaled = {name: block.scaled(scales[name]) for name, block in curvature.items()}
+            last_first.append((scales, scaled))
             measured = {
                 name: _handed_on(one, planned.filter_of(name), scaled[name])
                 for name, one in measured.items()
@@ -98,13 +116,13 @@ def _handed_on(
     return left.rotated(back.inputs, back.outputs)
 
 
-def curvature_scale(
+def layer_scales(
     planned: PlannedSegment,
     curvature: SegmentCurvature,
     queries: Gradients,
     sampled: Sequence[Gradients],
-) -> float:
-    """Return c of one segment.
+) -> dict[str, float]:
+    """Return c of every layer in one segment; 1 where no query or no step meets the layer.
 
     Args:
         planned: The segment.
@@ -112,80 +130,144 @@ def curvature_scale(
         queries: v by layer.
         sampled: Gradients with sampled labels at each point of the segment.
     """
-    layers = [
-        _layer_terms(
-            planned.filter_of(name), curvature[name], one, [part[name] for part in sampled]
-        )
-        for name, one in queries.items()
-    ]
-
-    def excess(logarithm: float) -> float | None:
-        """Return log of xᵀFx over xᵀ(c H̄)x at c; None where no query meets any curvature."""
-        parts = [layer(math.exp(logarithm)) for layer in layers]
-        # Of c H̄, so that at the answer the two are equal.
-        expected = sum(one for one, _ in parts)
-        # The layers' products are added before they are squared.
-        by_point = torch.stack([products for _, products in parts]).sum(0).double()
-        measured = float(by_point.square().mean((0, 2)).sum())
-        return math.log(measured / expected) if expected > 0 and measured > 0 else None
-
-    return math.exp(_root(excess))
-
-
-def _root(excess: Callable[[float], float | None]) -> float:
-    """Return where a falling function is 0: a step of its own size first, then secants."""
-    place, before = 0.0, None
-    for _ in range(_ITERATIONS):
-        value = excess(place)
-        if value is None or abs(value) <= _TOLERANCE:
+    trials = {}
+    for name, one in queries.items():
+        met = [part[name] for part in sampled]
+        found = _Trial.of(planned.filter_of(name), curvature[name], one, met)
+        if found.moves:
+            trials[name] = found
+    scales = dict.fromkeys(trials, 1.0)
+    for _ in range(_ITERATIONS if trials else 0):
+        shares = _best_shares(list(trials.values()), list(scales.values()))
+        before = scales
+        scales = {
+            name: trial.factor_of(float(own @ trial.lengths))
+            for (name, trial), own in zip(trials.items(), shares, strict=True)
+        }
+        changes = (abs(math.log(scales[name] / before[name])) for name in scales)
+        if max(changes) <= _TOLERANCE:
             break
-        slope = -1.0
-        if before is not None and before[0] != place:
-            # Between the plain step, which is safe, and one four times as long.
-            slope = min(-0.25, max(-1.0, (value - before[1]) / (place - before[0])))
-        before = (place, value)
-        place -= value / slope
-    return place
+    return {name: scales.get(name, 1.0) for name in queries}
 
 
-_LayerTerms = Callable[[float], tuple[float, Tensor]]
-"""Of c: Σ_q x_qᵀ(c H̄)x_q, and ⟨x_q, g⟩ at every point, [points, Q, N]."""
+@dataclass(frozen=True)
+class _Trial:
+    """One layer's responses under the trial factors.
+
+    Attributes:
+        filter: F_r of the layer.
+        block: H̄ of the layer.
+        energy: Σ_q v² in the eigenbasis, [groups, D_out, D_in].
+        lengths: Σ_q vᵀx under every factor, [K].
+        products: ⟨x, g⟩ under every factor, [K, points · Q · N].
+        count: Sampled gradients, over all points.
+    """
+
+    filter: SegmentFilter
+    block: CurvatureBlock
+    energy: Tensor
+    lengths: Tensor
+    products: Tensor
+    count: int
+
+    @classmethod
+    def of(
+        cls,
+        segment_filter: SegmentFilter,
+        block: CurvatureBlock,
+        queries: LayerGradient,
+        sampled: Sequence[LayerGradient],
+    ) -> "_Trial":
+        """Filter the queries under every factor, and meet the sampled gradients with them."""
+        if block.preconditioner is None:
+            # All in the eigenbasis: c changes the filter alone.
+            basis = block.basis
+            rotated = queries.rotated(basis.inputs, basis.outputs)
+            met = [one.rotated(basis.inputs, basis.outputs) for one in sampled]
+            energy = rotated.dense().square().sum(0)
+        else:  # it stands between the parameters and the eigenbasis
+            rotated, met = queries, list(sampled)
+            energy = block.basis.rotate(block.preconditioner * queries.dense()).square().sum(0)
+        products, lengths = [], []
+        for factor in _TRIALS:
+            scaled = block.scaled(factor)
+            lengths.append((energy * _response(segment_filter, scaled)).double().sum())
+            response = _responses(segment_filter, scaled, rotated)
+            products.append(torch.cat([one.products(response).flatten() for one in met]))
+        return cls(
+            segment_filter,
+            block,
+            energy,
+            torch.stack(lengths),
+            torch.stack(products).double(),
+            sum(len(one) for one in met),
+        )
+
+    def overlaps(self, scale: float) -> Tensor:
+        """Return Σ_q xᵀDx of every two factors, D that of c H̄, [K, K]."""
+        scaled = self.block.scaled(scale)
+        exact = _response(self.filter, scaled).double()
+        damping = (1 / exact - scaled.eigenvalues.double()).clamp_min(0)
+        weights = (self.energy * damping).where(exact > 0, 0.0)
+        values = torch.stack(
+            [_response(self.filter, self.block.scaled(one)).flatten() for one in _TRIALS]
+        ).double()
+        return (values * weights.flatten()) @ values.T
+
+    @property
+    def moves(self) -> bool:
+        """Whether the queries have any response here, and the curvature a say in it."""
+        return bool((self.lengths > 0).all() and (self.block.eigenvalues > 0).any())
+
+    def factor_of(self, length: float) -> float:
+        """Return c at which Σ_q vᵀ F_r(c H̄) v is `length`, within the bounds."""
+        low, high = math.log(_SMALLEST), math.log(LARGEST)
+
+        def is_longer(logarithm: float) -> bool:
+            values = _response(self.filter, self.block.scaled(math.exp(logarithm)))
+            return float((self.energy * values).double().sum()) > length
+
+        if is_longer(high):
+            return LARGEST
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if is_longer(middle) else (low, middle)
+        return math.exp(high)
 
 
-def _layer_terms(
-    segment_filter: SegmentFilter,
-    block: CurvatureBlock,
-    queries: LayerGradient,
-    sampled: Sequence[LayerGradient],
-) -> _LayerTerms:
-    if block.preconditioner is not None:  # it stands between the parameters and the eigenbasis
-        dense = queries.dense()
+def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
+    """Return α ≥ 0 of every layer and factor, [layers, K], D that of the layers' scales."""
+    products = torch.cat([one.products for one in trials])
+    system = products @ products.T / trials[0].count
+    for number, (trial, scale) in enumerate(zip(trials, scales, strict=True)):
+        own = slice(number * len(_TRIALS), (number + 1) * len(_TRIALS))
+        system[own, own] += trial.overlaps(scale)
+    lengths = torch.cat([one.lengths for one in trials])
+    units = system.diagonal().sqrt()
+    normalised = system / units / units.unsqueeze(1)
+    normalised.diagonal().add_(_RIDGE)
+    root = torch.linalg.cholesky(normalised)
+    target = torch.linalg.solve_triangular(root, (lengths / units).unsqueeze(1), upper=False)
+    shares = torch.from_numpy(nnls(root.mT.cpu().numpy(), target[:, 0].cpu().numpy())[0])
+    return (shares.to(units) / units).reshape(len(trials), -1)
 
-        def preconditioned(scale: float) -> tuple[float, Tensor]:
-            step = SegmentStep(dense, segment_filter, block.scaled(scale))
-            response = step.response()
-            products = torch.stack([one.products(response) for one in sampled])
-            return float(step.response_curvature().double().sum()), products
 
-        return preconditioned
-    basis = block.basis
-    # All in the eigenbasis: c changes the filter alone.
-    rotated = queries.rotated(basis.inputs, basis.outputs)
-    met = [one.rotated(basis.inputs, basis.outputs) for one in sampled]
-    written_out = rotated.dense()
-    energy = written_out.square().sum(0)
-    weights = Weights.of(energy, block.eigenvalues)
+def _response(segment_filter: SegmentFilter, block: CurvatureBlock) -> Tensor:
+    """Return F_r at every eigenvalue."""
+    return segment_filter.response(block.decayed(segment_filter.coupled_decay))
 
-    def terms(scale: float) -> tuple[float, Tensor]:
-        scaled = block.scaled(scale)
-        values = segment_filter.response(scaled.decayed(segment_filter.coupled_decay))
-        expected = float((scaled.eigenvalues * values.square() * energy).double().sum())
-        responses: Tensor | FactoredGradient | None = None
-        if isinstance(rotated, FactoredGradient):
-            sums = FilterSum.of(values, weights, tolerance=_TOLERANCE, longest=most_terms(block))
-            responses = None if sums is None else sums.apply(rotated)
-        if responses is None:
-            responses = values * written_out
-        return expected, torch.stack([one.products(responses) for one in met])
 
-    return terms
+def _responses(
+    segment_filter: SegmentFilter, block: CurvatureBlock, queries: LayerGradient
+) -> Tensor | FactoredGradient:
+    """Return x of the queries, in the eigenbasis unless there is a preconditioner."""
+    if block.preconditioner is not None:
+        return SegmentStep(queries.dense(), segment_filter, block).response()
+    values = _response(segment_filter, block)
+    written_out = queries.dense()
+    if isinstance(queries, FactoredGradient):
+        weights = Weights.of(written_out.square().sum(0), block.eigenvalues)
+        sums = FilterSum.of(values, weights, tolerance=_TOLERANCE, longest=most_terms(block))
+        if sums is not None:
+            return sums.apply(queries)
+    return values * written_out

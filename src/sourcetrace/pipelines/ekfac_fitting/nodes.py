@@ -1,8 +1,8 @@
 """Fit every segment's curvature."""
 
 import logging
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
 from typing import Any
 
 import polars as pl
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.machine.memory import start_peak
-from sourcetrace.core.methods.curvature_scale import scale_curvature
+from sourcetrace.core.methods.curvature_scale import LARGEST, scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.model.precision import products_in
@@ -42,7 +42,7 @@ def fit_curvature(
         return segments, CurvatureSpectra.frame(), {}
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
-    scaled: list[tuple[float, SegmentCurvature]] = []
+    scaled: list[tuple[Mapping[str, float], SegmentCurvature]] = []
     with engine.timings.timed("ekfac_fitting"):
         for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
             of = f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
@@ -71,13 +71,16 @@ def fit_curvature(
     if scaled:
         segments = [curvature for _, curvature in scaled]
         for number, same in places.items():
-            scale = fmean(scaled[place][0] for place in same)
+            factors = [factor for place in same for factor in scaled[place][0].values()]
             logger.info(
-                "Segment %d: along the queries' responses the curvature is %.2f times EK-FAC's",
+                "Segment %d: along the queries' responses the layers' curvature is %.2f times "
+                "EK-FAC's in the median; %d of %d leave nothing to respond for",
                 number,
-                scale,
+                median(factors),
+                sum(factor >= LARGEST for factor in factors),
+                len(factors),
             )
-            metrics |= logged({f"curvature_scale_segment_{number}": scale})
+            metrics |= logged({f"curvature_scale_segment_{number}": median(factors)})
     # Those under several dropout masks as their mean.
     spectra = CurvatureSpectra.frame(
         _spectrum(number, layer, [segments[place][layer].eigenvalues for place in same])
