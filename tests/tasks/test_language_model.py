@@ -1,5 +1,7 @@
 """Language models: the losses of transformers, unequal lengths, padding, chosen tokens."""
 
+import re
+
 import polars as pl
 import pytest
 import torch
@@ -8,7 +10,14 @@ from torch import nn
 
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.errors import InputError
-from sourcetrace.tasks import LanguageModelTask
+from sourcetrace.tasks import (
+    LanguageModelTask,
+    MultiLabelTask,
+    RegressionTask,
+    Task,
+    TokenClassificationTask,
+)
+from tests import REPOSITORY
 from tests.tasks.losses.checks import check_curvature
 from tests.tiny import assert_close, seeded
 
@@ -238,3 +247,38 @@ def test_data_without_a_label_and_other_outputs_are_refused():
     batch = task.collate(task.items)
     with pytest.raises(InputError, match=r"outputs have shape \[3, 1, 6\] and the labels \[3, 5\]"):
         task.train_loss(task.forward(task.build_model(), batch)[:, -1:], batch)
+
+
+def test_the_pages_tasks_are_tasks():
+    page = (REPOSITORY / "docs/language_models.md").read_text(encoding="utf-8")
+    names = {"MyDecoder": lambda vocabulary: Sequences().build_model()}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert names["Answers"].measures == "log_probability"
+    tokens = torch.tensor([[1, 2, 3, 1], [2, 2, 1, 4]])
+    task = names["Rows"](tokens)
+    assert isinstance(task, Task)
+    assert_close(losses(task, task.collate(task.train_examples())), losses(Sequences(), tokens))
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "targets", "count"),
+    [
+        (TokenClassificationTask, (3, 4, 2), torch.tensor([[0, 1, -100, -100]] * 3), 2),
+        (MultiLabelTask, (3, 4), torch.tensor([[0, 1, -1, 1.0]] * 3), 3),
+        (RegressionTask, (3, 4), torch.ones(3, 4), 4),
+    ],
+)
+def test_other_tasks_with_several_parts_know_the_mean_of_a_batch(task, outputs, targets, count):
+    class Given(task):
+        reduction = "batch_mean"
+
+        def train_examples(self):
+            return [(0, one) for one in targets]
+
+    with seeded(7):
+        outputs = torch.randn(outputs)
+    loss = Given().train_loss(outputs, (None, targets))
+    whole = task()
+    whole.reduction = "sum"
+    assert_close(loss, whole.train_loss(outputs, (None, targets)) / count, tolerance=1e-6)
