@@ -196,6 +196,20 @@ class Batch:
         losses = captured.gradients(inputs, captured.output_gradients(loss, last=True) | own)
         return gradients, losses
 
+    def by_token(self, length: int) -> tuple[LayerPositions, LayerPositions, LayerPositions]:
+        """Run the passes of one training example whose positions are to be told apart.
+
+        Args:
+            length: Tokens of its sequence.
+
+        Returns:
+            Inputs and output gradients of the given labels' loss, and the token of each position.
+        """
+        captured = ForwardPass(self.model, self.layers, self._forward, examples=1, alone=True)
+        loss = self._loss(_Drawn("train_loss"), captured.outputs)
+        outputs = captured.output_gradients(loss, last=True)
+        return captured.inputs(), outputs, captured.tokens(length)
+
     def signals(self) -> BlockSignals:
         """Measure the examples by a forward pass alone."""
         with torch.no_grad():

@@ -169,6 +169,42 @@ class ForwardPass:
             for (name, one), gradient in own
         }
 
+    def tokens(self, length: int) -> dict[str, Positions]:
+        """Return the token to which each position of a layer belongs, laid out as its gradients.
+
+        Tokens are counted from 1; 0 is for positions of no one token. A call's positions are the
+        tokens where just one dimension of its output, the example's aside, has their number and
+        is the same throughout every position: so are several calls, heads apart, and one sequence
+        that serves all examples.
+
+        Args:
+            length: T, the tokens of the sequence.
+        """
+
+        def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
+            shape, module = call.output_shape, self._modules[site.key]
+
+            def counted(dimension: int) -> Tensor:
+                numbers = torch.arange(1, length + 1, dtype=torch.float64, device=self._device)
+                ones = [-1 if d == dimension else 1 for d in range(len(shape))]
+                spread = numbers.reshape(ones).expand(shape)
+                return layer.output_gradients_of(module, spread, site)
+
+            found = [
+                counted(dimension)
+                for dimension, size in enumerate(shape)
+                if size == length and (layer.alone or dimension != site.example_dimension)
+            ]
+            found = [one for one in found if bool((one == one[:, :1, :, :1]).all())]
+            if len(found) == 1:
+                return found[0]
+            nothing = torch.zeros(shape, dtype=torch.float64, device=self._device)
+            return layer.output_gradients_of(module, nothing, site)
+
+        return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._seen} | {
+            name: self._zeros(1, 1, 1) for name in self._bare
+        }
+
     def gradients(
         self, inputs: Mapping[str, Positions], output_gradients: Mapping[str, Positions]
     ) -> dict[str, LayerGradient]:

@@ -11,7 +11,12 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import Gradients, mean
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.plan import EnsembleMember
-from sourcetrace.core.responses.propagation import Response, products, summed_measurements
+from sourcetrace.core.responses.propagation import (
+    Response,
+    products,
+    row_count,
+    summed_measurements,
+)
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,7 @@ class SegmentResponses:
         """
         segments, examples = self.member.segments, len(gradients.block)
         any_layer = next(iter(self.responses[0].values()))
-        rows = sum(map(len, any_layer)) if isinstance(any_layer, tuple) else len(any_layer)
-        shares = self.like.new_zeros(len(segments), rows, examples)
+        shares = self.like.new_zeros(len(segments), row_count(any_layer), examples)
         sums = [
             shares.new_zeros(len(one.points), examples, dtype=torch.float64) for one in segments
         ]

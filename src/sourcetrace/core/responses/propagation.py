@@ -146,6 +146,11 @@ class SegmentStep:
         return filtered if self._block is None else self._block.basis.rotate_back(filtered)
 
 
+def row_count(response: Response) -> int:
+    """Return the rows of a layer's response, that of the mean loss among them."""
+    return sum(map(len, response)) if isinstance(response, tuple) else len(response)
+
+
 def products(gradient: LayerGradient, response: Response) -> Tensor:
     """Return what each row of a layer's response makes of each gradient, [rows, N]."""
     if isinstance(response, tuple):
