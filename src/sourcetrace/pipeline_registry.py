@@ -9,6 +9,7 @@ from sourcetrace.pipelines.audit import (
     JUDGEMENT,
     STAGES,
     create_audit,
+    create_explain,
     create_preflight,
     create_stage,
     create_verification,
@@ -45,6 +46,7 @@ def register_pipelines() -> Mapping[str, Pipeline]:
         | {
             "audit": create_audit,
             "preflight": create_preflight,
+            "explain": create_explain,
             "verification": create_verification,
             "__default__": lambda: (
                 create_audit() + create_stage("demo_training", "demo_evaluation")

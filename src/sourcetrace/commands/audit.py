@@ -1,15 +1,14 @@
 """`sourcetrace audit`: an audit for schedulers, whose exit code says how it came out."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from sourcetrace.commands.exit_codes import INTERRUPTED
+from sourcetrace.commands.streams import stdout_as_stderr
 
 _HELP = """Audit the model of the project in this folder and judge the result.
 
@@ -83,7 +82,7 @@ def audit(
     if (dry_run or force) and not pending:
         raise click.UsageError("--dry-run and --force are options of --pending.")
     try:
-        with _stdout_as_stderr() if output == "json" else nullcontext():
+        with stdout_as_stderr() if output == "json" else nullcontext():
             # Here: where Kedro finds no logging configuration, it says so on standard output when
             # it is imported; and the help needs neither Kedro nor MLflow nor torch.
             from sourcetrace.commands.audit_run import run_and_tell
@@ -102,21 +101,3 @@ def audit(
     if output == "json" and result is not None:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     sys.exit(code)
-
-
-@contextmanager
-def _stdout_as_stderr() -> Iterator[None]:
-    """Send what this process and its children print to standard error instead.
-
-    Children and libraries write to the descriptor, this interpreter to an object over it.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

@@ -52,6 +52,13 @@ def create_preflight(
     return _under(namespace, create_stage("preflight"), inputs)
 
 
+def create_explain(
+    namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
+) -> Pipeline:
+    """Return what `sourcetrace explain` runs behind an audit; see `create_audit`."""
+    return _under(namespace, create_stage("explanation"), inputs)
+
+
 def create_verification(
     namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
 ) -> Pipeline:

@@ -58,6 +58,21 @@ def test_an_item_is_the_tokens_of_a_text_and_its_label(tokenizer):
     assert training["text"].equals(TRAIN["text"])
 
 
+def test_queries_are_made_of_what_was_typed_and_of_files(tokenizer, tmp_path):
+    task = made(tokenizer)
+    items, table = task.queries_of({"text": "good film", "label": "1"})
+    assert table.to_dicts() == [{"example_id": "typed", "label": 1, "text": "good film"}]
+    assert task.tokens_of(items[0]) == ["[CLS]", "good", "film", "[SEP]"]
+    (tmp_path / "more.jsonl").write_text(
+        '{"text": "bad", "label": 0}\n{"text": "good", "label": 1}'
+    )
+    items, table = task.queries_of(str(tmp_path / "more.jsonl"))
+    assert [int(label) for _, label in items] == [0, 1]
+    assert table["text"].to_list() == ["bad", "good"]
+    with pytest.raises(InputError, match="Reviews takes no completion of a query"):
+        task.queries_of({"text": "good", "completion": "film"})
+
+
 def test_padding_changes_no_output_and_the_outputs_are_the_models_logits(tokenizer):
     task, model = made(tokenizer), tiny_bert()
     batch = batch_of(task)

@@ -220,6 +220,12 @@ class MeanScorer:
                 checks.append(check)
         return cls(members, solves, checks)
 
+    @property
+    def responses(self) -> list[SegmentResponses]:
+        """What gradients meet, of every member; none where scores are no products with them."""
+        by_gradient = (FrameScorer, _TrakScorer)
+        return [one.responses for one in self.members if isinstance(one, by_gradient)]
+
     def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return every segment's share of the mean, one member after the other."""
         found = [member.scores(block, self_influence=self_influence) for member in self.members]

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
-from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
+from sourcetrace.core.methods.astra import SegmentSolve
 from sourcetrace.core.methods.score import BlockScores
-from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.statistics.uncertainty import (
@@ -26,6 +25,7 @@ from sourcetrace.core.statistics.uncertainty import (
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.accounting import report_work
 from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.scoring import scorer_of
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
@@ -44,36 +44,11 @@ def score_examples(
         attribution_scores, query_influence, self_influence, segment_contributions of a block;
         with the first, the metrics of preparing the queries; with the last, those of the work.
     """
-    setup, attribution = audit_setup, audit_setup.attribution
-    engine, plan = setup.engine, setup.plan
-    count = len(plan.segments)
-    curvatures: list[Any] = [
-        {name: block.to(engine.device) for name, block in segment.items()} for segment in curvature
-    ] or [None] * count
+    setup, engine = audit_setup, audit_setup.engine
     start_peak(engine.device)
     engine.passes = Passes()  # those of this stage
     with engine.timings.timed("source_scoring"):
-        scorer = MeanScorer.of(
-            attribution.method,
-            engine,
-            plan,
-            curvatures,
-            setup.queries,
-            higher_is_better=setup.inputs.task.measurement_higher_is_better,
-            settings=ScoreSettings(
-                solve=SolveSettings(**attribution.astra.model_dump()),
-                projection_dimension=attribution.projection_dimension,
-                tolerance=attribution.tolerance,
-                precision=attribution.precision.scores,
-            ),
-            report=lambda segment, iteration, residual: logger.info(
-                "ASTRA segment %d of %d, iteration %d, residual %.2g",
-                segment,
-                count,
-                iteration,
-                residual,
-            ),
-        )
+        scorer = scorer_of(setup, curvature, setup.queries)
     metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
     blocks = engine.blocks()
     for block in track(blocks, "Scoring"):

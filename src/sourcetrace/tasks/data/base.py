@@ -4,7 +4,7 @@ An item is `(inputs, target)`; `(inputs,)` where there is no label.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_noun
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.data.identity import (
     duplicate_notes,
@@ -102,6 +102,30 @@ class DataTask(TaskBase, ABC):
     def query_table(self) -> pl.DataFrame:
         """Return a row a query."""
         return self._queries.table
+
+    def queries_of(self, source: Any) -> tuple[Dataset[Any], pl.DataFrame]:
+        """Return queries that are not of the audit, and a row each.
+
+        Args:
+            source: A path or a data frame with the columns that `queries` has, or one query as it
+                was typed: `text`, `completion` and `label`, those of them that it has.
+        """
+        table = self._typed(source) if isinstance(source, Mapping) else source
+        side = self._side(self._usable(self._rows(table, "The further queries", [])))
+        return side.examples, side.table
+
+    def _typed(self, given: Mapping[str, str]) -> pl.DataFrame:
+        """Return the row of a query that was typed."""
+        names = dict(zip(("text", "completion"), self._columns(), strict=False))
+        names |= {"label": self._given.label} if self._given.label else {}
+        strange = given.keys() - names.keys()
+        if strange:
+            raise InputError(
+                f"{type(self).__name__} takes no {format_names(sorted(strange))} of a query: its "
+                f"columns are {format_names(names.values())}. Leave it out, or hand over a file."
+            )
+        row = {names[name]: [value] for name, value in given.items()}
+        return pl.DataFrame({**row, self._given.example_id or _ID: ["typed"]})
 
     @abstractmethod
     def _columns(self) -> Sequence[str]:

@@ -22,7 +22,11 @@ ROW: Final = "row in the source"
 
 
 def _scan_lines(path: Path, **options: Any) -> pl.LazyFrame:
-    return pl.read_ndjson(path.read_bytes(), **options).lazy()
+    lines = path.read_bytes()
+    try:
+        return pl.read_ndjson(lines, **options).lazy()
+    except pl.exceptions.SchemaFieldNotFoundError:  # there need not be a column of names
+        return pl.read_ndjson(lines, infer_schema_length=None).lazy()
 
 
 _READERS: Final[Mapping[str, Callable[..., pl.LazyFrame]]] = {

@@ -76,6 +76,10 @@ class TextData(DataTask):
         """Return the model's logits for the tokens."""
         return logits_of(model, batch[0])
 
+    def tokens_of(self, item: Any) -> list[str]:
+        """Return the text of each of an item's tokens."""
+        return [self._tokenizer.decode([token]) for token in item[0]["input_ids"].tolist()]
+
     def _columns(self) -> Sequence[str]:
         return [self._text.text, *filter(None, [self._text.pair])]
 

@@ -1,0 +1,90 @@
+"""Queries of the project in this folder explained, behind its audit."""
+
+import logging
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from kedro.framework.cli.utils import find_run_command
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+from kedro.io import MemoryDataset
+from kedro.runner import SequentialRunner
+
+from sourcetrace.commands.project import configure_project_here
+from sourcetrace.hooks.terminal import Terminal, readable_error
+from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
+from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.reporting.explanation import Asked, Explanations
+
+
+def explained(
+    queries: Sequence[str],
+    *,
+    source: Path | Mapping[str, str] | None,
+    strongest: int,
+    tokens: bool | None,
+    params: Sequence[str],
+    env: str | None,
+    pipeline: str,
+    verbose: bool,
+) -> Explanations | None:
+    """Return what was found; None where an error was printed.
+
+    Args:
+        queries: Names of audited queries.
+        source: A file of others, or one as it was typed.
+        strongest: How many helpers, and harmers, of each.
+        tokens: Whether by token; None where the task has texts.
+        params: Parameters, as they are typed.
+        env: Configuration environment.
+        pipeline: Name of the pipeline.
+        verbose: Whether to show the traceback of an error.
+    """
+    given = str(source) if isinstance(source, Path) else source
+    asked = Asked(queries=tuple(queries), source=given, strongest=strongest, tokens=tokens)
+    try:
+        package = configure_project_here()
+        if not verbose:
+            # The command itself says what went wrong, once and at the end.
+            logging.getLogger("kedro").setLevel(logging.CRITICAL)
+        return _run(asked, package=package, params=params, env=env, pipeline=pipeline)
+    except (KeyboardInterrupt, click.Abort):
+        raise
+    except (Exception, SystemExit) as error:
+        if verbose:
+            traceback.print_exception(error)
+        known = readable_error(error)
+        if isinstance(error, click.ClickException):
+            known = click.ClickException(error.format_message())
+        hint = "" if verbose else " (--verbose shows the traceback)"
+        Terminal.print_error(str(known or f"{type(error).__name__}: {error}{hint}"))
+        return None
+
+
+def _run(
+    asked: Asked, *, package: str, params: Sequence[str], env: str | None, pipeline: str
+) -> Explanations:
+    if pipeline not in pipelines:
+        raise click.ClickException(
+            f"There is no pipeline {pipeline}. There are {', '.join(sorted(pipelines))}. In a "
+            "project of your own, register what sourcetrace.pipelines.audit.create_explain makes."
+        )
+    command = cast(click.Command, find_run_command(package))
+    arguments = ["--params", ",".join(params)] if params else []
+    given = command.make_context("run", arguments).params["params"]
+    session: Any = KedroSession.create(Path.cwd(), env=env, runtime_params=given)
+    with session, PROJECT_LOCK.kept():
+        catalog = session.load_context().catalog
+        made_of = pipelines[pipeline]
+        names = AuditNames.of(made_of)
+        audit = AuditCatalog(catalog, names)
+        if "audit_log" in audit:
+            PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
+        catalog[names.full("asked")] = MemoryDataset(asked)
+        # By the runner alone: this is no run of an audit, for hooks and MLflow to tell of.
+        made = SequentialRunner().run(made_of, catalog)
+    found: Explanations = made[names.full("explanations")].load()
+    return found

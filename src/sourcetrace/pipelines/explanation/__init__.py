@@ -1,0 +1,1 @@
+"""Why queries came out as they did: their strongest training examples, token by token."""

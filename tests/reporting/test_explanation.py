@@ -1,0 +1,94 @@
+"""Explanations in words and as a page: which way a score counts, and no text obeyed."""
+
+import re
+
+import pytest
+
+from sourcetrace.reporting.explanation import (
+    ExplainedQuery,
+    Explanations,
+    Influence,
+    Token,
+)
+
+EVIL = "<script>alert(1)</script>[bold red]\x1b[31m\u202e"
+
+
+def explanations(*, higher_is_better=False, text=EVIL):
+    """Return one query with a helper and a harmer, of tokens that help and hurt."""
+    sign = -1 if higher_is_better else 1
+    tokens = (
+        Token(text=text, score=sign * 0.4),
+        Token(text=" film", score=sign * -0.1),
+        Token(text="\n", score=0.0),
+    )
+
+    def influence(name, score):
+        return Influence(
+            example_id=name,
+            label=text,
+            text=text,
+            score=sign * score,
+            segments=(sign * score, 0.0),
+            tokens=tokens,
+            elsewhere={"head": sign * 0.01},
+        )
+
+    query = ExplainedQuery(
+        example_id=text,
+        label=None,
+        predicted_label=text,
+        text=text,
+        measurement=2.5,
+        helpers=(influence("helper", 0.3),),
+        harmers=(influence("harmer", -0.2),),
+    )
+    return Explanations(
+        method="source",
+        measured="margin" if higher_is_better else "loss",
+        higher_is_better=higher_is_better,
+        training_examples=1536,
+        segments=("1 (general)", "2 (narrow)"),
+        queries=(query,),
+    )
+
+
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_a_helpers_removal_makes_the_measurement_worse(higher_is_better):
+    found = explanations(higher_is_better=higher_is_better)
+    (query,) = found.queries
+    (_, worse, helpers), (_, better, harmers) = found.groups(query)
+    up, down = (
+        ("raise the margin", "lower the margin")
+        if higher_is_better
+        else (
+            "raise the loss",
+            "lower the loss",
+        )
+    )
+    assert (worse, better) == tuple(
+        f"removing one would {one}" for one in ((down, up) if higher_is_better else (up, down))
+    )
+    assert found.helps(helpers[0].score)
+    assert not found.helps(harmers[0].score)
+    told = f"{down if higher_is_better else up} by 0.3"
+    assert found.told(helpers[0].score) == told
+    helping = helpers[0].strongest_tokens(raising=not higher_is_better)
+    assert [found.helps(one.score) for one in helping] == [True]
+    assert helpers[0].strength(helpers[0].tokens[0]) == (-1 if higher_is_better else 1)
+    assert helpers[0].strength(helpers[0].tokens[2]) == 0
+
+
+def test_the_page_is_self_contained_and_shows_texts_as_texts():
+    page = explanations().page()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not re.search("[\x1b\u202e]", page)
+    assert not re.search(r"\b(src|href)=|url\(|@import|https?:", page)
+    assert "prefers-color-scheme: dark" in page
+    # Legible without colours: the strongest tokens stand in words, with their numbers.
+    assert "Help most" in page
+    assert "Hurt most" in page
+    assert "raise the loss by 0.3" in page
+    assert "Of no one token" in page
+    assert page.count('class="helps"') > page.count('class="hurts"') > 0
