@@ -386,6 +386,7 @@ def attribute(
         run = partial(case.model, case.images[:2])
         found = find_layers(case.model, run, settings_of, examples=2, bare=1000)
         engine = replace(engine, coverage=found)
+    engine.unit_norm = METHODS[method].unit_norm
     plan = case_plan(case, method, segments=segments, damping=damping, dropout_masks=dropout_masks)
     covariances = {point.id: covariances_at(engine, point) for point in plan.points}
     curvatures = [

@@ -1,4 +1,4 @@
-"""The mean of gradients at several checkpoints, against gradients written out."""
+"""The mean of gradients at several checkpoints, and their norms, against gradients written out."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,12 @@ import torch
 
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.indexed import IndexedGradient
-from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient, mean
+from sourcetrace.core.gradients.per_example import (
+    DenseGradient,
+    LayerGradient,
+    mean,
+    of_unit_norm,
+)
 from tests.core.layers.checks import normal
 from tests.tiny import assert_close, seeded
 
@@ -66,3 +71,19 @@ def test_forms_that_differ_are_written_out():
         one, other = factored(1), dense(3)
     for pair in ((one, other), (other, one)):
         assert_close(mean(pair).dense(), (one.dense() + other.dense()) / 2)
+
+
+def test_examples_are_divided_by_their_norm_over_all_layers_and_0_stays_0():
+    with seeded(84):
+        layers = {"a": factored(3), "b": indexed(3), "c": dense(2)}
+    for one in (layers["a"].output_gradients, layers["b"].output_gradients, layers["c"].values):
+        one[2] = 0
+    whole = torch.cat([one.dense().flatten(1) for one in layers.values()], dim=1)
+    found = of_unit_norm(layers)
+    assert [type(one) for one in found.values()] == [type(one) for one in layers.values()]
+    norms = whole.norm(dim=1, keepdim=True)
+    assert norms[2] == 0
+    assert_close(
+        torch.cat([one.dense().flatten(1) for one in found.values()], dim=1),
+        torch.where(norms > 0, whole / norms, 0.0),
+    )

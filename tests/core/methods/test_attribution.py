@@ -226,7 +226,8 @@ def test_influence_equals_the_damped_dense_inverse(damping):
     check_scores(found.scores, expected)
 
 
-def test_tracin_adds_up_inner_products():
+@pytest.mark.parametrize("method", ["tracin", "retrac"])
+def test_tracin_adds_up_inner_products_and_retrac_those_with_unit_gradients(method):
     case = tiny_case(TWO_STAGES)
     dense = DenseRun(case)
     queries = dense.query_gradients()
@@ -234,12 +235,15 @@ def test_tracin_adds_up_inner_products():
     for segment, (stage, names) in enumerate((("a", ("c1", "c2")), ("b", ("c3", "c4")))):
         for name in names:
             dense.load(name)
-            products = queries @ dense.training_gradients().T
+            training = dense.training_gradients()
+            if method == "retrac":
+                training = training / training.norm(dim=1, keepdim=True)
+            products = queries @ training.T
             for example in range(8):
                 if case.stages[example] == stage:
                     # Step mass 2, the mean of two checkpoints, four examples.
                     expected[segment, :, example] += 2 * products[:, example] / 2 / 4
-    check_scores(attribute(case, "tracin", segments=2).scores, expected)
+    check_scores(attribute(case, method, segments=2).scores, expected)
 
 
 def test_gradient_similarity_is_the_inner_product_at_the_final_weights():

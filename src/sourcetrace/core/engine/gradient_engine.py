@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sourcetrace.core.engine.blame import named
 from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
-from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
+from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, of_unit_norm
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.halving import Halving
@@ -89,6 +89,7 @@ class GradientEngine:
         seed: Of the sampled labels and the dropout masks.
         precision: Of the passes.
         draws: How many sampled labels each example has; of kept gradients, the first alone is kept.
+        unit_norm: Whether `gradients` divides those of an example by their norm at that point.
         passes: Passes through the model so far.
         timings: Of the stages so far.
     """
@@ -103,6 +104,7 @@ class GradientEngine:
     seed: int
     precision: Precision = "float32"
     draws: int = 1
+    unit_norm: bool = False
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -274,7 +276,11 @@ class GradientEngine:
         return self.training.seeds(rows.tolist(), seed=self.seed, purpose=purpose)
 
     def gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
-        """Return the gradients of the given labels' loss of `point.rows(block)`."""
+        """Return the gradients of the given labels' loss of `point.rows(block)`, as they score."""
+        found = self._given(point, block)
+        return of_unit_norm(found) if self.unit_norm else found
+
+    def _given(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
         kept = self._kept(point, block, "given")
         if kept is not None:
             return kept

@@ -113,6 +113,20 @@ def squared_norms(gradients: Gradients) -> Tensor:
     return torch.stack([layer.squared_norms() for layer in gradients.values()]).sum(0)
 
 
+def of_unit_norm(gradients: Gradients) -> dict[str, LayerGradient]:
+    """Return every example's gradient divided by its norm over all layers; 0 stays 0."""
+    norms = squared_norms(gradients).clamp(min=0).sqrt()
+    inverse = torch.where(norms > 0, 1 / norms, 0.0)
+
+    def scaled(layer: LayerGradient) -> LayerGradient:
+        tensors = layer.tensors()
+        key = "values" if "values" in tensors else "output_gradients"
+        factor = inverse.reshape(-1, *(1 for _ in tensors[key].shape[1:]))
+        return from_tensors({**tensors, key: factor * tensors[key]})
+
+    return {name: scaled(layer) for name, layer in gradients.items()}
+
+
 def concatenate(parts: Sequence[Gradients]) -> dict[str, LayerGradient]:
     """Join the gradients of consecutive examples."""
     return {name: _joined([part[name] for part in parts]) for name in parts[0]}

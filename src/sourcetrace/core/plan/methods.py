@@ -27,6 +27,8 @@ class _Method:
         follows_optimizer: Whether the filters are those of the optimiser's steps, P̄ included.
         scales_curvature: Whether the curvature is multiplied by what the queries' responses
             measure that it misses.
+        unit_norm: Whether an example's gradient counts by its direction alone, at each point;
+            in self-influence on both sides.
         scoring: How queries become scores (`core.methods.scorers`).
     """
 
@@ -38,6 +40,7 @@ class _Method:
     evaluates: _Evaluated = "final checkpoint"
     follows_optimizer: bool = False
     scales_curvature: bool = False
+    unit_norm: bool = False
     scoring: _Scoring = "filters"
 
 
@@ -104,6 +107,18 @@ _RECORDS = (
         "scores rank examples, and self-influence says nothing",
         _unfiltered,
         scoring="representations",
+    ),
+    # Diffusion-ReTrac, arXiv 2401.09031, which is for diffusion models and holds for any.
+    _Method(
+        "retrac",
+        "ReTrac",
+        "Xie et al. 2024, directions alone",
+        "is TracIn with every training gradient divided by its norm, so that no example matters to "
+        "all queries for its large gradient; its scores rank examples, but their size is not a "
+        "predicted change (Xie et al. 2024, arXiv 2401.09031)",
+        lambda settings: SegmentFilter.constant(settings.step_mass),
+        evaluates="every checkpoint",
+        unit_norm=True,
     ),
     _Method(
         "scaled_source",

@@ -134,6 +134,7 @@ def set_up_audit(
         batch_size=1,
         seed=attribution.seed,
         precision=attribution.precision.passes,
+        unit_norm=METHODS[attribution.method].unit_norm,
     )
     engine.draws = choose_draws(engine)
     # On another device the same gradients differ by their rounding.
