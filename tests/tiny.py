@@ -352,6 +352,7 @@ def case_plan(
     segments: int,
     damping: float | None = None,
     dropout_masks: int = 0,
+    curvature_sample: Callable[[Tensor], Tensor] | None = None,
 ) -> AttributionPlan:
     """Return the plan of a method for a case."""
     runs = [list(own) for _, own in groupby(case.records, key=lambda record: record.run)]
@@ -362,6 +363,7 @@ def case_plan(
         examples=len(case.ids),
         damping=damping,
         dropout_masks=dropout_masks,
+        curvature_sample=curvature_sample,
     )
 
 
@@ -375,6 +377,7 @@ def attribute(
     cache: Cache | None = None,
     damping: float | None = None,
     dropout_masks: int = 0,
+    curvature_sample: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 1e-3,
     precision: str = "float32",
     settings_of: Callable[[str], object] | None = None,
@@ -387,7 +390,14 @@ def attribute(
         found = find_layers(case.model, run, settings_of, examples=2, bare=1000)
         engine = replace(engine, coverage=found)
     engine.unit_norm = METHODS[method].unit_norm
-    plan = case_plan(case, method, segments=segments, damping=damping, dropout_masks=dropout_masks)
+    plan = case_plan(
+        case,
+        method,
+        segments=segments,
+        damping=damping,
+        dropout_masks=dropout_masks,
+        curvature_sample=curvature_sample,
+    )
     covariances = {point.id: covariances_at(engine, point) for point in plan.points}
     curvatures = [
         fit_segment(engine, planned, covariances) if planned.filter.uses_curvature else None

@@ -162,6 +162,8 @@ class AttributionParameters(_Parameters):
         method: `scaled_source`, or one of the methods to compare it with.
         device: `auto` takes a GPU where there is one; else a torch device.
         seed: Of the labels drawn from the model.
+        curvature_examples: How many examples of each stage make up the curvature, drawn by the
+            seed; null for all.
         damping: λ of `influence` and `astra_influence`; null means 0.1 of the mean eigenvalue.
         astra: How exactly the two methods of that name solve.
         projection_dimension: Of the gradients that `trak` projects.
@@ -176,6 +178,7 @@ class AttributionParameters(_Parameters):
     method: str = "scaled_source"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
+    curvature_examples: int | None = Field(default=None, ge=1)
     damping: float | None = Field(default=None, gt=0)
     astra: _SolveParameters = _SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)

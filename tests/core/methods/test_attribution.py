@@ -92,7 +92,12 @@ class DenseRun:
         ]
 
     def segment(
-        self, points: list[tuple[str, ...]], stage: str | None, *, step_mass: float
+        self,
+        points: list[tuple[str, ...]],
+        stage: str | None,
+        *,
+        step_mass: float,
+        curved: slice = slice(None),
     ) -> DenseSegment:
         """Return a segment over these points; a stage of None is all data."""
         stages = self.case.stages
@@ -106,7 +111,7 @@ class DenseRun:
         return DenseSegment(
             step_mass=step_mass,
             weight_decay=0.03,
-            curvature=torch.block_diag(*self.layer_curvatures(points, own)),
+            curvature=torch.block_diag(*self.layer_curvatures(points, own[curved])),
             gradients=gradients,
             examples=len(own),
         )
@@ -163,6 +168,29 @@ def test_examples_of_both_stages_equal_the_dense_oracle():
     )
     found = attribute(case, "source", task=LeastLikelyLabels(), segments=2)
     assert [len(segment.examples) for segment in found.plan.segments] == [5, 6]
+    check_scores(found.scores, expected)
+
+
+@pytest.mark.parametrize("cache", [KeepsEverything, KeepsEverySecond, KeepsNothing])
+def test_curvature_of_a_sample_leaves_gradients_and_stages_as_they_are(cache):
+    case = tiny_case(TWO_STAGES)
+    dense = DenseRun(case)
+    sample = slice(1, None, 2)
+    expected = source_scores(
+        dense.query_gradients(),
+        [
+            dense.segment([("c1",), ("c2",)], "a", step_mass=2.0, curved=sample),
+            dense.segment([("c3",), ("c4",)], "b", step_mass=2.0, curved=sample),
+        ],
+    )
+    found = attribute(
+        case,
+        "source",
+        task=LeastLikelyLabels(),
+        cache=cache(),
+        curvature_sample=lambda examples: examples[sample].clone(),
+    )
+    assert [len(segment.examples) for segment in found.plan.segments] == [4, 4]
     check_scores(found.scores, expected)
 
 

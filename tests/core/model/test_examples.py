@@ -140,6 +140,22 @@ def test_other_draws_are_other_labels():
     assert (first - second).abs().min() > 0
 
 
+def test_what_is_drawn_depends_on_names_and_seed_alone():
+    whole = examples(40)
+    turned = Examples(whole.items[::-1], whole.ids[::-1], whole.collate)
+    everything = torch.arange(40)
+
+    def names(of: Examples, count: int, seed: int) -> set[str]:
+        found = of.drawn(everything, count, seed=seed, purpose="curvature")
+        assert found.tolist() == sorted(set(found.tolist()))
+        return {of.ids[number] for number in found.tolist()}
+
+    assert len(names(whole, 12, 0)) == 12
+    assert names(whole, 12, 0) == names(turned, 12, 0) != names(whole, 12, 1)
+    assert names(whole, 12, 0) < names(whole, 13, 0)  # more keep those before
+    assert names(whole, 99, 0) == set(whole.ids)
+
+
 numbers = st.sets(st.integers(0, 40), max_size=20).map(sorted)
 
 
@@ -148,4 +164,4 @@ def test_rows_and_stage_are_what_comparing_with_every_number_gives(examples, sta
     point = EvaluationPoint("p", ("p",), torch.tensor(examples).long(), torch.tensor(stage).long())
     rows = point.rows(Block(start, start + length))
     assert rows.tolist() == [one for one in examples if start <= one < start + length]
-    assert point.in_stage(rows).tolist() == [one in stage for one in rows.tolist()]
+    assert point.in_curvature(rows).tolist() == [one in stage for one in rows.tolist()]

@@ -86,6 +86,20 @@ def test_a_segment_reads_its_own_stage_and_the_final_point_everything(method):
     assert plan.members[0].final.examples.tolist() == list(range(6))
 
 
+@pytest.mark.parametrize("method", ["source", "fast_source", "influence"])
+def test_a_sample_for_the_curvature_changes_nothing_else(method):
+    def sample(examples):
+        return examples[:2]
+
+    whole = plan_of(method)
+    plan = AttributionPlan.of(method, SEGMENTS, STAGES, examples=6, curvature_sample=sample)
+    for one, before in zip(plan.points, whole.points, strict=True):
+        assert one.curvature_examples.tolist() == before.curvature_examples[:2].tolist()
+        assert one.examples.tolist() == before.examples.tolist()
+    for one, before in zip(plan.segments, whole.segments, strict=True):
+        assert one.examples.tolist() == before.examples.tolist()
+
+
 def test_filters_take_the_step_mass_and_decay_of_their_segment():
     flat = torch.zeros(1, dtype=torch.float64)
     assert [s.filter.response(flat).item() for s in plan_of("tracin").segments] == [0.5, 0.6, 0.7]

@@ -54,7 +54,7 @@ _COMPUTING = (
 )
 """Folders of this package whose code decides the numbers."""
 
-_GRADIENTS = ("method", "seed")
+_GRADIENTS = ("method", "seed", "curvature_examples")
 """Of `attribution`: what decides gradients and curvature, besides their precisions."""
 
 _INGEST = ("code", "task", "data", "checkpoints", "segments")
@@ -71,7 +71,7 @@ _WORDS: Final = {
     "data": "other training data or queries",
     "checkpoints": "other checkpoints",
     "segments": "other segments, stages, learning rates or limit of bare parameters",
-    "gradients": "another method, seed, precision or number of dropout masks",
+    "gradients": "another method, seed, precision, dropout masks or curvature_examples",
     "scores": "other settings of attribution",
     "report": "other settings of report",
 }

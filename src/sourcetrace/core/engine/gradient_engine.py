@@ -209,7 +209,7 @@ class GradientEngine:
         def passes(batch: Batch) -> TrainingPasses:
             part = batch.rows
             return batch.training_passes(
-                own=point.in_stage(part),
+                own=point.in_curvature(part),
                 seeds=self._seeds(point, part),
                 sampled=sampled,
                 draws=self.draws,
@@ -218,7 +218,7 @@ class GradientEngine:
         passed = self._run(passes, self.training, point, rows, backward=1 + self.draws)
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
-        return replace(passed, sampled=_rows(passed.sampled, point.in_stage(rows)))
+        return replace(passed, sampled=_rows(passed.sampled, point.in_curvature(rows)))
 
     def _run(
         self,
@@ -289,13 +289,13 @@ class GradientEngine:
         return self.compute(point, point.rows(block), sampled=False)
 
     def sampled_gradients(self, point: EvaluationPoint, block: Block) -> dict[str, LayerGradient]:
-        """Return the gradients with sampled labels of the stage's own examples in `block`.
+        """Return the gradients with sampled labels of those that make up the curvature.
 
         Those of the first draw, then those of the second, and so on.
         """
         kept = self._kept(point, block, "sampled")
         rows = point.rows(block)
-        own = point.in_stage(rows)
+        own = point.in_curvature(rows)
         if kept is not None:
             first = _rows(kept, own)
         elif self._fills_cache:

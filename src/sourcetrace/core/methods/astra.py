@@ -159,7 +159,9 @@ class _System:
         self._point = planned.mean_point
         self._planned = planned
         self._fitted = fitted
-        self.examples = _sample(planned.examples, settings.examples, engine)
+        self.examples = engine.training.drawn(
+            planned.examples, settings.examples, seed=engine.seed, purpose="gauss-newton"
+        )
         self.damping: dict[str, Tensor | float] = {}
         for name, block in fitted.items():
             damping_of = planned.filter_of(name).solve_damping
@@ -213,11 +215,3 @@ class _System:
             return self.damping[name]
         root = self._fitted[name].preconditioner
         return self.damping[name] + decay * (1.0 if root is None else root.square().to(one))
-
-
-def _sample(examples: Tensor, count: int, engine: GradientEngine) -> Tensor:
-    """Return at most `count` of the examples, increasing, by their names and the seed alone."""
-    if len(examples) <= count:
-        return examples
-    draws = engine.training.seeds(examples.tolist(), seed=engine.seed, purpose="gauss-newton")
-    return examples[torch.tensor(draws).argsort()[:count]].sort().values

@@ -88,17 +88,13 @@ class RunCost:
         # In units of what was timed: a forward pass, the given labels', and one a draw.
         one_pass = 1 / (2 + draws)
         total = _total(engine.coverage.layers, probe.extraction.gradients)
-        # Fitting visits every segment's points; scores and self-influence share a visit of these
-        # and of the final ones.
-        again = [*plan.points] if recomputed else []
-        if recomputed and plan.uses_curvature:
-            again += [point for segment in plan.segments for point in segment.points]
         visits = sum(len(point.examples) for point in plan.points)
-        # Then with one backward pass, and without covariances.
-        repeats = sum(len(point.examples) for point in again)
+        # Then with one backward pass, and without covariances; scores and self-influence share it.
+        repeats = visits if recomputed else 0
         scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
-        # Other draws than the first are computed when the curvature is fitted.
-        repeats += (draws - 1) * scored if plan.uses_curvature else 0
+        curved = sum(len(p.curvature_examples) for one in plan.segments for p in one.points)
+        # Other draws than the first are not kept, and computed when the curvature is fitted.
+        repeats += (draws - (not recomputed)) * curved if plan.uses_curvature else 0
         # Queries are measured by a forward pass for their signals, and by three to be scored.
         runs_of_queries = len(plan.members) * queries
         itemsize, segments = engine.dtype.itemsize, len(plan.segments)
@@ -125,7 +121,7 @@ class RunCost:
                 ),
                 StageCost(
                     "corrected_eigenvalues",
-                    draws * scored * total["corrected"] / rate,
+                    draws * curved * total["corrected"] / rate,
                     segments * itemsize * total["parameters"],
                 ),
             ]

@@ -67,7 +67,7 @@ def fit_segment(
                 if name in roots
                 else gradient.rotated_squares(basis.inputs, basis.outputs)
             )
-    terms = len(planned.points) * len(planned.examples) * engine.draws
+    terms = engine.draws * sum(len(point.curvature_examples) for point in planned.points)
     return {
         layer.name: CurvatureBlock(
             bases[layer.name], (sums[layer.name] / terms).to(dtype), roots.get(layer.name)

@@ -47,7 +47,7 @@ class BlockGradients:
             for point in segment.points if len(columns) else ():
                 if point.id not in fetched:
                     fetched[point.id] = engine.gradients(point, block)
-                inside = point.in_stage(point.rows(block))
+                inside = torch.isin(point.rows(block) - block.start, columns)
                 met[-1].append(
                     fetched[point.id]
                     if bool(inside.all())  # the usual case; indexing would copy

@@ -62,6 +62,13 @@ class Examples:
         """Return a seed for each of these examples, from its name and nothing else."""
         return [example_seed(seed, purpose, self.ids[i]) for i in index]
 
+    def drawn(self, examples: Tensor, count: int, *, seed: int, purpose: str) -> Tensor:
+        """Return at most `count` of these numbers, increasing, by names and seed alone."""
+        if len(examples) <= count:
+            return examples
+        seeds = self.seeds(examples.tolist(), seed=seed, purpose=purpose)
+        return examples[torch.tensor(seeds).argsort()[:count]].sort().values
+
 
 @dataclass(frozen=True)
 class EvaluationPoint:
@@ -71,7 +78,7 @@ class EvaluationPoint:
         id: Unique name.
         checkpoints: Ids whose weights are averaged.
         examples: Training examples whose gradients are needed here, increasing, [n].
-        curvature_examples: Those whose stage it is; they make up the curvature, [n'].
+        curvature_examples: Those that make up the curvature, of its stage, increasing, [n'].
         draws: Names what is drawn here, such as sampled labels; the id, unless said otherwise.
         dropout_mask: Number of the fixed dropout mask that thins the model; 0 for none.
     """
@@ -91,8 +98,8 @@ class EvaluationPoint:
         """Return the name of a block at this point."""
         return f"{self.id}/{block.start}-{block.stop}"
 
-    def in_stage(self, rows: Tensor) -> Tensor:
-        """Return which of some examples' numbers are of the point's stage, [n] bool."""
+    def in_curvature(self, rows: Tensor) -> Tensor:
+        """Return which of some examples' numbers make up the curvature, [n] bool."""
         if not len(self.curvature_examples):
             return torch.zeros(len(rows), dtype=torch.bool)
         # A search in what is sorted: comparing with all examples would be quadratic in them.

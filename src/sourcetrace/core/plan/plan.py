@@ -8,7 +8,7 @@ Several training runs make an ensemble, and so do several dropout masks of one r
 has its own segments and final weights, and the scores are the mean over the members.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import TypeVar
@@ -100,6 +100,7 @@ class AttributionPlan:
         damping: float | None = None,
         layers: Sequence[Layer] = (),
         dropout_masks: int = 0,
+        curvature_sample: Callable[[Tensor], Tensor] | None = None,
     ) -> "AttributionPlan":
         """Plan a method.
 
@@ -112,6 +113,8 @@ class AttributionPlan:
             layers: The attributed layers; needed where the segments have settings by parameter.
             dropout_masks: Members made of every run by fixed dropout masks; 0 takes the run as it
                 is.
+            curvature_sample: Numbers of examples -> those of them whose curvature is taken; all,
+                if not given.
 
         Raises:
             InputError: If a stage of the checkpoints has no training example, or the optimiser's
@@ -124,7 +127,14 @@ class AttributionPlan:
                     f"{segment.stage!r}, but no training example does. The training table's "
                     f"'stage' column has: {', '.join(sorted(stage_examples)) or 'nothing'}."
                 )
-        planner = _Planner(method, stage_examples, torch.arange(examples), damping, layers)
+        planner = _Planner(
+            method,
+            stage_examples,
+            torch.arange(examples),
+            damping,
+            layers,
+            curvature_sample or _all,
+        )
         runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
         masks = range(1, dropout_masks + 1) if dropout_masks else [0]
         return cls(tuple(planner.member(own, mask=mask) for own in runs for mask in masks))
@@ -164,6 +174,7 @@ class _Planner:
         everything: Numbers of all training examples.
         damping: λ of the influence function.
         layers: The attributed layers.
+        sample: Numbers of examples -> those of them that make up the curvature.
     """
 
     method: str
@@ -171,6 +182,7 @@ class _Planner:
     everything: Tensor
     damping: float | None
     layers: Sequence[Layer]
+    sample: Callable[[Tensor], Tensor]
 
     def member(self, segments: Sequence[Segment], *, mask: int) -> EnsembleMember:
         """Plan one run under one dropout mask."""
@@ -182,18 +194,20 @@ class _Planner:
         steps = dict(
             one for own in segments for one in zip(own.checkpoints, own.steps, strict=False)
         )
-        final = _point(steps, (final_id,), self.everything, final_stage, mask=mask)
+        curved = self.sample(final_stage)
+        final = _point(steps, (final_id,), self.everything, curved, mask=mask)
         if pooled:
             whole = PlannedSegment(last, (final,), self._filter(last, last), self.everything)
             return EnsembleMember((whole,), final)
         planned = []
         for segment in segments:
             own = self.stage_examples[segment.stage]
+            curved = self.sample(own)
             groups: list[tuple[str, ...]] = [(checkpoint,) for checkpoint in segment.checkpoints]
             if evaluates == "mean weights":
                 groups = [segment.checkpoints]
             points = tuple(
-                final if group == (final_id,) else _point(steps, group, own, own, mask=mask)
+                final if group == (final_id,) else _point(steps, group, own, curved, mask=mask)
                 for group in groups
             )
             filters = {
@@ -213,18 +227,22 @@ class _Planner:
         )
 
 
+def _all(examples: Tensor) -> Tensor:
+    return examples
+
+
 def _point(
     steps: Mapping[str, int],
     checkpoints: tuple[str, ...],
     examples: Tensor,
-    stage: Tensor,
+    curvature: Tensor,
     *,
     mask: int,
 ) -> EvaluationPoint:
     ending = f"#mask{mask}" if mask else ""
     draws = "+".join(draws_at(steps[name]) if name in steps else name for name in checkpoints)
     return EvaluationPoint(
-        "+".join(checkpoints) + ending, checkpoints, examples, stage, draws + ending, mask
+        "+".join(checkpoints) + ending, checkpoints, examples, curvature, draws + ending, mask
     )
 
 

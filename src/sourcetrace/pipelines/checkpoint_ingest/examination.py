@@ -271,7 +271,12 @@ class Examination:
     def memory(self) -> tuple[MemoryNeeds, int]:
         """What the audit holds in memory, with one segment a stage for `auto`; and what is free."""
         plan = plan_of(
-            self.planned, self.train_table, self.coverage, self._attribution, self._ensemble
+            self.planned,
+            self.train_table,
+            self.training,
+            self.coverage,
+            self._attribution,
+            self._ensemble,
         )
         return refuse_too_large(
             self.model,

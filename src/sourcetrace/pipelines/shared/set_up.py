@@ -122,7 +122,7 @@ def set_up_audit(
     model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
     segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments, attribution=attribution)
-    plan = plan_of(segments, train_table, coverage, attribution, ensemble)
+    plan = plan_of(segments, train_table, training, coverage, attribution, ensemble)
     refuse_too_large(model, coverage.layers, plan, queries=len(queries), device=device)
     engine = GradientEngine(
         model=model,
@@ -149,11 +149,14 @@ def set_up_audit(
 def plan_of(
     segments: Sequence[Segment],
     train_table: pl.DataFrame,
+    training: Examples,
     coverage: Coverage,
     attribution: AttributionParameters,
     ensemble: EnsembleParameters,
 ) -> AttributionPlan:
     """Return what is evaluated for the parameters' method."""
+    count = attribution.curvature_examples
+    sample = partial(training.drawn, count=count, seed=attribution.seed, purpose="curvature")
     return AttributionPlan.of(
         attribution.method,
         segments,
@@ -162,6 +165,7 @@ def plan_of(
         damping=attribution.damping,
         layers=coverage.layers,
         dropout_masks=ensemble.dropout_masks,
+        curvature_sample=None if count is None else sample,
     )
 
 
