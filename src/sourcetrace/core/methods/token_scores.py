@@ -18,11 +18,8 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.passes import Batch
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.per_example import (
-    Positions,
-    TiedPositions,
-    per_example_gradient,
-)
+from sourcetrace.core.gradients.per_example import Positions, per_example_gradient
+from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.methods.score import SegmentResponses
 from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.responses.propagation import Response, products, row_count

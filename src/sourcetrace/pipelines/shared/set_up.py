@@ -155,8 +155,10 @@ def plan_of(
     ensemble: EnsembleParameters,
 ) -> AttributionPlan:
     """Return what is evaluated for the parameters' method."""
-    count = attribution.curvature_examples
-    sample = partial(training.drawn, count=count, seed=attribution.seed, purpose="curvature")
+    count, seed = attribution.curvature_examples, attribution.seed
+    sample = None
+    if count is not None:
+        sample = partial(training.drawn, count=count, seed=seed, purpose="curvature")
     return AttributionPlan.of(
         attribution.method,
         segments,
@@ -165,7 +167,7 @@ def plan_of(
         damping=attribution.damping,
         layers=coverage.layers,
         dropout_masks=ensemble.dropout_masks,
-        curvature_sample=None if count is None else sample,
+        curvature_sample=sample,
     )
 
 
