@@ -104,12 +104,21 @@ class GradientParameters(_Parameters):
         cache: Where gradients are kept; `auto` takes the first that its budget allows.
         memory_budget_gib: What `auto` may keep in memory.
         disk_budget_gib: What `auto` may keep on disk.
+        memory_gib: What an audit may take of memory beside the process with its model; null for
+            what is free. Where layers do not fit into their share of it together, they are taken
+            in groups, and their passes are repeated.
     """
 
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     cache: Literal["auto", "memory", "disk", "recompute"] = "auto"
     memory_budget_gib: float = Field(default=1.0, ge=0)
     disk_budget_gib: float = Field(default=20.0, ge=0)
+    memory_gib: float | None = Field(default=None, gt=0)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_gib` in bytes."""
+        return None if self.memory_gib is None else int(self.memory_gib * 2**30)
 
 
 class _SolveParameters(_Parameters):

@@ -3,9 +3,12 @@
 import logging
 from dataclasses import replace
 
+import polars.selectors as cs
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 
+from sourcetrace.core.methods import memory_needs
 from sourcetrace.core.plan import batch_size
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import AttributionParameters, GradientParameters
@@ -80,6 +83,37 @@ def test_methods_without_curvature_have_no_fit_to_pay_for(inputs):
     assert metrics["cost.scoring.seconds"]["value"] > 0
 
 
+@pytest.mark.parametrize("method", ["source", "scaled_source", "trak"])
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("cache", ["disk", "recompute"])
+def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, optimizer, cache):
+    """Little memory: every layer by itself, and what stages leave waits on disk."""
+    train(tmp_path / "run", lambda model: optimizer(model.parameters(), lr=0.01))
+    inputs = inputs_of(tmp_path, tmp_path / "run", method=method)
+    inputs["gradients"] = GradientParameters(cache=cache, batch_size=2)
+
+    def tables():
+        setup = set_up_audit(**inputs)
+        *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
+        curvature, *_ = fit_curvature(setup, covariances)
+        return setup.needs, [block[:4] for block in score_examples(setup, curvature)]
+
+    whole, expected = tables()
+    monkeypatch.setattr(memory_needs, "_SHARE", 0.0)
+    needs, found = tables()
+    assert (len(whole.scoring_groups), whole.covariances_wait) == (1, False)
+    if method != "trak":
+        assert min(len(needs.scoring_groups), len(needs.fitting_groups)) > 1
+        assert needs.covariances_wait
+    assert len(found) == len(expected) == 3
+    for one, other in zip(found, expected, strict=True):
+        for table, same in zip(one, other, strict=True):
+            # Not most_harmed_query and the like: ties may be broken the other way.
+            chosen = table.select(cs.float()), same.select(cs.float())
+            assert_frame_equal(*chosen, rel_tol=1e-3, abs_tol=1e-6)
+    assert not list((tmp_path / "cache").glob("set-aside-*"))
+
+
 class Many(Tiny):
     """Six hundred examples, so that the batch has a choice."""
 
@@ -114,7 +148,7 @@ def test_runs_of_the_same_audit_keep_the_size_however_much_memory_there_is_then(
     assert [block[0].height for block in blocks] == [128] * 4 + [88]
     # Of another audit, the size is chosen anew.
     other = inputs | {"ingested": replace(inputs["ingested"], identity="others")}
-    assert set_up_audit(**other).engine.batch_size == batch_size.SMALLEST
+    assert set_up_audit(**other).engine.batch_size == 1
 
 
 def test_a_number_is_taken_as_it_is(inputs):

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.covariance import CovarianceSums
-from sourcetrace.datasets.layer_files import LayersOfFile
+from sourcetrace.datasets.tensor_file import LayersOfFile
 
 _Covariances = Mapping[str, Mapping[str, CovarianceSums]]
 

@@ -7,7 +7,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
-from sourcetrace.datasets.layer_files import LayersOfFile
+from sourcetrace.datasets.tensor_file import LayersOfFile
 
 
 class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[SegmentCurvature]]):

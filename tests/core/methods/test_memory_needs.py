@@ -16,13 +16,13 @@ def case(request):
     return request.param(stages=48 * "a")
 
 
-def needs_of(case, method="source", kept=0):
+def needs_of(case, method="source", kept=0, free=2**40):
     engine, plan = gradient_source(case, TASK), case_plan(case, method, segments=2)
     layers = engine.coverage.layers
     return (
         engine,
         plan,
-        MemoryNeeds.of(engine.model, layers, plan, queries=5, kept=kept),
+        MemoryNeeds.of(engine.model, layers, plan, method, queries=5, kept=kept, free=free),
     )
 
 
@@ -46,14 +46,26 @@ def test_covariances_and_curvature_take_what_is_said(case):
         *(one.eigenvalues for one in blocks),
     )
     assert needs.responses == 2 * 6 * 8 * parameters
-    largest = max(
-        covariances[plan.points[0].id].items(),
-        key=lambda one: bytes_of(one[1].activation, one[1].pseudo_gradient),
-    )
-    assert needs.largest == (
-        largest[0],
-        bytes_of(largest[1].activation, largest[1].pseudo_gradient),
-    )
+    assert needs.point == needs.covariances / len(plan.points)
+    assert not needs.covariances_wait
+    assert len(needs.fitting_groups) == len(needs.scoring_groups) == 1
+
+
+def test_layers_that_do_not_fit_together_are_taken_in_groups(case):
+    engine, _, whole = needs_of(case)
+    name, largest = whole.largest
+    # A layer alone fits: the share of the memory for layers is its size.
+    needs = needs_of(case, free=int(largest / 0.39))[-1]
+    for groups in (needs.fitting_groups, needs.scoring_groups):
+        assert [layer for group in groups for layer in group] == list(engine.coverage.layers)
+    assert len(needs.scoring_groups) > 1
+    assert needs.covariances_wait == (needs.covariances > 0.4 * largest / 0.39)
+    assert needs.least == whole.least == needs.weights + max(needs.point, largest)
+    assert name in {layer.name for layer in engine.coverage.layers}
+    alone = needs_of(case, free=1)[-1]
+    assert all(len(group) == 1 for group in alone.fitting_groups + alone.scoring_groups)
+    scaled = needs_of(case, "scaled_source")[-1]
+    assert scaled.least == scaled.weights + max(scaled.point, scaled.curvature, scaled.responses)
 
 
 def test_weights_count_once_for_the_model_and_for_every_checkpoint_that_is_kept():
@@ -68,5 +80,5 @@ def test_weights_count_once_for_the_model_and_for_every_checkpoint_that_is_kept(
 def test_what_a_method_without_curvature_leaves_out_is_left_out(case):
     needs = needs_of(case, "tracin")[-1]
     assert needs.curvature == 0
-    assert needs.least == needs.weights + needs.covariances
+    assert needs.least == needs.weights + needs.largest[1]
     assert torch.tensor(needs.most) >= needs.least

@@ -1,8 +1,7 @@
-"""Fitting the curvature and scoring, block by block, over a plan.
+"""Fitting the curvature of a segment, block by block.
 
-Memory holds the filtered queries, [segments, Q, P], and one block of training gradients; it
-does not grow with the number of training examples. All of it is one member of a plan;
-`core.methods.scorers` takes the mean over several.
+Memory holds the eigenbases and the sums of the corrected eigenvalues of the engine's layers, and
+one block of training gradients; it does not grow with the number of training examples.
 """
 
 from collections.abc import Iterable, Mapping

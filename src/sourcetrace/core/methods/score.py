@@ -72,6 +72,14 @@ class BlockScores:
     checkpoint_sums: tuple[Tensor, ...]
     self_influence: Tensor
 
+    def __add__(self, other: "BlockScores") -> "BlockScores":
+        """Return the scores by the layers of both."""
+        return BlockScores(
+            self.shares + other.shares,
+            tuple(map(torch.add, self.checkpoint_sums, other.checkpoint_sums)),
+            self.self_influence + other.self_influence,
+        )
+
 
 @dataclass(frozen=True)
 class SegmentResponses:
@@ -91,7 +99,9 @@ class SegmentResponses:
     def _summed(self) -> list[dict[str, Tensor]]:
         return [
             {name: summed_measurements(one, self.like.dtype) for name, one in segment.items()}
-            for segment in self.responses
+            if len(planned.points) > 1
+            else {}
+            for segment, planned in zip(self.responses, self.member.segments, strict=True)
         ]
 
     def scores(self, gradients: BlockGradients) -> BlockScores:
@@ -111,7 +121,11 @@ class SegmentResponses:
             # in another order differ in their last bits.
             for name, response in self.responses[index].items() if met else ():
                 at_points = [one[name] for one in met]
-                shares[index][:, columns] += products(mean(at_points), response)
+                found = products(mean(at_points), response)
+                shares[index][:, columns] += found
+                if len(at_points) == 1:
+                    sums[index][0, columns] += found[:-1].double().sum(0)
+                    continue
                 for number, one in enumerate(at_points):
                     alone = one.products(self._summed[index][name])[0]
                     sums[index][number, columns] += alone.double()

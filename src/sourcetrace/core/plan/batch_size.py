@@ -49,7 +49,7 @@ class _BatchChoice:
 
 
 def choose_batch_size(
-    engine: GradientEngine, plan: AttributionPlan, *, queries: int
+    engine: GradientEngine, plan: AttributionPlan, *, queries: int, most: int | None = None
 ) -> _BatchChoice:
     """Choose the largest power of two that fits, up to `LARGEST` or a share of the examples.
 
@@ -57,12 +57,14 @@ def choose_batch_size(
         engine: The gradients; a few of them are taken.
         plan: Says at how many points gradients are held at once.
         queries: Q.
+        most: Bytes that may be taken, even where more are free.
     """
     free = free_memory(engine.device)
+    free = free if most is None else min(free, most)
     each = _bytes_of_example(engine, plan, queries=queries)
     fits = int(_SHARE * free) // (_SAFETY * each)
-    most = max(SMALLEST, min(LARGEST, len(engine.training) // _BLOCKS))
-    power = 1 << max(0, min(most, fits).bit_length() - 1)
+    largest = max(SMALLEST, min(LARGEST, len(engine.training) // _BLOCKS))
+    power = 1 << max(0, min(largest, fits).bit_length() - 1)
     return _BatchChoice(power, each, free)
 
 

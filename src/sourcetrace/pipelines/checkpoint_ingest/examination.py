@@ -282,6 +282,7 @@ class Examination:
             self.model,
             self.coverage.layers,
             plan,
+            self._attribution.method,
             queries=len(self.queries),
             device=self.device,
         )

@@ -9,7 +9,7 @@ import polars as pl
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
-from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.curvature_scale import LARGEST, scale_curvature
 from sourcetrace.core.methods.fit import fit_segment
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def fit_curvature(
     audit_setup: AuditSetup, covariances: dict[str, Any]
-) -> tuple[list[Any], pl.DataFrame, dict[str, Any]]:
+) -> tuple[Sequence[Any], pl.DataFrame, dict[str, Any]]:
     """Return the curvature of every segment, none where the method needs none.
 
     Returns:
@@ -37,26 +37,29 @@ def fit_curvature(
     """
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
-    segments: list[SegmentCurvature] = []
     if not plan.uses_curvature:
-        return segments, CurvatureSpectra.frame(), {}
+        return [], CurvatureSpectra.frame(), {}
+    groups = setup.needs.fitting_groups
+    fitted = [setup.layers_of(CurvatureBlock, waits=len(groups) > 1) for _ in plan.segments]
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
     scaled: list[tuple[Mapping[str, float], SegmentCurvature]] = []
     with engine.timings.timed("ekfac_fitting"):
-        for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
-            of = f"Fitting segment {len(segments) + 1} of {len(plan.segments)}"
-            found = engine.visits(planned.points)
-            with products_in(precision, engine.device):
-                segments.append(
-                    fit_segment(
-                        engine,
-                        planned,
-                        covariances,
-                        preconditioners=roots,
-                        progress=track(found, of),
+        for group in groups:
+            part, preconditioners = engine.of_layers(group), setup.preconditioners(group)
+            for number, planned in enumerate(plan.segments):
+                found = engine.visits(planned.points)
+                with products_in(precision, engine.device):
+                    fitted[number].update(
+                        fit_segment(
+                            part,
+                            planned,
+                            covariances,
+                            preconditioners=next(preconditioners),
+                            progress=track(found, f"Fitting segment {number + 1} of {len(fitted)}"),
+                        )
                     )
-                )
+        segments: Sequence[SegmentCurvature] = fitted
         if METHODS[setup.attribution.method].scales_curvature:
             scaled = scale_curvature(engine, plan, segments, setup.queries)
     metrics = report_work(engine, "ekfac_fitting")

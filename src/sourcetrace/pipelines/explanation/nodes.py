@@ -10,6 +10,7 @@ import torch
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
+from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
@@ -46,7 +47,12 @@ def explain_queries(
     """
     setup, task = audit_setup, audit_setup.inputs.task
     queries = _audited(setup, asked.queries) if asked.source is None else _further(task, asked)
-    scorer = scorer_of(setup, curvature, queries.examples)
+    engine = setup.engine
+    fitted: list[SegmentCurvature | None] = [
+        {name: block.to(engine.device) for name, block in one.items()} for one in curvature
+    ]
+    fitted = fitted or [None] * len(setup.plan.segments)
+    scorer = scorer_of(setup, engine, fitted, queries.examples)
     if asked.source is None:
         own = _numbers(asked.queries, setup.queries.ids)
         scores = torch.cat([torch.tensor(part[:, own]) for _, part in score_files.blocks()]).T

@@ -1,12 +1,13 @@
 """Visit every training example at every evaluation point once, and the queries at the last."""
 
 import logging
+from itertools import groupby
 from typing import Any
 
 import polars as pl
 from kedro.pipeline import Pipeline
 
-from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.curvature.covariance import CovarianceSums, RunningCovariances
 from sourcetrace.core.engine.passes import BlockSignals
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.precision_check import PrecisionError
@@ -51,7 +52,8 @@ def extract_gradients(
         setup.cache.keep_batch_size(engine.batch_size)
     start_peak(engine.device)
     tables: list[pl.DataFrame] = []
-    running = {point.id: RunningCovariances() for point in plan.points}
+    waits = setup.needs.covariances_wait
+    covariances = {point.id: setup.layers_of(CovarianceSums, waits=waits) for point in plan.points}
     query_rows = []
     query_visits = [
         (member.final, block)
@@ -59,14 +61,17 @@ def extract_gradients(
         for block in setup.queries.blocks(engine.batch_size)
     ]
     with engine.timings.timed("gradient_extraction"):
-        for point, block in track(engine.visits(plan.points), "Extracting gradients"):
-            extraction = engine.extract(point, block)
-            rows = _signal_rows(extraction.signals, engine.training, f"at {point.id}")
-            tables.append(rows.with_columns(checkpoint_id=pl.lit("+".join(point.checkpoints))))
+        visits = track(engine.visits(plan.points), "Extracting gradients")
+        for name, own in groupby(visits, key=lambda visit: visit[0].id):
+            running = RunningCovariances()
+            for point, block in own:
+                extraction = engine.extract(point, block)
+                rows = _signal_rows(extraction.signals, engine.training, f"at {point.id}")
+                tables.append(rows.with_columns(checkpoint_id=pl.lit("+".join(point.checkpoints))))
+                with products_in(curvature_precision, engine.device):
+                    running.add(extraction.covariances)
             with products_in(curvature_precision, engine.device):
-                running[point.id].add(extraction.covariances)
-        with products_in(curvature_precision, engine.device):
-            covariances = {name: one.sums() for name, one in running.items()}
+                covariances[name].update(running.sums())
         for point, block in track(query_visits, "Measuring queries"):
             signals = engine.query_signals(setup.queries, point, block)
             query_rows.append(_signal_rows(signals, setup.queries, "as a query"))

@@ -21,9 +21,11 @@ def refuse_too_large(
     model: nn.Module,
     layers: Sequence[Layer],
     plan: AttributionPlan,
+    method: str,
     *,
     queries: int,
     device: torch.device,
+    most: int | None = None,
 ) -> tuple[MemoryNeeds, int]:
     """Return what an audit holds in memory, if that is free, and the bytes that are.
 
@@ -31,34 +33,55 @@ def refuse_too_large(
         model: The model.
         layers: The attributed layers.
         plan: What is evaluated.
+        method: Its name.
         queries: Q.
         device: Where it is to be held.
+        most: Bytes that may be taken, even where more are free.
 
     Raises:
         InputError: If the least that it takes is more than is free.
     """
     # Those of other devices are kept in the machine's memory.
     kept = KEPT_BYTES if device.type == "cpu" else 0
-    needs = MemoryNeeds.of(model, layers, plan, queries=queries, kept=kept)
     free = free_memory(device)
+    free = free if most is None else min(free, most)
+    needs = MemoryNeeds.of(model, layers, plan, method, queries=queries, kept=kept, free=free)
     if needs.least > free:
         name, each = needs.largest
+        held = f"{format_bytes(each)} for the curvature and the responses of {name!r} alone"
+        if needs.together:
+            held = (
+                f"{format_bytes(max(needs.curvature, needs.responses))} for the curvature and the "
+                f"responses of all layers, which {method} takes at once"
+            )
         raise InputError(
             f"The audit needs at least {format_bytes(needs.least)} of memory, but "
             f"{format_bytes(free)} are free on {device}: {format_bytes(needs.weights)} for "
-            f"weights, {format_bytes(needs.covariances)} for the covariances of "
-            f"{format_noun(len(plan.points), 'point')}, then {format_bytes(needs.curvature)} for "
-            f"the curvature of {format_noun(len(plan.segments), 'segment')} in their place. Audit "
-            "fewer checkpoints or set segments.count lower, freeze layers that need no attribution "
-            f"(requires_grad_(False) in build_model(); {name!r} alone takes {format_bytes(each)} a "
-            "point), or give the process more memory (ulimit -v and a container's limit count)."
-        )
-    if needs.most > free:
-        logger.warning(
-            "Scores may take %s of memory, but %s are free: the responses of the queries are "
-            "written out where low-rank sums do not pay. Audit fewer queries at a time or set "
-            "segments.count lower should memory run out",
-            format_bytes(needs.most),
-            format_bytes(free),
+            f"weights, {format_bytes(needs.point)} for the covariances of a point, then {held}. "
+            f"Audit fewer queries at a time, set segments.count lower{_other_method(needs)}, "
+            "freeze layers that need no attribution (requires_grad_(False) in build_model()), or "
+            "give the process more memory (gradients.memory_gib, ulimit -v and a container's limit "
+            "count)."
         )
     return needs, free
+
+
+def _other_method(needs: MemoryNeeds) -> str:
+    return ", take source, which goes by groups of layers" if needs.together else ""
+
+
+def log_held(needs: MemoryNeeds, free: int) -> None:
+    """Say what will be held where, if it is not all in memory."""
+    fitting, scoring = len(needs.fitting_groups), len(needs.scoring_groups)
+    if needs.covariances_wait or fitting > 1 or scoring > 1:
+        logger.info(
+            "Memory: %s may be taken. Covariances take %s a point, and curvature %s; what does not "
+            "fit waits on disk. Layers are fitted in %s and scored in %s, each with passes of its "
+            "own; %s alone takes %s",
+            format_bytes(free),
+            format_bytes(needs.point),
+            format_bytes(needs.curvature),
+            format_noun(fitting, "group"),
+            format_noun(scoring, "group"),
+            *(needs.largest[0], format_bytes(needs.largest[1])),
+        )

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.examples import Examples
@@ -13,23 +14,26 @@ logger = logging.getLogger(__name__)
 
 
 def scorer_of(
-    setup: AuditSetup, curvature: Sequence[SegmentCurvature], queries: Examples
+    setup: AuditSetup,
+    engine: GradientEngine,
+    curvature: Sequence[SegmentCurvature | None],
+    queries: Examples,
 ) -> MeanScorer:
     """Return what scores training examples for some queries.
 
     Args:
         setup: Of the audit.
-        curvature: Of every segment, as it was stored; none where the method needs none.
+        engine: The audit's, or that of some layers alone.
+        curvature: Of its layers in every segment; None where the method needs none.
         queries: The queries.
     """
-    attribution, engine = setup.attribution, setup.engine
+    attribution = setup.attribution
     count = len(setup.plan.segments)
-    fitted = [{name: block.to(engine.device) for name, block in one.items()} for one in curvature]
     return MeanScorer.of(
         attribution.method,
         engine,
         setup.plan,
-        fitted or [None] * count,
+        curvature,
         queries,
         higher_is_better=setup.inputs.task.measurement_higher_is_better,
         settings=ScoreSettings(

@@ -5,7 +5,7 @@ stages sets up once.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,8 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.gradients.check import hidden_uses
 from sourcetrace.core.layers.discovery import Coverage, find_layers
+from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
@@ -26,6 +28,7 @@ from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.core.training.segments import Segment, settings_of
 from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.datasets.tensor_file import LayerValue, SetAside
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
@@ -33,7 +36,7 @@ from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.left_out import left_out_by_name
 from sourcetrace.pipelines.shared.manifest import segments_of
-from sourcetrace.pipelines.shared.memory import refuse_too_large
+from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.tasks import Task
 
@@ -54,6 +57,7 @@ class AuditSetup:
         queries: The queries.
         cache: Where the engine keeps gradients.
         attribution: The method and its settings.
+        needs: What is held in memory, and which layers at once.
     """
 
     inputs: Ingested
@@ -62,6 +66,16 @@ class AuditSetup:
     queries: Examples
     cache: GradientCache
     attribution: AttributionParameters
+    needs: MemoryNeeds
+
+    def layers_of(self, make: type[LayerValue], *, waits: bool) -> MutableMapping[str, LayerValue]:
+        """Return a place for what a stage makes of layers, on disk if it waits there for the end.
+
+        Args:
+            make: What it makes.
+            waits: Whether it does.
+        """
+        return SetAside(self.cache.folder, make.of_tensors) if waits else {}
 
     def places_of_segments(self) -> dict[int, list[int]]:
         """Return a segment's number -> its places in the plan.
@@ -73,24 +87,35 @@ class AuditSetup:
             places.setdefault(planned.segment.number, []).append(index)
         return places
 
-    def preconditioners(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself."""
+    def preconditioners(
+        self, layers: Sequence[Layer] | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself.
+
+        Args:
+            layers: Of these alone; None for all.
+        """
+        layers = self.engine.coverage.layers if layers is None else layers
+        wanted = {name for layer in layers for name in layer.parameters}
         rows = {row["checkpoint_id"]: row for row in self.inputs.manifest.iter_rows(named=True)}
         follows = METHODS[self.attribution.method].follows_optimizer
         for planned in self.plan.segments:
             roots = {}
             if follows and planned.segment.optimizer in ADAPTIVE:
-                found = [self._denominators(rows[name]) for name in planned.segment.checkpoints]
-                for layer in self.engine.coverage.layers:
+                found = [
+                    self._denominators(rows[name], wanted) for name in planned.segment.checkpoints
+                ]
+                for layer in layers:
                     root = mean_preconditioner(layer, found, dtype=self.engine.dtype)
                     if root is not None:
                         roots[layer.name] = root
             yield roots
 
-    def _denominators(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    def _denominators(self, row: Mapping[str, Any], wanted: set[str]) -> dict[str, torch.Tensor]:
         names: dict[int, list[str]] = {}
         for one in row["state_places"]:
             names.setdefault(one["place"], []).append(one["parameter"])
+        names = {place: own for place, own in names.items() if not wanted.isdisjoint(own)}
         return self.inputs.checkpoints.denominators(row["file"], row["sha256"], names)
 
 
@@ -123,7 +148,16 @@ def set_up_audit(
     segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments, attribution=attribution)
     plan = plan_of(segments, train_table, training, coverage, attribution, ensemble)
-    refuse_too_large(model, coverage.layers, plan, queries=len(queries), device=device)
+    needs, free = refuse_too_large(
+        model,
+        coverage.layers,
+        plan,
+        attribution.method,
+        queries=len(queries),
+        device=device,
+        most=gradients.memory_bytes,
+    )
+    log_held(needs, free)
     engine = GradientEngine(
         model=model,
         objective=task,
@@ -140,10 +174,13 @@ def set_up_audit(
     # On another device the same gradients differ by their rounding.
     gradient_cache.open(f"{ingested.identity} {device.type}")
     if gradients.batch_size == "auto":
-        engine.batch_size = gradient_cache.batch_size or _chosen_batch_size(engine, plan, queries)
+        most = gradients.memory_bytes
+        engine.batch_size = gradient_cache.batch_size or _chosen_batch_size(
+            engine, plan, queries, most=most
+        )
     else:
         engine.batch_size = gradients.batch_size
-    return AuditSetup(ingested, plan, engine, queries, gradient_cache, attribution)
+    return AuditSetup(ingested, plan, engine, queries, gradient_cache, attribution, needs)
 
 
 def plan_of(
@@ -180,8 +217,10 @@ def _refuse_without_hessian(task: Task, method: str) -> None:
         )
 
 
-def _chosen_batch_size(engine: GradientEngine, plan: AttributionPlan, queries: Examples) -> int:
-    choice = choose_batch_size(engine, plan, queries=len(queries))
+def _chosen_batch_size(
+    engine: GradientEngine, plan: AttributionPlan, queries: Examples, *, most: int | None
+) -> int:
+    choice = choose_batch_size(engine, plan, queries=len(queries), most=most)
     logger.info(
         "Batches of %s: one takes %s, %s are free",
         format_noun(choice.examples, "example"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SegmentSolve
+from sourcetrace.core.methods.grouped import GroupedScorer
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
@@ -47,14 +48,21 @@ def score_examples(
     setup, engine = audit_setup, audit_setup.engine
     start_peak(engine.device)
     engine.passes = Passes()  # those of this stage
-    with engine.timings.timed("source_scoring"):
-        scorer = scorer_of(setup, curvature, setup.queries)
-    metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
+    scorer = GroupedScorer(
+        lambda part, fitted: scorer_of(setup, part, fitted, setup.queries),
+        engine,
+        curvature or [None] * len(setup.plan.segments),
+        setup.needs.scoring_groups,
+    )
+    scored = scorer.scored(progress=lambda visits: track(visits, "Scoring"))
+    metrics: dict[str, Any] = {}
     blocks = engine.blocks()
-    for block in track(blocks, "Scoring"):
+    for number in range(len(blocks)):
         with engine.timings.timed("source_scoring"):
-            found = scorer.scores(block)
-        if block == blocks[-1]:
+            block, found = next(scored)
+        if number == 0:
+            metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
+        if number == len(blocks) - 1:
             metrics |= report_work(engine, "source_scoring")
         yield (*_tables(setup, block, found), metrics)
         metrics = {}

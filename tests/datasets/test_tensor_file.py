@@ -3,7 +3,7 @@
 import torch
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
-from sourcetrace.datasets.layer_files import LayersOfFile, SetAside
+from sourcetrace.datasets.tensor_file import LayersOfFile, SetAside
 
 
 def block(seed):
