@@ -120,8 +120,7 @@ class TokenClassificationTask(ManyPartsTask):
     ) -> Tensor:
         # By the tokens that count, so that an example's draws do not change with its padding.
         known = torch.as_tensor(weights).flatten(1) > 0
-        most = int(known.sum(1).max().clamp_min(1))
-        drawn = super()._signs(generator, outputs.flatten(1, -2)[:, :most], weights)
+        drawn = super()._signs(generator, outputs.flatten(1, -2), weights)
         places = (known.cumsum(1) - 1).clamp_min(0).unsqueeze(-1)
         return drawn.take_along_dim(places, 1).reshape(outputs.shape)
 
