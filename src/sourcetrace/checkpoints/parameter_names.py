@@ -6,6 +6,7 @@ or the checkpoint's own `parameter_names`), or they follow from the model: the o
 share its parameters, in order, among the groups so that all shapes fit.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -24,6 +25,9 @@ _REMEDY = (
     "after group."
 )
 
+_OF_ADAPTERS = re.compile(r"(\.modules_to_save)?\.default(?=\.|$)")
+"""What peft takes out of the names of adapters that it saves without the model below them."""
+
 
 class ModelParameters:
     """The parameters of a model, each with all the names that it has there.
@@ -40,15 +44,23 @@ class ModelParameters:
         # In the model's order, under the first name of each.
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._state = model.state_dict().keys()
+        state = model.state_dict()
+        self._state = state.keys()
+        # Name in a file of adapters alone -> in the model.
+        adapted = state if hasattr(model, "peft_config") else ()
+        self._adapters = {_OF_ADAPTERS.sub("", name): name for name in adapted}
+        trained = {*self._trainable, *(n for own, n in self._adapters.items() if own != n)}
+        self._below = {name: state[name] for name in adapted if name not in trained}
 
     def fill(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the weights under every name of a parameter that the model ties.
 
         A file may hold it under one of them, as safetensors' `save_model` and transformers write
         it. What a wrapper put before every name is taken off, and what it had beside the model left
-        out.
+        out. To adapters that were saved alone come the frozen weights that the model has itself.
         """
+        if weights.keys() <= self._adapters.keys():
+            weights = self._below | {self._adapters[n]: one for n, one in weights.items()}
         beside = set(self.beside(weights))
         plain = zip(without_prefix(list(weights), self._state), weights.items(), strict=True)
         filled = {name: value for name, (own, value) in plain if own not in beside}

@@ -291,3 +291,48 @@ def test_pickled_code_is_not_executed(copy, name):
 def test_a_path_to_one_checkpoint_is_refused_with_the_folder_to_name(copy):
     with pytest.raises(InputError, match=r"is one checkpoint\. Set"):
         load(copy / "checkpoint-8")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_adapters_saved_alone_come_with_the_frozen_weights_of_the_model(tmp_path):
+    peft = pytest.importorskip("peft")
+
+    def adapted(seed):
+        torch.manual_seed(seed)  # of the adapters' own first weights
+        base = tiny()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            options = peft.LoraConfig(
+                r=2, target_modules=["c_attn"], modules_to_save=["ln_f"], fan_in_fan_out=True
+            )
+            return peft.get_peft_model(base, options)
+
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=4,
+        per_device_train_batch_size=2,
+        learning_rate=0.01,
+        save_steps=2,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    tokens = [{"input_ids": [i % 11, 1, 2], "labels": [i % 11, 1, 2]} for i in range(8)]
+    model = adapted(1)
+    transformers.Trainer(model, arguments, train_dataset=tokens).train()
+    assert not (tmp_path / "checkpoint-4" / "model.safetensors").exists()
+    reader, other = CheckpointFolder(tmp_path), adapted(2)
+    found = [reader.load(file, other) for file in reader.files()]
+    expected = model.state_dict()
+    assert found[-1].state_dict.keys() == expected.keys()
+    assert all(torch.equal(found[-1].state_dict[name], expected[name]) for name in expected)
+    (run,) = Training.of_runs(found, reader, other)
+    trained = {name for name, one in model.named_parameters() if one.requires_grad}
+    named = {name for group in run.records[-1].parameter_groups for name in group.parameters}
+    assert named == trained
+    assert len(trained) == 4
+    file = tmp_path / "checkpoint-4" / "adapter_model.safetensors"
+    held = load_file(file)
+    save_file({name: held[name] for name in list(held)[1:]}, file)
+    with pytest.raises(InputError, match="does not fit the model"):
+        CheckpointFolder(tmp_path).load(file.parent, other)

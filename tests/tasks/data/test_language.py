@@ -1,6 +1,7 @@
 """Texts of language models: what is predicted, blocks of run_clm, models from a folder."""
 
 import json
+import shutil
 from itertools import chain
 
 import polars as pl
@@ -130,17 +131,24 @@ def test_an_encoder_reads_the_prompt_and_its_decoder_writes_the_completion(tmp_p
 
 def test_adapters_are_put_on_the_model_and_are_what_is_trained(folder, tmp_path):
     peft = pytest.importorskip("peft")
+    below = made(folder).build_model()
+    trunk = tmp_path / "trunk"
+    shutil.copytree(folder, trunk)
+    below.save_pretrained(str(trunk))
     peft.LoraConfig(
         r=2, target_modules=["c_attn"], fan_in_fan_out=True, inference_mode=True
     ).save_pretrained(str(tmp_path))
-    task = made(folder, adapter=str(tmp_path))
+    task = made(str(trunk), adapter=str(tmp_path))
     model, batch = task.build_model().eval(), batch_of(task)
+    # As the adapters start: without an effect.
+    assert_close(task.forward(model, batch), task.forward(below.eval(), batch), tolerance=1e-6)
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
     assert len(trained) == 2
     assert all("lora_" in name for name in trained)
-    assert task.forward(model, batch).shape == (*batch["input_ids"].shape, len(WORDS))
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING"}')
     with pytest.raises(InputError, match="has the type PROMPT_TUNING; expected LORA"):
+        task.build_model()
+    with pytest.raises(InputError, match=r"has neither model\.safetensors"):
         made(folder, adapter=str(tmp_path)).build_model()
 
 

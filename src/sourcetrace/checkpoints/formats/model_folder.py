@@ -27,7 +27,10 @@ from sourcetrace.checkpoints.formats.usual_names import under_our_names, weights
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model_fsdp.bin", "model.pt")
+_WEIGHTS = (
+    *("model.safetensors", "pytorch_model.bin", "pytorch_model_fsdp.bin", "model.pt"),
+    *("adapter_model.safetensors", "adapter_model.bin"),
+)
 _INDEX = ".index.json"
 _DISTRIBUTED = {"pytorch_model_fsdp_0": "model_state_dict", "optimizer_0": "optimizer_state_dict"}
 """Sub-folders of torch.distributed.checkpoint, where the training was sharded."""
@@ -184,8 +187,7 @@ def _weight_files(folder: Path, root: Path) -> list[Path]:
         return sharded
     raise InputError(
         f"{folder.name} has neither {' nor '.join(_WEIGHTS)}, nor an index of their parts. A "
-        "checkpoint of DeepSpeed in parts must be saved whole (zero_to_fp32.py); of an adapter "
-        "alone (peft), save the whole model's weights."
+        "checkpoint of DeepSpeed in parts must be saved whole (zero_to_fp32.py)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Models as Hugging Face's transformers and peft describe them in a folder, without weights.
+"""Models as Hugging Face's transformers and peft describe them in a folder.
 
 Nothing of a folder is executed, and nothing is downloaded.
 """
@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import nn
 
+from sourcetrace.checkpoints.formats.model_folder import ModelFolder
+from sourcetrace.checkpoints.parameter_names import ModelParameters
+from sourcetrace.checkpoints.weights import check_weights
 from sourcetrace.errors import InputError
 from sourcetrace.files import read_optional_json
 from sourcetrace.redaction import error_line
@@ -38,7 +41,7 @@ def read_config(folder: str) -> Any:
 
 
 def model_of(config: Any, folder: str, adapter: str | None) -> nn.Module:
-    """Return an untrained language model in float32.
+    """Return a language model in float32: untrained, or the trained one below untrained adapters.
 
     Args:
         config: Of the model.
@@ -55,10 +58,17 @@ def model_of(config: Any, folder: str, adapter: str | None) -> nn.Module:
         )
     except Exception as error:
         raise _unreadable("model", folder, error) from error
+    model = model.float()  # weights of less precision are copied into it as they are
     if adapter is None and (Path(folder) / _ADAPTER).is_file():
         adapter = folder
-    # Weights of less precision are copied into it as they are, and computed with in float32.
-    return (model if adapter is None else _adapted(model, adapter)).float()
+    if adapter is None:
+        return model
+    # Checkpoints of adapters alone do not have them.
+    below = ModelFolder(Path(folder)).found["model_state_dict"]
+    state = ModelParameters(model).fill(below)
+    check_weights(f"task.arguments.model: {folder}", state, model.state_dict())
+    model.load_state_dict(state)
+    return _adapted(model, adapter)
 
 
 def _adapted(model: nn.Module, folder: str) -> nn.Module:
