@@ -50,6 +50,11 @@ class LanguageModelTask(TokenClassificationTask):
         """Whether log-probabilities are measured."""
         return self.measures == "log_probability"
 
+    @property
+    def measurement_name(self) -> str:
+        """What `measures` is called."""
+        return self.measures.replace("_", "-")
+
     def collate(self, items: Sequence[Any]) -> Any:
         """Join items; mappings are padded on the right, and their attention masks added."""
         if not isinstance(items[0], Mapping):

@@ -184,3 +184,18 @@ def test_rows_without_a_token_are_left_out_by_name(tmp_path):
     assert task.notes[0] == (
         "task.arguments.train: 2 rows of 4 left out, no token: 'row 1', 'row 3'"
     )
+
+
+def test_a_completion_that_was_typed_is_measured_behind_its_text(folder):
+    task = made(folder, block_size=3)
+    (item,), table = task.queries_of({"text": "very good", "completion": " film bad"})
+    assert table["example_id"].to_list() == ["typed"]
+    assert task.tokens_of(item) == ["[CLS]", "very", "good", "film", "bad", "[SEP]"]
+    assert item[0]["labels"].tolist()[:3] == [-100] * 3
+    assert words(item[0]["labels"][3:]) == "film bad [SEP]"
+    asking = made(folder, prompt="ask", completion="say")
+    (other,), _ = asking.queries_of({"text": "very good", "completion": " film bad"})
+    assert other[0]["labels"].equal(item[0]["labels"])
+    (whole,), _ = task.queries_of({"text": "very good"})
+    assert "labels" not in whole[0]
+    assert (task.measurement_name, task.measurement_higher_is_better) == ("loss", False)

@@ -1,5 +1,6 @@
 """Texts that a language model was trained on, the model and its tokenizer from a folder."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -8,6 +9,7 @@ from typing import Any, Self
 import polars as pl
 from pydantic import Field, model_validator
 from torch import nn
+from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
 from sourcetrace.tasks.data.base import DataArguments, DataTask
@@ -19,6 +21,7 @@ from sourcetrace.tasks.data.tokens import (
     load_tokenizer,
     refuse_no_text,
     text_digests,
+    token_texts,
     tokenized,
 )
 from sourcetrace.tasks.language_model import LanguageModelTask
@@ -98,6 +101,19 @@ class LanguageData(DataTask, LanguageModelTask):
     def collate(self, items: Sequence[Any]) -> Any:
         """Return tokens by name, [B, T], padded on the right."""
         return super().collate([item[0] for item in items])
+
+    def tokens_of(self, item: Any) -> list[str]:
+        """Return the text of each of an item's tokens."""
+        return token_texts(self._tokenizer, item)
+
+    def queries_of(self, source: Any) -> tuple[Dataset[Any], pl.DataFrame]:
+        """See `DataTask`; a completion that was typed is all that is measured, as of prompts."""
+        if isinstance(source, Mapping) and "completion" in source and self._text.prompt is None:
+            columns = {"prompt": "prompt", "completion": "completion"}
+            asked = copy.copy(self)
+            asked._text = asked._given = self._text.model_copy(update=columns)
+            return asked.queries_of(source)
+        return super().queries_of(source)
 
     def _columns(self) -> Sequence[str]:
         of = self._text

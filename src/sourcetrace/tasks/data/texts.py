@@ -17,6 +17,7 @@ from sourcetrace.tasks.data.tokens import (
     load_tokenizer,
     refuse_no_text,
     text_digests,
+    token_texts,
     tokenized,
 )
 from sourcetrace.tasks.named_inputs import logits_of, padded
@@ -78,7 +79,7 @@ class TextData(DataTask):
 
     def tokens_of(self, item: Any) -> list[str]:
         """Return the text of each of an item's tokens."""
-        return [self._tokenizer.decode([token]) for token in item[0]["input_ids"].tolist()]
+        return token_texts(self._tokenizer, item)
 
     def _columns(self) -> Sequence[str]:
         return [self._text.text, *filter(None, [self._text.pair])]

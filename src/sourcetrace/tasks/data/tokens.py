@@ -63,6 +63,11 @@ def tokenized(
     return pl.concat([pl.DataFrame(part) for part in parts])
 
 
+def token_texts(tokenizer: Any, item: Any) -> list[str]:
+    """Return the text of each token of an item, whose inputs come first."""
+    return [tokenizer.decode([token]) for token in item[0]["input_ids"].tolist()]
+
+
 def text_digests(texts: pl.DataFrame) -> list[str]:
     """Return a digest of every row's texts."""
     return [content_digest(*(one.encode() for one in row)) for row in texts.iter_rows()]
