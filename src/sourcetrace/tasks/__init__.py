@@ -4,9 +4,8 @@ from sourcetrace.core.model.objective import signs
 from sourcetrace.tasks.binary import BinaryTask, MultiLabelTask
 from sourcetrace.tasks.classification import ClassificationTask, TokenClassificationTask
 from sourcetrace.tasks.data import ArrayData, ImageData, LanguageData, TableData, TextData
-from sourcetrace.tasks.language_model import LanguageModelTask
-from sourcetrace.tasks.data import ArrayData, ImageData, TableData, TextData
 from sourcetrace.tasks.diffusion import DiffusionTask
+from sourcetrace.tasks.language_model import LanguageModelTask
 from sourcetrace.tasks.noise_schedule import NoiseSchedule
 from sourcetrace.tasks.protocol import Task, TaskBase
 from sourcetrace.tasks.regression import RegressionTask
