@@ -2,8 +2,9 @@
 
     python benchmarks/lds.py --ground-truth DIR [--sets mnist concrete] [--queries all] [--ensemble]
 
-DIR holds a folder a training recipe: recipe.json, data.npz (train_inputs, train_targets, …),
-checkpoints/run0/step_*.pt and outcomes.npz (subsets [S, N], measurements [seeds, S, Q]).
+DIR holds a folder a training recipe: recipe.json, data.npz (train_inputs, train_targets, …; of a
+language model train_tokens, …), checkpoints/run0 and outcomes.npz (subsets [S, N], measurements
+[seeds, S, Q]). Where queries are of several kinds, each kind has a line.
 With --ensemble, sets with several runs get a line for each and one for the mean of their scores,
 which is what the package returns for them together.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import logging
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
+from transformers import AutoConfig, AutoModelForCausalLM
 
 # Run as a file, Python looks for modules beside it and not in the repository's root.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,11 +40,12 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.statistics.rank_correlation import rank_correlation
 from sourcetrace.core.statistics.retraining import rank_correlation_interval, removal_slope
 from sourcetrace.parameters import AttributionParameters
-from sourcetrace.tasks import ClassificationTask, RegressionTask
+from sourcetrace.tasks import ClassificationTask, LanguageModelTask, RegressionTask
 
 # Queries that the published reference figures use; the rest with --queries all.
 REFERENCE_QUERIES = {
     "concrete": range(103),
+    "gpt_two_stage": range(96),
     "mnist": range(50),
     "mnist_early": [*range(25), *range(200, 225)],
     "mnist_two_stage": [*range(25), *range(200, 225)],
@@ -52,6 +56,7 @@ _HEADINGS = (
     "method",
     "run",
     "segments",
+    "queries",
     "LDS",
     "95 % interval",
     "± queries",
@@ -106,6 +111,38 @@ class _Scored:
     residual: str
 
 
+class LanguageGroundTruth(LanguageModelTask):
+    """A causal model of transformers, built from its Trainer's configuration."""
+
+    def __init__(self, folder: Path, queries: Sequence[int]) -> None:
+        self.recipe = json.loads((folder / "recipe.json").read_text())
+        data = np.load(folder / "data.npz")
+        self.stages = [(one["name"], one["count"]) for one in self.recipe["stages"]]
+        self._train = torch.from_numpy(data["train_tokens"]).long()
+        self._queries = torch.from_numpy(data["query_tokens"]).long()[list(queries)]
+
+    def build_model(self) -> nn.Module:
+        """Return the model, untrained."""
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**self.recipe["model"]))
+
+    def train_examples(self) -> Any:
+        """Return the training sequences."""
+        return self._train
+
+    def query_examples(self) -> Any:
+        """Return the queries."""
+        return self._queries
+
+    def train_table(self) -> pl.DataFrame:
+        """Return names and stages of the training sequences."""
+        names = [name for name, count in self.stages for _ in range(count)]
+        return pl.DataFrame({"example_id": map(str, range(len(names))), "stage": names})
+
+    def query_table(self) -> pl.DataFrame:
+        """Return names of the queries."""
+        return pl.DataFrame({"example_id": [str(i) for i in range(len(self._queries))]})
+
+
 class ClassificationGroundTruth(_GroundTruth, ClassificationTask):
     """Cross-entropy and margin."""
 
@@ -140,6 +177,39 @@ def main() -> None:
         console.print(_measure(arguments.ground_truth / name, name, arguments))
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """What a line of the table runs; `adam` is whether P̄ is followed, where Adam trained."""
+
+    method: str
+    segments: int | Literal["auto"]
+    damping: float | None = None
+    adam: bool = True
+
+    @property
+    def title(self) -> str:
+        damped = "" if self.damping is None else f", λ = {self.damping:g}"
+        return f"{self.method}{damped}{'' if self.adam else ' without P̄'}"
+
+
+def _variants(recipe: Any, arguments: argparse.Namespace) -> list[_Variant]:
+    stages = len(recipe["stages"] or [0])
+    counts = [*([stages] if stages > 1 else [3, 1]), *arguments.segments]
+    found = [
+        _Variant(method, count)
+        for method in ("source", "scaled_source")
+        for count in (*counts, "auto")
+    ]
+    if "vocab_size" in recipe.get("model", {}):
+        found.append(_Variant("source", stages, adam=False))
+    found.append(_Variant("fast_source", stages if stages > 1 else 3))
+    found += [_Variant("influence", stages, one) for one in [None, *arguments.damping]]
+    others = ("tracin", "trak", "gradient_similarity", "representation_similarity")
+    found += [_Variant(method, stages) for method in others]
+    found += [_Variant("astra_source", counts[0]), _Variant("astra_influence", stages)]
+    return [one for one in found if not arguments.methods or one.method in arguments.methods]
+
+
 def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     outcomes = np.load(folder / "outcomes.npz")
     subsets = torch.from_numpy(outcomes["subsets"])
@@ -147,45 +217,23 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     every = range(measured.shape[1])
     queries = list(every if arguments.queries == "all" else REFERENCE_QUERIES[name])
     recipe = json.loads((folder / "recipe.json").read_text())
-    kind = ClassificationGroundTruth if recipe["loss"] == "cross-entropy" else RegressionGroundTruth
-    task = kind(folder, queries)
+    task = _task(folder, queries)
     runs = [arguments.run]
     if arguments.ensemble:
         runs = sorted(run.name for run in (folder / "checkpoints").iterdir() if run.is_dir())
-    stages = len(recipe["stages"] or [0])
-    counts = [*([stages] if stages > 1 else [3, 1]), *arguments.segments]
-    variants: list[tuple[str, int | Literal["auto"], float | None]] = [
-        (method, count, None)
-        for method in ("source", "scaled_source")
-        for count in (*counts, "auto")
-    ]
-    variants.append(("fast_source", stages if stages > 1 else 3, None))
-    variants += [("influence", stages, damping) for damping in [None, *arguments.damping]]
-    others = ("tracin", "trak", "gradient_similarity", "representation_similarity")
-    variants += [(method, stages, None) for method in others]
-    variants += [("astra_source", counts[0], None), ("astra_influence", stages, None)]
-    if arguments.methods:
-        variants = [one for one in variants if one[0] in arguments.methods]
     table = Table(
         title=f"{name}: {len(queries)} queries, {len(subsets)} subsets", title_justify="left"
     )
     for heading in _HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("method", "run") else "right")
-    measurements = measured[:, queries]
-    for method, segments, damping in variants:
-        attribution = AttributionParameters(
-            method=method,
-            damping=damping,
-            astra={
-                "examples": arguments.astra_examples,
-                "max_iterations": arguments.astra_iterations,
-            },
-        )
+        left = heading in ("method", "run", "queries")
+        table.add_column(heading, justify="left" if left else "right")
+    kinds = _kinds(folder, queries)
+    for variant in _variants(recipe, arguments):
         found: list[tuple[str, _Scored, float]] = []
         for run in runs:
             started = time.perf_counter()
-            checkpoints = CheckpointFolder(folder / "checkpoints" / run)
-            scored = _scores(task, checkpoints, attribution, segments)
+            checkpoints = _checkpoints(folder / "checkpoints" / run, recipe)
+            scored = _scores(task, checkpoints, variant, arguments)
             found.append((run, scored, time.perf_counter() - started))
         if len(runs) > 1:
             mean = torch.stack([one.scores for _, one, _ in found]).mean(0)
@@ -196,23 +244,40 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
             whole = _Scored(mean, passes, "")
             found.append((f"mean of {len(runs)}", whole, sum(seconds for *_, seconds in found)))
         for run, scored, seconds in found:
-            # What is predicted of a subset: minus its sum, for scores have the sign of a removal.
-            predictions = -(subsets.double() @ scored.scores.double().T)
-            lds = rank_correlation(predictions, measurements)
-            low, high = rank_correlation_interval(predictions, measurements)
-            table.add_row(
-                method if damping is None else f"{method}, λ = {damping:g}",
-                run,
-                str(segments),
-                f"{lds.mean():.3f}",
-                f"{low:.3f} to {high:.3f}",
-                f"{lds.std() / len(lds) ** 0.5:.3f}",
-                f"{_slope(scored.scores, subsets, measurements):.3f}",
+            took = (
                 f"{seconds:.0f}",
                 *(f"{count / len(task.train_examples()):.0f}" for count in scored.passes),
                 scored.residual,
             )
+            for kind, own in kinds.items():
+                figures = _figures(scored.scores[own], subsets, measured[:, queries][:, own])
+                table.add_row(variant.title, run, str(variant.segments), kind, *figures, *took)
     return table
+
+
+def _kinds(folder: Path, queries: Sequence[int]) -> dict[str, list[int]]:
+    """Return the places of all queries, and of each kind of them where there are several."""
+    places = list(range(len(queries)))
+    data = np.load(folder / "data.npz")
+    if "query_slice" not in data:
+        return {"all": places}
+    names = data["query_slice"][list(queries)].tolist()
+    own = {kind: [at for at in places if names[at] == kind] for kind in dict.fromkeys(names)}
+    return {"all": places} | own
+
+
+def _figures(scores: Tensor, subsets: Tensor, measured: Tensor) -> tuple[str, ...]:
+    """Return the LDS, its interval, its spread over queries and the slope, as text."""
+    # What is predicted of a subset: minus its sum, for scores have the sign of a removal.
+    predictions = -(subsets.double() @ scores.double().T)
+    lds = rank_correlation(predictions, measured)
+    low, high = rank_correlation_interval(predictions, measured)
+    return (
+        f"{lds.mean():.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{lds.std() / len(lds) ** 0.5:.3f}",
+        f"{_slope(scores, subsets, measured):.3f}",
+    )
 
 
 def _slope(scores: Tensor, subsets: Tensor, measurements: Tensor) -> float:
@@ -223,17 +288,52 @@ def _slope(scores: Tensor, subsets: Tensor, measurements: Tensor) -> float:
 
 
 def _scores(
-    task: Any,
-    checkpoints: CheckpointFolder,
-    attribution: AttributionParameters,
-    segments: int | Literal["auto"],
+    task: Any, checkpoints: CheckpointFolder, variant: _Variant, arguments: argparse.Namespace
 ) -> _Scored:
-    """Return scores as the pipeline computes them, kept in memory, and what they took."""
-    run = run_pipeline(task, checkpoints, attribution, segments)
+    """Return scores as the pipeline computes them, and what they took."""
+    attribution = AttributionParameters(
+        method=variant.method,
+        damping=variant.damping,
+        astra={
+            "examples": arguments.astra_examples,
+            "max_iterations": arguments.astra_iterations,
+        },
+    )
+    language = isinstance(task, LanguageGroundTruth)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_pipeline(
+            task,
+            checkpoints,
+            attribution,
+            variant.segments,
+            batch_size=64 if language else 1000,
+            cache="disk" if language else "memory",  # tokens' gradients are many
+            cache_folder=Path(folder),
+            preconditioned=variant.adam,
+        )
     residuals = "; ".join(
         f"{float(one.residuals.max()):.2g} ({int(one.iterations.max())})" for one in run.solves
     )
     return _Scored(run.scores, run.passes, residuals)
+
+
+def _task(folder: Path, queries: Sequence[int]) -> Any:
+    recipe = json.loads((folder / "recipe.json").read_text())
+    if "vocab_size" in recipe.get("model", {}):
+        return LanguageGroundTruth(folder, queries)
+    kind = ClassificationGroundTruth if recipe["loss"] == "cross-entropy" else RegressionGroundTruth
+    return kind(folder, queries)
+
+
+def _checkpoints(folder: Path, recipe: Any) -> CheckpointFolder:
+    """Return a run's checkpoints; the Trainer counts the steps of every stage from 0 again."""
+    if "vocab_size" not in recipe.get("model", {}):
+        return CheckpointFolder(folder)
+    last, stages = 0, {}
+    for one in recipe["stages"]:
+        last += one["count"] // recipe["batch_size"] * one["epochs"]
+        stages[one["name"]] = last
+    return CheckpointFolder(folder, stages)
 
 
 if __name__ == "__main__":

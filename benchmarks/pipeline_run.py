@@ -63,6 +63,7 @@ def run_pipeline(
     tolerance: float | None = None,
     keep_scores: bool = True,
     scored_examples: int | None = None,
+    preconditioned: bool = True,
     watch: Stopwatch | None = None,
 ) -> PipelineRun:
     """Run every numerical stage.
@@ -80,6 +81,7 @@ def run_pipeline(
         tolerance: Of the scores' relative error; the parameters' if not given.
         keep_scores: Whether they are returned; they too grow with the training data.
         scored_examples: Blocks that begin behind so many examples are not scored.
+        preconditioned: Whether Adam's P̄ is followed, where it trained.
         watch: Times the stages, under the names in `STAGES` and `INGEST`.
     """
     if cache == "disk" and cache_folder is None:
@@ -100,7 +102,7 @@ def run_pipeline(
         ensemble=ensemble,
     )
     engine, plan = setup.engine, setup.plan
-    curvatures = fit_curvatures(setup, watch=watch)
+    curvatures = fit_curvatures(setup, preconditioned=preconditioned, watch=watch)
     watch.start(SCORES)
     scorer = MeanScorer.of(
         attribution.method,
@@ -132,7 +134,9 @@ def run_pipeline(
     )
 
 
-def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
+def fit_curvatures(
+    setup: AuditSetup, *, watch: Stopwatch, preconditioned: bool = True
+) -> list[Any]:
     """Return EK-FAC of every segment, or as many None where the method needs none."""
     engine, plan = setup.engine, setup.plan
     if not plan.uses_curvature:
@@ -143,7 +147,8 @@ def fit_curvatures(setup: AuditSetup, *, watch: Stopwatch) -> list[Any]:
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
-    for planned, roots in zip(plan.segments, setup.preconditioners(), strict=True):
+    for planned, found in zip(plan.segments, setup.preconditioners(), strict=True):
+        roots = found if preconditioned else None
         watch.start(EIGENDECOMPOSITION)
         # The decomposition is done when the first block is asked for.
         blocks = _announced(engine.visits(planned.points), CORRECTED_EIGENVALUES, watch)

@@ -13,6 +13,7 @@ from sourcetrace.core.gradients.per_example import (
     concatenate,
     from_tensors,
     mean,
+    of_unit_norm,
     per_example_gradient,
 )
 from sourcetrace.core.gradients.tied import TiedGradient, TiedPositions
@@ -129,3 +130,18 @@ def test_its_covariances_are_those_of_the_whole_gradient(widest, monkeypatch):
 
 def test_long_sequences_are_written_out():
     assert isinstance(per_example_gradient(*sides(0, 30), width=WIDTH), DenseGradient)
+
+
+def test_of_unit_norm_it_is_what_is_written_out_divided_by_its_norm():
+    whole = written_out()
+    found = of_unit_norm({"tied": tied()})["tied"]
+    assert isinstance(found, TiedGradient)
+    assert_close(found.dense(), whole / whole.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1))
+
+
+def test_a_batch_without_examples_has_gradients_without_rows():
+    """As an example's of another stage are, of which no curvature is taken."""
+    inputs, outputs = sides()
+    none = torch.zeros(EXAMPLES, dtype=torch.bool)
+    assert len(inputs[none].gradient(outputs[none])) == 0
+    assert len(per_example_gradient(inputs[none], outputs[none], width=WIDTH)) == 0

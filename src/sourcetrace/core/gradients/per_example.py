@@ -120,9 +120,11 @@ def of_unit_norm(gradients: Gradients) -> dict[str, LayerGradient]:
 
     def scaled(layer: LayerGradient) -> LayerGradient:
         tensors = layer.tensors()
-        key = "values" if "values" in tensors else "output_gradients"
-        factor = inverse.reshape(-1, *(1 for _ in tensors[key].shape[1:]))
-        return from_tensors({**tensors, key: factor * tensors[key]})
+        # One factor of every product: a shared weight's are of two kinds.
+        for key in {"values", "output_gradients", "embedding"} & set(tensors):
+            factor = inverse.reshape(-1, *(1 for _ in tensors[key].shape[1:]))
+            tensors[key] = factor * tensors[key]
+        return from_tensors(tensors)
 
     return {name: scaled(layer) for name, layer in gradients.items()}
 

@@ -62,7 +62,7 @@ class TiedGradient:
     @property
     def size(self) -> int:
         """Numbers of an example that are kept."""
-        return self.linear.size + self.embedding.output_gradients[0].numel()
+        return self.linear.size + self.embedding.output_gradients.shape[1:].numel()
 
     @property
     def dense_size(self) -> int:
