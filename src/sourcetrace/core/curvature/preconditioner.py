@@ -54,7 +54,9 @@ class RankOneScaling:
         """
         inputs = _diagonal(activation).double().sqrt()
         outputs = _diagonal(pseudo_gradient).double().sqrt()
-        weighted = outputs.unsqueeze(-1) * root.double() * inputs.unsqueeze(-2)
+        weighted = root.to(torch.float64, copy=True)
+        weighted *= outputs.unsqueeze(-1)
+        weighted *= inputs.unsqueeze(-2)
         right = weighted.sum(-2)
         # Power iteration: all entries are ≥ 0, so the start is never orthogonal to the answer.
         for _ in range(_ITERATIONS):
@@ -124,12 +126,16 @@ def mean_preconditioner(
     known = [one for one in denominators if all(name in one for name in layer.parameters)]
     if not known:
         return None
-    inverse = torch.stack([1 / layer.weight_matrix(one).double() for one in known]).mean(0)
+    # In place: of a large layer every copy in float64 counts.
+    inverse = 1 / layer.weight_matrix(known[0]).double()
+    for one in known[1:]:
+        inverse += 1 / layer.weight_matrix(one).double()
+    inverse /= len(known)
     moved = inverse > 0
     # Where no gradient ever came, the row of H̄ and the entry of ḡ are 0, and any number does;
     # a small one, since 1/ε would leave only rounding errors of the others.
     floor = inverse[moved].min() if bool(moved.any()) else inverse.new_ones(())
-    return inverse.where(moved, floor).sqrt().to(dtype)
+    return inverse.masked_fill_(~moved, floor).sqrt_().to(dtype)
 
 
 def _scale_both_sides(covariance: Tensor, scale: Tensor) -> Tensor:

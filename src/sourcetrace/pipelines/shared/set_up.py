@@ -38,6 +38,7 @@ from sourcetrace.pipelines.shared.left_out import left_out_by_name
 from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -140,9 +141,10 @@ def set_up_audit(
     model = task.build_model().to(device)
     files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
 
-    def load_weights(name: str) -> Mapping[str, torch.Tensor]:
+    def read_weights(name: str) -> Mapping[str, torch.Tensor]:
         return ingested.checkpoints.weights(files[name]["file"], files[name]["sha256"], model)
 
+    load_weights = LargeWeights(read_weights, gradient_cache.folder)
     # The ingest's, for what the model does with an example may depend on them.
     model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
     segments = segments_of(manifest)
