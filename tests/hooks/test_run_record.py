@@ -40,6 +40,7 @@ def test_a_tasks_arguments_are_logged_by_name_alone(monkeypatch, name, group):
     assert logged == {
         f"{group}.class": "churn.Task",
         f"{group}.set_aside": 0.0,
+        f"{group}.candidates": None,
         f"{group}.arguments.rows": "***",
         f"{group}.arguments.store.{name}": "***",
         f"{group}.arguments.at": "***",
@@ -88,7 +89,7 @@ def test_names_that_mlflow_refuses_are_made_safe(monkeypatch):
     arguments = {"mean@1": 1, "k" * 300: 2}
     task = TaskParameters.model_validate({"class": "churn.Task", "arguments": arguments})
     logged = run_hook(monkeypatch, {"params:task": task})
-    assert len(logged) == 4
+    assert len(logged) == 5
     assert all(validate_param_and_metric_name(name) for name in logged)
     hook, made = RunRecordHook(), Pipeline([node(lambda: 0, None, "cost_metrics", name="node")])
     monkeypatch.setattr(mlflow, "active_run", lambda: None)

@@ -13,6 +13,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.redaction import hide_credentials
 from sourcetrace.tasks.protocol import Task
+from sourcetrace.tasks.search import with_candidates
 from sourcetrace.tasks.set_aside import without_unusable
 from sourcetrace.validation import validated
 
@@ -69,6 +70,9 @@ def load_task(specification: Mapping[str, Any]) -> Any:
             f"{parameters.class_path} is not a task: it lacks {', '.join(missing)}. Derive it "
             "from sourcetrace.tasks.ClassificationTask or RegressionTask, or add them."
         )
+    if parameters.candidates is not None:
+        with _described("task.candidates"):
+            task = with_candidates(task, parameters.candidates)
     if not parameters.set_aside:
         return task
     with _described("task.set_aside"):

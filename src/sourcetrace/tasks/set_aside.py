@@ -40,7 +40,7 @@ def without_unusable(task: Task, share: float) -> Task:
     for side, wrong in found.items():
         left_out = {one["index"] for one in wrong}
         kept = [i for i in range(len(items_of(task, side))) if i not in left_out]
-        own |= _of_side(task, side, kept)
+        own |= of_side(task, side, kept)
     return view
 
 
@@ -50,7 +50,7 @@ def set_aside(task: Any, side: str) -> list[dict[str, Any]]:
     return found
 
 
-def _of_side(task: Any, side: str, kept: Sequence[int]) -> dict[str, Callable[..., Any]]:
+def of_side(task: Any, side: str, kept: Sequence[int]) -> dict[str, Callable[..., Any]]:
     """Return the parts of a task that know a side's examples by number, for those that are kept."""
     parts: dict[str, Callable[..., Any]] = {
         f"{side}_examples": lambda: Subset(getattr(task, f"{side}_examples")(), kept),
