@@ -1,5 +1,7 @@
 """Queries explained behind an audit: whose scores, of what they are made, and what is refused."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 import torch
@@ -130,8 +132,13 @@ def audit(checkpoints, tmp_path):
         scores[:5].write_parquet(folder / "part-000000.parquet")
         scores[5:].write_parquet(folder / "part-000001.parquet")
 
-        def explain(**asked):
-            return explain_queries(setup, curvature, ScoreFiles(folder), Asked(**asked))
+        def explain(*, layers_at_once=None, **asked):
+            layers = setup.engine.coverage.layers
+            size = layers_at_once or len(layers)
+            groups = tuple(layers[at : at + size] for at in range(0, len(layers), size))
+            needs = replace(setup.needs, scoring_groups=groups)
+            grouped = replace(setup, needs=needs)
+            return explain_queries(grouped, curvature, ScoreFiles(folder), Asked(**asked))
 
         return scores["scores"].to_numpy(), explain
 
@@ -175,6 +182,20 @@ def test_a_query_that_was_typed_is_scored_as_if_it_had_been_audited(audit):
         assert one.example_id == other.example_id
         assert one.score == pytest.approx(other.score, rel=1e-5)
         assert one.tokens[0].score == pytest.approx(other.tokens[0].score)
+
+
+def test_layers_by_the_group_give_what_all_of_them_give(audit):
+    _, explain = audit(Whole())
+    typed = {"text": "good film", "label": "0"}
+    for asked in ({"queries": ("first",)}, {"source": typed}):
+        (together,) = explain(**asked).queries
+        (apart,) = explain(layers_at_once=2, **asked).queries
+        for one, other in zip(together.helpers, apart.helpers, strict=True):
+            assert one.example_id == other.example_id
+            assert one.score == pytest.approx(other.score, rel=1e-5)
+            assert one.elsewhere == pytest.approx(other.elsewhere)
+            for token, again in zip(one.tokens, other.tokens, strict=True):
+                assert token.score == pytest.approx(again.score)
 
 
 def test_what_a_method_or_a_task_does_not_have_is_left_out_or_refused(audit):

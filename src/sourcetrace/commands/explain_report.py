@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.text import Text
 
 from sourcetrace.formats import format_count, format_number, safe_text, shorten
@@ -36,10 +37,10 @@ def print_explanations(found: Explanations, *, page: Path | None) -> None:
         console.print(f"\nPage: {escape(str(page))}", soft_wrap=True)
 
 
-def _lines(found: Explanations, query: ExplainedQuery) -> Iterator[str | Text]:
+def _lines(found: Explanations, query: ExplainedQuery) -> Iterator[str | Padding]:
     yield f"\n[bold]Query {_plain(query.example_id)}[/]{_label(query.label)}"
     if query.text:
-        yield Text(f"  {_shown(query.text)}")
+        yield _indented(Text(_shown(query.text)))
     said = f", the model says {_plain(query.predicted_label)}" if query.predicted_label else ""
     yield (
         f"  Its {found.measured} is {format_number(query.measurement)}{said}. Method "
@@ -51,7 +52,7 @@ def _lines(found: Explanations, query: ExplainedQuery) -> Iterator[str | Text]:
             yield from _influence(found, one, rank)
 
 
-def _influence(found: Explanations, one: Influence, rank: int) -> Iterator[str | Text]:
+def _influence(found: Explanations, one: Influence, rank: int) -> Iterator[str | Padding]:
     yield (
         f"{rank:>3}  [bold]{_plain(one.example_id)}[/]{_label(one.label)}: removing it would "
         f"{found.told(one.score)}"
@@ -62,9 +63,9 @@ def _influence(found: Explanations, one: Influence, rank: int) -> Iterator[str |
         yield f"     by segment: {', '.join(parts)}"
     if not one.tokens:
         if one.text:
-            yield Text(f"     {_shown(one.text)}")
+            yield _indented(Text(_shown(one.text)))
         return
-    yield _coloured(found, one)
+    yield _indented(_coloured(found, one))
     for helps, colour, verb in ((True, "blue", "helps"), (False, "red", "hurts")):
         tokens = one.strongest_tokens(raising=helps != found.higher_is_better)
         if tokens:
@@ -78,8 +79,12 @@ def _influence(found: Explanations, one: Influence, rank: int) -> Iterator[str |
         yield f"     of no one token: {', '.join(parts)}"
 
 
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 5), expand=False)
+
+
 def _coloured(found: Explanations, one: Influence) -> Text:
-    text = Text("     ")
+    text = Text()
     for token in one.tokens:
         strength = abs(one.strength(token))
         shown = safe_text(token.text).replace("\n", "⏎")

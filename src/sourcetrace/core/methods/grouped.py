@@ -42,12 +42,16 @@ class GroupedScorer:
     checks: list[ScoreCheck] = field(default_factory=list)
 
     def scored(
-        self, *, progress: Callable[[Sequence[_Visit]], Iterable[_Visit]] = iter
+        self,
+        *,
+        progress: Callable[[Sequence[_Visit]], Iterable[_Visit]] = iter,
+        self_influence: bool = True,
     ) -> Iterator[tuple[Block, BlockScores]]:
         """Yield every block with its scores, in order; the first when the last group has it.
 
         Args:
             progress: Wraps the visits, of every group at every block.
+            self_influence: Whether the examples' scores for themselves come with it.
         """
         visits: list[_Visit] = list(product(self.groups, self.engine.blocks()))
         totals: dict[Block, BlockScores] = {}
@@ -56,9 +60,9 @@ class GroupedScorer:
         for group, block in progress(visits):
             if group is not prepared:
                 scorer = None  # what it holds makes room first
-                scorer, prepared = self._prepared(group), group
+                scorer, prepared = self.prepared(group), group
             assert scorer is not None  # noqa: S101, a group was prepared
-            found = scorer.scores(block)
+            found = scorer.scores(block, self_influence=self_influence)
             if block in totals:
                 found = totals.pop(block) + found
             if group is self.groups[-1]:
@@ -66,7 +70,8 @@ class GroupedScorer:
             else:
                 totals[block] = found
 
-    def _prepared(self, group: Sequence[Layer]) -> MeanScorer:
+    def prepared(self, group: Sequence[Layer]) -> MeanScorer:
+        """Return the scorer of a group of layers."""
         engine = self.engine.of_layers(group)
         curvatures = [
             None

@@ -43,6 +43,10 @@ class TokenScores:
         """Every segment's share of the example's score, [segments, rows]."""
         return self.tokens.sum(2) + sum(self.elsewhere.values())
 
+    def __add__(self, other: "TokenScores") -> "TokenScores":
+        """Return the scores by the layers of both."""
+        return TokenScores(self.tokens + other.tokens, {**self.elsewhere, **other.elsewhere})
+
 
 def token_scores(
     members: Sequence[SegmentResponses], engine: GradientEngine, lengths: Mapping[int, int]

@@ -10,7 +10,8 @@ import torch
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
-from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.methods.grouped import GroupedScorer
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
@@ -47,19 +48,14 @@ def explain_queries(
     """
     setup, task = audit_setup, audit_setup.inputs.task
     queries = _audited(setup, asked.queries) if asked.source is None else _further(task, asked)
-    engine = setup.engine
-    fitted: list[SegmentCurvature | None] = [
-        {name: block.to(engine.device) for name, block in one.items()} for one in curvature
-    ]
-    fitted = fitted or [None] * len(setup.plan.segments)
-    scorer = scorer_of(setup, engine, fitted, queries.examples)
+    scorer = scorer_of(setup, curvature, queries.examples)
     if asked.source is None:
         own = _numbers(asked.queries, setup.queries.ids)
         scores = torch.cat([torch.tensor(part[:, own]) for _, part in score_files.blocks()]).T
     else:
-        blocks = track(setup.engine.blocks(), "Scoring")
-        parts = [scorer.scores(one, self_influence=False).shares.sum(0) for one in blocks]
-        scores = torch.cat(parts, 1)[:-1].cpu()  # without the mean loss's
+        scored = scorer.scored(progress=lambda one: track(one, "Scoring"), self_influence=False)
+        # Without the mean loss's.
+        scores = torch.cat([found.shares.sum(0)[:-1].cpu() for _, found in scored], 1)
     better = scores if task.measurement_higher_is_better else -scores
     helpers, harmers = (_first(gain, asked.strongest) for gain in (-better, better))
     training = _Shown(task, setup.engine.training, setup.inputs.train_table)
@@ -148,14 +144,18 @@ class _Found:
     def of(
         cls,
         setup: AuditSetup,
-        scorer: MeanScorer,
+        scorer: GroupedScorer,
         scores: Tensor,
         tokens: Mapping[int, Sequence[str]],
     ) -> "_Found":
         """Take the scores of some examples apart."""
         lengths = {number: len(texts) for number, texts in tokens.items()}
-        responses = scorer.responses
-        parts = token_scores(responses, setup.engine, lengths) if responses else {}
+        parts: dict[int, TokenScores] = {}
+        for group in scorer.groups:
+            engine = setup.engine.of_layers(group)
+            # In a line: what it holds makes room for the next group.
+            for number, one in _parts(scorer.prepared(group), engine, lengths).items():
+                parts[number] = parts[number] + one if number in parts else one
         return cls(scores, tokens, parts, list(setup.places_of_segments().values()))
 
     def influence(self, training: _Shown, number: int, query: int) -> Influence:
@@ -177,6 +177,13 @@ class _Found:
                 },
             }
         )
+
+
+def _parts(
+    scorer: MeanScorer, engine: GradientEngine, lengths: Mapping[int, int]
+) -> dict[int, TokenScores]:
+    """Return scores by token; none where scores are no products with gradients."""
+    return token_scores(scorer.responses, engine, lengths) if scorer.responses else {}
 
 
 def _audited(setup: AuditSetup, wanted: Sequence[str]) -> _Shown:

@@ -13,7 +13,6 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SegmentSolve
-from sourcetrace.core.methods.grouped import GroupedScorer
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
@@ -48,12 +47,7 @@ def score_examples(
     setup, engine = audit_setup, audit_setup.engine
     start_peak(engine.device)
     engine.passes = Passes()  # those of this stage
-    scorer = GroupedScorer(
-        lambda part, fitted: scorer_of(setup, part, fitted, setup.queries),
-        engine,
-        curvature or [None] * len(setup.plan.segments),
-        setup.needs.scoring_groups,
-    )
+    scorer = scorer_of(setup, curvature, setup.queries)
     scored = scorer.scored(progress=lambda visits: track(visits, "Scoring"))
     metrics: dict[str, Any] = {}
     blocks = engine.blocks()
