@@ -121,8 +121,9 @@ class TokenClassificationTask(ManyPartsTask):
         # By the tokens that count, so that an example's draws do not change with its padding.
         known = torch.as_tensor(weights).flatten(1) > 0
         drawn = super()._signs(generator, outputs.flatten(1, -2), weights)
-        places = (known.cumsum(1) - 1).clamp_min(0).unsqueeze(-1)
-        return drawn.take_along_dim(places, 1).reshape(outputs.shape)
+        places = (known.cumsum(1) - 1).clamp_min(0)
+        rows = torch.arange(len(known), device=known.device).unsqueeze(1)
+        return drawn[rows, places].reshape(outputs.shape)
 
 
 def _checked_classes(outputs: Tensor, targets: Tensor, ignored_index: int) -> tuple[Tensor, Tensor]:

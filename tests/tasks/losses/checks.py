@@ -57,10 +57,7 @@ def check_curvature(task: LossTask, outputs: Tensor, batch: Any) -> None:
         noise = every_sign(one.numel())
         many = one.repeat(len(noise), *(1 for _ in one.shape[1:])).requires_grad_()
         with patch.object(
-            loss_task,
-            "signs",
-            # Of parts that do not count, there are none.
-            lambda *_, like, signs=noise: signs[:, : like[0].numel()].reshape(like.shape),
+            loss_task, "signs", lambda *_, like, signs=noise: signs.reshape(like.shape)
         ):
             drawn = task.sampled_loss(
                 many, torch.Generator(), _repeated(batch, example, len(noise))

@@ -94,13 +94,14 @@ def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> 
     matrix: the mean of ε_k ε_kᵀ is the expectation itself, the identity, where K is a power of
     two and there are no more signs than that.
     """
-    drawn = torch.where(_uniform(generator, shape, like=like, draw=0) < 0.5, -1.0, 1.0)  # noqa: PLR2004
+    drawn = (_uniform(generator, shape, like=like, draw=0) >= 0.5).to(like).mul_(2).sub_(1)  # noqa: PLR2004
     if isinstance(generator, ExampleGenerator):
         count = math.prod(shape[1:])
-        columns = torch.arange(generator.columns, generator.columns + count)
+        if generator.draw:  # the first row is 1 everywhere
+            columns = torch.arange(generator.columns, generator.columns + count)
+            drawn.mul_(_walsh(generator.draw, columns).reshape(tuple(shape[1:])).to(drawn))
         generator.columns += count
-        drawn = drawn * _walsh(generator.draw, columns).reshape(tuple(shape[1:])).to(drawn)
-    return drawn.to(like)
+    return drawn
 
 
 def _uniform(
@@ -111,7 +112,8 @@ def _uniform(
         rows = []
         for seed in generator.example_seeds:
             stream.manual_seed(_mixed(seed ^ generator.calls, draw))
-            rows.append(torch.rand(tuple(shape[1:]), generator=stream, dtype=torch.float64))
+            row = torch.rand(tuple(shape[1:]), generator=stream, dtype=torch.float64)
+            rows.append(row.to(like))
         generator.calls += 1
         draws = torch.stack(rows)
     else:
@@ -119,7 +121,7 @@ def _uniform(
             tuple(shape), generator=generator, dtype=torch.float64, device=generator.device
         )
     # A draw just below 1 rounds to 1 in float32, where an inverse distribution is infinite.
-    return draws.to(like).clamp(max=1 - torch.finfo(like.dtype).eps)
+    return draws.to(like).clamp_(max=1 - torch.finfo(like.dtype).eps)
 
 
 def _mixed(seed: int, draw: int) -> int:

@@ -87,9 +87,10 @@ class CrossEntropy(_Weighted):
         moment and a steady length (*derived*: B = diag(√p) - p √pᵀ).
         """
         p = outputs.softmax(-1)
-        draws = p.sqrt() * signs
-        gradient = draws - p * draws.sum(-1, keepdim=True)
-        return gradient * self._total(outputs, targets).sqrt().unsqueeze(-1)
+        # In place: over a large vocabulary each of these is as large as the rest together.
+        draws = p.sqrt().mul_(signs)
+        draws.sub_(p.mul_(draws.sum(-1, keepdim=True)))
+        return draws.mul_(self._total(outputs, targets).sqrt().unsqueeze(-1))
 
     def _total(self, outputs: Tensor, targets: Any) -> Tensor:
         """Return Σ_c w_c y_c, [B, …]."""
