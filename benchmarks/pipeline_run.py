@@ -16,7 +16,7 @@ from torch import Tensor
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
-from sourcetrace.core.methods.curvature_scale import scale_curvature
+from sourcetrace.core.methods.curvature_scale import curvature_scales
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
@@ -156,7 +156,11 @@ def fit_curvatures(
             fit_segment(engine, planned, covariances, preconditioners=roots, progress=blocks)
         )
     if setup.attribution.method == "scaled_source":
-        fitted = [scaled for _, scaled in scale_curvature(engine, plan, fitted, setup.queries)]
+        scales = curvature_scales(engine, plan, fitted, setup.queries, [engine.coverage.layers])
+        fitted = [
+            {name: block.scaled(own[name]) for name, block in one.items()}
+            for one, own in zip(fitted, scales, strict=True)
+        ]
     watch.stop()
     return fitted
 

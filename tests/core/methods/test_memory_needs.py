@@ -64,8 +64,11 @@ def test_layers_that_do_not_fit_together_are_taken_in_groups(case):
     assert name in {layer.name for layer in engine.coverage.layers}
     alone = needs_of(case, free=1)[-1]
     assert all(len(group) == 1 for group in alone.fitting_groups + alone.scoring_groups)
-    scaled = needs_of(case, "scaled_source")[-1]
-    assert scaled.least == scaled.weights + max(scaled.point, scaled.curvature, scaled.responses)
+    assert len(needs_of(case, "scaled_source", free=1)[-1].fitting_groups) > 1
+    for method in ("retrac", "trak"):
+        joint = needs_of(case, method, free=1)[-1]
+        assert joint.least == joint.weights + max(joint.point, joint.curvature, joint.responses)
+        assert len(joint.scoring_groups) == 1
 
 
 def test_weights_count_once_for_the_model_and_for_every_checkpoint_that_is_kept():

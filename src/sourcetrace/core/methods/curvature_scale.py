@@ -22,6 +22,7 @@ factors found before, until they settle. c_i H̄_i takes the place of H̄_i in b
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from scipy.optimize import nnls
@@ -32,16 +33,15 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, LayerGradient
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.filters import SegmentFilter
+from sourcetrace.core.plan.methods import SCALING_QUERIES
 from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
 from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
 from sourcetrace.core.responses.propagation import SegmentStep
 from sourcetrace.core.responses.queries import QueryGradients
-
-QUERIES = 32
-"""Queries whose responses are measured; they share the factors."""
 
 EXAMPLES = 512
 """Training examples of a segment's stage that stand for its Fisher matrix, memory allowing."""
@@ -65,42 +65,54 @@ _RIDGE = 1e-6
 _HALVINGS = 50
 """Of the interval of log c."""
 
+_MANTISSA_LEFT_OUT = 17
+"""Bits of float32's 23 that do not tell eigenvalues apart."""
 
-def scale_curvature(
+
+def curvature_scales(
     engine: GradientEngine,
     plan: AttributionPlan,
     fitted: Sequence[SegmentCurvature],
     queries: Examples,
-) -> list[tuple[Mapping[str, float], SegmentCurvature]]:
-    """Return c by layer and the scaled curvature of every segment.
+    groups: Sequence[Sequence[Layer]],
+) -> list[dict[str, float]]:
+    """Return c of every segment by layer.
 
     Args:
         engine: Gives the gradients with sampled labels, and the queries'.
         plan: The members and their segments.
         fitted: H̄ of each segment.
-        queries: The queries, of which `QUERIES` are used.
+        queries: The queries, of which `SCALING_QUERIES` are used.
+        groups: The layers whose gradients are in memory together; each in one.
     """
-    chosen = queries.subset(spread(torch.arange(len(queries)), QUERIES).tolist())
-    found: list[tuple[Mapping[str, float], SegmentCurvature]] = []
+    chosen = queries.subset(spread(torch.arange(len(queries)), SCALING_QUERIES).tolist())
+    parts = [engine.of_layers(group) for group in groups]
+    found: list[dict[str, float]] = []
     for member, curvatures in plan.by_member(fitted):
-        measured: Gradients = QueryGradients.of(engine, member, chosen).measured
-        last_first: list[tuple[Mapping[str, float], SegmentCurvature]] = []
-        for planned, curvature in zip(reversed(member.segments), reversed(curvatures), strict=True):
+        steps = list(zip(member.segments, curvatures, strict=True))[::-1]
+        last_first: list[dict[str, float]] = []
+        for number, (planned, curvature) in enumerate(steps):
             points = planned.points
-            count = engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
-            examples = spread(planned.examples, count)
-            scales = layer_scales(
-                planned,
-                curvature,
-                measured,
-                [sample_gradients(engine, point, examples, sampled=True) for point in points],
+            examples = spread(
+                planned.examples,
+                min(
+                    part.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
+                    for part in parts
+                ),
             )
-            scaled = {name: block.scaled(scales[name]) for name, block in curvature.items()}
-            last_first.append((scales, scaled))
-            measured = {
-                name: _handed_on(one, planned.filter_of(name), scaled[name])
-                for name, one in measured.items()
-            }
+            trials: dict[str, _Trial] = {}
+            for part in parts:
+                reaching: Gradients = QueryGradients.of(part, member, chosen).measured
+                for (later, fit), scales in zip(steps[:number], last_first, strict=True):
+                    reaching = {
+                        name: _handed_on(one, later.filter_of(name), fit[name].scaled(scales[name]))
+                        for name, one in reaching.items()
+                    }
+                sampled = [
+                    sample_gradients(part, point, examples, sampled=True) for point in points
+                ]
+                trials |= _trials(planned, curvature, reaching, sampled)
+            last_first.append(_settled(trials))
         found += reversed(last_first)
     return found
 
@@ -130,24 +142,35 @@ def layer_scales(
         queries: v by layer.
         sampled: Gradients with sampled labels at each point of the segment.
     """
-    trials = {}
-    for name, one in queries.items():
-        met = [part[name] for part in sampled]
-        found = _Trial.of(planned.filter_of(name), curvature[name], one, met)
-        if found.moves:
-            trials[name] = found
+    return _settled(_trials(planned, curvature, queries, sampled))
+
+
+def _trials(
+    planned: PlannedSegment,
+    curvature: SegmentCurvature,
+    queries: Gradients,
+    sampled: Sequence[Gradients],
+) -> "dict[str, _Trial]":
+    return {
+        name: _Trial.of(
+            planned.filter_of(name), curvature[name], one, [part[name] for part in sampled]
+        )
+        for name, one in queries.items()
+    }
+
+
+def _settled(trials: "Mapping[str, _Trial]") -> dict[str, float]:
+    """Return the factors at which the best responses have the scaled curvature's length."""
     scales = dict.fromkeys(trials, 1.0)
-    for _ in range(_ITERATIONS if trials else 0):
-        shares = _best_shares(list(trials.values()), list(scales.values()))
-        before = scales
-        scales = {
-            name: trial.factor_of(float(own @ trial.lengths))
-            for (name, trial), own in zip(trials.items(), shares, strict=True)
-        }
-        changes = (abs(math.log(scales[name] / before[name])) for name in scales)
-        if max(changes) <= _TOLERANCE:
+    moving = {name: trial for name, trial in trials.items() if trial.moves}
+    for _ in range(_ITERATIONS if moving else 0):
+        shares = _best_shares(list(moving.values()), [scales[name] for name in moving])
+        before = dict(scales)
+        for (name, trial), own in zip(moving.items(), shares, strict=True):
+            scales[name] = trial.factor_of(float(own @ trial.lengths))
+        if max(abs(math.log(scales[name] / before[name])) for name in moving) <= _TOLERANCE:
             break
-    return {name: scales.get(name, 1.0) for name in queries}
+    return scales
 
 
 @dataclass(frozen=True)
@@ -156,17 +179,17 @@ class _Trial:
 
     Attributes:
         filter: F_r of the layer.
-        block: H̄ of the layer.
-        energy: Σ_q v² in the eigenbasis, [groups, D_out, D_in].
-        lengths: Σ_q vᵀx under every factor, [K].
-        products: ⟨x, g⟩ under every factor, [K, points · Q · N].
+        eigenvalues: Λ, of H̄, float64, [M].
+        shift: What coupled decay adds to them, [M]; 0 for none.
+        energy: Σ_q v² at each, float64, [M].
+        products: ⟨x, g⟩ under every factor, float64, [K, points · Q · N].
         count: Sampled gradients, over all points.
     """
 
     filter: SegmentFilter
-    block: CurvatureBlock
+    eigenvalues: Tensor
+    shift: Tensor | float
     energy: Tensor
-    lengths: Tensor
     products: Tensor
     count: int
 
@@ -188,44 +211,47 @@ class _Trial:
         else:  # it stands between the parameters and the eigenbasis
             rotated, met = queries, list(sampled)
             energy = block.basis.rotate(block.preconditioner * queries.dense()).square().sum(0)
-        products, lengths = [], []
+        products = []
         for factor in _TRIALS:
-            scaled = block.scaled(factor)
-            lengths.append((energy * _response(segment_filter, scaled)).double().sum())
-            response = _responses(segment_filter, scaled, rotated)
+            response = _responses(segment_filter, block.scaled(factor), rotated)
             products.append(torch.cat([one.products(response).flatten() for one in met]))
-        return cls(
-            segment_filter,
-            block,
-            energy,
-            torch.stack(lengths),
-            torch.stack(products).double(),
-            sum(len(one) for one in met),
-        )
+        count, together = sum(len(one) for one in met), torch.stack(products).double()
+        decay = segment_filter.coupled_decay
+        if decay and block.preconditioner is not None:
+            shift = (block.decayed(decay) - block.eigenvalues).double().flatten()
+            values, summed = block.eigenvalues.double().flatten(), energy.double().flatten()
+            return cls(segment_filter, values, shift, summed, together, count)
+        values, summed = _binned(block.eigenvalues, energy)
+        return cls(segment_filter, values, decay, summed, together, count)
 
-    def overlaps(self, scale: float) -> Tensor:
-        """Return Σ_q xᵀDx of every two factors, D that of c H̄, [K, K]."""
-        scaled = self.block.scaled(scale)
-        exact = _response(self.filter, scaled).double()
-        damping = (1 / exact - scaled.eigenvalues.double()).clamp_min(0)
-        weights = (self.energy * damping).where(exact > 0, 0.0)
-        values = torch.stack(
-            [_response(self.filter, self.block.scaled(one)).flatten() for one in _TRIALS]
-        ).double()
-        return (values * weights.flatten()) @ values.T
+    def response(self, factor: float) -> Tensor:
+        """Return F_r(cΛ), float64, [M]."""
+        return self.filter.response(factor * self.eigenvalues + self.shift)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Σ_q vᵀx under every factor, [K]."""
+        return torch.stack([self.energy @ self.response(factor) for factor in _TRIALS])
 
     @property
     def moves(self) -> bool:
         """Whether the queries have any response here, and the curvature a say in it."""
-        return bool((self.lengths > 0).all() and (self.block.eigenvalues > 0).any())
+        return bool((self.lengths > 0).all() and (self.eigenvalues > 0).any())
+
+    def overlaps(self, scale: float) -> Tensor:
+        """Return Σ_q xᵀDx of every two factors, D that of c H̄, [K, K]."""
+        exact = self.response(scale)
+        damping = (1 / exact - scale * self.eigenvalues).clamp_min(0)
+        weights = (self.energy * damping).where(exact > 0, 0.0)
+        values = torch.stack([self.response(factor) for factor in _TRIALS])
+        return (values * weights) @ values.T
 
     def factor_of(self, length: float) -> float:
         """Return c at which Σ_q vᵀ F_r(c H̄) v is `length`, within the bounds."""
         low, high = math.log(_SMALLEST), math.log(LARGEST)
 
         def is_longer(logarithm: float) -> bool:
-            values = _response(self.filter, self.block.scaled(math.exp(logarithm)))
-            return float((self.energy * values).double().sum()) > length
+            return float(self.energy @ self.response(math.exp(logarithm))) > length
 
         if is_longer(high):
             return LARGEST
@@ -233,6 +259,20 @@ class _Trial:
             middle = (low + high) / 2
             low, high = (middle, high) if is_longer(middle) else (low, middle)
         return math.exp(high)
+
+
+def _binned(eigenvalues: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean eigenvalues of bins 1/64 wide, relatively, and the energy in each, float64, [M].
+
+    Only sums over all eigenvalues are wanted, of smooth functions of them.
+    """
+    values, weights = eigenvalues.float().flatten(), energy.double().flatten()
+    keys, places = torch.unique(values.view(torch.int32) >> _MANTISSA_LEFT_OUT, return_inverse=True)
+    empty = weights.new_zeros(len(keys))
+    summed = empty.index_add(0, places, weights)
+    means = empty.index_add(0, places, weights * values.double()) / summed
+    plain = empty.index_add(0, places, values.double()) / torch.bincount(places)
+    return means.where(summed > 0, plain), summed
 
 
 def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
@@ -252,18 +292,13 @@ def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
     return (shares.to(units) / units).reshape(len(trials), -1)
 
 
-def _response(segment_filter: SegmentFilter, block: CurvatureBlock) -> Tensor:
-    """Return F_r at every eigenvalue."""
-    return segment_filter.response(block.decayed(segment_filter.coupled_decay))
-
-
 def _responses(
     segment_filter: SegmentFilter, block: CurvatureBlock, queries: LayerGradient
 ) -> Tensor | FactoredGradient:
     """Return x of the queries, in the eigenbasis unless there is a preconditioner."""
     if block.preconditioner is not None:
         return SegmentStep(queries.dense(), segment_filter, block).response()
-    values = _response(segment_filter, block)
+    values = segment_filter.response(block.decayed(segment_filter.coupled_decay))
     written_out = queries.dense()
     if isinstance(queries, FactoredGradient):
         weights = Weights.of(written_out.square().sum(0), block.eigenvalues)

@@ -13,7 +13,7 @@ from torch import nn
 
 from sourcetrace.core.curvature.covariance_terms import MAXIMUM_BARE, MAXIMUM_FACTOR
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.plan.methods import METHODS, SCALING_QUERIES
 from sourcetrace.core.plan.plan import AttributionPlan
 
 _DOUBLE = 8
@@ -90,9 +90,11 @@ class MemoryNeeds:
             curvature += _DOUBLE * total["parameters"]
 
         def fitting(layer: Layer) -> int:
-            """Eigenbases, P̄^½ and eigenvalues, and the sums that become these."""
+            """Eigenbases, P̄^½ and eigenvalues, and the sums that become these, or queries."""
             each = sizes([layer])
-            held = itemsize * (each["bases"] + 2 * layer.size) + _DOUBLE * layer.size
+            rotated = 3 * itemsize * min(queries, SCALING_QUERIES) if record.scales_curvature else 0
+            held = itemsize * (each["bases"] + 2 * layer.size)
+            held += max(_DOUBLE, rotated) * layer.size
             return held if plan.uses_curvature else 0
 
         def scoring(layer: Layer) -> int:
@@ -102,7 +104,7 @@ class MemoryNeeds:
 
         record, budget = METHODS[method], int(_SHARE * free)
         everything: Groups = (tuple(layers),)
-        together = record.scales_curvature or record.unit_norm or record.scoring != "filters"
+        together = record.unit_norm or record.scoring != "filters"
         most = max(layers, key=lambda layer: max(fitting(layer), scoring(layer)))
         point = _DOUBLE * total["covariances"] if plan.uses_curvature else 0
         return cls(
@@ -114,7 +116,7 @@ class MemoryNeeds:
             (most.name, max(fitting(most), scoring(most))),
             _groups(((layer, fitting(layer)) for layer in layers), budget),
             everything
-            if record.scoring != "filters"
+            if together
             else _groups(((layer, scoring(layer)) for layer in layers), budget),
             len(plan.points) * point > budget,
             together,

@@ -11,6 +11,9 @@ from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 _Evaluated = Literal["every checkpoint", "mean weights", "final checkpoint"]
 _Scoring = Literal["filters", "exact solves", "projections", "representations"]
 
+SCALING_QUERIES = 32
+"""Queries whose responses measure how much larger the curvature is; they share the factors."""
+
 
 @dataclass(frozen=True)
 class _Method:

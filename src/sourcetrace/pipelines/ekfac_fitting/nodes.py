@@ -1,7 +1,7 @@
 """Fit every segment's curvature."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -9,9 +9,9 @@ import polars as pl
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
-from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
+from sourcetrace.core.curvature.blocks import CurvatureBlock
 from sourcetrace.core.machine.memory import start_peak
-from sourcetrace.core.methods.curvature_scale import LARGEST, scale_curvature
+from sourcetrace.core.methods.curvature_scale import LARGEST, curvature_scales
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.model.precision import products_in
@@ -43,7 +43,7 @@ def fit_curvature(
     fitted = [setup.layers_of(CurvatureBlock, waits=len(groups) > 1) for _ in plan.segments]
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
-    scaled: list[tuple[Mapping[str, float], SegmentCurvature]] = []
+    scales: list[dict[str, float]] = []
     with engine.timings.timed("ekfac_fitting"):
         for group in groups:
             part, preconditioners = engine.of_layers(group), setup.preconditioners(group)
@@ -59,22 +59,23 @@ def fit_curvature(
                             progress=track(found, f"Fitting segment {number + 1} of {len(fitted)}"),
                         )
                     )
-        segments: Sequence[SegmentCurvature] = fitted
         if METHODS[setup.attribution.method].scales_curvature:
-            scaled = scale_curvature(engine, plan, segments, setup.queries)
+            scales = curvature_scales(engine, plan, fitted, setup.queries, groups)
     metrics = report_work(engine, "ekfac_fitting")
     if precision != "float32":
         error = PrecisionError.of_curvature(
-            engine, plan.segments[-1], segments[-1], precision=precision
+            engine, plan.segments[-1], fitted[-1], precision=precision
         )
         metrics |= report_precision(
             "examples' squares in the eigenbasis", "curvature", precision, error
         )
     places = setup.places_of_segments()
-    if scaled:
-        segments = [curvature for _, curvature in scaled]
+    if scales:
+        for blocks, own in zip(fitted, scales, strict=True):
+            for name, factor in own.items():
+                blocks[name] = blocks[name].scaled(factor)
         for number, same in places.items():
-            factors = [factor for place in same for factor in scaled[place][0].values()]
+            factors = [factor for place in same for factor in scales[place].values()]
             logger.info(
                 "Segment %d: along the queries' responses the layers' curvature is %.2f times "
                 "EK-FAC's in the median; %d of %d leave nothing to respond for",
@@ -86,11 +87,11 @@ def fit_curvature(
             metrics |= logged({f"curvature_scale_segment_{number}": median(factors)})
     # Those under several dropout masks as their mean.
     spectra = CurvatureSpectra.frame(
-        _spectrum(number, layer, [segments[place][layer].eigenvalues for place in same])
+        _spectrum(number, layer, [fitted[place][layer].eigenvalues for place in same])
         for number, same in places.items()
-        for layer in segments[same[0]]
+        for layer in fitted[same[0]]
     )
-    return segments, spectra, metrics
+    return fitted, spectra, metrics
 
 
 def _spectrum(segment: int, layer: str, eigenvalues: Sequence[Tensor]) -> dict[str, Any]:
