@@ -28,9 +28,9 @@ from torch import Tensor
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms, SideTerms, SumLayout
 from sourcetrace.core.machine.halving import is_out_of_memory
 
-_ENOUGH = 2048
+_ENOUGH = 1024
 """Rows that are multiplied at once, if there are not as many as columns before. More would save
-little and hold more: these take a quarter of the sum's memory where it is 4,096 wide."""
+little and hold more: these take a sixth of the sum's memory where it is 3,072 wide."""
 
 _FEWEST_ROWS = 64
 """Rows whose product is not taken in halves when memory runs out: the result alone is too large."""

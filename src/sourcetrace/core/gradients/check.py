@@ -137,7 +137,7 @@ def _differences(
     for layer in layers:
         whole = layer.weight_matrix(expected)
         scales[layer] = float(gradients[layer.name].squared_norms().sqrt().sum() + whole.norm())
-        differences[layer] = float((gradients[layer.name].dense().sum(0) - whole).norm())
+        differences[layer] = float((gradients[layer.name].summed()[0] - whole).norm())
     least = _ROUNDINGS * _rounding(model) * max(scales.values())
     return {
         layer: 0.0 if difference <= least else difference / scales[layer]

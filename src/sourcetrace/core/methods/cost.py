@@ -72,6 +72,7 @@ class RunCost:
         recomputed: bool,
         rate: float,
         solve: SolveSettings | None = None,
+        groups: tuple[int, int] = (1, 1),
     ) -> "RunCost":
         """Estimate what a run will take.
 
@@ -83,25 +84,30 @@ class RunCost:
             recomputed: Whether later stages compute gradients again.
             rate: Multiplications a second of large products.
             solve: How exactly ASTRA solves; None for other methods.
+            groups: Of layers that are fitted, and scored, one after the other: each has passes of
+                its own, at most.
         """
+        fitting_groups, scoring_groups = groups
         draws = engine.draws
         # In units of what was timed: a forward pass, the given labels', and one a draw.
         one_pass = 1 / (2 + draws)
         total = _total(engine.coverage.layers, probe.extraction.gradients)
         visits = sum(len(point.examples) for point in plan.points)
         # Then with one backward pass, and without covariances; scores and self-influence share it.
-        repeats = visits if recomputed else 0
+        repeats = scoring_groups * visits if recomputed else 0
         scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
         curved = sum(len(p.curvature_examples) for one in plan.segments for p in one.points)
         # Other draws than the first are not kept, and computed when the curvature is fitted.
-        repeats += (draws - (not recomputed)) * curved if plan.uses_curvature else 0
+        curved *= fitting_groups * (draws - (not recomputed))
+        repeats += curved if plan.uses_curvature else 0
         # Queries are measured by a forward pass for their signals, and by three to be scored.
-        runs_of_queries = len(plan.members) * queries
+        measured = len(plan.members) * queries
+        runs_of_queries = scoring_groups * measured
         itemsize, segments = engine.dtype.itemsize, len(plan.segments)
         stages = [
             StageCost(
                 "passes",
-                probe.passes * (visits + one_pass * (4 * runs_of_queries + 2 * repeats)),
+                probe.passes * (visits + one_pass * (measured + 3 * runs_of_queries + 2 * repeats)),
                 0 if recomputed else visits * probe.extraction.bytes_per_example,
             ),
             StageCost(
@@ -153,7 +159,7 @@ class RunCost:
         # Passes of every example alone come beside the batch's.
         twice = 2 if engine.coverage.alone else 1
         return cls(
-            twice * (visits + runs_of_queries + repeats) + runs_of_queries,
+            twice * (visits + runs_of_queries + repeats) + measured,
             twice * ((1 + draws) * visits + 2 * runs_of_queries + repeats),
             tuple(stages),
         )

@@ -73,6 +73,7 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
         recomputed=policy == "recompute",
         rate=matmul_rate(engine.device, engine.dtype),
         solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
+        groups=(len(setup.needs.fitting_groups), len(setup.needs.scoring_groups)),
     )
     written = {stage.name: stage.kept_bytes for stage in run.stages}
     disk = _SCORE_BYTES * len(engine.training) * (len(setup.queries) + 1)
