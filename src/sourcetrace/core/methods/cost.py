@@ -98,8 +98,8 @@ class RunCost:
         scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
         curved = sum(len(p.curvature_examples) for one in plan.segments for p in one.points)
         # Other draws than the first are not kept, and computed when the curvature is fitted.
-        curved *= fitting_groups * (draws - (not recomputed))
-        repeats += curved if plan.uses_curvature else 0
+        refitted = fitting_groups * (draws - (not recomputed)) * curved
+        repeats += refitted if plan.uses_curvature else 0
         # Queries are measured by a forward pass for their signals, and by three to be scored.
         measured = len(plan.members) * queries
         runs_of_queries = scoring_groups * measured
