@@ -19,6 +19,7 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.per_example import Gradients, concatenate, squared_norms
+from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.core.model.examples import EvaluationPoint, draws_at
 from sourcetrace.core.training.segments import CheckpointRecord
 
@@ -30,8 +31,16 @@ EXAMPLES = 256
 _SAMPLE_BYTES = 2**29
 """Bound on the gradients of a checkpoint, were all of them dense."""
 
+_KEPT_BYTES = 2**30
+"""Bound on them as they are kept, unless that is fewer than `_FEWEST` examples."""
+
+_FEWEST = 4
+
 _ROWS = 64
-"""Examples a forward pass."""
+"""Examples a forward pass, where they fit."""
+
+_PASSES = 16
+"""What a pass of an example takes at most, in units of its gradients as they are kept."""
 
 _DENSE_BYTES = 64 * 2**20
 """Bound on one dense gradient tensor."""
@@ -78,8 +87,12 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 def _gradients(engine: GradientEngine, record: CheckpointRecord, examples: Tensor) -> Gradients:
     chosen = spread(examples, engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES))
     point = EvaluationPoint(record.id, (record.id,), chosen, chosen, draws=draws_at(record.step))
+    first = sample_gradients(engine, point, chosen[:1])
+    each = sum(one.nbytes for layer in first.values() for one in layer.tensors().values())
+    chosen = spread(chosen, max(_FEWEST, _KEPT_BYTES // each))
+    rows = min(_ROWS, max(1, free_memory(engine.device) // (_PASSES * each)))
     return concatenate(
-        [sample_gradients(engine, point, rows) for rows in torch.split(chosen, _ROWS)]
+        [sample_gradients(engine, point, part) for part in torch.split(chosen, rows)]
     )
 
 

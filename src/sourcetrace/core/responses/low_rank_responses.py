@@ -27,6 +27,9 @@ _QUERIES = 4
 _EXAMPLES = 64
 """The sample of pairs."""
 
+_SAMPLE_BYTES = 2**31
+"""Bound on the gradients of the sample, were all of them dense."""
+
 _FIRST_AIM = 1.2
 """What is left out of a filter overstates the error of scores by more than that, as a rule."""
 
@@ -224,9 +227,11 @@ class _Sample:
 
     @cached_property
     def _gradients(self) -> list[Gradients]:
+        segments = self._member.segments
+        count = self._source.affordable(most=_EXAMPLES, limit=_SAMPLE_BYTES, points=len(segments))
         return [
-            sample_gradients(self._source, one.points[-1], spread(one.examples, _EXAMPLES))
-            for one in self._member.segments
+            sample_gradients(self._source, one.points[-1], spread(one.examples, count))
+            for one in segments
         ]
 
     @cached_property
