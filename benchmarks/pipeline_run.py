@@ -40,12 +40,14 @@ class PipelineRun:
 
     Attributes:
         scores: [Q, N]; of no example, [Q, 0], where they were not kept.
+        self_influence: [N], where it was asked for.
         passes: Forward and backward passes, counted by example.
         solves: How well ASTRA's systems were solved, where there were any.
         errors: Relative errors that the scorer measured of itself, a member each.
     """
 
     scores: Tensor
+    self_influence: Tensor
     passes: tuple[int, int]
     solves: Sequence[SegmentSolve]
     errors: Sequence[float]
@@ -62,6 +64,7 @@ def run_pipeline(
     cache_folder: Path | None = None,
     tolerance: float | None = None,
     keep_scores: bool = True,
+    self_influence: bool = False,
     scored_examples: int | None = None,
     preconditioned: bool = True,
     watch: Stopwatch | None = None,
@@ -80,6 +83,7 @@ def run_pipeline(
         cache_folder: Where `disk` keeps them.
         tolerance: Of the scores' relative error; the parameters' if not given.
         keep_scores: Whether they are returned; they too grow with the training data.
+        self_influence: Whether it is computed too.
         scored_examples: Blocks that begin behind so many examples are not scored.
         preconditioned: Whether Adam's P̄ is followed, where it trained.
         watch: Times the stages, under the names in `STAGES` and `INGEST`.
@@ -118,16 +122,19 @@ def run_pipeline(
             precision=attribution.precision.scores,
         ),
     )
-    kept = []
+    kept, own = [], []
     for block in engine.blocks():
         if scored_examples is not None and block.start >= scored_examples:
             break
-        scores = scorer.scores(block, self_influence=False).shares.sum(0)[:-1]
+        found = scorer.scores(block, self_influence=self_influence)
+        scores = found.shares.sum(0)[:-1]
+        own.append(found.self_influence.sum(0))
         # A copy: a view of nothing would hold all of it.
         kept.append(scores if keep_scores else scores[:, :0].clone())
     watch.stop()
     return PipelineRun(
         torch.cat(kept, dim=1),
+        torch.cat(own),
         (engine.passes.forward, engine.passes.backward),
         scorer.solves,
         [check.error for check in scorer.checks],
