@@ -1,7 +1,6 @@
 """Pipelines of the project in this folder, run to a verdict, and whoever is to know told of it."""
 
 import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +9,11 @@ import click
 import mlflow
 from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import pipelines
-from kedro.validation import ParameterValidationError
 
 from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
-from sourcetrace.commands.project import configure_project_here
+from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.configuration import merge_parameters, read_parameters
-from sourcetrace.hooks.terminal import Terminal, readable_error
 from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.locks import PROJECT_LOCK
 from sourcetrace.namespace import AuditNames
@@ -71,11 +68,7 @@ def run_and_tell(
             raise
         # A task's code may call sys.exit: its code is no verdict.
         except (Exception, SystemExit) as error:
-            if verbose:
-                traceback.print_exception(error)
-            Terminal.print_error(
-                _message(error, hint="" if verbose else " (--verbose shows the traceback)")
-            )
+            print_error(error, verbose=verbose)
             alert.note_error(error)
             alert.send()
             return None, ERROR
@@ -138,14 +131,3 @@ def _judged(
     if report is None:
         raise click.ClickException("The run ended without a verdict of the gate.")
     return report
-
-
-def _message(error: BaseException, *, hint: str) -> str:
-    if isinstance(error, click.ClickException):
-        return error.format_message()
-    if isinstance(error, SystemExit):
-        return f"the run was ended by sys.exit({error.code!r}): there is no verdict{hint}."
-    readable = readable_error(error)
-    if readable is not None or isinstance(error, ParameterValidationError):
-        return str(readable or error)
-    return f"{type(error).__name__}: {error}{hint}"

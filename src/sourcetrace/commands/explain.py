@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -69,14 +70,9 @@ def explain(
     completion: str | None,
     label: str | None,
     source: Path | None,
-    strongest: int,
-    tokens: bool | None,
     html: Path | None,
     as_json: bool,
-    params: tuple[str, ...],
-    env: str | None,
-    pipeline: str,
-    verbose: bool,
+    **how: Any,
 ) -> None:
     """Explain the queries and print what was found."""
     if text is None and (completion is not None or label is not None):
@@ -90,16 +86,7 @@ def explain(
             # Here: the help needs neither Kedro nor MLflow nor torch.
             from sourcetrace.commands.explain_run import explained
 
-            found = explained(
-                query_id,
-                source=None if query_id else source or typed,
-                strongest=strongest,
-                tokens=tokens,
-                params=params,
-                env=env,
-                pipeline=pipeline,
-                verbose=verbose,
-            )
+            found = explained(query_id, source=None if query_id else source or typed, **how)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

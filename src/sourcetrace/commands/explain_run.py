@@ -1,7 +1,6 @@
 """Queries of the project in this folder explained, behind its audit."""
 
 import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,8 +12,7 @@ from kedro.framework.session import KedroSession
 from kedro.io import MemoryDataset
 from kedro.runner import SequentialRunner
 
-from sourcetrace.commands.project import configure_project_here
-from sourcetrace.hooks.terminal import Terminal, readable_error
+from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.explanation import Asked, Explanations
@@ -54,13 +52,7 @@ def explained(
     except (KeyboardInterrupt, click.Abort):
         raise
     except (Exception, SystemExit) as error:
-        if verbose:
-            traceback.print_exception(error)
-        known = readable_error(error)
-        if isinstance(error, click.ClickException):
-            known = click.ClickException(error.format_message())
-        hint = "" if verbose else " (--verbose shows the traceback)"
-        Terminal.print_error(str(known or f"{type(error).__name__}: {error}{hint}"))
+        print_error(error, verbose=verbose)
         return None
 
 

@@ -1,11 +1,15 @@
 """The Kedro project in the current folder: this one, or one that has adopted the audit."""
 
+import traceback
 from pathlib import Path
 
 import click
 from kedro.framework.project import configure_project
 from kedro.framework.startup import bootstrap_project
 from kedro.utils import is_kedro_project
+from kedro.validation import ParameterValidationError
+
+from sourcetrace.hooks.terminal import Terminal, readable_error
 
 _PACKAGE = "sourcetrace"
 
@@ -27,3 +31,22 @@ def configure_project_here() -> str:
     # Installed, without the source: a folder with conf/ is enough.
     configure_project(_PACKAGE)
     return _PACKAGE
+
+
+def print_error(error: BaseException, *, verbose: bool) -> None:
+    """Print what ended a command, behind the traceback if that is asked for."""
+    if verbose:
+        traceback.print_exception(error)
+    hint = "" if verbose else " (--verbose shows the traceback)"
+    Terminal.print_error(_message(error, hint=hint))
+
+
+def _message(error: BaseException, *, hint: str) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, SystemExit):
+        return f"the run was ended by sys.exit({error.code!r}): there is no verdict{hint}."
+    readable = readable_error(error)
+    if readable is not None or isinstance(error, ParameterValidationError):
+        return str(readable or error)
+    return f"{type(error).__name__}: {error}{hint}"
