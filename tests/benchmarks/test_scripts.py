@@ -8,7 +8,7 @@ import pytest
 
 from tests import REPOSITORY
 
-NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage"]
+NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion"]
 
 
 @pytest.mark.slow
