@@ -170,9 +170,11 @@ def test_a_token_scores_what_weights_of_its_own_position_would(factored):
                 assert_close(scores.elsewhere[name][place], expected)
 
 
+@pytest.mark.parametrize("unit_norm", [False, True])
 @pytest.mark.parametrize("stages", ["aaaaaa", "aaabbb"])
-def test_tokens_and_the_rest_are_the_examples_score(stages):
+def test_tokens_and_the_rest_are_the_examples_score(stages, unit_norm):
     _, engine, responses = prepared(stages)
+    engine.unit_norm = unit_norm
     block = Block(0, 6)
     whole = responses.scores(BlockGradients.of(engine, responses.member, block)).shares
     found = token_scores([responses, responses], engine, dict.fromkeys(range(6), LENGTH))

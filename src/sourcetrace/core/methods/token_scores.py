@@ -18,7 +18,11 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.passes import Batch
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.per_example import Positions, per_example_gradient
+from sourcetrace.core.gradients.per_example import (
+    Positions,
+    per_example_gradient,
+    squared_norms,
+)
 from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.methods.score import SegmentResponses
 from sourcetrace.core.model.examples import EvaluationPoint
@@ -80,9 +84,10 @@ def token_scores(
         for number, total in totals.items():
             inside = [one for one in places if number in segments[one][0].examples]
             passed = _passes(engine, point, number, lengths[number]) if inside else ()
+            norm = _norm(engine, passed) if inside and engine.unit_norm else 1.0
             for place in inside:
                 planned, responses = segments[place]
-                weight = 1 / (len(planned.points) * len(members))
+                weight = 1 / (norm * len(planned.points) * len(members))
                 for index, name in enumerate(layers):
                     for use, response in _uses([one[name] for one in passed], responses[name]):
                         scored = weight * _by_token(use, response, lengths[number])
@@ -119,6 +124,18 @@ def _passes(
     )
     with engine.running(point, examples=1):
         return one.by_token(length)
+
+
+def _norm(engine: GradientEngine, passed: Sequence[Mapping[str, Positions]]) -> float:
+    """Return the norm of the example's gradient over all layers; 1 of none."""
+    inputs, outputs, _ = passed
+    gradients = {
+        layer.name: per_example_gradient(
+            inputs[layer.name], outputs[layer.name], width=layer.inputs
+        )
+        for layer in engine.coverage.layers
+    }
+    return float(squared_norms(gradients).sqrt()) or 1.0
 
 
 def _uses(
