@@ -22,7 +22,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.agreement import pearson, relative_error
+from benchmarks.contestants import Contestant, measure_in_turn, scores_file
 from benchmarks.environments import REPOSITORY, make_environment
 from benchmarks.ground_truth_data import read_side
 from benchmarks.machine import describe_machine
-from benchmarks.measurement import STAGES, Measurement
+from benchmarks.measurement import STAGES
 from benchmarks.processes import measure_in_process
 from benchmarks.speed_tables import Comparison, Measured, comparison_table, stage_table
 from benchmarks.workloads import WORKLOADS, Workload, prepare, random_data
@@ -57,23 +58,6 @@ _EXACT_QUERIES, _EXACT_EXAMPLES = 20, 1000
 """Pairs that --exact computes in float64."""
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A package, or a way of running ours.
-
-    Attributes:
-        name: As printed.
-        python: Its interpreter.
-        module: Measures one run.
-        arguments: Of the module, without folder and files.
-    """
-
-    name: str
-    python: Path | str
-    module: str
-    arguments: tuple[object, ...]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables of one workload."""
     given = _parse(arguments)
@@ -89,7 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(workload, folder, _data(workload, given.ground_truth))
-        measured = _measure_in_turn(contestants, folder, given.repeats, given.threads, console)
+        measured = measure_in_turn(
+            contestants,
+            folder,
+            folder,
+            repeats=given.repeats,
+            threads=given.threads,
+            console=console,
+        )
         console.print(stage_table(measured))
         for comparison in _comparisons(given.workload, [one.name for one in contestants]):
             console.print(comparison_table(comparison, measured))
@@ -180,35 +171,6 @@ def _contestants(given: argparse.Namespace) -> list[Contestant]:
     return found
 
 
-def _measure_in_turn(
-    contestants: Sequence[Contestant], folder: Path, repeats: int, threads: int, console: Console
-) -> dict[str, Measured]:
-    """Run every contestant, then every contestant again."""
-    runs: dict[str, list[Measurement]] = {one.name: [] for one in contestants}
-    for repeat in range(repeats):
-        for one in contestants:
-            with console.status(f"{one.name}, run {repeat + 1} of {repeats}"):
-                file = _scores_file(folder, one.name, repeat)
-                arguments = [folder, *one.arguments, "--scores", file, "--seed", repeat]
-                found = measure_in_process(one.python, one.module, arguments, threads=threads)
-                runs[one.name].append(found)
-    return {
-        one.name: Measured(
-            tuple(runs[one.name]),
-            tuple(
-                torch.load(_scores_file(folder, one.name, repeat), weights_only=True)
-                # Two tell how far draws alone move them.
-                for repeat in range(min(repeats, 2))
-            ),
-        )
-        for one in contestants
-    }
-
-
-def _scores_file(folder: Path, name: str, repeat: int) -> Path:
-    return folder / f"scores {name} {repeat}.pt"
-
-
 def _comparisons(workload: str, names: Sequence[str]) -> list[Comparison]:
     """Return what is compared, less those who do not take part."""
     fit, corrected = STAGES[:3], STAGES[2:3]
@@ -248,7 +210,7 @@ def _print_exact(
     """Print how far the scores are from those of the exact filters in float64."""
     exact: dict[str, Tensor] = {}
     for own in [one for one in contestants if one.name in (OURS, SOURCE_OF_ONE, SOURCE)]:
-        file = _scores_file(folder, f"exact {own.name}", 0)
+        file = scores_file(folder, f"exact {own.name}", 0)
         more = ("--dtype", "float64", "--tolerance", 0, "--scores", file)
         subset = ("--queries", _EXACT_QUERIES, "--scored-examples", _EXACT_EXAMPLES)
         with console.status(f"{own.name}, exact"):
