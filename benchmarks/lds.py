@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--ground-truth", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", default=sorted(REFERENCE_QUERIES))
     parser.add_argument("--queries", choices=("reference", "all"), default="reference")
+    parser.add_argument("--every", type=int, default=1, help="every so many queries alone")
     parser.add_argument("--run", default="run0")
     parser.add_argument("--ensemble", action="store_true", help="every run, and their mean")
     parser.add_argument(
@@ -216,6 +217,7 @@ def _measure(folder: Path, name: str, arguments: argparse.Namespace) -> Table:
     measured = torch.from_numpy(outcomes["measurements"].mean(0))
     every = range(measured.shape[1])
     queries = list(every if arguments.queries == "all" else REFERENCE_QUERIES[name])
+    queries = queries[:: arguments.every]
     recipe = json.loads((folder / "recipe.json").read_text())
     task = _task(folder, queries)
     runs = [arguments.run]
