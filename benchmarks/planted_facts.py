@@ -373,10 +373,10 @@ def main() -> None:
     for method in arguments.methods:
         scored[method] = score(task, arguments.folder, method, arguments.segments)
         console.print(f"{method}: {scored[method].seconds:.0f} s")
-    if "scaled_source" in scored:
-        name = f"scaled_source, curvature of {SAMPLE}"
+    if "influence" in scored:
+        name = f"influence, curvature of {SAMPLE}"
         options = {"curvature_examples": SAMPLE}
-        scored[name] = score(task, arguments.folder, "scaled_source", arguments.segments, **options)
+        scored[name] = score(task, arguments.folder, "influence", arguments.segments, **options)
     if "gradient_similarity" in scored:
         one = scored["gradient_similarity"]
         scored["gradient cosine"] = _Scored(one.helps / np.sqrt(one.own), one.own, one.seconds)
