@@ -30,6 +30,18 @@ def test_what_is_set_aside_comes_back_and_its_folder_goes(tmp_path):
     assert not list((tmp_path / "here").iterdir())
 
 
+def test_a_value_that_is_set_again_takes_the_place_of_its_own_alone(tmp_path):
+    aside = SetAside(tmp_path, CurvatureBlock.of_tensors)
+    aside.update({name: block(seed) for seed, name in enumerate("abc")})
+    for name in "abc":
+        aside[name] = aside[name].scaled(3.0)
+    del aside["b"]
+    aside["d"] = block(3)
+    for seed, name in ((0, "a"), (2, "c")):
+        check_same(aside[name], block(seed).scaled(3.0))
+    check_same(aside["d"], block(3))
+
+
 def test_a_layer_is_read_from_a_file_when_it_is_asked_for(tmp_path):
     path = tmp_path / "layers.safetensors"
     aside = SetAside(tmp_path, CurvatureBlock.of_tensors)

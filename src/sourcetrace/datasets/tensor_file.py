@@ -8,6 +8,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -182,9 +183,12 @@ class SetAside(MutableMapping[str, LayerValue]):
         self._folder = Path(tempfile.mkdtemp(prefix="set-aside-", dir=folder))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._make, self._files = make, dict[str, TensorFile]()
+        self._numbers = count()
 
     def __setitem__(self, layer: str, value: LayerValue) -> None:
-        file = TensorFile(self._folder / f"{len(self._files)}.safetensors")
+        file = self._files.get(layer)
+        if file is None:
+            file = TensorFile(self._folder / f"{next(self._numbers)}.safetensors")
         file.write(value.tensors())
         self._files[layer] = file
 
