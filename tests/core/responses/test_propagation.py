@@ -8,7 +8,8 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.responses.propagation import propagate, summed_measurements
+from sourcetrace.core.responses import propagation
+from sourcetrace.core.responses.propagation import SegmentStep, propagate, summed_measurements
 from tests.oracles.scores import DenseSegment, source_scores
 from tests.oracles.unrolled import QuadraticPhase, removal_effects
 from tests.tiny import assert_close, seeded, segment_filter
@@ -246,3 +247,16 @@ def test_the_walk_leaves_the_queries_alone():
     filters = [segment_filter("source", step_mass=1.0, weight_decay=0.0)] * 2
     propagate(queries, filters, blocks, [3, 3])
     assert torch.equal(queries, before)
+
+
+def test_a_large_layer_is_filtered_some_outputs_at_a_time_with_the_same_numbers(monkeypatch):
+    with seeded(9):
+        block = CurvatureBlock(EigenBasis(None, None), torch.rand(2, 9, 3), torch.rand(2, 9, 3))
+        queries = torch.randn(4, 2, 9, 3)
+    filters = segment_filter("source", step_mass=2.0, weight_decay=0.1)
+    whole = SegmentStep(queries, filters, block)
+    expected = whole.response(), whole.propagated()
+    monkeypatch.setattr(propagation, "_AT_ONCE", 4)
+    monkeypatch.setattr(propagation, "_OUTPUTS", 4)
+    assert torch.equal(whole.response(), expected[0])
+    assert torch.equal(whole.propagated(), expected[1])

@@ -28,6 +28,9 @@ Vectors = Tensor | FactoredGradient
 _AT_ONCE = 256 * 2**20
 """Bound on the bytes of rows that are propagated together, unless that is one."""
 
+_OUTPUTS = 4096
+"""Outputs of a large layer that are filtered together."""
+
 Response = Tensor | tuple[Vectors, Tensor]
 """What one layer's gradients meet: Q rows of the measurements and, last, that of the mean loss; or
 both by themselves."""
@@ -142,7 +145,14 @@ class SegmentStep:
         return (self._block.eigenvalues * response.square()).flatten(1).sum(1)
 
     def _filtered(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        filtered = function(self._eigenvalues) * self._rotated
+        if self._block is None or self._eigenvalues.nbytes <= _AT_ONCE // 4:
+            filtered = function(self._eigenvalues) * self._rotated
+        else:  # a filter takes several times its size while it is made
+            filtered = torch.empty_like(self._rotated)
+            for outputs in torch.split(torch.arange(filtered.shape[-2]), _OUTPUTS):
+                taken = slice(int(outputs[0]), int(outputs[-1]) + 1)
+                part = function(self._eigenvalues[:, taken])
+                filtered[..., taken, :] = part * self._rotated[..., taken, :]
         return filtered if self._block is None else self._block.basis.rotate_back(filtered)
 
 
