@@ -74,9 +74,14 @@ class AuditSetup:
 
         Args:
             make: What it makes.
-            waits: Whether it does.
+            waits: Whether it does; it comes back on the engine's device, as if it had not.
         """
-        return SetAside(self.cache.folder, make.of_tensors) if waits else {}
+        device = self.engine.device
+
+        def made(tensors: Mapping[str, torch.Tensor]) -> LayerValue:
+            return make.of_tensors({name: one.to(device) for name, one in tensors.items()})
+
+        return SetAside(self.cache.folder, made) if waits else {}
 
     def places_of_segments(self) -> dict[int, list[int]]:
         """Return a segment's number -> its places in the plan.
