@@ -11,6 +11,7 @@ import torch
 from sourcetrace.audit.identity.data_digest import task_digests
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import LanguageData
+from sourcetrace.tasks.data import language
 from tests.tasks.data.checked import checked_tables
 from tests.tasks.data.tiny_text import WORDS, tiny_tokenizer
 from tests.tiny import assert_close
@@ -117,6 +118,29 @@ def test_blocks_are_those_of_run_clm(folder, stage):
         assert table["stage"].unique().sort().to_list() == ["one", "two"]
     with pytest.raises(InputError, match="fewer tokens than a block of 100"):
         made(folder, block_size=100)
+
+
+@pytest.mark.parametrize("stage", [None, "part"])
+def test_texts_without_a_token_are_counted_where_run_clm_cuts(tmp_path, monkeypatch, stage):
+    folder = save_model(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = None
+    tokenizer.save_pretrained(folder)
+    texts = ["good film", "", "bad film good", "very", "", "good good bad film"]
+    lists = tokenizer(texts)["input_ids"]
+    expected = []
+    for first in (0, 3):
+        joined = list(chain.from_iterable(lists[first : first + 3]))
+        expected += [joined[i : i + 2] for i in range(0, len(joined) // 2 * 2, 2)]
+    if stage:  # those of another one in between count there alone
+        texts = list(chain.from_iterable((text, "very") for text in texts))
+    train = pl.DataFrame({"text": texts}).with_columns(part=pl.int_range(pl.len()) % 2)
+    monkeypatch.setattr(language, "_PACKED_AT_ONCE", 3)
+    task = made(
+        folder, train=train.with_columns(pl.col("part").cast(pl.String)), block_size=2, stage=stage
+    )
+    found = [item[0]["input_ids"].tolist() for item in task.train_examples()]
+    assert found[: len(expected)] == expected
 
 
 def test_an_encoder_reads_the_prompt_and_its_decoder_writes_the_completion(tmp_path):

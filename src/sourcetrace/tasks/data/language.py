@@ -33,6 +33,9 @@ _TOKENS = "tokens: "
 _PACKED = "packed"
 """Column of the texts in a block."""
 
+_BATCH = "batch of texts"
+"""Column of the number of the texts that are cut together."""
+
 _PACKED_AT_ONCE = 1000
 """Texts whose tokens are cut into blocks together, as `datasets.map` hands them to run_clm."""
 
@@ -126,7 +129,11 @@ class LanguageData(DataTask, LanguageModelTask):
         refuse_no_text(rows, self._columns())
         cut = self._cut_both if self._config.is_encoder_decoder else self._cut
         lists = tokenized(rows.table.select(self._columns()), cut)
-        rows = replace(rows, table=rows.table.hstack(lists.rename(lambda name: _TOKENS + name)))
+        # Texts without a token are of a batch, too: run_clm counts them.
+        stage, place = self._text.stage, pl.int_range(pl.len())
+        place = place.over(stage) if stage in rows.table.columns else place
+        table = rows.table.hstack(lists.rename(lambda name: _TOKENS + name))
+        rows = replace(rows, table=table.with_columns((place // _PACKED_AT_ONCE).alias(_BATCH)))
         return self._without(rows, lists["input_ids"].list.len() == 0, "no token")
 
     def _cut(self, part: pl.DataFrame) -> Mapping[str, Any]:
@@ -160,7 +167,7 @@ class LanguageData(DataTask, LanguageModelTask):
         named = rows.table.with_columns(rows.names().alias(_PACKED))
         stage = self._text.stage
         stages = named.partition_by(stage, maintain_order=True) if stage else [named]
-        parts = [part for one in stages for part in one.iter_slices(_PACKED_AT_ONCE)]
+        parts = [part for one in stages for part in one.partition_by(_BATCH, maintain_order=True)]
         table = pl.concat([self._blocks(part) for part in parts])
         if not table.height:
             raise InputError(
