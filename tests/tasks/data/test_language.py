@@ -91,6 +91,21 @@ def test_of_a_prompt_and_its_completion_the_second_has_a_loss(folder):
         made(folder, prompt="ask")
 
 
+@pytest.mark.parametrize("length", [2, 3, 4, 6, 9])
+def test_of_a_prompt_that_is_cut_on_the_left_nothing_has_a_loss(tmp_path, length):
+    folder = save_model(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"truncation_side": "left"}))
+    train = pl.DataFrame({"ask": ["very bad good good"], "say": [" film"]})
+    task = made(folder, train, prompt="ask", completion="say", max_length=length)
+    ((item,),) = task.train_examples()
+    words_left = ["[CLS]", "very", "bad", "good", "good", "film", "[SEP]"]
+    assert words(item["input_ids"]).split() == ["[CLS]", *words_left[1:][1 - length :]]
+    labels = item["labels"].tolist()
+    assert [one for one in labels[1:] if one != -100] == [6, 3][-(length - 1) :]
+    assert labels[-1] == 3
+
+
 def test_texts_end_as_asked_and_are_cut_at_the_models_positions(folder):
     assert words(made(folder, end_of_text=True).train_examples()[2][0]["input_ids"]).endswith(
         "bad [SEP] [SEP]"

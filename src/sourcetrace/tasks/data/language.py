@@ -138,16 +138,20 @@ class LanguageData(DataTask, LanguageModelTask):
 
     def _cut(self, part: pl.DataFrame) -> Mapping[str, Any]:
         end = self._tokenizer.eos_token if self._text.end_of_text else ""
-        tokens = self._tokenizer(["".join(row) + end for row in part.iter_rows()], **self._limit())
+        texts = ["".join(row) + end for row in part.iter_rows()]
+        tokens = self._tokenizer(texts, **self._limit())
         if self._text.prompt is None:
             return dict(tokens)
         prompts = self._tokenizer(part[self._text.prompt].to_list())["input_ids"]
+        cut = wholes = tokens["input_ids"]
+        if self._tokenizer.truncation_side == "left":  # what is left may begin with neither
+            wholes = self._tokenizer(texts)["input_ids"]
         labels = []
-        for prompt, whole in zip(prompts, tokens["input_ids"], strict=True):
+        for prompt, whole, kept in zip(prompts, wholes, cut, strict=True):
             # What both begin with: a tokenizer may end the prompt alone by a token of its own.
             same = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, whole, strict=False))
-            start = len(list(same))
-            labels.append([self.ignored_index] * start + whole[start:])
+            start = max(0, len(list(same)) - (len(whole) - len(kept)))
+            labels.append([self.ignored_index] * start + kept[start:])
         return {**tokens, "labels": labels}
 
     def _cut_both(self, part: pl.DataFrame) -> Mapping[str, Any]:
