@@ -115,6 +115,17 @@ def test_the_loss_is_that_of_transformers():
     )
 
 
+@pytest.mark.parametrize("width", [(0, 2), (2, 0)])
+def test_labels_at_padding_have_no_loss(width):
+    task = Sequences()
+    model, tokens = task.build_model(), F.pad(task.items[0]["input_ids"], width)[None]
+    mask = F.pad(torch.ones_like(task.items[0]["input_ids"]), width)[None]
+    batch = {"input_ids": tokens, "attention_mask": mask}
+    outputs = task.forward(model, batch)
+    expected = task.train_loss(outputs, batch)
+    assert_close(task.train_loss(outputs, {**batch, "labels": tokens}), expected)
+
+
 def test_labels_of_a_prompt_and_masked_tokens_have_no_loss():
     labels = torch.tensor([-100, -100, 3, 1, 2])
     task = Sequences(labels=labels)

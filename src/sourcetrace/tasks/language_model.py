@@ -126,9 +126,11 @@ class LanguageModelTask(TokenClassificationTask):
             return labels
         named = isinstance(batch, Mapping)
         _refuse_shifted(labels, batch["input_ids"] if named else _tokens(batch))
-        placed = self._placed(labels, self.ignored_index)
-        # Padding on the left is no context of the first token, which has none without it.
-        return self._unpadded(placed, batch) if named else placed
+        if not named:
+            return self._placed(labels, self.ignored_index)
+        # Nor is padding on the left a context of the first token, which has none without it.
+        placed = self._placed(self._unpadded(labels, batch), self.ignored_index)
+        return self._unpadded(placed, batch)
 
     def _unpadded(self, labels: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return labels, [B, T], without those where there is padding."""
