@@ -12,23 +12,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
-from sourcetrace.tasks.data.base import DataArguments, DataTask
-from sourcetrace.tasks.data.pretrained import model_of, read_config
+from sourcetrace.tasks.data.base import DataArguments
+from sourcetrace.tasks.data.pretrained import load_tokenizer, model_of, read_config
 from sourcetrace.tasks.data.sources import ROW, Rows
-from sourcetrace.tasks.data.tokens import (
-    Tokens,
-    cut_at,
-    load_tokenizer,
-    refuse_no_text,
-    text_digests,
-    token_texts,
-    tokenized,
-)
+from sourcetrace.tasks.data.tokens import TOKENS, TokenizedData
 from sourcetrace.tasks.language_model import LanguageModelTask
 from sourcetrace.validation import validated
-
-_TOKENS = "tokens: "
-"""Before the names of columns of tokens."""
 
 _PACKED = "packed"
 """Column of the texts in a block."""
@@ -75,7 +64,7 @@ class _LanguageArguments(DataArguments):
         return self
 
 
-class LanguageData(DataTask, LanguageModelTask):
+class LanguageData(TokenizedData, LanguageModelTask):
     """A whole task: tokens of texts, and the language model that a folder describes.
 
     An item is `(inputs,)`, the tokenizer's tokens by name, [T] each, and `labels` where there are
@@ -105,10 +94,6 @@ class LanguageData(DataTask, LanguageModelTask):
         """Return tokens by name, [B, T], padded on the right."""
         return super().collate([item[0] for item in items])
 
-    def tokens_of(self, item: Any) -> list[str]:
-        """Return the text of each of an item's tokens."""
-        return token_texts(self._tokenizer, item)
-
     def queries_of(self, source: Any) -> tuple[Dataset[Any], pl.DataFrame]:
         """See `DataTask`; a completion that was typed is all that is measured, as of prompts."""
         if isinstance(source, Mapping) and "completion" in source and self._text.prompt is None:
@@ -126,26 +111,28 @@ class LanguageData(DataTask, LanguageModelTask):
         return [*self._columns(), _PACKED]
 
     def _usable(self, rows: Rows) -> Rows:
-        refuse_no_text(rows, self._columns())
-        cut = self._cut_both if self._config.is_encoder_decoder else self._cut
-        lists = tokenized(rows.table.select(self._columns()), cut)
+        rows = super()._usable(rows)
+        nothing = rows.table[f"{TOKENS}input_ids"].list.len() == 0
         # Texts without a token are of a batch, too: run_clm counts them.
         stage, place = self._text.stage, pl.int_range(pl.len())
         place = place.over(stage) if stage in rows.table.columns else place
-        table = rows.table.hstack(lists.rename(lambda name: _TOKENS + name))
-        rows = replace(rows, table=table.with_columns((place // _PACKED_AT_ONCE).alias(_BATCH)))
-        return self._without(rows, lists["input_ids"].list.len() == 0, "no token")
+        rows = replace(
+            rows, table=rows.table.with_columns((place // _PACKED_AT_ONCE).alias(_BATCH))
+        )
+        return self._without(rows, nothing, "no token")
 
-    def _cut(self, part: pl.DataFrame) -> Mapping[str, Any]:
+    def _cut(self, texts: pl.DataFrame) -> Mapping[str, Any]:
+        if self._config.is_encoder_decoder:
+            return self._cut_both(*(one.to_list() for one in texts.get_columns()))
         end = self._tokenizer.eos_token if self._text.end_of_text else ""
-        texts = ["".join(row) + end for row in part.iter_rows()]
-        tokens = self._tokenizer(texts, **self._limit())
+        joined = ["".join(row) + end for row in texts.iter_rows()]
+        tokens = self._tokenizer(joined, **self._limits())
         if self._text.prompt is None:
             return dict(tokens)
-        prompts = self._tokenizer(part[self._text.prompt].to_list())["input_ids"]
+        prompts = self._tokenizer(texts[self._text.prompt].to_list())["input_ids"]
         cut = wholes = tokens["input_ids"]
         if self._tokenizer.truncation_side == "left":  # what is left may begin with neither
-            wholes = self._tokenizer(texts)["input_ids"]
+            wholes = self._tokenizer(joined)["input_ids"]
         labels = []
         for prompt, whole, kept in zip(prompts, wholes, cut, strict=True):
             # What both begin with: a tokenizer may end the prompt alone by a token of its own.
@@ -154,16 +141,15 @@ class LanguageData(DataTask, LanguageModelTask):
             labels.append([self.ignored_index] * start + kept[start:])
         return {**tokens, "labels": labels}
 
-    def _cut_both(self, part: pl.DataFrame) -> Mapping[str, Any]:
-        prompt, completion = (one.to_list() for one in part.get_columns())
-        labels = self._tokenizer(text_target=completion, **self._limit())["input_ids"]
-        return {**self._tokenizer(prompt, **self._limit()), "labels": labels}
+    def _cut_both(self, prompt: list[str], completion: list[str]) -> Mapping[str, Any]:
+        labels = self._tokenizer(text_target=completion, **self._limits())["input_ids"]
+        return {**self._tokenizer(prompt, **self._limits()), "labels": labels}
 
-    def _limit(self) -> dict[str, Any]:
+    def _limits(self) -> dict[str, Any]:
         if self._text.block_size:
             return {}
-        of_model = getattr(self._config, "max_position_embeddings", None)
-        return cut_at(self._text.max_length, self._tokenizer.model_max_length, of_model)
+        positions = getattr(self._config, "max_position_embeddings", None)
+        return self._limit(self._text.max_length, positions)
 
     def _as_trained(self, rows: Rows) -> Rows:
         if self._text.block_size is None:
@@ -183,7 +169,7 @@ class LanguageData(DataTask, LanguageModelTask):
     def _blocks(self, texts: pl.DataFrame) -> pl.DataFrame:
         """Return a row a block of the texts' tokens one after the other; the rest is left out."""
         size = int(self._text.block_size or 0)
-        lists = [name for name in texts.columns if name.startswith(_TOKENS)]
+        lists = [name for name in texts.columns if name.startswith(TOKENS)]
         kept = [_PACKED, *filter(None, [self._text.stage]), *lists]
         tokens = texts.select(kept).explode(lists)
         tokens = tokens.head(tokens.height // size * size)
@@ -193,15 +179,8 @@ class LanguageData(DataTask, LanguageModelTask):
             *(pl.first(name) for name in kept if name not in (_PACKED, *lists)),
             *map(pl.col, lists),
         )
-        ids = blocks[f"{_TOKENS}input_ids"].to_list()
+        ids = blocks[f"{TOKENS}input_ids"].to_list()
         text = pl.Series(
             self._text.text, [self._tokenizer.decode(one) for one in ids], dtype=pl.String
         )
         return blocks.drop(ROW).with_columns(text)
-
-    def _inputs(self, rows: Rows) -> Tokens:
-        lists = [name for name in rows.table.columns if name.startswith(_TOKENS)]
-        return Tokens(rows.table.select(pl.col(n).alias(n.removeprefix(_TOKENS)) for n in lists))
-
-    def _contents(self, rows: Rows) -> list[str]:
-        return text_digests(rows.table.select(self._columns()))

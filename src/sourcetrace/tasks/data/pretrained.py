@@ -1,8 +1,10 @@
-"""Models as Hugging Face's transformers and peft describe them in a folder.
+"""Tokenizers and models as Hugging Face's transformers and peft describe them in a folder.
 
 Nothing of a folder is executed, and nothing is downloaded.
 """
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,22 @@ from sourcetrace.files import read_optional_json
 from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.optional_library import optional_library
 
-_CONFIG, _ADAPTER = "config.json", "adapter_config.json"
+_CONFIG, _ADAPTER, _SETTINGS = "config.json", "adapter_config.json", "tokenizer_config.json"
+
+
+def load_tokenizer(folder: str) -> Any:
+    """Return the tokenizer of a folder; no code of it is run, and nothing is downloaded.
+
+    Raises:
+        InputError: If there is none, or its settings name files elsewhere.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"task.arguments.tokenizer: there is no folder {folder}; expected one that "
+            "tokenizer.save_pretrained(folder) wrote. Nothing is downloaded."
+        )
+    _refuse_files_elsewhere(Path(folder))
+    return _read("AutoTokenizer", folder, "tokenizer")
 
 
 def read_config(folder: str) -> Any:
@@ -31,13 +48,17 @@ def read_config(folder: str) -> Any:
             "save_pretrained of the model or its Trainer wrote. Nothing is downloaded. Of adapters "
             "alone, name the folder of the model below them, and theirs as adapter."
         )
-    library = optional_library("transformers", "task.arguments.model")
+    return _read("AutoConfig", folder, "model")
+
+
+def _read(kind: str, folder: str, argument: str) -> Any:
+    library = optional_library("transformers", f"task.arguments.{argument}")
     try:
-        return library.AutoConfig.from_pretrained(
+        return getattr(library, kind).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # of the library, which says what it misses in many ways
-        raise _unreadable("model", folder, error) from error
+        raise _unreadable(argument, folder, error) from error
 
 
 def model_of(config: Any, folder: str, adapter: str | None) -> nn.Module:
@@ -95,6 +116,32 @@ def _adapted(model: nn.Module, folder: str) -> nn.Module:
 def _unreadable(argument: str, folder: str, error: Exception) -> InputError:
     return InputError(
         f"task.arguments.{argument}: {folder} cannot be read: {error_line(error)} Expected what "
-        "save_pretrained(folder) wrote, of a model that the installed library knows; code in the "
+        "save_pretrained(folder) wrote, of a kind that the installed library knows; code in the "
         "folder is not run."
     )
+
+
+def _refuse_files_elsewhere(folder: Path) -> None:
+    """Refuse a tokenizer's settings that name a file out of its folder, which would be read."""
+    settings = read_optional_json(folder / _SETTINGS)
+    for key, text in _texts_in(settings):
+        if key == "name_or_path":  # where it was once saved; nothing is read there
+            continue
+        # As the library opens it; what is no path of a file is a token, a template, …
+        if os.path.isfile(text) and not Path(text).resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"task.arguments.tokenizer: {key!r} in {folder / _SETTINGS} names {text}, a file "
+                f"out of that folder; expected files in it. Remove the entry, or copy the file."
+            )
+
+
+def _texts_in(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Return every text in a JSON value with the key that it stands under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _texts_in(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts_in(one, key)

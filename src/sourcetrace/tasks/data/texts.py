@@ -1,6 +1,6 @@
 """Texts, cut into tokens by a tokenizer of Hugging Face's transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -9,17 +9,9 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from sourcetrace.errors import InputError
-from sourcetrace.tasks.data.base import DataArguments, DataTask
-from sourcetrace.tasks.data.sources import Rows
-from sourcetrace.tasks.data.tokens import (
-    Tokens,
-    cut_at,
-    load_tokenizer,
-    refuse_no_text,
-    text_digests,
-    token_texts,
-    tokenized,
-)
+from sourcetrace.tasks.data.base import DataArguments
+from sourcetrace.tasks.data.pretrained import load_tokenizer
+from sourcetrace.tasks.data.tokens import TokenizedData
 from sourcetrace.tasks.named_inputs import logits_of, padded
 from sourcetrace.validation import validated
 
@@ -41,7 +33,7 @@ class _TextArguments(DataArguments):
     max_length: int | None = Field(default=None, ge=1)
 
 
-class TextData(DataTask):
+class TextData(TokenizedData):
     """Tokens by name (`input_ids`, `attention_mask`, …), [T] each, padded in the batch.
 
     The model is called with those of them that it has arguments for, as the Trainer calls it, and
@@ -77,24 +69,12 @@ class TextData(DataTask):
         """Return the model's logits for the tokens."""
         return logits_of(model, batch[0])
 
-    def tokens_of(self, item: Any) -> list[str]:
-        """Return the text of each of an item's tokens."""
-        return token_texts(self._tokenizer, item)
-
     def _columns(self) -> Sequence[str]:
         return [self._text.text, *filter(None, [self._text.pair])]
 
-    def _usable(self, rows: Rows) -> Rows:
-        refuse_no_text(rows, self._columns())
-        return rows
-
-    def _inputs(self, rows: Rows) -> Tokens:
-        options = cut_at(self._text.max_length, self._tokenizer.model_max_length)
-
-        def cut(part: pl.DataFrame) -> Any:
-            return self._tokenizer(*(one.to_list() for one in part.get_columns()), **options)
-
-        return Tokens(tokenized(rows.table.select(self._columns()), cut))
-
-    def _contents(self, rows: Rows) -> list[str]:
-        return text_digests(rows.table.select(self._columns()))
+    def _cut(self, texts: pl.DataFrame) -> Mapping[str, Any]:
+        options = self._limit(self._text.max_length)
+        found: Mapping[str, Any] = self._tokenizer(
+            *(one.to_list() for one in texts.get_columns()), **options
+        )
+        return found
