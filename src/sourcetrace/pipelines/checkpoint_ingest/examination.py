@@ -41,9 +41,10 @@ from sourcetrace.pipelines.checkpoint_ingest.tables import (
 from sourcetrace.pipelines.checkpoint_ingest.taken_for import say_what_folders_are
 from sourcetrace.pipelines.checkpoint_ingest.thinned import Thinned, warn_of_many
 from sourcetrace.pipelines.checkpoint_ingest.training import Training, refuse_lost_moments
+from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.memory import refuse_too_large
-from sourcetrace.pipelines.shared.set_up import coverage_of, plan_of, stage_examples
+from sourcetrace.pipelines.shared.set_up import plan_of, stage_examples
 from sourcetrace.tasks import Task
 from sourcetrace.tasks.items import CheckedItems
 

@@ -6,7 +6,7 @@ stages sets up once.
 
 import logging
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,7 @@ import torch
 from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import spread
-from sourcetrace.core.gradients.check import hidden_uses
-from sourcetrace.core.layers.discovery import Coverage, find_layers
+from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
@@ -26,15 +24,15 @@ from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE
-from sourcetrace.core.training.segments import Segment, settings_of
+from sourcetrace.core.training.segments import Segment
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.tensor_file import LayerValue, SetAside
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
+from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
-from sourcetrace.pipelines.shared.left_out import left_out_by_name
 from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
 from sourcetrace.pipelines.shared.step import step
@@ -42,9 +40,6 @@ from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
 
 logger = logging.getLogger(__name__)
-
-_FIRST, _SPREAD = 3, 7
-"""Training examples of the passes that show the layers; not two, as in the check of gradients."""
 
 
 @dataclass(frozen=True)
@@ -235,63 +230,6 @@ def _chosen_batch_size(
         format_bytes(choice.free_bytes),
     )
     return choice.examples
-
-
-def coverage_of(
-    task: Task,
-    model: torch.nn.Module,
-    training: Examples,
-    device: torch.device,
-    segments: Sequence[Segment],
-    *,
-    attribution: AttributionParameters,
-) -> Coverage:
-    """Find the attributed layers, by forward passes over a few training examples.
-
-    Args:
-        task: The task.
-        model: The model; what the optimiser was not given is frozen in it.
-        training: The training examples.
-        device: Where the model is.
-        segments: Whose optimiser settings the parameters have; a layer has one setting.
-        attribution: Which parameters are left out, and how many may be bare.
-    """
-
-    def run(few: torch.Tensor) -> Any:
-        # Anew: the task may have taken another batch apart.
-        return task.forward(model, training.batch(few.tolist(), device))
-
-    numbers = torch.arange(len(training))
-    # What some examples are by chance, others are not.
-    few = numbers[:_FIRST], spread(numbers, _SPREAD)
-    (run_forward, examples), *further = [(partial(run, one), len(one)) for one in few]
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    by_name = left_out_by_name(model, attribution.layers) & trainable
-    left_out = dict.fromkeys(by_name, "left out by attribution.layers")
-    others = trainable.difference(*(segment.settings for segment in segments))
-    left_out |= dict.fromkeys(others, "not given to the optimiser")
-    for name in left_out:
-        model.get_parameter(name).requires_grad_(False)
-    find = partial(
-        find_layers,
-        model.eval(),
-        run_forward,
-        settings_of(segments),
-        examples=examples,
-        further=further,
-        bare=attribution.bare_parameters,
-    )
-    found = find()
-    # Without passes of examples alone the check of gradients refuses such a use.
-    if attribution.bare_parameters is not None:
-        hidden = hidden_uses(model, found, run_forward, examples=examples)
-        found = find(hidden=hidden) if hidden else found
-    return replace(
-        found,
-        unattributed=tuple(
-            replace(one, reason=left_out.get(one.name, one.reason)) for one in found.unattributed
-        ),
-    )
 
 
 def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:

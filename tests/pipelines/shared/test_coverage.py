@@ -9,8 +9,7 @@ from sourcetrace.core.training.optimizer_settings import ParameterSettings
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import AttributionParameters, LayerParameters
-from sourcetrace.pipelines.shared.left_out import left_out_by_name
-from sourcetrace.pipelines.shared.set_up import coverage_of
+from sourcetrace.pipelines.shared.coverage import coverage_of, left_out_by_name
 from sourcetrace.tasks import TaskBase
 
 
