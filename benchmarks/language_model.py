@@ -28,9 +28,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.model.objective import signs
-from sourcetrace.datasets.covariances import CovariancesDataset
-from sourcetrace.datasets.curvature import CurvatureDataset
 from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.datasets.layers import CovariancesDataset, CurvatureDataset
 from sourcetrace.parameters import (
     AttributionParameters,
     EnsembleParameters,
