@@ -52,8 +52,7 @@ def test_a_curvature_of_another_size_is_set_right(factor):
     scales = layer_scales(
         planned(SIZE),
         {"layer": diagonal_block(truth / factor)},
-        {"layer": DenseGradient(queries)},
-        [{"layer": axis_gradients(truth)}],
+        [({"layer": DenseGradient(queries)}, [{"layer": axis_gradients(truth)}])],
     )
     assert scales["layer"] == pytest.approx(factor, rel=0.02 if factor in (1.0, 6.0) else 0.2)
 
@@ -68,8 +67,12 @@ def test_layers_that_move_together_count_together(layers):
     scales = layer_scales(
         planned(SIZE),
         {name: diagonal_block(truth) for name in names},
-        dict.fromkeys(names, DenseGradient(queries)),
-        [dict.fromkeys(names, axis_gradients(truth))],
+        [
+            (
+                dict.fromkeys(names, DenseGradient(queries)),
+                [dict.fromkeys(names, axis_gradients(truth))],
+            )
+        ],
     )
     assert list(scales) == names
     assert list(scales.values()) == pytest.approx([layers] * layers, rel=0.1)
@@ -84,8 +87,12 @@ def test_a_layer_to_which_the_others_leave_nothing_has_no_response():
     scales = layer_scales(
         planned(SIZE),
         {"large": diagonal_block(truth), "small": diagonal_block(0.01 * truth)},
-        {"large": DenseGradient(queries), "small": DenseGradient(0.01 * queries)},
-        [{"large": gradients, "small": DenseGradient(0.1 * gradients.dense())}],
+        [
+            (
+                {"large": DenseGradient(queries), "small": DenseGradient(0.01 * queries)},
+                [{"large": gradients, "small": DenseGradient(0.1 * gradients.dense())}],
+            )
+        ],
     )
     assert scales["large"] == pytest.approx(1.0, rel=0.02)
     assert scales["small"] == LARGEST
@@ -99,8 +106,12 @@ def test_queries_without_curvature_leave_it_alone():
     scales = layer_scales(
         planned(SIZE),
         both,
-        {"layer": DenseGradient(queries), "unmet": DenseGradient(0 * queries)},
-        [dict.fromkeys(both, axis_gradients(flat))],
+        [
+            (
+                {"layer": DenseGradient(queries), "unmet": DenseGradient(0 * queries)},
+                [dict.fromkeys(both, axis_gradients(flat))],
+            )
+        ],
     )
     assert scales["unmet"] == 1
     assert scales["layer"] == 1

@@ -20,7 +20,7 @@ factors found before, until they settle. c_i H̄_i takes the place of H̄_i in b
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,7 +37,7 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.methods import SCALING_QUERIES
-from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
+from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
 from sourcetrace.core.responses.propagation import SegmentStep
@@ -91,30 +91,36 @@ def curvature_scales(
     for member, curvatures in plan.by_member(fitted):
         steps = list(zip(member.segments, curvatures, strict=True))[::-1]
         last_first: list[dict[str, float]] = []
-        for number, (planned, curvature) in enumerate(steps):
-            points = planned.points
-            examples = spread(
-                planned.examples,
-                min(
-                    part.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points))
-                    for part in parts
-                ),
+        for planned, curvature in steps:
+            limits = {"most": EXAMPLES, "limit": _SAMPLE_BYTES, "points": len(planned.points)}
+            count = min(part.affordable(**limits) for part in parts)
+            examples = spread(planned.examples, count)
+            met = (
+                (
+                    _reaching(part, member, chosen, list(zip(steps, last_first, strict=False))),
+                    [sample_gradients(part, p, examples, sampled=True) for p in planned.points],
+                )
+                for part in parts
             )
-            trials: dict[str, _Trial] = {}
-            for part in parts:
-                reaching: Gradients = QueryGradients.of(part, member, chosen).measured
-                for (later, fit), scales in zip(steps[:number], last_first, strict=True):
-                    reaching = {
-                        name: _handed_on(one, later.filter_of(name), fit[name].scaled(scales[name]))
-                        for name, one in reaching.items()
-                    }
-                sampled = [
-                    sample_gradients(part, point, examples, sampled=True) for point in points
-                ]
-                trials |= _trials(planned, curvature, reaching, sampled)
-            last_first.append(_settled(trials))
+            last_first.append(layer_scales(planned, curvature, met))
         found += reversed(last_first)
     return found
+
+
+def _reaching(
+    part: GradientEngine,
+    member: EnsembleMember,
+    queries: Examples,
+    later: Sequence[tuple[tuple[PlannedSegment, SegmentCurvature], Mapping[str, float]]],
+) -> Gradients:
+    """Return the queries' gradients behind the later segments, the last first."""
+    reaching: Gradients = QueryGradients.of(part, member, queries).measured
+    for (planned, fitted), scales in later:
+        reaching = {
+            name: _handed_on(one, planned.filter_of(name), fitted[name].scaled(scales[name]))
+            for name, one in reaching.items()
+        }
+    return reaching
 
 
 def _handed_on(
@@ -131,43 +137,31 @@ def _handed_on(
 def layer_scales(
     planned: PlannedSegment,
     curvature: SegmentCurvature,
-    queries: Gradients,
-    sampled: Sequence[Gradients],
+    met: Iterable[tuple[Gradients, Sequence[Gradients]]],
 ) -> dict[str, float]:
     """Return c of every layer in one segment; 1 where no query or no step meets the layer.
 
     Args:
         planned: The segment.
         curvature: H̄ by layer.
-        queries: v by layer.
-        sampled: Gradients with sampled labels at each point of the segment.
+        met: Of every group of layers, v, and gradients with sampled labels at each point.
     """
-    return _settled(_trials(planned, curvature, queries, sampled))
-
-
-def _trials(
-    planned: PlannedSegment,
-    curvature: SegmentCurvature,
-    queries: Gradients,
-    sampled: Sequence[Gradients],
-) -> "dict[str, _Trial]":
-    return {
-        name: _Trial.of(
-            planned.filter_of(name), curvature[name], one, [part[name] for part in sampled]
-        )
-        for name, one in queries.items()
-    }
-
-
-def _settled(trials: "Mapping[str, _Trial]") -> dict[str, float]:
-    """Return the factors at which the best responses have the scaled curvature's length."""
+    trials: dict[str, _Trial] = {}
+    for queries, sampled in met:
+        trials |= {
+            name: _Trial.of(
+                planned.filter_of(name), curvature[name], one, [part[name] for part in sampled]
+            )
+            for name, one in queries.items()
+        }
+        del queries, sampled  # they make room for the next group's
     scales = dict.fromkeys(trials, 1.0)
     moving = {name: trial for name, trial in trials.items() if trial.moves}
     for _ in range(_ITERATIONS if moving else 0):
         shares = _best_shares(list(moving.values()), [scales[name] for name in moving])
         before = dict(scales)
-        for (name, trial), own in zip(moving.items(), shares, strict=True):
-            scales[name] = trial.factor_of(float(own @ trial.lengths))
+        for (name, trial), share in zip(moving.items(), shares, strict=True):
+            scales[name] = trial.factor_of(float(share @ trial.lengths))
         if max(abs(math.log(scales[name] / before[name])) for name in moving) <= _TOLERANCE:
             break
     return scales
@@ -215,14 +209,16 @@ class _Trial:
         for factor in _TRIALS:
             response = _responses(segment_filter, block.scaled(factor), rotated)
             products.append(torch.cat([one.products(response).flatten() for one in met]))
-        count, together = sum(len(one) for one in met), torch.stack(products).double()
-        decay = segment_filter.coupled_decay
-        if decay and block.preconditioner is not None:
-            shift = (block.decayed(decay) - block.eigenvalues).double().flatten()
+        count = sum(len(one) for one in met)
+        shift: Tensor | float = segment_filter.coupled_decay
+        if shift and block.preconditioner is not None:
+            shift = (
+                (block.decayed(segment_filter.coupled_decay) - block.eigenvalues).double().flatten()
+            )
             values, summed = block.eigenvalues.double().flatten(), energy.double().flatten()
-            return cls(segment_filter, values, shift, summed, together, count)
-        values, summed = _binned(block.eigenvalues, energy)
-        return cls(segment_filter, values, decay, summed, together, count)
+        else:
+            values, summed = _binned(block.eigenvalues, energy)
+        return cls(segment_filter, values, shift, summed, torch.stack(products).double(), count)
 
     def response(self, factor: float) -> Tensor:
         """Return F_r(cΛ), float64, [M]."""

@@ -137,13 +137,6 @@ class SegmentStep:
         left = self._filtered(self._filter.propagation)
         return left if self._root is None else left / self._root
 
-    def response_curvature(self) -> Tensor:
-        """Return xᵀH̄x of every response x = F_r(H̄) v by the block, decay left out, [Q]."""
-        if self._block is None:
-            raise ValueError("A filter without curvature has none to measure.")
-        response = self._filter.response(self._eigenvalues) * self._rotated
-        return (self._block.eigenvalues * response.square()).flatten(1).sum(1)
-
     def _filtered(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         if self._block is None or self._eigenvalues.nbytes <= _AT_ONCE // 4:
             filtered = function(self._eigenvalues) * self._rotated
