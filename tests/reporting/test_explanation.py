@@ -73,7 +73,7 @@ def test_a_helpers_removal_makes_the_measurement_worse(higher_is_better):
     assert not found.helps(harmers[0].score)
     told = f"{down if higher_is_better else up} by 0.3"
     assert found.told(helpers[0].score) == told
-    helping = helpers[0].strongest_tokens(raising=not higher_is_better)
+    helping = found.strongest_tokens(helpers[0])["helps"]
     assert [found.helps(one.score) for one in helping] == [True]
     assert helpers[0].strength(helpers[0].tokens[0]) == (-1 if higher_is_better else 1)
     assert helpers[0].strength(helpers[0].tokens[2]) == 0

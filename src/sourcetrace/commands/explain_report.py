@@ -1,7 +1,7 @@
 """What `sourcetrace explain` says at a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from sourcetrace.formats import format_count, format_number, safe_text, shorten
-from sourcetrace.reporting.explanation import ExplainedQuery, Explanations, Influence, Token
+from sourcetrace.reporting.explanation import ExplainedQuery, Explanations, Influence
 
 _WIDTH_OF_A_LOG = 160
 _LONGEST = 400
@@ -58,25 +58,19 @@ def _influence(found: Explanations, one: Influence, rank: int) -> Iterator[str |
         f"{found.told(one.score)}"
     )
     if len(one.segments) > 1:
-        shares = zip(found.segments, one.segments, strict=True)
-        parts = (f"{_plain(name)} {format_number(part, signed=True)}" for name, part in shares)
-        yield f"     by segment: {', '.join(parts)}"
+        yield f"     by segment: {_parts(zip(found.segments, one.segments, strict=True))}"
     if not one.tokens:
         if one.text:
             yield _indented(Text(_shown(one.text)))
         return
     yield _indented(_coloured(found, one))
-    for helps, colour, verb in ((True, "blue", "helps"), (False, "red", "hurts")):
-        tokens = one.strongest_tokens(raising=helps != found.higher_is_better)
+    for verb, tokens in found.strongest_tokens(one).items():
         if tokens:
-            listed = ", ".join(map(_token, tokens))
-            yield f"     [{colour}]{verb}[/] most: {listed}"
+            colour = "blue" if verb == "helps" else "red"
+            parts = _parts((repr(token.text), token.score) for token in tokens)
+            yield f"     [{colour}]{verb}[/] most: {parts}"
     if one.elsewhere:
-        parts = (
-            f"{_plain(name)} {format_number(part, signed=True)}"
-            for name, part in one.elsewhere.items()
-        )
-        yield f"     of no one token: {', '.join(parts)}"
+        yield f"     of no one token: {_parts(one.elsewhere.items())}"
 
 
 def _indented(text: Text) -> Padding:
@@ -98,8 +92,8 @@ def _coloured(found: Explanations, one: Influence) -> Text:
     return text
 
 
-def _token(token: Token) -> str:
-    return f"{_plain(repr(token.text))} {format_number(token.score, signed=True)}"
+def _parts(named: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{_plain(name)} {format_number(part, signed=True)}" for name, part in named)
 
 
 def _shown(text: str) -> str:

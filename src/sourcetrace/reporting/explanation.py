@@ -61,12 +61,6 @@ class Influence(_Record):
     tokens: tuple[Token, ...] = ()
     elsewhere: Mapping[str, float] = {}
 
-    def strongest_tokens(self, *, raising: bool) -> list[Token]:
-        """Return the tokens that raise the score most, or lower it, strongest first."""
-        sign = 1 if raising else -1
-        some = [token for token in self.tokens if sign * token.score > 0]
-        return sorted(some, key=lambda token: -sign * token.score)[:_STRONGEST]
-
     def strength(self, token: Token) -> float:
         """Return the token's part over the largest one's size, -1 to 1."""
         largest = max(abs(one.score) for one in self.tokens)
@@ -107,6 +101,15 @@ class Explanations(_Record):
     def helps(self, score: float) -> bool:
         """Return whether what scores so helps the query: without it, it is measured worse."""
         return (score < 0) == self.higher_is_better
+
+    def strongest_tokens(self, one: Influence) -> dict[str, list[Token]]:
+        """Return the tokens of an example that help most, and that hurt, strongest first."""
+        some = [token for token in one.tokens if token.score]
+        tokens = sorted(some, key=lambda token: -abs(token.score))
+        return {
+            verb: [token for token in tokens if self.helps(token.score) == helps][:_STRONGEST]
+            for verb, helps in (("helps", True), ("hurts", False))
+        }
 
     def told(self, score: float) -> str:
         """Return what removing an example of this score would do."""

@@ -60,10 +60,13 @@ def token_scores(
     Their passes are run anew, one example at a time, at every point of the segments.
 
     Args:
-        members: The responses of an ensemble's members, one for an ordinary run.
+        members: The responses of an ensemble's members, one for an ordinary run; none where scores
+            are no products with gradients, and have no parts.
         engine: The training examples and the model.
         lengths: Number of an example -> tokens of its sequence; 0 where it has none.
     """
+    if not members:
+        return {}
     segments = [
         (planned, responses)
         for one in members

@@ -1,7 +1,7 @@
 """Explain queries: of the audit, by its scores, or others, scored by the curvature it stored."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,9 +10,7 @@ import torch
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
-from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.methods.grouped import GroupedScorer
-from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.datasets.score_files import ScoreFiles
@@ -62,9 +60,21 @@ def explain_queries(
     by_token = hasattr(task, "tokens_of") if asked.tokens is None else asked.tokens
     numbers = sorted({number for one in (*helpers, *harmers) for number in one})
     tokens = {number: training.tokens(number) if by_token else [] for number in numbers}
-    found = _Found.of(setup, scorer, scores, tokens)
+    parts = _parts(setup, scorer, {number: len(texts) for number, texts in tokens.items()})
+    places = setup.places_of_segments()
     measured, predicted = _measured(setup, queries.examples)
     worse = "measurement" if task.measurement_higher_is_better else "loss"
+
+    def influences(query: int, strongest: Sequence[Sequence[int]]) -> tuple[Influence, ...]:
+        return tuple(
+            Influence(
+                **training.said(number),
+                score=float(scores[query, number]),
+                **_by_part(parts.get(number), query, tokens[number], list(places.values())),
+            )
+            for number in strongest[query]
+        )
+
     return Explanations(
         method=setup.attribution.method,
         measured=getattr(task, "measurement_name", worse),
@@ -72,17 +82,17 @@ def explain_queries(
         training_examples=len(setup.engine.training),
         segments=tuple(
             f"{number} ({setup.plan.segments[same[0]].segment.stage})"
-            for number, same in setup.places_of_segments().items()
+            for number, same in places.items()
         ),
         queries=tuple(
             ExplainedQuery(
                 **queries.said(query),
                 measurement=measured[query],
                 predicted_label=predicted[query],
-                helpers=tuple(found.influence(training, number, query) for number in helping),
-                harmers=tuple(found.influence(training, number, query) for number in harming),
+                helpers=influences(query, helpers),
+                harmers=influences(query, harmers),
             )
-            for query, (helping, harming) in enumerate(zip(helpers, harmers, strict=True))
+            for query in range(len(scores))
         ),
     )
 
@@ -124,66 +134,39 @@ class _Shown:
         }
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Scores of training examples, and what they are made of.
-
-    Attributes:
-        scores: [Q, N].
-        tokens: Number of an example -> texts of its tokens.
-        parts: Number of an example -> its scores by token; none where scores have no parts.
-        places: Of every segment, its places in the plan.
-    """
-
-    scores: Tensor
-    tokens: Mapping[int, Sequence[str]]
-    parts: Mapping[int, TokenScores]
-    places: Sequence[Sequence[int]] = field(default=())
-
-    @classmethod
-    def of(
-        cls,
-        setup: AuditSetup,
-        scorer: GroupedScorer,
-        scores: Tensor,
-        tokens: Mapping[int, Sequence[str]],
-    ) -> "_Found":
-        """Take the scores of some examples apart."""
-        lengths = {number: len(texts) for number, texts in tokens.items()}
-        parts: dict[int, TokenScores] = {}
-        for group in scorer.groups:
-            engine = setup.engine.of_layers(group)
-            # In a line: what it holds makes room for the next group.
-            for number, one in _parts(scorer.prepared(group), engine, lengths).items():
-                parts[number] = parts[number] + one if number in parts else one
-        return cls(scores, tokens, parts, list(setup.places_of_segments().values()))
-
-    def influence(self, training: _Shown, number: int, query: int) -> Influence:
-        """Return what is known of an example and a query."""
-        whole = Influence(**training.said(number), score=float(self.scores[query, number]))
-        if number not in self.parts:
-            return whole
-        part = self.parts[number]
-        by_token = part.tokens[:, query].sum(0).tolist()
-        return whole.model_copy(
-            update={
-                "segments": tuple(float(part.shares[one, query].sum()) for one in self.places),
-                "tokens": tuple(
-                    Token(text=text, score=score)
-                    for text, score in zip(self.tokens[number], by_token, strict=True)
-                ),
-                "elsewhere": {
-                    name: float(one[:, query].sum()) for name, one in part.elsewhere.items()
-                },
-            }
-        )
-
-
 def _parts(
-    scorer: MeanScorer, engine: GradientEngine, lengths: Mapping[int, int]
+    setup: AuditSetup, scorer: GroupedScorer, lengths: Mapping[int, int]
 ) -> dict[int, TokenScores]:
-    """Return scores by token; none where scores are no products with gradients."""
-    return token_scores(scorer.responses, engine, lengths) if scorer.responses else {}
+    """Return the scores of some examples by token; none where scores have no parts.
+
+    Args:
+        setup: Of the audit.
+        scorer: Of the queries.
+        lengths: Number of an example -> tokens of its sequence.
+    """
+    parts: dict[int, TokenScores] = {}
+    for group in scorer.groups:
+        # In a line: what it holds makes room for the next group.
+        found = token_scores(
+            scorer.prepared(group).responses, setup.engine.of_layers(group), lengths
+        )
+        for number, one in found.items():
+            parts[number] = parts[number] + one if number in parts else one
+    return parts
+
+
+def _by_part(
+    found: TokenScores | None, query: int, texts: Sequence[str], places: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    """Return an example's score for a query by segment, token and other parts, as `Influence`."""
+    if found is None:
+        return {}
+    by_token = zip(texts, found.tokens[:, query].sum(0).tolist(), strict=True)
+    return {
+        "segments": [float(found.shares[same, query].sum()) for same in places],
+        "tokens": [Token(text=text, score=score) for text, score in by_token],
+        "elsewhere": {name: float(one[:, query].sum()) for name, one in found.elsewhere.items()},
+    }
 
 
 def _audited(setup: AuditSetup, wanted: Sequence[str]) -> _Shown:
