@@ -9,10 +9,12 @@ reads. Checkpoints are saved at the steps of run0's. Sets with stages are not su
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from benchmarks.lds import ClassificationGroundTruth, RegressionGroundTruth
 from torch import nn
 
@@ -37,16 +39,15 @@ def main() -> None:
         for file in sorted((folder / "checkpoints" / "run0").glob("*.pt"))
     ]
     first = 1 + max(int(run.name[3:]) for run in (folder / "checkpoints").glob("run*"))
-    for number in range(first, first + arguments.runs):
-        _train(folder, recipe, steps, number)
-
-
-def _train(folder: Path, recipe: Any, steps: list[int], number: int) -> None:
-    """Train one run with its number as the seed, and save its checkpoints."""
     kind = ClassificationGroundTruth if recipe["loss"] == "cross-entropy" else RegressionGroundTruth
-    task: Any = kind(folder, range(recipe["queries"]))
-    run = folder / "checkpoints" / f"run{number}"
-    run.mkdir()
+    task = kind(folder, range(recipe["queries"]))
+    for number in range(first, first + arguments.runs):
+        train_run(task, folder / "checkpoints" / f"run{number}", recipe, steps, seed=number)
+
+
+def train_run(task: Any, folder: Path, recipe: Any, steps: Sequence[int], *, seed: int) -> None:
+    """Train one run by the recipe, and save its checkpoints of these steps in a new folder."""
+    folder.mkdir(parents=True)
 
     def save(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if step in steps:
@@ -55,17 +56,62 @@ def _train(folder: Path, recipe: Any, steps: list[int], number: int) -> None:
                 "model_state_dict": model.state_dict(),
                 "optimizer_state_dict": optimizer.state_dict(),
             }
-            torch.save(state, run / f"step_{step:06d}.pt")
+            torch.save(state, folder / f"step_{step:06d}.pt")
 
     settings = SGDRecipe(
         epochs=recipe["epochs"],
         batch_size=recipe["batch_size"],
-        learning_rate=recipe["learning_rate"],
+        # Beside the optimiser in some recipes, and in it in others.
+        learning_rate=(recipe["optimizer"] | recipe)["learning_rate"],
         momentum=recipe["optimizer"]["momentum"],
         weight_decay=recipe["optimizer"]["weight_decay"],
     )
     # nn.Linear's own initialisation is uniform in ±1/√fan-in, weights and biases alike.
-    train_with_sgd(task, range(recipe["train_examples"]), settings, seed=number, after_step=save)
+    train_with_sgd(task, range(recipe["train_examples"]), settings, seed=seed, after_step=save)
+
+
+def train_language_run(
+    task: Any, folder: Path, recipe: Any, *, seed: int, epochs: int = 0
+) -> dict[str, int]:
+    """Train one run stage by stage by transformers' Trainer, where it is not yet there.
+
+    Args:
+        task: Its model and tokens.
+        folder: Gets the last checkpoint of every stage.
+        recipe: Of the ground truth.
+        seed: Of the model, the order and what is drawn.
+        epochs: Of every stage; the recipe's by default.
+
+    Returns:
+        Stage -> its last step, counted over the whole training.
+    """
+    there, tokens, first, ends = folder.exists(), task.train_examples(), 0, {}
+    transformers.set_seed(seed)
+    model = task.build_model()
+    for stage in recipe["stages"]:
+        steps = stage["count"] // recipe["batch_size"] * (epochs or stage["epochs"])
+        own = [{"input_ids": row, "labels": row} for row in tokens[first:][: stage["count"]]]
+        first += stage["count"]
+        ends[stage["name"]] = steps + max(ends.values(), default=0)
+        arguments = transformers.TrainingArguments(
+            output_dir=str(folder / stage["name"]),
+            max_steps=steps,
+            per_device_train_batch_size=recipe["batch_size"],
+            learning_rate=stage["lr"],
+            weight_decay=recipe["optimizer"]["weight_decay"],
+            warmup_steps=round(steps / 10),
+            save_steps=steps,
+            logging_steps=8,
+            seed=seed,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        trainer = transformers.Trainer(model, arguments, train_dataset=own)
+        trainer.remove_callback(transformers.PrinterCallback)
+        if not there:
+            trainer.train()
+    return ends
 
 
 if __name__ == "__main__":
