@@ -32,7 +32,6 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.layers import CovariancesDataset, CurvatureDataset
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -154,11 +153,11 @@ def _audit(asked: argparse.Namespace) -> None:
     """Run the nodes, and print what each took."""
     watch, task = Stopwatch(), _GptTask(asked)
     checkpoints = CheckpointFolder(asked.folder / "checkpoints")
-    attribution, ensemble = AttributionParameters(method="source"), EnsembleParameters()
+    attribution = AttributionParameters(method="source")
     gradients = GradientParameters(memory_gib=asked.memory)
     watch.start("ingest")
     found = ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=asked.segments), attribution, ensemble
+        checkpoints, task, SegmentParameters(count=asked.segments), attribution
     )
     watch.start("set-up")
     setup = set_up_audit(
@@ -166,7 +165,6 @@ def _audit(asked: argparse.Namespace) -> None:
         GradientCache(asked.folder / "gradients"),
         gradients,
         attribution,
-        ensemble,
     )
     watch.start("extraction")
     covariances = CovariancesDataset(str(asked.folder / "covariances.safetensors"))

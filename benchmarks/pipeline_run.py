@@ -22,7 +22,6 @@ from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -92,9 +91,8 @@ def run_pipeline(
         raise ValueError("cache='disk' needs a cache_folder.")
     watch = Stopwatch() if watch is None else watch
     watch.start(INGEST)
-    ensemble = EnsembleParameters()
     manifest, _, train_table, query_table = ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=segments), attribution, ensemble
+        checkpoints, task, SegmentParameters(count=segments), attribution
     )[1:5]
     gradient_cache = GradientCache(cache_folder or Path("unused"))
     gradient_cache.policy = cache
@@ -103,7 +101,6 @@ def run_pipeline(
         gradient_cache=gradient_cache,
         gradients=GradientParameters(batch_size=batch_size),
         attribution=attribution,
-        ensemble=ensemble,
     )
     engine, plan = setup.engine, setup.plan
     curvatures = fit_curvatures(setup, preconditioned=preconditioned, watch=watch)

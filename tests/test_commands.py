@@ -242,9 +242,8 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
         project, "run", "--pipelines", "source_scoring", "--params", "attribution.method=influence"
     )
     assert mixed.returncode not in (0, None)
-    assert (
-        "was made with another method, seed, precision, dropout masks or curvature_examples"
-        in " ".join(mixed.stderr.split())
+    assert "was made with another method, seed, precision or curvature_examples" in " ".join(
+        mixed.stderr.split()
     )
     after = {file: file.read_bytes() for file in (project / "data").rglob("*") if file.is_file()}
     assert after == before

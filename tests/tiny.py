@@ -265,14 +265,13 @@ class ScaledConvNet(TinyConvNet):
     def __init__(self, *, bare: bool = True) -> None:
         super().__init__()
         self.slopes = Slopes(4)
-        self.dropout = nn.Dropout(0.4)
         if bare:
             self.head = nn.Linear(16, 3, bias=False)
             self.head_bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.slopes(self.second(self.activation(self.first(images))))
-        return self.head(self.dropout(hidden).flatten(1)) + getattr(self, "head_bias", 0)
+        return self.head(hidden.flatten(1)) + getattr(self, "head_bias", 0)
 
 
 def bare_case(stages: str = 8 * "a", *, bare: bool = True) -> Case:
@@ -351,7 +350,6 @@ def case_plan(
     *,
     segments: int,
     damping: float | None = None,
-    dropout_masks: int = 0,
     curvature_sample: Callable[[Tensor], Tensor] | None = None,
 ) -> AttributionPlan:
     """Return the plan of a method for a case."""
@@ -362,7 +360,6 @@ def case_plan(
         case.stage_examples(),
         examples=len(case.ids),
         damping=damping,
-        dropout_masks=dropout_masks,
         curvature_sample=curvature_sample,
     )
 
@@ -376,7 +373,6 @@ def attribute(
     batch_size: int = 3,
     cache: Cache | None = None,
     damping: float | None = None,
-    dropout_masks: int = 0,
     curvature_sample: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 1e-3,
     precision: str = "float32",
@@ -395,7 +391,6 @@ def attribute(
         method,
         segments=segments,
         damping=damping,
-        dropout_masks=dropout_masks,
         curvature_sample=curvature_sample,
     )
     covariances = {point.id: covariances_at(engine, point) for point in plan.points}

@@ -19,7 +19,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
 
 _OF_AN_AUDIT = frozenset(
-    {"task", "checkpoints", "segments", "gradients", "attribution", "ensemble"}
+    {"task", "checkpoints", "segments", "gradients", "attribution"}
     | {"report", "gate", "verification"}
 )
 """Groups of parameters that a watched model may have of its own."""
@@ -218,16 +218,6 @@ class AttributionParameters(_Parameters):
         if name not in METHODS:
             raise ValueError(f"expected one of {', '.join(METHODS)}; got {name!r}")
         return name
-
-
-class EnsembleParameters(_Parameters):
-    """Which scores are averaged, besides those of several training runs.
-
-    Attributes:
-        dropout_masks: Fixed dropout masks under which every run is scored; 0 scores it as it is.
-    """
-
-    dropout_masks: int = Field(default=0, ge=0)
 
 
 class ReportParameters(_Parameters):

@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
+from sourcetrace.parameters import AttributionParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, digest_side
 from sourcetrace.pipelines.shared import memory
@@ -73,14 +73,13 @@ def save_run(folder, task, steps, **changes):
     )
 
 
-def ingest(folder, task, count=2, masks=0, bare=0):
+def ingest(folder, task, count=2, bare=0):
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     return ingest_checkpoints(
         checkpoints,
         task,
         SegmentParameters(count=count),
         AttributionParameters(device="cpu", bare_parameters=bare),
-        EnsembleParameters(dropout_masks=masks),
     )[1:5]
 
 
@@ -191,7 +190,6 @@ def test_a_checkpoint_that_was_saved_twice_counts_once(tmp_path, caplog, name, s
             Tiny(),
             SegmentParameters(count=1),
             AttributionParameters(device="cpu"),
-            EnsembleParameters(),
         )
     assert manifest["step"].to_list() == ([10, 20, 30] if at_most is None else [10, 30])
     assert not manifest["file"].str.contains(name).any()
@@ -377,7 +375,7 @@ def test_automatic_segments_end_where_the_gradients_change(tmp_path):
 def test_segments_end_where_they_are_told_to(tmp_path):
     save_run(tmp_path, Tiny(), [10, 20, 30, 40])
     checkpoints = CheckpointsDataset(path=str(tmp_path)).load()
-    more = (AttributionParameters(device="cpu"), EnsembleParameters())
+    more = (AttributionParameters(device="cpu"),)
     manifest, *_ = ingest_checkpoints(checkpoints, Tiny(), SegmentParameters(ends=[10, 30]), *more)[
         1:5
     ]
@@ -536,8 +534,7 @@ def test_the_refusal_says_both_values(tmp_path):
     assert together == pytest.approx(loss * float(weights[labels[number]] / 6.2 * 3), rel=1e-4)
 
 
-@pytest.mark.parametrize("masks", [0, 1])
-def test_examples_on_their_own_are_accepted_however_they_round(tmp_path, masks):
+def test_examples_on_their_own_are_accepted_however_they_round(tmp_path):
     class Autocast(Whole):
         def forward(self, model, batch):
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -551,7 +548,7 @@ def test_examples_on_their_own_are_accepted_however_they_round(tmp_path, masks):
 
     for i, task in enumerate((Whole(), Autocast(), Fitted())):
         save_run(tmp_path / str(i), task, [10, 20])
-        assert ingest(tmp_path / str(i), task, masks=masks)
+        assert ingest(tmp_path / str(i), task)
     save_run(tmp_path / "sequences", Sequences(masked=True), [10, 20])
     assert ingest(tmp_path / "sequences", Sequences(masked=True))
 

@@ -12,7 +12,6 @@ from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     ReportParameters,
     SegmentParameters,
@@ -50,19 +49,17 @@ class Adapted(nn.Module):
 class Tiny(ClassificationTask):
     """Six training examples and two queries in three classes."""
 
-    def __init__(self, layer=nn.Linear, dropout=0.0, stages=None):
+    def __init__(self, layer=nn.Linear, stages=None):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             self.inputs = torch.randn(8, 3, dtype=torch.float64)
         self.labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
-        self.layer, self.dropout, self.stages = layer, dropout, stages
+        self.layer, self.stages = layer, stages
 
     def build_model(self, seed=0):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)  # the frozen trunk is everybody's
-            model = nn.Sequential(
-                self.layer(3, 4), nn.Tanh(), nn.Dropout(self.dropout), self.layer(4, 3)
-            ).double()
+            model = nn.Sequential(self.layer(3, 4), nn.Tanh(), self.layer(4, 3)).double()
             torch.manual_seed(seed)
             for parameter in model.parameters():
                 if parameter.requires_grad:
@@ -102,14 +99,13 @@ def train(folder, task, *, seed, steps=(10, 20, 30), optimizer=None, stage=None)
             torch.save(content | ({"stage": stage} if stage else {}), folder / f"step_{step}.pt")
 
 
-def audit(folder, task=None, *, method="source", masks=0, count=2):
+def audit(folder, task=None, *, method="source", count=2):
     """Run the numerical stages; return their tables and the manifest."""
     task = task or Tiny()
     attribution = AttributionParameters(method=method, device="cpu")
-    ensemble = EnsembleParameters(dropout_masks=masks)
     checkpoints = CheckpointsDataset(path=str(folder)).load()
     manifest, _, training, queries = ingest_checkpoints(
-        checkpoints, task, SegmentParameters(count=count), attribution, ensemble
+        checkpoints, task, SegmentParameters(count=count), attribution
     )[1:5]
     CheckpointManifest.validate(manifest)
     gradients = GradientParameters(cache="memory", batch_size=4)
@@ -118,12 +114,10 @@ def audit(folder, task=None, *, method="source", masks=0, count=2):
         GradientCacheDataset(path=str(folder / "../cache")).load(),
         gradients,
         attribution,
-        ensemble,
     )
     signals, query_signals, covariances, _ = extract_gradients(setup, gradients)
     ExampleSignals.validate(signals)
     curvature, spectra, _ = fit_curvature(setup, covariances)
-    # Under several dropout masks, too, a row a segment and layer.
     CurvatureSpectra.validate(spectra)
     blocks = zip(*score_examples(setup, curvature), strict=True)
     scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
@@ -231,28 +225,6 @@ def test_folders_without_checkpoints_are_no_runs_and_files_come_first(tmp_path):
         CheckpointsDataset(path=str(tmp_path)).save([])
 
 
-def test_masks_are_averaged_and_their_signals_are_one_row_a_checkpoint(tmp_path):
-    task = Tiny(dropout=0.5)
-    train(tmp_path / "all" / "run0", task, seed=3)
-    train(tmp_path / "all" / "run1", task, seed=4)
-    plain, masked = audit(tmp_path / "all", task), audit(tmp_path / "all", task, masks=3)
-    for name in ("manifest", "query_signals", "signals", "contributions", "review_list"):
-        assert masked[name].shape == plain[name].shape
-    assert masked["scores"] != pytest.approx(plain["scores"], rel=0.01)
-    harm = (
-        masked["contributions"]
-        .group_by("example_id", maintain_order=True)
-        .agg(pl.col("harm").sum())
-    )
-    assert harm["harm"].to_numpy() == pytest.approx(masked["influence"]["harm"].to_numpy())
-
-
-def test_masks_without_dropout_are_refused_by_the_ingest(tmp_path):
-    train(tmp_path / "run", Tiny(), seed=3)
-    with pytest.raises(InputError, match=r"^ensemble\.dropout_masks: the model has no nn\.Dropout"):
-        audit(tmp_path / "run", masks=2)
-
-
 def test_the_log_names_the_runs(tmp_path, caplog):
     train(tmp_path / "all" / "run0", Tiny(), seed=3)
     train(tmp_path / "all" / "run1", Tiny(), seed=4)
@@ -269,20 +241,7 @@ def test_members_are_averaged_and_the_commonest_label_stands():
             "predicted_label": ["x", "y", "z", "x", "z", "w"],
         }
     )
-    mean = average_signals(signals, by=["example_id"])
+    mean = average_signals(signals)
     assert mean.rows() == [("a", 3.0, "z"), ("b", 5.0, "y")]
     single = signals.head(2)
-    assert average_signals(single, by=["example_id"]).equals(single)
-
-
-def test_masks_are_no_trainings_of_their_own(tmp_path):
-    """More masks of one run leave the error over its checkpoints where it is."""
-    train(tmp_path / "run", Tiny(dropout=0.3), seed=1)
-    errors = [
-        audit(tmp_path / "run", Tiny(dropout=0.3), masks=masks, count=1)["influence"][
-            "harm_error_checkpoints"
-        ].mean()
-        for masks in (1, 6)
-    ]
-    assert errors[0] > 0
-    assert errors[1] > 0.5 * errors[0]
+    assert average_signals(single).equals(single)

@@ -13,7 +13,6 @@ from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -112,17 +111,16 @@ def audit(checkpoints, tmp_path):
         attribution = AttributionParameters(
             method=method, device="cpu", projection_dimension=8, tolerance=0
         )
-        ensemble, gradients = EnsembleParameters(), GradientParameters(cache="memory", batch_size=3)
+        gradients = GradientParameters(cache="memory", batch_size=3)
         found = CheckpointsDataset(path=str(checkpoints)).load()
         segments = SegmentParameters(count=2)
-        tables = ingest_checkpoints(found, task, segments, attribution, ensemble)
+        tables = ingest_checkpoints(found, task, segments, attribution)
         _, manifest, _, training, queries, *_ = tables
         setup = set_up_audit(
             Ingested(task, found, manifest, training, queries, data="", identity="these"),
             GradientCacheDataset(path=str(tmp_path / "cache")).load(),
             gradients,
             attribution,
-            ensemble,
         )
         covariances = extract_gradients(setup, gradients)[2]
         curvature = fit_curvature(setup, covariances)[0]

@@ -7,7 +7,6 @@ import yaml
 from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GateParameters,
     GradientParameters,
     ReportParameters,
@@ -147,14 +146,13 @@ def test_the_result_names_suspects_by_id_alone_and_no_argument_of_the_task():
             segments=SegmentParameters(),
             gradients=GradientParameters(),
             attribution=AttributionParameters(),
-            ensemble=EnsembleParameters(),
             report=ReportParameters(),
             gate=GateParameters(suspects=2),
         ),
     )
     assert result["task"] == "my_team.tasks.Scans"
     assert set(result["parameters"]) == {
-        *("segments", "gradients", "attribution", "ensemble", "report", "gate")
+        *("segments", "gradients", "attribution", "report", "gate")
     }
     assert result["suspects"] == content.review_list["example_id"].head(2).to_list()
     assert result["gate"] == report["outcome"]

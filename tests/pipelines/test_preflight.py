@@ -13,7 +13,6 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -31,7 +30,6 @@ def preflight(folder, task, **attribution):
         GradientCache(folder / "cache"),
         SegmentParameters(),
         AttributionParameters(device="cpu", **attribution),
-        EnsembleParameters(),
         GradientParameters(),
     )
     return Preflight.from_json(found)

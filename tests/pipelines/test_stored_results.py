@@ -78,7 +78,6 @@ MODELS = {
     "segments": groups.SegmentParameters,
     "gradients": groups.GradientParameters,
     "attribution": groups.AttributionParameters,
-    "ensemble": groups.EnsembleParameters,
     "report": groups.ReportParameters,
     "gate": groups.GateParameters,
     "comparison": groups.ComparisonParameters,

@@ -18,7 +18,6 @@ from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -102,7 +101,6 @@ def ingest(folder, task=None, count=1, method="source", **settings):
         task or Tiny(),
         SegmentParameters(count=count),
         AttributionParameters(method=method, device="cpu"),
-        EnsembleParameters(),
     )[1:5]
     CheckpointManifest.validate(tables[0])
     return checkpoints, tables
@@ -118,7 +116,6 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
         "attribution": AttributionParameters(method=method, device="cpu"),
-        "ensemble": EnsembleParameters(),
     }
 
 
@@ -399,7 +396,6 @@ def test_a_few_checkpoints_of_more_stand_for_the_steps_of_all(tmp_path, caplog):
         Tiny(),
         SegmentParameters(),
         AttributionParameters(device="cpu"),
-        EnsembleParameters(),
     )
     assert identity["checkpoints"] == MadeOf.checkpoints_part(folder.digests())
     assert folder.file_digests().keys() == {*every["file"]}

@@ -33,8 +33,8 @@ class CurvatureSpectra(Table):
 
     Attributes:
         eigenvalues: How many, of one matrix.
-        trace: Their sum; the mean over dropout masks, where the layer was fitted under several.
-        quantiles: At `core.spectrum.LEVELS`; the mean over dropout masks.
+        trace: Their sum.
+        quantiles: At `core.spectrum.LEVELS`.
     """
 
     segment: int = pa.Field(ge=1)

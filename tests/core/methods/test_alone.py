@@ -39,12 +39,9 @@ def test_a_bare_bias_scores_as_a_bias_of_a_module(method):
 
 
 @pytest.mark.parametrize("method", ["scaled_source", "trak"])
-@pytest.mark.parametrize("dropout_masks", [0, 2])
-def test_scores_do_not_depend_on_batches_or_the_cache(method, dropout_masks):
-    whole = attribute(bare_case(), method, batch_size=8, dropout_masks=dropout_masks)
-    parts = attribute(
-        bare_case(), method, batch_size=3, dropout_masks=dropout_masks, cache=KeepsNothing()
-    )
+def test_scores_do_not_depend_on_batches_or_the_cache(method):
+    whole = attribute(bare_case(), method, batch_size=8)
+    parts = attribute(bare_case(), method, batch_size=3, cache=KeepsNothing())
     assert_close(parts.scores, whole.scores, tolerance=1e-8)
     assert_close(parts.self_influence, whole.self_influence, tolerance=1e-8)
 

@@ -1,18 +1,13 @@
-"""Scores of several training runs or dropout masks: the mean of what each gives alone."""
+"""Scores of several training runs: the mean of what each gives alone."""
 
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
-from sourcetrace.core.model.dropout import _uniform_at
-from sourcetrace.core.model.examples import example_seed
 from tests.tiny import (
     KeepsEverything,
     KeepsNothing,
-    LeastLikelyLabels,
     assert_close,
     attribute,
     seeded,
@@ -89,61 +84,8 @@ def test_the_order_of_runs_does_not_matter():
 
 def test_runs_with_equal_file_names_share_no_cached_gradient():
     case = together(runs_of(tiny_case("a" * 8)))
-    for masks in (0, 2):
-        if masks:
-            case = replace(case, model=with_dropout(case.model, nn.Dropout(0.5)))
-        cache = KeepsEverything()
-        kept = attribute(case, cache=cache, dropout_masks=masks)
-        again = attribute(case, cache=KeepsNothing(), dropout_masks=masks)
-        assert torch.equal(kept.scores, again.scores)
-        assert len(cache.kept) == (4 + 3) * 3 * max(masks, 1)
-
-
-def with_dropout(model, dropout):
-    """Return the tiny network with a module before its head; its weights keep their names."""
-    thinned = deepcopy(model)
-    # Called after the activation, flattened: the head's own input.
-    thinned.before_head = dropout
-    thinned.head.register_forward_pre_hook(lambda _, inputs: (thinned.before_head(inputs[0]),))
-    return thinned
-
-
-class Multiplied(nn.Module):
-    """Multiplies by a constant."""
-
-    def __init__(self, factor):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, values):
-        return values * self.factor
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_masks_give_the_mean_over_models_with_these_masks_built_in(method):
-    case, task = tiny_case(), LeastLikelyLabels()
-    expected = []
-    for number in (1, 2):
-        seed = example_seed(5, f"dropout mask {number}", "before_head")
-        mask = (_uniform_at([16], seed=seed) >= 0.4).double() / 0.6
-        assert 0 < (mask == 0).sum() < 16
-        model = with_dropout(case.model, Multiplied(mask))
-        expected.append(totals(attribute(replace(case, model=model), method, task=task)))
-    model = with_dropout(case.model, nn.Dropout(0.4))
-    found = attribute(replace(case, model=model), method, task=task, dropout_masks=2)
-    mean = [(a + b) / 2 for a, b in zip(*expected, strict=True)]
-    assert_totals_close(totals(found), mean, tolerance=1e-10)
-
-
-def test_masks_that_drop_nothing_give_the_plain_scores():
-    case, task = tiny_case(), LeastLikelyLabels()
-    model = with_dropout(case.model, nn.Dropout(1e-13))
-    found = attribute(replace(case, model=model), task=task, dropout_masks=3)
-    assert_totals_close(totals(found), totals(attribute(case, task=task)), tolerance=1e-10)
-
-
-def test_masks_do_not_depend_on_the_batch_size():
-    model = with_dropout(tiny_case().model, nn.Dropout(0.5))
-    case = replace(tiny_case(), model=model)
-    found = [totals(attribute(case, batch_size=size, dropout_masks=2)) for size in (3, 8)]
-    assert_totals_close(*found, tolerance=1e-10)
+    cache = KeepsEverything()
+    kept = attribute(case, cache=cache)
+    again = attribute(case, cache=KeepsNothing())
+    assert torch.equal(kept.scores, again.scores)
+    assert len(cache.kept) == (4 + 3) * 3

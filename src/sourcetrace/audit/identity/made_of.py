@@ -32,7 +32,6 @@ from sourcetrace.checkpoints.places.addresses import rates_file
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     ReportParameters,
     SegmentParameters,
     TaskParameters,
@@ -71,7 +70,7 @@ _WORDS: Final = {
     "data": "other training data or queries",
     "checkpoints": "other checkpoints",
     "segments": "other segments, stages, learning rates or limit of bare parameters",
-    "gradients": "another method, seed, precision, dropout masks or curvature_examples",
+    "gradients": "another method, seed, precision or curvature_examples",
     "scores": "other settings of attribution",
     "report": "other settings of report",
 }
@@ -149,7 +148,6 @@ class MadeOf:
                     *(attribution.pop(name) for name in _GRADIENTS),
                     precision.pop("passes"),
                     precision.pop("curvature"),
-                    checked("ensemble", EnsembleParameters, parameters),
                 ]
             ),
             scores=digest_of([attribution, precision]),

@@ -7,8 +7,7 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +22,6 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.halving import Halving
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.machine.timing import Timings
-from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.objective import Objective
 from sourcetrace.core.model.precision import Precision, products_in
@@ -86,7 +84,7 @@ class GradientEngine:
         load_weights: Checkpoint id -> state dict.
         cache: Where blocks may be kept.
         batch_size: Examples a block.
-        seed: Of the sampled labels and the dropout masks.
+        seed: Of the sampled labels.
         precision: Of the passes.
         draws: How many sampled labels each example has; of kept gradients, the first alone is kept.
         unit_norm: Whether `gradients` divides those of an example by their norm at that point.
@@ -183,17 +181,6 @@ class GradientEngine:
             for key, value in states[-1].items()
         }
 
-    @contextmanager
-    def running(self, point: EvaluationPoint, *, examples: int) -> Iterator[None]:
-        """Give the model the dropout mask of `point`, if it has one, and products the precision.
-
-        Forward and backward passes both belong into it: recomputed activations run the model
-        again.
-        """
-        mask = dropout_mask(self.model, point.dropout_mask, seed=self.seed, examples=examples)
-        with mask, products_in(self.precision, self.device):
-            yield
-
     def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> TrainingPasses:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
 
@@ -250,7 +237,7 @@ class GradientEngine:
             def alone(place: int) -> Any:
                 return examples.batch(numbers[place : place + 1], self.device)
 
-            with self.running(point, examples=len(part)):
+            with products_in(self.precision, self.device):
                 layers = self.coverage.layers
                 rounded = self.precision == "bfloat16"
                 found = passes(Batch(model, self.objective, layers, items, part, alone, rounded))

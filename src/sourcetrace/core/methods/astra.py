@@ -31,6 +31,7 @@ from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.curvature.gauss_newton import gauss_newton_products
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.conjugate_gradients import Vectors, conjugate_gradients
+from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.propagation import SegmentStep
 
@@ -189,7 +190,7 @@ class _System:
         count = len(next(iter(vectors.values())))
         for rows in torch.split(self.examples, self._engine.batch_size):
             batch = self._engine.training.batch(rows.tolist(), self._engine.device)
-            with self._engine.running(self._point, examples=len(rows)):
+            with products_in(self._engine.precision, self._engine.device):
                 part = gauss_newton_products(
                     model, self._layers, self._engine.objective, batch, entered, examples=len(rows)
                 )

@@ -14,6 +14,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
+from sourcetrace.core.model.precision import products_in
 from sourcetrace.errors import InputError
 
 
@@ -32,7 +33,7 @@ def representations(
     index = list(range(block.start, block.stop))
     batch = examples.batch(index, engine.device)
     model = engine.model_at(point)
-    with engine.running(point, examples=len(index)):
+    with products_in(engine.precision, engine.device):
         captured = ForwardPass(
             model,
             [layer],

@@ -26,6 +26,7 @@ from sourcetrace.core.gradients.per_example import (
 from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.methods.score import SegmentResponses
 from sourcetrace.core.model.examples import EvaluationPoint
+from sourcetrace.core.model.precision import products_in
 from sourcetrace.core.responses.propagation import Response, products, row_count
 
 
@@ -125,7 +126,7 @@ def _passes(
         batch,
         engine.precision == "bfloat16",
     )
-    with engine.running(point, examples=1):
+    with products_in(engine.precision, engine.device):
         return one.by_token(length)
 
 

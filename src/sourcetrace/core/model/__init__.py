@@ -1,1 +1,1 @@
-"""The user's model on a batch: objective, examples, weights, dropout masks, precision."""
+"""The user's model on a batch: objective, examples, weights, precision."""

@@ -80,7 +80,6 @@ class EvaluationPoint:
         examples: Training examples whose gradients are needed here, increasing, [n].
         curvature_examples: Those that make up the curvature, of its stage, increasing, [n'].
         draws: Names what is drawn here, such as sampled labels; the id, unless said otherwise.
-        dropout_mask: Number of the fixed dropout mask that thins the model; 0 for none.
     """
 
     id: str
@@ -88,7 +87,6 @@ class EvaluationPoint:
     examples: Tensor
     curvature_examples: Tensor
     draws: str = ""
-    dropout_mask: int = 0
 
     def rows(self, block: Block) -> Tensor:
         """Return the numbers of the needed examples that lie in `block`."""

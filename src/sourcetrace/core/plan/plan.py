@@ -4,8 +4,8 @@ Source takes gradients and curvature at every checkpoint of a segment and averag
 Fast-Source takes them once, at the mean of the segment's weights; an influence function and
 the similarities know the final checkpoint alone and treat all data as one stage.
 
-Several training runs make an ensemble, and so do several dropout masks of one run: each member
-has its own segments and final weights, and the scores are the mean over the members.
+Several training runs make an ensemble: each member has its own segments and final weights, and the
+scores are the mean over the members.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +52,6 @@ class PlannedSegment:
         if len(self.points) == 1:
             return self.points[0]
         checkpoints = tuple(name for point in self.points for name in point.checkpoints)
-        # A dropout mask, if there is one, is the points' own.
         name = "+".join(one.id for one in self.points)
         return replace(self.points[0], id=name, checkpoints=checkpoints)
 
@@ -99,7 +98,6 @@ class AttributionPlan:
         examples: int,
         damping: float | None = None,
         layers: Sequence[Layer] = (),
-        dropout_masks: int = 0,
         curvature_sample: Callable[[Tensor], Tensor] | None = None,
     ) -> "AttributionPlan":
         """Plan a method.
@@ -111,8 +109,6 @@ class AttributionPlan:
             examples: Training examples in all.
             damping: λ of the influence function.
             layers: The attributed layers; needed where the segments have settings by parameter.
-            dropout_masks: Members made of every run by fixed dropout masks; 0 takes the run as it
-                is.
             curvature_sample: Numbers of examples -> those of them whose curvature is taken; all,
                 if not given.
 
@@ -135,9 +131,8 @@ class AttributionPlan:
             layers,
             curvature_sample or _all,
         )
-        runs = [list(own) for _, own in groupby(segments, key=lambda segment: segment.run)]
-        masks = range(1, dropout_masks + 1) if dropout_masks else [0]
-        return cls(tuple(planner.member(own, mask=mask) for own in runs for mask in masks))
+        runs = groupby(segments, key=lambda segment: segment.run)
+        return cls(tuple(planner.member(list(own)) for _, own in runs))
 
     @property
     def segments(self) -> tuple[PlannedSegment, ...]:
@@ -184,8 +179,8 @@ class _Planner:
     layers: Sequence[Layer]
     sample: Callable[[Tensor], Tensor]
 
-    def member(self, segments: Sequence[Segment], *, mask: int) -> EnsembleMember:
-        """Plan one run under one dropout mask."""
+    def member(self, segments: Sequence[Segment]) -> EnsembleMember:
+        """Plan one run."""
         last = segments[-1]
         final_id = last.checkpoints[-1]
         evaluates = METHODS[self.method].evaluates
@@ -195,7 +190,7 @@ class _Planner:
             one for own in segments for one in zip(own.checkpoints, own.steps, strict=False)
         )
         curved = self.sample(final_stage)
-        final = _point(steps, (final_id,), self.everything, curved, mask=mask)
+        final = _point(steps, (final_id,), self.everything, curved)
         if pooled:
             whole = PlannedSegment(last, (final,), self._filter(last, last), self.everything)
             return EnsembleMember((whole,), final)
@@ -207,7 +202,7 @@ class _Planner:
             if evaluates == "mean weights":
                 groups = [segment.checkpoints]
             points = tuple(
-                final if group == (final_id,) else _point(steps, group, own, curved, mask=mask)
+                final if group == (final_id,) else _point(steps, group, own, curved)
                 for group in groups
             )
             filters = {
@@ -236,14 +231,9 @@ def _point(
     checkpoints: tuple[str, ...],
     examples: Tensor,
     curvature: Tensor,
-    *,
-    mask: int,
 ) -> EvaluationPoint:
-    ending = f"#mask{mask}" if mask else ""
     draws = "+".join(draws_at(steps[name]) if name in steps else name for name in checkpoints)
-    return EvaluationPoint(
-        "+".join(checkpoints) + ending, checkpoints, examples, curvature, draws + ending, mask
-    )
+    return EvaluationPoint("+".join(checkpoints), checkpoints, examples, curvature, draws)
 
 
 def _layer_settings(segment: Segment, layer: Layer) -> ParameterSettings | None:

@@ -25,7 +25,7 @@ from sourcetrace.core.training.segments import (
     partition_at,
 )
 from sourcetrace.formats import format_names
-from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
+from sourcetrace.parameters import AttributionParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest import losses
 from sourcetrace.pipelines.checkpoint_ingest.drift import drifting_segments
 from sourcetrace.pipelines.checkpoint_ingest.independence import refuse_coupled
@@ -59,7 +59,6 @@ class Examination:
         task: The task they were trained on.
         segments: How many segments, or where they end.
         attribution: The device on which the losses are tried.
-        ensemble: Whether dropout masks are tried as well.
     """
 
     def __init__(
@@ -68,10 +67,9 @@ class Examination:
         task: Task,
         segments: SegmentParameters,
         attribution: AttributionParameters,
-        ensemble: EnsembleParameters,
     ) -> None:
         self.checkpoints, self.task = checkpoints, task
-        self._segments, self._attribution, self._ensemble = segments, attribution, ensemble
+        self._segments, self._attribution = segments, attribution
 
     @part
     def model(self) -> nn.Module:
@@ -191,13 +189,7 @@ class Examination:
         """The trained model, which has sound losses for the first examples, and its outputs."""
         model, outputs = self.trained, None
         for examples in (self.queries, self.training):
-            outputs = losses.try_losses(
-                self.task,
-                model,
-                examples,
-                file=self.found[-1].file,
-                dropout_masks=self._ensemble.dropout_masks,
-            )
+            outputs = losses.try_losses(self.task, model, examples, file=self.found[-1].file)
         return model, outputs
 
     @part
@@ -245,7 +237,6 @@ class Examination:
             examples,
             differentiated=differentiated,
             device=self.device,
-            mask=min(self._ensemble.dropout_masks, 1),
         )
 
     @part
@@ -272,12 +263,7 @@ class Examination:
     def memory(self) -> tuple[MemoryNeeds, int]:
         """What the audit holds in memory, with one segment a stage for `auto`; and what is free."""
         plan = plan_of(
-            self.planned,
-            self.train_table,
-            self.training,
-            self.coverage,
-            self._attribution,
-            self._ensemble,
+            self.planned, self.train_table, self.training, self.coverage, self._attribution
         )
         return refuse_too_large(
             self.model,

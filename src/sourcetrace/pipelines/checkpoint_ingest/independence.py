@@ -13,7 +13,6 @@ from sourcetrace.core.gradients.capture import per_example_loss
 from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.machine.nested import map_tensors, to_dtype
-from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.errors import InputError
@@ -41,7 +40,6 @@ def refuse_coupled(
     *,
     differentiated: str,
     device: torch.device,
-    mask: int,
 ) -> None:
     """Evaluate a few examples alone and together, as the audit does, and compare.
 
@@ -51,7 +49,6 @@ def refuse_coupled(
         examples: Of one side.
         differentiated: The loss whose gradients are compared too.
         device: Of the model.
-        mask: Number of the dropout mask; 0 for none.
 
     Raises:
         InputError: If an example's loss, measurement or gradient is not the same.
@@ -64,7 +61,7 @@ def refuse_coupled(
     by_size = sorted(range(len(few)), key=sizes.__getitem__)
     between = [by_size[i * len(few) // _COMPARED] for i in range(1, _COMPARED)]
     few = few.subset(list(dict.fromkeys([by_size[0], by_size[-1], *between])))
-    trial = _Trial(task, few, differentiated, device, mask)
+    trial = _Trial(task, few, differentiated, device)
     try:
         trial.run(model)
     except RuntimeError as error:
@@ -81,7 +78,6 @@ class _Trial:
     examples: Examples
     differentiated: str
     device: torch.device
-    mask: int
 
     def run(self, model: nn.Module) -> None:
         """Refuse what differs, and still does in float64: there, rounding explains nothing."""
@@ -147,11 +143,7 @@ class _Trial:
         if _precision(model) == torch.float64:
             batch = to_dtype(batch, torch.float64)
         values = {}
-        with (
-            products_in("float32", self.device),
-            without_fused_kernels(),
-            dropout_mask(model, self.mask, seed=0, examples=len(index)),
-        ):
+        with products_in("float32", self.device), without_fused_kernels():
             outputs = call(self.task, "forward", on, model, batch)
             for name in ("train_loss", "measurement"):
                 loss = call(self.task, name, on, outputs, batch)

@@ -13,7 +13,6 @@ from sourcetrace.core.gradients.check import check_gradients
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.rehearsal import refuse_compiled
 from sourcetrace.core.model.curvature_check import sampled_loss_share
-from sourcetrace.core.model.dropout import dropout_mask
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator
 from sourcetrace.errors import InputError
@@ -37,9 +36,7 @@ def model_at(task: Task, checkpoint: Checkpoint, device: torch.device) -> nn.Mod
     return model.eval()
 
 
-def try_losses(
-    task: Task, model: nn.Module, examples: Examples, *, file: str, dropout_masks: int
-) -> Any:
+def try_losses(task: Task, model: nn.Module, examples: Examples, *, file: str) -> Any:
     """Run the first examples of a side through the model and every loss.
 
     Args:
@@ -47,7 +44,6 @@ def try_losses(
         model: The model, in evaluation mode.
         examples: Of one side.
         file: The checkpoint's.
-        dropout_masks: Whether a dropout mask is tried as well.
 
     Returns:
         The outputs.
@@ -59,8 +55,7 @@ def try_losses(
     index = range(min(2, len(examples)))
     batch = examples.batch(index, next(model.parameters()).device)
     generator = ExampleGenerator.for_examples(examples.seeds(index, seed=0, purpose="check"))
-    mask = dropout_mask(model, min(dropout_masks, 1), seed=0, examples=len(index))
-    with torch.no_grad(), mask:
+    with torch.no_grad():
         outputs = call(task, "forward", "the first examples", model, batch)
     for name, given in (
         ("train_loss", (batch,)),

@@ -6,7 +6,7 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.parameters import AttributionParameters, EnsembleParameters, SegmentParameters
+from sourcetrace.parameters import AttributionParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.checks import CHECKS
 from sourcetrace.pipelines.checkpoint_ingest.described import describe
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
@@ -20,7 +20,6 @@ def ingest_checkpoints(
     task: Task,
     segments: SegmentParameters,
     attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
 ) -> tuple[Any, ...]:
     """Check everything, then say what the audit is made of.
 
@@ -32,7 +31,6 @@ def ingest_checkpoints(
         task: The task they were trained on.
         segments: How many segments, or where they end.
         attribution: The device on which the losses are tried.
-        ensemble: Whether dropout masks are tried as well.
 
     Returns:
         audit_identity, which is to be saved before the others, because they carry it;
@@ -42,7 +40,7 @@ def ingest_checkpoints(
     Raises:
         InputError: If one of the checks refuses the inputs.
     """
-    examined = Examination(checkpoints, task, segments, attribution, ensemble)
+    examined = Examination(checkpoints, task, segments, attribution)
     for check in CHECKS:
         check.run(examined)
     manifest, left_out = describe(

@@ -36,7 +36,7 @@ def list_for_review(
     index = pl.Series([i for i in given if i not in set_aside], dtype=pl.Int64)
     review_list = build_review_list(
         train_table=train_table.with_columns(index=index),
-        final_signals=average_signals(final_signals, by=["example_id"]),
+        final_signals=average_signals(final_signals),
         query_influence=query_influence,
         self_influence=self_influence,
         queries=query_signals.height,

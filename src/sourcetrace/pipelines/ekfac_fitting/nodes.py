@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -69,13 +69,12 @@ def fit_curvature(
         metrics |= report_precision(
             "examples' squares in the eigenbasis", "curvature", precision, error
         )
-    places = setup.places_of_segments()
+    numbers = [planned.segment.number for planned in plan.segments]
     if scales:
-        for blocks, own in zip(fitted, scales, strict=True):
+        for number, blocks, own in zip(numbers, fitted, scales, strict=True):
             for name, factor in own.items():
                 blocks[name] = blocks[name].scaled(factor)
-        for number, same in places.items():
-            factors = [factor for place in same for factor in scales[place].values()]
+            factors = own.values()
             logger.info(
                 "Segment %d: along the queries' responses the layers' curvature is %.2f times "
                 "EK-FAC's in the median; %d of %d leave nothing to respond for",
@@ -85,23 +84,21 @@ def fit_curvature(
                 len(factors),
             )
             metrics |= logged({f"curvature_scale_segment_{number}": median(factors)})
-    # Those under several dropout masks as their mean.
     spectra = CurvatureSpectra.frame(
-        _spectrum(number, layer, [fitted[place][layer].eigenvalues for place in same])
-        for number, same in places.items()
-        for layer in fitted[same[0]]
+        _spectrum(number, layer, block.eigenvalues)
+        for number, blocks in zip(numbers, fitted, strict=True)
+        for layer, block in blocks.items()
     )
     return fitted, spectra, metrics
 
 
-def _spectrum(segment: int, layer: str, eigenvalues: Sequence[Tensor]) -> dict[str, Any]:
-    quantiles = zip(*map(spectrum_quantiles, eigenvalues), strict=True)
+def _spectrum(segment: int, layer: str, eigenvalues: Tensor) -> dict[str, Any]:
     return {
         "segment": segment,
         "layer": layer,
-        "eigenvalues": eigenvalues[0].numel(),
-        "trace": fmean(float(one.double().sum()) for one in eigenvalues),
-        "quantiles": [fmean(level) for level in quantiles],
+        "eigenvalues": eigenvalues.numel(),
+        "trace": float(eigenvalues.double().sum()),
+        "quantiles": spectrum_quantiles(eigenvalues),
     }
 
 

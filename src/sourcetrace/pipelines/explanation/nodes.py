@@ -61,7 +61,6 @@ def explain_queries(
     numbers = sorted({number for one in (*helpers, *harmers) for number in one})
     tokens = {number: training.tokens(number) if by_token else [] for number in numbers}
     parts = _parts(setup, scorer, {number: len(texts) for number, texts in tokens.items()})
-    places = setup.places_of_segments()
     measured, predicted = _measured(setup, queries.examples)
     worse = "measurement" if task.measurement_higher_is_better else "loss"
 
@@ -70,7 +69,7 @@ def explain_queries(
             Influence(
                 **training.said(number),
                 score=float(scores[query, number]),
-                **_by_part(parts.get(number), query, tokens[number], list(places.values())),
+                **_by_part(parts.get(number), query, tokens[number]),
             )
             for number in strongest[query]
         )
@@ -81,8 +80,7 @@ def explain_queries(
         higher_is_better=task.measurement_higher_is_better,
         training_examples=len(setup.engine.training),
         segments=tuple(
-            f"{number} ({setup.plan.segments[same[0]].segment.stage})"
-            for number, same in places.items()
+            f"{one.segment.number} ({one.segment.stage})" for one in setup.plan.segments
         ),
         queries=tuple(
             ExplainedQuery(
@@ -155,15 +153,13 @@ def _parts(
     return parts
 
 
-def _by_part(
-    found: TokenScores | None, query: int, texts: Sequence[str], places: Sequence[Sequence[int]]
-) -> dict[str, Any]:
+def _by_part(found: TokenScores | None, query: int, texts: Sequence[str]) -> dict[str, Any]:
     """Return an example's score for a query by segment, token and other parts, as `Influence`."""
     if found is None:
         return {}
     by_token = zip(texts, found.tokens[:, query].sum(0).tolist(), strict=True)
     return {
-        "segments": [float(found.shares[same, query].sum()) for same in places],
+        "segments": found.shares[:, query].tolist(),
         "tokens": [Token(text=text, score=score) for text, score in by_token],
         "elsewhere": {name: float(one[:, query].sum()) for name, one in found.elsewhere.items()},
     }

@@ -16,7 +16,6 @@ from sourcetrace.audit.gate.measured import Measured, measure_audit
 from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GateParameters,
     GradientParameters,
     ReportParameters,
@@ -87,7 +86,6 @@ def collect_parameters(
     segments: SegmentParameters,
     gradients: GradientParameters,
     attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
     report: ReportParameters,
     gate: GateParameters,
 ) -> dict[str, Any]:
@@ -96,7 +94,6 @@ def collect_parameters(
         "segments": segments.model_dump(mode="json"),
         "gradients": gradients.model_dump(mode="json"),
         "attribution": attribution.model_dump(mode="json"),
-        "ensemble": ensemble.model_dump(mode="json"),
         "report": report.model_dump(mode="json"),
         "gate": gate.model_dump(mode="json"),
     }

@@ -76,12 +76,8 @@ def extract_gradients(
             signals = engine.query_signals(setup.queries, point, block)
             query_rows.append(_signal_rows(signals, setup.queries, "as a query"))
     return (
-        average_signals(pl.concat(tables), by=["checkpoint_id", "example_id"]).select(
-            list(ExampleSignals.columns())
-        ),
-        average_signals(pl.concat(query_rows), by=["example_id"]).select(
-            list(QuerySignals.columns())
-        ),
+        pl.concat(tables).select(list(ExampleSignals.columns())),
+        average_signals(pl.concat(query_rows)).select(list(QuerySignals.columns())),
         covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )

@@ -18,7 +18,6 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes
 from sourcetrace.parameters import (
     AttributionParameters,
-    EnsembleParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -46,7 +45,6 @@ def check_everything(
     gradient_cache: GradientCache,
     segments: SegmentParameters,
     attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
     gradients: GradientParameters,
 ) -> dict[str, Any]:
     """Return a `Preflight`, as JSON.
@@ -57,17 +55,16 @@ def check_everything(
         gradient_cache: Where gradients would be kept.
         segments: How many segments, or where they end.
         attribution: The method.
-        ensemble: Whether dropout masks are tried as well.
         gradients: How they would be kept.
     """
     start = time.perf_counter()
-    examined = Examination(checkpoints, task, segments, attribution, ensemble)
+    examined = Examination(checkpoints, task, segments, attribution)
 
     def cost() -> str:
         manifest, _ = describe(examined.found, examined.runs, examined.segments, examined.coverage)
         tables = examined.train_table, examined.query_table
         inputs = Ingested(task, checkpoints, manifest, *tables, data="", identity="preflight")
-        setup = set_up_audit(inputs, gradient_cache, gradients, attribution, ensemble)
+        setup = set_up_audit(inputs, gradient_cache, gradients, attribution)
         found = plan_costs(setup, gradients)
         return (
             f"{seconds_text(found.run.seconds)} of computing (Python and files come on top), in "

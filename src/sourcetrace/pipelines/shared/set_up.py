@@ -29,7 +29,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.tensor_file import LayerValue, SetAside
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
-from sourcetrace.parameters import AttributionParameters, EnsembleParameters, GradientParameters
+from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
@@ -78,16 +78,6 @@ class AuditSetup:
 
         return SetAside(self.cache.folder, made) if waits else {}
 
-    def places_of_segments(self) -> dict[int, list[int]]:
-        """Return a segment's number -> its places in the plan.
-
-        A run's segments come once for every dropout mask, under the same number.
-        """
-        places: dict[int, list[int]] = {}
-        for index, planned in enumerate(self.plan.segments):
-            places.setdefault(planned.segment.number, []).append(index)
-        return places
-
     def preconditioners(
         self, layers: Sequence[Layer] | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
@@ -125,7 +115,6 @@ def set_up_audit(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
 ) -> AuditSetup:
     """Make the plan and the gradient engine from what the ingest wrote.
 
@@ -149,7 +138,7 @@ def set_up_audit(
     model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
     segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments, attribution=attribution)
-    plan = plan_of(segments, train_table, training, coverage, attribution, ensemble)
+    plan = plan_of(segments, train_table, training, coverage, attribution)
     needs, free = refuse_too_large(
         model,
         coverage.layers,
@@ -191,7 +180,6 @@ def plan_of(
     training: Examples,
     coverage: Coverage,
     attribution: AttributionParameters,
-    ensemble: EnsembleParameters,
 ) -> AttributionPlan:
     """Return what is evaluated for the parameters' method."""
     count, seed = attribution.curvature_examples, attribution.seed
@@ -205,7 +193,6 @@ def plan_of(
         examples=train_table.height,
         damping=attribution.damping,
         layers=coverage.layers,
-        dropout_masks=ensemble.dropout_masks,
         curvature_sample=sample,
     )
 

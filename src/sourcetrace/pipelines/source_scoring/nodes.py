@@ -86,9 +86,7 @@ def _tables(
     setup: AuditSetup, block: Block, found: BlockScores
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return a block's rows of the tables that are scored block by block."""
-    places = setup.places_of_segments()
-    segments = torch.stack([found.shares[same].sum(0) for same in places.values()])
-    own = torch.stack([found.self_influence[same].sum(0) for same in places.values()])
+    segments, own = found.shares, found.self_influence
     # The row behind the queries is the mean of their training losses.
     scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
     # The score is the change on removal; times this, how much better a query gets.
@@ -121,14 +119,14 @@ def _tables(
             pl.DataFrame(
                 {
                     "example_id": examples,
-                    "segment": [number] * len(block),
+                    "segment": [planned.segment.number] * len(block),
                     "harm": _floats(better * segments[index, :-1].sum(0)),
                     "mean_query_loss_influence": _floats(mean_loss[index]),
                     "mean_absolute_score": _floats(segments[index, :-1].abs().mean(0)),
                     "self_influence": _floats(own[index]),
                 }
             )
-            for index, number in enumerate(places)
+            for index, planned in enumerate(setup.plan.segments)
         ),
     )
 
@@ -144,13 +142,7 @@ def _error_columns(scores: Tensor, setup: AuditSetup, found: BlockScores) -> dic
         by_run = torch.stack([harms[own].sum(0) for own in runs.values()])
         checkpoints = standard_error_of_sum(by_run)
     else:
-        # Dropout masks of a run share its checkpoints, and are no trainings of their own.
-        sums = found.checkpoint_sums
-        means = [
-            torch.stack([sums[place] for place in same]).mean(0)
-            for same in setup.places_of_segments().values()
-        ]
-        checkpoints = in_quadrature(map(standard_error_of_mean, means))
+        checkpoints = in_quadrature(map(standard_error_of_mean, found.checkpoint_sums))
     queries = standard_error_of_sum(scores)
     error = in_quadrature([checkpoints, queries])
     stable = sign_is_stable(scores.sum(0), error).tolist()
