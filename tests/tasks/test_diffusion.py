@@ -79,6 +79,18 @@ def written_out(task: DiffusionTask, model: Any, clean: Tensor) -> Tensor:
     return total
 
 
+def test_the_mean_over_a_batch_is_that_over_an_example():
+    """Every example has as many numbers; its label, beside it in the batch, is none of them."""
+    case, found = denoising_case(), []
+    batch = case.images[:3], case.labels[:3]
+    for reduction in ("mean", "batch_mean"):
+        task = Denoising()
+        task.reduction = reduction
+        task.train_examples = lambda: list(zip(case.images, case.labels, strict=True))
+        found.append(task.train_loss(task.forward(case.model, batch), batch))
+    assert_close(found[1], found[0])
+
+
 def point(name: str = "c4") -> EvaluationPoint:
     return EvaluationPoint(name, (name,), EVERYTHING, EVERYTHING)
 

@@ -93,6 +93,9 @@ class DiffusionTask(ManyPartsTask):
         """Return the training loss, [B]."""
         return self.train_loss(outputs, batch)
 
+    def _counted(self, batch: Any) -> Tensor:
+        return torch.ones_like(self.draws_of(batch)[1], dtype=torch.bool)
+
     def _with_targets(self, batch: Any) -> Any:
         return batch  # which timesteps an example has is in it
 
