@@ -102,11 +102,7 @@ class DiffusionTask(ManyPartsTask):
     def _parts(self, outputs: Tensor, batch: Any) -> Parts:
         clean = self.clean_of(batch)
         timesteps, noise = self.draws_of(batch)
-        targets = [
-            self.schedule.target(clean, noise[:, k], own)
-            for k, own in enumerate(timesteps.unbind(1))
-        ]
-        wanted = torch.stack(targets, 1).to(outputs)
+        wanted = self.schedule.target(clean.unsqueeze(1), noise, timesteps).to(outputs)
         if outputs.shape != wanted.shape:
             raise InputError(
                 f"The predictions of a draw have shape {list(outputs.shape[2:])} for examples of "

@@ -112,14 +112,17 @@ class NoiseSchedule:
         )
 
     def noisy(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return what the model is given of examples, [B, …], noise [B, …], timesteps [B]."""
+        """Return what the model is given of examples, [B, …], noise [B, …], timesteps [B].
+
+        Timesteps may have more dimensions, such as draws; they are the first of the others then.
+        """
         signal, rest = self._shares(timesteps, clean)
         return signal * clean + rest * noise
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return what it should predict, [B, …]."""
+        """Return what it should predict, laid out as in `noisy`."""
         if self.prediction == "sample":
-            return clean
+            return clean.expand_as(noise)
         if self.prediction == "epsilon":
             return noise
         signal, rest = self._shares(timesteps, clean)
@@ -140,5 +143,6 @@ class NoiseSchedule:
         return torch.where(signal < 1, weights / (1 - signal), gamma)
 
     def _shares(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        share = self.alphas_cumprod[timesteps.cpu()].reshape(-1, *(1 for _ in like.shape[1:]))
+        share = self.alphas_cumprod[timesteps.cpu()]
+        share = share.reshape(*share.shape, *(1 for _ in like.shape[share.ndim :]))
         return share.sqrt().to(like), (1 - share).sqrt().to(like)

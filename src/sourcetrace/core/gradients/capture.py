@@ -180,26 +180,22 @@ class ForwardPass:
         Args:
             length: T, the tokens of the sequence.
         """
+        numbers = torch.arange(1, length + 1, dtype=torch.float64, device=self._device)
 
         def lay_out(layer: Layer, site: Site, call: Call) -> Tensor:
-            shape, module = call.output_shape, self._modules[site.key]
+            shape = call.output_shape
 
-            def counted(dimension: int) -> Tensor:
-                numbers = torch.arange(1, length + 1, dtype=torch.float64, device=self._device)
-                ones = [-1 if d == dimension else 1 for d in range(len(shape))]
-                spread = numbers.reshape(ones).expand(shape)
-                return layer.output_gradients_of(module, spread, site)
+            def laid_out(values: Tensor) -> Tensor:
+                spread = values.expand(shape)
+                return layer.output_gradients_of(self._modules[site.key], spread, site)
 
             found = [
-                counted(dimension)
+                laid_out(numbers.reshape(-1, *(1 for _ in shape[dimension + 1 :])))
                 for dimension, size in enumerate(shape)
                 if size == length and (layer.alone or dimension != site.example_dimension)
             ]
             found = [one for one in found if bool((one == one[:, :1, :, :1]).all())]
-            if len(found) == 1:
-                return found[0]
-            nothing = torch.zeros(shape, dtype=torch.float64, device=self._device)
-            return layer.output_gradients_of(module, nothing, site)
+            return found[0] if len(found) == 1 else laid_out(numbers.new_zeros(()))
 
         return {layer.name: self._joined(layer, lay_out, inputs=False) for layer in self._seen} | {
             name: self._zeros(1, 1, 1) for name in self._bare

@@ -11,7 +11,7 @@ Four forms, chosen by `per_example_gradient`:
 A basis that is None is the identity.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TypeVar
@@ -131,21 +131,15 @@ def of_unit_norm(gradients: Gradients) -> dict[str, LayerGradient]:
 
 def concatenate(parts: Sequence[Gradients]) -> dict[str, LayerGradient]:
     """Join the gradients of consecutive examples."""
-    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
-
-
-def _joined(parts: Sequence[LayerGradient]) -> LayerGradient:
-    if factored := _all_of(FactoredGradient, parts):
-        return FactoredGradient.joined(factored)
-    if indexed := _all_of(IndexedGradient, parts):
-        return IndexedGradient.joined(indexed)
-    if tied := _all_of(TiedGradient, parts):
-        return TiedGradient(
-            FactoredGradient.joined([one.linear for one in tied]),
-            IndexedGradient.joined([one.embedding for one in tied]),
+    return {
+        name: _by_kind(
+            [part[name] for part in parts],
+            FactoredGradient.joined,
+            IndexedGradient.joined,
+            lambda dense: torch.cat(list(dense)),
         )
-    # Of several kinds: a batch of sequences of length 1 among others.
-    return DenseGradient(torch.cat([part.dense() for part in parts]))
+        for name in parts[0]
+    }
 
 
 def mean(gradients: Sequence[LayerGradient]) -> LayerGradient:
@@ -157,16 +151,33 @@ def mean(gradients: Sequence[LayerGradient]) -> LayerGradient:
     """
     if len(gradients) == 1:
         return gradients[0]
-    if factored := _all_of(FactoredGradient, gradients):
-        return _mean_factored(factored)
-    if indexed := _all_of(IndexedGradient, gradients):
-        return _mean_indexed(indexed)
-    if tied := _all_of(TiedGradient, gradients):
+    return _by_kind(
+        gradients,
+        _mean_factored,
+        _mean_indexed,
+        lambda dense: reduce(torch.add, dense) / len(gradients),
+    )
+
+
+def _by_kind(
+    parts: Sequence[LayerGradient],
+    factored: Callable[[Sequence[FactoredGradient]], FactoredGradient],
+    indexed: Callable[[Sequence[IndexedGradient]], IndexedGradient],
+    dense: Callable[[Iterable[Tensor]], Tensor],
+) -> LayerGradient:
+    """Make one gradient of several in the way of their kind; written out where kinds differ.
+
+    They do where a batch has sequences of length 1 alone.
+    """
+    if found := _all_of(FactoredGradient, parts):
+        return factored(found)
+    if rows := _all_of(IndexedGradient, parts):
+        return indexed(rows)
+    if tied := _all_of(TiedGradient, parts):
         return TiedGradient(
-            _mean_factored([one.linear for one in tied]),
-            _mean_indexed([one.embedding for one in tied]),
+            factored([one.linear for one in tied]), indexed([one.embedding for one in tied])
         )
-    return DenseGradient(reduce(torch.add, (one.dense() for one in gradients)) / len(gradients))
+    return DenseGradient(dense(one.dense() for one in parts))
 
 
 def _all_of(kind: type[_Kind], parts: Sequence[LayerGradient]) -> list[_Kind]:

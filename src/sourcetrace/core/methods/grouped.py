@@ -6,7 +6,7 @@ visits the training examples anew. A method whose layers belong together has one
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import groupby, product
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
@@ -53,22 +53,19 @@ class GroupedScorer:
             progress: Wraps the visits, of every group at every block.
             self_influence: Whether the examples' scores for themselves come with it.
         """
-        visits: list[_Visit] = list(product(self.groups, self.engine.blocks()))
+        visits = progress(list(product(self.groups, self.engine.blocks())))
         totals: dict[Block, BlockScores] = {}
-        scorer: MeanScorer | None = None
-        prepared: Sequence[Layer] | None = None
-        for group, block in progress(visits):
-            if group is not prepared:
-                scorer = None  # what it holds makes room first
-                scorer, prepared = self.prepared(group), group
-            assert scorer is not None  # noqa: S101, a group was prepared
-            found = scorer.scores(block, self_influence=self_influence)
-            if block in totals:
-                found = totals.pop(block) + found
-            if group is self.groups[-1]:
-                yield block, found
-            else:
-                totals[block] = found
+        for _, of_group in groupby(visits, key=lambda visit: id(visit[0])):
+            scorer = None  # what the last group's holds makes room first
+            for group, block in of_group:
+                scorer = scorer or self.prepared(group)
+                found = scorer.scores(block, self_influence=self_influence)
+                if block in totals:
+                    found = totals.pop(block) + found
+                if group is self.groups[-1]:
+                    yield block, found
+                else:
+                    totals[block] = found
 
     def prepared(self, group: Sequence[Layer]) -> MeanScorer:
         """Return the scorer of a group of layers."""
