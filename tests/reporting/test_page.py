@@ -159,13 +159,17 @@ def test_details_stand_in_for_pictures():
         amount=pl.lit(1234.567),
         note=pl.lit("long " * 100),
         missing=pl.lit(None, dtype=pl.String),
+        prompt=pl.lit(""),
         vector=pl.concat_list("loss", "loss"),
         **columns,
     )
     page = dataclasses.replace(content, details=details).render()
     text = Elements(page).text
     assert "1,235" in text
+    assert "long " * 40 in text
     assert "long long…" in text
+    assert "prompt" not in text
+    assert "given label" not in text
     assert "vector" not in text
     assert "and 1 more column\n" in text
     assert "<img" not in page

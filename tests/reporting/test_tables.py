@@ -16,9 +16,16 @@ def test_review_table_is_cut_and_names_the_file():
     assert all(len(row) == len(table.columns) for row in table.rows)
 
 
-def test_missing_labels_are_dashes():
-    table = Table.of_review(page_content(3, labelled=False, predicted=False).review_list)
-    assert table.rows[0][3:5] == ["— → —", "—"]
+def test_a_missing_label_is_a_dash_and_without_any_there_is_no_column():
+    review_list = page_content(3).review_list
+    one = review_list.with_columns(pl.col("given_label").replace("0", None))
+    assert Table.of_review(one).rows[0][3].startswith("— → ")
+    said = Table.of_review(page_content(3, labelled=False).review_list)
+    assert said.columns[3] == ("The model says", "text")
+    neither = Table.of_review(page_content(3, labelled=False, predicted=False).review_list)
+    for table in (said, neither):
+        assert not any("iven" in title for title, _ in table.columns)
+        assert len(table.rows[0]) == len(table.columns)
 
 
 def test_segments_add_up_and_one_without_scores_says_so():

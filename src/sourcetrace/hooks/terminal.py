@@ -267,12 +267,13 @@ class Terminal:
 
 
 def _suspect_table(summary: AuditSummary) -> Table:
-    headings = ("#", "example", "label", "model says", "why")
+    titles = {"given_label": "label", "predicted_label": "model says"}
+    known = [name for name in titles if any(getattr(row, name) for row in summary.suspects)]
+    headings = ("#", "example", *(titles[name] for name in known), "why")
     columns = (Column(heading, overflow="fold") for heading in headings)
     table = Table(*columns, title="Top suspects", title_justify="left", box=None, pad_edge=False)
     for row in summary.suspects:
-        given, predicted = row.given_label or "–", row.predicted_label or "–"
-        cells = (row.example_id, given, predicted)
+        cells = (row.example_id, *(getattr(row, name) or "–" for name in known))
         table.add_row(str(row.rank), *(_plain(shorten(cell)) for cell in cells), _plain(row.reason))
     return table
 

@@ -74,6 +74,8 @@ class ComparedAudit:
                 "Rank before → now": ("count", lambda r: (r["rank_before"], r["rank"])),
                 "Harm before → now": ("signed", lambda r: (r["harm_before"], r["harm"])),
             }
+            if own["label"].is_null().all() and own["label_before"].is_null().all():
+                del columns["Label before → now" if resolved else "Given → predicted"]
             if status != "new":
                 columns["Audits in a row"] = ("count", "audits_suspected")
             note = f"All are in {_FULL_TABLE}, with status {status}."

@@ -13,6 +13,8 @@ from PIL import Image
 from sourcetrace.formats import MISSING, format_number, shorten
 
 _DETAIL_COLUMNS = 8
+_LONGEST_VALUE = 240
+"""Characters of a value: a sentence or two of a text."""
 
 # A scan of 8×8 pixels is enlarged to at least this, a photograph reduced to at most that.
 _SMALLEST_SIDE = 96
@@ -39,6 +41,7 @@ def gallery_card(
         if not own.schema[name].is_nested()
         and own.schema[name] != pl.Binary
         and name not in ("example_id", "label")
+        and value != ""
     ]
     return {
         **row,
@@ -84,4 +87,4 @@ def _picture_uri(values: np.ndarray) -> str:
 def _detail(value: object) -> str:
     if value is None:
         return MISSING
-    return format_number(value) if isinstance(value, float) else shorten(str(value))
+    return format_number(value) if isinstance(value, float) else shorten(str(value), _LONGEST_VALUE)

@@ -88,12 +88,20 @@ class Table:
                 f"The first {format_count(_REVIEW_ROWS)} of {format_count(review_list.height)} "
                 f"rows; the whole list is {_FULL_LIST}."
             )
+        known = review_list.select(pl.all().is_not_null().any()).row(0, named=True)
+        labels: dict[str, Any] = {}
+        if known["given_label"]:
+            both = ("given_label", "predicted_label")
+            labels["Given → predicted"] = ("text", lambda r: tuple(r[name] for name in both))
+        elif known["predicted_label"]:
+            labels["The model says"] = ("text", "predicted_label")
+        if known["given_label_probability"]:
+            labels["P(given)"] = ("share", "given_label_probability")
         columns: Columns = {
             "Rank": ("count", "rank"),
             "Example": ("code", "example_id"),
             "Suggested": ("action", "suggested_action"),
-            "Given → predicted": ("text", lambda r: (r["given_label"], r["predicted_label"])),
-            "P(given)": ("share", "given_label_probability"),
+            **labels,
             "Harm ± error": ("numbers", lambda r: format_with_error(r["harm"], r["harm_error"])),
             "Queries harmed": ("count", "queries_harmed"),
             "Loss influence": ("signed", "total_query_loss_influence"),
