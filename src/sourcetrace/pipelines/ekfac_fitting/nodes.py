@@ -74,16 +74,19 @@ def fit_curvature(
         for number, blocks, own in zip(numbers, fitted, scales, strict=True):
             for name, factor in own.items():
                 blocks[name] = blocks[name].scaled(factor)
-            factors = own.values()
+            responding = [factor for factor in own.values() if factor < LARGEST]
+            middle = median(responding or own.values())
             logger.info(
                 "Segment %d: along the queries' responses the layers' curvature is %.2f times "
-                "EK-FAC's in the median; %d of %d leave nothing to respond for",
+                "EK-FAC's in the median%s",
                 number,
-                median(factors),
-                sum(factor >= LARGEST for factor in factors),
-                len(factors),
+                middle,
+                f"; the others leave {len(own) - len(responding)} of {len(own)} layers nothing to "
+                "respond for"
+                if len(responding) < len(own)
+                else "",
             )
-            metrics |= logged({f"curvature_scale_segment_{number}": median(factors)})
+            metrics |= logged({f"curvature_scale_segment_{number}": middle})
     spectra = CurvatureSpectra.frame(
         _spectrum(number, layer, block.eigenvalues)
         for number, blocks in zip(numbers, fitted, strict=True)
