@@ -25,9 +25,10 @@ class Task(Protocol):
     of a training example ([height, width] or [height, width, 3], values 0 to 1); and
     `inputs_of(item)`, the part of an item that stays when its label is corrected, by which later
     audits know it again (default: the first of a pair, a mapping without its label); `notes`,
-    lines about the data that the run logs and the preflight shows; and for `sourcetrace explain`
-    `tokens_of(item)`, the texts of an item's tokens, as many as the model is given,
-    `queries_of(source)`, items and a query table of a path, or of a mapping with `text`,
+    lines about the data that the run logs and the preflight shows; `model_digest()`, a text that is
+    another where `build_model()` reads other files, such as weights below adapters; and for
+    `sourcetrace explain` `tokens_of(item)`, the texts of an item's tokens, as many as the model is
+    given, `queries_of(source)`, items and a query table of a path, or of a mapping with `text`,
     `completion` and `label` as they were typed, and `measurement_name`.
     """
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sourcetrace.audit.identity.data_digest import task_digests
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.errors import InputError
 from sourcetrace.tasks import LanguageData
 from sourcetrace.tasks.data import language
@@ -184,6 +185,15 @@ def test_adapters_are_put_on_the_model_and_are_what_is_trained(folder, tmp_path)
     trained = [name for name, one in model.named_parameters() if one.requires_grad]
     assert len(trained) == 2
     assert all("lora_" in name for name in trained)
+    known = task_digests(task)
+    assert known == task_digests(made(str(trunk), adapter=str(tmp_path)))
+    for file in (tmp_path / "adapter_config.json", trunk / "model.safetensors"):
+        content = file.read_bytes()
+        number = b'lora_alpha": 8' if file.suffix == ".json" else content[-4:]
+        file.write_bytes(content.replace(number, number[:-1] + b"9"))
+        assert MadeOf.data_part(task_digests(task)) != MadeOf.data_part(known)
+        file.write_bytes(content)
+    assert task_digests(task) == known
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING"}')
     with pytest.raises(InputError, match="has the type PROMPT_TUNING; expected LORA"):
         task.build_model()

@@ -130,12 +130,15 @@ def digest_examples(
 
 
 def task_digests(task: Any) -> dict[str, dict[str, str]]:
-    """Return the digests of both sides' examples, tables with all columns, and a batch."""
+    """Return the digests of both sides' examples, tables with all columns, and a batch.
+
+    With the training's comes that of what the model is made of.
+    """
     sides = {
         "training": (task.train_examples(), task.train_table()),
         "queries": (task.query_examples(), task.query_table()),
     }
-    return {
+    found = {
         name: {
             "digest": data_digest(*side, reading=name),
             "table": table_digest(side[1]),
@@ -143,6 +146,8 @@ def task_digests(task: Any) -> dict[str, dict[str, str]]:
         }
         for name, side in sides.items()
     }
+    found["training"] |= model_digest(task)
+    return found
 
 
 def _split_label(item: Any) -> tuple[Any, Any]:
@@ -187,6 +192,12 @@ def batch_digest(examples: Any, collate: Callable[[list[Any]], Any]) -> str:
         return _shortened(collate([examples[number] for number in _sample(len(examples))]))
     except _NoContentError:
         return ""
+
+
+def model_digest(task: Any) -> dict[str, str]:
+    """Return, as `model`, what a task says its model is made of beside its code, if anything."""
+    own = getattr(task, "model_digest", None)
+    return {} if own is None else {"model": str(own())}
 
 
 def table_digest(table: pl.DataFrame) -> str:

@@ -67,7 +67,7 @@ _STAGES: Final = {
 _WORDS: Final = {
     "code": "another version of Sourcetrace or torch",
     "task": "another task, other arguments of it or other code in its module",
-    "data": "other training data or queries",
+    "data": "other training data or queries, or a model made of other files",
     "checkpoints": "other checkpoints",
     "segments": "other segments, stages, learning rates or limit of bare parameters",
     "gradients": "another method, seed, precision or curvature_examples",
@@ -83,7 +83,7 @@ class MadeOf:
     Attributes:
         code: Of this package's code that computes, and the versions of it and of torch.
         task: Of its class, its arguments and the code of its module.
-        data: Of the training data and the queries.
+        data: Of the training data and the queries, and of what the task's model is made of.
         checkpoints: Of the files and the JSON beside them, their names included.
         segments: Of the parameters by which checkpoints are grouped and steps weighed, and which
             parameters of the model count.
@@ -192,7 +192,7 @@ class MadeOf:
     @staticmethod
     def data_part(data: Mapping[str, Mapping[str, Any]]) -> str:
         """Return the part of what `data_digests` says of both sides."""
-        parts = ("digest", "table", "batch")
+        parts = ("digest", "table", "batch", "model")
         return digest_of({side: [one.get(p) for p in parts] for side, one in data.items()})
 
     @staticmethod

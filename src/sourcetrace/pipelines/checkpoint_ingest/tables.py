@@ -9,6 +9,7 @@ import polars as pl
 from sourcetrace.audit.identity.data_digest import (
     batch_digest,
     digest_examples,
+    model_digest,
     table_digest,
     varying_examples,
 )
@@ -62,8 +63,8 @@ def digest_side(
 
     Returns:
         What data_digests says of the side (`digest` is of the examples, `table` of all columns that
-        the task gives, `batch` of a few examples joined, `set_aside` of other examples) but the
-        columns, and example_digests, of every example.
+        the task gives, `batch` of a few examples joined, `set_aside` of other examples, `model` of
+        what the training's is made of) but the columns, and example_digests, of every example.
 
     Raises:
         InputError: If an item cannot be used, or labels are none of the classes, or are in another
@@ -98,6 +99,7 @@ def digest_side(
         "batch": batch_digest(items, task.collate),
         "rows": table.height,
         "set_aside": left_out,
+        **(model_digest(task) if items.side == "train" else {}),
     }, examples
 
 

@@ -66,8 +66,9 @@ def check_inputs(
         remember_data(task, _digests_now(task))
     if _READ[id(task)][1] != audit_identity.data:
         raise InputError(
-            "The data are not those that checkpoint_ingest described: inputs, labels or a column "
-            "of a table changed since then, or come out otherwise at each reading. Run the audit "
+            "The data are not those that checkpoint_ingest described: inputs, labels, a column "
+            "of a table or the files of the task's model changed since then, or come out "
+            "otherwise at each reading. Run the audit "
             "from its first stage again, `kedro run --pipelines audit`; take random augmentation "
             "out of the task."
         )

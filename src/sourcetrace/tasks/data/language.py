@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
 from sourcetrace.tasks.data.base import DataArguments
-from sourcetrace.tasks.data.pretrained import load_tokenizer, model_of, read_config
+from sourcetrace.tasks.data.pretrained import files_digest, load_tokenizer, model_of, read_config
 from sourcetrace.tasks.data.sources import ROW, Rows
 from sourcetrace.tasks.data.tokens import TOKENS, TokenizedData
 from sourcetrace.tasks.language_model import LanguageModelTask
@@ -89,6 +89,10 @@ class LanguageData(TokenizedData, LanguageModelTask):
     def build_model(self) -> nn.Module:
         """Return the untrained model, in float32."""
         return model_of(self._config, self._text.model, self._text.adapter)
+
+    def model_digest(self) -> str:
+        """Return the digest of the folders' files that make up the model beside checkpoints."""
+        return files_digest(self._text.model, self._text.adapter)
 
     def collate(self, items: Sequence[Any]) -> Any:
         """Return tokens by name, [B, T], padded on the right."""

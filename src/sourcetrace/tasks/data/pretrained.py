@@ -3,6 +3,8 @@
 Nothing of a folder is executed, and nothing is downloaded.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -80,8 +82,7 @@ def model_of(config: Any, folder: str, adapter: str | None) -> nn.Module:
     except Exception as error:
         raise _unreadable("model", folder, error) from error
     model = model.float()  # weights of less precision are copied into it as they are
-    if adapter is None and (Path(folder) / _ADAPTER).is_file():
-        adapter = folder
+    adapter = _adapter_of(folder, adapter)
     if adapter is None:
         return model
     # Checkpoints of adapters alone do not have them.
@@ -90,6 +91,27 @@ def model_of(config: Any, folder: str, adapter: str | None) -> nn.Module:
     check_weights(f"task.arguments.model: {folder}", state, model.state_dict())
     model.load_state_dict(state)
     return _adapted(model, adapter)
+
+
+def files_digest(folder: str, adapter: str | None) -> str:
+    """Return the SHA-256 of a model's description, and of the trained weights below adapters.
+
+    Args:
+        folder: As `model_of` takes it.
+        adapter: As `model_of` takes it.
+    """
+    adapter = _adapter_of(folder, adapter)
+    described: list[Any] = [read_optional_json(Path(folder) / _CONFIG)]
+    if adapter is not None:
+        described += [
+            read_optional_json(Path(adapter) / _ADAPTER),
+            ModelFolder(Path(folder)).sha256,
+        ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _adapter_of(folder: str, adapter: str | None) -> str | None:
+    return folder if adapter is None and (Path(folder) / _ADAPTER).is_file() else adapter
 
 
 def _adapted(model: nn.Module, folder: str) -> nn.Module:
