@@ -70,6 +70,8 @@ def explain(
     completion: str | None,
     label: str | None,
     source: Path | None,
+    strongest: int,
+    tokens: bool | None,
     html: Path | None,
     as_json: bool,
     **how: Any,
@@ -85,8 +87,10 @@ def explain(
         with stdout_as_stderr():
             # Here: the help needs neither Kedro nor MLflow nor torch.
             from sourcetrace.commands.explain_run import explained
+            from sourcetrace.reporting.explanation import Asked
 
-            found = explained(query_id, source=None if query_id else source or typed, **how)
+            own = None if query_id else str(source) if source else typed
+            found = explained(Asked(query_id, own, strongest, tokens), **how)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

@@ -1,7 +1,7 @@
 """Queries of the project in this folder explained, behind its audit."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,30 +19,17 @@ from sourcetrace.reporting.explanation import Asked, Explanations
 
 
 def explained(
-    queries: Sequence[str],
-    *,
-    source: Path | Mapping[str, str] | None,
-    strongest: int,
-    tokens: bool | None,
-    params: Sequence[str],
-    env: str | None,
-    pipeline: str,
-    verbose: bool,
+    asked: Asked, *, params: Sequence[str], env: str | None, pipeline: str, verbose: bool
 ) -> Explanations | None:
     """Return what was found; None where an error was printed.
 
     Args:
-        queries: Names of audited queries.
-        source: A file of others, or one as it was typed.
-        strongest: How many helpers, and harmers, of each.
-        tokens: Whether by token; None where the task has texts.
+        asked: Which queries, and how.
         params: Parameters, as they are typed.
         env: Configuration environment.
         pipeline: Name of the pipeline.
         verbose: Whether to show the traceback of an error.
     """
-    given = str(source) if isinstance(source, Path) else source
-    asked = Asked(queries=tuple(queries), source=given, strongest=strongest, tokens=tokens)
     try:
         package = configure_project_here()
         if not verbose:

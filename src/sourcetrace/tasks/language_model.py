@@ -11,7 +11,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.tasks.classification import TokenClassificationTask
 from sourcetrace.tasks.loss_task import Parts
 from sourcetrace.tasks.losses import CrossEntropy
-from sourcetrace.tasks.named_inputs import logits_of, only_logits, padded
+from sourcetrace.tasks.named_inputs import logits_of, padded
 
 _OWN = frozenset({"labels", "measured"})
 """What a batch holds for the losses alone."""
@@ -71,7 +71,7 @@ class LanguageModelTask(TokenClassificationTask):
     def forward(self, model: nn.Module, batch: Any) -> Any:
         """Return the model's logits, [B, T, V]."""
         if not isinstance(batch, Mapping):
-            return only_logits(model(_tokens(batch)))
+            return logits_of(model, _tokens(batch))
         inputs = {name: one for name, one in batch.items() if name not in _OWN}
         config = getattr(model, "config", None)
         if hasattr(config, "use_cache"):
@@ -92,7 +92,7 @@ class LanguageModelTask(TokenClassificationTask):
     def targets_of(self, batch: Any) -> Tensor:
         """Return the label of every token, not shifted, [B, T]."""
         if not isinstance(batch, Mapping):
-            labels: Tensor = _tokens(batch) if len(_several(batch)) == 1 else batch[1]
+            labels: Tensor = batch if isinstance(batch, Tensor) else batch[:2][-1]
             return labels
         if "labels" in batch:
             labels = batch["labels"]
@@ -148,12 +148,8 @@ class LanguageModelTask(TokenClassificationTask):
         return super()._parts(outputs.float() if low else outputs, batch)
 
 
-def _several(batch: Any) -> Sequence[Any]:
-    return [batch] if isinstance(batch, Tensor) else batch
-
-
 def _tokens(batch: Any) -> Tensor:
-    tokens: Tensor = _several(batch)[0]
+    tokens: Tensor = batch if isinstance(batch, Tensor) else batch[0]
     return tokens
 
 

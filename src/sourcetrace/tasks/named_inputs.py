@@ -11,16 +11,19 @@ from torch.nn.utils.rnn import pad_sequence
 _NOTHING: Mapping[str, float] = {}
 
 
-def logits_of(model: nn.Module, inputs: Mapping[str, Any]) -> Any:
-    """Return the logits for those of the inputs that the model has arguments for."""
-    taken = signature(model.forward).parameters
-    everything = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
-    given = {name: one for name, one in inputs.items() if everything or name in taken}
-    return only_logits(model(**given))
+def logits_of(model: nn.Module, inputs: Mapping[str, Any] | Tensor) -> Any:
+    """Return the logits for those of the inputs that the model has arguments for.
 
-
-def only_logits(outputs: Any) -> Any:
-    """Return the logits of what a model returned: itself, its `logits`, or the first of several."""
+    Of what it returns they are the `logits`, the first of several, or itself.
+    """
+    if isinstance(inputs, Tensor):
+        outputs = model(inputs)
+    else:
+        taken = signature(model.forward).parameters
+        everything = any(one.kind is Parameter.VAR_KEYWORD for one in taken.values())
+        outputs = model(
+            **{name: one for name, one in inputs.items() if everything or name in taken}
+        )
     outputs = getattr(outputs, "logits", outputs)
     return outputs[0] if isinstance(outputs, tuple) else outputs
 
@@ -35,14 +38,13 @@ def padded(
         fill: Name -> what stands in the padding, 0 by default.
         side: Where the padding is.
     """
-    joined = {}
-    for name in items[0]:
+
+    def joined(name: str) -> Tensor:
         values = [torch.as_tensor(item[name]) for item in items]
-        joined[name] = (
-            pad_sequence(
-                values, batch_first=True, padding_value=fill.get(name, 0), padding_side=side
-            )
-            if values[0].ndim
-            else torch.stack(values)
+        if not values[0].ndim:
+            return torch.stack(values)
+        return pad_sequence(
+            values, batch_first=True, padding_value=fill.get(name, 0), padding_side=side
         )
-    return joined
+
+    return {name: joined(name) for name in items[0]}

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from scipy.optimize import nnls
+from scipy.optimize import brentq, nnls
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
@@ -61,9 +61,6 @@ _TOLERANCE = 0.01
 
 _RIDGE = 1e-6
 """Added to the normalised system, whose columns may be nearly alike."""
-
-_HALVINGS = 50
-"""Of the interval of log c."""
 
 _MANTISSA_LEFT_OUT = 17
 """Bits of float32's 23 that do not tell eigenvalues apart."""
@@ -246,15 +243,12 @@ class _Trial:
         """Return c at which Σ_q vᵀ F_r(c H̄) v is `length`, within the bounds."""
         low, high = math.log(_SMALLEST), math.log(LARGEST)
 
-        def is_longer(logarithm: float) -> bool:
-            return float(self.energy @ self.response(math.exp(logarithm))) > length
+        def excess(logarithm: float) -> float:
+            return float(self.energy @ self.response(math.exp(logarithm))) - length
 
-        if is_longer(high):
+        if excess(high) > 0:
             return LARGEST
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if is_longer(middle) else (low, middle)
-        return math.exp(high)
+        return math.exp(brentq(excess, low, high)) if excess(low) > 0 else _SMALLEST
 
 
 def _binned(eigenvalues: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
