@@ -84,7 +84,7 @@ def test_the_demo_finds_the_planted_errors(demo):
     project, run = demo
     truth = json.loads((project / "data/08_reporting/ground_truth.json").read_text())
     ours = truth["rankings"][0]
-    assert ours["found"] / truth["planted"] >= 0.92
+    assert ours["found"] / truth["planted"] >= 0.9
     lines = run.stdout.splitlines()
     assert any("1,437 training examples" in line and "6 checkpoints" in line for line in lines)
     assert any(f"{ours['found']} of 115" in line for line in lines)
