@@ -404,7 +404,7 @@ def test_labels_exchanged_between_stages_are_noticed(broken):
     file = broken / "data/01_raw/examples.pt"
     held = torch.load(file)
     torch.save({**held, "labels": held["labels"].flip(0)}, file)
-    assert "inputs, labels or a column" in refusal(broken, create_stage("source_scoring"))
+    assert "inputs, labels, a column" in refusal(broken, create_stage("source_scoring"))
 
 
 @pytest.mark.parametrize("change", UNSEEN_BY_TABLES)
