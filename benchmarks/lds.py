@@ -25,6 +25,7 @@ import polars as pl
 import torch
 from rich.console import Console
 from rich.table import Table
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -41,6 +42,7 @@ from sourcetrace.core.statistics.rank_correlation import rank_correlation
 from sourcetrace.core.statistics.retraining import rank_correlation_interval, removal_slope
 from sourcetrace.parameters import AttributionParameters
 from sourcetrace.tasks import ClassificationTask, LanguageModelTask, RegressionTask
+from sourcetrace.tasks.search import bm25
 
 # Queries that the published reference figures use; the rest with --queries all.
 REFERENCE_QUERIES = {
@@ -50,6 +52,9 @@ REFERENCE_QUERIES = {
     "mnist_early": [*range(25), *range(200, 225)],
     "mnist_two_stage": [*range(25), *range(200, 225)],
 }
+
+_WORDS = "bm25"
+"""No method of the package: relevance by words, to compare with."""
 
 # Passes are a training set's: 12 forward passes go through every training example 12 times.
 _HEADINGS = (
@@ -120,6 +125,7 @@ class LanguageGroundTruth(LanguageModelTask):
         self.stages = [(one["name"], one["count"]) for one in self.recipe["stages"]]
         self._train = torch.from_numpy(data["train_tokens"]).long()
         self._queries = torch.from_numpy(data["query_tokens"]).long()[list(queries)]
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def build_model(self) -> nn.Module:
         """Return the model, untrained."""
@@ -137,6 +143,11 @@ class LanguageGroundTruth(LanguageModelTask):
         """Return names and stages of the training sequences."""
         names = [name for name, count in self.stages for _ in range(count)]
         return pl.DataFrame({"example_id": map(str, range(len(names))), "stage": names})
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Return the texts of the queries and of the training sequences."""
+        queries, train = (one.tolist() for one in (self._queries, self._train))
+        return self._tokenizer.decode_batch(queries), self._tokenizer.decode_batch(train)
 
     def query_table(self) -> pl.DataFrame:
         """Return names of the queries."""
@@ -208,6 +219,8 @@ def _variants(recipe: Any, arguments: argparse.Namespace) -> list[_Variant]:
     others = ("tracin", "trak", "gradient_similarity", "representation_similarity")
     found += [_Variant(method, stages) for method in others]
     found += [_Variant("astra_source", counts[0]), _Variant("astra_influence", stages)]
+    if "vocab_size" in recipe.get("model", {}):
+        found.append(_Variant(_WORDS, stages))
     return [one for one in found if not arguments.methods or one.method in arguments.methods]
 
 
@@ -292,7 +305,9 @@ def _slope(scores: Tensor, subsets: Tensor, measurements: Tensor) -> float:
 def _scores(
     task: Any, checkpoints: CheckpointFolder, variant: _Variant, arguments: argparse.Namespace
 ) -> _Scored:
-    """Return scores as the pipeline computes them, and what they took."""
+    """Return scores as the pipeline computes them, or by words alone, and what they took."""
+    if variant.method == _WORDS:
+        return _Scored(torch.from_numpy(bm25(*task.texts())), (0, 0), "")
     attribution = AttributionParameters(
         method=variant.method,
         damping=variant.damping,

@@ -240,3 +240,13 @@ def test_an_engine_of_some_layers_has_their_gradients_alone_and_fills_no_cache(c
             assert not getattr(kept, "kept", None)
             assert engine.passes.forward == 16
             engine.extract(POINT, block)
+
+
+def test_an_engine_of_some_layers_of_some_layers_fills_no_cache():
+    kept = KeepsEverything()
+    engine = gradient_source(tiny_case(), ClassificationTask(), cache=kept)
+    part = engine.of_layers(engine.coverage.layers[:1])
+    part.of_layers(part.coverage.layers).gradients(POINT, Block(0, 8))
+    assert not kept.kept
+    engine.of_layers(engine.coverage.layers).gradients(POINT, Block(0, 8))
+    assert kept.kept

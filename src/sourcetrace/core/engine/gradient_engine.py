@@ -134,7 +134,8 @@ class GradientEngine:
         part = copy.copy(self)
         part.coverage = replace(self.coverage, layers=tuple(layers))
         # What it computes is no whole block, which the cache has.
-        part._has_all_layers = len(layers) == len(self.coverage.layers)
+        same = len(layers) == len(self.coverage.layers)
+        part._has_all_layers = self._has_all_layers and same
         return part
 
     @property
