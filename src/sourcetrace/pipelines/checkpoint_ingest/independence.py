@@ -146,7 +146,9 @@ class _Trial:
         with products_in("float32", self.device), without_fused_kernels():
             outputs = call(self.task, "forward", on, model, batch)
             for name in ("train_loss", "measurement"):
-                loss = call(self.task, name, on, outputs, batch)
+                # What is not differentiated keeps nothing for a backward pass.
+                with torch.set_grad_enabled(name == self.differentiated):
+                    loss = call(self.task, name, on, outputs, batch)
                 per_example_loss(loss, name=name, examples=len(index))
                 values[name] = loss.detach().double().cpu() + 0.0  # -0 reads ill
                 if name == self.differentiated and loss.requires_grad:
@@ -179,7 +181,8 @@ def _precision(model: nn.Module) -> torch.dtype:
 def _gradient_norm(model: nn.Module, loss: Tensor) -> float:
     weights = [p for p in model.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
-    return math.sqrt(sum(float(g.double().square().sum()) for g in found if g is not None))
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in found if g is not None]
+    return math.hypot(*map(float, norms))
 
 
 def _difference(
