@@ -37,7 +37,7 @@ SUMMARY = {
     "training_examples": 50,
     "queries": 5,
     "attributed_share": 0.5,
-    "actions": {"relabel": 1, "check": 4, "keep": 45},
+    "actions": {"remove": 0, "relabel": 1, "review": 4, "keep": 45},
 }
 PASSED = {"outcome": "pass", "checks": []}
 FAILED = {

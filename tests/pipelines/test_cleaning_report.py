@@ -78,7 +78,7 @@ def test_the_most_harmful_come_first_and_only_they_get_an_action():
     ReviewList.validate(table)
     assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
     assert table["index"].to_list() == [2, 4, 0, 3]  # 1 was set aside
-    assert table["suggested_action"].to_list() == ["relabel", "check", "relabel", "keep"]
+    assert table["suggested_action"].to_list() == ["relabel", "review", "relabel", "keep"]
     assert table["loss"].to_list() == [1.0] * 4
     assert table["total_query_loss_influence"].to_list() == [-5.0] * 4
     assert "would improve by 5.0 without it" in table["reason"][0]
@@ -105,7 +105,7 @@ def test_a_harm_of_no_stable_sign_is_looked_at_and_says_so():
     table, copy = review(**uncertain())
     ReviewList.validate(table)
     assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
-    assert table["suggested_action"].to_list() == ["check", "check", "relabel", "keep"]
+    assert table["suggested_action"].to_list() == ["review", "review", "relabel", "keep"]
     assert table["reason"][0] == (
         "The model says y, and gives the label x a probability of 20.0 %. Its harm, 5.0 ± 2.5, "
         "has no stable sign: too uncertain to act on without a look."

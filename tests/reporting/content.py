@@ -13,6 +13,7 @@ from sourcetrace.reporting.records import AuditSummary, GroundTruth, Ranking, Tr
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas import VerificationSummary
 from sourcetrace.schemas.checkpoints import PARAMETER_GROUP, STATE_PLACE, VALUE_SOURCE
+from sourcetrace.schemas.review import ACTIONS
 from tests.audit.comparison.examples import point
 
 GROUP = {
@@ -46,7 +47,7 @@ def page_content(
     place = np.arange(examples)
     given = [f"{label}{i % 3}" for i in range(examples)] if labelled else [None] * examples
     other = [f"{label}{(i + 1) % 3}" for i in range(examples)] if predicted else [None] * examples
-    actions = np.where(place < suspects, np.where(place % 2 == 0, "relabel", "check"), "keep")
+    actions = np.where(place < suspects, np.where(place % 2 == 0, "relabel", "review"), "keep")
     harm = -np.sort(-rng.standard_t(2, examples)) * 1e-2
     loss = rng.exponential(0.3, examples)
     probability = np.exp(-loss).tolist() if labelled else [None] * examples
@@ -67,7 +68,13 @@ def page_content(
             "sign_stable": place % 3 != 2,
             "total_query_loss_influence": -harm / 3,
             "queries_harmed": rng.integers(0, QUERIES, examples),
+            "suspicion": np.linspace(1, 0, examples),
+            "error_probability": pl.Series([None] * examples, dtype=pl.Float64),
             "suggested_action": actions,
+            "suggested_label": pl.Series(
+                [o if a == "relabel" else None for o, a in zip(other, actions, strict=True)],
+                dtype=pl.String,
+            ),
             "reason": [reason] * examples,
         }
     )
@@ -154,7 +161,7 @@ def summary_of(review_list: pl.DataFrame, **told: Any) -> AuditSummary:
         "attributed_share": 0.75,
         "mean_query_loss": 0.2,
         "unstable": suspects.filter(~pl.col("sign_stable")).height,
-        "actions": {name: counted.get(name, 0) for name in ("relabel", "check", "keep")},
+        "actions": {name: counted.get(name, 0) for name in ACTIONS},
         "suspects": (),
     }
     return AuditSummary(**values | told)

@@ -10,7 +10,7 @@ INKS = {
     "muted": Ink.MUTED,
     "link": Ink.LINK,
     "relabel": Ink.RELABEL,
-    "check": Ink.CHECK,
+    "review": Ink.CHECK,
     "keep": Ink.KEEP,
     **{f"ranking {i}": colour for i, colour in enumerate(_RANKINGS)},
 }

@@ -20,8 +20,9 @@ _LABEL_BARS = 15
 _CONFUSION_LABELS = 12
 
 _LOOKS = {
+    "remove": (Ink.VIOLET, "cross"),
     "relabel": (Ink.RELABEL, "diamond"),
-    "check": (Ink.CHECK, "triangle-up"),
+    "review": (Ink.CHECK, "triangle-up"),
     "keep": (Ink.KEEP, "circle"),
 }
 

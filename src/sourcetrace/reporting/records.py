@@ -76,7 +76,7 @@ class AuditSummary(_Record):
     @property
     def suspect_count(self) -> int:
         """Examples with a suggested action."""
-        return self.actions["relabel"] + self.actions["check"]
+        return sum(self.actions.values()) - self.actions["keep"]
 
     @property
     def says_nothing(self) -> bool:

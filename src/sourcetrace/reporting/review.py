@@ -104,7 +104,7 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         .then(pl.lit("relabel"))
         # An uncertain harm is still a reason to look: most such suspects of the demo are errors.
         .when(harmful)
-        .then(pl.lit("check"))
+        .then(pl.lit("review"))
         .otherwise(pl.lit("keep"))
     )
     reason = (
@@ -116,7 +116,14 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         .then(pl.lit("Its harm is small beside that of the first on the list."))
         .otherwise(pl.lit("The queries would not gain from its removal."))
     )
-    return table.with_columns(suggested_action=action, reason=reason)
+    by_harm = (pl.col("harm").rank() - 1) / max(1, table.height - 1)
+    return table.with_columns(
+        suspicion=pl.coalesce(1 - pl.col("given_label_probability"), by_harm),
+        error_probability=pl.lit(None, pl.Float64),
+        suggested_action=action,
+        suggested_label=pl.when(action == "relabel").then("predicted_label"),
+        reason=reason,
+    )
 
 
 def spreadsheet_text(text: pl.Expr) -> pl.Expr:

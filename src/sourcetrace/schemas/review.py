@@ -5,7 +5,7 @@ import polars as pl
 
 from sourcetrace.schemas.table import Table
 
-ACTIONS = ("relabel", "check", "keep")
+ACTIONS = ("remove", "relabel", "review", "keep")
 
 _MOST_CLASSES = 12
 """Of a task that gives labels no probability; more numbers than these are values."""
@@ -56,7 +56,12 @@ class ReviewList(Table):
             for the largest.
         total_query_loss_influence: Predicted change of the queries' summed loss on removal;
             below 0 the queries would gain.
+        suspicion: How strongly the signals together say that something is wrong with the example,
+            from 0 to 1; it orders examples, and is no probability.
+        error_probability: Probability that the label is wrong, calibrated on decisions; null
+            until there are some.
         suggested_action: One of `ACTIONS`.
+        suggested_label: The label to give it instead, where the action is relabel.
         reason: Why, in plain words.
     """
 
@@ -75,5 +80,8 @@ class ReviewList(Table):
     sign_stable: bool
     total_query_loss_influence: float
     queries_harmed: int = pa.Field(ge=0)
+    suspicion: float = pa.Field(ge=0, le=1)
+    error_probability: float | None = pa.Field(nullable=True, ge=0, le=1)
     suggested_action: str = pa.Field(isin=ACTIONS)
+    suggested_label: str | None = pa.Field(nullable=True)
     reason: str

@@ -89,7 +89,7 @@ def audit_result(**changes):
         "data": {"training": AuditedData(digest="st1-0", rows=1)},
         "checkpoints": (AuditedCheckpoint(id="c", step=1, sha256="s"),),
         "counts": AuditCounts(training_examples=1, queries=1, runs=1, checkpoints=1, segments=1),
-        "actions": {"relabel": 0, "check": 0, "keep": 1},
+        "actions": {"remove": 0, "relabel": 0, "review": 0, "keep": 1},
         "metrics": report.metrics,
         "suspects": ("e0",),
         "trust": AuditTrust(status="Verified", text="t", lds=0.1, lds_low=None),

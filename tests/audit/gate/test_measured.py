@@ -31,7 +31,7 @@ def test_only_harm_of_a_certain_sign_counts_as_harmful():
         review_list(
             [3.0, 2.0, 1.0, -1.0],
             stable=[True, False, True, True],
-            actions=["relabel", "check", "check", "keep"],
+            actions=["relabel", "review", "review", "keep"],
         )
     )
     values = {name: measured.value for name, measured in metrics.items()}

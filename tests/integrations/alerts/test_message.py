@@ -15,7 +15,7 @@ SUMMARY = {
     "runs": 1,
     "checkpoints": 3,
     "segments": 2,
-    "actions": {"relabel": 3, "check": 5, "keep": 92},
+    "actions": {"remove": 0, "relabel": 3, "review": 5, "keep": 92},
     "suspects": [{"example_id": SECRET_ID, "given_label": SECRET_LABEL}],
     "trust": {"text": SECRET_LABEL},
 }

@@ -28,7 +28,7 @@ def audit_facts(*, gate=None, trust_high=0.6, revision=REVISION, model=None, **c
             for step in (10, 2000)
         ),
         "counts": AuditCounts(training_examples=100, queries=10, runs=1, checkpoints=2, segments=1),
-        "actions": {"relabel": 3, "check": 5, "keep": 92},
+        "actions": {"remove": 0, "relabel": 3, "review": 5, "keep": 92},
         "trust": AuditTrust(status="Verified", text="retrained.", lds=0.5, lds_low=0.4),
         "metrics": {"harmful_share": 0.2, "attributed_share": 1.0, "trust_lds": 0.5},
         "versions": {"sourcetrace": "0.1.0", "python": "3.12.1", "torch": "2.13.0+cpu"},

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 from sourcetrace.audit.gate.report import FiniteNumber, Outcome, Published
 from sourcetrace.schemas.metric_names import GateMetric
 
-AUDIT_SCHEMA_VERSION: Final = "1.1"
+AUDIT_SCHEMA_VERSION: Final = "2.0"
 """Grows before the point when a reader of the file must change, behind it when fields are added."""
 
 
@@ -120,7 +120,7 @@ class AuditResult(Published):
         gate: The gate's outcome; gate.json has the checks.
     """
 
-    schema_version: Literal["1.1"] = AUDIT_SCHEMA_VERSION
+    schema_version: Literal["2.0"] = AUDIT_SCHEMA_VERSION
     versions: dict[str, str]
     task: str
     method: str

@@ -11,7 +11,7 @@ from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.formats import shorten
 from sourcetrace.reporting.templating import template
 
-ALERT_SCHEMA_VERSION: Final = "1.0"
+ALERT_SCHEMA_VERSION: Final = "2.0"
 """Grows before the point when a reader must change, behind it when fields are added."""
 
 AlertOutcome = Literal["pass", "warn", "inconclusive", "fail", "error"]
@@ -72,7 +72,7 @@ class EndedAudit:
 def _counts(summary: Mapping[str, Any] | None) -> dict[str, int]:
     if summary is None:
         return {}
-    actions = {name: summary["actions"][name] for name in ("relabel", "check")}
+    actions = {name: summary["actions"][name] for name in ("remove", "relabel", "review")}
     return {**{name: summary[name] for name in _COUNTS}, **actions}
 
 

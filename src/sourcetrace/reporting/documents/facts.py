@@ -48,7 +48,7 @@ class AuditFacts:
     @property
     def suspects(self) -> int:
         """Number of examples with a suggested action."""
-        return self.result.actions["relabel"] + self.result.actions["check"]
+        return sum(self.result.actions.values()) - self.result.actions["keep"]
 
     def limits(self) -> list[str]:
         """Return what the audit cannot say, a sentence or two each."""

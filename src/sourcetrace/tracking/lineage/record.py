@@ -83,7 +83,8 @@ class AuditRecord(JsonRecord):
         method: The attribution method.
         trust_status: In two words.
         trust_text: In a sentence.
-        training_examples, queries, relabel, check: Counts.
+        training_examples, queries, relabel, remove: Counts.
+        check: Count of examples to review, under the name that records waiting to be sent have.
         attributed_share: Of the model's parameters.
         training_data, query_data: The data, where digests are known.
         checkpoints: In the order of training.
@@ -108,6 +109,7 @@ class AuditRecord(JsonRecord):
     relabel: int
     check: int
     attributed_share: float
+    remove: int = 0
     training_data: DataRecord | None = None
     query_data: DataRecord | None = None
     checkpoints: tuple[CheckpointFile, ...] = ()
@@ -118,7 +120,7 @@ class AuditRecord(JsonRecord):
     @property
     def suspect_fraction(self) -> float:
         """Share of the training examples with a suggested action."""
-        return (self.relabel + self.check) / max(1, self.training_examples)
+        return (self.relabel + self.remove + self.check) / max(1, self.training_examples)
 
     def data_matches(self, training_digest: str | None) -> bool | None:
         """Return whether the audited training data is that of a digest; None where unknown."""
