@@ -13,6 +13,7 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_known
 
 
 def read_parameters(file: Path) -> dict[str, Any]:
@@ -28,6 +29,20 @@ def read_parameters(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected parameters by name, as in conf/base.")
     return dict(content)
+
+
+def refuse_unknown_environment(configuration: Path, environment: str | None) -> None:
+    """Refuse an environment that has no folder; a configuration elsewhere is not looked at.
+
+    Raises:
+        InputError: If it has none.
+    """
+    if environment and configuration.is_dir() and not (configuration / environment).is_dir():
+        known = [one.name for one in configuration.iterdir() if one.is_dir()]
+        raise InputError(
+            f"There is no environment {environment}: expected the name of a folder in "
+            f"{configuration.name}. {format_known(environment, known)}."
+        )
 
 
 def merge_parameters(*parts: Mapping[str, Any]) -> dict[str, Any]:

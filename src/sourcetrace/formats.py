@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 MISSING = "—"
 _NO_BREAK_SPACE = "\u00a0"
@@ -42,6 +43,13 @@ def format_names(names: Iterable[object]) -> str:
     every = [str(name) for name in names]
     more = len(every) - _NAMED
     return ", ".join(every[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def format_known(name: str, known: Iterable[str]) -> str:
+    """Return 'Did you mean audit? There are adopt, audit' for a name that is none of the known."""
+    every = sorted(known)
+    near = get_close_matches(name, every, n=1)
+    return "".join(f"Did you mean {one}? " for one in near) + f"There are {', '.join(every)}"
 
 
 def format_span(first: int, last: int) -> str:

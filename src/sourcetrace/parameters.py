@@ -1,5 +1,6 @@
 """One frozen pydantic model a group of parameters; Kedro checks them before any node runs."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -12,10 +13,12 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from sourcetrace.checkpoints.places.path_template import PathTemplate
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_known
 from sourcetrace.schemas.metric_names import TRUST_PREFIX, GateMetric
 
 _OF_AN_AUDIT = frozenset(
@@ -27,6 +30,16 @@ _OF_AN_AUDIT = frozenset(
 
 class _Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_keys(cls, content: Any) -> Any:
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        given = content if isinstance(content, Mapping) else ()
+        if unknown := [str(name) for name in given if name not in known]:
+            said = f"there is no {unknown[0]}. {format_known(unknown[0], known)}"
+            raise PydanticCustomError("unknown_key", "{said}", {"said": said})
+        return content
 
 
 class CandidateParameters(_Parameters):
@@ -530,3 +543,20 @@ class DemoParameters(_Parameters):
     weight_decay: float = Field(default=1e-4, ge=0)
     checkpoints: int = Field(default=6, ge=1)
     seed: int = Field(default=0, ge=0)
+
+
+GROUPS: Mapping[str, type[BaseModel]] = {
+    "task": TaskParameters,
+    "checkpoints": CheckpointParameters,
+    "segments": SegmentParameters,
+    "gradients": GradientParameters,
+    "attribution": AttributionParameters,
+    "report": ReportParameters,
+    "comparison": ComparisonParameters,
+    "gate": GateParameters,
+    "verification": VerificationParameters,
+    "tracking": TrackingParameters,
+    "alerts": AlertParameters,
+    "demo": DemoParameters,
+}
+"""Group of parameters -> its model."""

@@ -10,6 +10,7 @@ from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks.alerts import AlertHook
 from sourcetrace.hooks.catalog import CatalogHook
 from sourcetrace.hooks.lineage import LineageHook
+from sourcetrace.hooks.misspelt import MisspeltHook
 from sourcetrace.hooks.openlineage import OpenLineageHook
 from sourcetrace.hooks.run_lock import RunLockHook
 from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
@@ -27,6 +28,7 @@ HOOKS = (
     OpenLineageHook(),
     TerminalHook(),
     AlertHook(),
+    MisspeltHook(),
 )
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader

@@ -197,7 +197,7 @@ def test_other_variables_can_be_named(catalog, sent, monkeypatch):
     ],
 )
 def test_wrong_parameters_are_refused_before_the_work_and_without_their_value(catalog, wrong):
-    with pytest.raises(InputError, match=r"^alerts\.") as refused:
+    with pytest.raises(InputError, match=r"^alerts[.:]") as refused:
         run(catalog, "pass", alerts=wrong)
     assert "T0KEN" not in str(refused.value)
 

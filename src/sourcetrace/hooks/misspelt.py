@@ -1,0 +1,109 @@
+"""Refuses an environment that is not there, and parameters that look like ours misspelt.
+
+Kedro takes any name, and what nobody asks for does nothing: `segment.count=1` would be an audit
+with the segments as they were.
+"""
+
+from collections.abc import Generator, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+
+from sourcetrace.configuration import refuse_unknown_environment
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.terminal import show_readable_error
+from sourcetrace.parameters import GROUPS
+from sourcetrace.validation import validated
+
+_OF_EVERY_AUDIT = {"task", "attribution"}
+_AS_NEAR = 0.82
+"""Ratio of difflib: `segment` and `aletrs` are ours, `training` and `reporting` are not."""
+
+
+class MisspeltHook:
+    """Ends a run before any work where it would ignore what was asked of it."""
+
+    # Outside of TrackingServerHook, which would miss mlflow.yml; behind AlertHook, which tells.
+    @hook_impl(wrapper=True, tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> Generator[None, Any, Any]:
+        """Check the environment and the parameters.
+
+        Raises:
+            InputError: If there is no such environment, group or key.
+        """
+        loader: Any = context.config_loader
+        try:
+            refuse_unknown_environment(Path(loader.conf_source), context.env)
+            result = yield
+            with suppress(MissingConfigException):
+                refuse_misspelt(loader["parameters"], typed=loader.runtime_params or {})
+            return result
+        except InputError as error:
+            show_readable_error(error)
+            raise
+
+
+def refuse_misspelt(parameters: Mapping[str, Any], *, typed: Mapping[str, Any]) -> None:
+    """Refuse groups that are nearly called as an audit's, and unknown keys within an audit's.
+
+    An audit's groups are where the task and the method are, under a namespace or under none. A
+    group that a pipeline of the project takes is its own, however it is called.
+
+    Args:
+        parameters: All of the project.
+        typed: Those of `--params`; without the namespace of the project's audit they do nothing.
+
+    Raises:
+        InputError: If there is one.
+    """
+    namespaces = _check(parameters, "")
+    for name in typed.keys() & GROUPS.keys() - _known(parameters, ""):
+        if namespaces and not _is_taken(name):
+            raise InputError(_refusal(name, f"{namespaces[0]}{name}"))
+
+
+def _check(parameters: Mapping[str, Any], place: str) -> list[str]:
+    """Check the groups here and below, and return where audits are: `churn_audit.`, or `` ``."""
+    own = _known(parameters, place)
+    for name in own & parameters.keys():
+        validated(GROUPS[name], parameters[name] or {}, name=f"{place}{name}")
+    below = {
+        str(name): _check(value, f"{place}{name}.")
+        for name, value in parameters.items()
+        if name not in own and isinstance(value, Mapping)
+    }
+    audits = {name for name, found in below.items() if found}
+    for name in {str(one) for one in parameters} - own - audits:
+        near = get_close_matches(name, own | audits, n=1, cutoff=_AS_NEAR)
+        if near and not _is_taken(f"{place}{name}"):
+            raise InputError(_refusal(f"{place}{name}", f"{place}{near[0]}"))
+    here = [place] if parameters.keys() >= _OF_EVERY_AUDIT else []
+    return here + [one for found in below.values() for one in found]
+
+
+def _known(parameters: Mapping[str, Any], place: str) -> set[str]:
+    """Return what an audit's groups are called at a place; outside of audits it has the alerts."""
+    if parameters.keys() >= _OF_EVERY_AUDIT:
+        return set(GROUPS)
+    return set() if place else {"alerts"}
+
+
+def _refusal(name: str, near: str) -> str:
+    return (
+        f"Parameters: nothing of this project takes {name}. Did you mean {near}? (A group of your "
+        "own, which no pipeline takes as params, needs a name less like one of the audit's.)"
+    )
+
+
+def _is_taken(group: str) -> bool:
+    """Return whether a pipeline of the project takes a group of parameters, whole or in part."""
+    pipelines.set_requested(None)
+    taken = {name for one in pipelines.values() for name in one.inputs()}
+    name = f"params:{group}"
+    return any(one in {"parameters", name} or one.startswith(f"{name}.") for one in taken)
