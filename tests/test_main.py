@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from sourcetrace import __version__
 from sourcetrace.__main__ import main
 from sourcetrace.commands import COMMANDS
 
@@ -36,3 +37,20 @@ def test_mlflow_is_kept_from_telling_its_makers_before_a_command_imports_it(monk
     with pytest.raises(SystemExit):
         main(["audit", "--help"])
     assert os.environ["DO_NOT_TRACK"] == "true"
+
+
+def test_the_version_is_told(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"sourcetrace {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("adit", "Did you mean audit?"), ("xyz", "There are adopt, audit,")]
+)
+def test_an_unknown_command_is_refused_with_the_nearest(capsys, given, said):
+    with pytest.raises(SystemExit) as ended:
+        main([given, "--env", "mine"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert f"There is no command {given}. " in told
+    assert said in told

@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from sourcetrace import __version__
 from sourcetrace.commands import COMMANDS
+from sourcetrace.formats import format_known
 
 
 def main(*args: Any, **kwargs: Any) -> Any:
@@ -27,6 +29,13 @@ def main(*args: Any, **kwargs: Any) -> Any:
     if given in (["--help"], ["-h"]):
         click.echo(_help())
         return None
+    if given == ["--version"]:
+        click.echo(f"sourcetrace {__version__}")
+        return None
+    if given and not given[0].startswith("-"):
+        unknown = f"There is no command {given[0]}. {format_known(given[0], COMMANDS)}."
+        click.echo(f"Error: {unknown} Try: sourcetrace --help", err=True)
+        sys.exit(2)
     # Here: the help needs neither Kedro nor what its project imports, which take seconds.
     from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import configure_project
@@ -45,8 +54,12 @@ def _help() -> str:
             "Commands; each says more with --help:",
             *(f"  {name:<9} {does}" for name, does in COMMANDS.items()),
             "",
-            "Without a command it runs the pipelines of this project as `kedro run` does, whose",
-            "--help lists the options, --pipelines and --params among them.",
+            "Without a command it runs this project's pipelines as `kedro run` does, whose --help",
+            "lists the options, --pipelines and --params among them; `kedro registry list` names",
+            "the pipelines.",
+            "",
+            "  --version  Say which version this is.",
+            "  --help     Say this.",
         ]
     )
 

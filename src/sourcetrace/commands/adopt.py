@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
+from sourcetrace.commands.options import CONTEXT
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.starter import FILES, starter_file
 
@@ -16,7 +17,7 @@ nothing is overwritten.
 """
 
 
-@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=_HELP, context_settings=CONTEXT)
 @click.argument("namespace")
 @click.option(
     "--task", required=True, metavar="CLASS", help="Import path of your task: churn.task.ChurnTask."

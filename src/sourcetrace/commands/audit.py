@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sourcetrace.commands.exit_codes import INTERRUPTED
+from sourcetrace.commands.options import CONTEXT, env, verbose
 from sourcetrace.commands.streams import stdout_as_stderr
 
 _HELP = """Audit the model of the project in this folder and judge the result.
@@ -25,7 +26,7 @@ Run it in the project's folder, the one that holds conf/.
 
 @click.command(
     help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
     epilog="Everything is written before the exit code is decided. Thresholds: "
     "conf/base/parameters_gate.yml. What to do about each outcome: docs/audits.md.",
 )
@@ -42,7 +43,7 @@ Run it in the project's folder, the one that holds conf/.
     help="The same from a YAML file, nested as in conf/, for values with commas; --params come "
     "before it.",
 )
-@click.option("--env", help="Configuration environment: a folder in conf/.")
+@env
 @click.option(
     "--pipelines",
     default="audit",
@@ -58,7 +59,7 @@ Run it in the project's folder, the one that holds conf/.
     help="json: print gate.json, and nothing else, on standard output; with --pending a list of "
     "the versions.",
 )
-@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+@verbose
 @click.option(
     "--pending",
     is_flag=True,

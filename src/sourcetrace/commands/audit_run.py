@@ -14,6 +14,7 @@ from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
 from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.configuration import merge_parameters, read_parameters
+from sourcetrace.formats import format_known
 from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.locks import PROJECT_LOCK
 from sourcetrace.namespace import AuditNames
@@ -81,7 +82,7 @@ def _check_names(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in pipelines]
     if unknown:
         raise click.ClickException(
-            f"There is no pipeline {', '.join(unknown)}. There are {', '.join(sorted(pipelines))}."
+            f"There is no pipeline {unknown[0]}. {format_known(unknown[0], pipelines)}."
         )
     if not any(map(_judges, names)):
         raise click.ClickException(

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sourcetrace.commands.exit_codes import ERROR, INTERRUPTED
+from sourcetrace.commands.options import CONTEXT, env, verbose
 from sourcetrace.commands.streams import stdout_as_stderr
 
 _HELP = """Show the training examples that helped and harmed queries most, behind an audit.
@@ -23,7 +24,7 @@ Run it in the project's folder, with the audit's --env and --params.
 
 @click.command(
     help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
     epilog="Nothing of the audit is written, and nothing is told to MLflow. More: docs/explain.md.",
 )
 @click.argument("query_id", nargs=-1)
@@ -56,14 +57,14 @@ Run it in the project's folder, with the audit's --env and --params.
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 @click.option("--params", multiple=True, metavar="KEY=VALUE", help="As the audit was given them.")
-@click.option("--env", help="Configuration environment of the audit.")
+@env
 @click.option(
     "--pipeline",
     default="explain",
     show_default=True,
     help="The pipeline that create_explain made, where a project has several audits.",
 )
-@click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+@verbose
 def explain(
     query_id: tuple[str, ...],
     text: str | None,

@@ -13,6 +13,7 @@ from kedro.io import MemoryDataset
 from kedro.runner import SequentialRunner
 
 from sourcetrace.commands.project import configure_project_here, print_error
+from sourcetrace.formats import format_known
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.explanation import Asked, Explanations
@@ -48,8 +49,8 @@ def _run(
 ) -> Explanations:
     if pipeline not in pipelines:
         raise click.ClickException(
-            f"There is no pipeline {pipeline}. There are {', '.join(sorted(pipelines))}. In a "
-            "project of your own, register what sourcetrace.pipelines.audit.create_explain makes."
+            f"There is no pipeline {pipeline}. {format_known(pipeline, pipelines)}. In a project "
+            "of your own, register what sourcetrace.pipelines.audit.create_explain makes."
         )
     command = cast(click.Command, find_run_command(package))
     arguments = ["--params", ",".join(params)] if params else []

@@ -4,6 +4,8 @@ import sys
 
 import click
 
+from sourcetrace.commands.options import CONTEXT, env
+
 
 @click.command(
     help="Send what MLflow could not be told of while its server was away: runs, with all that "
@@ -12,9 +14,9 @@ import click
     "\b\nExit codes:\n"
     "  0  nothing waits any more\n"
     "  2  something still waits; the last line says why",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
 )
-@click.option("--env", help="Configuration environment that names the server.")
+@env
 def sync(env: str | None) -> None:
     """Load the project in the current folder and send what waits in it."""
     # Here: the help needs neither Kedro nor MLflow, which take two seconds.

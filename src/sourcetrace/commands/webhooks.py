@@ -13,6 +13,7 @@ import click
 import yaml
 from filelock import FileLock, Timeout
 
+from sourcetrace.commands.options import CONTEXT
 from sourcetrace.errors import InputError
 from sourcetrace.integrations import extra
 from sourcetrace.integrations.webhooks.events import RequestedAudit
@@ -40,7 +41,7 @@ class _Refused(click.ClickException):
 
 @click.command(
     help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=CONTEXT,
     epilog="How to set up MLflow, a reverse proxy and this: docs/scheduling.md.",
 )
 @click.option(
@@ -61,7 +62,13 @@ class _Refused(click.ClickException):
 )
 @click.option("--pipelines", help="What an audit runs; see sourcetrace audit.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--port",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
 @click.option(
     "--tolerance",
     default=300,
