@@ -129,7 +129,11 @@ def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics["demo.harm_average_precision"] > 0.9
     assert run.data.metrics["audit.attributed_share"] == 1.0
+    assert run.info.run_name == "checkpoints: scaled_source"
     assert run.data.params["attribution.method"] == "scaled_source"
+    assert "attribution" not in run.data.params
+    assert run.data.metrics["system/audit.work.source_scoring.seconds"] > 0
+    assert len([name for name in run.data.metrics if name.startswith("audit.")]) <= 12
     assert run.data.tags["sourcetrace.version"]
     version = client.get_model_version("sourcetrace-digits", "1")
     assert version.run_id == run.info.run_id
@@ -245,6 +249,20 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
     assert "was made with another method, seed, precision or curvature_examples" in " ".join(
         mixed.stderr.split()
     )
+    for mistyped, meant in (
+        (
+            ("--params", "segment.count=1"),
+            "takes segment. Did you mean segments?",
+        ),
+        (
+            ("--env", "gtp"),
+            "There is no environment gtp: expected the name of",
+        ),
+    ):
+        refused = kedro(project, "run", "--pipelines", "audit", *mistyped)
+        assert refused.returncode not in (0, None)
+        assert meant in " ".join(refused.stderr.split())
+        assert "Traceback" not in refused.stderr + refused.stdout
     after = {file: file.read_bytes() for file in (project / "data").rglob("*") if file.is_file()}
     assert after == before
 

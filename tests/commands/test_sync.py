@@ -48,7 +48,7 @@ def on_server(door, experiment):
     client = MlflowClient(door.address)
     found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     (run,) = [client.get_run(one.info.run_id) for one in found]
-    timed = ("audit.work.", "audit.cost.")
+    timed = ("system/audit.work.", "system/audit.cost.")
     return {
         "status": run.info.status,
         "params": run.data.params,

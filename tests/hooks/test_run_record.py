@@ -9,7 +9,13 @@ from kedro.pipeline import Pipeline, node
 from kedro_mlflow.io.metrics import MlflowMetricsHistoryDataset
 from mlflow.utils.validation import validate_param_and_metric_name
 
-from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook, _environment_tags, _mlflow_name
+from sourcetrace.hooks.run_record import (
+    RunRecordHook,
+    SecretsHook,
+    _environment_tags,
+    _mlflow_name,
+    _run_name,
+)
 from sourcetrace.parameters import AttributionParameters, TaskParameters
 from tests.reporting.content import verification
 
@@ -83,6 +89,40 @@ def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):
     hook.after_node_run(outputs={"verification_summary": summary})
     assert tags["audit.trust"].startswith("Verified: retrained on 30 random halves")
     assert tags["audit.scores"] == "34"
+
+
+@pytest.mark.parametrize(
+    ("model", "verifies", "name"),
+    [
+        ({"name": "churn", "version": "7"}, False, "churn v7: scaled_source"),
+        (
+            {"name": "churn", "alias": "best", "version": None},
+            True,
+            "churn @best: scaled_source, v",
+        ),
+        (None, False, "run-3: scaled_source"),
+    ],
+)
+def test_a_run_is_named_for_what_it_audits(model, verifies, name):
+    parameters = {
+        "tracking": {"registered_model": model},
+        "checkpoints": {"path": ["s3://me:hunter2@bucket/run-2", "s3://me:hunter2@bucket/run-3/"]},
+        "attribution": {"method": "scaled_source"},
+    }
+    named = _run_name(parameters, verifies=verifies)
+    assert named.startswith(name)
+    assert named.endswith("verified") == verifies
+
+
+def test_groups_of_parameters_are_not_logged_a_second_time():
+    attribution = AttributionParameters()
+    inputs = {"params:attribution": attribution, "params:rows": {"at_most": 3}, "table": 1}
+    hook = RunRecordHook().before_node_run(inputs)
+    next(hook)
+    assert set(inputs) == {"params:rows", "table"}
+    with pytest.raises(StopIteration):
+        hook.send([])
+    assert inputs["params:attribution"] is attribution
 
 
 def test_names_that_mlflow_refuses_are_made_safe(monkeypatch):

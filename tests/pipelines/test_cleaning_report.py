@@ -157,7 +157,7 @@ def test_unstable_suspects_are_counted():
     assert summary.unstable == 2
     assert metrics["unstable_share"]["value"] == pytest.approx(2 / 3)
     assert (summary.scores_digest, summary.task, summary.check_share) == ("d", "a.Task", 0.75)
-    assert "The harm of 2 of these 3 has no stable sign" in printed(summary)
+    assert "Of 2 of these 3 even the sign of the harm is uncertain" in printed(summary)
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

@@ -4,7 +4,7 @@ import hashlib
 import platform
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro_mlflow.io.metrics import MlflowMetricsHistoryDataset
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 from pydantic import BaseModel
 
 from sourcetrace import __version__
 from sourcetrace.audit.identity.code_revision import CodeRevision
-from sourcetrace.namespace import AuditNames
+from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.redaction import hide_values
 from sourcetrace.reporting.records import Trust
 from sourcetrace.reporting.trust import Retraining
@@ -35,6 +36,9 @@ _PACKAGES = (
     "safetensors",
 )
 """What decides the numbers and how they are kept."""
+
+_JUDGED = frozenset({"audit_summary", "gate_report", "verification_summary"})
+"""Results after which a run is called by what it audited, and not by its pipeline."""
 
 _LONGEST_NAME = 200
 """Characters; MLflow takes 250, a data set's prefix included."""
@@ -58,11 +62,15 @@ class RunRecordHook:
         self._project = Path()
         self._names = AuditNames()
         self._metrics: set[str] = set()
+        self._is_named = False
 
-    @hook_impl
+    # Behind kedro-mlflow, which reads its configuration.
+    @hook_impl(trylast=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Remember where the project is."""
+        """Remember where the project is, and whether somebody has named the run or begun it."""
         self._project = Path(context.project_path)
+        named = context.mlflow.tracking.run  # type: ignore[attr-defined]
+        self._is_named = bool(named.name or named.id or mlflow.active_run())
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
@@ -84,6 +92,23 @@ class RunRecordHook:
         leaves = _flat(hide_values(given))
         mlflow.log_params({_mlflow_name(name): value for name, value in leaves})
         mlflow.set_tags(_environment_tags(self._project))
+        if not self._is_named and self._names.made_by(pipeline) & _JUDGED:
+            audit = AuditCatalog(catalog, self._names)
+            verifies = "verification_summary" in self._names.made_by(pipeline)
+            mlflow.set_tag(
+                MLFLOW_RUN_NAME, _run_name(_plain(audit.parameters()), verifies=verifies)
+            )
+
+    @hook_impl(wrapper=True)
+    def before_node_run(self, inputs: dict[str, Any]) -> Generator[None, Any, Any]:
+        """Hide from kedro-mlflow the groups of parameters that were logged one by one."""
+        groups = {key: value for key, value in inputs.items() if isinstance(value, BaseModel)}
+        for name in groups:
+            del inputs[name]
+        try:
+            return (yield)
+        finally:
+            inputs.update(groups)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str, data: Any) -> None:
@@ -107,6 +132,20 @@ class RunRecordHook:
         else:
             return
         mlflow.set_tags({"audit.trust": f"{trust.status}: {trust.text}", "audit.scores": scores})
+
+
+def _run_name(parameters: Mapping[str, Any], *, verifies: bool) -> str:
+    """Return what a run audits, and how: `churn v7: scaled_source`, or the checkpoints' folder."""
+    model = (parameters.get("tracking") or {}).get("registered_model")
+    path = parameters["checkpoints"]["path"]
+    if model is not None:
+        version = model.get("version")
+        what = f"{model['name']} {f'v{version}' if version else '@' + model['alias']}"
+    else:
+        # The last part of an address holds no password.
+        what = str(path if isinstance(path, str) else path[-1]).rstrip("/").rpartition("/")[2]
+    verified = ", verified" if verifies else ""
+    return f"{what}: {parameters['attribution']['method']}{verified}"
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,8 @@
 """What the person at the terminal is told: Kedro hooks, and what they print."""
 
 import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,9 @@ from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
 from sourcetrace.reporting.templating import plain_words
 from sourcetrace.reporting.trust import Retraining
 
+_ACTIVATED = shutil.which("kedro") is not None
+"""Whether commands are found by their names."""
+
 
 class ProjectFolderHook:
     """Lets a task live in a file in the project's folder."""
@@ -36,6 +41,11 @@ class ProjectFolderHook:
         # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.
         logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
         logging.getLogger("kedro.runner.sequential_runner").addFilter(is_no_vain_advice)
+        # `kedro mlflow ui` starts `mlflow` by its name: that of this environment, activated or not.
+        programs = str(Path(sys.executable).parent)
+        path = os.environ.get("PATH", os.defpath)
+        if programs not in path.split(os.pathsep):
+            os.environ["PATH"] = os.pathsep.join([programs, path])
         folder = str(context.project_path)
         if folder not in sys.path:
             sys.path.append(folder)
@@ -191,8 +201,8 @@ class Terminal:
         suggested = plain_words("result", summary)
         if summary.unstable:
             suggested += (
-                f" The harm of {summary.unstable} of these {summary.suspect_count} "
-                "has no stable sign: too uncertain to act on without a look."
+                f" Of {summary.unstable} of these {summary.suspect_count} even the sign of the "
+                "harm is uncertain: look before you act."
             )
         self._print(suggested)
         self._print_trust(summary.trust)
@@ -209,6 +219,9 @@ class Terminal:
         self._print_path("Page:", page)
         self._print_path("Review list:", review_list)
         self._print("MLflow:      kedro mlflow ui   (then http://127.0.0.1:5000)", soft_wrap=True)
+        activate = Path(sys.executable).with_name("activate")
+        if not _ACTIVATED and activate.exists():
+            self._print_path("First: source", str(activate))
 
     def print_preflight(self, report: Preflight, *, file: str) -> None:
         """Print every check and what it found.
