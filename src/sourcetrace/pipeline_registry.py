@@ -12,6 +12,7 @@ from sourcetrace.pipelines.audit import (
     create_explain,
     create_preflight,
     create_stage,
+    create_stages,
     create_verification,
 )
 
@@ -45,6 +46,7 @@ def register_pipelines() -> Mapping[str, Pipeline]:
         {name: partial(create_stage, *folders) for name, folders in _FOLDERS.items()}
         | {
             "audit": create_audit,
+            "stages": create_stages,
             "preflight": create_preflight,
             "explain": create_explain,
             "verification": create_verification,

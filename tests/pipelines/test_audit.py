@@ -2,7 +2,15 @@
 
 import pytest
 
-from sourcetrace.pipelines.audit import create_audit, create_explain, create_verification
+from sourcetrace.errors import InputError
+from sourcetrace.namespace import AuditNames
+from sourcetrace.pipelines.audit import (
+    STAGES,
+    create_audit,
+    create_explain,
+    create_stages,
+    create_verification,
+)
 from sourcetrace.starter import starter_file
 
 
@@ -33,3 +41,16 @@ def test_the_starter_has_every_entry_and_parameter(make):
     groups = {name.split(".")[1] for name in pipeline.inputs() if name.startswith("params:")}
     assert groups <= set(parameters)
     assert parameters["task"]["class"] == "a.Task"
+
+
+def test_each_stage_is_a_namespace_to_look_at_with_every_node_and_entry_of_the_audit():
+    stages, audit = create_stages(), create_audit()
+    assert {node.namespace for node in stages.nodes} == {*STAGES, "gate"}
+    assert {node.name.partition(".")[2] for node in stages.nodes} == {n.name for n in audit.nodes}
+    assert stages.datasets() == audit.datasets()
+    # No stage waits for one behind it.
+    order = [*STAGES, "gate"]
+    for node, before in stages.node_dependencies.items():
+        assert all(order.index(one.namespace) <= order.index(node.namespace) for one in before)
+    with pytest.raises(InputError, match="6 namespaces"):
+        AuditNames.of(stages)
