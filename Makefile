@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export DO_NOT_TRACK := true
+# Shows what it downloads.
+PIP := --disable-pip-version-check --progress-bar on
 # Pip leaves a stamp behind when it succeeded, so that a broken installation is made again.
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
@@ -30,11 +32,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@echo "Installing Sourcetrace and what it needs, PyTorch and MLflow among it, into $(VENV): minutes."
+	$(BIN)/python -m pip install $(PIP) -c constraints.txt -e .
 	touch $@
 
 $(DEVELOPMENT): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@echo "Installing Sourcetrace and the development tools into $(VENV): minutes."
+	$(BIN)/python -m pip install $(PIP) -c constraints.txt -e ".[dev]"
 	touch $@ $(RUNTIME)
 
 clean:

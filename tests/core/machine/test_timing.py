@@ -32,3 +32,14 @@ def test_the_rate_is_measured_once_and_leaves_the_generator_alone():
     assert rate > 1e6
     assert matmul_rate(CPU, torch.float32) == rate
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_is_left_is_as_late_as_what_was_timed():
+    timings = Timings(CPU)
+    assert timings.left == 0
+    timings.expected = {"one": 2.0, "two": 3.0, "three": 5.0}
+    assert timings.left == 10
+    timings.seconds = {"one": 4.0, "another": 7.0}
+    assert timings.left == 16
+    timings.seconds |= {"two": 3.0, "three": 1.0}
+    assert timings.left == 0

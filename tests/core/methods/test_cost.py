@@ -7,7 +7,7 @@ import torch
 from benchmarks.multiplications import MultiplicationCounter
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import TimedProbe, probe_point
+from sourcetrace.core.engine.samples import TimedProbe, one_thread_gain, probe_point
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost
 from sourcetrace.core.methods.fit import fit_segment
@@ -70,7 +70,9 @@ def test_passes_and_covariances_take_what_the_probe_took():
     cost = RunCost.of(engine, plan, found, queries=5, recomputed=True, rate=1.0)
     visits = 8 * 4
     # Queries: a forward pass, then three; again: one backward pass, for the fit and for the scores.
-    assert stage(cost, "passes").seconds == pytest.approx(3 * visits + 4 * 5 + 2 * 2 * visits)
+    assert stage(cost, "passes").seconds == pytest.approx(3 * visits + 5)
+    assert stage(cost, "passes_to_fit").seconds == pytest.approx(2 * visits)
+    assert stage(cost, "passes_to_score").seconds == pytest.approx(3 * 5 + 2 * visits)
     assert stage(cost, "covariances").seconds == pytest.approx(0.5 * visits)
 
 
@@ -151,3 +153,17 @@ def test_the_probe_is_one_batch_that_the_cache_never_sees():
     point = case_plan(tiny_case(), "source", segments=1).points[-1]
     assert len(probe_point(engine, point).signals.examples) == 8
     assert torch.equal(point.rows(Block(0, 8)), torch.arange(8))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_thread_is_timed_and_the_number_left_as_it_was(threads):
+    engine = gradient_source(tiny_case(), ClassificationTask(), batch_size=1)
+    point = case_plan(tiny_case(), "source", segments=1).points[-1]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        gain = one_thread_gain(engine, point)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert gain == 1 if threads == 1 else gain > 0

@@ -52,12 +52,36 @@ class TimedProbe:
         watch = Timings(engine.device)
         with watch.timed("passes"):
             timed = probe_point(engine, point, examples=engine.batch_size)
+        # The first batch makes the sums that later ones are added to.
+        running = RunningCovariances(timed.covariances)
+        running.sums()
         with watch.timed("covariances"):
-            RunningCovariances(timed.covariances).sums()
+            running.add(timed.covariances)
+            running.sums()
         count = len(timed.signals.examples)
         return cls(
             watch.seconds["passes"] / count, watch.seconds["covariances"] / count, extraction
         )
+
+
+def one_thread_gain(engine: GradientEngine, point: EvaluationPoint) -> float:
+    """Return how many times as fast a batch is with one thread as with those that are set.
+
+    The number of threads is left as it was; where it is one, or off the CPU, the answer is 1.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or engine.device.type != "cpu":
+        return 1.0
+    watch = Timings(engine.device)
+    try:
+        for count in (threads, 1):
+            torch.set_num_threads(count)
+            probe_point(engine, point)
+            with watch.timed(str(count)):
+                probe_point(engine, point, examples=engine.batch_size)
+    finally:
+        torch.set_num_threads(threads)
+    return watch.seconds[str(threads)] / watch.seconds["1"]
 
 
 def sample_gradients(

@@ -43,11 +43,21 @@ class Timings:
 
     Attributes:
         seconds: By name; what is timed again goes on.
+        expected: What was said of them beforehand, by name; empty where nothing was.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.seconds: dict[str, float] = {}
+        self.expected: dict[str, float] = {}
+
+    @property
+    def left(self) -> float:
+        """What is expected of all that was not timed yet, as what was timed has kept to it."""
+        done = [name for name in self.expected if name in self.seconds]
+        said = sum(self.expected[name] for name in done)
+        late = sum(self.seconds[name] for name in done) / said if said else 1.0
+        return late * (sum(self.expected.values()) - said)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -28,8 +28,9 @@ class StageCost:
     """One kind of work.
 
     Attributes:
-        name: `passes`, `covariances`, `eigendecompositions`, `corrected_eigenvalues`,
-            `exact_solves`, `scoring` or `self_influence`.
+        name: `passes`, `covariances`, `passes_to_fit`, `eigendecompositions`,
+            `corrected_eigenvalues`, `exact_solves`, `passes_to_score`, `scoring` or
+            `self_influence`.
         seconds: Of wall clock.
         kept_bytes: What is kept of it, on disk or in memory, to the end of the run or of its
             last use.
@@ -94,12 +95,12 @@ class RunCost:
         total = _total(engine.coverage.layers, probe.extraction.gradients)
         visits = sum(len(point.examples) for point in plan.points)
         # Then with one backward pass, and without covariances; scores and self-influence share it.
-        repeats = scoring_groups * visits if recomputed else 0
+        rescored = scoring_groups * visits if recomputed else 0
         scored = sum(len(one.points) * len(one.examples) for one in plan.segments)
         curved = sum(len(p.curvature_examples) for one in plan.segments for p in one.points)
         # Other draws than the first are not kept, and computed when the curvature is fitted.
-        refitted = fitting_groups * (draws - (not recomputed)) * curved
-        repeats += refitted if plan.uses_curvature else 0
+        refitted = fitting_groups * (draws - (not recomputed)) * curved * plan.uses_curvature
+        repeats = rescored + refitted
         # Queries are measured by a forward pass for their signals, and by three to be scored.
         measured = len(plan.members) * queries
         runs_of_queries = scoring_groups * measured
@@ -107,7 +108,7 @@ class RunCost:
         stages = [
             StageCost(
                 "passes",
-                probe.passes * (visits + one_pass * (measured + 3 * runs_of_queries + 2 * repeats)),
+                probe.passes * (visits + one_pass * measured),
                 0 if recomputed else visits * probe.extraction.bytes_per_example,
             ),
             StageCost(
@@ -120,6 +121,7 @@ class RunCost:
         own = scored * total["parameters"]
         if plan.uses_curvature:
             stages += [
+                StageCost("passes_to_fit", probe.passes * one_pass * 2 * refitted, 0),
                 StageCost(
                     "eigendecompositions",
                     segments * total["eigenvectors"] / rate,
@@ -144,7 +146,9 @@ class RunCost:
             sampled = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
             seconds = probe.passes * (passes * sampled * solve.max_iterations)
             stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
+        again = 3 * runs_of_queries + 2 * rescored
         stages += [
+            StageCost("passes_to_score", probe.passes * one_pass * again, 0),
             StageCost(
                 "scoring",
                 # The mean gradient of a segment meets every query, each of its own their sum.

@@ -17,6 +17,7 @@ from sourcetrace.audit.identity.data_digest import data_digest
 from sourcetrace.parameters import DemoParameters
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.progress import track
 from sourcetrace.schemas.examples import DigitsTrainingSet, PlantedLabelErrors
 from sourcetrace.tasks import SGDRecipe, train_with_sgd
 from sourcetrace.tasks.digits import DigitsTask
@@ -73,8 +74,10 @@ def train_network(
     steps = demo.epochs * (digits_training_set.height // demo.batch_size)
     wanted = {round(steps * i / demo.checkpoints) for i in range(1, demo.checkpoints + 1)}
     checkpoints = []
+    progress = track(range(steps), "Training the network")
 
     def keep(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        next(progress)
         if step in wanted:
             checkpoints.append(
                 {
@@ -86,6 +89,7 @@ def train_network(
 
     examples = range(digits_training_set.height)
     model = train_with_sgd(task, examples, SGDRecipe(**recipe), seed=demo.seed, after_step=keep)
+    next(progress, None)  # so that the bar ends
     inputs, labels = task.train_examples().tensors
     query_inputs, query_labels = task.query_examples().tensors
     with torch.no_grad():

@@ -16,7 +16,7 @@ from sourcetrace.core.model.precision import products_in
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
-from sourcetrace.pipelines.shared.costs import log_kept, plan_costs
+from sourcetrace.pipelines.shared.costs import advise_on_threads, log_kept, plan_costs
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
@@ -41,7 +41,8 @@ def extract_gradients(
     engine, plan = setup.engine, setup.plan
     cost = plan_costs(setup, gradients)
     log_kept(setup, cost)
-    metrics = report_cost(cost.run)
+    metrics = report_cost(engine, cost.run)
+    advise_on_threads(engine, plan.points[-1])
     curvature_precision = setup.attribution.precision.curvature
     if engine.precision != "float32":
         error = PrecisionError.of_passes(engine, plan.points[-1])

@@ -1,6 +1,7 @@
 """What a run will cost, and what its stages did, as lines of the log and metrics."""
 
 import logging
+from datetime import datetime, timedelta
 from typing import Any
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
@@ -12,47 +13,71 @@ from sourcetrace.pipelines.shared.metrics import logged
 
 logger = logging.getLogger(__name__)
 
+_DAY = 86_400
+"""Seconds; what lasts longer has its end's date said."""
+
 _STAGES = {
     "gradient_extraction": ("Gradient extraction", ("passes", "covariances")),
-    "ekfac_fitting": ("EK-FAC fitting", ("eigendecompositions", "corrected_eigenvalues")),
-    "source_scoring": ("Source scoring", ("exact_solves", "scoring", "self_influence")),
+    "ekfac_fitting": (
+        "EK-FAC fitting",
+        ("passes_to_fit", "eigendecompositions", "corrected_eigenvalues"),
+    ),
+    "source_scoring": (
+        "Source scoring",
+        ("exact_solves", "passes_to_score", "scoring", "self_influence"),
+    ),
 }
 """Stage of the audit -> its name, and what `core.methods.cost` counts of it."""
 
 
-def report_cost(cost: RunCost) -> dict[str, Any]:
-    """Log what the run will cost and return it as metrics."""
+def report_cost(engine: GradientEngine, cost: RunCost) -> dict[str, Any]:
+    """Log what the run will cost, keep it for the ends of the stages, and return it as metrics."""
     stages = {stage.name: stage for stage in cost.stages}
-    logger.info(
+    logger.debug(
         "This run takes %s and %s of an example",
         format_noun(cost.forward, "forward pass", "forward passes"),
         format_noun(cost.backward, "backward pass", "backward passes"),
     )
-    for title, names in _STAGES.values():
-        parts = [stages[name] for name in names if name in stages]
-        if parts:
-            logger.info("%s: %s", title, ", ".join(map(_described, parts)))
+    expected = engine.timings.expected
+    for stage, (title, names) in _STAGES.items():
+        if parts := [stages[name] for name in names if name in stages]:
+            logger.debug("%s: %s", title, ", ".join(map(_described, parts)))
+            expected[stage] = sum(part.seconds for part in parts)
     logger.info(
-        "Together %s, by what a batch took and the rate of large products here; what Python takes "
-        "for many small layers, files and other processes come on top",
-        seconds_text(cost.seconds),
+        "Computing takes %s, by a timed batch: %s",
+        _time_left(cost.seconds),
+        ", ".join(f"{_STAGES[name][0]} {seconds_text(one)}" for name, one in expected.items()),
     )
     seconds = {f"cost.{stage.name}.seconds": stage.seconds for stage in cost.stages}
     return logged(seconds | {f"cost.{one.name}.kept_bytes": one.kept_bytes for one in cost.stages})
 
 
 def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
-    """Log what a stage took and return it as metrics.
+    """Log what a stage took, and how long the others will, and return the first as metrics.
 
     Args:
         engine: Whose timings they are.
         stage: As it was named to them.
     """
     seconds, peak = engine.timings.seconds[stage], peak_memory(engine.device)
+    left = engine.timings.left
     logger.info(
-        "%s took %s; peak memory %s", _STAGES[stage][0], seconds_text(seconds), format_bytes(peak)
+        "%s took %s (peak memory %s)%s",
+        _STAGES[stage][0],
+        seconds_text(seconds),
+        format_bytes(peak),
+        f"; {_time_left(left)} of computing left" if left else "",
     )
     return logged({f"work.{stage}.seconds": seconds, f"work.{stage}.peak_bytes": peak})
+
+
+def _time_left(seconds: float) -> str:
+    """Return 'about 12 min (until 14:05)'; a few seconds need no clock."""
+    said = f"about {seconds_text(seconds)}"
+    if seconds < 60:  # noqa: PLR2004
+        return said
+    end = datetime.now().astimezone() + timedelta(seconds=seconds)
+    return f"{said} (until {end:%H:%M})" if seconds < _DAY else f"{said} (until {end:%d %B, %H:%M})"
 
 
 def _described(stage: StageCost) -> str:

@@ -1,12 +1,17 @@
 """What an audit takes of time and disk, and where its gradients are kept."""
 
 import logging
+import os
 from dataclasses import dataclass
 
-from sourcetrace.core.engine.samples import TimedProbe
+import torch
+
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import TimedProbe, one_thread_gain
 from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost
+from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.errors import InputError
@@ -17,6 +22,9 @@ from sourcetrace.pipelines.shared.set_up import AuditSetup
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
+
+_WORTH_IT = 1.5
+"""How many times as fast one thread must be to be worth another start."""
 
 _SCORE_BYTES = 8
 """Of a training example and a query, in all tables together."""
@@ -94,9 +102,27 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
 def log_kept(setup: AuditSetup, cost: PlannedCost) -> None:
     """Say what the gradients take, and where they are kept."""
     logger.info(
-        "%s × %s: their gradients take %s (%s)",
+        "Gradients of %s at %s take %s (%s)",
         format_noun(len(setup.engine.training), "example"),
         format_noun(len(setup.plan.points), "point"),
         format_bytes(cost.gradients),
         cost.kept,
     )
+
+
+def advise_on_threads(engine: GradientEngine, point: EvaluationPoint) -> None:
+    """Say where one thread is faster than those that are set, unless somebody has set them.
+
+    They are not changed: the last bits of the scores depend on them, and so would a verification,
+    which is of scores with these very bits.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    gain = one_thread_gain(engine, point)
+    if gain >= _WORTH_IT:
+        logger.warning(
+            "One thread is %.1f times as fast here as %d: the machine is busy, or batches are "
+            "small. Start the run with OMP_NUM_THREADS=1; the scores differ in their last bits.",
+            gain,
+            torch.get_num_threads(),
+        )

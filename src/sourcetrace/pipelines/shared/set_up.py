@@ -127,6 +127,8 @@ def set_up_audit(
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
+    # As many as there are, said: MKL would take fewer at times, and the last bits depend on them.
+    torch.set_num_threads(torch.get_num_threads())
     model = task.build_model().to(device)
     files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
 
@@ -210,7 +212,7 @@ def _chosen_batch_size(
     engine: GradientEngine, plan: AttributionPlan, queries: Examples, *, most: int | None
 ) -> int:
     choice = choose_batch_size(engine, plan, queries=len(queries), most=most)
-    logger.info(
+    logger.debug(
         "Batches of %s: one takes %s, %s are free",
         format_noun(choice.examples, "example"),
         format_bytes(choice.bytes_per_example),

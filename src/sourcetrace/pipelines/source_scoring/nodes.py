@@ -204,7 +204,7 @@ def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
         )
     elif checks[0].precision != "float32":
         logger.info(
-            "Scores are multiplied in %s; on a sample of pairs they are off by %.1e of their size",
+            "Scores are multiplied in %s, and are off by %.1e of their size on a sample",
             checks[0].precision,
             error,
         )
@@ -213,8 +213,8 @@ def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
     dense = sum(choice.dense_multiplications for choice in choices)
     if short < dense:
         logger.info(
-            "Scores take %.0f %% of the multiplications of the exact filters; on a sample of "
-            "pairs they are off by %.1e of their size (attribution.tolerance: %g)",
+            "Scores take a short way, %.0f %% of the work, and are off by %.1e of their size on a "
+            "sample (attribution.tolerance: %g)",
             100 * short / dense,
             error,
             checks[0].tolerance,
