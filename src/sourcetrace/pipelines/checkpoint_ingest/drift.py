@@ -65,7 +65,7 @@ def _segments_of_run(
     engine: GradientEngine, records: Sequence[CheckpointRecord], examples: Mapping[str, Tensor]
 ) -> list[Segment]:
     drifts = list(measure_drifts(engine, track(records, "Drift"), examples))
-    logger.info(
+    logger.debug(
         "Drift of the gradients from checkpoint to checkpoint: %s; a segment ends above %g",
         ", ".join(f"{drift:.2f}" for drift in drifts) or "one checkpoint",
         LARGEST_DRIFT,

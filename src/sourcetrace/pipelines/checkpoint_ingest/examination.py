@@ -125,7 +125,7 @@ class Examination:
         """The runs, of whose values was said where they come from, and what is not known."""
         for run in self.runs:
             name = f"Run {run.name}: " if run.name else ""
-            logger.info("%sWhere values come from: %s", name, run.told_by)
+            logger.debug("%sWhere values come from: %s", name, run.told_by)
             run.warn_of_other_counts()
             run.warn_of_filled_rates()
         return self.runs

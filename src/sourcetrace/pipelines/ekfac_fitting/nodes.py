@@ -76,15 +76,12 @@ def fit_curvature(
                 blocks[name] = blocks[name].scaled(factor)
             responding = [factor for factor in own.values() if factor < LARGEST]
             middle = median(responding or own.values())
-            logger.info(
-                "Segment %d: along the queries' responses the layers' curvature is %.2f times "
-                "EK-FAC's in the median%s",
+            logger.debug(
+                "Segment %d: EK-FAC's curvature is scaled by %.2f in the median of %d of %d layers",
                 number,
                 middle,
-                f"; the others leave {len(own) - len(responding)} of {len(own)} layers nothing to "
-                "respond for"
-                if len(responding) < len(own)
-                else "",
+                len(responding),
+                len(own),
             )
             metrics |= logged({f"curvature_scale_segment_{number}": middle})
     spectra = CurvatureSpectra.frame(
