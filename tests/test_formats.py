@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from sourcetrace.formats import (
     format_bytes,
     format_correlation,
+    format_duration,
     format_noun,
     format_number,
     format_share,
     format_with_error,
     safe_text,
     shorten,
+    with_environment,
 )
 
 
@@ -121,3 +123,20 @@ def test_safe_text_leaves_languages_and_emoji_alone_and_cuts():
 def test_a_correlation_is_1_only_where_it_is():
     values = [1.0, 0.9999, 0.5, -0.25, None]
     assert [format_correlation(v) for v in values] == ["1.00", "0.99", "0.50", "−0.25", "—"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (75.4, "75 s"), (119.8, "2 min"), (600, "10 min"), (5000, "1 h 23 min")],
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text.replace(" ", "\u00a0")
+
+
+def test_commands_run_in_the_environment_of_the_audit():
+    text = "Run `kedro run --pipelines audit,gate` again, then kedro run --pipelines gate."
+    assert with_environment(text, "") == text
+    assert with_environment(text, "my env") == (
+        "Run `kedro run --pipelines audit,gate --env 'my env'` again, then "
+        "kedro run --pipelines gate --env 'my env'."
+    )

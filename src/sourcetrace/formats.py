@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -108,6 +109,27 @@ def format_correlation(value: float | None) -> str:
 def format_moment(at: str) -> str:
     """Return '2026-11-26T15:38:13+00:00' as '2026-11-26 15:38 UTC'."""
     return f"{at[:10]} {at[11:16]} UTC"
+
+
+def format_duration(seconds: float) -> str:
+    """Return 58.3 as '58 s', 5000 as '1 h 23 min'."""
+    whole = max(1, round(seconds))
+    if whole < 120:  # noqa: PLR2004
+        return f"{whole}{_NO_BREAK_SPACE}s"
+    hours, minutes = divmod(round(whole / 60), 60)
+    text = f"{format_count(hours)} h {minutes} min" if hours else f"{minutes} min"
+    return text.replace(" ", _NO_BREAK_SPACE)
+
+
+def with_environment(text: str, environment: str) -> str:
+    """Return text whose commands run in the environment that an audit ran in.
+
+    Args:
+        text: In which commands may stand, `kedro run --pipelines gate`.
+        environment: A folder in conf/; empty for the default one.
+    """
+    option = f" --env {shlex.quote(environment)}" if environment else ""
+    return re.sub(r"kedro run --pipelines [\w,]+", lambda found: found[0] + option, text)
 
 
 def format_bytes(size: int) -> str:

@@ -8,6 +8,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks.alerts import AlertHook
+from sourcetrace.hooks.audit_run import AuditRunHook
 from sourcetrace.hooks.catalog import CatalogHook
 from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.hooks.misspelt import MisspeltHook
@@ -24,6 +25,7 @@ HOOKS = (
     RunLockHook(),
     SecretsHook(),
     RunRecordHook(),
+    AuditRunHook(),
     LineageHook(),
     OpenLineageHook(),
     TerminalHook(),

@@ -84,6 +84,20 @@ def test_the_most_harmful_come_first_and_only_they_get_an_action():
     assert "would improve by 5.0 without it" in table["reason"][0]
 
 
+def test_the_tables_own_columns_come_along_to_filter_by():
+    named = {"labels": ["x", "y"], "predicted": ["x", "y"], "probability": [0.5, 0.5]}
+    content = tables(["a", "b"], [1.0, 2.0], **named) | {"data_digests": {"training": {}}}
+    train_table = content["train_table"]
+    own = train_table.with_columns(
+        region=pl.Series(["=north", "south"]), loss=pl.lit("own"), vector=pl.lit([1.0, 2.0])
+    )
+    table, copy = review(**content | {"train_table": own})
+    ReviewList.validate(table)
+    assert table.columns[len(ReviewList.columns()) :] == ["region", "loss_of_table"]
+    assert table["region"].to_list() == ["south", "=north"]
+    assert copy["region"].to_list() == ["south", "'=north"]
+
+
 def test_an_example_that_harms_nobody_is_kept_however_short_the_list():
     table, _ = review(report=ReportParameters(check_share=1.0))
     assert table.filter(pl.col("example_id") == "c")["suggested_action"].item() == "keep"

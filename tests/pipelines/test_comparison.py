@@ -99,6 +99,8 @@ class Audits:
             audit_comparison=table,
             gate_report=gate_report,
             ground_truth=None,
+            audit_run=None,
+            registered_model={"name": model, "version": 1} if model else None,
         )
         self.dataset.save(
             take_snapshot(this_audit, summary, table, gate_report, parameters, {}, page)

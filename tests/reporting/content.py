@@ -38,6 +38,7 @@ def page_content(
     pictured: bool = True,
     prefix: str = "scan-",
     label: str = "",
+    classes: int = 3,
     reason: str = "It harms 5 of 7 queries.",
     **replaced: Any,
 ) -> PageContent:
@@ -45,8 +46,10 @@ def page_content(
     rng = np.random.default_rng(7)
     ids = [f"{prefix}{i:05d}" for i in range(examples)]
     place = np.arange(examples)
-    given = [f"{label}{i % 3}" for i in range(examples)] if labelled else [None] * examples
-    other = [f"{label}{(i + 1) % 3}" for i in range(examples)] if predicted else [None] * examples
+    given = [f"{label}{i % classes}" for i in range(examples)] if labelled else [None] * examples
+    other = (
+        [f"{label}{(i + 1) % classes}" for i in range(examples)] if predicted else [None] * examples
+    )
     actions = np.where(place < suspects, np.where(place % 2 == 0, "relabel", "review"), "keep")
     harm = -np.sort(-rng.standard_t(2, examples)) * 1e-2
     loss = rng.exponential(0.3, examples)
@@ -139,7 +142,7 @@ def page_content(
             {"segment": [1, 2], "layer": ["fc", "fc"], "trace": [1.0, 2.0]}
         ),
         "pictures": {name: rng.random((8, 8)) for name in ids[:60]} if pictured else {},
-        "details": None,
+        "data_digests": {"training": "st1-training", "queries": "st1-queries"},
     }
     return PageContent(**(values | replaced))
 

@@ -7,27 +7,6 @@ from sourcetrace.reporting.tables import Table
 from tests.reporting.content import ground_truth, page_content, two_runs
 
 
-def test_review_table_is_cut_and_names_the_file():
-    table = Table.of_review(page_content(500).review_list)
-    assert len(table.rows) == 200
-    assert table.note == (
-        "The first 200 of 500 rows; the whole list is data/08_reporting/review_list.csv."
-    )
-    assert all(len(row) == len(table.columns) for row in table.rows)
-
-
-def test_a_missing_label_is_a_dash_and_without_any_there_is_no_column():
-    review_list = page_content(3).review_list
-    one = review_list.with_columns(pl.col("given_label").replace("0", None))
-    assert Table.of_review(one).rows[0][3].startswith("— → ")
-    said = Table.of_review(page_content(3, labelled=False).review_list)
-    assert said.columns[3] == ("The model says", "text")
-    neither = Table.of_review(page_content(3, labelled=False, predicted=False).review_list)
-    for table in (said, neither):
-        assert not any("iven" in title for title, _ in table.columns)
-        assert len(table.rows[0]) == len(table.columns)
-
-
 def test_segments_add_up_and_one_without_scores_says_so():
     content = page_content()
     suspects = content.review_list.head(6)["example_id"]
@@ -63,13 +42,6 @@ def test_ranking_table_counts_planted_errors():
     table = Table.of_rankings(ground_truth())
     assert table.columns[1][0] == "Found in the first 10"
     assert table.rows[0] == ["review list", "8 of 10", "80\u00a0%", "0.9"]
-
-
-def test_the_review_table_has_errors():
-    content = page_content()
-    table = Table.of_review(content.review_list)
-    column = [title for title, _ in table.columns].index("Harm ± error")
-    assert "\u00a0±\u00a0" in table.rows[0][column]
 
 
 def test_checkpoints_show_how_they_were_trained():

@@ -24,15 +24,27 @@ def page_with(report=None):
     return page_content(scores_digest="d", gate=report).render()
 
 
-def test_the_verdict_stands_before_everything_else_and_changes_nothing_else():
+def test_the_verdict_stands_first_and_counts_what_was_not_checked():
     judged = page_with(WARNING)
-    (banner,) = re.findall('<section class="gate.*?</section>\n', judged, re.DOTALL)
-    assert judged.replace(banner, "") == page_with()
-    assert "Gate: warn" in banner
-    assert "harmful_share is 0.2; at most 0.1 is allowed." in banner
-    assert "no baseline: gate.baseline is not set" in banner
-    assert "mean_query_loss" not in banner
-    assert judged.index("Gate: warn") < judged.index('class="key-figures"')
+    (box,) = re.findall('<section class="verdict.*?</section>\n', judged, re.DOTALL)
+    assert "Gate: warn</strong>, 2 of 4 checks not made" in box
+    assert "harmful_share is 0.2; at most 0.1 is allowed." in box
+    assert "harmful_share, training_examples: no baseline: gate.baseline is not set" in box
+    assert "mean_query_loss" not in box
+    assert judged.index("Gate: warn") < judged.index('class="identity"')
+    assert "No gate</strong> has judged" in page_with()
+
+
+def test_failures_stand_before_warnings():
+    report = verdict(
+        {"metric": "harmful_share", "at_most": 0.1, "severity": "warn"},
+        {"metric": "mean_query_loss", "at_most": 0.1},
+        harmful_share=0.2,
+        mean_query_loss=0.5,
+    )
+    judged = page_with(report)
+    assert judged.index("<b>fail:</b>") < judged.index("<b>warn:</b>")
+    assert "2 checks made" in judged
 
 
 def test_a_verdict_on_other_scores_is_not_shown():
@@ -43,7 +55,7 @@ def test_what_comes_from_data_is_escaped():
     label = "<script>alert(1)</script>"
     checks = tuple(c.model_copy(update={"message": label}) for c in WARNING.checks)
     judged = page_with(WARNING.model_copy(update={"checks": checks}))
-    assert "<script>" not in judged
+    assert label not in judged
     assert "&lt;script&gt;" in judged
 
 

@@ -71,12 +71,12 @@ def test_parameters_without_attribution_are_counted_and_weighed():
 def test_unstable_suspects_are_counted():
     content = page_content(suspects=6)
     said = plain_words("uncertainty", content.summary, content.review_list)
-    assert "For 2 of the 6 suspects the harm is within two errors of zero" in said
+    assert "for 2 of 6 suspects it is within two errors of zero" in said
     stable = page_content(suspects=6, unstable=0).summary
-    assert "For none of the 6 suspects" in plain_words("uncertainty", stable, content.review_list)
+    assert "for none of 6 suspects" in plain_words("uncertainty", stable, content.review_list)
     unknown = content.review_list.with_columns(harm_error=pl.lit(0.0))
     said = plain_words("uncertainty", content.summary, unknown)
-    assert "no spread to tell an error of the harm from" in said
+    assert "its error is not known" in said
 
 
 def test_a_model_whose_scores_are_all_0_is_not_said_to_be_clean():

@@ -1,8 +1,9 @@
-"""The report page: one HTML document that needs no network, no script and no other file.
+"""The report page: one HTML document that needs no network and no other file.
 
-Its readers are an engineer with a minute (heading, figures, gallery) and somebody who works
-through the list for an hour (everything below). It is rendered once, from tables and records; its
-words are in the templates. What comes from data is made safe to show and escaped there.
+Its readers are an engineer with a minute (what was audited and the verdict) and somebody who
+decides on suspects for an hour (everything below; without its script the page is whole). It is
+rendered once, from tables and records; its words are in the templates. What comes from data is
+made safe to show and escaped there.
 """
 
 import math
@@ -16,24 +17,23 @@ import polars as pl
 from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.formats import format_count
+from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.drawing import Ink
-from sourcetrace.reporting.gallery import gallery_card
-from sourcetrace.reporting.records import AuditSummary, GroundTruth
+from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
+from sourcetrace.reporting.suspects import SuspectTable
 from sourcetrace.reporting.tables import Table
-from sourcetrace.reporting.templating import template
+from sourcetrace.reporting.templating import Script, template
 from sourcetrace.reporting.training_charts import training_figures
 from sourcetrace.reporting.trend_charts import trend_figures
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
 from sourcetrace.schemas.review import is_suspect, rounded_labels
 
-_Record = TypeVar("_Record", ComparedAudit, GateReport, GroundTruth)
+_Record = TypeVar("_Record", AuditRun, ComparedAudit, GateReport, GroundTruth)
 
-_CARDS = 48
-# The rest waits behind one click, so that the charts stay within reach.
-_OPEN_CARDS = 12
+_SCRIPTS = ("table.js",)
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,16 @@ class PageContent:
 
     Attributes:
         summary: What the audit found.
-        review_list: `schemas.ReviewList`, one row a training example.
+        review_list: `schemas.ReviewList`, one row a training example, with the task's columns.
         checkpoint_manifest: `schemas.CheckpointManifest`.
         unattributed_parameters: `schemas.UnattributedParameters`; may be empty.
         segment_contributions: `schemas.SegmentContributions`.
         example_signals: `schemas.ExampleSignals`.
         curvature_spectra: `schemas.CurvatureSpectra`; may be empty.
         pictures: Example id -> [H, W] or [H, W, 3] in 0..1, for the top suspects; may be empty.
-        details: Columns of the training table to show with the top suspects, with `example_id`.
+        data_digests: `training` and `queries` -> digest of what they contain.
+        model: The registered version, where one is named.
+        run: The run that computed the scores.
         verification: The last there was.
         comparison: The last there was.
         gate: The last verdict there was.
@@ -64,7 +66,9 @@ class PageContent:
     example_signals: pl.DataFrame
     curvature_spectra: pl.DataFrame
     pictures: Mapping[str, np.ndarray]
-    details: pl.DataFrame | None = None
+    data_digests: Mapping[str, str] = field(default_factory=dict)
+    model: RegisteredModelParameters | None = None
+    run: AuditRun | None = None
     verification: Retraining = field(default_factory=Retraining)
     comparison: ComparedAudit | None = None
     gate: GateReport | None = None
@@ -93,11 +97,14 @@ class PageContent:
             review_list=review_list,
             unattributed=self.unattributed_parameters,
             method=METHODS.get(summary.method),
-            cards=[
-                gallery_card(row, pictures=self.pictures, details=self.details)
-                for row in suspects.head(_CARDS).iter_rows(named=True)
-            ],
-            open_cards=_OPEN_CARDS,
+            suspects=SuspectTable.of(
+                review_list, pictures=self.pictures, scores_digest=summary.scores_digest
+            ),
+            groups=None,
+            model=self.model,
+            digests=self.data_digests,
+            run=self._of_these_scores(self.run),
+            scripts=[Script.named(name) for name in _SCRIPTS],
             overlap=_LossOverlap.of(review_list, top_share=summary.check_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
             figures=[
@@ -106,7 +113,6 @@ class PageContent:
                     self.example_signals, self.segment_contributions, review_list, manifest
                 ),
             ],
-            review_table=Table.of_review(review_list),
             segment_table=Table.of_segments(
                 manifest, self.segment_contributions, suspects["example_id"]
             ),

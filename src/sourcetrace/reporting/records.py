@@ -26,6 +26,28 @@ class Trust(_Record):
     command: str = ""
 
 
+class AuditRun(_Record):
+    """The run that computed scores: what their tables do not say.
+
+    Attributes:
+        scores_digest: Of the scores.
+        at: When, UTC, ISO 8601.
+        seconds: From reading the checkpoints to the review list; None where it was several runs.
+        run_id: Of the MLflow run; empty where tracking was off.
+        environment: The `--env` of its command; empty where it had none.
+        commit: Of the project's git repository; empty outside one.
+        dirty: Whether files differed from it.
+    """
+
+    scores_digest: str
+    at: str
+    seconds: float | None = None
+    run_id: str = ""
+    environment: str = ""
+    commit: str = ""
+    dirty: bool = False
+
+
 class Suspect(_Record):
     """One of the first suspects, with the review list's columns that a terminal has room for."""
 

@@ -16,17 +16,13 @@ from sourcetrace.formats import (
     format_number,
     format_share,
     format_span,
-    format_with_error,
     shorten,
 )
 from sourcetrace.reporting.records import GroundTruth
 
-_FULL_LIST = "data/08_reporting/review_list.csv"
-
 _ASSUMED = "assumed: "
 """Begins the source of a value that nothing in the checkpoints says."""
 
-_REVIEW_ROWS = 200
 _CHECKPOINT_ROWS = 60
 _PARAMETER_ROWS = 100
 _CELL = 200
@@ -78,45 +74,6 @@ class Table:
             [[_cell(row, *column) for column in columns.values()] for row in rows],
             note,
         )
-
-    @classmethod
-    def of_review(cls, review_list: pl.DataFrame) -> Self:
-        """Return the first rows of the review list."""
-        note = f"The whole list is {_FULL_LIST}, one row a training example."
-        if review_list.height > _REVIEW_ROWS:
-            note = (
-                f"The first {format_count(_REVIEW_ROWS)} of {format_count(review_list.height)} "
-                f"rows; the whole list is {_FULL_LIST}."
-            )
-        known = review_list.select(pl.all().is_not_null().any()).row(0, named=True)
-        labels: dict[str, Any] = {}
-        if known["given_label"]:
-            both = ("given_label", "predicted_label")
-            labels["Given → predicted"] = ("text", lambda r: tuple(r[name] for name in both))
-        elif known["predicted_label"]:
-            labels["The model says"] = ("text", "predicted_label")
-        if known["given_label_probability"]:
-            labels["P(given)"] = ("share", "given_label_probability")
-        columns: Columns = {
-            "Rank": ("count", "rank"),
-            "Example": ("code", "example_id"),
-            "Suggested": ("action", "suggested_action"),
-            **labels,
-            "Harm ± error": ("numbers", lambda r: format_with_error(r["harm"], r["harm_error"])),
-            "Queries harmed": ("count", "queries_harmed"),
-            "Loss influence": ("signed", "total_query_loss_influence"),
-            "Loss": ("number", "loss"),
-            "Self-influence · rank": (
-                "numbers",
-                lambda r: (
-                    f"{format_number(r['self_influence'])} · "
-                    f"{format_count(r['self_influence_rank'])}"
-                ),
-            ),
-            "Reason": ("sentence", "reason"),
-        }
-        rows = review_list.head(_REVIEW_ROWS).iter_rows(named=True)
-        return cls.of("Training examples, most harmful first", columns, rows, note)
 
     @classmethod
     def of_checkpoints(cls, checkpoint_manifest: pl.DataFrame) -> Self:

@@ -1,6 +1,9 @@
 """The templates, in which the words of the page and of the model card stand."""
 
+import base64
+import hashlib
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
@@ -9,6 +12,7 @@ from markupsafe import Markup
 from sourcetrace.formats import (
     format_correlation,
     format_count,
+    format_duration,
     format_moment,
     format_noun,
     format_number,
@@ -17,7 +21,10 @@ from sourcetrace.formats import (
     format_with_error,
     safe_text,
     shorten,
+    with_environment,
 )
+
+_LOADER = jinja2.PackageLoader("sourcetrace.reporting")
 
 # Whatever starts markup in CommonMark and in GitHub's tables and strikethrough.
 _MARKUP = re.compile(r"[\\`*\[\]>|#~]")
@@ -38,7 +45,7 @@ def template(name: str, *, autoescape: bool = True) -> jinja2.Template:
             Markdown each value is escaped by the filter `md` or `code`.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sourcetrace.reporting"),
+        loader=_LOADER,
         autoescape=autoescape,  # noqa: S701, in Markdown each value is escaped by its own filter
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -50,6 +57,8 @@ def template(name: str, *, autoescape: bool = True) -> jinja2.Template:
         "code": _code_span,
         "correlation": format_correlation,
         "count": format_count,
+        "duration": format_duration,
+        "here": with_environment,
         "md": _escape_markdown,
         "moment": format_moment,
         "noun": format_noun,
@@ -60,6 +69,26 @@ def template(name: str, *, autoescape: bool = True) -> jinja2.Template:
         "with_error": format_with_error,
     }
     return environment.get_template(name)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of a page.
+
+    Attributes:
+        text: Of its file, safe to put into a page.
+        hash: By which the page's policy lets it run, and nothing else.
+    """
+
+    text: Markup
+    hash: str
+
+    @classmethod
+    def named(cls, name: str) -> "Script":
+        """Return the script in a file beside the templates."""
+        text, _, _ = _LOADER.get_source(jinja2.Environment(), name)  # noqa: S701, only read
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+        return cls(Markup(text), f"sha256-{digest}")  # noqa: S704, a file of ours
 
 
 def plain_words(name: str, *values: Any) -> str:

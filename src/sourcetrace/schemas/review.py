@@ -44,6 +44,8 @@ def rounded_labels(table: pl.DataFrame) -> pl.DataFrame:
 class ReviewList(Table):
     """One row a training example, the most harmful first.
 
+    Behind these stand the further columns of the task's train_table().
+
     Attributes:
         rank: From 1.
         index: Its row in train_table() and its number in train_examples(), from 0.
@@ -85,3 +87,8 @@ class ReviewList(Table):
     suggested_action: str = pa.Field(isin=ACTIONS)
     suggested_label: str | None = pa.Field(nullable=True)
     reason: str
+
+    class Config:
+        """With the task's own columns."""
+
+        strict = False

@@ -3,6 +3,7 @@
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 from kedro.pipeline import Pipeline
 
 from sourcetrace.datasets.score_files import ScoreFiles
@@ -41,6 +42,11 @@ def list_for_review(
         self_influence=self_influence,
         queries=query_signals.height,
         report=report,
+    )
+    # Vectors and structures are for machines.
+    own = train_table.select(~cs.nested() & ~cs.binary() & ~cs.by_name("label"))
+    review_list = review_list.join(
+        own, on="example_id", how="left", maintain_order="left", suffix="_of_table"
     )
     return review_list, review_list.with_columns(spreadsheet_text(pl.col(pl.String)))
 

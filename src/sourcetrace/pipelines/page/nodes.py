@@ -1,36 +1,37 @@
 """Gather what the page is made of, and render it."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
 from kedro.pipeline import Pipeline
+from pydantic import BaseModel
 
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateReport
+from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.page import PageContent
-from sourcetrace.reporting.records import AuditSummary, GroundTruth
+from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.trust import Retraining
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def gather_tables(
     audit_summary: dict[str, Any],
     review_list: pl.DataFrame,
-    train_table: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     unattributed_parameters: pl.DataFrame,
     segment_contributions: pl.DataFrame,
     example_signals: pl.DataFrame,
     curvature_spectra: pl.DataFrame,
     suspect_pictures: pl.DataFrame,
+    data_digests: dict[str, dict[str, Any]],
 ) -> PageContent:
     """Return what the page takes from the audit itself."""
-    details = train_table.drop("label").with_columns(pl.col("stage").list.join(", "))
-    if checkpoint_manifest["stage"].n_unique() == 1:
-        details = details.drop("stage")
     return PageContent(
         summary=AuditSummary.model_validate(audit_summary),
         review_list=review_list,
@@ -40,7 +41,7 @@ def gather_tables(
         example_signals=example_signals,
         curvature_spectra=curvature_spectra,
         pictures=_pictures(suspect_pictures),
-        details=details if details.width > 1 else None,
+        data_digests={side: one["digest"] for side, one in data_digests.items()},
     )
 
 
@@ -53,9 +54,11 @@ def render_page(
     audit_comparison: pl.DataFrame,
     gate_report: dict[str, Any] | None,
     ground_truth: dict[str, Any] | None,
+    audit_run: dict[str, Any] | None,
+    registered_model: dict[str, Any] | None,
 ) -> str:
     """Return the self-contained HTML page, with the records that there are of these scores."""
-    gate = None if gate_report is None else GateReport.model_validate(gate_report)
+    gate = _read(GateReport, gate_report)
     compared = None
     if comparison_summary is not None and gate is not None:
         found = Comparison.from_json(comparison_summary)
@@ -68,8 +71,14 @@ def render_page(
         verification=Retraining(verification_summary, verification_queries, verification_removals),
         comparison=compared,
         gate=gate,
-        ground_truth=None if ground_truth is None else GroundTruth.model_validate(ground_truth),
+        ground_truth=_read(GroundTruth, ground_truth),
+        run=_read(AuditRun, audit_run),
+        model=_read(RegisteredModelParameters, registered_model),
     ).render()
+
+
+def _read(kind: type[_Model], record: dict[str, Any] | None) -> _Model | None:
+    return kind.model_validate(record) if record else None
 
 
 def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
@@ -82,4 +91,10 @@ def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
 
 
 # Every part of an audit that changes the page ends with it.
-PIPELINE = Pipeline([step(gather_tables, "page_content"), step(render_page, "cleaning_report")])
+PIPELINE = Pipeline(
+    [
+        step(gather_tables, "page_content"),
+        # Not the whole group: kedro-mlflow logs what a node takes.
+        step(render_page, "cleaning_report", registered_model="params:tracking.registered_model"),
+    ]
+)
