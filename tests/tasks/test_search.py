@@ -46,6 +46,11 @@ class Asked(ClassificationTask):
     def train(self, indices, *, seed):
         return list(indices), seed
 
+    def relabelled(self, labels):
+        other = Asked(self.query, self.column)
+        other.train = lambda indices, *, seed: (list(indices), labels)
+        return other
+
 
 def asked(candidates, **arguments):
     return load_task(
@@ -69,6 +74,12 @@ def test_candidates_are_the_texts_that_share_words_and_a_sample():
 def test_retraining_without_some_candidates_keeps_what_is_not_audited():
     kept, seed = asked({"sample": 0}).train([1], seed=7)
     assert (kept, seed) == ([0, 2, 3, 4, 5], 7)
+
+
+def test_relabelled_candidates_are_trained_with_what_is_not_audited():
+    task = asked({"sample": 0}).relabelled({1: "0"})
+    assert task.train([0, 1], seed=3) == (list(range(6)), {3: "0"})
+    assert task.train([1], seed=3) == ([0, 2, 3, 4, 5], {3: "0"})
 
 
 def test_tables_without_the_texts_are_refused():

@@ -56,6 +56,11 @@ class Pictures(ClassificationTask):
     def train(self, indices, *, seed):
         return [self.numbers[i] for i in indices], seed
 
+    def relabelled(self, labels):
+        other = Pictures(self.numbers, self.wrong, self.queries)
+        other.train = lambda indices, *, seed: ([self.numbers[i] for i in indices], labels)
+        return other
+
     def picture(self, index):
         return np.full((2, 2), self.numbers[index] / 10)
 
@@ -119,3 +124,9 @@ def test_the_ingest_says_what_was_set_aside(caplog):
     assert side["rows"] == examples.height == len(KEPT)
     assert "2 examples set aside that cannot be used (task.set_aside)" in caplog.text
     assert "'e3' (index 3), 'e7' (index 7); the first: OSError: broken picture" in caplog.text
+
+
+def test_it_is_relabelled_by_the_numbers_that_are_known():
+    share = {"class": f"{__name__}.Pictures", "arguments": {"wrong": WRONG}, "set_aside": 0.3}
+    task = load_task(share).relabelled({3: "1"})
+    assert task.train([0, 3, 7], seed=0) == ([0, 4, 9], {4: "1"})

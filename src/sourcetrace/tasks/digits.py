@@ -3,8 +3,9 @@
 It reads the labels the training run was given; which of them are wrong, it cannot know.
 """
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,15 @@ class DigitsTask(ClassificationTask):
         """Return a training scan, dark ink on white, [8, 8]."""
         pixels = np.asarray(self._training["pixels"][index]).reshape(_SIDE, _SIDE)
         return 1 - pixels
+
+    def relabelled(self, labels: Mapping[int, str]) -> "DigitsTask":
+        """Return the task with other labels of some training scans."""
+        given = self._training["label"].to_list()
+        for number, label in labels.items():
+            given[number] = int(label)
+        other = copy.copy(self)
+        other._training = self._training.with_columns(label=pl.Series(given))
+        return other
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -20,7 +20,10 @@ class Task(Protocol):
     Batches are what `collate` makes of items; losses return one value an example, [B].
     A task may also have `train(indices, *, seed) -> nn.Module`, which retrains the model on the
     training examples with these numbers, as it was trained (`train_with_sgd` may help), and
-    `recipe`, a JSON value of what `train` reads from elsewhere; `describe(outputs, batch)`, whose
+    `recipe`, a JSON value of what `train` reads from elsewhere; `relabelled(labels) -> Task`, the
+    same task with other labels, as its table writes them, of the training examples with these
+    numbers; `holdout_examples()` and `holdout_table()`, as of the queries, of further examples
+    that no audit reads and on which cleaning is measured; `describe(outputs, batch)`, whose
     values the reports show (see `ClassificationTask`); `picture(index) -> array`, a picture
     of a training example ([height, width] or [height, width, 3], values 0 to 1); and
     `inputs_of(item)`, the part of an item that stays when its label is corrected, by which later

@@ -48,12 +48,20 @@ def with_candidates(task: Any, parameters: CandidateParameters) -> Any:
         len(texts),
         len(np.unique(found)),
     )
+    return _view(task, rows, frozenset(range(len(texts))).difference(rows))
+
+
+def _view(task: Any, rows: Sequence[int], others: frozenset[int]) -> Any:
+    """Return the task of some training examples, whose `train` is of the others besides."""
     view = copy.copy(task)
     parts = of_side(task, "train", rows)
     if "train" in parts:
-        others = set(range(len(texts))).difference(rows)
         parts["train"] = lambda numbers, **options: task.train(
             sorted(others.union(rows[number] for number in numbers)), **options
+        )
+    if "relabelled" in parts:
+        parts["relabelled"] = lambda labels: _view(
+            task.relabelled({rows[number]: label for number, label in labels.items()}), rows, others
         )
     vars(view).update(parts)  # over what the class has
     return view

@@ -50,6 +50,13 @@ def set_aside(task: Any, side: str) -> list[dict[str, Any]]:
     return found
 
 
+def of_examples(task: Any, kept: Sequence[int]) -> Any:
+    """Return a task with the training examples of these numbers alone."""
+    view = copy.copy(task)
+    vars(view).update(of_side(task, "train", kept))  # over what the class has
+    return view
+
+
 def of_side(task: Any, side: str, kept: Sequence[int]) -> dict[str, Callable[..., Any]]:
     """Return the parts of a task that know a side's examples by number, for those that are kept."""
     parts: dict[str, Callable[..., Any]] = {
@@ -59,6 +66,10 @@ def of_side(task: Any, side: str, kept: Sequence[int]) -> dict[str, Callable[...
     if side == "train" and hasattr(task, "train"):
         parts["train"] = lambda numbers, **options: task.train(
             [kept[number] for number in numbers], **options
+        )
+    if side == "train" and hasattr(task, "relabelled"):
+        parts["relabelled"] = lambda labels: of_examples(
+            task.relabelled({kept[number]: label for number, label in labels.items()}), kept
         )
     if side == "train" and hasattr(task, "picture"):
         parts["picture"] = lambda number: task.picture(kept[number])

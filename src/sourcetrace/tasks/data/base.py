@@ -3,10 +3,11 @@
 An item is `(inputs, target)`; `(inputs,)` where there is no label.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import polars as pl
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun
+from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.data.identity import (
     duplicate_notes,
@@ -30,6 +32,7 @@ from sourcetrace.tasks.data.labels import (
     refuse_repeated,
     with_names,
 )
+from sourcetrace.tasks.data.side import Examples, Side
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.tasks.protocol import TaskBase
 from sourcetrace.tasks.regression import RegressionTask
@@ -50,6 +53,9 @@ class DataArguments(BaseModel):
         stage: Column of the stages of training.
         show: Further columns for the page.
         label_names: Names of the classes in the order of the logits.
+        cleaned: Source of `schemas.CleanedData`: which training examples are left out, and which
+            have another label.
+        holdout: Source of examples that no audit reads, on which cleaning is measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +67,8 @@ class DataArguments(BaseModel):
     stage: str | None = None
     show: tuple[str, ...] = ()
     label_names: tuple[str, ...] | None = None
+    cleaned: Any = None
+    holdout: Any = None
 
 
 class DataTask(TaskBase, ABC):
@@ -81,11 +89,15 @@ class DataTask(TaskBase, ABC):
         self._name_classes(training)
         training = self._as_trained(self._usable(training))
         self._learn(training)
-        self._train = self._side(training)
+        self._train = self._cleaned(training)
         self._queries = self._side(self._usable(queries))
         self.notes += overlap_notes(
             queries.called, self._queries.ids, self._queries.contents, self._train.contents
         )
+        self._holdout = None
+        if given.holdout is not None:
+            holdout = self._rows(given.holdout, "task.arguments.holdout", [])
+            self._holdout = self._side(self._usable(holdout))
 
     def train_examples(self) -> Dataset[Any]:
         """Return the training examples."""
@@ -102,6 +114,20 @@ class DataTask(TaskBase, ABC):
     def query_table(self) -> pl.DataFrame:
         """Return a row a query."""
         return self._queries.table
+
+    def holdout_examples(self) -> Dataset[Any] | None:
+        """Return the examples that no audit reads; None where there are none."""
+        return None if self._holdout is None else self._holdout.examples
+
+    def holdout_table(self) -> pl.DataFrame | None:
+        """Return a row for each of them."""
+        return None if self._holdout is None else self._holdout.table
+
+    def relabelled(self, labels: Mapping[int, str]) -> Self:
+        """Return the task with other labels of the training examples with these numbers."""
+        other = copy.copy(self)
+        other._train = self._train.relabelled(labels, getattr(self, "label_names", None))
+        return other
 
     def queries_of(self, source: Any) -> tuple[Dataset[Any], pl.DataFrame]:
         """Return queries that are not of the audit, and a row each.
@@ -228,7 +254,7 @@ class DataTask(TaskBase, ABC):
             return targets, _called(pl.Series(targets.argmax(-1).tolist()), names)
         return targets, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
 
-    def _side(self, rows: Rows) -> "_Side":
+    def _side(self, rows: Rows) -> Side:
         inputs, contents = self._inputs(rows), self._contents(rows)
         given = None if rows.id_column is None else rows.table[rows.id_column].cast(pl.String)
         ids = pl.Series(numbered(contents)) if given is None else given
@@ -245,38 +271,34 @@ class DataTask(TaskBase, ABC):
         labels = table["label"].to_list() if "label" in columns else [None] * len(names)
         self.notes += lookalike_notes(rows.called, names)
         self.notes += duplicate_notes(rows.called, names, contents, labels)
-        return _Side(table, _Examples(inputs, targets), names, contents)
+        return Side(table, Examples(inputs, targets), names, contents)
+
+    def _cleaned(self, rows: Rows) -> Side:
+        """Return the training side, as the manifest wants it where there is one."""
+        notes, side = list(self.notes), self._side(rows)
+        if self._given.cleaned is None:
+            return side
+        source = Source.of(self._given.cleaned, "task.arguments.cleaned")
+        manifest = source.rows([_ID, "label", "keep"], optional=[], text=[_ID, "label"]).table
+        names = pl.DataFrame({_ID: side.ids})
+        wanted = names.join(manifest, on=_ID, how="left", maintain_order="left")
+        kept = wanted["keep"].fill_null(value=True)
+        self.notes = notes
+        side = self._side(replace(rows, table=rows.table.filter(kept)))
+        labels = {}
+        if self._given.label is not None:
+            pairs = zip(wanted["label"].filter(kept), label_text(side.table["label"]), strict=True)
+            labels = {i: new for i, (new, old) in enumerate(pairs) if new not in {None, old}}
+        self.notes.append(
+            f"{source.called}: {format_noun(int((~kept).sum()), 'training example')} left out, "
+            f"{len(labels)} with another label"
+        )
+        return side.relabelled(labels, getattr(self, "label_names", None))
 
 
 def _called(numbers: pl.Series, names: Sequence[str] | None) -> pl.Series:
     """Return classes as their names, where they have any."""
     return numbers.replace_strict(range(len(names)), list(names)) if names else numbers
-
-
-@dataclass(frozen=True)
-class _Side:
-    """A side's table and examples; the digests of their inputs."""
-
-    table: pl.DataFrame
-    examples: "_Examples"
-    ids: Sequence[str]
-    contents: Sequence[str]
-
-
-class _Examples(Dataset[Any]):
-    """Inputs with their targets, [N, …]."""
-
-    def __init__(self, inputs: Any, targets: Tensor | None) -> None:
-        self.inputs, self._targets = inputs, targets
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        if not 0 <= index < len(self):  # that iterating ends, whatever the inputs are
-            raise IndexError(index)
-        inputs = self.inputs[index]
-        return (inputs,) if self._targets is None else (inputs, self._targets[index])
 
 
 def refuse_rows(rows: Rows, chosen: pl.Series, problem: str, change: str) -> None:

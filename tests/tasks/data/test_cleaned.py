@@ -1,0 +1,97 @@
+"""A data task as people decided its data is to be, and with other labels for a retraining."""
+
+import polars as pl
+import pytest
+import torch
+
+from sourcetrace.errors import InputError
+from sourcetrace.tasks import ClassificationTask, RegressionTask
+from sourcetrace.tasks.data import TableData
+
+ROWS = pl.DataFrame(
+    {
+        "example_id": ["a", "b", "c", "d"],
+        "size": [1.0, 2.0, 3.0, 4.0],
+        "label": ["cat", "dog", "cat", "dog"],
+    }
+)
+MANIFEST = pl.DataFrame(
+    {
+        "example_id": ["a", "b", "c", "gone"],
+        "index": [0, 1, 2, None],
+        "label": ["dog", "dog", "cat", "cat"],
+        "keep": [True, False, True, False],
+        "decision": ["relabel", "remove", None, "remove"],
+    }
+)
+
+
+class Pets(TableData, ClassificationTask):
+    pass
+
+
+class Weights(TableData, RegressionTask):
+    pass
+
+
+def made(kind=Pets, rows=ROWS, **arguments):
+    return kind(train=rows, queries=rows, numeric=["size"], **arguments)
+
+
+def content(task):
+    items = [(float(inputs), float(target)) for inputs, target in task.train_examples()]
+    return task.train_table()["example_id"].to_list(), task.train_table()["label"].to_list(), items
+
+
+def test_the_manifest_leaves_out_and_relabels_by_id():
+    task = made(cleaned=MANIFEST)
+    assert content(task) == (
+        ["a", "c", "d"],
+        ["dog", "cat", "dog"],
+        [(1.0, 1.0), (3.0, 0.0), (4.0, 1.0)],
+    )
+    assert task.query_table().height == 4
+    note = "task.arguments.cleaned: 1 training example left out, 1 with another label"
+    assert note in task.notes
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".csv"])
+def test_it_is_read_from_a_file(tmp_path, kind):
+    path = tmp_path / f"cleaned{kind}"
+    write = MANIFEST.write_parquet if kind == ".parquet" else MANIFEST.write_csv
+    write(path)
+    assert content(made(cleaned=str(path))) == content(made(cleaned=MANIFEST))
+
+
+def test_names_that_are_digests_of_the_inputs_are_those_of_before():
+    rows = pl.concat([ROWS, ROWS.head(1)]).drop("example_id")
+    names = made(rows=rows).train_table()["example_id"]
+    assert names[4] == f"{names[0]}-2"
+    manifest = pl.DataFrame({"example_id": names, "label": None, "keep": [True] * 4 + [False]})
+    task = made(rows=rows, cleaned=manifest)
+    assert task.train_table()["example_id"].to_list() == names.head(4).to_list()
+
+
+def test_a_relabelled_task_is_another_one():
+    task = made()
+    other = task.relabelled({0: "dog", 3: "cat"})
+    assert content(other)[1:] == (
+        ["dog", "dog", "cat", "cat"],
+        [(1.0, 1.0), (2.0, 1.0), (3.0, 0.0), (4.0, 0.0)],
+    )
+    assert content(task)[1] == ROWS["label"].to_list()
+    weights = made(Weights, ROWS.with_columns(label=pl.col("size") / 2)).relabelled({1: "-7.25"})
+    assert content(weights)[2][1] == (2.0, -7.25)
+    assert next(iter(weights.train_examples()))[1].dtype == torch.float32
+
+
+def test_what_has_no_label_cannot_be_relabelled():
+    with pytest.raises(InputError, match="Only examples with one label each can be relabelled"):
+        made(rows=ROWS.drop("label"), label=None).relabelled({0: "dog"})
+
+
+def test_held_out_examples_are_read_where_they_are_named():
+    assert made().holdout_examples() is None
+    task = made(holdout=ROWS.head(2))
+    assert task.holdout_table()["example_id"].to_list() == ["a", "b"]
+    assert len(task.holdout_examples()) == 2
