@@ -400,6 +400,40 @@ class GateParameters(_Parameters):
     suspects: int = Field(default=20, ge=0)
 
 
+class DecisionParameters(_Parameters):
+    """What `apply_decisions` is given.
+
+    Attributes:
+        path: The CSV file of decisions; null takes those that are in the log alone.
+        by: Who decided; null means the user of this machine.
+        sample: Examples to draw for review, half of them suspects.
+        seed: Of the sample.
+    """
+
+    path: str | None = Field(default=None, min_length=1)
+    by: str | None = Field(default=None, min_length=1)
+    sample: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+
+class CleaningParameters(_Parameters):
+    """What `verify_cleaning` trains again.
+
+    Attributes:
+        of: Whether people's decisions are tested, or what the review list suggests.
+        seeds: Retrainings with and without the changes.
+        random: Draws of as many changes at random, each trained with every seed.
+        workers: Retrainings at the same time, a process each; null means one a CPU core.
+        seed: The first seed of the retrainings, and of the draws.
+    """
+
+    of: Literal["decisions", "suggestions"] = "decisions"
+    seeds: int = Field(default=10, ge=2)
+    random: int = Field(default=3, ge=0)
+    workers: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
 class ComparisonParameters(_Parameters):
     """How an audit is compared with earlier ones.
 

@@ -9,6 +9,8 @@ from sourcetrace.pipelines.audit import (
     JUDGEMENT,
     STAGES,
     create_audit,
+    create_cleaning_test,
+    create_decisions,
     create_explain,
     create_preflight,
     create_stage,
@@ -47,6 +49,8 @@ def register_pipelines() -> Mapping[str, Pipeline]:
         | {
             "audit": create_audit,
             "stages": create_stages,
+            "apply_decisions": create_decisions,
+            "verify_cleaning": create_cleaning_test,
             "preflight": create_preflight,
             "explain": create_explain,
             "verification": create_verification,

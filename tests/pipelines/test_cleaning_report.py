@@ -15,8 +15,9 @@ from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summari
 from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
-from sourcetrace.schemas import ReviewList, VerificationSummary
-from sourcetrace.schemas.review import rounded_labels
+from sourcetrace.schemas import DecisionLog, ReviewList, VerificationSummary
+from sourcetrace.schemas.review import is_suspect, rounded_labels
+from tests.audit.decisions.examples import decide
 
 
 def tables(ids, harm, *, labels, predicted, probability, errors=None):
@@ -37,6 +38,16 @@ def tables(ids, harm, *, labels, predicted, probability, errors=None):
             },
             schema_overrides={"given_label_probability": pl.Float64},
         ),
+        "example_digests": pl.DataFrame(
+            {
+                "example_id": ids,
+                "label": labels,
+                "input_digest": [f"{i:032x}" for i in range(count)],
+                "target_digest": [None] * count,
+            },
+            schema_overrides={"target_digest": pl.String},
+        ),
+        "decision_log": DecisionLog.frame(),
         "data_digests": {"training": {"set_aside": [{"index": 1}]}},
         "query_signals": pl.DataFrame({"loss": [0.1] * 10}),
         "query_influence": pl.DataFrame(
@@ -96,6 +107,35 @@ def test_the_tables_own_columns_come_along_to_filter_by():
     assert table.columns[len(ReviewList.columns()) :] == ["region", "loss_of_table"]
     assert table["region"].to_list() == ["south", "=north"]
     assert copy["region"].to_list() == ["south", "'=north"]
+
+
+def test_what_was_decided_before_is_there_and_says_so():
+    first, _ = review()
+    said = [("b", "keep", {}), ("=d", "relabel", {"new_label": "x"}), ("a", "remove", {})]
+    log = decide(first, *said, labels="xy")
+    table, _ = review(decision_log=log)
+    ReviewList.validate(table)
+    assert table["decision"].to_list() == ["keep", "relabel", "remove", None]
+    assert table["reason"].str.split("It harms").list.first().to_list()[:3] == [
+        "Kept by Ann on 2026-11-29. The model says y, and gives the label x a probability of "
+        "20.0 %. ",
+        "To be relabelled to x, decided by Ann on 2026-11-29; not done. ",
+        "To be removed, decided by Ann on 2026-11-29; not done. The model says y, and gives the "
+        "label x a probability of 10.0 %. ",
+    ]
+    assert table.filter(is_suspect())["example_id"].to_list() == ["=d", "a"]
+    # Trained again with the label that was decided on, it stands out as before.
+    content = tables(
+        ["a", "b", "c", "=d"],
+        [1.0, 5.0, -2.0, 3.0],
+        labels=["x", "x", "y", "x"],
+        predicted=["y"] * 4,
+        probability=[0.1, 0.2, 0.9, 0.8],
+    )
+    table, _ = review(**content | {"decision_log": log})
+    row = table.row(by_predicate=pl.col("example_id") == "=d", named=True)
+    assert row["decision"] == "relabel"
+    assert row["reason"].startswith("Relabelled to x as decided by Ann on 2026-11-29; it still")
 
 
 def test_an_example_that_harms_nobody_is_kept_however_short_the_list():

@@ -52,6 +52,7 @@ class Audits:
         scores,
         *,
         relabelled=(),
+        kept=(),
         suspects=6,
         spectra=SPECTRA,
         model=None,
@@ -63,7 +64,8 @@ class Audits:
         review = content.review_list.with_columns(
             given_label=pl.when(pl.col("example_id").is_in(list(relabelled)))
             .then(pl.lit("9"))
-            .otherwise("given_label")
+            .otherwise("given_label"),
+            decision=pl.when(pl.col("example_id").is_in(list(kept))).then(pl.lit("keep")),
         )
         order = review.reverse() if reverse else review
         digests = order.select(
@@ -138,8 +140,18 @@ def test_corrected_labels_resolve_their_suspects(audits):
     assert found.scores.rank_correlation == 1
     assert metrics["relabelled_examples"] == {"value": 3.0, "step": 0}
     assert "2 new suspects, 0 resolved, 6 persisting" in page
-    _, found, _, _ = audits.run("cc", suspects=4)
-    assert found.suspects.resolved_by == {"unchanged": 4 + 8 - 4 - 4}
+    _, found, metrics, page = audits.run("cc", relabelled=ids(3), suspects=4)
+    assert (found.suspects.resolved, found.suspects.dropped_out) == (0, 4)
+    assert metrics["dropped_out_suspects"]["value"] == 4
+    assert "4 no longer among the suspects though nothing was done" in page
+
+
+def test_what_somebody_decided_to_keep_is_resolved_and_says_so(audits):
+    audits.run("aa")
+    table, found, _, page = audits.run("bb", kept=ids(2))
+    assert found.suspects.resolved_by == {"kept": 2}
+    assert table.filter(status="resolved")["decision"].to_list() == ["keep"] * 2
+    assert "2 resolved (2 decided to be kept), 4 persisting" in page
 
 
 def test_an_audit_that_runs_again_writes_the_same_page_and_is_kept_once(audits):

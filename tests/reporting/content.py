@@ -79,6 +79,8 @@ def page_content(
                 dtype=pl.String,
             ),
             "reason": [reason] * examples,
+            "content_digest": [f"{i:040x}" for i in range(examples)],
+            "decision": pl.Series([None] * examples, dtype=pl.String),
         }
     )
     manifest = pl.DataFrame(

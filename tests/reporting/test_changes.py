@@ -31,11 +31,12 @@ def remarks(**changes):
 
 
 def compared(count=30, *, label="0"):
-    """Return a comparison: the first third is new, the second persists, the last is resolved."""
+    """Return a comparison: the first third is new, the second persists, the last is kept."""
     names = [f"scan-{i:05d}" for i in range(count)]
     third = count // 3
     before = audit(*((n, n, label, i >= third) for i, n in enumerate(names)))
-    now = audit(*((n, n, label, i < 2 * third) for i, n in enumerate(names)))
+    rows = ((n, n, label, i < 2 * third) for i, n in enumerate(names))
+    now = audit(*rows, kept=names[2 * third :])
     return compare_examples(now, before)
 
 
@@ -100,6 +101,7 @@ def test_the_tables_have_the_first_of_each_kind_and_say_where_the_rest_is():
     assert new.rows[0][0] == "scan-00000"
     assert persisting.rows[0][-1] == "2"
     assert f"The first {12} of 20 rows" in resolved.note
+    assert {row[1] for row in resolved.rows} == {"keep"}
     alone = compared_audit(second_audit(), compared(60).filter(status="new"))
     assert [table.label for table in alone.suspect_tables(review)] == [new.label]
 

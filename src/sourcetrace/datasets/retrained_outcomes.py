@@ -22,11 +22,13 @@ class RetrainedOutcome:
         seconds: It took, data and queries included.
         measurements: Of the queries, in their order.
         predicted_labels: Of the queries; None where the task describes none.
+        losses: Of the queries; None of what an earlier version measured.
     """
 
     seconds: float
     measurements: list[float]
     predicted_labels: list[str] | None
+    losses: list[float] | None = None
 
 
 class RetrainedOutcomes:

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,8 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun, safe_text, shorten
 from sourcetrace.hooks.preflight_tables import preflight_tables
 from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.reporting.cleaning import MeasuredCleaning
+from sourcetrace.reporting.decided import DecisionSummary
 from sourcetrace.reporting.preflight import Preflight, PreflightRefused
 from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
 from sourcetrace.reporting.templating import plain_words
@@ -150,6 +153,19 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], Audi
             page=_path_of(audit, "cleaning_report"),
             review_list=_path_of(audit, "review_list_csv"),
         )
+    if "decision_summary" in made:
+        terminal.print_sentences(
+            DecisionSummary.from_json(audit.load("decision_summary")).sentences(),
+            files={
+                "Cleaned:": _path_of(audit, "cleaned_data"),
+                "Sample:": _path_of(audit, "review_sample"),
+            },
+        )
+    if "cleaning_result" in made:
+        terminal.print_sentences(
+            MeasuredCleaning.from_json(audit.load("cleaning_result")).sentences(),
+            files={"Page:": _path_of(audit, "cleaning_report")},
+        )
     if "comparison_summary" in made:
         terminal.print_changes(Comparison.from_json(audit.load("comparison_summary")))
     return made, audit
@@ -261,6 +277,15 @@ class Terminal:
         for reason, metrics in skipped.items():
             self._print(f"  skipped: {', '.join(metrics)} ({_plain(reason)})")
         self._print_path("Checks:", file)
+
+    def print_sentences(self, sentences: Iterable[str], *, files: Mapping[str, str]) -> None:
+        """Print what a record says, and the files that are there: name -> path."""
+        self._print()
+        for sentence in sentences:
+            self._print(_plain(sentence))
+        for name, path in files.items():
+            if Path(path).exists():
+                self._print_path(name, path)
 
     def print_changes(self, found: Comparison) -> None:
         """Print what changed since the audit before."""

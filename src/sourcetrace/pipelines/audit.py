@@ -81,6 +81,20 @@ def create_verification(
     return _under(namespace, create_stage("verification", *JUDGEMENT), inputs)
 
 
+def create_decisions(
+    namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
+) -> Pipeline:
+    """Return what takes people's decisions about an audit's examples; see `create_audit`."""
+    return _under(namespace, create_stage("apply_decisions"), inputs)
+
+
+def create_cleaning_test(
+    namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
+) -> Pipeline:
+    """Return the retraining that tests what decisions gain, and the page; see `create_audit`."""
+    return _under(namespace, create_stage("verify_cleaning", "page"), inputs)
+
+
 def _under(namespace: str | None, pipeline: Pipeline, inputs: Mapping[str, str] | None) -> Pipeline:
     if namespace is None and not inputs:
         return pipeline

@@ -21,6 +21,7 @@ _TITLES = {
     "new": "New suspects, most harmful first",
     "persisting": "Persisting suspects, most harmful first",
     "resolved": "Resolved suspects, by their rank in the audit before",
+    "dropped_out": "No longer suspects though nothing was done, by their rank in the audit before",
 }
 
 
@@ -56,7 +57,7 @@ class ComparedAudit:
         )
         tables = []
         for status, title in _TITLES.items():
-            resolved = status == "resolved"
+            resolved = status in {"resolved", "dropped_out"}
             own = rows.filter(status=status).sort("rank_before" if resolved else "rank")
             if own.is_empty():
                 continue
@@ -65,7 +66,7 @@ class ComparedAudit:
                 "Example": ("code", "example_id"),
                 "What was done": (
                     "word",
-                    lambda r: None if r["change"] == "unchanged" else r["change"],
+                    lambda r: {"unchanged": r["decision"]}.get(r["change"], r["change"]),
                 ),
                 "Label before → now" if resolved else "Given → predicted": (
                     "text",

@@ -20,6 +20,8 @@ from sourcetrace.formats import format_count
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.charts import suspect_figures
+from sourcetrace.reporting.cleaning import MeasuredCleaning
+from sourcetrace.reporting.decided import DecisionSummary
 from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.suspects import SuspectTable
@@ -31,7 +33,15 @@ from sourcetrace.reporting.trust import Retraining
 from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
 from sourcetrace.schemas.review import is_suspect, rounded_labels
 
-_Record = TypeVar("_Record", AuditRun, ComparedAudit, GateReport, GroundTruth)
+_Record = TypeVar(
+    "_Record",
+    AuditRun,
+    ComparedAudit,
+    DecisionSummary,
+    GateReport,
+    GroundTruth,
+    MeasuredCleaning,
+)
 
 _SCRIPTS = ("table.js",)
 
@@ -56,6 +66,8 @@ class PageContent:
         comparison: The last there was.
         gate: The last verdict there was.
         ground_truth: How well errors were found that somebody planted.
+        decided: What people decided.
+        cleaning: What retraining on cleaned data gained.
     """
 
     summary: AuditSummary
@@ -73,6 +85,8 @@ class PageContent:
     comparison: ComparedAudit | None = None
     gate: GateReport | None = None
     ground_truth: GroundTruth | None = None
+    decided: DecisionSummary | None = None
+    cleaning: MeasuredCleaning | None = None
 
     def render(self) -> str:
         """Return the page; the same content gives the same bytes.
@@ -125,6 +139,8 @@ class PageContent:
             compared=compared,
             trend_figures=trend_figures(compared.points) if compared else [],
             ground_truth=truth,
+            decided=self._of_these_scores(self.decided),
+            cleaning=self._of_these_scores(self.cleaning),
             ranking_table=Table.of_rankings(truth) if truth else None,
             ranking_figure=recall_curve(truth) if truth else None,
             inks=Ink,

@@ -36,7 +36,7 @@ def build_review_list(
         report: Thresholds.
 
     Returns:
-        The table `schemas.ReviewList` describes.
+        The table `schemas.ReviewList` describes, without what people decided.
     """
     table = train_table.select(
         "example_id", "index", pl.col("stage").list.join(", "), given_label="label"
@@ -63,7 +63,9 @@ def build_review_list(
         .with_row_index("rank", offset=1)
         .with_columns(pl.col("rank").cast(pl.Int64))
     )
-    return _suggest(table, queries, report).select(list(ReviewList.columns()))
+    return _suggest(table, queries, report).select(
+        name for name in ReviewList.columns() if name not in {"content_digest", "decision"}
+    )
 
 
 def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.DataFrame:

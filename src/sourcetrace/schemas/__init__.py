@@ -3,9 +3,13 @@
 from sourcetrace.schemas.audit_log import AuditLog as AuditLog
 from sourcetrace.schemas.checkpoints import CheckpointManifest as CheckpointManifest
 from sourcetrace.schemas.checkpoints import UnattributedParameters as UnattributedParameters
+from sourcetrace.schemas.cleaned import CleanedData as CleanedData
+from sourcetrace.schemas.cleaned import CleaningPlan as CleaningPlan
 from sourcetrace.schemas.comparison import AuditComparison as AuditComparison
 from sourcetrace.schemas.comparison import CurvatureSpectra as CurvatureSpectra
 from sourcetrace.schemas.comparison import ExampleDigests as ExampleDigests
+from sourcetrace.schemas.decisions import DecisionLog as DecisionLog
+from sourcetrace.schemas.decisions import DecisionsFile as DecisionsFile
 from sourcetrace.schemas.examples import DigitsTrainingSet as DigitsTrainingSet
 from sourcetrace.schemas.examples import PlantedLabelErrors as PlantedLabelErrors
 from sourcetrace.schemas.examples import QueryTable as QueryTable

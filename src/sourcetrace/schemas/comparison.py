@@ -3,10 +3,12 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.decisions import DECISIONS
 from sourcetrace.schemas.table import Table
 
-STATUSES = ("new", "persisting", "resolved", "unsuspected")
-"""Of suspects: only now, before and now, only before, never."""
+STATUSES = ("new", "persisting", "resolved", "dropped_out", "unsuspected")
+"""Of suspects: only now; before and now; only before, something having been done about it; only
+before, though nothing was done; never."""
 
 CHANGES = ("unchanged", "relabelled", "edited", "added", "removed")
 """What was done to an example in between."""
@@ -57,6 +59,7 @@ class AuditComparison(Table):
         id_before: Its id before; empty where it was added.
         status: One of `STATUSES`.
         change: One of `CHANGES`.
+        decision: What somebody decided about it; one of `DECISIONS`.
         same_content: Whether both audits read the same inputs; false where only the id agrees,
             and where it was added or removed.
         label_before, label: Given labels.
@@ -70,6 +73,7 @@ class AuditComparison(Table):
     id_before: str | None = pa.Field(nullable=True)
     status: str = pa.Field(isin=STATUSES)
     change: str = pa.Field(isin=CHANGES)
+    decision: str | None = pa.Field(nullable=True, isin=DECISIONS)
     same_content: bool
     label_before: str | None = pa.Field(nullable=True)
     label: str | None = pa.Field(nullable=True)

@@ -3,6 +3,7 @@
 import pandera.polars as pa
 import polars as pl
 
+from sourcetrace.schemas.decisions import DECISIONS
 from sourcetrace.schemas.table import Table
 
 ACTIONS = ("remove", "relabel", "review", "keep")
@@ -11,9 +12,22 @@ _MOST_CLASSES = 12
 """Of a task that gives labels no probability; more numbers than these are values."""
 
 
-def is_suspect() -> pl.Expr:
-    """Return the condition for a row of the list that a person should look at."""
+def is_flagged() -> pl.Expr:
+    """Return the condition for a row of the list with a suggestion, whatever people say of it."""
     return pl.col("suggested_action") != "keep"
+
+
+def is_suspect() -> pl.Expr:
+    """Return the condition for a row of the list that a person should look at.
+
+    What somebody decided to keep is none.
+    """
+    return is_flagged() & pl.col("decision").ne_missing("keep")
+
+
+def open_action() -> pl.Expr:
+    """Return, as `action`, what is still suggested: keep, where somebody decided so."""
+    return pl.when(is_suspect()).then("suggested_action").otherwise(pl.lit("keep")).alias("action")
 
 
 def labels_are_numbers(table: pl.DataFrame) -> bool:
@@ -65,6 +79,8 @@ class ReviewList(Table):
         suggested_action: One of `ACTIONS`.
         suggested_label: The label to give it instead, where the action is relabel.
         reason: Why, in plain words.
+        content_digest: Of its inputs and its given label, which decisions are about.
+        decision: What somebody decided about this very content before; one of `DECISIONS`.
     """
 
     rank: int = pa.Field(ge=1, unique=True)
@@ -87,6 +103,8 @@ class ReviewList(Table):
     suggested_action: str = pa.Field(isin=ACTIONS)
     suggested_label: str | None = pa.Field(nullable=True)
     reason: str
+    content_digest: str = pa.Field(str_matches="^[0-9a-f]{40}$")
+    decision: str | None = pa.Field(nullable=True, isin=DECISIONS)
 
     class Config:
         """With the task's own columns."""

@@ -35,6 +35,7 @@ class VerificationOutcomes(Table):
     seconds: float = pa.Field(ge=0)
     measurements: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float64()})
     predicted_labels: pl.List | None = pa.Field(nullable=True, dtype_kwargs={"inner": pl.String()})
+    losses: pl.List | None = pa.Field(nullable=True, dtype_kwargs={"inner": pl.Float64()})
 
     class Config:
         """One row a pair."""

@@ -15,6 +15,8 @@ STAGES = (
     "cleaning_report",
     "comparison",
     "gate",
+    "decisions",
+    "cleaning",
     "verification",
     "tracking",
 )

@@ -25,13 +25,14 @@ COLUMNS = {
     "harm": pl.Float64,
     "suspect": pl.Boolean,
     "audits_suspected": pl.Int64,
+    "decision": pl.String,
 }
 
 
-def audit(*rows):
+def audit(*rows, kept=()):
     """Return kept examples of rows (id, content, label, suspect); the first harms most.
 
-    A content of None is one that is not known.
+    A content of None is one that is not known. Of some ids it was decided that they are kept.
     """
     return pl.DataFrame(
         [
@@ -44,6 +45,7 @@ def audit(*rows):
                 "harm": float(len(rows) - place),
                 "suspect": suspect,
                 "audits_suspected": int(suspect),
+                "decision": "keep" if name in kept else None,
             }
             for place, (name, content, label, suspect) in enumerate(rows)
         ],

@@ -37,7 +37,7 @@ def test_every_table_keeps_its_schema_and_counts_every_suspect_once(now, before)
     table = AuditComparison.validate(compare_examples(audit(*now), audit(*before)))
     suspects = sum(row[3] for row in now)
     assert table.filter(pl.col("status").is_in(["new", "persisting"])).height == suspects
-    known = table.filter(pl.col("status").is_in(["resolved", "persisting"])).height
+    known = table.filter(pl.col("status").is_in(["resolved", "dropped_out", "persisting"])).height
     assert known == sum(row[3] for row in before)
     assert (table["change"] == "added").sum() - (table["change"] == "removed").sum() == (
         len(now) - len(before)
@@ -86,12 +86,23 @@ def test_each_thing_that_can_be_done_to_an_example_has_its_name():
         "left": ("persisting", "unchanged"),
         "fresh": ("new", "added"),
         "moved": ("new", "unchanged"),
-        "calm": ("resolved", "unchanged"),
+        "calm": ("dropped_out", "unchanged"),
     }
     table = compare_examples(now, before)
     assert table["example_id"][0] == "left"
     assert table["example_id"][-1] == "gone"
     assert table.filter(example_id="fixed").select("label_before", "label").row(0) == ("0", "1")
+
+
+def test_what_somebody_decided_to_keep_is_resolved():
+    before = audit(("a", "1", "0", True), ("b", "2", "0", True))
+    now = audit(("a", "1", "0", False), ("b", "2", "0", False), kept={"a"})
+    assert compared(now, before) == {
+        "a": ("resolved", "unchanged"),
+        "b": ("dropped_out", "unchanged"),
+    }
+    # What was kept of an audit by an earlier version says nothing of decisions.
+    assert compared(now, before.drop("decision")) == compared(now, before)
 
 
 def test_a_target_that_changed_where_the_table_has_no_labels_is_a_new_label():

@@ -16,7 +16,7 @@ from sourcetrace.audit.gate.measured import Measured
 from sourcetrace.parameters import GateCheck, GateParameters
 
 
-def review_list(harm, *, labels=None, stable=None, actions=None):
+def review_list(harm, *, labels=None, stable=None, actions=None, decisions=None):
     """Return the columns of a review list that the gate reads."""
     count = len(harm)
     return pl.DataFrame(
@@ -27,8 +27,9 @@ def review_list(harm, *, labels=None, stable=None, actions=None):
             "harm": harm,
             "sign_stable": stable or [True] * count,
             "suggested_action": actions or ["keep"] * count,
+            "decision": decisions or [None] * count,
         },
-        schema_overrides={"harm": pl.Float64},
+        schema_overrides={"harm": pl.Float64, "decision": pl.String},
     )
 
 

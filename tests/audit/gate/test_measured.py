@@ -43,6 +43,18 @@ def test_only_harm_of_a_certain_sign_counts_as_harmful():
     assert values["training_examples"] == 4
 
 
+def test_what_somebody_decided_to_keep_does_not_count_and_what_is_not_done_yet_does():
+    metrics = measure(
+        review_list(
+            [3.0, 2.0, 1.0, -1.0],
+            actions=["relabel", "relabel", "relabel", "keep"],
+            decisions=["keep", "remove", None, "keep"],
+        )
+    )
+    assert metrics["harmful_share"].value == metrics["relabel_share"].value == 0.5
+    assert metrics["harmful_share"].detail == "without 2 examples decided to be kept"
+
+
 def test_harm_that_is_no_number_is_not_taken_for_harmless():
     assert math.isnan(measure(review_list([math.nan, -1.0]))["harmful_share"].value)
 

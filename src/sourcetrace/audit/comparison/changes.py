@@ -21,6 +21,7 @@ def kept_examples(example_digests: pl.DataFrame, review_list: pl.DataFrame) -> p
             "example_id",
             "rank",
             "harm",
+            "decision",
             label="given_label",
             suspect=is_suspect(),
         ),
@@ -70,8 +71,10 @@ def compare_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
         .then(pl.lit("persisting"))
         .when(suspect)
         .then(pl.lit("new"))
-        .when(suspect_before)
+        .when(suspect_before & ((change != "unchanged") | (pl.col("decision") == "keep")))
         .then(pl.lit("resolved"))
+        .when(suspect_before)
+        .then(pl.lit("dropped_out"))
         .otherwise(pl.lit("unsuspected"))
     )
     suspected_before = pl.col("audits_suspected_before").fill_null(0) * suspect_before

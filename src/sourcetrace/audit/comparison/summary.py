@@ -171,13 +171,18 @@ class SuspectDrift:
     """What became of the suspects.
 
     Attributes:
-        new, persisting, resolved: Suspects only now, before and now, only before.
-        new_by, resolved_by: Of these, how many by what was done to them (`schemas.CHANGES`).
+        new, persisting: Suspects only now; before and now.
+        resolved: Suspects of before that somebody decided to keep, or changed.
+        dropped_out: Suspects of before that are none now, though nothing was done: others may
+            only have crowded them out.
+        new_by, resolved_by: Of new and resolved ones, how many by what was done to them
+            (`schemas.CHANGES`), or that were decided to be kept (`kept`).
     """
 
     new: int = 0
     persisting: int = 0
     resolved: int = 0
+    dropped_out: int = 0
     new_by: dict[str, int] = field(default_factory=dict)
     resolved_by: dict[str, int] = field(default_factory=dict)
 

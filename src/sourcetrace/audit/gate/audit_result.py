@@ -70,8 +70,9 @@ class AuditDifference(Published):
         matched_by: How examples were known again: by the content of their inputs, or by id.
         new: Suspects that were none before.
         persisting: Suspects of both audits.
-        resolved: Suspects of the audit before that are none now.
-        resolved_by: Of these, how many were relabelled, edited, removed or unchanged.
+        resolved: Suspects of the audit before that were changed, or decided to be kept.
+        resolved_by: Of these, how many were relabelled, edited, removed or kept.
+        dropped_out: Suspects of the audit before that are none now, though nothing was done.
         unchanged_examples: Examples of both audits with the same content and label.
         score_rank_correlation: Of their harm; null where there is no order to compare.
         added: Training examples that the audit before did not have.
@@ -89,6 +90,7 @@ class AuditDifference(Published):
     persisting: int
     resolved: int
     resolved_by: dict[str, int]
+    dropped_out: int = 0
     unchanged_examples: int
     score_rank_correlation: FiniteNumber | None
     added: int

@@ -8,7 +8,7 @@ import polars as pl
 
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.errors import InputError
-from sourcetrace.formats import safe_text
+from sourcetrace.formats import format_noun, safe_text
 from sourcetrace.parameters import GateParameters
 from sourcetrace.schemas.metric_names import GateMetric
 from sourcetrace.schemas.review import is_suspect
@@ -63,10 +63,12 @@ def measure_audit(
     """
     examples = review_list.height
     suspects = review_list.filter(is_suspect())
-    relabel = review_list.filter(pl.col("suggested_action") == "relabel").height
+    relabel = suspects.filter(pl.col("suggested_action") == "relabel").height
+    kept = review_list.filter(decision="keep").height
+    without = f"without {format_noun(kept, 'example')} decided to be kept" if kept else ""
     return {
-        "harmful_share": Measured(_harmful_share(review_list)),
-        "relabel_share": Measured(relabel / examples),
+        "harmful_share": Measured(_harmful_share(review_list), without),
+        "relabel_share": Measured(relabel / examples, without),
         "unstable_share": _unstable_share(suspects),
         "class_concentration": _class_concentration(review_list, gate.group_minimum),
         "slice_concentration": _slice_concentration(review_list, train_table, gate),
@@ -172,12 +174,16 @@ def _concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, 
 def _harmful_share(review_list: pl.DataFrame) -> float:
     """Return the share of examples that a user can act on: harm above 0, the sign certain.
 
-    The share of suspects would not do: it is `report.check_share` wherever enough examples have
-    any harm. This one has no such bound, and noise around 0 does not move it.
+    What somebody decided to keep is left out. The share of suspects would not do: it is
+    `report.check_share` wherever enough examples have any harm. This one has no such bound, and
+    noise around 0 does not move it.
     """
     if not review_list["harm"].is_finite().all():
         return math.nan
-    return float(review_list.select(((pl.col("harm") > 0) & pl.col("sign_stable")).mean()).item())
+    harmful = (pl.col("harm") > 0) & pl.col("sign_stable")
+    return float(
+        review_list.select((harmful & pl.col("decision").ne_missing("keep")).mean()).item()
+    )
 
 
 def _unstable_share(suspects: pl.DataFrame) -> Measured:

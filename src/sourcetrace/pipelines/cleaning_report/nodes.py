@@ -6,15 +6,18 @@ import polars as pl
 import polars.selectors as cs
 from kedro.pipeline import Pipeline
 
+from sourcetrace.audit.decisions.content import content_digests
+from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.reporting.decided import mark_decided
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
 from sourcetrace.reporting.trust import Retraining
-from sourcetrace.schemas.review import ACTIONS, is_suspect, rounded_labels
+from sourcetrace.schemas.review import ACTIONS, is_suspect, open_action, rounded_labels
 
 _SUSPECTS_NAMED = 5
 
@@ -27,6 +30,8 @@ def list_for_review(
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
+    example_digests: pl.DataFrame,
+    decision_log: pl.DataFrame,
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the review list, twice: for programs and for spreadsheets."""
@@ -43,6 +48,9 @@ def list_for_review(
         queries=query_signals.height,
         report=report,
     )
+    contents = content_digests(example_digests)
+    standing = standing_decisions(review_list.join(contents, on="example_id"), decision_log)
+    review_list = mark_decided(review_list, contents, standing)
     # Vectors and structures are for machines.
     own = train_table.select(~cs.nested() & ~cs.binary() & ~cs.by_name("label"))
     review_list = review_list.join(
@@ -65,7 +73,7 @@ def summarise_audit(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a person reads at the end of the run, and the metrics for MLflow."""
     digest = score_files.digest()
-    counted = dict(review_list["suggested_action"].value_counts().iter_rows())
+    counted = dict(review_list.select(open_action())["action"].value_counts().iter_rows())
     suspects = review_list.filter(is_suspect())
     effect = (pl.col("harm") != 0) | (pl.col("total_query_loss_influence") != 0)
     summary = AuditSummary(

@@ -28,7 +28,7 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 
-_BECAME = ("new", "persisting", "resolved")
+_BECAME = ("new", "persisting", "resolved", "dropped_out")
 _EDITS = ("added", "removed", "relabelled", "edited")
 
 
@@ -135,9 +135,11 @@ def take_snapshot(
 
 def _suspect_drift(table: pl.DataFrame) -> SuspectDrift:
     counts: dict[str, dict[str, int]] = {name: {} for name in _BECAME}
-    grouped = table.filter(pl.col("status").is_in(list(counts))).group_by("status", "change").len()
-    for status, change, count in grouped.sort("status", "change").iter_rows():
-        counts[status][change] = count
+    kept = (pl.col("status") == "resolved") & (pl.col("change") == "unchanged")
+    done = pl.when(kept).then(pl.lit("kept")).otherwise("change").alias("done")
+    grouped = table.filter(pl.col("status").is_in(list(counts))).group_by("status", done).len()
+    for status, done_to_it, count in grouped.sort("status", "done").iter_rows():
+        counts[status][done_to_it] = count
     return SuspectDrift(
         **{status: sum(by_change.values()) for status, by_change in counts.items()},
         new_by=counts["new"],

@@ -13,6 +13,8 @@ from sourcetrace.audit.gate.report import GateReport
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.changes import ComparedAudit
+from sourcetrace.reporting.cleaning import MeasuredCleaning
+from sourcetrace.reporting.decided import DecisionSummary
 from sourcetrace.reporting.page import PageContent
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.trust import Retraining
@@ -56,6 +58,8 @@ def render_page(
     ground_truth: dict[str, Any] | None,
     audit_run: dict[str, Any] | None,
     registered_model: dict[str, Any] | None,
+    decision_summary: dict[str, Any] | None = None,
+    cleaning_result: dict[str, Any] | None = None,
 ) -> str:
     """Return the self-contained HTML page, with the records that there are of these scores."""
     gate = _read(GateReport, gate_report)
@@ -74,6 +78,8 @@ def render_page(
         ground_truth=_read(GroundTruth, ground_truth),
         run=_read(AuditRun, audit_run),
         model=_read(RegisteredModelParameters, registered_model),
+        decided=None if decision_summary is None else DecisionSummary.from_json(decision_summary),
+        cleaning=None if cleaning_result is None else MeasuredCleaning.from_json(cleaning_result),
     ).render()
 
 

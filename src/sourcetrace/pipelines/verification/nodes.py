@@ -1,7 +1,5 @@
 """Train again without some examples, and hold what happens against what the scores said."""
 
-import os
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -9,8 +7,6 @@ import polars as pl
 import torch
 from kedro.pipeline import Pipeline
 
-from sourcetrace.audit.identity.made_of import MadeOf
-from sourcetrace.datasets.entries import with_entries
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
@@ -21,12 +17,9 @@ from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.verification.groups import Group
 from sourcetrace.pipelines.verification.measures import Measure, Retrained
-from sourcetrace.pipelines.verification.retraining import Job, Retrainings
-from sourcetrace.schemas.verification import VerificationOutcomes, VerificationPlan
+from sourcetrace.pipelines.verification.retrained import check_trainable, retrain_plan
+from sourcetrace.schemas.verification import VerificationPlan
 from sourcetrace.tasks import Task
-
-_QUERIES = 256
-"""A forward pass, where no audit has chosen; without gradients they take little."""
 
 
 def plan_retrainings(
@@ -39,7 +32,7 @@ def plan_retrainings(
     verification: VerificationParameters,
 ) -> pl.DataFrame:
     """Return which examples each retraining leaves out; refuse what will not work."""
-    _check_trainable(task)
+    check_trainable(task)
     digest = score_files.digest_in(audit_summary)
     # A regression's target is no class; its labels would leave nothing to draw from.
     has_classes = query_signals["given_label_probability"].is_not_null().any()
@@ -81,28 +74,15 @@ def retrain_groups(
     gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
-    cores = _available_cores()
-    workers = verification.workers or cores
-    batch_size = gradients.batch_size
-    if batch_size == "auto":
-        batch_size = gradient_cache.batch_size or _QUERIES
-    jobs = Job.of_plan(
+    return retrain_plan(
         verification_plan,
-        identity=MadeOf.retraining_part(
-            task, recipe=getattr(ingested.task, "recipe", None), data=ingested.data
-        ),
+        ingested,
+        task,
+        retrained_outcomes,
+        gradients,
+        gradient_cache,
         seeds=range(verification.seed, verification.seed + verification.seeds),
-    )
-    Retrainings(
-        specification=with_entries(task.model_dump(by_alias=True)),
-        examples=ingested.train_table.height,
-        queries=ingested.query_table.height,
-        outcomes=retrained_outcomes,
-        batch_size=batch_size,
-        threads=max(1, cores // workers),
-    ).do(jobs, workers=workers)
-    return VerificationOutcomes.frame(
-        (job.group, job.seed, *astuple(retrained_outcomes[job.key])) for job in jobs
+        workers=verification.workers,
     )
 
 
@@ -154,28 +134,6 @@ def _metrics(summary: pl.DataFrame) -> dict[str, Any]:
         name = row["measure"] + ("" if row["removed"] is None else f"_{row['removed']}")
         found |= {name: row["value"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
     return logged(found)
-
-
-def _check_trainable(task: Any) -> None:
-    """Refuse a task that cannot be trained again.
-
-    Raises:
-        InputError: If it has no `train`.
-    """
-    if not callable(getattr(task, "train", None)):
-        raise InputError(
-            f"{type(task).__name__} has no train(indices, *, seed), so its scores cannot be "
-            "verified. Add it: it trains build_model() as the audited model was trained, on the "
-            "training examples with these numbers, and returns the model; "
-            "sourcetrace.tasks.train_with_sgd is a plain loop."
-        )
-
-
-def _available_cores() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 PIPELINE = Pipeline(

@@ -5,7 +5,9 @@ A process makes the task, trains, measures the queries, and keeps the outcome.
 
 import hashlib
 import importlib
+import json
 import logging
+import math
 import multiprocessing
 import os
 import threading
@@ -14,7 +16,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from multiprocessing import connection, parent_process
 from typing import Any, Self
@@ -41,12 +43,14 @@ class Job:
         group: Of examples, in the plan.
         seed: Handed to `train`.
         removed: Numbers of the examples left out.
+        labels: Number -> label of the examples that get another.
     """
 
     key: str
     group: str
     seed: int
     removed: "np.ndarray[Any, Any]"
+    labels: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -58,17 +62,20 @@ class Job:
         """Return a job for every group and seed, in the order of the plan.
 
         Args:
-            plan: `schemas.VerificationPlan`.
+            plan: `schemas.VerificationPlan` or `schemas.CleaningPlan`.
             identity: As `MadeOf.retraining_part` returns it.
             seeds: Of every group.
         """
         jobs = []
-        for group, removed in plan.select("group", "removed").iter_rows():
-            numbers = np.array(removed, dtype="<i4")
-            content = hashlib.sha256(f"{identity}\0".encode() + numbers.tobytes()).hexdigest()
+        for row in plan.iter_rows(named=True):
+            numbers = np.array(row["removed"], dtype="<i4")
+            whole = hashlib.sha256(f"{identity}\0".encode() + numbers.tobytes())
+            labels = dict(zip(row.get("relabelled", ()), row.get("new_labels", ()), strict=True))
+            if labels:
+                whole.update(json.dumps(list(labels.items())).encode())
             for seed in seeds:
-                key = hashlib.sha256(f"{content}\0{seed}".encode()).hexdigest()
-                jobs.append(cls(key, group, seed, numbers))
+                key = hashlib.sha256(f"{whole.hexdigest()}\0{seed}".encode()).hexdigest()
+                jobs.append(cls(key, row["group"], seed, numbers, labels))
         return jobs
 
 
@@ -80,6 +87,7 @@ class Retrainings:
         specification: The task's class and arguments; every process makes its own task.
         examples: Training examples in all.
         queries: Queries.
+        measured: Name of the task's method that returns them.
         outcomes: Where outcomes are kept.
         batch_size: Queries a forward pass.
         threads: torch's threads in one process.
@@ -91,6 +99,7 @@ class Retrainings:
     outcomes: RetrainedOutcomes
     batch_size: int
     threads: int
+    measured: str = "query_examples"
 
     def do(self, jobs: Sequence[Job], *, workers: int) -> None:
         """Do the jobs whose outcomes are not kept yet.
@@ -191,7 +200,8 @@ def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
     """Train without the removed examples and measure every query."""
     started = time.perf_counter()
     kept = np.delete(np.arange(common.examples), job.removed).tolist()
-    model = task.train(kept, seed=job.seed)
+    trained = task.relabelled(job.labels) if job.labels else task
+    model = trained.train(kept, seed=job.seed)
     if not isinstance(model, torch.nn.Module):
         raise InputError(
             f"task.train returned {type(model).__name__}; expected the trained torch.nn.Module."
@@ -199,9 +209,10 @@ def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
     model.eval()
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
-    items = task.query_examples()
+    items = getattr(task, common.measured)()
     describe = getattr(task, "describe", None)
     measurements: list[float] = []
+    losses: list[float] = []
     predicted: list[str] | None = []
     for start in range(0, common.queries, common.batch_size):
         stop = min(start + common.batch_size, common.queries)
@@ -210,6 +221,7 @@ def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
         with torch.no_grad():
             outputs = task.forward(model, batch)
             values = task.measurement(outputs, batch).double().cpu()
+            losses += task.train_loss(outputs, batch).double().cpu().tolist()
             described = describe(outputs, batch) if describe is not None else {}
         if values.shape != (stop - start,) or not bool(values.isfinite().all()):
             raise InputError(
@@ -220,7 +232,9 @@ def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
         measurements += values.tolist()
         labels = described.get("predicted_label")
         predicted = None if predicted is None or labels is None else [*predicted, *map(str, labels)]
-    return RetrainedOutcome(time.perf_counter() - started, measurements, predicted)
+    seconds = time.perf_counter() - started
+    finite = all(map(math.isfinite, losses))
+    return RetrainedOutcome(seconds, measurements, predicted, losses if finite else None)
 
 
 def _place(error: Exception, common: Retrainings) -> str:

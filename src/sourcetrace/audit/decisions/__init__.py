@@ -1,0 +1,1 @@
+"""What people decided about examples: checked, carried forward by content, applied to the data."""

@@ -1,0 +1,183 @@
+"""Hold a file of decisions against the audit: every fault is named, or every decision is taken."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from sourcetrace.audit.decisions.content import inputs_of
+from sourcetrace.audit.decisions.spreadsheet import unquoted
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names, format_noun, shorten
+from sourcetrace.schemas.decisions import DECISIONS, DecisionLog
+from sourcetrace.schemas.review import labels_are_numbers
+
+_SHOWN = 20
+"""Faults that a message names one by one."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What a file of decisions can be about.
+
+    Attributes:
+        review_list: `schemas.ReviewList`.
+        labels: Labels that the task has; none where it has no labels.
+        log: `schemas.DecisionLog`, the decisions so far.
+    """
+
+    review_list: pl.DataFrame
+    labels: frozenset[str]
+    log: pl.DataFrame
+
+    def new_decisions(
+        self, rows: pl.DataFrame, *, called: str, decided_by: str, decided_at: str
+    ) -> pl.DataFrame:
+        """Return `schemas.DecisionLog` of the rows that say what the log does not say yet.
+
+        Args:
+            rows: As `read_decisions_file` returns them.
+            called: What a message calls the file.
+            decided_by: Who decided.
+            decided_at: When, UTC, ISO 8601.
+
+        Raises:
+            InputError: If a row is wrong; it names every fault.
+        """
+        check = _Check(self)
+        faults = [
+            f"line {row['line']} ({shorten(row['example_id'])}): {fault}"
+            for row in rows.iter_rows(named=True)
+            for fault in check.faults_of(row)
+        ]
+        if faults:
+            rest = len(faults) - _SHOWN
+            more = [f"and {format_noun(rest, 'further fault')}"] if rest > 0 else []
+            raise InputError(
+                f"{called}: {format_noun(len(faults), 'fault')}, so nothing was applied. "
+                f"{'; '.join([*faults[:_SHOWN], *more])}. Correct these lines, or delete them."
+            )
+        of_all = {"decided_by": decided_by, "decided_at": decided_at}
+        return DecisionLog.frame({**entry, **of_all} for entry in check.taken)
+
+
+@dataclass
+class _Check:
+    """A file that is gone through line by line."""
+
+    audited: Audited
+    taken: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        columns = ("example_id", "content_digest", "given_label", "decision")
+        examples = self.audited.review_list.select(columns).to_dicts()
+        self._by_id = {one["example_id"]: one for one in examples}
+        self._by_content = {one["content_digest"]: one for one in examples}
+        said = ("content_digest", "example_id", "decision", "new_label", "note")
+        log = self.audited.log.select(said).iter_rows()
+        self._latest = {(content, name): tuple(rest) for content, name, *rest in log}
+        self._in_file: dict[str, tuple[str, str]] = {}
+        self._numbers = labels_are_numbers(self.audited.review_list)
+
+    def faults_of(self, row: Mapping[str, str]) -> Iterable[str]:
+        """Return what is wrong with a row, or take its decision."""
+        decision, content = row["decision"], row["content_digest"]
+        example = self._example(row)
+        name = row["example_id"] if example is None else example["example_id"]
+        label = self._label(row["new_label"])
+        said = (decision, label or None, unquoted(row["note"]) or None)
+        known = self._latest.get((content, name)) == said
+        wrong = list(self._wrong(row, example, label, known=known))
+        faults = wrong or list(self._conflicts(content, name, (decision, label)))
+        if faults or known or example is None or self._repeats(row, example, label):
+            return faults
+        keys = ("decision", "new_label", "note")
+        self.taken.append(
+            {
+                "example_id": name,
+                "content_digest": content,
+                **dict(zip(keys, said, strict=True)),
+                "scores_digest": row["scores_digest"],
+                "given_label": example["given_label"],
+            }
+        )
+        self._latest[content, name] = said
+        return []
+
+    def _example(self, row: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """Return the example that is meant: of two by id and by content, that of the content."""
+        name, content = row["example_id"], row["content_digest"]
+        found = (self._by_id.get(one) for one in (name, unquoted(name)))
+        by_id = next((one for one in found if one is not None), None)
+        if by_id is not None and by_id["content_digest"] == content:
+            return by_id
+        return self._by_content.get(content, by_id)
+
+    def _label(self, text: str) -> str:
+        return text if text in self.audited.labels else unquoted(text).strip()
+
+    def _wrong(
+        self, row: Mapping[str, str], example: Mapping[str, Any] | None, label: str, *, known: bool
+    ) -> Iterator[str]:
+        decision, content = row["decision"], row["content_digest"]
+        if decision not in DECISIONS:
+            yield f"{decision!r} is no decision; expected {format_names(DECISIONS)}"
+        elif example is None and not known:
+            yield "the audit has no example of this id or content"
+        elif example is not None and not known and not self._repeats(row, example, label):
+            yield from _changed(content, example)
+            yield from self._wrong_label(decision, label, example)
+
+    def _repeats(self, row: Mapping[str, str], example: Mapping[str, Any], label: str) -> bool:
+        """Return whether a row says what stands anyway: it was exported so, or carried out."""
+        decision, content = row["decision"], row["content_digest"]
+        untouched = not label and not row["note"] and content == example["content_digest"]
+        carried_out = decision == "relabel" and label == example["given_label"]
+        was_there = inputs_of(content) == inputs_of(example["content_digest"])
+        other_label = content != example["content_digest"]
+        return (untouched and decision == example["decision"]) or (
+            carried_out and was_there and other_label
+        )
+
+    def _wrong_label(self, decision: str, label: str, example: Mapping[str, Any]) -> Iterator[str]:
+        if decision != "relabel":
+            if label:
+                yield f"new_label is {label!r}, but the decision is {decision}"
+        elif not label:
+            yield "relabel needs a label in the column new_label"
+        elif label == example["given_label"]:
+            yield f"it has the label {label!r} already"
+        elif not self._exists(label):
+            labels = format_names(sorted(self.audited.labels)) or "none"
+            yield f"there is no label {label!r}; the labels are {labels}"
+
+    def _exists(self, label: str) -> bool:
+        if not self._numbers:
+            return label in self.audited.labels
+        try:
+            return math.isfinite(float(label))
+        except ValueError:
+            return False
+
+    def _conflicts(self, content: str, name: str, said: tuple[str, str]) -> Iterator[str]:
+        # A removal is of one copy; everything else is true of all.
+        key = name if said[0] == "remove" else content
+        for other in {key, name}:
+            before = self._in_file.setdefault(other, said)
+            if before != said:
+                words = " ".join(filter(None, before))
+                yield f"an earlier line decides otherwise about it ({words})"
+                return
+
+
+def _changed(content: str, example: Mapping[str, Any]) -> Iterator[str]:
+    now = example["content_digest"]
+    if not content:
+        yield "content_digest is empty; copy it from the review list"
+    elif inputs_of(content) != inputs_of(now):
+        yield "its content has changed since this was decided; look at it again"
+    elif content != now:
+        label = example["given_label"]
+        yield f"its label has changed since this was decided, to {label!r}; look at it again"

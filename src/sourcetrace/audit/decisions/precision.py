@@ -1,0 +1,100 @@
+"""How often a suspect is an error: a random sample to decide on, and what its decisions say.
+
+Of n decided examples, k of them wrong, the share of errors has the 95 % interval (Wilson 1927)
+
+    (k + z²/2 ± z √(k(n − k)/n + z²/4)) / (n + z²),   z = 1.96
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import polars as pl
+
+from sourcetrace.schemas.decisions import DecisionsFile
+from sourcetrace.schemas.review import is_flagged
+from sourcetrace.validation import JsonRecord
+
+_Z = 1.959964
+_CONTEXT = ("index", "given_label", "predicted_label")
+"""Columns by which a person finds the example; whether it is a suspect, they need not know."""
+
+
+@dataclass(frozen=True)
+class ErrorShare(JsonRecord):
+    """The share of errors among examples that somebody decided on.
+
+    Attributes:
+        decided: On how many it was decided; those somebody was unsure of do not count.
+        wrong: How many are to be relabelled or removed.
+        low, high: The 95 % interval of the share; from 0 to 1 where nothing was decided.
+    """
+
+    decided: int
+    wrong: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, decisions: pl.Series) -> Self:
+        """Count decisions; empty ones are of examples that nobody decided on."""
+        wrong = int(decisions.is_in(["relabel", "remove"]).sum())
+        decided = wrong + int((decisions == "keep").sum())
+        return cls(decided, wrong, *wilson_interval(wrong, decided))
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share, within 0 and 1."""
+    square = _Z * _Z
+    middle = successes + square / 2
+    spread = successes * (trials - successes) / max(1, trials) + square / 4
+    reach = _Z * math.sqrt(spread)
+    return max(0.0, (middle - reach) / (trials + square)), min(
+        1.0, (middle + reach) / (trials + square)
+    )
+
+
+def draw_sample(
+    review_list: pl.DataFrame, size: int, *, seed: int, scores_digest: str
+) -> pl.DataFrame:
+    """Return a file to decide on: as many suspects as others, at random and in random order.
+
+    Where there are fewer suspects, or fewer others, all of them and more of the rest. What was
+    decided before is filled in.
+
+    Args:
+        review_list: `schemas.ReviewList`.
+        size: Examples.
+        seed: Of the draw.
+        scores_digest: Of the audit.
+    """
+    suspects, others = (review_list.filter(which) for which in (is_flagged(), ~is_flagged()))
+    half = min(suspects.height, max(size // 2, size - others.height))
+    drawn = pl.concat(
+        side.sample(min(count, side.height), seed=seed)
+        for side, count in ((suspects, half), (others, size - half))
+    ).sample(fraction=1.0, shuffle=True, seed=seed)
+    empty = (pl.lit(None, pl.String).alias(name) for name in ("new_label", "note"))
+    filled = drawn.with_columns(*empty, scores_digest=pl.lit(scores_digest))
+    return filled.select(*DecisionsFile.columns(), *_CONTEXT)
+
+
+def error_shares(
+    review_list: pl.DataFrame, standing: pl.DataFrame, sample: pl.DataFrame | None
+) -> dict[str, ErrorShare]:
+    """Return the share of errors among the suspects, and among the others of a sample.
+
+    Args:
+        review_list: `schemas.ReviewList`.
+        standing: As `standing_decisions` returns it of them.
+        sample: What was drawn of this audit, with `content_digest`; without one, all suspects
+            that somebody decided on count.
+    """
+    # What was relabelled before is flagged under its new label, which nobody has judged.
+    judged = standing.select(pl.when(~pl.col("carried_out")).then("decision"))["decision"]
+    rows = review_list.with_columns(judged)
+    if sample is None:
+        return {"suspects": ErrorShare.of(rows.filter(is_flagged())["decision"])}
+    rows = rows.join(sample, on="content_digest", how="semi")
+    sides = {"suspects": is_flagged(), "others": ~is_flagged()}
+    return {name: ErrorShare.of(rows.filter(which)["decision"]) for name, which in sides.items()}

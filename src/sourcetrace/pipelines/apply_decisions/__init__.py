@@ -1,0 +1,1 @@
+"""Take what people decided: into the log, and into the manifest of cleaned data."""

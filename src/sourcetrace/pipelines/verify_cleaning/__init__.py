@@ -1,0 +1,1 @@
+"""Train again on cleaned data, and measure whether the model got better by it."""

@@ -1,0 +1,133 @@
+"""Train with and without the changes, with as many at random, and compare seed by seed."""
+
+from typing import Any
+
+import polars as pl
+from kedro.pipeline import Pipeline
+
+from sourcetrace.datasets.gradient_cache import GradientCache
+from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
+from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.errors import InputError
+from sourcetrace.parameters import CleaningParameters, GradientParameters, TaskParameters
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.metrics import logged
+from sourcetrace.pipelines.shared.step import step
+from sourcetrace.pipelines.verification.retrained import check_trainable, retrain_plan
+from sourcetrace.pipelines.verify_cleaning.changes import Changes
+from sourcetrace.pipelines.verify_cleaning.measures import measured_gains
+from sourcetrace.reporting.cleaning import MeasuredCleaning
+from sourcetrace.schemas.cleaned import CleaningPlan
+
+
+def plan_cleaning(
+    score_files: ScoreFiles,
+    audit_summary: dict[str, Any],
+    ingested: Ingested,
+    review_list: pl.DataFrame,
+    cleaned_data: pl.DataFrame,
+    cleaning: CleaningParameters,
+) -> pl.DataFrame:
+    """Return what each retraining leaves out and relabels; refuse what will not work."""
+    task, train_table = ingested.task, ingested.train_table
+    check_trainable(task)
+    digest = score_files.digest_in(audit_summary)
+    if cleaning.of == "decisions":
+        changes = Changes.decided(train_table, cleaned_data)
+    else:
+        changes = Changes.suggested(train_table, review_list)
+    if not changes.removed and not changes.labels:
+        raise InputError(
+            f"The {cleaning.of} remove and relabel nothing, so there is no gain to measure."
+        )
+    if changes.labels and not callable(getattr(task, "relabelled", None)):
+        raise InputError(
+            f"{type(task).__name__} has no relabelled(labels), so it cannot be trained with the "
+            f"new labels of {len(changes.labels)} examples. Add it: it returns the task with other "
+            "labels, {number: label}, of its training examples; adapters of data have it."
+        )
+    has_classes = review_list["given_label_probability"].is_not_null().any()
+    classes = train_table["label"] if has_classes else train_table["stage"].list.join("\0")
+    groups = {"all": Changes([], {}), "cleaned": changes}
+    for number in range(cleaning.random):
+        drawn = changes.at_random(classes, seed=[cleaning.seed, number])
+        groups[f"random-{number:03d}"] = drawn
+    return CleaningPlan.frame(
+        (name, name.split("-")[0], one.removed, list(one.labels), list(one.labels.values()), digest)
+        for name, one in groups.items()
+    )
+
+
+def retrain_cleaned(
+    ingested: Ingested,
+    task: TaskParameters,
+    cleaning_plan: pl.DataFrame,
+    retrained_outcomes: RetrainedOutcomes,
+    gradients: GradientParameters,
+    cleaning: CleaningParameters,
+    gradient_cache: GradientCache,
+) -> pl.DataFrame:
+    """Return how the queries, or the held-out examples, came out of every retraining."""
+    return retrain_plan(
+        cleaning_plan,
+        ingested,
+        task,
+        retrained_outcomes,
+        gradients,
+        gradient_cache,
+        seeds=range(cleaning.seed, cleaning.seed + cleaning.seeds),
+        workers=cleaning.workers,
+        held_out=_held_out(ingested.task) is not None,
+    )
+
+
+def measure_cleaning(
+    score_files: ScoreFiles,
+    cleaning_plan: pl.DataFrame,
+    cleaning_outcomes: pl.DataFrame,
+    ingested: Ingested,
+    cleaning: CleaningParameters,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the measured gain beside the predicted one, and the metrics for MLflow.
+
+    The scores predict what removal does, of the queries; what is relabelled counts as removed.
+    """
+    held_out = _held_out(ingested.task)
+    table = ingested.query_table if held_out is None else held_out
+    sign = 1 if ingested.task.measurement_higher_is_better else -1
+    plan = cleaning_plan.filter(kind="cleaned").row(0, named=True)
+    changed = pl.Series([sorted([*plan["removed"], *plan["relabelled"]])])
+    gains = measured_gains(cleaning_outcomes, table["label"], sign=sign)
+    found = MeasuredCleaning(
+        scores_digest=plan["scores_digest"],
+        of=cleaning.of,
+        removed=len(plan["removed"]),
+        relabelled=len(plan["relabelled"]),
+        seeds=cleaning.seeds,
+        random=cleaning.random,
+        held_out=held_out is not None,
+        examples=table.height,
+        predicted=sign * float(score_files.sums_over(changed).mean()),
+        gains=gains,
+    )
+    metrics = {f"{one.measure}_{end}": getattr(one, end) for one in gains for end in _ENDS}
+    return found.to_json(), logged({**metrics, "predicted": found.predicted})
+
+
+_ENDS = ("gain", "low", "high", "over_random")
+
+
+def _held_out(task: Any) -> pl.DataFrame | None:
+    """Return the table of the examples that no audit reads, where the task has any."""
+    table: pl.DataFrame | None = getattr(task, "holdout_table", lambda: None)()
+    return table
+
+
+PIPELINE = Pipeline(
+    [
+        step(check_inputs, "ingested"),
+        step(plan_cleaning, "cleaning_plan"),
+        step(retrain_cleaned, "cleaning_outcomes"),
+        step(measure_cleaning, ["cleaning_result", "cleaning_metrics"]),
+    ]
+)

@@ -1,0 +1,54 @@
+"""The share of errors among suspects, against a published formula's values, from a fair sample."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import binomtest
+from tests.audit.decisions.examples import decide, examples
+
+from sourcetrace.audit.decisions.precision import draw_sample, error_shares, wilson_interval
+from sourcetrace.audit.decisions.standing import standing_decisions
+from sourcetrace.schemas.decisions import DecisionsFile
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (51, 230)])
+def test_the_interval_is_wilsons(successes, trials):
+    other = binomtest(successes, trials).proportion_ci(method="wilson")
+    assert np.allclose(wilson_interval(successes, trials), (other.low, other.high), atol=1e-6)
+
+
+def test_without_decisions_the_share_may_be_anything():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("size", "suspects"), [(6, 3), (30, 10), (18, 9), (99, 10)])
+def test_a_sample_has_as_many_suspects_as_others_where_there_are(size, suspects):
+    table = examples({f"{i}": "3" for i in range(40)}, flagged=10)
+    sample = draw_sample(table, size, seed=1, scores_digest="aa")
+    assert sample.columns[:6] == list(DecisionsFile.columns())
+    assert sample.height == min(size, 40)
+    assert sample["example_id"].n_unique() == sample.height
+    assert sample.filter(pl.col("index") < 10).height == suspects
+    assert sample.equals(draw_sample(table, size, seed=1, scores_digest="aa"))
+    assert draw_sample(table, 0, seed=1, scores_digest="aa").is_empty()
+
+
+def test_only_what_was_drawn_counts_where_a_sample_was_drawn():
+    table = examples({f"{i}": "3" for i in range(8)}, flagged=5)
+    rows = [
+        ("0", "relabel", {"new_label": "8"}),
+        ("1", "remove", {}),
+        ("2", "keep", {}),
+        ("3", "unsure", {}),
+        ("6", "keep", {}),
+        ("7", "remove", {}),
+    ]
+    standing = standing_decisions(table, decide(table, *rows))
+    found = error_shares(table, standing, None)
+    assert {name: (one.wrong, one.decided) for name, one in found.items()} == {"suspects": (2, 3)}
+    sample = table.filter(pl.col("example_id").is_in(["0", "2", "4", "6"]))
+    found = error_shares(table, standing, sample.select("content_digest"))
+    assert {name: (one.wrong, one.decided) for name, one in found.items()} == {
+        "suspects": (1, 2),
+        "others": (0, 1),
+    }

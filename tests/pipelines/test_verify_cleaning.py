@@ -1,0 +1,186 @@
+"""What cleaning gains: the same changes at random, pairs of seeds, and plain words."""
+
+import io
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.terminal import Terminal
+from sourcetrace.parameters import CleaningParameters
+from sourcetrace.pipelines.verification.retraining import Job
+from sourcetrace.pipelines.verify_cleaning.changes import Changes
+from sourcetrace.pipelines.verify_cleaning.measures import measured_gains
+from sourcetrace.pipelines.verify_cleaning.nodes import measure_cleaning, plan_cleaning
+from sourcetrace.reporting.cleaning import MeasuredCleaning
+from sourcetrace.schemas import CleanedData, CleaningPlan, VerificationOutcomes
+from tests.verifiable import EXAMPLES, QUERIES, CountingTask, exact_scores, table, write_scores
+
+TRAIN = table("example", EXAMPLES).with_columns(stage=pl.lit(["train"], dtype=pl.List(pl.String)))
+
+
+def manifest(removed=(), relabelled=()):
+    label = [str(1 - i % 2) if i in relabelled else str(i % 2) for i in range(EXAMPLES)]
+    return CleanedData.frame(
+        (name, i, label[i], i not in removed, None) for i, name in enumerate(TRAIN["example_id"])
+    )
+
+
+def reviewed(actions=()):
+    wanted = [dict(actions).get(i, "keep") for i in range(EXAMPLES)]
+    return TRAIN.select("example_id", given_label_probability=pl.lit(0.5)).with_columns(
+        predicted_label=pl.Series([str(1 - i % 2) for i in range(EXAMPLES)]),
+        suggested_action=pl.Series(wanted),
+        decision=pl.lit(None, pl.String),
+    )
+
+
+def plan(tmp_path, *, cleaned=None, actions=(), task=None, **parameters):
+    files = write_scores(tmp_path / "scores", exact_scores())
+    task = CountingTask(str(tmp_path)) if task is None else task
+    task.relabelled = lambda labels: task
+    return CleaningPlan.validate(
+        plan_cleaning(
+            files,
+            {"scores_digest": files.digest()},
+            SimpleNamespace(task=task, train_table=TRAIN),
+            reviewed(actions),
+            CleanedData.frame() if cleaned is None else cleaned,
+            CleaningParameters(**parameters),
+        )
+    )
+
+
+def test_decisions_are_tested_against_the_same_changes_of_the_same_classes(tmp_path):
+    found = plan(tmp_path, cleaned=manifest([0, 2, 5], [4, 7]), random=2)
+    assert found["group"].to_list() == ["all", "cleaned", "random-000", "random-001"]
+    assert found.row(1)[2:5] == ([0, 2, 5], [4, 7], ["1", "0"])
+    for row in found.filter(kind="random").iter_rows(named=True):
+        assert Counter(i % 2 for i in row["removed"]) == {0: 2, 1: 1}
+        changed = zip(row["relabelled"], row["new_labels"], strict=True)
+        assert {i % 2: label for i, label in changed} == {0: "1", 1: "0"}
+        assert not set(row["removed"]).intersection(row["relabelled"])
+    assert found["removed"][2].to_list() != found["removed"][3].to_list()
+
+
+def test_suggestions_are_tested_without_decisions(tmp_path):
+    found = plan(tmp_path, actions={3: "remove", 8: "relabel", 9: "check"}, of="suggestions")
+    assert found.row(1)[2:5] == ([3], [8], ["1"])
+
+
+def test_what_cannot_be_tested_is_refused(tmp_path):
+    with pytest.raises(InputError, match="There is no manifest of cleaned data of this audit's"):
+        plan(tmp_path)
+    with pytest.raises(InputError, match="The decisions remove and relabel nothing"):
+        plan(tmp_path, cleaned=manifest())
+    task = SimpleNamespace(train=print)
+    with pytest.raises(InputError, match=r"SimpleNamespace has no relabelled\(labels\)"):
+        plan_cleaning(
+            (files := write_scores(tmp_path / "scores", exact_scores())),
+            {"scores_digest": files.digest()},
+            SimpleNamespace(task=task, train_table=TRAIN),
+            reviewed(),
+            manifest([], [1]),
+            CleaningParameters(),
+        )
+
+
+def test_a_retraining_with_other_labels_is_another_one(tmp_path):
+    plain, labelled = (
+        Job.of_plan(plan(tmp_path, cleaned=one), identity="x", seeds=range(1))
+        for one in (manifest([0]), manifest([0], [3]))
+    )
+    assert plain[0].key == labelled[0].key
+    assert plain[1].key != labelled[1].key
+    assert labelled[1].labels == {3: "0"}
+    # As a verification knows it, which relabels nothing.
+    verification = pl.DataFrame({"group": ["g"], "removed": [[0]]})
+    (job,) = Job.of_plan(verification, identity="x", seeds=range(1))
+    assert job.key == plain[1].key
+
+
+def outcomes(groups):
+    """Return outcomes of group -> seed -> measurements; every loss is half of it."""
+    return VerificationOutcomes.frame(
+        (name, seed, 1.0, values, ["0" if v > 0 else "1" for v in values], [v / 2 for v in values])
+        for name, seeds in groups.items()
+        for seed, values in enumerate(seeds)
+    )
+
+
+def test_gains_are_paired_by_seeds_with_students_interval():
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(6, 1))  # which a seed has in every group
+    before, after, other = (noise + random.normal(shift, 0.1, (6, 4)) for shift in (0, 1, -1))
+    rows = {
+        "all": before.tolist(),
+        "cleaned": after.tolist(),
+        "random-000": other.tolist(),
+        "random-001": (other + 2).tolist(),
+    }
+    found = measured_gains(outcomes(rows), pl.Series([0, 0, 1, 1]), sign=1)
+    mean, accuracy, loss = found
+    differences = (after - before).mean(1)
+    low, high = stats.t.interval(0.95, 5, differences.mean(), stats.sem(differences))
+    assert np.allclose([mean.gain, mean.low, mean.high], [differences.mean(), low, high])
+    assert np.isclose(mean.random, (other + 1 - before).mean())
+    assert np.isclose(mean.over_random, (after - other - 1).mean())
+    assert np.isclose(loss.gain, -mean.gain / 2)
+    wanted = [((np.where(one > 0, 0, 1)) == [0, 0, 1, 1]).mean() for one in (before, after)]
+    assert np.allclose([accuracy.before, accuracy.after], wanted)
+    without = {name: rows[name] for name in ("all", "cleaned")}
+    (worse, *_) = measured_gains(outcomes(without), pl.Series(["a"] * 4), sign=-1)
+    assert np.isclose(worse.gain, -mean.gain)
+    assert worse.over_random is None
+
+
+def measured(tmp_path, shift, *, holdout=False):
+    task = SimpleNamespace(measurement_higher_is_better=True)
+    queries = table("query", QUERIES)
+    if holdout:
+        task.holdout_table = lambda: queries.head(4)
+    size = 4 if holdout else QUERIES
+    noise = np.random.default_rng(1).normal(0, 0.1, (3, size))
+    rows = {"all": [[0.0] * size] * 3, "cleaned": (noise + shift).tolist()}
+    found, metrics = measure_cleaning(
+        write_scores(tmp_path / "scores", exact_scores()),
+        plan(tmp_path, cleaned=manifest([0, 2]), random=0),
+        outcomes(rows).with_columns(predicted_labels=None, losses=None),
+        SimpleNamespace(task=task, query_table=queries),
+        CleaningParameters(seeds=3, random=0),
+    )
+    return MeasuredCleaning.from_json(found), metrics
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"),
+    [(1.0, "Cleaning helps"), (0.0, "No gain is shown"), (-1.0, "Cleaning hurts")],
+)
+def test_the_verdict_is_said_plainly(tmp_path, shift, verdict):
+    found, metrics = measured(tmp_path, shift)
+    said = list(found.sentences())
+    assert said[0].startswith(f"{verdict}: ")
+    assert "2 removed and 0 relabelled by decisions" in said[0]
+    assert said[-1].startswith(f"Measured on the {QUERIES} queries that selected the suspects")
+    assert found.predicted == pytest.approx(float(exact_scores()[[0, 2]].sum(0).mean()))
+    assert metrics["measurement_gain"]["value"] == pytest.approx(shift, abs=0.1)
+    console = io.StringIO()
+    Terminal(Console(file=console, width=500)).print_sentences(said, files={})
+    assert verdict in console.getvalue()
+    assert found.table().rows[0][0] == "mean measurement"
+
+
+def test_held_out_examples_are_measured_where_the_task_has_them(tmp_path):
+    found, _ = measured(tmp_path, 1.0, holdout=True)
+    assert list(found.sentences())[-1] == "Measured on 4 held-out examples."
+
+
+def test_changes_are_drawn_again_from_the_same_seed():
+    changes = Changes([1, 3], {4: "1"})
+    classes = pl.Series([str(i % 2) for i in range(EXAMPLES)])
+    assert changes.at_random(classes, seed=[0, 1]) == changes.at_random(classes, seed=[0, 1])
