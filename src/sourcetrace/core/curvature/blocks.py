@@ -15,6 +15,8 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
+from sourcetrace.core.machine.products import both_sides
+
 _LARGE = 1024
 """Rows from which on SciPy's LAPACK is faster on a CPU, by a third: divide and conquer. Its threads
 and torch's wait for each other, which small matrices would feel."""
@@ -47,13 +49,12 @@ class EigenBasis:
 
     def rotate(self, gradients: Tensor) -> Tensor:
         """Return Q_Gᵀ V Q_A of every V in [*, groups, D_out, D_in]."""
-        rotated = gradients if self.outputs is None else self.outputs.mT @ gradients
-        return rotated if self.inputs is None else rotated @ self.inputs
+        found = both_sides(gradients.reshape(-1, *gradients.shape[-3:]), self.outputs, self.inputs)
+        return found.reshape(gradients.shape)
 
     def rotate_back(self, rotated: Tensor) -> Tensor:
         """Return Q_G V Q_Aᵀ, the inverse of `rotate`."""
-        gradients = rotated if self.outputs is None else self.outputs @ rotated
-        return gradients if self.inputs is None else gradients @ self.inputs.mT
+        return self.inverse().rotate(rotated)
 
     def inverse(self) -> "EigenBasis":
         """Return the basis whose `rotate` is this one's `rotate_back`."""

@@ -15,6 +15,7 @@ from sourcetrace.core.gradients.per_example import Positions, per_example_gradie
 from sourcetrace.core.gradients.tied import TiedGradient, TiedPositions
 from sourcetrace.core.layers.kinds.pixels import PatchLayout, Pixels
 from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.machine.products import batch_product
 
 MAXIMUM_FACTOR = 16384
 """The widest side whose covariance is formed: 2 GiB in float64."""
@@ -211,17 +212,23 @@ def _rows_of(values: Tensor) -> _Rows:
     return _Rows(values.transpose(0, 1).flatten(1, 2))
 
 
-def _gram(rows: Tensor, *, halvings: int = _HALVINGS) -> Tensor:
-    """Return XᵀX of [groups, M, D], without computing what symmetry tells."""
-    count, width = rows.shape[-2:]
+def _gram(rows: Tensor) -> Tensor:
+    """Return XᵀX of [groups, M, D]."""
+    # As rows of Xᵀ, whose halves lie in one piece each: that is what products are fastest with.
+    return _symmetric(rows.mT.contiguous(), halvings=_HALVINGS)
+
+
+def _symmetric(columns: Tensor, *, halvings: int) -> Tensor:
+    """Return XᵀX of Xᵀ, [groups, D, M], without computing what symmetry tells."""
+    width, count = columns.shape[-2:]
     if width <= _WHOLE or count < _MANY or not halvings:
-        return rows.mT @ rows
-    first, second = rows[..., : width // 2], rows[..., width // 2 :]
-    corner = first.mT @ second
+        return batch_product(columns, columns.mT)
+    first, second = columns[..., : width // 2, :], columns[..., width // 2 :, :]
+    corner = batch_product(first, second.mT)
     return torch.cat(
         [
-            torch.cat([_gram(first, halvings=halvings - 1), corner], dim=-1),
-            torch.cat([corner.mT, _gram(second, halvings=halvings - 1)], dim=-1),
+            torch.cat([_symmetric(first, halvings=halvings - 1), corner], dim=-1),
+            torch.cat([corner.mT, _symmetric(second, halvings=halvings - 1)], dim=-1),
         ],
         dim=-2,
     )

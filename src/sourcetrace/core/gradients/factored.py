@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
+from sourcetrace.core.machine.products import batch_product, multiplied, times_by_group
+
 _SMALL_BLOCK = 4
 """A group's D_out · D_in up to which, in units of D_out + D_in, writing it out is cheap."""
 
@@ -109,7 +111,7 @@ class FactoredGradient:
         """Return the sum over the examples, [1, groups, D_out, D_in]."""
         inputs = self.inputs.transpose(0, 1).flatten(1, 2)
         outputs = self.output_gradients.transpose(0, 1).flatten(1, 2)
-        return (outputs.mT @ inputs).unsqueeze(0)
+        return batch_product(outputs.mT, inputs).unsqueeze(0)
 
     def squared_norms(self) -> Tensor:
         """Return the squared Euclidean norm of every example's gradient, [N]."""
@@ -137,7 +139,7 @@ class FactoredGradient:
         if self.terms == 1:
             inputs = rotated.inputs[:, :, 0].transpose(0, 1)
             outputs = rotated.output_gradients[:, :, 0].transpose(0, 1)
-            return outputs.square().mT @ inputs.square()
+            return batch_product(outputs.square().mT, inputs.square())
         total = self.inputs.new_zeros(self.shape)
         for _, taken, part in rotated.dense_slabs():
             total[:, taken] += part.square_().sum(0)
@@ -224,7 +226,7 @@ class FactoredGradient:
 def product(one: Tensor, other: Tensor) -> Tensor:
     """Return a matrix product, of two precisions in the lower one and as the higher one."""
     if one.dtype == other.dtype:
-        return one @ other
+        return multiplied(one, other)
     higher = torch.promote_types(one.dtype, other.dtype)
     lower = other.dtype if one.dtype == higher else one.dtype
     return (one.to(lower) @ other.to(lower)).to(higher)
@@ -235,15 +237,6 @@ def each_pair(terms: Tensor, factors: Tensor) -> Tensor:
     if 1 in (terms.shape[2], factors.shape[2]):
         return terms * factors
     return (terms.unsqueeze(3) * factors.unsqueeze(2)).flatten(2, 3)
-
-
-def times_by_group(values: Tensor, matrices: Tensor) -> Tensor:
-    """Return [N, groups, S, D] times [groups, D, K], as one product a group, not one an example."""
-    if values.shape[1] == 1:
-        return values @ matrices[0]
-    examples, groups, terms, _ = values.shape
-    rows = values.transpose(0, 1).flatten(1, 2) @ matrices
-    return rows.reshape(groups, examples, terms, -1).transpose(0, 1)
 
 
 def _rotated(values: Tensor, basis: Tensor | None) -> Tensor:

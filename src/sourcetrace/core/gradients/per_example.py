@@ -22,6 +22,7 @@ from torch import Tensor
 from sourcetrace.core.gradients.factored import FactoredGradient, product
 from sourcetrace.core.gradients.indexed import IndexedGradient
 from sourcetrace.core.gradients.tied import TiedGradient, TiedPositions
+from sourcetrace.core.machine.products import both_sides
 
 _Kind = TypeVar("_Kind", FactoredGradient, IndexedGradient, TiedGradient)
 
@@ -49,8 +50,7 @@ class DenseGradient:
 
     def rotated(self, input_basis: Tensor | None, output_basis: Tensor | None) -> "DenseGradient":
         """Return Q_Gᵀ ∇W Q_A; bases are [groups, D, D], None for the identity."""
-        rotated = self.values if output_basis is None else output_basis.mT @ self.values
-        return DenseGradient(rotated if input_basis is None else rotated @ input_basis)
+        return DenseGradient(both_sides(self.values, output_basis, input_basis))
 
     def rotated_squares(self, input_basis: Tensor | None, output_basis: Tensor | None) -> Tensor:
         """Return Σ_n (Q_Gᵀ ∇W_n Q_A)², [groups, D_out, D_in]; bases are [groups, D, D]."""

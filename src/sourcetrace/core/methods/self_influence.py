@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis, SegmentCurvature
-from sourcetrace.core.gradients.factored import FactoredGradient, each_pair, times_by_group
+from sourcetrace.core.gradients.factored import FactoredGradient, each_pair
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient, mean
+from sourcetrace.core.machine.products import times_by_group
 from sourcetrace.core.methods.score import BlockGradients
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.plan import EnsembleMember

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.gradients.factored import FactoredGradient, times_by_group
+from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.machine.products import times_by_group
 from sourcetrace.core.model.examples import example_seed
 from sourcetrace.core.plan.plan import EnsembleMember
 
