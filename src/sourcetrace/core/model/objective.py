@@ -84,7 +84,9 @@ def uniform(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -
 
     Drawn in float64 on the CPU, so that every device sees the same numbers.
     """
-    return _uniform(generator, shape, like=like, draw=getattr(generator, "draw", 0))
+    draws = _uniform(generator, shape, like=like, draw=getattr(generator, "draw", 0)).to(like)
+    # A draw just below 1 rounds to 1 in float32, where an inverse distribution is infinite.
+    return draws.clamp_(max=1 - torch.finfo(like.dtype).eps)
 
 
 def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> Tensor:
@@ -94,7 +96,8 @@ def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> 
     matrix: the mean of ε_k ε_kᵀ is the expectation itself, the identity, where K is a power of
     two and there are no more signs than that.
     """
-    drawn = (_uniform(generator, shape, like=like, draw=0) >= 0.5).to(like).mul_(2).sub_(1)  # noqa: PLR2004
+    upper = _uniform(generator, shape, like=like, draw=0, least=0.5)
+    drawn = upper.to(like).mul_(2).sub_(1)
     if isinstance(generator, ExampleGenerator):
         count = math.prod(shape[1:])
         if generator.draw:  # the first row is 1 everywhere
@@ -105,23 +108,27 @@ def signs(generator: torch.Generator, shape: Sequence[int], *, like: Tensor) -> 
 
 
 def _uniform(
-    generator: torch.Generator, shape: Sequence[int], *, like: Tensor, draw: int
+    generator: torch.Generator,
+    shape: Sequence[int],
+    *,
+    like: Tensor,
+    draw: int,
+    least: float | None = None,
 ) -> Tensor:
+    """Return draws in float64, or which are at least `least`: a large vocabulary has many."""
     if isinstance(generator, ExampleGenerator) and len(generator.example_seeds) == shape[0] > 0:
         stream = torch.Generator()
         rows = []
         for seed in generator.example_seeds:
             stream.manual_seed(_mixed(seed ^ generator.calls, draw))
             row = torch.rand(tuple(shape[1:]), generator=stream, dtype=torch.float64)
-            rows.append(row.to(like))
+            rows.append(row if least is None else row >= least)
         generator.calls += 1
-        draws = torch.stack(rows)
-    else:
-        draws = torch.rand(
-            tuple(shape), generator=generator, dtype=torch.float64, device=generator.device
-        )
-    # A draw just below 1 rounds to 1 in float32, where an inverse distribution is infinite.
-    return draws.to(like).clamp_(max=1 - torch.finfo(like.dtype).eps)
+        return torch.stack(rows)
+    draws = torch.rand(
+        tuple(shape), generator=generator, dtype=torch.float64, device=generator.device
+    )
+    return draws if least is None else draws >= least
 
 
 def _mixed(seed: int, draw: int) -> int:
