@@ -130,7 +130,8 @@ class GradientParameters(_Parameters):
 
     Attributes:
         batch_size: Examples a forward pass; `auto` goes by the free memory.
-        cache: Where gradients are kept; `auto` takes the first that its budget allows.
+        cache: Where gradients are kept; `auto` takes memory where its budget allows, then the disk
+            where it does and computing them again would take three times as long.
         memory_budget_gib: What `auto` may keep in memory.
         disk_budget_gib: What `auto` may keep on disk.
         memory_gib: What an audit may take of memory beside the process with its model; null for

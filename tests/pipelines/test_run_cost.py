@@ -14,6 +14,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.shared.costs import plan_costs
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from tests.pipelines.test_training import Tiny, inputs_of, train
@@ -166,3 +167,19 @@ def test_a_size_that_is_no_size_is_refused():
         GradientParameters(batch_size="all")
     with pytest.raises(ValueError, match="batch_size"):
         GradientParameters(batch_size=0)
+
+
+@pytest.mark.parametrize(("seconds", "policy"), [(0.0, "disk"), (1e9, "recompute")])
+def test_gradients_lie_on_disk_where_that_is_quicker(inputs, monkeypatch, seconds, policy):
+    gradients = GradientParameters(memory_budget_gib=0.0)
+    setup = set_up_audit(**inputs | {"gradients": gradients})
+    monkeypatch.setattr(GradientCache, "disk_seconds", lambda *_: seconds)
+    assert plan_costs(setup, gradients).policy == policy
+    nowhere = gradients.model_copy(update={"disk_budget_gib": 0.0})
+    assert plan_costs(setup, nowhere).policy == "recompute"
+
+
+def test_trying_the_disk_leaves_nothing_on_it(tmp_path):
+    cache = GradientCache(tmp_path / "not" / "yet")
+    assert cache.disk_seconds({"given/layer/values": torch.ones(3, 2)}) > 0
+    assert not list(tmp_path.iterdir())

@@ -26,6 +26,13 @@ _GIB = 2**30
 _WORTH_IT = 1.5
 """How many times as fast one thread must be to be worth another start."""
 
+_WORTHWHILE = 1 / 3
+"""Of what passes take, what the disk may: it is tried with files that are still in memory, and the
+space is taken from others."""
+
+_TIMED_BYTES = 64 * 2**20
+"""Of gradients that are written and read to know what the disk takes."""
+
 _SCORE_BYTES = 8
 """Of a training example and a query, in all tables together."""
 
@@ -65,24 +72,30 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
     probe = TimedProbe.of(engine, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
     size, free = visits * probe.extraction.bytes_per_example, setup.cache.free_bytes
+    solves = METHODS[attribution.method].scoring == "exact solves"
+    kept, recomputed = (
+        RunCost.of(
+            engine,
+            plan,
+            probe,
+            queries=len(setup.queries),
+            recomputed=again,
+            rate=matmul_rate(engine.device, engine.dtype),
+            solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
+            groups=(len(setup.needs.fitting_groups), len(setup.needs.scoring_groups)),
+        )
+        for again in (False, True)
+    )
     if gradients.cache != "auto":
         policy: Policy = gradients.cache
     elif size <= gradients.memory_budget_gib * _GIB:
         policy = "memory"
+    elif size > min(gradients.disk_budget_gib * _GIB, free / 2):
+        policy = "recompute"
     else:
-        fits = size <= min(gradients.disk_budget_gib * _GIB, free / 2)
-        policy = "disk" if fits else "recompute"
-    solves = METHODS[attribution.method].scoring == "exact solves"
-    run = RunCost.of(
-        engine,
-        plan,
-        probe,
-        queries=len(setup.queries),
-        recomputed=policy == "recompute",
-        rate=matmul_rate(engine.device, engine.dtype),
-        solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
-        groups=(len(setup.needs.fitting_groups), len(setup.needs.scoring_groups)),
-    )
+        most = _WORTHWHILE * (recomputed.seconds - kept.seconds)
+        policy = "disk" if visits * _disk_seconds(setup, probe) < most else "recompute"
+    run = recomputed if policy == "recompute" else kept
     written = {stage.name: stage.kept_bytes for stage in run.stages}
     disk = _SCORE_BYTES * len(engine.training) * (len(setup.queries) + 1)
     disk += sum(
@@ -97,6 +110,14 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
             "gradients.cache to recompute."
         )
     return cost
+
+
+def _disk_seconds(setup: AuditSetup, probe: TimedProbe) -> float:
+    """Return what keeping an example's gradients on disk takes, by some of the probe's."""
+    passed = probe.extraction
+    count = max(1, min(len(passed.signals.examples), _TIMED_BYTES // passed.bytes_per_example))
+    rows = {name: one[:count] for name, one in passed.tensors().items()}
+    return setup.cache.disk_seconds(rows) / count
 
 
 def log_kept(setup: AuditSetup, cost: PlannedCost) -> None:
