@@ -68,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     stage = read_first_stage(given.folder)
+    task = FirstStageTask(stage, weights_of_blocks=given.weights_of_blocks)
+    task.build_model()  # imports what transformers puts off; the peers have a model by then
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as name:
         run = run_pipeline(
-            FirstStageTask(stage, weights_of_blocks=given.weights_of_blocks),
+            task,
             CheckpointFolder(stage.checkpoints[0].parent),
             AttributionParameters(method=given.method, seed=given.seed),
             len(stage.checkpoints),
