@@ -30,6 +30,25 @@ def test_what_is_set_aside_comes_back_and_its_folder_goes(tmp_path):
     assert not list((tmp_path / "here").iterdir())
 
 
+def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(tmp_path):
+    used = SetAside(tmp_path, CurvatureBlock.of_tensors)
+    used["a"] = block(0)
+    left, other = tmp_path / "set-aside-left", tmp_path / "set-aside-by-somebody"
+    for folder in (left, other):
+        folder.mkdir()
+    (left / "lock").touch()  # whose holder is gone
+    (other / "notes").touch()
+    SetAside(tmp_path, CurvatureBlock.of_tensors)
+    assert not left.exists()
+    assert other.exists()
+    check_same(used["a"], block(0))
+
+
+def test_a_file_without_layers_can_be_read(tmp_path):
+    LayersOfFile.write(tmp_path / "file", {"0": {}})
+    assert LayersOfFile.by_prefix(tmp_path / "file", CurvatureBlock) == {}
+
+
 def test_a_value_that_is_set_again_takes_the_place_of_its_own_alone(tmp_path):
     aside = SetAside(tmp_path, CurvatureBlock.of_tensors)
     aside.update({name: block(seed) for seed, name in enumerate("abc")})

@@ -7,12 +7,13 @@ import struct
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +29,33 @@ _NAMES = {
     torch.float16: "F16",
 }
 """What safetensors calls them."""
+
+_ENTRY_BYTES = 256
+"""At most, of what a file's header says of a tensor, its layer's name aside."""
+
+_LOCK = "lock"
+"""In a folder of what waits on disk; held as long as it is needed."""
+
+
+def folder_of(owner: object, parent: Path) -> Path:
+    """Make a folder for what waits on disk, which goes with its owner.
+
+    What processes that were killed left there goes first.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"set-aside-*/{_LOCK}"):
+        with suppress(Timeout), FileLock(left, timeout=0):  # whose process holds it no more
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="set-aside-", dir=parent))
+    lock = FileLock(folder / _LOCK, thread_local=False)
+    lock.acquire(timeout=0)
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+    weakref.finalize(owner, remove)
+    return folder
 
 
 class TensorFile:
@@ -49,30 +77,32 @@ class TensorFile:
         with replacing(self.path) as partial:
             save_file(dense, partial, metadata=metadata)
 
-    def write_each(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    def write_each(self, tensors: Iterable[tuple[str, Tensor]], *, room: int) -> None:
         """Write named tensors as they come, so that one at a time is in memory.
 
         Args:
             tensors: All of the same number of bytes an entry, which are aligned then.
+            room: Bytes for the header before them, which says where each is; a multiple of 8.
         """
         entries: dict[str, Any] = {}
         end = 0
-        with replacing(self.path) as partial, tempfile.TemporaryFile(dir=partial.parent) as content:
+        with replacing(self.path) as partial, partial.open("wb") as file:
+            file.seek(8 + room)
             for key, tensor in tensors:
                 dense = tensor.detach().cpu().contiguous()
-                content.write(dense.reshape(-1).view(torch.uint8).numpy().data)
+                file.write(dense.reshape(-1).view(torch.uint8).numpy().data)
                 start, end = end, end + dense.nbytes
                 entries[key] = {
                     "dtype": _NAMES[dense.dtype],
                     "shape": list(dense.shape),
                     "data_offsets": [start, end],
                 }
-            header = json.dumps(entries).encode()
-            header += b" " * (-len(header) % 8)
-            content.seek(0)
-            with partial.open("wb") as file:
-                file.write(struct.pack("<Q", len(header)) + header)
-                shutil.copyfileobj(content, file, 2**24)
+            header = json.dumps(entries).encode().ljust(room)
+            if len(header) > room:
+                raise ValueError(f"{self.path}: {room} bytes hold no header of {len(header)}")
+            file.truncate(8 + room + end)  # without tensors nothing was written behind the header
+            file.seek(0)
+            file.write(struct.pack("<Q", room) + header)
 
     def names(self) -> list[str]:
         """Return the tensors' names."""
@@ -152,11 +182,15 @@ class LayersOfFile(Mapping[str, LayerValue]):
     @staticmethod
     def write(path: Path, values: Mapping[str, Mapping[str, LayerValue]]) -> None:
         """Write prefix -> layer -> value, a layer at a time."""
+        names = [f"{prefix}/{layer}" for prefix, layers in values.items() for layer in layers]
         TensorFile(path).write_each(
-            (f"{prefix}/{layer}/{part}", tensor)
-            for prefix, layers in values.items()
-            for layer in layers
-            for part, tensor in layers[layer].tensors().items()
+            (
+                (f"{prefix}/{layer}/{part}", tensor)
+                for prefix, layers in values.items()
+                for layer in layers
+                for part, tensor in layers[layer].tensors().items()
+            ),
+            room=8 + 8 * sum(len(json.dumps(name)) + _ENTRY_BYTES for name in names),
         )
 
     def __getitem__(self, layer: str) -> LayerValue:
@@ -179,9 +213,7 @@ class SetAside(MutableMapping[str, LayerValue]):
     """
 
     def __init__(self, folder: Path, make: Callable[[Mapping[str, Tensor]], LayerValue]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="set-aside-", dir=folder))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._folder = folder_of(self, folder)
         self._make, self._files = make, dict[str, TensorFile]()
         self._numbers = count()
 

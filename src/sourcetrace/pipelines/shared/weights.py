@@ -1,8 +1,5 @@
 """Weights of large checkpoints, which every block of examples visits anew."""
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.checkpoints.folder import KEPT_BYTES
+from sourcetrace.datasets.tensor_file import folder_of
 
 
 class LargeWeights:
@@ -30,21 +28,14 @@ class LargeWeights:
 
     def __call__(self, name: str) -> Mapping[str, Tensor]:
         """Return a checkpoint's weights."""
-        if name in self._files:
-            mapped: Mapping[str, Tensor] = torch.load(
-                self._files[name], mmap=True, weights_only=True
-            )
-            return mapped
-        weights = self._read(name)
-        if sum(one.nbytes for one in weights.values()) > KEPT_BYTES:
-            file = self._place() / f"{len(self._files)}.pt"
+        if name not in self._files:
+            weights = self._read(name)
+            if sum(one.nbytes for one in weights.values()) <= KEPT_BYTES:
+                return weights
+            self._folder = self._folder or folder_of(self, self._parent)
+            file = self._folder / f"{len(self._files)}.pt"
             torch.save(dict(weights), file)
             self._files[name] = file
-        return weights
-
-    def _place(self) -> Path:
-        if self._folder is None:
-            self._parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix="set-aside-", dir=self._parent))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        return self._folder
+            del weights  # several may be averaged
+        mapped: Mapping[str, Tensor] = torch.load(self._files[name], mmap=True, weights_only=True)
+        return mapped
