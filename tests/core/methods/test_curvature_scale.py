@@ -57,6 +57,22 @@ def test_a_curvature_of_another_size_is_set_right(factor):
     assert scales["layer"] == pytest.approx(factor, rel=0.02 if factor in (1.0, 6.0) else 0.2)
 
 
+def test_queries_that_no_gradient_and_no_step_resists_respond_as_far_as_they_may():
+    filters = segment_filter("scaled_source", step_mass=STEP_MASS, weight_decay=0.0)
+    segment = Segment(1, "training", STEP_MASS, 0.0, ("last",))
+    scales = layer_scales(
+        PlannedSegment(segment, (), filters, torch.arange(SIZE)),
+        {"layer": diagonal_block(torch.full((SIZE,), 1e6, dtype=torch.float64))},
+        [
+            (
+                {"layer": DenseGradient(torch.ones(3, 1, 1, SIZE, dtype=torch.float64))},
+                [{"layer": axis_gradients(torch.zeros(SIZE, dtype=torch.float64))}],
+            )
+        ],
+    )
+    assert scales["layer"] == pytest.approx(1 / 64)
+
+
 @pytest.mark.parametrize("layers", [2, 3, 5])
 def test_layers_that_move_together_count_together(layers):
     """Block by block each layer sees the same curvature; together it is `layers` times it."""

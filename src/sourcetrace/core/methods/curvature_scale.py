@@ -268,12 +268,13 @@ def _binned(eigenvalues: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
 def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
     """Return α ≥ 0 of every layer and factor, [layers, K], D that of the layers' scales."""
     products = torch.cat([one.products for one in trials])
-    system = products @ products.T / trials[0].count
+    system = products @ products.T / max(1, trials[0].count)
     for number, (trial, scale) in enumerate(zip(trials, scales, strict=True)):
         own = slice(number * len(_TRIALS), (number + 1) * len(_TRIALS))
         system[own, own] += trial.overlaps(scale)
     lengths = torch.cat([one.lengths for one in trials])
     units = system.diagonal().sqrt()
+    units = units.where(units > 0, 1.0)  # a response that meets nothing
     normalised = system / units / units.unsqueeze(1)
     normalised.diagonal().add_(_RIDGE)
     root = torch.linalg.cholesky(normalised)
