@@ -8,6 +8,7 @@ and peak memory by stage.
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -53,7 +54,9 @@ class _GptTask(TaskBase):
     measurement_higher_is_better = False
 
     def __init__(self, asked: argparse.Namespace) -> None:
-        self._blocks = asked.blocks
+        self._shape = GPT2Config(
+            n_layer=asked.blocks, n_embd=asked.width, n_head=asked.width // 64, use_cache=False
+        )
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randint(
             50257, (asked.examples + asked.queries, asked.tokens), generator=generator
@@ -62,7 +65,7 @@ class _GptTask(TaskBase):
 
     def build_model(self) -> nn.Module:
         torch.manual_seed(0)
-        return GPT2LMHeadModel(GPT2Config(n_layer=self._blocks, use_cache=False))
+        return GPT2LMHeadModel(self._shape)
 
     def train_examples(self) -> Any:
         return TensorDataset(self._train)
@@ -105,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--queries", type=int, default=4)
     parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768, help="of the residual stream")
     parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--segments", type=int, default=1)
     parser.add_argument("--memory", type=float, default=4.0, help="gradients.memory_gib")
@@ -137,7 +141,8 @@ def _train(asked: argparse.Namespace) -> None:
     model = task.build_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     for step in range(1, asked.checkpoints + 1):
-        batch = task.train_examples()[(step - 1) * _TRAINED : step * _TRAINED]
+        start = (step - 1) * _TRAINED % asked.examples
+        batch = task.train_examples()[start : start + _TRAINED]
         optimizer.zero_grad()
         task.train_loss(task.forward(model, batch), batch).mean().backward()
         optimizer.step()
@@ -151,6 +156,8 @@ def _train(asked: argparse.Namespace) -> None:
 
 def _audit(asked: argparse.Namespace) -> None:
     """Run the nodes, and print what each took."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("sourcetrace.pipelines.shared.memory").setLevel(logging.INFO)
     watch, task = Stopwatch(), _GptTask(asked)
     checkpoints = CheckpointFolder(asked.folder / "checkpoints")
     attribution = AttributionParameters(method="source")
