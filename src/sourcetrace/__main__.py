@@ -22,6 +22,7 @@ def main(*args: Any, **kwargs: Any) -> Any:
     # As settings.py does for `kedro run`, and before a command imports MLflow, which asks once.
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(args[0]) if args else sys.argv[1:]
     if given and given[0] in COMMANDS:
         command = getattr(import_module(f"sourcetrace.commands.{given[0]}"), given[0])

@@ -5,6 +5,8 @@ import os
 # Before MLflow is imported: an audit's names and data are nobody's telemetry.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+# Before torch is: threads that wait spin, and on a busy machine keep those that work from it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from sourcetrace.configuration import ParameterAwareConfigLoader
 from sourcetrace.hooks.alerts import AlertHook

@@ -96,6 +96,17 @@ def test_scores_and_self_influence_take_at_most_what_was_estimated(make_case):
     assert stage(cost, "scoring").seconds == rows * parameters
 
 
+def test_measuring_the_scale_takes_sampled_gradients_and_their_products_with_queries():
+    case = tiny_case("a" * 8)
+    engine = gradient_source(case, ClassificationTask())
+    plan = case_plan(case, "scaled_source", segments=2)
+    found = replace(TimedProbe.of(engine, plan.points[-1]), passes=3.0)
+    cost = RunCost.of(
+        engine, plan, found, queries=5, recomputed=True, rate=float("inf"), scales=True
+    )
+    assert stage(cost, "curvature_scales").seconds == pytest.approx(2 * 8 * 4)
+
+
 def test_what_is_kept_is_what_the_cache_holds():
     case = tiny_case()
     cache = KeepsEverything()

@@ -19,7 +19,9 @@ from sourcetrace.core.gradients.per_example import DenseGradient, Gradients
 from sourcetrace.core.gradients.tied import TiedGradient
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
+from sourcetrace.core.methods.curvature_scale import EXAMPLES, TRIALS
 from sourcetrace.core.methods.memory_needs import sides, sizes
+from sourcetrace.core.plan.methods import SCALING_QUERIES
 from sourcetrace.core.plan.plan import AttributionPlan
 
 
@@ -29,8 +31,8 @@ class StageCost:
 
     Attributes:
         name: `passes`, `covariances`, `passes_to_fit`, `eigendecompositions`,
-            `corrected_eigenvalues`, `exact_solves`, `passes_to_score`, `scoring` or
-            `self_influence`.
+            `corrected_eigenvalues`, `curvature_scales`, `exact_solves`, `passes_to_score`,
+            `scoring` or `self_influence`.
         seconds: Of wall clock.
         kept_bytes: What is kept of it, on disk or in memory, to the end of the run or of its
             last use.
@@ -74,6 +76,7 @@ class RunCost:
         rate: float,
         solve: SolveSettings | None = None,
         groups: tuple[int, int] = (1, 1),
+        scales: bool = False,
     ) -> "RunCost":
         """Estimate what a run will take.
 
@@ -87,6 +90,7 @@ class RunCost:
             solve: How exactly ASTRA solves; None for other methods.
             groups: Of layers that are fitted, and scored, one after the other: each has passes of
                 its own, at most.
+            scales: Whether the curvature is scaled by what sampled gradients show.
         """
         fitting_groups, scoring_groups = groups
         draws = engine.draws
@@ -140,6 +144,16 @@ class RunCost:
                 * (total["rotated"] + (len(one.segments) - 1) * total["handed_on"])
                 for one in plan.members
             )
+        if scales:
+            # Gradients of every draw, under each trial factor for a few queries.
+            shown = draws * sum(
+                min(EXAMPLES, len(one.examples)) * len(one.points) for one in plan.segments
+            )
+            products = (
+                total["rotated"] + TRIALS * min(queries, SCALING_QUERIES) * total["parameters"]
+            )
+            seconds = shown * (probe.passes * one_pass * 2 + products / rate)
+            stages.append(StageCost("curvature_scales", seconds, 0, at_most=True))
         if solve is not None:
             # Forward and one backward pass, and two along the direction of every query.
             passes = one_pass * (2 + 2 * (queries + 1))

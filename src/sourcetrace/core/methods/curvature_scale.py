@@ -52,6 +52,8 @@ _SAMPLE_BYTES = 2**30
 _TRIALS = (1.0, 6.0, 36.0)
 """Factors c_k whose responses are combined."""
 
+TRIALS = len(_TRIALS)
+
 _SMALLEST, LARGEST = 1 / 64, 2.0**20
 """Bounds on a factor. A layer to which the others leave nothing has the largest."""
 

@@ -6,21 +6,18 @@ from typing import Any
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.memory import peak_memory
-from sourcetrace.core.methods.cost import RunCost, StageCost
+from sourcetrace.core.methods.cost import RunCost
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.pipelines.shared.metrics import logged
 
 logger = logging.getLogger(__name__)
 
-_DAY = 86_400
-"""Seconds; what lasts longer has its end's date said."""
-
 _STAGES = {
     "gradient_extraction": ("Gradient extraction", ("passes", "covariances")),
     "ekfac_fitting": (
         "EK-FAC fitting",
-        ("passes_to_fit", "eigendecompositions", "corrected_eigenvalues"),
+        ("passes_to_fit", "eigendecompositions", "corrected_eigenvalues", "curvature_scales"),
     ),
     "source_scoring": (
         "Source scoring",
@@ -32,24 +29,23 @@ _STAGES = {
 
 def report_cost(engine: GradientEngine, cost: RunCost) -> dict[str, Any]:
     """Log what the run will cost, keep it for the ends of the stages, and return it as metrics."""
-    stages = {stage.name: stage for stage in cost.stages}
+    seconds = {stage.name: stage.seconds for stage in cost.stages}
     logger.debug(
         "This run takes %s and %s of an example",
         format_noun(cost.forward, "forward pass", "forward passes"),
         format_noun(cost.backward, "backward pass", "backward passes"),
     )
     expected = engine.timings.expected
-    for stage, (title, names) in _STAGES.items():
-        if parts := [stages[name] for name in names if name in stages]:
-            logger.debug("%s: %s", title, ", ".join(map(_described, parts)))
-            expected[stage] = sum(part.seconds for part in parts)
+    for stage, (_, names) in _STAGES.items():
+        if own := [seconds[name] for name in names if name in seconds]:
+            expected[stage] = sum(own)
     logger.info(
         "Computing takes %s, by a timed batch: %s",
         _time_left(cost.seconds),
         ", ".join(f"{_STAGES[name][0]} {seconds_text(one)}" for name, one in expected.items()),
     )
-    seconds = {f"cost.{stage.name}.seconds": stage.seconds for stage in cost.stages}
-    return logged(seconds | {f"cost.{one.name}.kept_bytes": one.kept_bytes for one in cost.stages})
+    parts = {f"cost.{name}.seconds": one for name, one in seconds.items()}
+    return logged(parts | {f"cost.{one.name}.kept_bytes": one.kept_bytes for one in cost.stages})
 
 
 def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
@@ -72,19 +68,12 @@ def report_work(engine: GradientEngine, stage: str) -> dict[str, Any]:
 
 
 def _time_left(seconds: float) -> str:
-    """Return 'about 12 min (until 14:05)'; a few seconds need no clock."""
+    """Return 'about 12 min (until Sun 14:05)'; a few seconds need no clock."""
     said = f"about {seconds_text(seconds)}"
     if seconds < 60:  # noqa: PLR2004
         return said
     end = datetime.now().astimezone() + timedelta(seconds=seconds)
-    return f"{said} (until {end:%H:%M})" if seconds < _DAY else f"{said} (until {end:%d %B, %H:%M})"
-
-
-def _described(stage: StageCost) -> str:
-    most = "at most " if stage.at_most else ""
-    kept = f" (keeps {format_bytes(stage.kept_bytes)})" if stage.kept_bytes else ""
-    name = stage.name.replace("self_influence", "self-influence").replace("_", " ")
-    return f"{name} {most}{seconds_text(stage.seconds)}{kept}"
+    return f"{said} (until {end:%a %H:%M})"
 
 
 def seconds_text(seconds: float) -> str:

@@ -82,6 +82,7 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
             recomputed=again,
             rate=matmul_rate(engine.device, engine.dtype),
             solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
+            scales=METHODS[attribution.method].scales_curvature,
             groups=(len(setup.needs.fitting_groups), len(setup.needs.scoring_groups)),
         )
         for again in (False, True)
