@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor
 
-from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.factored import FactoredGradient, product
 
 _GATHERED = 2**24
 """Bound on the numbers gathered at once from the queries."""
@@ -104,18 +104,24 @@ class IndexedGradient:
         if isinstance(queries, FactoredGradient):
             queries = queries.dense()
         queries = queries.to(self.output_gradients.dtype)
-        used, places = torch.unique(self.indices, return_inverse=True)
-        columns = queries[:, 0].index_select(2, used).permute(2, 0, 1).contiguous()
         total = queries.new_empty(queries.shape[0], len(self))
-        each = max(1, self.indices.shape[1] * queries[:, 0, :, 0].numel())
-        step = max(1, _GATHERED // each)
-        for start in range(0, len(self), step):
-            rows = slice(start, start + step)
-            # [n, S, Q, D_out] with [n, S, D_out]
-            total[:, rows] = torch.einsum(
-                "nsqd,nsd->qn", columns[places[rows]], self.output_gradients[rows]
-            )
+        for rows in torch.split(torch.arange(len(self)), self._at_once(len(queries))):
+            # Written out over the tokens that these examples have, it is one product.
+            used, places = torch.unique(self.indices[rows], return_inverse=True)
+            own = IndexedGradient(places, self.output_gradients[rows], len(used)).dense()
+            columns = queries[:, 0].mT.index_select(1, used)
+            total[:, rows] = product(columns.flatten(1), own.mT.flatten(1).T)
         return total
+
+    def _at_once(self, queries: int) -> int:
+        """Return how many examples meet their tokens' columns of the queries together."""
+        count, positions = 1, self.indices.shape[1]
+        while count < len(self):
+            tokens = min(2 * count * positions, self.width)
+            if tokens * self.output_gradients.shape[2] * max(2 * count, queries) > _GATHERED:
+                break
+            count *= 2
+        return count
 
     def paired_products(self, others: Tensor) -> Tensor:
         """Return ⟨other_n, gradient_n⟩ for others [N, 1, D_out, D_in]: [N]."""

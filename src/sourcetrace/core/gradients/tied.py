@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.indexed import IndexedGradient, sums_by_key
+from sourcetrace.core.machine.products import multiplied
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class TiedGradient:
         if not diagonal:
             one_hot = F.one_hot(indices, outputs.shape[2]).to(outputs)
             every = torch.cat([outputs, one_hot], dim=1)
-            return first, (every.flatten(0, 1).mT @ (products @ every).flatten(0, 1)).unsqueeze(0)
+            met = multiplied(every.flatten(0, 1).mT, (products @ every).flatten(0, 1))
+            return first, met.unsqueeze(0)
         found = ((products[:, :count, :count] @ outputs) * outputs).sum((0, 1))
         # What a token's rows of the embedding meet: twice the output layer's, and one another.
         met = 2 * products[:, :count, count:] * gathered
