@@ -2,9 +2,9 @@
 
 import polars as pl
 import pytest
+from kedro.io import DatasetError
 
 from sourcetrace.datasets import DecisionLogDataset, DecisionsFileDataset, ReviewSampleDataset
-from sourcetrace.errors import InputError
 from sourcetrace.schemas import DecisionLog
 
 
@@ -37,19 +37,19 @@ def test_a_line_that_was_left_unfinished_does_not_count(tmp_path):
 def test_a_damaged_log_is_refused(tmp_path):
     file = tmp_path / "decisions.jsonl"
     file.write_text("{]\n")
-    with pytest.raises(InputError, match=r"decisions\.jsonl is damaged"):
+    with pytest.raises(DatasetError, match=r"decisions\.jsonl is damaged"):
         DecisionLogDataset(str(file)).load()
 
 
 def test_a_file_need_not_be_named_but_must_be_there_where_it_is(tmp_path):
     assert DecisionsFileDataset(None).load().is_empty()
-    with pytest.raises(InputError, match=r"decisions\.path: .*no\.csv cannot be read"):
+    with pytest.raises(DatasetError, match=r"decisions\.path: .*no\.csv cannot be read"):
         DecisionsFileDataset(str(tmp_path / "no.csv")).load()
     (tmp_path / "other.csv").write_bytes("example_id;decision\r\nä;keep\r\n".encode("latin-1"))
-    with pytest.raises(InputError, match="Save it as “CSV UTF-8”"):
+    with pytest.raises(DatasetError, match="Save it as “CSV UTF-8”"):
         DecisionsFileDataset(str(tmp_path / "other.csv")).load()
     (tmp_path / "bare.csv").write_text("example_id,decision\n")
-    with pytest.raises(InputError, match="has no column content_digest"):
+    with pytest.raises(DatasetError, match="has no column content_digest"):
         DecisionsFileDataset(str(tmp_path / "bare.csv")).load()
 
 

@@ -34,7 +34,7 @@ def manifest(removed=(), relabelled=()):
 def reviewed(actions=()):
     wanted = [dict(actions).get(i, "keep") for i in range(EXAMPLES)]
     return TRAIN.select("example_id", given_label_probability=pl.lit(0.5)).with_columns(
-        predicted_label=pl.Series([str(1 - i % 2) for i in range(EXAMPLES)]),
+        suggested_label=pl.Series([str(1 - i % 2) for i in range(EXAMPLES)]),
         suggested_action=pl.Series(wanted),
         decision=pl.lit(None, pl.String),
     )
@@ -69,7 +69,7 @@ def test_decisions_are_tested_against_the_same_changes_of_the_same_classes(tmp_p
 
 
 def test_suggestions_are_tested_without_decisions(tmp_path):
-    found = plan(tmp_path, actions={3: "remove", 8: "relabel", 9: "check"}, of="suggestions")
+    found = plan(tmp_path, actions={3: "remove", 8: "relabel", 9: "review"}, of="suggestions")
     assert found.row(1)[2:5] == ([3], [8], ["1"])
 
 

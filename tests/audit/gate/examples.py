@@ -102,6 +102,7 @@ def audit_result(**changes):
             persisting=2,
             resolved=3,
             resolved_by={"relabelled": 3},
+            dropped_out=1,
             unchanged_examples=4,
             score_rank_correlation=None,
             added=0,

@@ -38,7 +38,7 @@ def test_what_is_written_fits_its_schema_and_nothing_else_does(name, content):
         with pytest.raises(ValidationError):
             validator.validate({key: value for key, value in written.items() if key != field})
     with pytest.raises(ValidationError):
-        validator.validate({**written, "schema_version": "2.0"})
+        validator.validate({**written, "schema_version": "0.9"})
     with pytest.raises(ValidationError):
         validator.validate({**written, "surprise": 1})
 

@@ -90,7 +90,7 @@ class AuditDifference(Published):
     persisting: int
     resolved: int
     resolved_by: dict[str, int]
-    dropped_out: int = 0
+    dropped_out: int
     unchanged_examples: int
     score_rank_correlation: FiniteNumber | None
     added: int

@@ -43,8 +43,7 @@ class Changes:
     @classmethod
     def suggested(cls, train_table: pl.DataFrame, review_list: pl.DataFrame) -> Self:
         """Return what the review list suggests, and nobody decided to keep."""
-        label = review_list.get_column("suggested_label", default=review_list["predicted_label"])
-        actions = review_list.select("example_id", open_action(), label=label)
+        actions = review_list.select("example_id", open_action(), label="suggested_label")
         rows = train_table.select("example_id").join(
             actions, on="example_id", how="left", maintain_order="left"
         )
