@@ -129,7 +129,8 @@ def with_environment(text: str, environment: str) -> str:
         environment: A folder in conf/; empty for the default one.
     """
     option = f" --env {shlex.quote(environment)}" if environment else ""
-    return re.sub(r"kedro run --pipelines [\w,]+", lambda found: found[0] + option, text)
+    commands = r"kedro run --pipelines [\w,]+|sourcetrace explain \w+"
+    return re.sub(commands, lambda found: found[0] + option, text)
 
 
 def format_bytes(size: int) -> str:

@@ -241,12 +241,15 @@ class ReportParameters(_Parameters):
         relabel_probability: An example that harms the queries is suggested for relabelling
             where the model gives its label less than this.
         check_share: Share of the examples, the most harmful first, that are worth a look.
-        pictures: Suspects whose pictures are kept for the page.
+        pictures: Suspects, and queries with their strongest examples, whose pictures are kept for
+            the page.
+        query_examples: How many helpers, and harmers, of every query are kept.
     """
 
     relabel_probability: float = Field(default=0.5, ge=0, le=1)
     check_share: float = Field(default=0.08, gt=0, le=1)
     pictures: int = Field(default=48, ge=0)
+    query_examples: int = Field(default=10, ge=1)
 
 
 class VerificationParameters(_Parameters):

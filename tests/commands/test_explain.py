@@ -151,7 +151,7 @@ def test_audited_typed_and_filed_queries_are_explained_behind_an_audit(tmp_path)
     assert "removing it would lower the margin by" in run.stdout
     assert "helps most: " in run.stdout
     assert "Page: second.html" in run.stdout
-    assert "removing it would lower the margin by" in (project / "second.html").read_text()
+    assert "Removing one would lower the margin" in (project / "second.html").read_text()
 
     whole = json.loads(explained("second", "--json").stdout)["queries"][0]
     # The same query, typed: its text and label are the second training example's.
@@ -164,6 +164,17 @@ def test_audited_typed_and_filed_queries_are_explained_behind_an_audit(tmp_path)
         assert one["score"] == pytest.approx(again["score"], rel=0.01)
         parts = sum(token["score"] for token in one["tokens"]) + sum(one["elsewhere"].values())
         assert parts == pytest.approx(one["score"], rel=0.01)
+
+    # Without tokens, what is stored says the same; of as many examples as are asked for.
+    stored = json.loads(explained("second", "--no-tokens", "-k", "20", "--json").stdout)
+    (again,) = stored["queries"]
+    assert stored["log_odds"]
+    assert again["shares"] == whole["shares"]
+    assert again["measurement"] == pytest.approx(whole["measurement"])
+    for side in ("helpers", "harmers"):
+        found = [(one["example_id"], one["score"]) for one in again[side]]
+        assert found[:5] == [(one["example_id"], one["score"]) for one in whole[side]]
+    assert not again["helpers"][0]["tokens"]
 
     lines = [{"text": "good", "label": "pos"}, {"text": "very bad film", "label": "neg"}]
     (project / "more.jsonl").write_text("\n".join(map(json.dumps, lines)))

@@ -103,6 +103,7 @@ class Audits:
             ground_truth=None,
             audit_run=None,
             registered_model={"name": model, "version": 1} if model else None,
+            query_section=None,
         )
         self.dataset.save(
             take_snapshot(this_audit, summary, table, gate_report, parameters, {}, page)

@@ -120,7 +120,7 @@ def audit(folder, task=None, *, method="source", count=2):
     curvature, spectra, _ = fit_curvature(setup, covariances)
     CurvatureSpectra.validate(spectra)
     blocks = zip(*score_examples(setup, curvature), strict=True)
-    scores, influence, own, contributions = map(pl.concat, list(blocks)[:-1])
+    scores, influence, own, contributions, _ = map(pl.concat, list(blocks)[:-1])
     SegmentContributions.validate(contributions)
     reviewed, _ = list_for_review(
         training,

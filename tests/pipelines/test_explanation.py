@@ -14,16 +14,19 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     GradientParameters,
+    ReportParameters,
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.cleaning_report.queries import list_strongest
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.explanation.nodes import explain_queries
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
-from sourcetrace.pipelines.source_scoring.nodes import score_examples
+from sourcetrace.pipelines.source_scoring.nodes import describe_measurement, score_examples
 from sourcetrace.reporting.explanation import Asked
+from sourcetrace.schemas import QueryContributions
 from sourcetrace.tasks import ClassificationTask
 
 WORDS = ["good ", "bad ", "film ", "very "]
@@ -122,13 +125,23 @@ def audit(checkpoints, tmp_path):
             gradients,
             attribution,
         )
-        covariances = extract_gradients(setup, gradients)[2]
+        _, signals, covariances, _ = extract_gradients(setup, gradients)
         curvature = fit_curvature(setup, covariances)[0]
-        scores = pl.concat([block[0] for block in score_examples(setup, curvature)])
+        blocks = list(score_examples(setup, curvature))
+        scores = pl.concat([block[0] for block in blocks])
         folder = tmp_path / "scores"
         folder.mkdir()
         scores[:5].write_parquet(folder / "part-000000.parquet")
         scores[5:].write_parquet(folder / "part-000001.parquet")
+        _, shares = list_strongest(
+            pl.concat([QueryContributions.validate(block[4]) for block in blocks]),
+            ScoreFiles(folder),
+            setup.inputs.query_table,
+            setup.inputs.train_table,
+            manifest,
+            describe_measurement(setup),
+            ReportParameters(),
+        )
 
         def explain(*, layers_at_once=None, **asked):
             layers = setup.engine.coverage.layers
@@ -136,7 +149,15 @@ def audit(checkpoints, tmp_path):
             groups = tuple(layers[at : at + size] for at in range(0, len(layers), size))
             needs = replace(setup.needs, scoring_groups=groups)
             grouped = replace(setup, needs=needs)
-            return explain_queries(grouped, curvature, ScoreFiles(folder), Asked(**asked))
+            return explain_queries(
+                grouped,
+                curvature,
+                ScoreFiles(folder),
+                describe_measurement(setup),
+                signals,
+                shares,
+                Asked(**asked),
+            )
 
         return scores["scores"].to_numpy(), explain
 
@@ -169,12 +190,26 @@ def test_the_strongest_come_first_and_parts_add_up(audit, method):
             assert one.text == "".join(token.text for token in one.tokens)
 
 
+def test_segments_shares_are_of_what_they_give_to_all_scores(audit):
+    scores, explain = audit(Bare())
+    (found,) = explain(queries=("second",), strongest=TRAINING, tokens=True).queries
+    parts = [one.segments for one in (*found.helpers, *found.harmers)]
+    sizes = [sum(abs(part[segment]) for part in parts) for segment in (0, 1)]
+    expected = [size / sum(sizes) for size in sizes]
+    assert list(found.shares["segment"].values()) == pytest.approx(expected, rel=1e-5)
+    assert sum(found.shares["stage"].values()) == pytest.approx(1)
+    helping = scores[:, 1][scores[:, 1] < 0].sum()
+    assert found.without_helpers == pytest.approx(found.measurement + helping)
+    assert not found.helpers[0].tokens
+
+
 def test_a_query_that_was_typed_is_scored_as_if_it_had_been_audited(audit):
     task = Whole()
     _, explain = audit(task)
     (audited,) = explain(queries=("second",)).queries
     (typed,) = explain(source={"text": audited.text, "label": audited.label}).queries
     assert typed.example_id == "typed"
+    assert not typed.shares
     assert typed.measurement == pytest.approx(audited.measurement)
     for one, other in zip(typed.helpers, audited.helpers, strict=True):
         assert one.example_id == other.example_id
@@ -202,9 +237,7 @@ def test_what_a_method_or_a_task_does_not_have_is_left_out_or_refused(audit):
     assert query.helpers
     assert not query.helpers[0].segments
     assert not query.helpers[0].tokens
-    assert query.helpers[0].text == "source: web"
-    with pytest.raises(InputError, match=r"has no tokens_of\(item\).*--no-tokens"):
-        explain(queries=("first",), tokens=True)
+    assert query.helpers[0].text == "web"
     with pytest.raises(InputError, match=r"has no queries_of\(source\)"):
         explain(source={"text": "good"})
 

@@ -101,7 +101,7 @@ def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, op
         setup = set_up_audit(**inputs)
         *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
         curvature, *_ = fit_curvature(setup, covariances)
-        return setup.needs, [block[:4] for block in score_examples(setup, curvature)]
+        return setup.needs, [block[:5] for block in score_examples(setup, curvature)]
 
     whole, expected = tables()
     monkeypatch.setattr(memory_needs, "_SHARE", 0.0)

@@ -10,6 +10,7 @@ from sourcetrace.reporting.explanation import (
     Influence,
     Token,
 )
+from sourcetrace.reporting.queries.pages import explanation_page
 
 EVIL = "<script>alert(1)</script>[bold red]\x1b[31m\u202e"
 
@@ -80,7 +81,7 @@ def test_a_helpers_removal_makes_the_measurement_worse(higher_is_better):
 
 
 def test_the_page_is_self_contained_and_shows_texts_as_texts():
-    page = explanations().page()
+    page = explanation_page(explanations())
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search("[\x1b\u202e]", page)
@@ -89,6 +90,27 @@ def test_the_page_is_self_contained_and_shows_texts_as_texts():
     # Legible without colours: the strongest tokens stand in words, with their numbers.
     assert "Help most" in page
     assert "Hurt most" in page
-    assert "raise the loss by 0.3" in page
+    assert "Removing one would raise the loss" in page
+    assert "without it +0.3" in page
     assert "Of no one token" in page
     assert page.count('class="helps"') > page.count('class="hurts"') > 0
+
+
+def test_a_query_is_told_without_its_examples_and_where_from():
+    margins = explanations(higher_is_better=True, text="7").model_copy(update={"log_odds": True})
+    query = margins.queries[0].model_copy(
+        update={"shares": {"stage": {"one": 1.0}, "segment": {"1 (a)": 0.25, "2 (b)": 0.75}}}
+    )
+    said = " ".join(margins.facts(query)).replace("\u00a0", " ")
+    assert said == (
+        "Its margin is 2.5 (probability 92.4 %), the model says 7. "
+        "Predicted to first order: without its 1 strongest helper 2.2 (probability 90 %), "
+        "without its 1 strongest harmer 2.7 (probability 93.7 %). "
+        "Of all scores' size by segment: 1 (a) 25 %, 2 (b) 75 %."
+    )
+
+
+def test_a_language_models_loss_is_said_once():
+    found = explanations(text="2.500 a token (perplexity 12.18)")
+    first = next(found.facts(found.queries[0]))
+    assert first == "Its loss is 2.500 a token (perplexity 12.18)."

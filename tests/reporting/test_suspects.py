@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from sourcetrace.reporting.suspects import SuspectTable, _picture_uri
+from sourcetrace.reporting.suspects import SuspectTable, picture_uri
 from tests.reporting.content import page_content
 
 
@@ -26,24 +26,24 @@ def table_of(content):
 @pytest.mark.parametrize("shape", [(8, 8), (8, 5, 3), (1, 1), (30, 7)])
 def test_small_pictures_keep_every_pixel(shape):
     values = np.random.default_rng(0).random(shape)
-    np.testing.assert_array_equal(decoded(_picture_uri(values)), np.round(values * 255))
+    np.testing.assert_array_equal(decoded(picture_uri(values)), np.round(values * 255))
 
 
 def test_large_pictures_shrink_and_keep_their_proportions():
-    uri = _picture_uri(np.random.default_rng(0).random((1000, 500, 3), dtype=np.float32))
+    uri = picture_uri(np.random.default_rng(0).random((1000, 500, 3), dtype=np.float32))
     assert decoded(uri).shape == (160, 80, 3)
     assert len(uri) < 12_000
 
 
 def test_values_outside_the_range_are_clipped():
-    shown = decoded(_picture_uri(np.array([[np.nan, -3.0], [7.0, 0.5]])))
+    shown = decoded(picture_uri(np.array([[np.nan, -3.0], [7.0, 0.5]])))
     assert shown.tolist() == [[0, 0], [255, 128]]
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (8,), (8, 8, 4), (0, 8)])
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \[H, W\] or \[H, W, 3\]"):
-        _picture_uri(np.zeros(shape))
+        picture_uri(np.zeros(shape))
 
 
 def test_long_texts_leave_fewer_rows_and_a_page_that_can_be_mailed():

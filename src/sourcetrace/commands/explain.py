@@ -48,7 +48,8 @@ Run it in the project's folder, with the audit's --env and --params.
 @click.option(
     "--tokens/--no-tokens",
     default=None,
-    help="Scores by token; by default where the task has texts.",
+    help="Scores by segment, and by token where the task has texts; takes passes of the examples "
+    "shown. By default where the task has texts.",
 )
 @click.option(
     "--html",
@@ -98,8 +99,10 @@ def explain(
     if found is None:
         sys.exit(ERROR)
     if html is not None:
+        from sourcetrace.reporting.queries.pages import explanation_page
+
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(found.page(), encoding="utf-8")
+        html.write_text(explanation_page(found), encoding="utf-8")
     if as_json:
         click.echo(found.model_dump_json(indent=2))
         return

@@ -41,11 +41,9 @@ def _lines(found: Explanations, query: ExplainedQuery) -> Iterator[str | Padding
     yield f"\n[bold]Query {_plain(query.example_id)}[/]{_label(query.label)}"
     if query.text:
         yield _indented(Text(_shown(query.text)))
-    said = f", the model says {_plain(query.predicted_label)}" if query.predicted_label else ""
-    yield (
-        f"  Its {found.measured} is {format_number(query.measurement)}{said}. Method "
-        f"{found.method}, {format_count(found.training_examples)} training examples."
-    )
+    for fact in found.facts(query):
+        yield f"  {_plain(fact)}"
+    yield (f"  Method {found.method}, {format_count(found.training_examples)} training examples.")
     for title, removal, group in found.groups(query):
         yield f"\n[bold]{title}[/] ({removal})" if group else f"\n[bold]{title}[/]: none"
         for rank, one in enumerate(group, 1):

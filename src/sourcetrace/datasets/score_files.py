@@ -1,7 +1,7 @@
 """The attribution scores read a file at a time, and a digest of them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,13 +34,14 @@ class ScoreFiles:
             rows = pl.read_parquet(file, hive_partitioning=False)
             yield rows["example_id"], rows["scores"].to_numpy()
 
-    def sums_over(self, groups: pl.Series) -> "np.ndarray[Any, Any]":
+    def sums_over(self, groups: pl.Series, *, sizes: bool = False) -> "np.ndarray[Any, Any]":
         """Return the sum of the scores over each group of training examples, [groups, Q].
 
         The predicted change of the queries' measurements on its removal.
 
         Args:
             groups: A list of numbers each, increasing.
+            sizes: Whether to add up the scores' absolute values.
         """
         start, total = 0, 0.0
         numbers = [group.to_numpy() for group in groups]
@@ -49,9 +50,55 @@ class ScoreFiles:
             for row, group in zip(inside, numbers, strict=True):
                 first, last = np.searchsorted(group, (start, start + len(scores)))
                 row[group[first:last] - start] = 1
-            total = total + inside @ scores.astype(np.float64)
+            values: np.ndarray[Any, Any] = np.abs(scores) if sizes else scores
+            total = total + inside @ values.astype(np.float64)
             start += len(scores)
         return np.asarray(total)
+
+    def strongest(
+        self, queries: Sequence[int], count: int, *, higher_is_better: bool
+    ) -> pl.DataFrame:
+        """Return the strongest helpers and harmers of some queries, of equal ones the first.
+
+        Memory is that of a file and of what is returned.
+
+        Args:
+            queries: Their places among the scores.
+            count: At most so many of each side; those that change nothing are none.
+            higher_is_better: Whether a larger measurement is a better one.
+
+        Returns:
+            query (place in `queries`), side, rank, example_id and score, in this order.
+        """
+        better = 1 if higher_is_better else -1
+        # A column a query and side; what does not exceed its floor cannot be among the strongest.
+        floors = np.zeros(2 * len(queries), np.float32)
+        order, descending = ["column", "gain", "example"], [False, True, False]
+        columns = {"column": pl.Int64, "gain": pl.Float32, "example": pl.Int64}
+        best, start = pl.DataFrame(schema={**columns, "example_id": pl.String}), 0
+        for ids, scores in self.blocks():
+            gains = better * scores[:, queries]
+            gains = np.concatenate([-gains, gains], axis=1)
+            rows, own = np.nonzero(gains > floors)
+            found = pl.DataFrame(
+                {"column": own, "gain": gains[rows, own], "example": start + rows}, schema=columns
+            ).with_columns(example_id=ids.gather(rows))
+            start += len(ids)
+            best = pl.concat([best, found]).sort(order, descending=descending)
+            best = best.group_by("column", maintain_order=True).head(count)
+            full = best.group_by("column").agg(pl.len(), pl.col("gain").last())
+            full = full.filter(pl.col("len") == count)
+            floors[full["column"].to_numpy()] = full["gain"].to_numpy()
+        harms = pl.col("column") >= len(queries)
+        return best.select(
+            (pl.col("column") % len(queries)).alias("query"),
+            pl.when(harms).then(pl.lit("harmer")).otherwise(pl.lit("helper")).alias("side"),
+            pl.int_range(1, pl.len() + 1).over("column").alias("rank"),
+            "example_id",
+            score=(better * pl.when(harms).then("gain").otherwise(-pl.col("gain"))).cast(
+                pl.Float64
+            ),
+        ).sort("query", pl.col("side") == "harmer", "rank")
 
     def digest(self) -> str:
         """Return a digest of ids and scores, however they are spread over files."""

@@ -1,14 +1,13 @@
-"""What training did to some queries, example by example and token by token; the page of it."""
+"""What training did to some queries, example by example and token by token."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
-from sourcetrace.formats import format_number
-from sourcetrace.reporting.drawing import Ink
-from sourcetrace.reporting.templating import template
+from sourcetrace.formats import format_noun, format_number, format_share
 
 _STRONGEST = 5
 """Tokens that are named, each of those that help and those that hurt."""
@@ -26,7 +25,8 @@ class Asked:
         queries: Ids of audited queries.
         source: Queries that were not audited, as the task's `queries_of` takes them; None for none.
         strongest: How many helpers, and as many harmers, of each query.
-        tokens: Whether scores by token are wanted; None where the task has texts.
+        tokens: Whether passes of the shown examples are wanted, for scores by segment and token;
+            None where the task has texts.
     """
 
     queries: tuple[str, ...] = ()
@@ -68,15 +68,36 @@ class Influence(_Record):
 
 
 class ExplainedQuery(_Record):
-    """A query, and the training examples that helped and harmed it most, strongest first."""
+    """A query, and the training examples that helped and harmed it most, strongest first.
+
+    Attributes:
+        example_id, label, text: The query, as its table or its tokens have it.
+        predicted_label: What the model says.
+        measurement: Of the query.
+        shares: "stage" or "segment" -> name -> share of the scores' summed sizes; may be empty.
+        helpers, harmers: Without one, the query would be measured worse, or better.
+    """
 
     example_id: str
     label: str | None
     predicted_label: str | None
     text: str
     measurement: float
+    shares: Mapping[str, Mapping[str, float]] = {}
     helpers: tuple[Influence, ...]
     harmers: tuple[Influence, ...]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def without_helpers(self) -> float:
+        """The measurement without all of these helpers, to first order."""
+        return self.measurement + sum(one.score for one in self.helpers)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def without_harmers(self) -> float:
+        """The measurement without all of these harmers, to first order."""
+        return self.measurement + sum(one.score for one in self.harmers)
 
 
 class Explanations(_Record):
@@ -86,16 +107,18 @@ class Explanations(_Record):
         method: That scored.
         measured: What the measurement is called.
         higher_is_better: Whether more of it is better.
+        log_odds: Whether it is log p − log(1 − p) of the label's probability p.
         training_examples: How many were scored.
-        segments: What each segment is called.
+        segments: What each segment of `Influence.segments` is called.
         queries: The queries.
     """
 
     method: str
     measured: str
     higher_is_better: bool
+    log_odds: bool = False
     training_examples: int
-    segments: tuple[str, ...]
+    segments: tuple[str, ...] = ()
     queries: tuple[ExplainedQuery, ...]
 
     def helps(self, score: float) -> bool:
@@ -125,6 +148,33 @@ class Explanations(_Record):
             ("Strongest harmers", f"removing one would {better}", query.harmers),
         ]
 
-    def page(self) -> str:
-        """Return a self-contained page of HTML."""
-        return template("explanation.html.j2").render(found=self, inks=Ink)
+    def facts(self, query: ExplainedQuery) -> Iterator[str]:
+        """Yield what there is to say of a query, a sentence each."""
+        predicted, exact = query.predicted_label, f"{query.measurement:.3f}"
+        if predicted is not None and query.label is None and predicted.startswith(exact):
+            # A language model's loss, with what it means.
+            yield f"Its {self.measured} is {predicted}."
+        else:
+            said = "" if predicted is None else f", the model says {predicted}"
+            yield f"Its {self.measured} is {self._value(query.measurement)}{said}."
+        without = [
+            f"without its {format_noun(len(group), f'strongest {noun}')} {self._value(value)}"
+            for group, noun, value in (
+                (query.helpers, "helper", query.without_helpers),
+                (query.harmers, "harmer", query.without_harmers),
+            )
+            if group
+        ]
+        if without:
+            yield f"Predicted to first order: {', '.join(without)}."
+        for kind, shares in query.shares.items():
+            if len(shares) > 1:
+                parts = ", ".join(f"{name} {format_share(one)}" for name, one in shares.items())
+                yield f"Of all scores' size by {kind}: {parts}."
+
+    def _value(self, measurement: float) -> str:
+        shown = format_number(measurement)
+        if not self.log_odds:
+            return shown
+        probability = (1 + math.tanh(measurement / 2)) / 2
+        return f"{shown} (probability {format_share(probability)})"

@@ -23,6 +23,7 @@ from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.reporting.decided import DecisionSummary
 from sourcetrace.reporting.drawing import Ink
+from sourcetrace.reporting.queries.pages import QuerySection
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.suspects import SuspectTable
 from sourcetrace.reporting.tables import Table
@@ -62,6 +63,7 @@ class PageContent:
         data_digests: `training` and `queries` -> digest of what they contain.
         model: The registered version, where one is named.
         run: The run that computed the scores.
+        queries: Of which there is something to say.
         verification: The last there was.
         comparison: The last there was.
         gate: The last verdict there was.
@@ -81,6 +83,7 @@ class PageContent:
     data_digests: Mapping[str, str] = field(default_factory=dict)
     model: RegisteredModelParameters | None = None
     run: AuditRun | None = None
+    queries: QuerySection | None = None
     verification: Retraining = field(default_factory=Retraining)
     comparison: ComparedAudit | None = None
     gate: GateReport | None = None
@@ -119,6 +122,7 @@ class PageContent:
             digests=self.data_digests,
             run=self._of_these_scores(self.run),
             scripts=[Script.named(name) for name in _SCRIPTS],
+            queries=self.queries,
             overlap=_LossOverlap.of(review_list, top_share=summary.check_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
             figures=[

@@ -109,7 +109,7 @@ def _shown(
     values = [(shorten(name), _value(row[name])) for name in own if row[name] != ""]
     return {
         **row,
-        "picture": None if picture is None else _picture_uri(np.asarray(picture)),
+        "picture": None if picture is None else picture_uri(np.asarray(picture)),
         "own": values[:_OWN_COLUMNS],
         "more_own": max(0, len(values) - _OWN_COLUMNS),
         "disagrees": row["harm"] * row["total_query_loss_influence"] > 0,
@@ -124,7 +124,7 @@ def _labels(review_list: pl.DataFrame) -> list[str]:
     return sorted(labels, key=lambda label: (len(label), label) if label.isdigit() else (99, label))
 
 
-def _picture_uri(values: np.ndarray) -> str:
+def picture_uri(values: np.ndarray) -> str:
     """Return a picture as a `data:` address, so that the page needs no other file.
 
     Args:

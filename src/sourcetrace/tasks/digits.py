@@ -72,8 +72,11 @@ class DigitsTask(ClassificationTask):
 
     def picture(self, index: int) -> "np.ndarray[Any, Any]":
         """Return a training scan, dark ink on white, [8, 8]."""
-        pixels = np.asarray(self._training["pixels"][index]).reshape(_SIDE, _SIDE)
-        return 1 - pixels
+        return _drawn(self._training, index)
+
+    def query_picture(self, index: int) -> "np.ndarray[Any, Any]":
+        """Return a query's scan likewise."""
+        return _drawn(self._queries, index)
 
     def relabelled(self, labels: Mapping[int, str]) -> "DigitsTask":
         """Return the task with other labels of some training scans."""
@@ -96,6 +99,10 @@ class DigitsTask(ClassificationTask):
     def train(self, indices: Sequence[int], *, seed: int) -> nn.Module:
         """Train as the demo did, on some of the scans; its own seed and all scans repeat it."""
         return train_with_sgd(self, indices, SGDRecipe(**self.recipe), seed=seed)
+
+
+def _drawn(table: pl.DataFrame, index: int) -> "np.ndarray[Any, Any]":
+    return 1 - np.asarray(table["pixels"][index]).reshape(_SIDE, _SIDE)
 
 
 def _scans(table: pl.DataFrame) -> TensorDataset:

@@ -25,7 +25,8 @@ class Task(Protocol):
     numbers; `holdout_examples()` and `holdout_table()`, as of the queries, of further examples
     that no audit reads and on which cleaning is measured; `describe(outputs, batch)`, whose
     values the reports show (see `ClassificationTask`); `picture(index) -> array`, a picture
-    of a training example ([height, width] or [height, width, 3], values 0 to 1); and
+    of a training example ([height, width] or [height, width, 3], values 0 to 1), and
+    `query_picture(index)`, one of a query; and
     `inputs_of(item)`, the part of an item that stays when its label is corrected, by which later
     audits know it again (default: the first of a pair, a mapping without its label); `notes`,
     lines about the data that the run logs and the preflight shows; `model_digest()`, a text that is

@@ -10,6 +10,7 @@ from sourcetrace.audit.decisions.content import content_digests
 from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
+from sourcetrace.pipelines.cleaning_report.queries import list_strongest
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
@@ -122,6 +123,7 @@ def summarise_audit(
 PIPELINE = Pipeline(
     [
         step(list_for_review, ["review_list", "review_list_csv"]),
+        step(list_strongest, ["query_strongest", "query_shares"]),
         step(summarise_audit, ["audit_summary", "audit_metrics"]),
     ]
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import polars as pl
@@ -15,7 +14,6 @@ from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.shared.scoring import scorer_of
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.step import step
@@ -27,28 +25,42 @@ from sourcetrace.reporting.explanation import (
     Influence,
     Token,
 )
+from sourcetrace.reporting.queries.view import (
+    Measurement,
+    is_log_odds,
+    query_places,
+    row_words,
+    shares_of,
+)
 from sourcetrace.tasks import Task
 from sourcetrace.tasks.calls import call
 
-_NOT_SHOWN = {"example_id", "label", "stage"}
-
 
 def explain_queries(
-    audit_setup: AuditSetup, curvature: list[Any], score_files: ScoreFiles, asked: Asked
+    audit_setup: AuditSetup,
+    curvature: list[Any],
+    score_files: ScoreFiles,
+    measurement: dict[str, Any],
+    query_signals: pl.DataFrame,
+    query_shares: pl.DataFrame,
+    asked: Asked,
 ) -> Explanations:
-    """Return the strongest helpers and harmers of each query.
+    """Return the strongest helpers and harmers of each query, by segment and by token.
 
     Args:
         audit_setup: Of the audit.
         curvature: That it fitted.
         score_files: Its scores.
+        measurement: What it measured of queries.
+        query_signals: Of its queries.
+        query_shares: Of its queries' scores.
         asked: Which queries, and how.
     """
     setup, task = audit_setup, audit_setup.inputs.task
     queries = _audited(setup, asked.queries) if asked.source is None else _further(task, asked)
     scorer = scorer_of(setup, curvature, queries.examples)
     if asked.source is None:
-        own = _numbers(asked.queries, setup.queries.ids)
+        own = query_places(asked.queries, setup.queries.ids)
         scores = torch.cat([torch.tensor(part[:, own]) for _, part in score_files.blocks()]).T
     else:
         scored = scorer.scored(progress=lambda one: track(one, "Scoring"), self_influence=False)
@@ -57,12 +69,15 @@ def explain_queries(
     better = scores if task.measurement_higher_is_better else -scores
     helpers, harmers = (_first(gain, asked.strongest) for gain in (-better, better))
     training = _Shown(task, setup.engine.training, setup.inputs.train_table)
-    by_token = hasattr(task, "tokens_of") if asked.tokens is None else asked.tokens
+    told = Measurement.model_validate(measurement)
     numbers = sorted({number for one in (*helpers, *harmers) for number in one})
-    tokens = {number: training.tokens(number) if by_token else [] for number in numbers}
-    parts = _parts(setup, scorer, {number: len(texts) for number, texts in tokens.items()})
+    tokens = {number: training.tokens(number) for number in numbers}
+    parts = {}
+    if told.by_token if asked.tokens is None else asked.tokens:
+        parts = _parts(setup, scorer, {number: len(texts) for number, texts in tokens.items()})
     measured, predicted = _measured(setup, queries.examples)
-    worse = "measurement" if task.measurement_higher_is_better else "loss"
+    # A query that was not audited has none, whatever it is called.
+    known = query_shares if asked.source is None else query_shares.clear()
 
     def influences(query: int, strongest: Sequence[Sequence[int]]) -> tuple[Influence, ...]:
         return tuple(
@@ -76,8 +91,9 @@ def explain_queries(
 
     return Explanations(
         method=setup.attribution.method,
-        measured=getattr(task, "measurement_name", worse),
-        higher_is_better=task.measurement_higher_is_better,
+        measured=told.name,
+        higher_is_better=told.higher_is_better,
+        log_odds=is_log_odds(query_signals),
         training_examples=len(setup.engine.training),
         segments=tuple(
             f"{one.segment.number} ({one.segment.stage})" for one in setup.plan.segments
@@ -87,6 +103,7 @@ def explain_queries(
                 **queries.said(query),
                 measurement=measured[query],
                 predicted_label=predicted[query],
+                shares=shares_of(known, queries.examples.ids[query]),
                 helpers=influences(query, helpers),
                 harmers=influences(query, harmers),
             )
@@ -104,32 +121,16 @@ class _Shown:
     table: pl.DataFrame
 
     def tokens(self, number: int) -> list[str]:
-        """Return the texts of an example's tokens.
-
-        Raises:
-            InputError: If the task has none.
-        """
+        """Return the texts of an example's tokens; none where the task has none."""
         if not hasattr(self.task, "tokens_of"):
-            raise InputError(
-                f"{type(self.task).__name__} has no tokens_of(item), which returns the texts of an "
-                "item's tokens; expected one to explain token by token. Add it, or give "
-                "--no-tokens."
-            )
+            return []
         return [str(text) for text in call(self.task, "tokens_of", "", self.examples.items[number])]
 
     def said(self, number: int) -> dict[str, Any]:
         """Return id, label and text of an example: of its tokens, else what else its table has."""
-        row = self.table.row(number, named=True)
-        label = row.get("label")
-        others = {name: one for name, one in row.items() if name not in _NOT_SHOWN}
-        text = "; ".join(f"{name}: {one}" for name, one in others.items())
-        if hasattr(self.task, "tokens_of"):
-            text = "".join(self.tokens(number))
-        return {
-            "example_id": str(row["example_id"]),
-            "label": None if label is None else str(label),
-            "text": text,
-        }
+        said = row_words(self.table.row(number, named=True))
+        tokens = self.tokens(number)
+        return said | {"text": "".join(tokens)} if tokens else said
 
 
 def _parts(
@@ -166,30 +167,8 @@ def _by_part(found: TokenScores | None, query: int, texts: Sequence[str]) -> dic
 
 
 def _audited(setup: AuditSetup, wanted: Sequence[str]) -> _Shown:
-    own = _numbers(wanted, setup.queries.ids)
+    own = query_places(wanted, setup.queries.ids)
     return _Shown(setup.inputs.task, setup.queries.subset(own), setup.inputs.query_table[own])
-
-
-def _numbers(wanted: Sequence[str], ids: Sequence[str]) -> list[int]:
-    """Return the numbers of queries.
-
-    Raises:
-        InputError: If one is unknown.
-    """
-    places = {name: number for number, name in enumerate(ids)}
-    unknown = [name for name in wanted if name not in places]
-    if unknown or not wanted:
-        near = {one for name in unknown for one in get_close_matches(name, ids, cutoff=0.5)}
-        which = (
-            f"There is no query {format_names(map(repr, unknown))}" if unknown else "Name a query"
-        )
-        like = "the nearest are" if near else "the first are"
-        raise InputError(
-            f"{which} among the {format_noun(len(ids), 'query', 'queries')} of this audit: {like} "
-            f"{format_names(map(repr, sorted(near) or ids))}. Take names of the column example_id "
-            "of query_table, or hand over queries of your own with --text or --file."
-        )
-    return [places[name] for name in wanted]
 
 
 def _further(task: Task, asked: Asked) -> _Shown:

@@ -16,10 +16,15 @@ from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.reporting.decided import DecisionSummary
 from sourcetrace.reporting.page import PageContent
+from sourcetrace.reporting.queries.pages import QuerySection
+from sourcetrace.reporting.queries.view import Measurement, QueryView
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.trust import Retraining
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+_QUERIES = 200
+"""More are not shown, however little there is to say of each."""
 
 
 def gather_tables(
@@ -47,6 +52,36 @@ def gather_tables(
     )
 
 
+def gather_queries(
+    audit_summary: dict[str, Any],
+    measurement: dict[str, Any],
+    query_strongest: pl.DataFrame,
+    query_shares: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    query_table: pl.DataFrame,
+    train_table: pl.DataFrame,
+    strongest_pictures: pl.DataFrame,
+    query_pictures: pl.DataFrame,
+) -> QuerySection:
+    """Return what the page takes of single queries, the worst measured first."""
+    view = QueryView(
+        audit_summary["method"],
+        audit_summary["training_examples"],
+        Measurement.model_validate(measurement),
+        query_strongest,
+        query_shares,
+        query_signals,
+        query_table,
+        train_table,
+    )
+    return QuerySection(
+        view.explained(view.worst(_QUERIES)),
+        query_table.height,
+        _pictures(strongest_pictures),
+        _pictures(query_pictures),
+    )
+
+
 def render_page(
     page_content: PageContent,
     verification_summary: pl.DataFrame,
@@ -58,6 +93,7 @@ def render_page(
     ground_truth: dict[str, Any] | None,
     audit_run: dict[str, Any] | None,
     registered_model: dict[str, Any] | None,
+    query_section: QuerySection | None,
     decision_summary: dict[str, Any] | None = None,
     cleaning_result: dict[str, Any] | None = None,
 ) -> str:
@@ -72,6 +108,7 @@ def render_page(
             )
     return replace(
         page_content,
+        queries=query_section,
         verification=Retraining(verification_summary, verification_queries, verification_removals),
         comparison=compared,
         gate=gate,
@@ -100,6 +137,7 @@ def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
 PIPELINE = Pipeline(
     [
         step(gather_tables, "page_content"),
+        step(gather_queries, "query_section"),
         # Not the whole group: kedro-mlflow logs what a node takes.
         step(render_page, "cleaning_report", registered_model="params:tracking.registered_model"),
     ]

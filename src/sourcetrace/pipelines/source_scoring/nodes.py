@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from kedro.pipeline import Pipeline
@@ -22,27 +21,26 @@ from sourcetrace.core.statistics.uncertainty import (
     standard_error_of_mean,
     standard_error_of_sum,
 )
-from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.accounting import report_work
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.scoring import scorer_of
 from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.pipelines.source_scoring.pictures import draw_queries, draw_suspects
 from sourcetrace.progress import track
-from sourcetrace.schemas.scores import SuspectPictures
-from sourcetrace.tasks import Task
+from sourcetrace.reporting.queries.view import Measurement
 
 logger = logging.getLogger(__name__)
 
 
 def score_examples(
     audit_setup: AuditSetup, curvature: list[Any]
-) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]]:
+) -> Iterator[tuple[pl.DataFrame | dict[str, Any], ...]]:
     """Score a block of training examples at a time.
 
     Yields:
-        attribution_scores, query_influence, self_influence, segment_contributions of a block;
-        with the first, the metrics of preparing the queries; with the last, those of the work.
+        The tables `_BY_BLOCK` of a block; with the first, the metrics of preparing the queries;
+        with the last, those of the work.
     """
     setup, engine = audit_setup, audit_setup.engine
     start_peak(engine.device)
@@ -62,29 +60,18 @@ def score_examples(
         metrics = {}
 
 
-def draw_suspects(
-    task: Task,
-    train_table: pl.DataFrame,
-    query_influence: pl.DataFrame,
-    report: ReportParameters,
-) -> pl.DataFrame:
-    """Return pictures of the examples that harm the queries most, if the task has any."""
-    draw = getattr(task, "picture", None)
-    if draw is None or report.pictures == 0:
-        return SuspectPictures.frame()
-    suspects = query_influence.top_k(report.pictures, by="harm")
-    position = {name: index for index, name in enumerate(train_table["example_id"])}
-    rows = []
-    for example in suspects["example_id"]:
-        picture = np.asarray(draw(position[example]), dtype=np.float32)
-        height, width, *channels = picture.shape
-        rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
-    return SuspectPictures.frame(rows)
+def describe_measurement(audit_setup: AuditSetup) -> dict[str, Any]:
+    """Return what is said of the queries' measurement where no task is loaded."""
+    task = audit_setup.inputs.task
+    higher = task.measurement_higher_is_better
+    return Measurement(
+        name=getattr(task, "measurement_name", "measurement" if higher else "loss"),
+        higher_is_better=higher,
+        by_token=hasattr(task, "tokens_of"),
+    ).model_dump(mode="json")
 
 
-def _tables(
-    setup: AuditSetup, block: Block, found: BlockScores
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _tables(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.DataFrame, ...]:
     """Return a block's rows of the tables that are scored block by block."""
     segments, own = found.shares, found.self_influence
     # The row behind the queries is the mean of their training losses.
@@ -95,6 +82,7 @@ def _tables(
     best = gain.max(0)
     examples = pl.Series(setup.engine.training.ids[block.start : block.stop])
     values = scores.T.float().cpu().contiguous().numpy()
+    sizes = segments[:, :-1].abs().sum(2).double().cpu().numpy()
     return (
         pl.DataFrame(
             {
@@ -127,6 +115,12 @@ def _tables(
                 }
             )
             for index, planned in enumerate(setup.plan.segments)
+        ),
+        pl.DataFrame(
+            {
+                "segment": [planned.segment.number for planned in setup.plan.segments],
+                "absolute_scores": pl.Series(sizes, dtype=pl.Array(pl.Float64, sizes.shape[1])),
+            }
         ),
     )
 
@@ -234,12 +228,20 @@ def _check_metrics(checks: Sequence[ScoreCheck]) -> dict[str, Any]:
     return logged({"score_error": error, "score_multiplications_share": short / dense}) | terms
 
 
-_BY_BLOCK = ["attribution_scores", "query_influence", "self_influence", "segment_contributions"]
+_BY_BLOCK = [
+    "attribution_scores",
+    "query_influence",
+    "self_influence",
+    "segment_contributions",
+    "query_contributions",
+]
 
 PIPELINE = Pipeline(
     [
         *SET_UP,
         step(score_examples, [*_BY_BLOCK, "solve_metrics"], confirms=_BY_BLOCK),
         step(draw_suspects, "suspect_pictures"),
+        step(draw_queries, ["strongest_pictures", "query_pictures"]),
+        step(describe_measurement, "measurement"),
     ]
 )

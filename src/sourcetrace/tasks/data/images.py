@@ -99,7 +99,14 @@ class ImageData(DataTask):
 
     def picture(self, index: int) -> "np.ndarray[Any, Any]":
         """Return a training picture, of `size` if there is one, 0 to 1."""
-        return np.asarray(self._sized(self._train.examples.inputs.decoded(index))) / 255
+        return self._drawn(self._train.examples.inputs, index)
+
+    def query_picture(self, index: int) -> "np.ndarray[Any, Any]":
+        """Return a query's picture likewise."""
+        return self._drawn(self._queries.examples.inputs, index)
+
+    def _drawn(self, pictures: "_Pictures", index: int) -> "np.ndarray[Any, Any]":
+        return np.asarray(self._sized(pictures.decoded(index))) / 255
 
     def _sized(self, picture: Image.Image) -> Image.Image:
         if self._image.size is None:

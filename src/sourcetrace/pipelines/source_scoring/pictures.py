@@ -1,0 +1,98 @@
+"""Pictures of what the page shows, where the task draws any."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.parameters import ReportParameters
+from sourcetrace.reporting.queries.view import SHOWN_A_SIDE, worst_queries
+from sourcetrace.schemas.scores import SuspectPictures
+from sourcetrace.tasks import Task
+
+_SMALL = 48
+"""Pixels of the longer side of a picture that is shown small."""
+
+
+def draw_suspects(
+    task: Task,
+    train_table: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    report: ReportParameters,
+) -> pl.DataFrame:
+    """Return pictures of the examples that harm the queries most, if the task has any."""
+    draw = getattr(task, "picture", None)
+    if draw is None or report.pictures == 0:
+        return SuspectPictures.frame()
+    suspects = query_influence.top_k(report.pictures, by="harm")
+    return _pictures(draw, train_table, suspects["example_id"])
+
+
+def draw_queries(
+    task: Task,
+    train_table: pl.DataFrame,
+    query_table: pl.DataFrame,
+    query_signals: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    score_files: ScoreFiles,
+    report: ReportParameters,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return small pictures of what the page shows of single queries, and of those queries.
+
+    Args:
+        task: Which draws them, or does not.
+        train_table: Of the training examples.
+        query_table: Of the queries.
+        query_signals: Of the queries; those that are measured worst are shown.
+        query_influence: The node runs behind the scores.
+        score_files: The scores.
+        report: How many.
+    """
+    del query_influence
+    higher = task.measurement_higher_is_better
+    worst = worst_queries(query_signals, higher_is_better=higher).head(report.pictures)
+    places = worst.to_list() if hasattr(task, "picture") or hasattr(task, "query_picture") else []
+    if not places:
+        return SuspectPictures.frame(), SuspectPictures.frame()
+    found = score_files.strongest(places, SHOWN_A_SIDE, higher_is_better=higher)
+    return (
+        _pictures(
+            getattr(task, "picture", None),
+            train_table,
+            found["example_id"].unique(maintain_order=True),
+            side=_SMALL,
+        ),
+        _pictures(
+            getattr(task, "query_picture", None),
+            query_table,
+            query_table["example_id"].gather(places),
+            side=_SMALL,
+        ),
+    )
+
+
+def _pictures(
+    draw: Callable[[int], Any] | None,
+    table: pl.DataFrame,
+    wanted: pl.Series,
+    *,
+    side: int | None = None,
+) -> pl.DataFrame:
+    """Return the pictures of some examples of a table, no larger than a side where one is given."""
+    if draw is None:
+        return SuspectPictures.frame()
+    position = {name: index for index, name in enumerate(table["example_id"])}
+    rows = []
+    for example in wanted:
+        picture: np.ndarray[Any, Any] = np.asarray(draw(position[example]), dtype=np.float32)
+        if side is not None and max(picture.shape[:2]) > side:
+            levels = (np.nan_to_num(picture).clip(0, 1) * 255).round().astype(np.uint8)
+            small = Image.fromarray(levels[..., 0] if levels.shape[2:] == (1,) else levels)
+            small.thumbnail((side, side))
+            picture = np.asarray(small, dtype=np.float32) / 255
+        height, width, *channels = picture.shape
+        rows.append((example, height, width, (channels or [1])[0], picture.ravel().tolist()))
+    return SuspectPictures.frame(rows)

@@ -1,0 +1,1 @@
+"""Single queries: what is stored of them, and how it is shown."""

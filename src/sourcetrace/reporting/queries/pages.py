@@ -1,0 +1,54 @@
+"""Explained queries in HTML: a page of their own, and the section of the report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup
+
+from sourcetrace.reporting.drawing import Ink
+from sourcetrace.reporting.explanation import Explanations
+from sourcetrace.reporting.suspects import picture_uri
+from sourcetrace.reporting.templating import template
+
+_BYTES = 300_000
+"""Of the section, so that a page stays one that can be mailed."""
+
+
+def explanation_page(found: Explanations) -> str:
+    """Return a self-contained page."""
+    return template("explanation.html.j2").render(found=found, inks=Ink)
+
+
+@dataclass(frozen=True)
+class QuerySection:
+    """The queries that the report shows.
+
+    Attributes:
+        found: The worst measured, the worst first.
+        total: How many there are in all.
+        pictures: Training example -> [H, W] or [H, W, 3] in 0..1; may be empty.
+        query_pictures: The same of queries.
+    """
+
+    found: Explanations
+    total: int
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    query_pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def shown(self) -> list[Markup]:
+        """Return the first queries in HTML, as many as there is room for."""
+        write = template("query.html.j2").module.closed  # type: ignore[attr-defined]
+        pictures, own = (
+            {name: picture_uri(one) for name, one in every.items()}
+            for every in (self.pictures, self.query_pictures)
+        )
+        shown: list[Markup] = []
+        room = _BYTES
+        for query in self.found.queries:
+            text = write(self.found, query, pictures, own, opened=not shown)
+            room -= len(text.encode("utf-8", "replace"))
+            if shown and room < 0:
+                break
+            shown.append(text)
+        return shown

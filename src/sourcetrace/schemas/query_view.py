@@ -1,0 +1,62 @@
+"""Tables of single queries: which training examples made them so, and where from."""
+
+import pandera.polars as pa
+import polars as pl
+
+from sourcetrace.schemas.table import Table
+
+SIDES = ("helper", "harmer")
+KINDS = ("stage", "segment")
+
+
+class QueryStrongest(Table):
+    """The strongest training examples of every query; a query may have fewer, or none.
+
+    Attributes:
+        side: One of `SIDES`; without a helper the query would be measured worse.
+        rank: From 1, within the query and the side.
+        score: Predicted change of the query's measurement when the example is removed.
+    """
+
+    query_id: str
+    example_id: str
+    side: str = pa.Field(isin=SIDES)
+    rank: int = pa.Field(ge=1)
+    score: float
+
+    class Config:
+        """One example a place."""
+
+        unique = ("query_id", "side", "rank")
+
+
+class QueryShares(Table):
+    """Where a query's scores come from; the shares of a kind add up to 1, or are all 0.
+
+    Attributes:
+        kind: One of `KINDS`: of the training examples, or of training.
+        name: The stage, several joined by ", ", or the segment, "2 (narrow)".
+        share: Of the scores' summed sizes.
+    """
+
+    query_id: str
+    kind: str = pa.Field(isin=KINDS)
+    name: str
+    share: float = pa.Field(ge=0, le=1)
+
+    class Config:
+        """One row a name."""
+
+        unique = ("query_id", "kind", "name")
+
+
+class QueryContributions(Table):
+    """One row a block of training examples and segment.
+
+    Attributes:
+        absolute_scores: One value a query, in their order: Σ over the block's examples of the size
+            of what the segment gives to their scores.
+    """
+
+    segment: int = pa.Field(ge=1)
+    absolute_scores: pl.Array
