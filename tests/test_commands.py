@@ -227,7 +227,18 @@ def test_a_report_from_existing_tables_needs_no_torch(demo, tmp_path):
     assert fresh_kedro(project, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
     verdict = [sys.executable, "-c", "import sourcetrace.commands.audit_run"]
     paths = os.pathsep.join([str(tmp_path), str(project / "src")])
-    subprocess.run(verdict, env={**os.environ, "PYTHONPATH": paths}, check=True)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    subprocess.run(verdict, env=environment, check=True)
+    # Nor does a query whose scores are stored, nor MLflow.
+    (tmp_path / "mlflow.py").write_text("raise ImportError('MLflow was imported')")
+    query = pl.read_parquet(project / "data/03_primary/query_table.parquet")["example_id"][0]
+    explain = [sys.executable, "-m", "sourcetrace", "explain", query, "-k", "12"]
+    run = subprocess.run(
+        explain, cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert f"Query {query}" in run.stdout, run.stderr[-3000:]
+    assert "without its 12 strongest helpers" in run.stdout
+    assert not run.stderr
 
 
 def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):

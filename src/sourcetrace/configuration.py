@@ -15,6 +15,13 @@ from omegaconf import OmegaConf
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_known
 
+LOADER_ARGUMENTS: dict[str, Any] = {
+    "base_env": "base",
+    "default_run_env": "local",
+    # An environment states only what differs from the base.
+    "merge_strategy": {"parameters": "soft", "mlflow": "soft"},
+}
+
 
 def read_parameters(file: Path) -> dict[str, Any]:
     """Return the nested parameters of a YAML file.

@@ -8,7 +8,7 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 # Before torch is: threads that wait spin, and on a busy machine keep those that work from it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from sourcetrace.configuration import ParameterAwareConfigLoader
+from sourcetrace.configuration import LOADER_ARGUMENTS, ParameterAwareConfigLoader
 from sourcetrace.hooks.alerts import AlertHook
 from sourcetrace.hooks.audit_run import AuditRunHook
 from sourcetrace.hooks.catalog import CatalogHook
@@ -36,9 +36,4 @@ HOOKS = (
 )
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader
-CONFIG_LOADER_ARGS = {
-    "base_env": "base",
-    "default_run_env": "local",
-    # An environment states only what differs from the base.
-    "merge_strategy": {"parameters": "soft", "mlflow": "soft"},
-}
+CONFIG_LOADER_ARGS = LOADER_ARGUMENTS

@@ -1,22 +1,20 @@
 """Queries of the project in this folder explained, behind its audit."""
 
-import logging
-from collections.abc import Sequence
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import click
-from kedro.framework.cli.utils import find_run_command
-from kedro.framework.project import pipelines
-from kedro.framework.session import KedroSession
-from kedro.io import MemoryDataset
-from kedro.runner import SequentialRunner
 
-from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.formats import format_known
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
-from sourcetrace.namespace import AuditCatalog, AuditNames
+from sourcetrace.opened import catalog_entries, explain_stored
 from sourcetrace.reporting.explanation import Asked, Explanations
+from sourcetrace.reporting.queries.view import Measurement
+
+_PACKAGE, _PIPELINE = "sourcetrace", "explain"
 
 
 def explained(
@@ -32,21 +30,85 @@ def explained(
         verbose: Whether to show the traceback of an error.
     """
     try:
-        package = configure_project_here()
-        if not verbose:
-            # The command itself says what went wrong, once and at the end.
-            logging.getLogger("kedro").setLevel(logging.CRITICAL)
-        return _run(asked, package=package, params=params, env=env, pipeline=pipeline)
+        found = None
+        # What is typed may be misspelt, which a hook of Kedro's session notices.
+        if pipeline == _PIPELINE and not params and _is_own_project():
+            found = _from_files(asked, env)
+        return found or _by_kedro(asked, params=params, env=env, pipeline=pipeline, verbose=verbose)
     except (KeyboardInterrupt, click.Abort):
         raise
     except (Exception, SystemExit) as error:
+        from sourcetrace.commands.project import print_error
+
         print_error(error, verbose=verbose)
         return None
 
 
-def _run(
-    asked: Asked, *, package: str, params: Sequence[str], env: str | None, pipeline: str
+def _is_own_project() -> bool:
+    """Return whether this folder's catalog is read with this package's settings."""
+    if not Path("conf").is_dir():
+        return False
+    try:
+        tool = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
+    except FileNotFoundError:
+        return True
+    package: str = tool.get("kedro", {}).get("package_name", _PACKAGE)
+    return package == _PACKAGE
+
+
+def _from_files(asked: Asked, env: str | None) -> Explanations | None:
+    """Explain without Kedro's session, which imports MLflow, where stored tables say it all."""
+    from kedro.io import DataCatalog
+
+    here = Path.cwd()
+    # The task's module is read, not imported: stored results are checked against its code.
+    sys.path.insert(0, str(here / "src"))
+    sys.path.append(str(here))
+    entries = catalog_entries(here, env)
+    with PROJECT_LOCK.kept():
+        _wait(Path(entries["audit_log"]["filepath"]))
+        return _stored(
+            lambda name: DataCatalog.from_config({name: entries[name]}).load(name), asked
+        )
+
+
+def _stored(load: Callable[[str], Any], asked: Asked) -> Explanations | None:
+    """Return what stored tables say; None where passes are wanted, or a query is not of the audit.
+
+    Args:
+        load: Returns an entry of the audit's catalog.
+        asked: Which queries, and how.
+    """
+    if asked.source is not None or asked.tokens:
+        return None
+    if asked.tokens is None and Measurement.model_validate(load("measurement")).by_token:
+        return None
+    return explain_stored(load, asked.queries, asked.strongest)
+
+
+def _wait(log: Path) -> None:
+    """Wait for the end of a run that writes what is read."""
+    PROJECT_LOCK.acquire(log.with_name(RUN_LOCK), wait=True)
+
+
+def _by_kedro(
+    asked: Asked, *, params: Sequence[str], env: str | None, pipeline: str, verbose: bool
 ) -> Explanations:
+    import logging
+
+    from kedro.framework.cli.utils import find_run_command
+    from kedro.framework.project import pipelines
+    from kedro.framework.session import KedroSession
+    from kedro.io import MemoryDataset
+    from kedro.runner import SequentialRunner
+
+    from sourcetrace.commands.project import configure_project_here
+    from sourcetrace.namespace import AuditCatalog, AuditNames
+
+    package = configure_project_here()
+    if not verbose:
+        # The command itself says what went wrong, once and at the end.
+        logging.getLogger("kedro").setLevel(logging.CRITICAL)
     if pipeline not in pipelines:
         raise click.ClickException(
             f"There is no pipeline {pipeline}. {format_known(pipeline, pipelines)}. In a project "
@@ -62,7 +124,10 @@ def _run(
         names = AuditNames.of(made_of)
         audit = AuditCatalog(catalog, names)
         if "audit_log" in audit:
-            PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
+            _wait(audit.log)
+        stored = _stored(audit.load, asked)
+        if stored is not None:
+            return stored
         catalog[names.full("asked")] = MemoryDataset(asked)
         # By the runner alone: this is no run of an audit, for hooks and MLflow to tell of.
         made = SequentialRunner().run(made_of, catalog)
