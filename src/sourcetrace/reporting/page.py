@@ -44,7 +44,7 @@ _Record = TypeVar(
     MeasuredCleaning,
 )
 
-_SCRIPTS = ("table.js",)
+_SCRIPTS = ("table.js", "queries.js")
 
 
 @dataclass(frozen=True)
