@@ -147,7 +147,8 @@ def audit(checkpoints, tmp_path):
             layers = setup.engine.coverage.layers
             size = layers_at_once or len(layers)
             groups = tuple(layers[at : at + size] for at in range(0, len(layers), size))
-            needs = replace(setup.needs, scoring_groups=groups)
+            scoring = replace(setup.needs.scoring, groups=groups)
+            needs = replace(setup.needs, scoring=scoring)
             grouped = replace(setup, needs=needs)
             return explain_queries(
                 grouped,

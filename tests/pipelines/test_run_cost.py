@@ -100,16 +100,30 @@ def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, op
     def tables():
         setup = set_up_audit(**inputs)
         *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
+        sums = {
+            (point, name): one.tensors()
+            for point, layers in covariances.items()
+            for name, one in layers.items()
+        }
         curvature, *_ = fit_curvature(setup, covariances)
+<<<<<<< HEAD
         return setup.needs, [block[:5] for block in score_examples(setup, curvature)]
+=======
+        return setup.needs, sums, [block[:4] for block in score_examples(setup, curvature)]
+>>>>>>> 4d09d3f (Extract covariances by groups of layers, and say what each stage holds where)
 
-    whole, expected = tables()
+    whole, together, expected = tables()
     monkeypatch.setattr(memory_needs, "_SHARE", 0.0)
-    needs, found = tables()
-    assert (len(whole.scoring_groups), whole.covariances_wait) == (1, False)
+    needs, sums, found = tables()
+    assert sums.keys() == together.keys()
+    for name, tensors in sums.items():  # in the same bits
+        assert all(torch.equal(one, together[name][part]) for part, one in tensors.items())
+    assert all(len(stage.groups) == 1 and not stage.disk for stage in whole.stages.values())
+    assert len(needs.extraction.groups) > 1
+    assert needs.extraction.disk
     if method != "trak":
-        assert min(len(needs.scoring_groups), len(needs.fitting_groups)) > 1
-        assert needs.covariances_wait
+        assert min(len(needs.scoring.groups), len(needs.fitting.groups)) > 1
+        assert needs.fitting.disk
     assert len(found) == len(expected) == 3
     for one, other in zip(found, expected, strict=True):
         for table, same in zip(one, other, strict=True):

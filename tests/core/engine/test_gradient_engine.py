@@ -17,6 +17,7 @@ from tests.tiny import (
     KeepsNothing,
     assert_close,
     attribute,
+    bare_case,
     gradient_source,
     tiny_case,
 )
@@ -250,3 +251,26 @@ def test_an_engine_of_some_layers_of_some_layers_fills_no_cache():
     assert not kept.kept
     engine.of_layers(engine.coverage.layers).gradients(POINT, Block(0, 8))
     assert kept.kept
+
+
+@pytest.mark.parametrize(("make_case", "draws"), [(tiny_case, 1), (tiny_case, 2), (bare_case, 1)])
+@pytest.mark.parametrize("curved", [8, 3])
+def test_an_engine_of_some_layers_adds_their_covariances_alone(make_case, draws, curved):
+    """In the same bits where all examples make up the curvature, or else up to rounding."""
+    engine = gradient_source(make_case(), ClassificationTask(), cache=KeepsNothing())
+    engine.draws = draws
+    point = EvaluationPoint("c1", ("c1",), EVERYTHING, EVERYTHING[:curved])
+    expected = RunningCovariances(engine.extract(point, Block(0, 8)).covariances).sums()
+    for layer in engine.coverage.layers:
+        part = engine.of_layers([layer])
+        before = engine.passes.backward
+        found = RunningCovariances(part.covariances(point, Block(0, 8))).sums()
+        twice = 2 if layer.alone else 1
+        assert engine.passes.backward - before == twice * draws * curved
+        assert list(found) == [layer.name]
+        one, other = found[layer.name].tensors(), expected[layer.name].tensors()
+        for name, tensor in one.items():
+            if curved == 8:
+                assert torch.equal(tensor, other[name])
+            else:
+                assert_close(tensor, other[name])

@@ -256,7 +256,7 @@ def test_a_large_layer_is_filtered_some_outputs_at_a_time_with_the_same_numbers(
     filters = segment_filter("source", step_mass=2.0, weight_decay=0.1)
     whole = SegmentStep(queries, filters, block)
     expected = whole.response(), whole.propagated()
-    monkeypatch.setattr(propagation, "_AT_ONCE", 4)
+    monkeypatch.setattr(propagation, "AT_ONCE", 4)
     monkeypatch.setattr(propagation, "_OUTPUTS", 4)
     assert torch.equal(whole.response(), expected[0])
     assert torch.equal(whole.propagated(), expected[1])

@@ -12,6 +12,6 @@ def test_layers_come_back_on_the_device_of_the_engine(tmp_path):
     # The one other device that every machine has.
     engine = SimpleNamespace(device=torch.device("meta"))
     setup = SimpleNamespace(engine=engine, cache=SimpleNamespace(folder=tmp_path))
-    aside = AuditSetup.layers_of(setup, CurvatureBlock, waits=True)
+    aside = AuditSetup.layers_of(setup, CurvatureBlock, SimpleNamespace(disk=1))
     aside["a"] = CurvatureBlock(EigenBasis(None, torch.eye(2)[None]), torch.ones(1, 2, 3))
     assert {one.device.type for one in aside["a"].tensors().values()} == {"meta"}

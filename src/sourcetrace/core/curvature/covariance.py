@@ -19,7 +19,7 @@ labels, of which only the eigenvectors matter to EK-FAC (as in Shampoo, Gupta et
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,11 +77,19 @@ class CovarianceSums:
         return self.activation / self.examples, self.pseudo_gradient / self.examples
 
     @staticmethod
-    def mean(sums: "Sequence[CovarianceSums]") -> tuple[Tensor, Tensor]:
-        """Return A and G averaged over the checkpoints of a segment, each checkpoint alike."""
-        sides = zip(*(one.compute() for one in sums), strict=True)
-        activation, pseudo_gradient = (torch.stack(side).mean(0) for side in sides)
-        return activation, pseudo_gradient
+    def mean(sums: "Iterable[CovarianceSums]") -> tuple[Tensor, Tensor]:
+        """Return A and G averaged over the checkpoints of a segment, each checkpoint alike.
+
+        They are taken as they come, for all at once would be large.
+        """
+        left = iter(sums)
+        activation, pseudo_gradient = next(left).compute()
+        count = 1
+        for one in left:
+            count += 1
+            activation += one.activation / one.examples
+            pseudo_gradient += one.pseudo_gradient / one.examples
+        return activation.div_(count), pseudo_gradient.div_(count)
 
 
 LayerCovariances = Mapping[str, CovarianceSums]

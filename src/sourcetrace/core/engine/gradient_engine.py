@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.engine.blame import named
 from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, of_unit_norm
@@ -207,6 +208,16 @@ class GradientEngine:
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
         return replace(passed, sampled=_rows(passed.sampled, point.in_curvature(rows)))
+
+    def covariances(self, point: EvaluationPoint, block: Block) -> LayerTerms:
+        """Return what the block's own examples add to the covariances, by passes of their own."""
+        rows = point.rows(block)
+
+        def passes(batch: Batch) -> LayerTerms:
+            return batch.covariances(self._seeds(point, batch.rows), draws=self.draws)
+
+        own = rows[point.in_curvature(rows)]
+        return self._run(passes, self.training, point, own, backward=self.draws)
 
     def _run(
         self,

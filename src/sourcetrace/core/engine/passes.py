@@ -147,30 +147,24 @@ class Batch:
         losses = [_Drawn("train_loss"), *drawn]
         alone, own_given, *own_sampled = self._alone(losses, seeds)
         captured, inputs = self._captured(alone)
-        sampled_outputs = []
-        for one, of_alone in zip(drawn, own_sampled, strict=True):
-            values = self._loss(one, captured.outputs, seeds)
-            sampled_outputs.append({**captured.output_gradients(values, last=False), **of_alone})
+        sampled_outputs = self._sampled_outputs(captured, drawn, own_sampled, seeds)
         loss = self._loss(_Drawn("train_loss"), captured.outputs)
         outputs = captured.output_gradients(loss, last=True) | own_given
         gradients = captured.gradients(inputs, outputs)
         sampled_gradients = captured.gradients(inputs, sampled_outputs[0]) if sampled else {}
-        pixels = captured.pixels()
-        covariances = {
-            layer.name: [
-                CovarianceTerms.of(
-                    layer,
-                    _own(inputs[layer.name], own),
-                    _own(of_draw[layer.name], own),
-                    pixels=_own(pixels.get(layer.name), own),
-                )
-                for of_draw in sampled_outputs
-            ]
-            for layer in self.layers
-        }
+        covariances = self._terms(inputs, sampled_outputs, captured.pixels(), own)
         norm = squared_norms(gradients).sqrt()
         signals = self._signals(captured.outputs, loss, norm=norm)
         return TrainingPasses(signals, gradients, sampled_gradients, covariances)
+
+    def covariances(self, seeds: Sequence[int], *, draws: int = 1) -> LayerTerms:
+        """Run what adds to the covariances alone: a forward pass, and a backward pass a draw."""
+        drawn = [_Drawn("sampled_loss", draw) for draw in range(draws)]
+        alone, *own_sampled = self._alone(drawn, seeds)
+        captured, inputs = self._captured(alone)
+        outputs = self._sampled_outputs(captured, drawn, own_sampled, seeds)
+        every = torch.ones(len(self.rows), dtype=torch.bool)
+        return self._terms(inputs, outputs, captured.pixels(), every)
 
     def gradients(self, seeds: Sequence[int] | None, *, draw: int = 0) -> dict[str, LayerGradient]:
         """Run a forward and one backward pass, where the rest of `training_passes` is known.
@@ -237,6 +231,40 @@ class Batch:
         singles = map(single, range(len(self.rows)))
         inputs, gradients = positions_alone(self.model, layers, singles)
         return inputs, *gradients
+
+    def _sampled_outputs(
+        self,
+        captured: ForwardPass,
+        drawn: Sequence[_Drawn],
+        alone: Sequence[LayerPositions],
+        seeds: Sequence[int],
+    ) -> list[dict[str, Positions]]:
+        """Run a backward pass a draw; return output gradients, `alone` those of single passes."""
+        return [
+            captured.output_gradients(self._loss(one, captured.outputs, seeds), last=False) | own
+            for one, own in zip(drawn, alone, strict=True)
+        ]
+
+    def _terms(
+        self,
+        inputs: Mapping[str, Positions],
+        sampled_outputs: Sequence[Mapping[str, Positions]],
+        pixels: Mapping[str, Pixels],
+        own: Tensor,
+    ) -> LayerTerms:
+        """Return what some of the examples add to the covariances, a draw behind the other."""
+        return {
+            layer.name: [
+                CovarianceTerms.of(
+                    layer,
+                    _own(inputs[layer.name], own),
+                    _own(of_draw[layer.name], own),
+                    pixels=_own(pixels.get(layer.name), own),
+                )
+                for of_draw in sampled_outputs
+            ]
+            for layer in self.layers
+        }
 
     def _captured(self, alone: LayerPositions) -> tuple[ForwardPass, dict[str, Positions]]:
         """Run the forward pass; return it, and the inputs of the layers."""

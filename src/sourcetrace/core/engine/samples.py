@@ -52,12 +52,13 @@ class TimedProbe:
         watch = Timings(engine.device)
         with watch.timed("passes"):
             timed = probe_point(engine, point, examples=engine.batch_size)
-        # The first batch makes the sums that later ones are added to.
-        running = RunningCovariances(timed.covariances)
-        running.sums()
-        with watch.timed("covariances"):
-            running.add(timed.covariances)
+        for name, terms in timed.covariances.items():  # the sums of all layers may not fit
+            # The first batch makes the sums that later ones are added to.
+            running = RunningCovariances({name: terms})
             running.sums()
+            with watch.timed("covariances"):
+                running.add({name: terms})
+                running.sums()
         count = len(timed.signals.examples)
         return cls(
             watch.seconds["passes"] / count, watch.seconds["covariances"] / count, extraction

@@ -75,7 +75,7 @@ class RunCost:
         recomputed: bool,
         rate: float,
         solve: SolveSettings | None = None,
-        groups: tuple[int, int] = (1, 1),
+        groups: tuple[int, int, int] = (1, 1, 1),
         scales: bool = False,
     ) -> "RunCost":
         """Estimate what a run will take.
@@ -88,11 +88,11 @@ class RunCost:
             recomputed: Whether later stages compute gradients again.
             rate: Multiplications a second of large products.
             solve: How exactly ASTRA solves; None for other methods.
-            groups: Of layers that are fitted, and scored, one after the other: each has passes of
-                its own, at most.
+            groups: Of layers that are extracted, fitted and scored one after the other: each has
+                passes of its own, at most.
             scales: Whether the curvature is scaled by what sampled gradients show.
         """
-        fitting_groups, scoring_groups = groups
+        extraction_groups, fitting_groups, scoring_groups = groups
         draws = engine.draws
         # In units of what was timed: a forward pass, the given labels', and one a draw.
         one_pass = 1 / (2 + draws)
@@ -105,6 +105,8 @@ class RunCost:
         # Other draws than the first are not kept, and computed when the curvature is fitted.
         refitted = fitting_groups * (draws - (not recomputed)) * curved * plan.uses_curvature
         repeats = rescored + refitted
+        # A forward pass and one backward a draw, beyond the first group's.
+        regrouped = (extraction_groups - 1) * sum(len(p.curvature_examples) for p in plan.points)
         # Queries are measured by a forward pass for their signals, and by three to be scored.
         measured = len(plan.members) * queries
         runs_of_queries = scoring_groups * measured
@@ -112,7 +114,7 @@ class RunCost:
         stages = [
             StageCost(
                 "passes",
-                probe.passes * (visits + one_pass * measured),
+                probe.passes * (visits + one_pass * (measured + (1 + draws) * regrouped)),
                 0 if recomputed else visits * probe.extraction.bytes_per_example,
             ),
             StageCost(
@@ -177,8 +179,8 @@ class RunCost:
         # Passes of every example alone come beside the batch's.
         twice = 2 if engine.coverage.alone else 1
         return cls(
-            twice * (visits + runs_of_queries + repeats) + measured,
-            twice * ((1 + draws) * visits + 2 * runs_of_queries + repeats),
+            twice * (visits + runs_of_queries + repeats + regrouped) + measured,
+            twice * ((1 + draws) * visits + 2 * runs_of_queries + repeats + draws * regrouped),
             tuple(stages),
         )
 

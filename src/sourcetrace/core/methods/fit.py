@@ -44,7 +44,7 @@ def fit_segment(
     bases: dict[str, EigenBasis] = {}
     for layer in layers:
         activation, pseudo_gradient = CovarianceSums.mean(
-            [covariances[point.id][layer.name].to(engine.device) for point in planned.points]
+            covariances[point.id][layer.name].to(engine.device) for point in planned.points
         )
         if layer.name in roots:
             scaling = RankOneScaling.of(
@@ -54,6 +54,7 @@ def fit_segment(
             pseudo_gradient = scaling.scale_outputs(pseudo_gradient)
             scalings[layer.name] = scaling
         bases[layer.name] = EigenBasis.of(activation, pseudo_gradient, dtype=dtype)
+        del activation, pseudo_gradient  # the next layer's take their place
     sums = {
         layer.name: torch.zeros(layer.shape, dtype=torch.float64, device=engine.device)
         for layer in layers

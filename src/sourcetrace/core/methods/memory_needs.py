@@ -1,13 +1,16 @@
 """What a run holds in memory at once, by the layers' shapes, before any pass.
 
-Beside one batch: the covariance sums of a point, in float64; then eigenbases and the sums of the
-corrected eigenvalues, of a group of layers; then their curvature and the queries' responses. What
-does not fit into the layers' share of the memory waits on disk, or is taken in groups.
+One rule for all stages. Beside one batch, extraction holds the covariance sums of a point, in
+float64; fitting a segment's eigenbases and the sums of its corrected eigenvalues; scoring the
+curvature and the queries' responses of all segments. Where a stage's share of the memory does not
+hold these of all layers, and what it made of other points and segments, layers are taken in groups
+and what is made waits on disk.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
@@ -15,15 +18,85 @@ from sourcetrace.core.curvature.covariance_terms import MAXIMUM_BARE, MAXIMUM_FA
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.plan.methods import METHODS, SCALING_QUERIES
 from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.core.responses.propagation import AT_ONCE
 
 _DOUBLE = 8
 """Bytes of a number in float64."""
 
 _SHARE = 0.4
-"""Of the memory, for layers; a batch and what is written out for a moment need the rest."""
+"""Of the memory, for layers; a batch and its products need the rest."""
 
 Groups = tuple[tuple[Layer, ...], ...]
 """Layers that are taken together, each in one group."""
+
+
+class _LayerNeeds(NamedTuple):
+    """Bytes that a stage takes for a layer.
+
+    Attributes:
+        held: While its group is worked on.
+        moment: Beside it, for a moment, of one layer at a time.
+        made: At one of several points or segments; that at all is kept to the stage's end.
+    """
+
+    held: int
+    moment: int
+    made: int
+
+
+@dataclass(frozen=True)
+class StageNeeds:
+    """Bytes that a stage holds of layers at once.
+
+    Attributes:
+        groups: Layers that are taken together.
+        least: Of the layer that takes the most; of all, if `largest` is empty.
+        largest: The name of that layer; empty where the method takes all layers at once.
+        most: Were all layers taken at once, and all that the stage makes kept in memory.
+        held: Of the group that takes the most, as it will be.
+        disk: What waits on disk for the stage's end; 0 where memory holds it.
+    """
+
+    groups: Groups
+    least: int
+    largest: str
+    most: int
+    held: int
+    disk: int
+
+    @classmethod
+    def of(
+        cls,
+        layers: Sequence[Layer],
+        need: Callable[[Layer], _LayerNeeds],
+        budget: int,
+        *,
+        times: int = 1,
+        together: bool = False,
+    ) -> "StageNeeds":
+        """Group layers so that each group is within a budget, if a layer alone is.
+
+        Args:
+            layers: The attributed layers.
+            need: What the stage takes for one.
+            budget: Bytes.
+            times: At how many points, or of how many segments, it makes something.
+            together: Whether the method takes all layers at once in any case.
+        """
+        needs = [need(layer) for layer in layers]
+        whole, made = _together(needs), sum(one.made for one in needs)
+        most = whole + (times - 1) * made
+        fits = most <= budget
+        groups = [(0, len(layers))] if fits or together else list(_groups(needs, budget))
+        alone = max(range(len(layers)), key=lambda index: _together([needs[index]]))
+        return cls(
+            groups=tuple(tuple(layers[start:stop]) for start, stop in groups),
+            least=whole if together else _together([needs[alone]]),
+            largest="" if together else layers[alone].name,
+            most=most,
+            held=most if fits else max(_together(needs[start:stop]) for start, stop in groups),
+            disk=0 if fits else times * made,
+        )
 
 
 @dataclass(frozen=True)
@@ -31,28 +104,18 @@ class MemoryNeeds:
     """Bytes that are held at once.
 
     Attributes:
-        weights: Of the model, and of the checkpoints that are kept beside it.
-        point: Of the covariances of a point.
-        covariances: Of all points.
-        curvature: Of all segments, and of fitting one; 0 where the method needs none.
-        responses: Of the queries, at most.
-        largest: The layer that takes the most in fitting and scoring, and its bytes.
-        fitting_groups: Layers that are fitted together.
-        scoring_groups: Layers that score together.
-        covariances_wait: Whether covariances of a point wait on disk for those of the others.
-        together: Whether the method takes all layers at once in any case.
+        weights: Of the model, and of the checkpoints that are kept or loaded beside it.
+        weights_on_disk: Of those that are not kept.
+        extraction: Covariances of a point.
+        fitting: Eigenbases and eigenvalues of a segment.
+        scoring: Curvature and the queries' responses, of all segments.
     """
 
     weights: int
-    point: int
-    covariances: int
-    curvature: int
-    responses: int
-    largest: tuple[str, int]
-    fitting_groups: Groups
-    scoring_groups: Groups
-    covariances_wait: bool
-    together: bool
+    weights_on_disk: int
+    extraction: StageNeeds
+    fitting: StageNeeds
+    scoring: StageNeeds
 
     @classmethod
     def of(
@@ -80,72 +143,88 @@ class MemoryNeeds:
         tensors = [*model.parameters(), *model.buffers()]
         own = sum(one.numel() * one.element_size() for one in tensors)
         itemsize = next(p.element_size() for p in model.parameters() if p.is_floating_point())
-        total, segments = sizes(layers), len(plan.segments)
         checkpoints = {name for point in plan.points for name in point.checkpoints}
+        record, curved = METHODS[method], plan.uses_curvature
         at_once = max(len(member.segments) for member in plan.members)
-        curvature = 0
-        if plan.uses_curvature:
-            # Eigenbases and eigenvalues; and the sums that become one segment's eigenvalues.
-            curvature = segments * itemsize * (total["bases"] + total["parameters"])
-            curvature += _DOUBLE * total["parameters"]
+        rotated = 3 * itemsize * min(queries, SCALING_QUERIES) if record.scales_curvature else 0
 
-        def fitting(layer: Layer) -> int:
-            """Eigenbases, P̄^½ and eigenvalues, and the sums that become these, or queries."""
+        def extraction(layer: Layer) -> _LayerNeeds:
+            """The sums, and a product before it is added; whatever the method."""
+            covariances = sizes([layer])["covariances"]
+            sums = _DOUBLE * covariances
+            return _LayerNeeds(sums, itemsize * covariances, sums)
+
+        def fitting(layer: Layer) -> _LayerNeeds:
+            """Eigenbases, P̄^½ and eigenvalues, and the sums that become these, or queries.
+
+            A layer's covariances are read, averaged and decomposed by itself.
+            """
+            if not curved:
+                return _LayerNeeds(0, 0, 0)
             each = sizes([layer])
-            rotated = 3 * itemsize * min(queries, SCALING_QUERIES) if record.scales_curvature else 0
-            held = itemsize * (each["bases"] + 2 * layer.size)
-            held += max(_DOUBLE, rotated) * layer.size
-            return held if plan.uses_curvature else 0
+            block = itemsize * (each["bases"] + 2 * layer.size)
+            decomposed = 4 * _DOUBLE * each["covariances"]
+            held = block + max(_DOUBLE, rotated) * layer.size
+            return _LayerNeeds(held, decomposed, block)
 
-        def scoring(layer: Layer) -> int:
-            """Responses, their sum, curvature and F_r of every segment; and the mean loss."""
-            bases = sizes([layer])["bases"] + 3 * layer.size if plan.uses_curvature else 0
-            return itemsize * (at_once * (bases + (queries + 2) * layer.size) + layer.size)
+        def scoring(layer: Layer) -> _LayerNeeds:
+            """Curvature, responses and their sum of every segment; queries and their mean loss.
 
-        record, budget = METHODS[method], int(_SHARE * free)
-        everything: Groups = (tuple(layers),)
+            Some rows of a layer at a time are rotated, filtered and rotated back.
+            """
+            bases = sizes([layer])["bases"] + 2 * layer.size if curved else 0
+            responses = (queries + 2) * layer.size
+            held = itemsize * (at_once * (bases + responses) + (queries + 1) * layer.size)
+            row = itemsize * layer.size
+            return _LayerNeeds(held, 3 * row * min(queries, max(1, AT_ONCE // row)), 0)
+
+        budget = int(_SHARE * free)
         together = record.unit_norm or record.scoring != "filters"
-        most = max(layers, key=lambda layer: max(fitting(layer), scoring(layer)))
-        point = _DOUBLE * total["covariances"] if plan.uses_curvature else 0
         return cls(
-            own * (1 + min(len(checkpoints), kept // own)),
-            point,
-            len(plan.points) * point,
-            curvature,
-            segments * (queries + 1) * itemsize * total["parameters"],
-            (most.name, max(fitting(most), scoring(most))),
-            _groups(((layer, fitting(layer)) for layer in layers), budget),
-            everything
-            if together
-            else _groups(((layer, scoring(layer)) for layer in layers), budget),
-            len(plan.points) * point > budget,
-            together,
+            # One is loaded in any case.
+            own * (1 + (min(len(checkpoints), max(1, kept // own)) if kept else 0)),
+            own * len(checkpoints) if own > kept else 0,
+            StageNeeds.of(layers, extraction, budget, times=len(plan.points)),
+            StageNeeds.of(layers, fitting, budget, times=len(plan.segments)),
+            StageNeeds.of(layers, scoring, budget, together=together),
         )
+
+    @property
+    def stages(self) -> dict[str, StageNeeds]:
+        """The stages by name, in their order."""
+        return {
+            "Gradient extraction": self.extraction,
+            "EK-FAC fitting": self.fitting,
+            "Source scoring": self.scoring,
+        }
+
+    @property
+    def group_counts(self) -> tuple[int, int, int]:
+        """How many groups of layers each stage takes, in their order."""
+        return len(self.extraction.groups), len(self.fitting.groups), len(self.scoring.groups)
 
     @property
     def least(self) -> int:
         """What cannot be done without."""
-        held = max(self.curvature, self.responses) if self.together else self.largest[1]
-        return self.weights + max(self.point, held)
+        return self.weights + max(stage.least for stage in self.stages.values())
 
     @property
     def most(self) -> int:
         """With everything held that could be, and responses written out."""
-        held = max(self.covariances, self.curvature + self.responses)
-        return max(self.least, self.weights + held)
+        return self.weights + max(stage.most for stage in self.stages.values())
 
 
-def _groups(needs: Iterable[tuple[Layer, int]], budget: int) -> Groups:
-    """Return consecutive layers that together take no more than a budget, or one alone does."""
-    groups: list[list[Layer]] = []
-    left = 0
-    for layer, need in needs:
-        if not groups or need > left:
-            groups.append([])
-            left = budget
-        groups[-1].append(layer)
-        left -= need
-    return tuple(map(tuple, groups))
+def _together(needs: Sequence[_LayerNeeds]) -> int:
+    return sum(one.held for one in needs) + max(one.moment for one in needs)
+
+
+def _groups(needs: Sequence[_LayerNeeds], budget: int) -> Iterable[tuple[int, int]]:
+    """Yield ranges of layers that together take no more than a budget, or one alone does."""
+    start = 0
+    for stop in range(1, len(needs) + 1):
+        if stop == len(needs) or _together(needs[start : stop + 1]) > budget:
+            yield start, stop
+            start = stop
 
 
 def sides(layer: Layer) -> tuple[int, int]:

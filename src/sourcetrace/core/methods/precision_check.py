@@ -81,15 +81,15 @@ class PrecisionError:
         """
         rows = spread(planned.examples, _EXAMPLES)
         gradients = engine.compute(planned.points[-1], rows, sampled=True)
-        pairs = []
-        for name, block in curvature.items():
-            gradient, basis = gradients[name], block.basis
+
+        def pair(name: str) -> tuple[Tensor, Tensor]:
+            gradient, basis = gradients[name], curvature[name].basis
             with products_in(precision, engine.device):
                 found = gradient.rotated_squares(basis.inputs, basis.outputs)
             exact, exact_basis = to_dtype((gradient, basis), torch.float64)
-            squares = exact.rotated_squares(exact_basis.inputs, exact_basis.outputs)
-            pairs.append((found.double(), squares))
-        return cls(_ratio(pairs))
+            return found.double(), exact.rotated_squares(exact_basis.inputs, exact_basis.outputs)
+
+        return cls(_ratio(map(pair, curvature)))  # one layer's at a time
 
 
 def _ratio(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:

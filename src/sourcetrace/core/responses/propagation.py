@@ -25,7 +25,7 @@ from sourcetrace.core.plan.filters import SegmentFilter
 Vectors = Tensor | FactoredGradient
 """Rows of one layer's gradients or responses, [Q, groups, D_out, D_in], or as low-rank sums."""
 
-_AT_ONCE = 256 * 2**20
+AT_ONCE = 256 * 2**20
 """Bound on the bytes of rows that are propagated together, unless that is one."""
 
 _OUTPUTS = 4096
@@ -58,7 +58,7 @@ def propagate(
     count = len(queries)
     total = count + (0 if behind is None else len(behind))
     widest = max((one.eigenvalues.nbytes for one in blocks if one is not None), default=1)
-    starts = range(0, count, max(1, _AT_ONCE // widest))
+    starts = range(0, count, max(1, AT_ONCE // widest))
     responses: list[Tensor] = []
     for start in [*starts, *([] if behind is None else [count])]:
         rows = torch.arange(start, min(start + starts.step, count))
@@ -138,7 +138,7 @@ class SegmentStep:
         return left if self._root is None else left / self._root
 
     def _filtered(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        if self._block is None or self._eigenvalues.nbytes <= _AT_ONCE // 4:
+        if self._block is None or self._eigenvalues.nbytes <= AT_ONCE // 4:
             filtered = function(self._eigenvalues) * self._rotated
         else:  # a filter takes several times its size while it is made
             filtered = torch.empty_like(self._rotated)

@@ -39,8 +39,8 @@ def fit_curvature(
     engine, plan = setup.engine, setup.plan
     if not plan.uses_curvature:
         return [], CurvatureSpectra.frame(), {}
-    groups = setup.needs.fitting_groups
-    fitted = [setup.layers_of(CurvatureBlock, waits=len(groups) > 1) for _ in plan.segments]
+    groups = setup.needs.fitting.groups
+    fitted = [setup.layers_of(CurvatureBlock, setup.needs.fitting) for _ in plan.segments]
     start_peak(engine.device)
     precision = setup.attribution.precision.curvature
     scales: list[dict[str, float]] = []

@@ -1,6 +1,7 @@
 """Visit every training example at every evaluation point once, and the queries at the last."""
 
 import logging
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -8,10 +9,13 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.core.curvature.covariance import CovarianceSums, RunningCovariances
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.passes import BlockSignals
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.methods.memory_needs import Groups
 from sourcetrace.core.methods.precision_check import PrecisionError
-from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters
@@ -53,8 +57,8 @@ def extract_gradients(
         setup.cache.keep_batch_size(engine.batch_size)
     start_peak(engine.device)
     tables: list[pl.DataFrame] = []
-    waits = setup.needs.covariances_wait
-    covariances = {point.id: setup.layers_of(CovarianceSums, waits=waits) for point in plan.points}
+    needs = setup.needs.extraction
+    covariances = {point.id: setup.layers_of(CovarianceSums, needs) for point in plan.points}
     query_rows = []
     query_visits = [
         (member.final, block)
@@ -62,17 +66,23 @@ def extract_gradients(
         for block in setup.queries.blocks(engine.batch_size)
     ]
     with engine.timings.timed("gradient_extraction"):
-        visits = track(engine.visits(plan.points), "Extracting gradients")
-        for name, own in groupby(visits, key=lambda visit: visit[0].id):
+        visits = track(_visits(engine, plan.points, needs.groups), "Extracting gradients")
+        for (name, group), own in groupby(visits, key=lambda visit: (visit[0].id, visit[1])):
             running = RunningCovariances()
-            for point, block in own:
-                extraction = engine.extract(point, block)
-                rows = _signal_rows(extraction.signals, engine.training, f"at {point.id}")
-                tables.append(rows.with_columns(checkpoint_id=pl.lit("+".join(point.checkpoints))))
+            for point, _, block in own:
+                if group is needs.groups[0]:
+                    extraction = engine.extract(point, block)
+                    rows = _signal_rows(extraction.signals, engine.training, f"at {point.id}")
+                    checkpoint = pl.lit("+".join(point.checkpoints))
+                    tables.append(rows.with_columns(checkpoint_id=checkpoint))
+                    found = extraction.covariances
+                else:
+                    found = engine.of_layers(group).covariances(point, block)
                 with products_in(curvature_precision, engine.device):
-                    running.add(extraction.covariances)
+                    running.add({layer.name: found[layer.name] for layer in group})
             with products_in(curvature_precision, engine.device):
                 covariances[name].update(running.sums())
+            del running  # the next group's sums take its place
         for point, block in track(query_visits, "Measuring queries"):
             signals = engine.query_signals(setup.queries, point, block)
             query_rows.append(_signal_rows(signals, setup.queries, "as a query"))
@@ -82,6 +92,22 @@ def extract_gradients(
         covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
+
+
+def _visits(
+    engine: GradientEngine, points: Sequence[EvaluationPoint], groups: Groups
+) -> list[tuple[EvaluationPoint, tuple[Layer, ...], Block]]:
+    """Return every visit, of all groups of layers at a point before the next point.
+
+    The first group's gives signals and gradients of all layers; others where they add something.
+    """
+    return [
+        (point, group, block)
+        for point in points
+        for group in groups
+        for _, block in engine.visits([point])
+        if group is groups[0] or bool(point.in_curvature(point.rows(block)).any())
+    ]
 
 
 def _signal_rows(signals: BlockSignals, examples: Examples, where: str) -> pl.DataFrame:

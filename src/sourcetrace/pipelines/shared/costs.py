@@ -83,7 +83,7 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
             rate=matmul_rate(engine.device, engine.dtype),
             solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
             scales=METHODS[attribution.method].scales_curvature,
-            groups=(len(setup.needs.fitting_groups), len(setup.needs.scoring_groups)),
+            groups=setup.needs.group_counts,
         )
         for again in (False, True)
     )
@@ -103,6 +103,9 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
         written.get(name, 0)
         for name in ("covariances", "eigendecompositions", "corrected_eigenvalues")
     )
+    # Beside the files they become; a stage's are gone before the next one's come.
+    stages = setup.needs.stages.values()
+    disk += setup.needs.weights_on_disk + max(stage.disk for stage in stages)
     cost = PlannedCost(policy, size, run, disk + size * (policy == "disk"), free)
     if cost.disk > free:
         raise InputError(

@@ -9,10 +9,10 @@ from torch import nn
 from sourcetrace.checkpoints.folder import KEPT_BYTES
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.memory import free_memory
-from sourcetrace.core.methods.memory_needs import MemoryNeeds
+from sourcetrace.core.methods.memory_needs import MemoryNeeds, StageNeeds
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_bytes, format_noun
+from sourcetrace.formats import format_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -46,42 +46,44 @@ def refuse_too_large(
     free = free_memory(device)
     free = free if most is None else min(free, most)
     needs = MemoryNeeds.of(model, layers, plan, method, queries=queries, kept=kept, free=free)
+    stage, need = max(needs.stages.items(), key=lambda one: one[1].least)
     if needs.least > free:
-        name, each = needs.largest
-        held = f"{format_bytes(each)} for the curvature and the responses of {name!r} alone"
-        if needs.together:
-            held = (
-                f"{format_bytes(max(needs.curvature, needs.responses))} for the curvature and the "
-                f"responses of all layers, which {method} takes at once"
-            )
+        together = f"all layers, which {method} takes at once"
+        whose = f"{need.largest!r} alone" if need.largest else together
         raise InputError(
-            f"The audit needs at least {format_bytes(needs.least)} of memory, but "
+            f"{stage} needs at least {format_bytes(needs.least)} of memory, but "
             f"{format_bytes(free)} are free on {device}: {format_bytes(needs.weights)} for "
-            f"weights, {format_bytes(needs.point)} for the covariances of a point, then {held}. "
-            f"Audit fewer queries at a time, set segments.count lower{_other_method(needs)}, "
-            "freeze layers that need no attribution (requires_grad_(False) in build_model()), or "
-            "give the process more memory (gradients.memory_gib, ulimit -v and a container's limit "
-            "count)."
+            f"weights, then {format_bytes(need.least)} for {whose}. {_remedies(needs, need)} "
+            "or give the process more memory (gradients.memory_gib, ulimit -v and a container's "
+            "limit count)."
         )
     return needs, free
 
 
-def _other_method(needs: MemoryNeeds) -> str:
-    return ", take source, which goes by groups of layers" if needs.together else ""
+def _remedies(needs: MemoryNeeds, need: StageNeeds) -> str:
+    """Return what makes a stage take less."""
+    layers = (
+        "Leave wide layers out (attribution.layers.exclude), freeze what needs no attribution "
+        "(requires_grad_(False) in build_model()),"
+    )
+    if need is not needs.scoring:
+        return layers
+    other = "" if need.largest else "Take source, which goes by groups of layers. "
+    return f"{other}Audit fewer queries at a time, or set segments.count lower. {layers}"
 
 
 def log_held(needs: MemoryNeeds, free: int) -> None:
-    """Say what will be held where, if it is not all in memory."""
-    fitting, scoring = len(needs.fitting_groups), len(needs.scoring_groups)
-    if needs.covariances_wait or fitting > 1 or scoring > 1:
-        logger.info(
-            "Memory: %s may be taken. Covariances take %s a point, and curvature %s; what does not "
-            "fit waits on disk. Layers are fitted in %s and scored in %s, each with passes of its "
-            "own; %s alone takes %s",
-            format_bytes(free),
-            format_bytes(needs.point),
-            format_bytes(needs.curvature),
-            format_noun(fitting, "group"),
-            format_noun(scoring, "group"),
-            *(needs.largest[0], format_bytes(needs.largest[1])),
-        )
+    """Say what each stage will hold where."""
+    logger.info(
+        "Memory: %s may be taken, %s of it for weights. %s",
+        format_bytes(free),
+        format_bytes(needs.weights),
+        ". ".join(f"{stage} holds {_said(need)}" for stage, need in needs.stages.items()),
+    )
+
+
+def _said(need: StageNeeds) -> str:
+    held, count = format_bytes(need.held), len(need.groups)
+    if count > 1:
+        held += f" at most, {count} groups of layers one after the other with passes of their own"
+    return f"{held}; on disk wait {format_bytes(need.disk)}" if need.disk else held

@@ -49,5 +49,5 @@ def scorer_of(
             ),
         )
 
-    groups = setup.needs.scoring_groups
+    groups = setup.needs.scoring.groups
     return GroupedScorer(prepare, setup.engine, curvature or [None] * count, groups)

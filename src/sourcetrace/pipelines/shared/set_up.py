@@ -18,7 +18,7 @@ from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.methods.memory_needs import MemoryNeeds
+from sourcetrace.core.methods.memory_needs import MemoryNeeds, StageNeeds
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
@@ -64,19 +64,21 @@ class AuditSetup:
     attribution: AttributionParameters
     needs: MemoryNeeds
 
-    def layers_of(self, make: type[LayerValue], *, waits: bool) -> MutableMapping[str, LayerValue]:
+    def layers_of(
+        self, make: type[LayerValue], stage: StageNeeds
+    ) -> MutableMapping[str, LayerValue]:
         """Return a place for what a stage makes of layers, on disk if it waits there for the end.
 
         Args:
-            make: What it makes.
-            waits: Whether it does; it comes back on the engine's device, as if it had not.
+            make: What it makes; from disk too it comes back on the engine's device.
+            stage: What the stage holds.
         """
         device = self.engine.device
 
         def made(tensors: Mapping[str, torch.Tensor]) -> LayerValue:
             return make.of_tensors({name: one.to(device) for name, one in tensors.items()})
 
-        return SetAside(self.cache.folder, made) if waits else {}
+        return SetAside(self.cache.folder, made) if stage.disk else {}
 
     def preconditioners(
         self, layers: Sequence[Layer] | None = None
