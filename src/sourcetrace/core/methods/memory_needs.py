@@ -149,10 +149,9 @@ class MemoryNeeds:
         rotated = 3 * itemsize * min(queries, SCALING_QUERIES) if record.scales_curvature else 0
 
         def extraction(layer: Layer) -> _LayerNeeds:
-            """The sums, and a product before it is added; whatever the method."""
-            covariances = sizes([layer])["covariances"]
-            sums = _DOUBLE * covariances
-            return _LayerNeeds(sums, itemsize * covariances, sums)
+            """The sums, and a product before it is added, or their bytes as they are written."""
+            sums = _DOUBLE * sizes([layer])["covariances"]
+            return _LayerNeeds(sums, sums, sums)
 
         def fitting(layer: Layer) -> _LayerNeeds:
             """Eigenbases, P̄^½ and eigenvalues, and the sums that become these, or queries.
