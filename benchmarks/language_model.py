@@ -40,7 +40,7 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.tasks import TaskBase
 
@@ -55,11 +55,15 @@ class _GptTask(TaskBase):
 
     def __init__(self, asked: argparse.Namespace) -> None:
         self._shape = GPT2Config(
-            n_layer=asked.blocks, n_embd=asked.width, n_head=asked.width // 64, use_cache=False
+            vocab_size=asked.vocabulary,
+            n_layer=asked.blocks,
+            n_embd=asked.width,
+            n_head=asked.width // 64,
+            use_cache=False,
         )
         generator = torch.Generator().manual_seed(0)
         drawn = torch.randint(
-            50257, (asked.examples + asked.queries, asked.tokens), generator=generator
+            asked.vocabulary, (asked.examples + asked.queries, asked.tokens), generator=generator
         )
         self._train, self._queries = drawn[: asked.examples], drawn[asked.examples :]
 
@@ -109,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--queries", type=int, default=4)
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--width", type=int, default=768, help="of the residual stream")
+    parser.add_argument("--vocabulary", type=int, default=50257)
+    parser.add_argument("--last", choices=("extraction", "scoring"), default="scoring")
     parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--segments", type=int, default=1)
     parser.add_argument("--memory", type=float, default=4.0, help="gradients.memory_gib")
@@ -176,11 +182,8 @@ def _audit(asked: argparse.Namespace) -> None:
     watch.start("extraction")
     covariances = CovariancesDataset(str(asked.folder / "covariances.safetensors"))
     covariances.save(extract_gradients(setup, gradients)[2])
-    watch.start("fitting")
-    curvature = CurvatureDataset(str(asked.folder / "curvature.safetensors"))
-    curvature.save(fit_curvature(setup, covariances.load())[0])
-    watch.start("scoring")
-    shards = [tables[0] for tables in score_examples(setup, curvature.load())]
+    if asked.last == "scoring":
+        _fit_and_score(setup, covariances, asked.folder, watch)
     watch.stop()
     visited = asked.examples * asked.tokens * asked.checkpoints
     for stage, cost in watch.costs.items():
@@ -188,8 +191,20 @@ def _audit(asked: argparse.Namespace) -> None:
             f"{stage:12} {cost.wall:8.1f} s wall {cost.cpu:8.1f} s CPU "
             f"{visited / cost.wall:8.0f} tokens/s {cost.peak_bytes / 1e9:6.2f} GB at most"
         )
+    print(f"batches of {setup.engine.batch_size}")
+
+
+def _fit_and_score(
+    setup: AuditSetup, covariances: CovariancesDataset, folder: Path, watch: Stopwatch
+) -> None:
+    watch.start("fitting")
+    curvature = CurvatureDataset(str(folder / "curvature.safetensors"))
+    curvature.save(fit_curvature(setup, covariances.load())[0])
+    watch.start("scoring")
+    shards = [tables[0] for tables in score_examples(setup, curvature.load())]
+    watch.stop()
     scores = pl.concat(shards)["scores"].to_numpy()
-    print(f"batches of {setup.engine.batch_size}; RMS score {(scores**2).mean() ** 0.5:.3g}")
+    print(f"RMS score {(scores**2).mean() ** 0.5:.3g}")
 
 
 if __name__ == "__main__":
