@@ -106,11 +106,7 @@ def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, op
             for name, one in layers.items()
         }
         curvature, *_ = fit_curvature(setup, covariances)
-<<<<<<< HEAD
-        return setup.needs, [block[:5] for block in score_examples(setup, curvature)]
-=======
-        return setup.needs, sums, [block[:4] for block in score_examples(setup, curvature)]
->>>>>>> 4d09d3f (Extract covariances by groups of layers, and say what each stage holds where)
+        return setup.needs, sums, [block[:5] for block in score_examples(setup, curvature)]
 
     whole, together, expected = tables()
     monkeypatch.setattr(memory_needs, "_SHARE", 0.0)
