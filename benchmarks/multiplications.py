@@ -56,6 +56,8 @@ class MultiplicationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operation = func.overloadpacket
         if operation is torch.ops.aten._linalg_eigh:
             self.total += _of_eigenvectors(args[0])
+        elif operation is torch.ops.mkldnn._linear_pointwise:  # core.machine.products
+            self.total += args[0].numel() * args[1].shape[0]
         elif (formula := _FORMULAS.get(operation)) is not None:
             self.total += formula(*args, **keywords, out_val=result) // 2
         return result

@@ -3,6 +3,8 @@
 import torch
 from benchmarks.multiplications import MultiplicationCounter
 
+from sourcetrace.core.machine.products import multiplied
+
 
 def multiply(rows):
     return torch.ones(rows, 3) @ torch.ones(3, 5)
@@ -25,3 +27,9 @@ def test_backward_passes_are_counted():
         loss = torch.nn.functional.linear(inputs, weight).sum()
         torch.autograd.grad(loss, [inputs, weight])
     assert counter.total == 3 * (2 * 3 * 5)
+
+
+def test_large_products_are_counted_whichever_library_multiplies():
+    with MultiplicationCounter() as counter:
+        multiplied(torch.ones(256, 128), torch.ones(128, 160))
+    assert counter.total == 256 * 128 * 160

@@ -7,6 +7,8 @@ from functools import cache
 
 import torch
 
+from sourcetrace.core.machine.products import multiplied
+
 _SIZE = 1024
 _LARGEST = 8192
 """On a GPU the size is doubled up to here, until a product takes long enough to be measured."""
@@ -82,9 +84,9 @@ def _seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
     """Return the seconds of the fastest product."""
     # Not random: the global generator is left alone. Not 0, nor so small as to be denormal.
     factor = torch.linspace(0.5, 1.5, size * size, device=device, dtype=dtype).reshape(size, size)
-    result = factor @ factor
+    multiplied(factor, factor)
     watch = Timings(device)
     for number in range(_PRODUCTS):
         with watch.timed(str(number)):
-            torch.mm(factor, factor, out=result)
+            multiplied(factor, factor)
     return min(watch.seconds.values())
