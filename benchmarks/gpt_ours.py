@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure one run."""
     parser = parser_of(__doc__)
     parser.add_argument("method")
-    parser.add_argument("--cache", choices=("memory", "disk", "recompute"), default="disk")
+    parser.add_argument("--cache", choices=("memory", "disk", "recompute"), default="memory")
     parser.add_argument("--weights-of-blocks", action="store_true", help="as the peers do")
     given = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
