@@ -73,8 +73,10 @@ def _remedies(needs: MemoryNeeds, need: StageNeeds) -> str:
 
 
 def log_held(needs: MemoryNeeds, free: int) -> None:
-    """Say what each stage will hold where."""
-    logger.info(
+    """Say what each stage will hold where; at length where it is not all layers in memory."""
+    split = any(stage.disk or len(stage.groups) > 1 for stage in needs.stages.values())
+    logger.log(
+        logging.INFO if split else logging.DEBUG,
         "Memory: %s may be taken, %s of it for weights. %s",
         format_bytes(free),
         format_bytes(needs.weights),
