@@ -181,7 +181,7 @@ def _audit(asked: argparse.Namespace) -> None:
     )
     watch.start("extraction")
     covariances = CovariancesDataset(str(asked.folder / "covariances.safetensors"))
-    covariances.save(extract_gradients(setup, gradients)[2])
+    covariances.save(extract_gradients(setup, gradients)[-2])
     if asked.last == "scoring":
         _fit_and_score(setup, covariances, asked.folder, watch)
     watch.stop()

@@ -115,7 +115,7 @@ def audit(folder, task=None, *, method="source", count=2):
         gradients,
         attribution,
     )
-    signals, query_signals, covariances, _ = extract_gradients(setup, gradients)
+    signals, query_signals, _, covariances, _ = extract_gradients(setup, gradients)
     ExampleSignals.validate(signals)
     curvature, spectra, _ = fit_curvature(setup, covariances)
     CurvatureSpectra.validate(spectra)

@@ -19,6 +19,7 @@ from sourcetrace.schemas.query_view import QueryShares as QueryShares
 from sourcetrace.schemas.query_view import QueryStrongest as QueryStrongest
 from sourcetrace.schemas.review import ReviewList as ReviewList
 from sourcetrace.schemas.scores import AttributionScores as AttributionScores
+from sourcetrace.schemas.scores import ContentSketches as ContentSketches
 from sourcetrace.schemas.scores import ExampleSignals as ExampleSignals
 from sourcetrace.schemas.scores import QueryInfluence as QueryInfluence
 from sourcetrace.schemas.scores import QuerySignals as QuerySignals

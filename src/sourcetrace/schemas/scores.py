@@ -33,6 +33,24 @@ class QuerySignals(Table):
     given_label_probability: float | None = pa.Field(nullable=True, ge=0, le=1)
 
 
+class ContentSketches(Table):
+    """One row an example, by whose cosines near-duplicates are found; none where nothing has any.
+
+    Attributes:
+        side: training or query.
+        sketch: See `core.gradients.sketches`; at the last final checkpoint.
+    """
+
+    side: str = pa.Field(isin=("training", "query"))
+    example_id: str
+    sketch: pl.Array = pa.Field(dtype_kwargs={"inner": pl.Float32(), "shape": 32})
+
+    class Config:
+        """One row a pair."""
+
+        unique = ("side", "example_id")
+
+
 class AttributionScores(Table):
     """One row a training example; `scores` has one value a query, in their order."""
 

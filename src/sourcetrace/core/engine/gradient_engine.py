@@ -183,7 +183,9 @@ class GradientEngine:
             for key, value in states[-1].items()
         }
 
-    def extract(self, point: EvaluationPoint, block: Block, *, keep: bool = True) -> TrainingPasses:
+    def extract(
+        self, point: EvaluationPoint, block: Block, *, keep: bool = True, sketched: bool = False
+    ) -> TrainingPasses:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
 
         Args:
@@ -191,13 +193,14 @@ class GradientEngine:
             block: The examples.
             keep: Whether the cache is offered the gradients. One that keeps nothing gets no
                 gradients with sampled labels, and nor does the result.
+            sketched: Whether the signals have a sketch of what the layers see.
         """
         rows = point.rows(block)
         sampled = self.cache.keeps or not keep
 
         def passes(batch: Batch) -> TrainingPasses:
             part = batch.rows
-            return batch.training_passes(
+            return replace(batch, sketched=sketched).training_passes(
                 own=point.in_curvature(part),
                 seeds=self._seeds(point, part),
                 sampled=sampled,
@@ -349,11 +352,15 @@ class GradientEngine:
         return self._run(Batch.query_passes, queries, point, rows, backward=2)
 
     def query_signals(
-        self, queries: Examples, point: EvaluationPoint, block: Block
+        self, queries: Examples, point: EvaluationPoint, block: Block, *, sketched: bool = False
     ) -> BlockSignals:
-        """Return what a forward pass tells of query examples."""
+        """Return what a forward pass tells of query examples, with a sketch or without."""
         rows = torch.arange(block.start, block.stop)
-        return self._run(Batch.signals, queries, point, rows, backward=0)
+
+        def signals(batch: Batch) -> BlockSignals:
+            return replace(batch, sketched=sketched).signals()
+
+        return self._run(signals, queries, point, rows, backward=0)
 
 
 def _join(parts: Sequence[Any]) -> Any:

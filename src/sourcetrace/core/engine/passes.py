@@ -21,6 +21,7 @@ from sourcetrace.core.gradients.per_example import (
     from_tensors,
     squared_norms,
 )
+from sourcetrace.core.gradients.sketches import sketches
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.nested import to_dtype
@@ -36,6 +37,8 @@ class BlockSignals:
         loss, measurement: One value each, [n].
         gradient_norm: Of the loss, [n]; None where no backward pass was run.
         described: What the task adds, such as the predicted label; name -> n values.
+        sketch: Of what the layers see, [n, WIDTH]; None where it was not asked for, or none has
+            features.
     """
 
     examples: Tensor
@@ -43,6 +46,7 @@ class BlockSignals:
     measurement: Tensor
     gradient_norm: Tensor | None
     described: Mapping[str, Sequence[Any]]
+    sketch: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class Batch:
         rows: Their numbers, [n].
         alone: Place of one of them -> a collated batch of it alone, where a layer needs it.
         rounded: Whether the forward pass is autocast to bfloat16.
+        sketched: Whether what the layers see is sketched.
     """
 
     model: nn.Module
@@ -130,6 +135,7 @@ class Batch:
     rows: Tensor
     alone: Callable[[int], Any]
     rounded: bool = False
+    sketched: bool = False
 
     def training_passes(
         self, *, own: Tensor, seeds: Sequence[int], sampled: bool, draws: int = 1
@@ -154,7 +160,9 @@ class Batch:
         sampled_gradients = captured.gradients(inputs, sampled_outputs[0]) if sampled else {}
         covariances = self._terms(inputs, sampled_outputs, captured.pixels(), own)
         norm = squared_norms(gradients).sqrt()
-        signals = self._signals(captured.outputs, loss, norm=norm)
+        signals = replace(
+            self._signals(captured.outputs, loss, norm=norm), sketch=self._sketch(inputs)
+        )
         return TrainingPasses(signals, gradients, sampled_gradients, covariances)
 
     def covariances(self, seeds: Sequence[int], *, draws: int = 1) -> LayerTerms:
@@ -206,9 +214,17 @@ class Batch:
 
     def signals(self) -> BlockSignals:
         """Measure the examples by a forward pass alone."""
+        if self.sketched:
+            captured, inputs = self._captured({})
+            outputs, sketch = captured.outputs, self._sketch(inputs)
         with torch.no_grad():
-            outputs = self._forward()
-            return self._signals(outputs, self._loss(_Drawn("train_loss"), outputs), norm=None)
+            if not self.sketched:
+                outputs, sketch = self._forward(), None
+            signals = self._signals(outputs, self._loss(_Drawn("train_loss"), outputs), norm=None)
+        return replace(signals, sketch=sketch)
+
+    def _sketch(self, inputs: Mapping[str, Positions]) -> Tensor | None:
+        return sketches(inputs, self.layers) if self.sketched else None
 
     def _alone(
         self, losses: Sequence[_Drawn], seeds: Sequence[int] = ()

@@ -25,7 +25,7 @@ from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
-from sourcetrace.schemas.scores import ExampleSignals, QuerySignals
+from sourcetrace.schemas.scores import ContentSketches, ExampleSignals, QuerySignals
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,12 @@ _GIB = 2**30
 
 def extract_gradients(
     audit_setup: AuditSetup, gradients: GradientParameters
-) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint.
 
     Returns:
-        example_signals, query_signals, the covariance sums by point and layer, and the metrics:
-        what the run will cost and what this stage did.
+        example_signals, query_signals, content_sketches, the covariance sums by point and layer,
+        and the metrics: what the run will cost and what this stage did.
     """
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
@@ -57,6 +57,9 @@ def extract_gradients(
         setup.cache.keep_batch_size(engine.batch_size)
     start_peak(engine.device)
     tables: list[pl.DataFrame] = []
+    sketches = [ContentSketches.frame()]
+    # One set of weights, for sketches at different ones do not compare.
+    last = plan.members[-1].final
     needs = setup.needs.extraction
     covariances = {point.id: setup.layers_of(CovarianceSums, needs) for point in plan.points}
     query_rows = []
@@ -71,7 +74,8 @@ def extract_gradients(
             running = RunningCovariances()
             for point, _, block in own:
                 if group is needs.groups[0]:
-                    extraction = engine.extract(point, block)
+                    extraction = engine.extract(point, block, sketched=point.id == last.id)
+                    sketches += _sketch_rows(extraction.signals, engine.training, "training")
                     rows = _signal_rows(extraction.signals, engine.training, f"at {point.id}")
                     checkpoint = pl.lit("+".join(point.checkpoints))
                     tables.append(rows.with_columns(checkpoint_id=checkpoint))
@@ -84,11 +88,14 @@ def extract_gradients(
                 covariances[name].update(running.sums())
             del running  # the next group's sums take its place
         for point, block in track(query_visits, "Measuring queries"):
-            signals = engine.query_signals(setup.queries, point, block)
+            sketched = point.id == last.id
+            signals = engine.query_signals(setup.queries, point, block, sketched=sketched)
+            sketches += _sketch_rows(signals, setup.queries, "query")
             query_rows.append(_signal_rows(signals, setup.queries, "as a query"))
     return (
         pl.concat(tables).select(list(ExampleSignals.columns())),
         average_signals(pl.concat(query_rows)).select(list(QuerySignals.columns())),
+        pl.concat(sketches),
         covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
@@ -108,6 +115,16 @@ def _visits(
         for _, block in engine.visits([point])
         if group is groups[0] or bool(point.in_curvature(point.rows(block)).any())
     ]
+
+
+def _sketch_rows(signals: BlockSignals, examples: Examples, side: str) -> list[pl.DataFrame]:
+    if signals.sketch is None:
+        return []
+    # Halved, batches of any size give the same numbers but for the last of their bits.
+    values = signals.sketch.half().float().cpu().numpy()
+    names = [examples.ids[i] for i in signals.examples.tolist()]
+    columns = {"side": [side] * len(names), "example_id": names, "sketch": values}
+    return [pl.DataFrame(columns, schema=ContentSketches.columns())]
 
 
 def _signal_rows(signals: BlockSignals, examples: Examples, where: str) -> pl.DataFrame:
@@ -148,7 +165,13 @@ PIPELINE = Pipeline(
         *SET_UP,
         step(
             extract_gradients,
-            ["example_signals", "query_signals", "covariances", "extraction_metrics"],
+            [
+                "example_signals",
+                "query_signals",
+                "content_sketches",
+                "covariances",
+                "extraction_metrics",
+            ],
         ),
     ]
 )
