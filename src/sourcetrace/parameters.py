@@ -234,8 +234,28 @@ class AttributionParameters(_Parameters):
         return name
 
 
+class _IssueParameters(_Parameters):
+    """The score from which on each issue of `schemas.issues` is flagged.
+
+    Attributes:
+        label: Of the suspicion of suspects.
+        conflicting_duplicate: Of the cosine to the nearest example of another label.
+        leakage: Of the cosine to the nearest query.
+        dominates_class: 1 - 1/k: k times the influence of the others of its class.
+        unsupported_slice: Of how much fewer helpers the slice's queries have.
+        forgotten: Of the probability that the label lost.
+    """
+
+    label: float = Field(default=0.5, gt=0, le=1)
+    conflicting_duplicate: float = Field(default=0.99, gt=0, le=1)
+    leakage: float = Field(default=0.99, gt=0, le=1)
+    dominates_class: float = Field(default=0.9, gt=0, le=1)
+    unsupported_slice: float = Field(default=0.5, gt=0, le=1)
+    forgotten: float = Field(default=0.5, gt=0, le=1)
+
+
 class ReportParameters(_Parameters):
-    """What the review list suggests.
+    """What the review list suggests, and what is flagged.
 
     Attributes:
         relabel_probability: An example that harms the queries is suggested for relabelling
@@ -244,12 +264,16 @@ class ReportParameters(_Parameters):
         pictures: Suspects, and queries with their strongest examples, whose pictures are kept for
             the page.
         query_examples: How many helpers, and harmers, of every query are kept.
+        near_duplicate: Cosine from which on two examples are near-duplicates.
+        issues: Thresholds.
     """
 
     relabel_probability: float = Field(default=0.5, ge=0, le=1)
     check_share: float = Field(default=0.08, gt=0, le=1)
     pictures: int = Field(default=48, ge=0)
     query_examples: int = Field(default=10, ge=1)
+    near_duplicate: float = Field(default=0.99, gt=0, le=1)
+    issues: _IssueParameters = _IssueParameters()
 
 
 class VerificationParameters(_Parameters):

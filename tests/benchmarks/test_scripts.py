@@ -8,7 +8,7 @@ import pytest
 
 from tests import REPOSITORY
 
-NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion"]
+NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion", "planted_issues"]
 
 
 @pytest.mark.slow

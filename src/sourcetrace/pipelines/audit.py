@@ -11,7 +11,7 @@ STAGES = {
     "gradient_extraction": ("gradient_extraction",),
     "ekfac_fitting": ("ekfac_fitting",),
     "source_scoring": ("source_scoring",),
-    "cleaning_report": ("cleaning_report", "page"),
+    "cleaning_report": ("cleaning_report", "findings", "page"),
 }
 """The five stages, in the order in which they run -> the folders of their pipelines."""
 

@@ -9,7 +9,7 @@ made safe to show and escaped there.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -32,6 +32,8 @@ from sourcetrace.reporting.training_charts import training_figures
 from sourcetrace.reporting.trend_charts import trend_figures
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
+from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups
+from sourcetrace.schemas.issues import ExampleIssues
 from sourcetrace.schemas.review import is_suspect, rounded_labels
 
 _Record = TypeVar(
@@ -45,6 +47,9 @@ _Record = TypeVar(
 )
 
 _SCRIPTS = ("table.js", "queries.js")
+
+_NAMED = 3
+"""Examples named of an issue."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class PageContent:
         model: The registered version, where one is named.
         run: The run that computed the scores.
         queries: Of which there is something to say.
+        suspect_groups: `schemas.SuspectGroups`.
+        group_suspects: `schemas.GroupSuspects`.
+        example_issues: `schemas.ExampleIssues`.
         verification: The last there was.
         comparison: The last there was.
         gate: The last verdict there was.
@@ -84,6 +92,9 @@ class PageContent:
     model: RegisteredModelParameters | None = None
     run: AuditRun | None = None
     queries: QuerySection | None = None
+    suspect_groups: pl.DataFrame = field(default_factory=SuspectGroups.frame)
+    group_suspects: pl.DataFrame = field(default_factory=GroupSuspects.frame)
+    example_issues: pl.DataFrame = field(default_factory=ExampleIssues.frame)
     verification: Retraining = field(default_factory=Retraining)
     comparison: ComparedAudit | None = None
     gate: GateReport | None = None
@@ -115,9 +126,13 @@ class PageContent:
             unattributed=self.unattributed_parameters,
             method=METHODS.get(summary.method),
             suspects=SuspectTable.of(
-                review_list, pictures=self.pictures, scores_digest=summary.scores_digest
+                review_list,
+                pictures=self.pictures,
+                scores_digest=summary.scores_digest,
+                groups=self._groups_of_suspects(),
             ),
-            groups=None,
+            groups=self.suspect_groups.rows(named=True) or None,
+            issues=_flagged(self.example_issues),
             model=self.model,
             digests=self.data_digests,
             run=self._of_these_scores(self.run),
@@ -149,6 +164,10 @@ class PageContent:
             ranking_figure=recall_curve(truth) if truth else None,
             inks=Ink,
         )
+
+    def _groups_of_suspects(self) -> dict[str, list[str]]:
+        grouped = self.group_suspects.group_by("example_id").agg("group_id")
+        return dict(grouped.select("example_id", "group_id").iter_rows())
 
     def _of_these_scores(self, record: _Record | None) -> _Record | None:
         mine = record is not None and record.scores_digest == self.summary.scores_digest
@@ -192,6 +211,17 @@ class _LossOverlap:
             suspects=by_loss.filter(is_suspect()).height,
             missed=others.filter(is_suspect()).height,
         )
+
+
+def _flagged(example_issues: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return how many are flagged with each issue that has any, and the first of them."""
+    shown = pl.struct("example_id", "related").head(_NAMED)
+    return (
+        example_issues.filter("flagged")
+        .group_by("issue", maintain_order=True)
+        .agg(flagged=pl.len(), first=shown)
+        .rows(named=True)
+    )
 
 
 def _layers_without_gradients(curvature_spectra: pl.DataFrame) -> list[str]:

@@ -60,6 +60,7 @@ class SuspectTable:
         *,
         pictures: Mapping[str, np.ndarray],
         scores_digest: str,
+        groups: Mapping[str, list[str]] | None = None,
     ) -> Self:
         """Return as many of the first suspects as a page has room for.
 
@@ -67,6 +68,7 @@ class SuspectTable:
             review_list: `schemas.ReviewList` in its order, with the task's own columns.
             pictures: Example id -> [H, W] or [H, W, 3] in 0..1; ids may be missing.
             scores_digest: Under which a browser keeps the decisions.
+            groups: Example id -> its groups' ids; ids may be missing.
         """
         suspects = rounded_labels(review_list).filter(is_suspect())
         rows: list[dict[str, Any]] = []
@@ -89,6 +91,7 @@ class SuspectTable:
                         "id": row["example_id"],
                         "content": row.get("content_digest") or "",
                         "label": row["suggested_label"] or row["predicted_label"] or "",
+                        "groups": (groups or {}).get(row["example_id"], []),
                     }
                     for row in rows
                 ],

@@ -14,6 +14,9 @@ from sourcetrace.schemas.examples import DigitsTrainingSet as DigitsTrainingSet
 from sourcetrace.schemas.examples import PlantedLabelErrors as PlantedLabelErrors
 from sourcetrace.schemas.examples import QueryTable as QueryTable
 from sourcetrace.schemas.examples import TrainTable as TrainTable
+from sourcetrace.schemas.groups import GroupSuspects as GroupSuspects
+from sourcetrace.schemas.groups import SuspectGroups as SuspectGroups
+from sourcetrace.schemas.issues import ExampleIssues as ExampleIssues
 from sourcetrace.schemas.query_view import QueryContributions as QueryContributions
 from sourcetrace.schemas.query_view import QueryShares as QueryShares
 from sourcetrace.schemas.query_view import QueryStrongest as QueryStrongest

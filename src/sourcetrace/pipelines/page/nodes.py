@@ -37,6 +37,9 @@ def gather_tables(
     curvature_spectra: pl.DataFrame,
     suspect_pictures: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
+    suspect_groups: pl.DataFrame,
+    group_suspects: pl.DataFrame,
+    example_issues: pl.DataFrame,
 ) -> PageContent:
     """Return what the page takes from the audit itself."""
     return PageContent(
@@ -49,6 +52,9 @@ def gather_tables(
         curvature_spectra=curvature_spectra,
         pictures=_pictures(suspect_pictures),
         data_digests={side: one["digest"] for side, one in data_digests.items()},
+        suspect_groups=suspect_groups,
+        group_suspects=group_suspects,
+        example_issues=example_issues,
     )
 
 

@@ -1,0 +1,1 @@
+"""What the suspects have in common, on plain tables."""

@@ -1,0 +1,1 @@
+"""What the suspects have in common, from tables and stored scores; no torch."""
