@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from sourcetrace.errors import InputError
-from sourcetrace.hooks.terminal import ProjectFolderHook, is_no_vain_advice, readable_error
+from sourcetrace.hooks import terminal
+from sourcetrace.hooks.terminal import (
+    ProjectFolderHook,
+    Terminal,
+    TerminalHook,
+    is_no_vain_advice,
+    readable_error,
+)
 
 
 def chained(cause):
@@ -66,3 +73,13 @@ def test_programs_of_an_environment_that_is_not_activated_are_found(monkeypatch,
         ProjectFolderHook().after_context_created(SimpleNamespace(project_path=tmp_path))
     assert shutil.which("mlflow") == str(Path(sys.executable).with_name("mlflow"))
     assert os.environ["PATH"].count(os.pathsep) == 1
+
+
+def test_commands_that_it_prints_run_in_the_environment_of_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(terminal._Command, "environment", "")
+    Terminal.print_error("Run `kedro run --pipelines audit`.")
+    TerminalHook().after_context_created(SimpleNamespace(env="mine"))
+    Terminal.print_error("Run `kedro run --pipelines audit`.")
+    without, with_it = capsys.readouterr().err.strip().split("\n\n")
+    assert "audit`." in without
+    assert "audit --env mine`." in with_it

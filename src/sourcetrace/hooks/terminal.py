@@ -21,7 +21,7 @@ from rich.table import Column, Table
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_noun, safe_text, shorten
+from sourcetrace.formats import format_noun, safe_text, shorten, with_environment
 from sourcetrace.hooks.preflight_tables import preflight_tables
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.cleaning import MeasuredCleaning
@@ -62,6 +62,11 @@ class TerminalHook:
     """
 
     @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Remember the command's environment, which the commands that are printed shall have."""
+        _Command.environment = context.env or ""
+
+    @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Silence Kedro's remarks on the node that raises the verdict."""
         if node.name.rpartition(".")[2] in {"enforce_gate", "enforce_preflight"}:
@@ -83,6 +88,10 @@ class TerminalHook:
         show_readable_error(error)
         if isinstance(error, GateFailed | PreflightRefused):
             _summarise(pipeline, catalog)
+
+
+class _Command:
+    environment = ""
 
 
 def is_no_vain_advice(record: logging.LogRecord) -> bool:
@@ -294,7 +303,7 @@ class Terminal:
     def _print_trust(self, trust: Trust) -> None:
         self._print(f"[bold]{trust.status}:[/] {_plain(trust.text)}")
         if trust.command:
-            self._print(f"Verify:      {trust.command}", soft_wrap=True)
+            self._print(f"Verify:      {_plain(trust.command)}", soft_wrap=True)
 
     def _print_path(self, name: str, path: str) -> None:
         """Print a path, relative to the working directory where it lies below it."""
@@ -318,4 +327,4 @@ def _suspect_table(summary: AuditSummary) -> Table:
 
 def _plain(text: str) -> str:
     """Return text that a terminal shows and does not obey."""
-    return escape(safe_text(text))
+    return escape(safe_text(with_environment(text, _Command.environment)))
