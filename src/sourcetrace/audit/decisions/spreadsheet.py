@@ -11,7 +11,8 @@ from sourcetrace.errors import InputError
 _NEEDED = ("example_id", "content_digest", "decision")
 COLUMNS = (*_NEEDED, "new_label", "note", "scores_digest")
 _SEPARATORS = (",", ";", "\t")
-_QUOTED = re.compile(r"'(?=[\t\r]|\s*[=+\-@＝＋－＠])")
+# Whatever cannot be seen may stand before the sign.
+_QUOTED = re.compile(r"'(?=[\t\r]|\W*?[=+\-@＝＋－＠])")
 
 
 def read_decisions_file(content: bytes, *, called: str) -> pl.DataFrame:
