@@ -92,7 +92,7 @@ def test_the_most_harmful_come_first_and_only_they_get_an_action():
     assert table["suggested_action"].to_list() == ["relabel", "review", "relabel", "keep"]
     assert table["loss"].to_list() == [1.0] * 4
     assert table["total_query_loss_influence"].to_list() == [-5.0] * 4
-    assert "would improve by 5.0 without it" in table["reason"][0]
+    assert "should help 3 of 10 queries (in all +5.0)" in table["reason"][0]
 
 
 def test_the_tables_own_columns_come_along_to_filter_by():
@@ -116,7 +116,7 @@ def test_what_was_decided_before_is_there_and_says_so():
     table, _ = review(decision_log=log)
     ReviewList.validate(table)
     assert table["decision"].to_list() == ["keep", "relabel", "remove", None]
-    assert table["reason"].str.split("It harms").list.first().to_list()[:3] == [
+    assert table["reason"].str.split("Removing it").list.first().to_list()[:3] == [
         "Kept by Ann on 2026-11-29. The model says y, and gives the label x a probability of "
         "20.0 %. ",
         "To be relabelled to x, decided by Ann on 2026-11-29; not done. ",
@@ -304,7 +304,7 @@ def test_numbers_of_a_regression_are_no_classes():
         report=ReportParameters(),
     )
     assert table["given_label"][0] == "7.316761949200906"
-    assert table["reason"][0].startswith("Given 7.317, predicted 3.388. It harms 3 of 10")
+    assert table["reason"][0].startswith("Given 7.317, predicted 3.388. Removing it should help 3")
     assert rounded_labels(table)["given_label"][0] == "7.317"
     assert [one.name for one in suspect_figures(table, top_share=0.08)] == ["loss-and-harm"]
     # Few numbers, or such as have a probability, are classes.

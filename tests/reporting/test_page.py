@@ -118,10 +118,10 @@ def test_every_chart_colour_has_a_dark_one(page):
 
 def test_it_says_the_result_and_that_nothing_is_verified(page):
     text = Elements(page).text
-    assert "30 of 80 training examples should be looked at first" in text
+    assert "Look at 30 of 80 training examples first" in text
     assert "Not verified:" in text
     assert "1 parameter with 16 values" in text
-    assert "Would plain loss have done?" in text
+    assert "Would sorting by loss have found them?" in text
 
 
 def test_the_same_rows_in_any_order_give_the_same_bytes(page):

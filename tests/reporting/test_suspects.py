@@ -81,3 +81,10 @@ def test_a_row_tells_where_its_numbers_disagree():
     )
     table = SuspectTable.of(review_list, pictures={}, scores_digest="")
     assert [row["disagrees"] for row in table.rows] == [True, False]
+
+
+def test_a_script_is_given_the_groups_to_filter_by():
+    content = page_content(suspects=3)
+    groups = {"scan-00000": ["g1", "g2"], "scan-00002": ["g1"]}
+    table = SuspectTable.of(content.review_list, pictures={}, scores_digest="", groups=groups)
+    assert [row["groups"] for row in table.data["rows"]] == [["g1", "g2"], [], ["g1"]]

@@ -139,7 +139,7 @@ def test_any_outcome_gives_a_whole_page(options):
     )
     page = page_with(verification=found)
     assert_self_contained(page)
-    assert not re.search(r"\b(nan|NaN|undefined|null|None)\b", page)
+    assert not re.search(r"\b(nan|NaN|undefined|null|None)\b", text_of(page))
 
 
 def test_the_terminal_says_the_figure_and_where_the_page_is():

@@ -45,9 +45,8 @@ def test_equal_losses_keep_the_lists_order():
     ("examples", "suspects", "text"),
     [
         (40, 0, "None of the 40 training examples stands out"),
-        (40, 1, "1 of 40 training examples should be looked at first: 1 looks mislabelled"),
-        (40, 3, "3 of 40 training examples should be looked at first: 2 look mislabelled"),
-        (40, 3, "1 needs a closer look"),
+        (40, 1, "Look at 1 of 40 training examples first: 1 to relabel."),
+        (40, 3, "Look at 3 of 40 training examples first: 2 to relabel, 1 to review."),
     ],
 )
 def test_result(examples, suspects, text):

@@ -78,7 +78,7 @@ def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.
         & (pl.col("predicted_label") != pl.col("given_label"))
     )
     harm = pl.format(
-        "It harms {} of {} queries; their measurement, summed, would improve by {} without it.",
+        "Removing it should help {} of {} queries (in all +{}).",
         "queries_harmed",
         pl.lit(queries),
         _number(pl.col("harm"), digits=3),

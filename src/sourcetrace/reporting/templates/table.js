@@ -23,7 +23,7 @@
   const named = (element, name) => (element.setAttribute("aria-label", name), element);
 
   /** Build a choice of a decision; `told` hears [decision, new label, note], or null for none. */
-  const chooser = (of, suggested, noted, told) => {
+  const chooser = (of, suggested, told) => {
     const place = make("span", { className: "chooser" });
     const choice = named(make("select", {}), `Decision ${of}`);
     for (const name of ["", "relabel", "remove", "keep", "unsure"]) choice.append(option(name, name || "–"));
@@ -32,7 +32,7 @@
     const newLabel = (value) => {
       // A list of a thousand is typed into, one of fifty is chosen from.
       const few = labels.length > 0 && labels.length <= 50;
-      const input = few ? make("select", {}, option("", "to …"), ...labels.map(([name, shown]) => option(name, shown))) : make("input", { placeholder: "new label" });
+      const input = few ? make("select", {}, option("", told ? "to …" : "as suggested"), ...labels.map(([name, shown]) => option(name, shown))) : make("input", { placeholder: told ? "new label" : "as suggested" });
       if (!few && labels.length) input.setAttribute("list", "labels");
       input.value = value;
       return named(input, `New label ${of}`);
@@ -44,12 +44,13 @@
       label = decision === "relabel" ? newLabel(wanted) : null;
       if (label) choice.after(label);
       note.value = remark;
-      note.hidden = !noted || !decision;
+      note.hidden = !told || !decision;
     };
     const read = () => {
       if (!choice.value) return null;
       const wanted = label ? label.value : choice.value === "relabel" ? suggested : "";
-      label?.setAttribute("aria-invalid", String(!valid([choice.value, wanted])));
+      // Of all rows together, none means what is suggested for each.
+      label?.setAttribute("aria-invalid", String(!(valid([choice.value, wanted]) || (!told && !wanted))));
       return [choice.value, wanted, note.value];
     };
     place.addEventListener("change", (event) => {
@@ -99,7 +100,7 @@
     for (const row of rows) {
       const same = ["given", "predicted", "action", "stage"].every((name) => !wanted[name] || row.line.dataset[name] === wanted[name]);
       const state = !wanted.state || (wanted.state === "decided") === (row.decided !== null);
-      const group = !wanted.group || (row.groups ?? []).includes(wanted.group);
+      const group = !wanted.group || row.groups.includes(wanted.group);
       row.line.hidden = !(same && state && group && words.every((word) => row.text.includes(word)));
       // What nobody sees is not decided on.
       if (row.line.hidden) row.box.checked = false;
@@ -130,8 +131,8 @@
 
   // ── export ──────────────────────────────────────────────────────────────────────────────
   const cell = (text) => {
-    // A quote before what a spreadsheet would run; reading takes one away again.
-    const quoted = /^'*(?:[\t\r]|[\s\p{C}\p{Z}]*[=+\-@＝＋－＠])/u.test(text) ? `'${text}` : text;
+    // A quote before what a spreadsheet would run, as in review_list.csv.
+    const quoted = /^(?:[\t\r]|[\s\p{C}\p{Z}]*[=+\-@＝＋－＠])/u.test(text) ? `'${text}` : text;
     return `"${quoted.replaceAll('"', '""')}"`;
   };
   const csv = () => {
@@ -151,7 +152,7 @@
   const earlier = recall();
   for (const row of rows) {
     row.box = named(make("input", { type: "checkbox" }), `Select ${row.id}`);
-    row.chooser = chooser(`for ${row.id}`, row.label, true, (value) => {
+    row.chooser = chooser(`for ${row.id}`, row.label, (value) => {
       decide(row, value);
       keep();
       report();
@@ -174,7 +175,7 @@
     select.append(option("", "all"), ...values.map((name) => option(name)));
   }
   if (labels.length > 50) section.append(make("datalist", { id: "labels" }, ...labels.map(([name]) => option(name))));
-  const common = chooser("for the selected rows", "", false, null);
+  const common = chooser("for the selected rows", "", null);
   find(".choice").append(common.place);
   find(".apply").addEventListener("click", () => {
     const value = common.read();
