@@ -18,7 +18,7 @@ def section(queries=3, **options):
     return QuerySection(
         view.explained(view.worst(queries)),
         queries,
-        {"e1": np.zeros((8, 8)), "e2": np.ones((90, 60, 3))},
+        {"e1": np.zeros((8, 8)), "e2": np.ones((48, 32, 3))},
         {"q0": np.zeros((8, 8))},
     )
 
