@@ -76,7 +76,8 @@ def test_what_was_decided_comes_back_and_is_not_asked_again(short_demo, tmp_path
     CheckpointsDataset(str(data / "01_raw/checkpoints")).save(checkpoints)
 
     said = run(project, "audit")
-    assert f"{counts['relabel']} relabelled" in said.split("Compared:")[1]
+    told = said.split("Compared:")[1]
+    assert f"{counts['remove']} removed, {counts['keep']} decided to be kept)" in told
     review = pl.read_parquet(data / "08_reporting/review_list.parquet")
     kept = decisions.filter(decision="keep")["example_id"]
     again = review.filter(pl.col("example_id").is_in(kept.implode()))
