@@ -617,6 +617,8 @@ GROUPS: Mapping[str, type[BaseModel]] = {
     "comparison": ComparisonParameters,
     "gate": GateParameters,
     "verification": VerificationParameters,
+    "decisions": DecisionParameters,
+    "cleaning": CleaningParameters,
     "tracking": TrackingParameters,
     "alerts": AlertParameters,
     "demo": DemoParameters,

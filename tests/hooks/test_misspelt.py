@@ -8,6 +8,7 @@ from sourcetrace.configuration import merge_parameters, read_parameters
 from sourcetrace.errors import InputError
 from sourcetrace.hooks import misspelt
 from sourcetrace.hooks.misspelt import MisspeltHook, refuse_misspelt
+from sourcetrace.parameters import GROUPS
 from tests import REPOSITORY
 
 
@@ -29,6 +30,10 @@ def taken(monkeypatch):
 def base():
     files = (REPOSITORY / "conf/base").glob("parameters*.yml")
     return merge_parameters(*map(read_parameters, files))
+
+
+def test_every_group_of_this_project_is_known(base):
+    assert base.keys() == GROUPS.keys()
 
 
 @pytest.mark.parametrize(
