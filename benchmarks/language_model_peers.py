@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         measured = measure_in_turn(
             contestants,
-            given.ground_truth,
+            given.ground_truth / "gpt_two_stage",
             Path(name),
             repeats=given.repeats,
             threads=given.threads,
             console=console,
         )
-    console.print(_table(given.ground_truth, measured))
+    console.print(_table(given.ground_truth / "gpt_two_stage", measured))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
