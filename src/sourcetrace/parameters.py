@@ -258,9 +258,9 @@ class ReportParameters(_Parameters):
     """What the review list suggests, and what is flagged.
 
     Attributes:
-        relabel_probability: An example that harms the queries is suggested for relabelling
-            where the model gives its label less than this.
-        check_share: Share of the examples, the most harmful first, that are worth a look.
+        false_discovery_rate: Suspects are as many that about this share of them has a right label.
+        relabel_probability: A suspect is suggested for relabelling where the model, without the
+            example itself, gives its label less than this.
         pictures: Suspects, and queries with their strongest examples, whose pictures are kept for
             the page.
         query_examples: How many helpers, and harmers, of every query are kept.
@@ -268,8 +268,8 @@ class ReportParameters(_Parameters):
         issues: Thresholds.
     """
 
+    false_discovery_rate: float = Field(default=0.2, ge=0, lt=1)
     relabel_probability: float = Field(default=0.5, ge=0, le=1)
-    check_share: float = Field(default=0.08, gt=0, le=1)
     pictures: int = Field(default=48, ge=0)
     query_examples: int = Field(default=10, ge=1)
     near_duplicate: float = Field(default=0.99, gt=0, le=1)

@@ -68,6 +68,17 @@ def tables(ids, harm, *, labels, predicted, probability, errors=None):
         "self_influence": pl.DataFrame(
             {"example_id": ids, "self_influence": [float(i) for i in range(count)]}
         ),
+        "suspicions": pl.DataFrame(
+            {
+                "example_id": ids,
+                "suspicion": [0.9, 0.95, 0.1, 0.92][:count] + [0.5] * (count - 4),
+                "false_discovery": [0.1, 0.05, 1.0, 0.1][:count] + [0.01] * (count - 4),
+                "corrected_probability": [0.02, 0.004, 0.99, 0.4][:count] + [None] * (count - 4),
+                "other_label": [*predicted[:2], None, None][:count] + [None] * (count - 4),
+                "exploratory": [""] * count,
+            },
+            schema_overrides={"corrected_probability": pl.Float64, "other_label": pl.String},
+        ),
     }
 
 
@@ -79,20 +90,23 @@ def review(report=None, **changes):
         predicted=["y", "y", "y", "y"],
         probability=[0.1, 0.2, 0.9, 0.8],
     )
-    return list_for_review(
-        **{**content, **changes}, report=report or ReportParameters(check_share=0.75)
-    )
+    return list_for_review(**{**content, **changes}, report=report or ReportParameters())
 
 
-def test_the_most_harmful_come_first_and_only_they_get_an_action():
+def test_the_most_suspicious_come_first_and_suspects_get_an_action():
     table, _ = review()
     ReviewList.validate(table)
     assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
     assert table["index"].to_list() == [2, 4, 0, 3]  # 1 was set aside
     assert table["suggested_action"].to_list() == ["relabel", "review", "relabel", "keep"]
+    assert table["suggested_label"].to_list() == ["y", None, "y", None]
     assert table["loss"].to_list() == [1.0] * 4
     assert table["total_query_loss_influence"].to_list() == [-5.0] * 4
-    assert "should help 3 of 10 queries (in all +5.0)" in table["reason"][0]
+    assert table["reason"][0] == (
+        "Without itself the model would say y, and give x < 1 %. Removing it should help 3 of 10 "
+        "queries (total margin +5.0)."
+    )
+    assert table["reason"][3] == "It does not stand out."
 
 
 def test_the_tables_own_columns_come_along_to_filter_by():
@@ -117,11 +131,11 @@ def test_what_was_decided_before_is_there_and_says_so():
     ReviewList.validate(table)
     assert table["decision"].to_list() == ["keep", "relabel", "remove", None]
     assert table["reason"].str.split("Removing it").list.first().to_list()[:3] == [
-        "Kept by Ann on 2026-11-29. The model says y, and gives the label x a probability of "
-        "20.0 %. ",
-        "To be relabelled to x, decided by Ann on 2026-11-29; not done. ",
-        "To be removed, decided by Ann on 2026-11-29; not done. The model says y, and gives the "
-        "label x a probability of 10.0 %. ",
+        "Kept by Ann on 2026-11-29. Without itself the model would say y, and give x < 1 %. ",
+        "To be relabelled to x, decided by Ann on 2026-11-29; not done. Without itself the model "
+        "would give y 40 %. ",
+        "To be removed, decided by Ann on 2026-11-29; not done. Without itself the model would say "
+        "y, and give x 2 %. ",
     ]
     assert table.filter(is_suspect())["example_id"].to_list() == ["=d", "a"]
     # Trained again with the label that was decided on, it stands out as before.
@@ -138,9 +152,10 @@ def test_what_was_decided_before_is_there_and_says_so():
     assert row["reason"].startswith("Relabelled to x as decided by Ann on 2026-11-29; it still")
 
 
-def test_an_example_that_harms_nobody_is_kept_however_short_the_list():
-    table, _ = review(report=ReportParameters(check_share=1.0))
-    assert table.filter(pl.col("example_id") == "c")["suggested_action"].item() == "keep"
+def test_the_suspects_follow_the_false_discovery_rate():
+    for rate, count in ((0.0, 0), (0.05, 1), (0.2, 3)):
+        table, _ = review(report=ReportParameters(false_discovery_rate=rate))
+        assert table.filter(pl.col("suggested_action") != "keep").height == count
 
 
 def uncertain():
@@ -155,16 +170,11 @@ def uncertain():
     )
 
 
-def test_a_harm_of_no_stable_sign_is_looked_at_and_says_so():
+def test_a_harm_of_no_stable_sign_says_so():
     table, copy = review(**uncertain())
     ReviewList.validate(table)
-    assert table["example_id"].to_list() == ["b", "=d", "a", "c"]
-    assert table["suggested_action"].to_list() == ["review", "review", "relabel", "keep"]
-    assert table["reason"][0] == (
-        "The model says y, and gives the label x a probability of 20.0 %. Its harm, 5.0 ± 2.5, "
-        "has no stable sign: too uncertain to act on without a look."
-    )
-    assert "too uncertain" not in table["reason"][2]
+    assert table["reason"][1].endswith("What its removal does to the queries is uncertain.")
+    assert "uncertain" not in table["reason"][2]
     assert copy.select("harm_error", "sign_stable").equals(
         table.select("harm_error", "sign_stable")
     )
@@ -184,6 +194,7 @@ def summarised(review_list, content, **changes):
         "query_influence": content["query_influence"],
         "verification_summary": pl.DataFrame(schema=dict.fromkeys(columns, pl.String)),
         "review_list": review_list,
+        "suspicions": content["suspicions"],
         "checkpoint_manifest": pl.DataFrame(
             {"segment": [1], "run": [""], "attributed_share": [1.0]}
         ),
@@ -191,7 +202,6 @@ def summarised(review_list, content, **changes):
         "segment_contributions": pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]}),
         "data_digests": {"training": {"set_aside": [{"example_id": "e"}]}, "queries": {}},
         "task": TaskParameters.model_validate({"class": "a.Task"}),
-        "report": ReportParameters(check_share=0.75),
     }
     summary, metrics = summarise_audit(**values | changes)
     return AuditSummary.model_validate(summary), metrics
@@ -210,7 +220,7 @@ def test_unstable_suspects_are_counted():
     summary, metrics = summarised(review(**content)[0], content)
     assert summary.unstable == 2
     assert metrics["unstable_share"]["value"] == pytest.approx(2 / 3)
-    assert (summary.scores_digest, summary.task, summary.check_share) == ("d", "a.Task", 0.75)
+    assert (summary.scores_digest, summary.task, summary.suspect_share) == ("d", "a.Task", 0.75)
     assert "Of 2 of these 3 even the sign of the harm is uncertain" in printed(summary)
 
 
@@ -303,9 +313,9 @@ def test_numbers_of_a_regression_are_no_classes():
         ),
         report=ReportParameters(),
     )
-    assert table["given_label"][0] == "7.316761949200906"
-    assert table["reason"][0].startswith("Given 7.317, predicted 3.388. Removing it should help 3")
-    assert rounded_labels(table)["given_label"][0] == "7.317"
+    assert table["given_label"][0] == "8.316761949200906"
+    assert table["reason"][0].startswith("Without itself the model would miss it by more")
+    assert rounded_labels(table)["given_label"][0] == "8.317"
     assert [one.name for one in suspect_figures(table, top_share=0.08)] == ["loss-and-harm"]
     # Few numbers, or such as have a probability, are classes.
     for classes in (table.head(3), table.with_columns(given_label_probability=pl.lit(0.5))):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.audit.suggestions.suspicion import weigh_evidence
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
@@ -27,7 +28,9 @@ from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import (
     CheckpointManifest,
     CurvatureSpectra,
+    DecisionLog,
     ExampleSignals,
+    QueryHistory,
     SegmentContributions,
 )
 from sourcetrace.tasks import ClassificationTask
@@ -104,9 +107,9 @@ def audit(folder, task=None, *, method="source", count=2):
     task = task or Tiny()
     attribution = AttributionParameters(method=method, device="cpu")
     checkpoints = CheckpointsDataset(path=str(folder)).load()
-    manifest, _, training, queries = ingest_checkpoints(
+    manifest, _, training, queries, _, digests = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=count), attribution
-    )[1:5]
+    )[1:]
     CheckpointManifest.validate(manifest)
     gradients = GradientParameters(cache="memory", batch_size=4)
     setup = set_up_audit(
@@ -115,7 +118,8 @@ def audit(folder, task=None, *, method="source", count=2):
         gradients,
         attribution,
     )
-    signals, query_signals, _, covariances, _ = extract_gradients(setup, gradients)
+    signals, query_signals, history, _, covariances, _ = extract_gradients(setup, gradients)
+    QueryHistory.validate(history)
     ExampleSignals.validate(signals)
     curvature, spectra, _ = fit_curvature(setup, covariances)
     CurvatureSpectra.validate(spectra)
@@ -129,7 +133,10 @@ def audit(folder, task=None, *, method="source", count=2):
         query_signals,
         influence,
         own,
+        weigh_evidence(training, manifest, signals, history, influence, own),
         {"training": {}},
+        digests,
+        DecisionLog.frame(),
         ReportParameters(),
     )
     return {

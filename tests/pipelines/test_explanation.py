@@ -125,7 +125,7 @@ def audit(checkpoints, tmp_path):
             gradients,
             attribution,
         )
-        _, signals, _, covariances, _ = extract_gradients(setup, gradients)
+        _, signals, _, _, covariances, _ = extract_gradients(setup, gradients)
         curvature = fit_curvature(setup, covariances)[0]
         blocks = list(score_examples(setup, curvature))
         scores = pl.concat([block[0] for block in blocks])

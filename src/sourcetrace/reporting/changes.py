@@ -18,8 +18,8 @@ _ROWS = 12
 _FULL_TABLE = "data/08_reporting/audit_comparison.parquet"
 
 _TITLES = {
-    "new": "New suspects, most harmful first",
-    "persisting": "Persisting suspects, most harmful first",
+    "new": "New suspects, most suspicious first",
+    "persisting": "Persisting suspects, most suspicious first",
     "resolved": "Resolved suspects, by their rank in the audit before",
     "dropped_out": "No longer suspects though nothing was done, by their rank in the audit before",
 }

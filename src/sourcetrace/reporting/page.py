@@ -138,10 +138,10 @@ class PageContent:
             run=self._of_these_scores(self.run),
             scripts=[Script.named(name) for name in _SCRIPTS],
             queries=self.queries,
-            overlap=_LossOverlap.of(review_list, top_share=summary.check_share),
+            overlap=_LossOverlap.of(review_list, top_share=summary.suspect_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
             figures=[
-                *suspect_figures(self.review_list, top_share=summary.check_share),
+                *suspect_figures(self.review_list, top_share=summary.suspect_share),
                 *training_figures(
                     self.example_signals, self.segment_contributions, review_list, manifest
                 ),

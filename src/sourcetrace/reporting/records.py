@@ -68,7 +68,7 @@ class AuditSummary(_Record):
         trust: How far the scores can be trusted.
         training_examples, queries, runs, checkpoints, segments: How many there are.
         attributed_share: Share of the model's values with attribution at the final checkpoint.
-        check_share: `report.check_share`, the share of examples that is worth a look.
+        exploratory: Why the number of suspects is but an indication; empty where it is more.
         mean_query_loss: At the final checkpoint.
         without_effect: Training examples whose removal changes nothing: every score is 0.
         set_aside: Training examples and queries that could not be used, within task.set_aside.
@@ -87,7 +87,7 @@ class AuditSummary(_Record):
     checkpoints: int
     segments: int
     attributed_share: float
-    check_share: float = 0.08
+    exploratory: str = ""
     mean_query_loss: float | None = None
     without_effect: int = 0
     set_aside: int = 0
@@ -99,6 +99,11 @@ class AuditSummary(_Record):
     def suspect_count(self) -> int:
         """Examples with a suggested action."""
         return sum(self.actions.values()) - self.actions["keep"]
+
+    @property
+    def suspect_share(self) -> float:
+        """The suspects' share of the training examples; of one, where there is none."""
+        return max(1, self.suspect_count) / max(1, self.training_examples)
 
     @property
     def says_nothing(self) -> bool:

@@ -1,17 +1,15 @@
-"""The review list: every training example, the one that harms the queries most first.
+"""The review list: every training example, the most suspicious first, and what to do about it.
 
-The order is harm: how much better the queries' measurement, summed, is predicted to get when
-the example is removed. Every query has its say. The summed loss would hear mostly the few
-that the model gets badly wrong; on the demo it finds fewer of the planted errors. It,
-self-influence and plain loss stand beside harm; they do not decide.
+Suspicion orders it because that finds most wrong labels (docs/results.md); harm stands beside it
+and says what a removal is worth.
 """
 
 import polars as pl
 
+from sourcetrace.audit.suggestions.actions import class_of_example, suggest_actions
 from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.schemas import ReviewList
-from sourcetrace.schemas.review import labels_are_numbers, rounded_labels
 
 _LABEL = 80
 
@@ -22,6 +20,7 @@ def build_review_list(
     final_signals: pl.DataFrame,
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
+    suspicions: pl.DataFrame,
     queries: int,
     report: ReportParameters,
 ) -> pl.DataFrame:
@@ -32,6 +31,7 @@ def build_review_list(
         final_signals: Signals at the final checkpoint, one row an example.
         query_influence: Influence on all queries together.
         self_influence: Influence on the example's own loss.
+        suspicions: How wrong its label looks.
         queries: Number of queries; influence on the mean loss times it is on the sum.
         report: Thresholds.
 
@@ -45,6 +45,7 @@ def build_review_list(
         final_signals.drop("checkpoint_id", strict=False),
         query_influence.drop("method", strict=False),
         self_influence,
+        suspicions,
     ):
         table = table.join(other, on="example_id", how="left", validate="1:1")
     table = (
@@ -52,80 +53,68 @@ def build_review_list(
             total_query_loss_influence=pl.col("mean_query_loss_influence") * queries,
             self_influence_rank=pl.col("self_influence")
             .rank("ordinal", descending=True)
-            .over(
-                # A regression's target is no class.
-                pl.when(pl.col("given_label_probability").is_not_null()).then("given_label")
-            )
+            .over(class_of_example())
             .cast(pl.Int64),
+            error_probability=pl.lit(None, pl.Float64),
         )
         # Ids break ties, so that the same scores give the same list.
-        .sort(["harm", "example_id"], descending=[True, False])
+        .sort(["suspicion", "example_id"], descending=[True, False])
         .with_row_index("rank", offset=1)
         .with_columns(pl.col("rank").cast(pl.Int64))
     )
-    return _suggest(table, queries, report).select(
+    table = suggest_actions(
+        table,
+        false_discovery_rate=report.false_discovery_rate,
+        relabel_probability=report.relabel_probability,
+    )
+    return _with_reasons(table, queries).select(
         name for name in ReviewList.columns() if name not in {"content_digest", "decision"}
     )
 
 
-def _suggest(table: pl.DataFrame, queries: int, report: ReportParameters) -> pl.DataFrame:
-    worth_a_look = pl.col("rank") <= round(report.check_share * table.height)
-    harmful = worth_a_look & (pl.col("harm") > 0)
-    stable = pl.col("sign_stable")
-    disbelieved = (
-        pl.col("given_label_probability").is_not_null()
-        & (pl.col("given_label_probability") < report.relabel_probability)
-        & (pl.col("predicted_label") != pl.col("given_label"))
-    )
-    harm = pl.format(
-        "Removing it should help {} of {} queries (in all +{}).",
-        "queries_harmed",
-        pl.lit(queries),
-        _number(pl.col("harm"), digits=3),
-    )
-    wrong = pl.format(
-        "The model says {}, and gives the label {} a probability of {}.",
-        _short(pl.col("predicted_label")),
+def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
+    """Say why, in what the columns beside it do not say."""
+    has_classes = table["given_label_probability"].is_not_null().any()
+    chance = pl.col("corrected_probability")
+    without = pl.format(
+        "Without itself the model would say {}, and give {} {}.",
+        _short(pl.coalesce("other_label", "predicted_label")),
         _short(pl.col("given_label")),
-        pl.when(pl.col("given_label_probability") < 0.001)  # noqa: PLR2004
-        .then(pl.lit("< 0.1 %"))
-        .otherwise(pl.format("{} %", (pl.col("given_label_probability") * 100).round(1))),
+        pl.when(chance < 0.01)  # noqa: PLR2004
+        .then(pl.lit("< 1 %"))
+        .otherwise(pl.format("{} %", (chance * 100).round(0).cast(pl.Int64))),
     )
-    uncertain = pl.format(
-        "Its harm, {} ± {}, has no stable sign: too uncertain to act on without a look.",
-        _number(pl.col("harm"), digits=3),
-        _number(pl.col("harm_error"), digits=2),
+    memorised = pl.format(
+        "Without itself the model would give {} {} %.",
+        _short(pl.col("given_label")),
+        (chance * 100).round(0).cast(pl.Int64),
     )
-    effect = pl.when(stable).then(harm).otherwise(uncertain)
-    if labels_are_numbers(table):
-        given = rounded_labels(table)["given_label"]
-        values = pl.format("Given {}, predicted {}. ", pl.lit(given), "predicted_label")
-        effect = pl.concat_str(values.fill_null(""), effect)
-    action = (
-        pl.when(harmful & disbelieved & stable)
-        .then(pl.lit("relabel"))
-        # An uncertain harm is still a reason to look: most such suspects of the demo are errors.
-        .when(harmful)
-        .then(pl.lit("review"))
-        .otherwise(pl.lit("keep"))
+    disagrees = pl.coalesce("other_label", "predicted_label") != pl.col("given_label")
+    far_off = pl.lit("Without itself the model would miss it by more than most queries.")
+    label = pl.when(disagrees).then(without).otherwise(memorised) if has_classes else far_off
+    if table["given_label"].is_null().all():
+        label = pl.lit(None, pl.String)
+    effect = (
+        pl.when(~pl.col("sign_stable"))
+        .then(pl.lit("What its removal does to the queries is uncertain."))
+        .when(pl.col("harm") > 0)
+        .then(
+            pl.format(
+                "Removing it should help {} of {} queries (total {} +{}).",
+                "queries_harmed",
+                pl.lit(queries),
+                pl.lit("margin" if has_classes else "gain"),
+                _number(pl.col("harm"), digits=3),
+            )
+        )
+        .otherwise(pl.lit("The queries would lose by its removal."))
     )
     reason = (
-        pl.when(harmful & disbelieved)
-        .then(pl.concat_str(wrong, effect, separator=" "))
-        .when(harmful)
-        .then(effect)
-        .when(pl.col("harm") > 0)
-        .then(pl.lit("Its harm is small beside that of the first on the list."))
-        .otherwise(pl.lit("The queries would not gain from its removal."))
+        pl.when(suggested_action="keep")
+        .then(pl.lit("It does not stand out."))
+        .otherwise(pl.concat_str(label, effect, separator=" ", ignore_nulls=True))
     )
-    by_harm = (pl.col("harm").rank() - 1) / max(1, table.height - 1)
-    return table.with_columns(
-        suspicion=pl.coalesce(1 - pl.col("given_label_probability"), by_harm),
-        error_probability=pl.lit(None, pl.Float64),
-        suggested_action=action,
-        suggested_label=pl.when(action == "relabel").then("predicted_label"),
-        reason=reason,
-    )
+    return table.with_columns(reason=reason)
 
 
 def spreadsheet_text(text: pl.Expr) -> pl.Expr:

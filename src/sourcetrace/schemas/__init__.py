@@ -24,11 +24,13 @@ from sourcetrace.schemas.review import ReviewList as ReviewList
 from sourcetrace.schemas.scores import AttributionScores as AttributionScores
 from sourcetrace.schemas.scores import ContentSketches as ContentSketches
 from sourcetrace.schemas.scores import ExampleSignals as ExampleSignals
+from sourcetrace.schemas.scores import QueryHistory as QueryHistory
 from sourcetrace.schemas.scores import QueryInfluence as QueryInfluence
 from sourcetrace.schemas.scores import QuerySignals as QuerySignals
 from sourcetrace.schemas.scores import SegmentContributions as SegmentContributions
 from sourcetrace.schemas.scores import SelfInfluence as SelfInfluence
 from sourcetrace.schemas.scores import SuspectPictures as SuspectPictures
+from sourcetrace.schemas.suspicion import Suspicions as Suspicions
 from sourcetrace.schemas.verification import VerificationOutcomes as VerificationOutcomes
 from sourcetrace.schemas.verification import VerificationPlan as VerificationPlan
 from sourcetrace.schemas.verification import VerificationQueries as VerificationQueries

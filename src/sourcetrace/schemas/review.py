@@ -56,7 +56,7 @@ def rounded_labels(table: pl.DataFrame) -> pl.DataFrame:
 
 
 class ReviewList(Table):
-    """One row a training example, the most harmful first.
+    """One row a training example, the most suspicious first.
 
     Behind these stand the further columns of the task's train_table().
 
@@ -65,7 +65,7 @@ class ReviewList(Table):
         index: Its row in train_table() and its number in train_examples(), from 0.
         stage: Its stage of training; several are joined by ", ".
         harm: Σ over queries of how much better their measurement is predicted to get when the
-            example is removed, in the measurement's units; the list's order.
+            example is removed, in the measurement's units.
         harm_error: Standard error of harm, over checkpoints and queries, in harm's units.
         sign_stable: Whether harm is more than two standard errors away from 0.
         self_influence_rank: Within the given label (within all, where there is none), from 1
@@ -73,7 +73,9 @@ class ReviewList(Table):
         total_query_loss_influence: Predicted change of the queries' summed loss on removal;
             below 0 the queries would gain.
         suspicion: How strongly the signals together say that something is wrong with the example,
-            from 0 to 1; it orders examples, and is no probability.
+            from 0 to 1; the list's order, and no probability. Of a task without labels, the
+            rank of harm.
+        false_discovery: Estimated share of right labels among the examples that look as bad.
         error_probability: Probability that the label is wrong, calibrated on decisions; null
             until there are some.
         suggested_action: One of `ACTIONS`.
@@ -99,6 +101,7 @@ class ReviewList(Table):
     total_query_loss_influence: float
     queries_harmed: int = pa.Field(ge=0)
     suspicion: float = pa.Field(ge=0, le=1)
+    false_discovery: float = pa.Field(ge=0, le=1)
     error_probability: float | None = pa.Field(nullable=True, ge=0, le=1)
     suggested_action: str = pa.Field(isin=ACTIONS)
     suggested_label: str | None = pa.Field(nullable=True)

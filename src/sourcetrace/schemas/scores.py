@@ -51,6 +51,21 @@ class ContentSketches(Table):
         unique = ("side", "example_id")
 
 
+class QueryHistory(Table):
+    """One row a query and evaluation point."""
+
+    example_id: str
+    checkpoint_id: str
+    loss: float
+    measurement: float
+    given_label_probability: float | None = pa.Field(nullable=True, ge=0, le=1)
+
+    class Config:
+        """One row a pair."""
+
+        unique = ("example_id", "checkpoint_id")
+
+
 class AttributionScores(Table):
     """One row a training example; `scores` has one value a query, in their order."""
 

@@ -50,7 +50,7 @@ def test_it_is_its_own_text():
         ("parameters", {"parameters": with_group(attribution={"method": "influence"})}),
         ("parameters", {"parameters": with_group(segments={"count": 2})}),
         ("parameters", {"parameters": with_group(checkpoints={"stages": {"training": 9}})}),
-        ("limits", {"parameters": with_group(report={"check_share": 0.5})}),
+        ("limits", {"parameters": with_group(report={"false_discovery_rate": 0.5})}),
         ("limits", {"parameters": with_group(gate={"require_verification": True})}),
     ],
 )

@@ -174,9 +174,8 @@ def _concentration(groups: pl.DataFrame, *, group_minimum: int) -> tuple[float, 
 def _harmful_share(review_list: pl.DataFrame) -> float:
     """Return the share of examples that a user can act on: harm above 0, the sign certain.
 
-    What somebody decided to keep is left out. The share of suspects would not do: it is
-    `report.check_share` wherever enough examples have any harm. This one has no such bound, and
-    noise around 0 does not move it.
+    What somebody decided to keep is left out. Suspects are chosen by their labels, and this is
+    about what removals do; noise around 0 does not move it.
     """
     if not review_list["harm"].is_finite().all():
         return math.nan

@@ -107,9 +107,9 @@ class RunCost:
         repeats = rescored + refitted
         # A forward pass and one backward a draw, beyond the first group's.
         regrouped = (extraction_groups - 1) * sum(len(p.curvature_examples) for p in plan.points)
-        # Queries are measured by a forward pass for their signals, and by three to be scored.
-        measured = len(plan.members) * queries
-        runs_of_queries = scoring_groups * measured
+        # Queries are measured by a forward pass at every point, and by three to be scored.
+        measured = len(plan.points) * queries
+        runs_of_queries = scoring_groups * len(plan.members) * queries
         itemsize, segments = engine.dtype.itemsize, len(plan.segments)
         stages = [
             StageCost(

@@ -30,6 +30,7 @@ def list_for_review(
     query_signals: pl.DataFrame,
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
+    suspicions: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
     example_digests: pl.DataFrame,
     decision_log: pl.DataFrame,
@@ -46,6 +47,7 @@ def list_for_review(
         final_signals=average_signals(final_signals),
         query_influence=query_influence,
         self_influence=self_influence,
+        suspicions=suspicions,
         queries=query_signals.height,
         report=report,
     )
@@ -65,12 +67,12 @@ def summarise_audit(
     query_influence: pl.DataFrame,
     verification_summary: pl.DataFrame,
     review_list: pl.DataFrame,
+    suspicions: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
     segment_contributions: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
     task: TaskParameters,
-    report: ReportParameters,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a person reads at the end of the run, and the metrics for MLflow."""
     digest = score_files.digest()
@@ -88,7 +90,7 @@ def summarise_audit(
         checkpoints=checkpoint_manifest.height,
         segments=checkpoint_manifest["segment"].n_unique(),
         attributed_share=checkpoint_manifest["attributed_share"][-1],
-        check_share=report.check_share,
+        exploratory=suspicions["exploratory"][0],
         mean_query_loss=query_signals.select(pl.col("loss").mean()).item(),
         without_effect=review_list.filter(~effect).height,
         set_aside=sum(len(side.get("set_aside", ())) for side in data_digests.values()),

@@ -11,7 +11,8 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import GroundTruth, Ranking
 
 _RANKINGS = {
-    "Harm to the queries (the review list)": ("harm", True),
+    "Suspicion (the review list)": ("suspicion", True),
+    "Harm to the queries": ("harm", True),
     "Influence on the queries' summed loss": ("total_query_loss_influence", False),
     "Self-influence": ("self_influence", True),
     "Plain loss": ("loss", True),

@@ -25,7 +25,12 @@ from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
 from sourcetrace.pipelines.shared.signals import average_signals
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.progress import track
-from sourcetrace.schemas.scores import ContentSketches, ExampleSignals, QuerySignals
+from sourcetrace.schemas.scores import (
+    ContentSketches,
+    ExampleSignals,
+    QueryHistory,
+    QuerySignals,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +39,12 @@ _GIB = 2**30
 
 def extract_gradients(
     audit_setup: AuditSetup, gradients: GradientParameters
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint.
 
     Returns:
-        example_signals, query_signals, content_sketches, the covariance sums by point and layer,
-        and the metrics: what the run will cost and what this stage did.
+        example_signals, query_signals, query_history, content_sketches, the covariance sums by
+        point and layer, and the metrics: what the run will cost and what this stage did.
     """
     setup = audit_setup
     engine, plan = setup.engine, setup.plan
@@ -64,9 +69,7 @@ def extract_gradients(
     covariances = {point.id: setup.layers_of(CovarianceSums, needs) for point in plan.points}
     query_rows = []
     query_visits = [
-        (member.final, block)
-        for member in plan.members
-        for block in setup.queries.blocks(engine.batch_size)
+        (point, block) for point in plan.points for block in setup.queries.blocks(engine.batch_size)
     ]
     with engine.timings.timed("gradient_extraction"):
         visits = track(_visits(engine, plan.points, needs.groups), "Extracting gradients")
@@ -91,10 +94,16 @@ def extract_gradients(
             sketched = point.id == last.id
             signals = engine.query_signals(setup.queries, point, block, sketched=sketched)
             sketches += _sketch_rows(signals, setup.queries, "query")
-            query_rows.append(_signal_rows(signals, setup.queries, "as a query"))
+            rows = _signal_rows(signals, setup.queries, "as a query")
+            query_rows.append(rows.with_columns(checkpoint_id=pl.lit("+".join(point.checkpoints))))
+    history = pl.concat(query_rows)
+    finals = ["+".join(member.final.checkpoints) for member in plan.members]
     return (
         pl.concat(tables).select(list(ExampleSignals.columns())),
-        average_signals(pl.concat(query_rows)).select(list(QuerySignals.columns())),
+        average_signals(history.filter(pl.col("checkpoint_id").is_in(finals))).select(
+            list(QuerySignals.columns())
+        ),
+        history.select(list(QueryHistory.columns())),
         pl.concat(sketches),
         covariances,
         metrics | report_work(engine, "gradient_extraction"),
@@ -168,6 +177,7 @@ PIPELINE = Pipeline(
             [
                 "example_signals",
                 "query_signals",
+                "query_history",
                 "content_sketches",
                 "covariances",
                 "extraction_metrics",

@@ -9,6 +9,7 @@ import torch
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
+from sourcetrace.audit.suggestions.suspicion import weigh_evidence
 from sourcetrace.core.engine.gradient_engine import Passes
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.astra import SegmentSolve
@@ -240,6 +241,7 @@ PIPELINE = Pipeline(
     [
         *SET_UP,
         step(score_examples, [*_BY_BLOCK, "solve_metrics"], confirms=_BY_BLOCK),
+        step(weigh_evidence, "suspicions"),
         step(draw_suspects, "suspect_pictures"),
         step(draw_queries, ["strongest_pictures", "query_pictures"]),
         step(describe_measurement, "measurement"),

@@ -20,15 +20,15 @@ _SMALL = 48
 def draw_suspects(
     task: Task,
     train_table: pl.DataFrame,
-    query_influence: pl.DataFrame,
+    suspicions: pl.DataFrame,
     report: ReportParameters,
 ) -> pl.DataFrame:
-    """Return pictures of the examples that harm the queries most, if the task has any."""
+    """Return pictures of the most suspicious examples, if the task has any."""
     draw = getattr(task, "picture", None)
     if draw is None or report.pictures == 0:
         return SuspectPictures.frame()
-    suspects = query_influence.top_k(report.pictures, by="harm")
-    return _pictures(draw, train_table, suspects["example_id"])
+    suspects = suspicions.sort(["suspicion", "example_id"], descending=[True, False])
+    return _pictures(draw, train_table, suspects["example_id"].head(report.pictures))
 
 
 def draw_queries(

@@ -1,0 +1,98 @@
+"""What people decided makes a probability of the suspicion, and a precision of the flags."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.stats import binomtest
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+
+FEWEST_DECISIONS = 20
+"""With fewer decided examples, or fewer than `FEWEST_OF_A_KIND` right or wrong, nothing is said."""
+FEWEST_OF_A_KIND = 3
+_FEWEST_FOR_STEPS = 200
+"""Decisions from which on the shape of the curve is left to them (isotonic regression)."""
+
+_WRONG = ("relabel", "remove")
+_RIGHT = ("keep",)
+
+
+@dataclass(frozen=True)
+class FlagPrecision:
+    """How many of the suspects that somebody looked at were wrong indeed.
+
+    Attributes:
+        wrong: Decided to be relabelled or removed.
+        decided: Decided at all; "unsure" is no decision.
+        value: The share; None where none is decided.
+        low, high: Its 95 % Wilson interval.
+    """
+
+    wrong: int
+    decided: int
+    value: float | None = None
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, review_list: pl.DataFrame, decisions: pl.DataFrame) -> "FlagPrecision":
+        """Return it of the decided suspects, as if these were a random sample of all.
+
+        Args:
+            review_list: With example_id and suggested_action, as they were when they were decided.
+            decisions: With example_id and decision.
+        """
+        flagged = review_list.filter(pl.col("suggested_action") != "keep")
+        wrong = _decided(flagged, decisions)["wrong"]
+        if not len(wrong):
+            return cls(0, 0)
+        count = int(wrong.sum())
+        interval = binomtest(count, len(wrong)).proportion_ci(method="wilson")
+        return cls(count, len(wrong), count / len(wrong), float(interval.low), float(interval.high))
+
+
+def error_probability(review_list: pl.DataFrame, decisions: pl.DataFrame) -> pl.Series:
+    """Return the probability that a label is wrong, never falling as the suspicion rises.
+
+    Platt's logistic curve on the suspicion's log odds, isotonic regression from 200 decisions on.
+    It holds for examples like those that were decided: who decides the first suspects only learns
+    little about the rest.
+
+    Args:
+        review_list: With example_id and suspicion.
+        decisions: With example_id and decision: relabel and remove say wrong, keep right, and
+            unsure nothing.
+
+    Returns:
+        `error_probability` of every row, all null where there are fewer than 20 decisions or
+        fewer than 3 of a kind.
+    """
+    decided = _decided(review_list, decisions)
+    wrong = decided["wrong"].to_numpy()
+    kinds = min(int(wrong.sum()), int((~wrong).sum()))
+    name = "error_probability"
+    if len(wrong) < FEWEST_DECISIONS or kinds < FEWEST_OF_A_KIND:
+        return pl.Series(name, [None] * review_list.height, dtype=pl.Float64)
+    known, wanted = _log_odds(decided["suspicion"]), _log_odds(review_list["suspicion"])
+    if len(wrong) >= _FEWEST_FOR_STEPS:
+        steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(known, wrong)
+        return pl.Series(name, steps.predict(wanted))
+    curve = LogisticRegression().fit(known[:, None], wrong)
+    if curve.coef_[0, 0] < 0:
+        return pl.Series(name, np.full(len(wanted), wrong.mean()))
+    return pl.Series(name, curve.predict_proba(wanted[:, None])[:, 1])
+
+
+def _decided(review_list: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+    known = decisions.filter(pl.col("decision").is_in([*_WRONG, *_RIGHT])).select(
+        "example_id", wrong=pl.col("decision").is_in(_WRONG)
+    )
+    return review_list.join(known, on="example_id", how="inner", maintain_order="left")
+
+
+def _log_odds(suspicion: pl.Series) -> np.ndarray[Any, Any]:
+    values = suspicion.to_numpy().clip(1e-6, 1 - 1e-6)
+    found: np.ndarray[Any, Any] = np.log(values / (1 - values))
+    return found

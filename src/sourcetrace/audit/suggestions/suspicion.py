@@ -1,0 +1,192 @@
+"""How wrong an example's label looks to the model without the example itself.
+
+A network that has memorised a wrong label believes it: its loss is small. What the example did to
+that loss, its self-influence s, is known, so it is taken off: of the given label's margin m = log
+p - log(1 - p) by s / (1 - p), for a margin changes the cross-entropy by 1 - p; any other loss
+becomes loss + s. What the example did by checkpoint k of a run is taken as the share of the run's
+steps until then. The mean is over the half of the checkpoints that predict the queries best:
+before, the model knows too little, and behind them it has memorised (margins over checkpoints:
+Pleiss et al. 2020, area under the margin).
+
+Of classes, harm is heard too: the log odds of `suspicion` are minus the mean margin, and half of
+harm over its error, which is bounded. So the harm of a suspect is a little larger than it would be
+on other queries: what a cleaning is worth is for retraining to say.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.special import expit, logit
+
+from sourcetrace.audit.suggestions.false_discovery import false_discovery
+from sourcetrace.schemas.suspicion import Suspicions
+
+_Array = np.ndarray[Any, Any]
+
+_LEAST = 1e-6
+"""Probabilities nearer to 0 or 1 are rounding."""
+
+_HARM_WEIGHT, _MOST_ERRORS = 0.5, 3.0
+_AS_BAD = 0.95
+"""Suspicion is one half where an example is as bad as this share of what is held out."""
+
+
+def weigh_evidence(
+    train_table: pl.DataFrame,
+    checkpoint_manifest: pl.DataFrame,
+    example_signals: pl.DataFrame,
+    query_history: pl.DataFrame,
+    query_influence: pl.DataFrame,
+    self_influence: pl.DataFrame,
+) -> pl.DataFrame:
+    """Return `schemas.Suspicions`, in the order of the training table.
+
+    Examples without labels have harm alone: their suspicion is its rank.
+    """
+    examples = train_table.select("example_id", given="label")
+    for other in (query_influence.select("example_id", "harm", "harm_error"), self_influence):
+        examples = examples.join(
+            other, on="example_id", how="left", validate="1:1", maintain_order="left"
+        )
+    errors = (pl.col("harm") / pl.col("harm_error")).fill_nan(0.0)
+    harm = examples.select(errors.clip(-1e6, 1e6)).to_series().to_numpy()
+    chances: _Array | None = None
+    labels: pl.Series | None = None
+    if examples["given"].is_null().all():
+        found, why = false_discovery(harm, np.zeros(0))
+        ranks = examples.select((pl.col("harm").rank() - 1) / max(1, examples.height - 1))
+        suspicion = ranks.to_series().to_numpy()
+    else:
+        history = _History.of(examples, checkpoint_manifest, example_signals, query_history)
+        evidence, queries = history.evidence(examples["self_influence"].to_numpy())
+        labels = history.other_labels(examples)
+        added = None
+        if history.has_classes:
+            added = _HARM_WEIGHT * np.clip(harm, -_MOST_ERRORS, _MOST_ERRORS)
+            suspicion, chances = expit(evidence + added), expit(-evidence)
+        else:
+            held_out = queries if len(queries) else evidence
+            suspicion = evidence / (evidence + np.quantile(held_out, _AS_BAD))
+        found, why = false_discovery(evidence, queries, harm=added)
+    return (
+        examples.select("example_id")
+        .with_columns(
+            suspicion=pl.Series(np.nan_to_num(suspicion)),
+            false_discovery=pl.Series(found),
+            corrected_probability=pl.Series(chances, dtype=pl.Float64)
+            if chances is not None
+            else pl.lit(None, pl.Float64),
+            other_label=pl.lit(None, pl.String) if labels is None else labels,
+            exploratory=pl.lit(why),
+        )
+        .select(list(Suspicions.columns()))
+    )
+
+
+@dataclass(frozen=True)
+class _History:
+    """What the model said at the K checkpoints that predict the queries best.
+
+    Attributes:
+        has_classes: Whether labels have a probability.
+        looks: How bad the given labels look, [K, N]: minus their margin, or the root of twice the
+            loss, which is the error where the loss is half its square.
+        query_looks: The same of the queries, [K, Q].
+        grown: Share of its run's steps until each checkpoint, [K].
+        doubt: 1 - p of the given labels at the end, [N].
+        signals: Rows of example_signals at these checkpoints.
+    """
+
+    has_classes: bool
+    looks: _Array
+    query_looks: _Array
+    grown: _Array
+    doubt: _Array
+    signals: pl.DataFrame
+
+    @classmethod
+    def of(
+        cls,
+        examples: pl.DataFrame,
+        manifest: pl.DataFrame,
+        example_signals: pl.DataFrame,
+        query_history: pl.DataFrame,
+    ) -> "_History":
+        """Choose the checkpoints, among those at which every example was measured."""
+        counts = example_signals["checkpoint_id"].value_counts()
+        everywhere = counts.filter(pl.col("count") == examples.height)["checkpoint_id"]
+        best = (
+            query_history.filter(pl.col("checkpoint_id").is_in(everywhere.implode()))
+            .group_by("checkpoint_id", maintain_order=True)
+            .agg(pl.col("loss").mean())
+            .sort("loss", maintain_order=True)
+        )
+        kept = best["checkpoint_id"].head((best.height + 1) // 2).to_list()
+        ends = manifest.group_by("run", maintain_order=True).last()["checkpoint_id"].to_list()
+        known = pl.col("given_label_probability").is_not_null()
+        has_classes = bool(example_signals.select(known.any()).item())
+        if has_classes:
+            query_history = query_history.filter(known)
+
+        def looks(signals: pl.DataFrame, ids: pl.DataFrame, checkpoint: str) -> _Array:
+            rows = ids.join(
+                signals.filter(checkpoint_id=checkpoint),
+                on="example_id",
+                how="left",
+                maintain_order="left",
+            )
+            if has_classes:
+                return -_margin(rows["given_label_probability"])
+            errors: _Array = np.sqrt(2 * np.maximum(rows["loss"].to_numpy(), 0))
+            return errors
+
+        ids, queries = (
+            examples.select("example_id"),
+            query_history.select("example_id").unique(maintain_order=True),
+        )
+        steps = dict(
+            manifest.select(
+                "checkpoint_id", pl.col("step") / pl.col("step").max().over("run")
+            ).iter_rows()
+        )
+        return cls(
+            has_classes,
+            np.stack([looks(example_signals, ids, one) for one in kept]),
+            np.stack([looks(query_history, queries, one) for one in kept]),
+            # A point that stands for several checkpoints ends with the last.
+            np.array([steps.get(one.rsplit("+", 1)[-1], 1.0) for one in kept]),
+            expit(np.mean([looks(example_signals, ids, one) for one in ends], axis=0)),
+            example_signals.filter(pl.col("checkpoint_id").is_in(kept)),
+        )
+
+    def evidence(self, self_influence: _Array) -> tuple[_Array, _Array]:
+        """Return the mean over the checkpoints without the example itself, [N] and [Q]."""
+        own = self.grown[:, None] * np.maximum(self_influence, 0)
+        if self.has_classes:
+            without = self.looks + own / np.maximum(self.doubt, _LEAST)
+        else:
+            without = np.sqrt(self.looks**2 + 2 * own)
+        return without.mean(0), self.query_looks.mean(0)
+
+    def other_labels(self, examples: pl.DataFrame) -> pl.Series | None:
+        """Return the label that most of the checkpoints say instead, null where they do not."""
+        if not self.has_classes:
+            return None
+        said = (
+            self.signals.group_by("example_id", "predicted_label")
+            .len()
+            .filter(2 * pl.col("len") > len(self.grown))
+        )
+        joined = examples.join(said, on="example_id", how="left", maintain_order="left")
+        other = pl.col("predicted_label") != pl.col("given")
+        return joined.select(pl.when(other).then("predicted_label")).to_series()
+
+
+def _margin(probability: pl.Series) -> _Array:
+    # Nothing speaks against a label that is not there.
+    found: _Array = logit(
+        probability.cast(pl.Float64).fill_null(1.0).to_numpy().clip(_LEAST, 1 - _LEAST)
+    )
+    return found
