@@ -3,6 +3,7 @@
 import pytest
 from tests.audit.decisions.examples import decide, examples
 
+from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.errors import InputError
 
 TABLE = examples({"a": "3", "b": "3", "=c": "8"})
@@ -101,6 +102,15 @@ def test_one_of_two_copies_may_go_but_a_label_is_right_or_wrong_of_both():
     assert decide(copies, ("a", "remove", {}), ("b", "keep", {})).height == 2
     with pytest.raises(InputError, match=r"line 3 \(b\): an earlier line decides otherwise"):
         decide(copies, ("a", "relabel", {"new_label": "8"}), ("b", "keep", {}))
+
+
+def test_a_change_of_mind_about_another_copy_can_be_taken_back():
+    copies = examples({"a": "3", "b": "3"}, contents={"b": "a"})
+    log = decide(copies, ("a", "keep", {"note": "a 3"}), ("b", "keep", {"note": "too"}))
+    assert decide(copies, ("a", "keep", {"note": "a 3"}), log=log).equals(log)
+    log = decide(copies, ("b", "relabel", {"new_label": "8"}), log=log)
+    log = decide(copies, ("a", "keep", {"note": "a 3"}), log=log)
+    assert standing_decisions(copies, log)["decision"].to_list() == ["keep", "keep"]
 
 
 def test_numbers_are_labels_of_a_regression():

@@ -1,5 +1,7 @@
 """A decision stands about its content: under another id, after another training."""
 
+from itertools import permutations
+
 import polars as pl
 from tests.audit.decisions.examples import decide, examples
 
@@ -43,6 +45,24 @@ def test_a_removal_is_of_one_copy():
     log = decide(copies, ("a", "remove", {}))
     assert standing(copies, log) == [("remove", False), (None, None)]
     assert standing(copies, decide(copies, ("a", "keep", {}), log=log))[1] == ("keep", False)
+
+
+def test_a_removal_stands_whatever_is_said_of_the_other_copy_and_when():
+    copies = examples({"a": "3", "b": "3"}, contents={"b": "a"})
+    for rows in permutations([("a", "remove", {}), ("b", "keep", {})]):
+        assert standing(copies, decide(copies, *rows)) == [("remove", False), ("keep", False)]
+    other_label = examples({"a": "3", "b": "8"}, contents={"b": "a"})
+    relabel = ("a", "relabel", {"new_label": "8"})
+    log = decide(other_label, ("b", "remove", {}), relabel)
+    assert standing(other_label, log) == [("relabel", False), ("remove", False)]
+
+
+def test_a_copy_that_has_the_new_label_anyway_was_not_relabelled():
+    copies = examples({"a": "3", "b": "8"}, contents={"b": "a"})
+    relabel = ("a", "relabel", {"new_label": "8"})
+    assert standing(copies, decide(copies, relabel))[1] == (None, None)
+    kept = decide(copies, ("b", "keep", {}), relabel)
+    assert standing(copies, kept)[1] == ("keep", False)
 
 
 def test_unknown_contents_are_known_by_id():

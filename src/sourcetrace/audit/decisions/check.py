@@ -76,8 +76,10 @@ class _Check:
         self._by_id = {one["example_id"]: one for one in examples}
         self._by_content = {one["content_digest"]: one for one in examples}
         said = ("content_digest", "example_id", "decision", "new_label", "note")
-        log = self.audited.log.select(said).iter_rows()
-        self._latest = {(content, name): tuple(rest) for content, name, *rest in log}
+        self._latest: dict[tuple[str, str], tuple[str | None, ...]] = {}
+        self._of_content: dict[str, tuple[str | None, ...]] = {}
+        for content, name, *rest in self.audited.log.select(said).iter_rows():
+            self._remember(content, name, tuple(rest))
         self._in_file: dict[str, tuple[str, str]] = {}
         self._numbers = labels_are_numbers(self.audited.review_list)
 
@@ -88,7 +90,9 @@ class _Check:
         name = row["example_id"] if example is None else example["example_id"]
         label = self._label(row["new_label"])
         said = (decision, label or None, unquoted(row["note"]) or None)
-        known = self._latest.get((content, name)) == said
+        known = self._latest.get((content, name)) == said and (
+            decision == "remove" or self._of_content[content] == said[:-1]
+        )
         wrong = list(self._wrong(row, example, label, known=known))
         faults = wrong or list(self._conflicts(content, name, (decision, label)))
         if faults or known or example is None or self._repeats(row, example, label):
@@ -103,8 +107,13 @@ class _Check:
                 "given_label": example["given_label"],
             }
         )
-        self._latest[content, name] = said
+        self._remember(content, name, said)
         return []
+
+    def _remember(self, content: str, name: str, said: tuple[str | None, ...]) -> None:
+        self._latest[content, name] = said
+        if said[0] != "remove":
+            self._of_content[content] = said[:-1]
 
     def _example(self, row: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Return the example that is meant: of two by id and by content, that of the content."""

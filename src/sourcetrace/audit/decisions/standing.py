@@ -1,7 +1,7 @@
 """Which decision stands about every example, and the data that follows from them.
 
 A decision is about a content, whatever the example's id is by now, and the latest counts. Only a
-removal is about one example: of two copies, one may go.
+removal is about one example: of two copies, one may go, and only a decision on this one keeps it.
 """
 
 import polars as pl
@@ -25,26 +25,39 @@ def standing_decisions(examples: pl.DataFrame, log: pl.DataFrame) -> pl.DataFram
     """
     ours = examples.select("example_id", "content_digest", "given_label")
     decided = log.with_row_index("entry").rename({"example_id": "decided_id"})
+    own = pl.col("decided_id") == pl.col("example_id")
     as_it_is = ours.join(decided.drop("given_label"), on="content_digest").filter(
-        (pl.col("decision") != "remove") | (pl.col("decided_id") == pl.col("example_id"))
+        (pl.col("decision") != "remove") | own
     )
-    relabelled = ours.with_columns(inputs=inputs_part()).join(
-        decided.filter(decision="relabel").select(
-            "entry", *_DECIDED[:-1], inputs=inputs_part(), given_label="new_label"
-        ),
-        on=["inputs", "given_label"],
+    relabelled = (
+        ours.with_columns(inputs=inputs_part())
+        .join(
+            decided.filter(decision="relabel").select(
+                "entry", "decided_id", *_DECIDED[:-1], inputs=inputs_part(), given_label="new_label"
+            ),
+            on=["inputs", "given_label"],
+        )
+        # A copy that had this label anyway was not relabelled.
+        .filter(own | ~pl.col("decided_id").is_in(ours["example_id"].implode()))
     )
-    columns = ("example_id", "entry", *_DECIDED)
+    columns = ("example_id", "decided_id", "entry", *_DECIDED)
     found = pl.concat(
         [
             as_it_is.with_columns(carried_out=pl.lit(value=False)).select(columns),
             relabelled.with_columns(carried_out=pl.lit(value=True)).select(columns),
         ]
     )
-    latest = found.sort("entry").group_by("example_id").last().drop("entry")
+    # What is said of all copies later does not bring back the one that goes.
+    removed = _latest(found.filter(own)).filter(decision="remove")
+    found = found.join(removed.select("example_id", removal="entry"), on="example_id", how="left")
+    standing = _latest(found.filter(pl.col("entry") <= pl.col("removal").fill_null(log.height)))
     return ours.select("example_id").join(
-        latest, on="example_id", how="left", maintain_order="left"
+        standing.select("example_id", *_DECIDED), on="example_id", how="left", maintain_order="left"
     )
+
+
+def _latest(found: pl.DataFrame) -> pl.DataFrame:
+    return found.sort("entry").group_by("example_id").last()
 
 
 def cleaned_data(review_list: pl.DataFrame, log: pl.DataFrame) -> pl.DataFrame:
