@@ -132,7 +132,6 @@ def test_decisions_are_exported_kept_and_taken_back(opened):
     page.get_by_label("Decision for the selected rows").select_option("keep")
     page.get_by_role("button", name="Apply to selected").click()
     table(page).nth(3).get_by_label("Decision for").select_option("remove")
-    page.wait_for_timeout(500)  # Chromium hands what is kept to another process, in its own time
     page.reload()
     table(page).nth(3).get_by_label("Decision for").select_option("")
     assert "3 decided" in page.get_by_role("status").inner_text()
