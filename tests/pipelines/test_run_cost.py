@@ -59,7 +59,7 @@ def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog
     assert said < did
     # The other stages' parts of it are said again when one has ended.
     assert caplog.text.count("of computing left") == 2
-    # Six examples with four sampled labels at three checkpoints, and two queries there and once more.
+    # Six examples, four sampled labels, three checkpoints; two queries there and once more.
     assert "This run takes 80 forward passes and 148 backward passes of an example" in caplog.text
     parts = ("passes", "covariances", "eigendecompositions", "corrected_eigenvalues")
     for name in (*parts, "scoring", "self_influence"):
