@@ -159,11 +159,27 @@ def test_a_label_that_does_not_exist_is_not_exported(opened):
     first.get_by_label("New label for").fill("word 999")
     first.get_by_label("New label for").blur()
     assert first.get_by_label("New label for").get_attribute("aria-invalid") == "true"
-    assert "1 without a label that exists" in page.get_by_role("status").inner_text()
+    assert "1 without a new label that exists" in page.get_by_role("status").inner_text()
     assert page.get_by_role("button", name="Export").is_disabled()
     first.get_by_label("New label for").fill("word 7")
     first.get_by_label("New label for").blur()
     assert [row["new_label"] for row in exported(page)] == ["word 7"]
+
+
+def test_a_relabelling_needs_a_label_and_another_one(opened):
+    content = page_content(60, suspects=3)
+    believed = content.review_list.with_columns(
+        predicted_label="given_label", suggested_label=pl.lit(None, pl.String)
+    )
+    page = opened(replace(content, review_list=believed))
+    table(page).nth(0).get_by_label("Decision for").select_option("relabel")
+    label = table(page).nth(0).get_by_label("New label for")
+    assert label.input_value() == ""
+    label.select_option(believed["given_label"][0])
+    assert label.get_attribute("aria-invalid") == "true"
+    assert page.get_by_role("button", name="Export").is_disabled()
+    page = opened(page_content(60, suspects=3, labelled=False))
+    assert page.locator(".chooser option[value=relabel]").count() == 0
 
 
 def test_every_id_label_and_note_survives(opened):

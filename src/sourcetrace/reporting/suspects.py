@@ -90,13 +90,20 @@ class SuspectTable:
                     {
                         "id": row["example_id"],
                         "content": row.get("content_digest") or "",
-                        "label": row["suggested_label"] or row["predicted_label"] or "",
+                        "given": row["given_label"],
+                        "label": _new_label(row),
                         "groups": (groups or {}).get(row["example_id"], []),
                     }
                     for row in rows
                 ],
             },
         )
+
+
+def _new_label(row: Mapping[str, Any]) -> str:
+    """Return the label that a relabelling begins with; none where the model believes the given."""
+    label = row["suggested_label"] or row["predicted_label"] or ""
+    return "" if label == row["given_label"] else label
 
 
 def _own_columns(suspects: pl.DataFrame) -> list[str]:

@@ -12,6 +12,7 @@
     line, ...known[index], text: line.textContent.toLowerCase(), decided: null,
   }));
   const real = new Set(labels.map(([label]) => label));
+  const decisions = ["", "relabel", "remove", "keep", "unsure"].filter((name) => name !== "relabel" || rows.some((row) => row.given !== null));
 
   // ── elements ────────────────────────────────────────────────────────────────────────────
   const make = (tag, properties, ...children) => {
@@ -23,10 +24,10 @@
   const named = (element, name) => (element.setAttribute("aria-label", name), element);
 
   /** Build a choice of a decision; `told` hears [decision, new label, note], or null for none. */
-  const chooser = (of, suggested, told) => {
+  const chooser = (of, row, told) => {
     const place = make("span", { className: "chooser" });
     const choice = named(make("select", {}), `Decision ${of}`);
-    for (const name of ["", "relabel", "remove", "keep", "unsure"]) choice.append(option(name, name || "–"));
+    for (const name of decisions) choice.append(option(name, name || "–"));
     let label = null;
     const note = named(make("input", { placeholder: "note", maxLength: 500, hidden: true }), `Note ${of}`);
     const newLabel = (value) => {
@@ -48,9 +49,9 @@
     };
     const read = () => {
       if (!choice.value) return null;
-      const wanted = label ? label.value : choice.value === "relabel" ? suggested : "";
+      const wanted = label ? label.value : choice.value === "relabel" ? row.label : "";
       // Of all rows together, none means what is suggested for each.
-      label?.setAttribute("aria-invalid", String(!(valid([choice.value, wanted]) || (!told && !wanted))));
+      label?.setAttribute("aria-invalid", String(!(valid(row, [choice.value, wanted]) || (!told && !wanted))));
       return [choice.value, wanted, note.value];
     };
     place.addEventListener("change", (event) => {
@@ -61,7 +62,7 @@
     place.append(choice, note);
     return { place, show, read };
   };
-  const valid = ([decision, label]) => decision !== "relabel" || (labels.length ? real.has(label) : label !== "");
+  const valid = ({ given }, [decision, label]) => decision !== "relabel" || (label !== given && (labels.length ? real.has(label) : label !== ""));
 
   // ── what was decided is kept by the browser, where it lets a page keep anything ──────────
   const key = `sourcetrace:${scores}`;
@@ -82,9 +83,9 @@
   const report = () => {
     const shown = rows.filter((row) => !row.line.hidden).length;
     const decided = rows.filter((row) => row.decided);
-    const broken = decided.filter((row) => !valid(row.decided)).length;
+    const broken = decided.filter((row) => !valid(row, row.decided)).length;
     const parts = [`${shown} of ${rows.length} rows shown`, `${decided.length} decided`];
-    if (broken) parts.push(`${broken} without a label that exists: not exported`);
+    if (broken) parts.push(`${broken} without a new label that exists: not exported`);
     if (!keeps) parts.push("this browser keeps nothing: export before you close the page");
     find(".status").textContent = parts.join(", ");
     find(".picked").textContent = `${picked().length} selected`;
@@ -136,7 +137,7 @@
     return `"${quoted.replaceAll('"', '""')}"`;
   };
   const csv = () => {
-    const lines = rows.filter((row) => row.decided && valid(row.decided)).map((row) => {
+    const lines = rows.filter((row) => row.decided && valid(row, row.decided)).map((row) => {
       const [decision, label, note] = row.decided;
       return [row.id, row.content, decision, decision === "relabel" ? label : "", note, scores].map(cell).join(",");
     });
@@ -152,7 +153,7 @@
   const earlier = recall();
   for (const row of rows) {
     row.box = named(make("input", { type: "checkbox" }), `Select ${row.id}`);
-    row.chooser = chooser(`for ${row.id}`, row.label, (value) => {
+    row.chooser = chooser(`for ${row.id}`, row, (value) => {
       decide(row, value);
       keep();
       report();
@@ -175,7 +176,7 @@
     select.append(option("", "all"), ...values.map((name) => option(name)));
   }
   if (labels.length > 50) section.append(make("datalist", { id: "labels" }, ...labels.map(([name]) => option(name))));
-  const common = chooser("for the selected rows", "", null);
+  const common = chooser("for the selected rows", { label: "", given: null }, null);
   find(".choice").append(common.place);
   find(".apply").addEventListener("click", () => {
     const value = common.read();
