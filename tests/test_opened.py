@@ -48,7 +48,7 @@ def test_a_query_is_explained_and_from_the_scores_where_more_are_wanted(folder):
     listed = audit.explain("q0", "q1", strongest=1)
     assert [one.example_id for one in listed.queries] == ["q0", "q1"]
     assert len(listed.queries[0].helpers) == 1
-    (more,) = audit.explain("q0", strongest=3).queries
+    (more,) = audit.explain("q0", "q0", strongest=3).queries
     assert [one.example_id for one in more.helpers] == ["e1"]
     assert [one.example_id for one in more.harmers] == ["e2", "e0"]
 

@@ -160,7 +160,7 @@ def explain_stored(
         strongest: How many helpers, and harmers; where they are more than are listed, the scores
             are read.
     """
-    view = QueryView.of(load)
+    view, queries = QueryView.of(load), tuple(dict.fromkeys(queries))
     if strongest > (view.query_strongest["rank"].max() or 0):  # type: ignore[operator]
         places = query_places(queries, view.query_table["example_id"].to_list())
         found = load("score_files").strongest(

@@ -5,7 +5,6 @@ import polars as pl
 from sourcetrace.audit.decisions.check import Audited
 from sourcetrace.audit.decisions.content import content_digests
 from sourcetrace.audit.decisions.spreadsheet import COLUMNS, read_decisions_file
-from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.schemas import DecisionLog
 
 
@@ -60,8 +59,7 @@ def decide(table, *rows, log=None, labels="389", by="Ann", at="2026-11-29T10:00:
     """Return the log after a file was applied."""
     log = DecisionLog.frame() if log is None else log
     content = written(table, *rows, **how)
-    shown = table.with_columns(standing_decisions(table, log)["decision"])
-    new = Audited(shown, frozenset(labels), log).new_decisions(
+    new = Audited(table, frozenset(labels), log).new_decisions(
         read_decisions_file(content, called="file.csv").filter(pl.col("decision") != ""),
         called="file.csv",
         decided_by=by,

@@ -91,6 +91,14 @@ def test_a_list_that_shows_earlier_decisions_repeats_them():
     assert again.height == 3
 
 
+def test_what_an_older_list_shows_can_be_decided_again():
+    log = decide(TABLE, ("a", "keep", {}))
+    listed = TABLE.with_columns(standing_decisions(TABLE, log)["decision"])
+    log = decide(listed, ("a", "relabel", {"new_label": "8"}), log=log)
+    log = decide(listed, ("a", "keep", {}), log=log)
+    assert log["decision"].to_list() == ["keep", "relabel", "keep"]
+
+
 def test_a_renamed_example_is_known_by_its_content():
     renamed = examples({"new": "3"}, contents={"new": "a"})
     log = decide(renamed, ("a", "keep", {"content_digest": TABLE["content_digest"][0]}))

@@ -9,6 +9,7 @@ import polars as pl
 
 from sourcetrace.audit.decisions.content import inputs_of
 from sourcetrace.audit.decisions.spreadsheet import unquoted
+from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun, shorten
 from sourcetrace.schemas.decisions import DECISIONS, DecisionLog
@@ -71,8 +72,11 @@ class _Check:
     taken: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        columns = ("example_id", "content_digest", "given_label", "decision")
-        examples = self.audited.review_list.select(columns).to_dicts()
+        columns = ("example_id", "content_digest", "given_label")
+        table = self.audited.review_list.select(columns)
+        # Of the log, which may have come further than the list.
+        standing = standing_decisions(table, self.audited.log)["decision"]
+        examples = table.with_columns(standing).to_dicts()
         self._by_id = {one["example_id"]: one for one in examples}
         self._by_content = {one["content_digest"]: one for one in examples}
         said = ("content_digest", "example_id", "decision", "new_label", "note")

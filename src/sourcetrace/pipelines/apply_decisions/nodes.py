@@ -1,6 +1,7 @@
 """Check decisions, add them to the log, and write what follows from all of them."""
 
 import getpass
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,10 +31,17 @@ def check_decisions(
     new = Audited(review_list, labels, decision_log).new_decisions(
         decisions_file,
         called=str(decisions.path),
-        decided_by=decisions.by or getpass.getuser(),
+        decided_by=decisions.by or _user(),
         decided_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return new, new
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container that knows no names
+        return f"user {os.getuid()}"
 
 
 def clean_data(
