@@ -92,9 +92,8 @@ def _beyond_chance(
             groups = _by_chance(groups, examples * suspects / listed.height, tail)
         counted.append(groups.with_columns(grouping=pl.lit(place), kind=pl.lit(kind)))
     table = pl.concat(counted)
-    # A pair that nobody has was looked at as well.
-    values = np.concatenate([table["p_value"].to_numpy(), np.ones(unseen)])
-    corrected = false_discovery_control(values)[: table.height]
+    # A pair that nobody has was looked at as well; of many labels there are too many to hold.
+    corrected = false_discovery_control(table["p_value"]) * (1 + unseen / table.height)
     return table.with_columns(p_value=corrected).filter(
         pl.col("p_value") <= _FALSE, pl.col("suspects") >= _FEWEST
     )
