@@ -1,6 +1,7 @@
 """`sourcetrace explain`: what it is asked and prints, and that it leaves an audit as it was."""
 
 import json
+import sys
 
 import polars as pl
 import pytest
@@ -10,6 +11,8 @@ from rich.console import Console
 from sourcetrace.commands import explain_report
 from sourcetrace.commands.explain import explain
 from sourcetrace.commands.explain_report import print_explanations
+from sourcetrace.commands.explain_run import _from_files
+from sourcetrace.reporting.explanation import Asked
 from tests.reporting.test_explanation import EVIL, explanations
 from tests.tasks.data.tiny_text import WORDS, tiny_bert, tiny_tokenizer
 from tests.test_commands import kedro, make_project, sourcetrace
@@ -71,6 +74,16 @@ def test_what_cannot_be_asked_is_told(arguments, said, capsys):
         explain(arguments, prog_name="sourcetrace explain")
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_catalog_with_credentials_is_left_to_kedro(tmp_path, monkeypatch):
+    project = make_project(tmp_path / "a project")
+    (project / "conf/mine").mkdir()
+    entry = "query_shares: {type: json.JSONDataset, filepath: a.json, credentials: store}"
+    (project / "conf/mine/catalog.yml").write_text(entry)
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert _from_files(Asked(("q0",)), "mine") is None
 
 
 @pytest.mark.parametrize("colours", [False, True])

@@ -65,11 +65,20 @@ def _from_files(asked: Asked, env: str | None) -> Explanations | None:
     sys.path.insert(0, str(here / "src"))
     sys.path.append(str(here))
     entries = catalog_entries(here, env)
+    if _needs_credentials(entries):
+        return None
     with PROJECT_LOCK.kept():
         _wait(Path(entries["audit_log"]["filepath"]))
         return _stored(
             lambda name: DataCatalog.from_config({name: entries[name]}).load(name), asked
         )
+
+
+def _needs_credentials(entry: Any) -> bool:
+    """Return whether a catalog, or an entry, names any, which Kedro's session knows."""
+    if not isinstance(entry, dict):
+        return False
+    return "credentials" in entry or any(map(_needs_credentials, entry.values()))
 
 
 def _stored(load: Callable[[str], Any], asked: Asked) -> Explanations | None:
