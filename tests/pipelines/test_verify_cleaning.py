@@ -137,6 +137,8 @@ def test_gains_are_paired_by_seeds_with_students_interval():
     (worse, *_) = measured_gains(outcomes(without), pl.Series(["a"] * 4), sign=-1)
     assert np.isclose(worse.gain, -mean.gain)
     assert worse.over_random is None
+    numbers = measured_gains(outcomes(rows), None, sign=1)
+    assert [one.measure for one in numbers] == ["measurement", "loss"]
 
 
 def measured(tmp_path, shift, *, holdout=False):
@@ -152,6 +154,7 @@ def measured(tmp_path, shift, *, holdout=False):
         plan(tmp_path, cleaned=manifest([0, 2]), random=0),
         outcomes(rows).with_columns(predicted_labels=None, losses=None),
         SimpleNamespace(task=task, query_table=queries),
+        pl.DataFrame({"given_label_probability": [0.5]}),
         CleaningParameters(seeds=3, random=0),
     )
     return MeasuredCleaning.from_json(found), metrics

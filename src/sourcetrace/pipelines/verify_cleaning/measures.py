@@ -10,16 +10,16 @@ from sourcetrace.schemas.examples import label_text
 
 
 def measured_gains(
-    outcomes: pl.DataFrame, labels: pl.Series, *, sign: int
+    outcomes: pl.DataFrame, labels: pl.Series | None, *, sign: int
 ) -> tuple[CleaningGain, ...]:
     """Return the gain in the mean measurement, and in accuracy and mean loss where known.
 
     Args:
         outcomes: `schemas.VerificationOutcomes` of a `schemas.CleaningPlan`.
-        labels: Of what was measured, for the accuracy.
+        labels: Of what was measured, for the accuracy; None where they are no classes.
         sign: 1 where a higher measurement is better, else -1.
     """
-    wanted = label_text(labels).to_list()
+    wanted = [None] if labels is None else label_text(labels).to_list()
     values = {"measurement": (outcomes["measurements"].list.mean(), sign)}
     if outcomes["predicted_labels"].null_count() == 0 and None not in wanted:
         right = [

@@ -86,6 +86,7 @@ def measure_cleaning(
     cleaning_plan: pl.DataFrame,
     cleaning_outcomes: pl.DataFrame,
     ingested: Ingested,
+    query_signals: pl.DataFrame,
     cleaning: CleaningParameters,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the measured gain beside the predicted one, and the metrics for MLflow.
@@ -97,7 +98,10 @@ def measure_cleaning(
     sign = 1 if ingested.task.measurement_higher_is_better else -1
     plan = cleaning_plan.filter(kind="cleaned").row(0, named=True)
     changed = pl.Series([sorted([*plan["removed"], *plan["relabelled"]])])
-    gains = measured_gains(cleaning_outcomes, table["label"], sign=sign)
+    # A regression's predictions are hardly ever its labels, to the digit.
+    has_classes = query_signals["given_label_probability"].is_not_null().any()
+    labels = table["label"] if has_classes and "label" in table.columns else None
+    gains = measured_gains(cleaning_outcomes, labels, sign=sign)
     found = MeasuredCleaning(
         scores_digest=plan["scores_digest"],
         of=cleaning.of,
