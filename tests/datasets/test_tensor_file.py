@@ -1,6 +1,10 @@
 """What waits on disk comes back layer by layer, and leaves nothing behind."""
 
+from contextlib import ExitStack
+from pathlib import Path
+
 import torch
+from filelock import FileLock
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.datasets.tensor_file import LayersOfFile, SetAside
@@ -42,6 +46,27 @@ def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(tmp_path):
     assert not left.exists()
     assert other.exists()
     check_same(used["a"], block(0))
+
+
+def test_nobody_sweeps_a_folder_whose_lock_is_about_to_be_taken(tmp_path, monkeypatch):
+    class Slow(FileLock):
+        def acquire(self, *arguments, **options):
+            Path(self.lock_file).touch()
+            with ExitStack() as sweep:
+                for left in tmp_path.glob("set-aside-*/lock"):
+                    sweep.enter_context(FileLock(left, timeout=0))
+                return super().acquire(*arguments, **options)
+
+    monkeypatch.setattr("sourcetrace.datasets.tensor_file.FileLock", Slow)
+    used = SetAside(tmp_path, CurvatureBlock.of_tensors)
+    used["a"] = block(0)
+    check_same(used["a"], block(0))
+
+
+def test_what_cannot_be_swept_is_let_alone(tmp_path):
+    (tmp_path / "set-aside-other" / "lock").mkdir(parents=True)  # as of another user: no opening it
+    SetAside(tmp_path, CurvatureBlock.of_tensors)["a"] = block(0)
+    assert (tmp_path / "set-aside-other").exists()
 
 
 def test_a_file_without_layers_can_be_read(tmp_path):

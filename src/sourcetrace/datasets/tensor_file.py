@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -44,11 +44,13 @@ def folder_of(owner: object, parent: Path) -> Path:
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"set-aside-*/{_LOCK}"):
-        with suppress(Timeout), FileLock(left, timeout=0):  # whose process holds it no more
+        # Whose process holds it no more, and which is not another user's.
+        with suppress(OSError), FileLock(left, timeout=0):
             shutil.rmtree(left.parent, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="set-aside-", dir=parent))
-    lock = FileLock(folder / _LOCK, thread_local=False)
+    made = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
+    lock = FileLock(made / _LOCK, thread_local=False)
     lock.acquire(timeout=0)
+    folder = made.rename(parent / f"set-aside-{made.name}")  # held before others look for it
 
     def remove() -> None:
         shutil.rmtree(folder, ignore_errors=True)
