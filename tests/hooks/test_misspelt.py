@@ -73,6 +73,12 @@ def test_what_is_theirs_is_let_alone(base, taken):
     refuse_misspelt({**base, "segment": {"length": 3}}, typed={})
 
 
+def test_values_and_what_others_are_made_of_are_theirs(base):
+    refuse_misspelt({**base, "checkpoint": "mine.pt", "_gate": {"rank": 1}}, typed={})
+    shared = {"_churn_audit": {"task": {}, "attribution": {}}, "churn_audit": base}
+    refuse_misspelt({**shared, "task": "x"}, typed={"task": "x"})
+
+
 def test_what_is_typed_without_the_namespace_is_refused(base, taken):
     typed = {"attribution": {"method": "influence"}}
     with pytest.raises(InputError, match=r"takes attribution. Did you mean churn_audit\.attri"):

@@ -114,6 +114,12 @@ def test_a_run_is_named_for_what_it_audits(model, verifies, name):
     assert named.endswith("verified") == verifies
 
 
+def test_a_name_holds_no_password_and_no_signature():
+    for path in ("s3://me:hunter2@runs", "https://runs/last.pt?signature=hunter2"):
+        parameters = {"checkpoints": {"path": path}, "attribution": {"method": "source"}}
+        assert _run_name(parameters, verifies=False) in {"runs: source", "last.pt: source"}
+
+
 def test_groups_of_parameters_are_not_logged_a_second_time():
     attribution = AttributionParameters()
     inputs = {"params:attribution": attribution, "params:rows": {"at_most": 3}, "table": 1}

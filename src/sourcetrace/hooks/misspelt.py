@@ -53,7 +53,8 @@ def refuse_misspelt(parameters: Mapping[str, Any], *, typed: Mapping[str, Any]) 
     """Refuse groups that are nearly called as an audit's, and unknown keys within an audit's.
 
     An audit's groups are where the task and the method are, under a namespace or under none. A
-    group that a pipeline of the project takes is its own, however it is called.
+    group that a pipeline of the project takes is its own, however it is called, and so are values
+    and what begins with an underscore, of which others are made.
 
     Args:
         parameters: All of the project.
@@ -63,7 +64,7 @@ def refuse_misspelt(parameters: Mapping[str, Any], *, typed: Mapping[str, Any]) 
         InputError: If there is one.
     """
     namespaces = _check(parameters, "")
-    for name in typed.keys() & GROUPS.keys() - _known(parameters, ""):
+    for name in _groups(typed) & GROUPS.keys() - _known(parameters, ""):
         if namespaces and not _is_taken(name):
             raise InputError(_refusal(name, f"{namespaces[0]}{name}"))
 
@@ -73,18 +74,23 @@ def _check(parameters: Mapping[str, Any], place: str) -> list[str]:
     own = _known(parameters, place)
     for name in own & parameters.keys():
         validated(GROUPS[name], parameters[name] or {}, name=f"{place}{name}")
-    below = {
-        str(name): _check(value, f"{place}{name}.")
-        for name, value in parameters.items()
-        if name not in own and isinstance(value, Mapping)
-    }
+    theirs = _groups(parameters) - own
+    below = {name: _check(parameters[name] or {}, f"{place}{name}.") for name in theirs}
     audits = {name for name, found in below.items() if found}
-    for name in {str(one) for one in parameters} - own - audits:
+    for name in theirs - audits:
         near = get_close_matches(name, own | audits, n=1, cutoff=_AS_NEAR)
         if near and not _is_taken(f"{place}{name}"):
             raise InputError(_refusal(f"{place}{name}", f"{place}{near[0]}"))
     here = [place] if parameters.keys() >= _OF_EVERY_AUDIT else []
     return here + [one for found in below.values() for one in found]
+
+
+def _groups(parameters: Mapping[Any, Any]) -> set[str]:
+    return {
+        name
+        for name, value in parameters.items()
+        if isinstance(name, str) and not name.startswith("_") and isinstance(value, Mapping | None)
+    }
 
 
 def _known(parameters: Mapping[str, Any], place: str) -> set[str]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from sourcetrace import __version__
 from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.redaction import hide_values
+from sourcetrace.redaction import bare_address, hide_values
 from sourcetrace.reporting.records import Trust
 from sourcetrace.reporting.trust import Retraining
 
@@ -142,8 +142,8 @@ def _run_name(parameters: Mapping[str, Any], *, verifies: bool) -> str:
         version = model.get("version")
         what = f"{model['name']} {f'v{version}' if version else '@' + model['alias']}"
     else:
-        # The last part of an address holds no password.
-        what = str(path if isinstance(path, str) else path[-1]).rstrip("/").rpartition("/")[2]
+        place = bare_address(path if isinstance(path, str) else path[-1])
+        what = place.rstrip("/").rpartition("/")[2]
     verified = ", verified" if verifies else ""
     return f"{what}: {parameters['attribution']['method']}{verified}"
 
