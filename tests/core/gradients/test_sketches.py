@@ -1,5 +1,7 @@
 """Sketches: cosines of what the layers see, whatever the batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
@@ -50,6 +52,9 @@ def test_inner_products_are_those_of_the_layers_inputs():
     near = (found[:100] * found[100:]).sum(1) / found[:100].norm(dim=1) / found[100:].norm(dim=1)
     expected = (exact[:100] * exact[100:]).sum(1) / 2
     assert float((near - expected).abs().max()) < 0.1
+    alone = [replace(layers[0], alone=True), layers[1]]
+    last = {layers[1].name: captured.inputs()[layers[1].name]}
+    assert_close(sketches(last, alone), sketches(last, layers[1:]))  # queries are not passed alone
     others = torch.corrcoef(torch.cat([found[:100], found[100:].roll(1, 0)]))[:100, 100:].diag()
     assert float(others.abs().mean()) == pytest.approx(WIDTH**-0.5, rel=0.3)
 

@@ -33,10 +33,12 @@ def sketches(inputs: Mapping[str, Positions], layers: Sequence[Layer]) -> Tensor
     """
     total: Tensor | None = None
     for layer in layers:
+        # A bias alone has no inputs; those of layers that run alone are of other positions.
+        if layer.weight is None or layer.alone:
+            continue
         values = inputs[layer.name]
         values = values.linear if isinstance(values, TiedPositions) else values
-        # A bias alone has no inputs; those of layers that run alone are of other positions.
-        if layer.weight is None or layer.alone or not values.is_floating_point():
+        if not values.is_floating_point():
             continue
         features = values if layer.bias is None else values[..., :-1]
         if not features.shape[2]:
