@@ -72,6 +72,44 @@ def test_names_that_are_digests_of_the_inputs_are_those_of_before():
     assert task.train_table()["example_id"].to_list() == names.head(4).to_list()
 
 
+def test_copies_keep_their_names_when_the_first_goes():
+    rows = pl.concat([ROWS, ROWS.head(1)]).drop("example_id")
+    names = made(rows=rows).train_table()["example_id"]
+    manifest = pl.DataFrame({"example_id": names, "label": None, "keep": [False] + [True] * 4})
+    task = made(rows=rows, cleaned=manifest)
+    assert task.train_table()["example_id"].to_list() == names.tail(4).to_list()
+
+
+def test_a_spreadsheets_manifest_is_read_and_a_damaged_one_refused(tmp_path):
+    path = tmp_path / "cleaned.csv"
+    path.write_text("example_id,label,keep\na,dog,TRUE\nb,dog,False\nc,cat,TRUE\n")
+    assert content(made(cleaned=str(path))) == content(made(cleaned=MANIFEST))
+    for change, said in (
+        (pl.lit("perhaps").alias("keep"), "with true or false in 'keep'"),
+        (pl.lit("a").alias("example_id"), "expected one row an example"),
+        (pl.col("example_id") + "x", "names none of the training examples"),
+        (pl.lit("bird").alias("label"), "label of example 'a' is 'bird'; expected one of 'cat', '"),
+    ):
+        with pytest.raises(InputError, match=said):
+            made(cleaned=MANIFEST.with_columns(change))
+
+
+@pytest.mark.parametrize(
+    ("labels", "new", "expected"),
+    [([0, 1, 0, 1], "1", 1), ([False, True] * 2, "1", 1), ([0, 1, 0, 1], "0.5", None)],
+)
+def test_a_new_number_is_one_of_the_columns_kind(labels, new, expected):
+    for kind in (Pets, Weights):
+        task = made(kind, ROWS.with_columns(label=pl.Series(labels)))
+        if expected is None:
+            with pytest.raises(InputError, match=r"label of example 'a' is '0.5'; expected int"):
+                task.relabelled({0: new})
+        else:
+            other = task.relabelled({0: new, 1: "0"})
+            assert [target for _, target in content(other)[2]] == [1, 0, 0, 1]
+            assert list(map(int, content(other)[1])) == [1, 0, 0, 1]
+
+
 def test_a_relabelled_task_is_another_one():
     task = made()
     other = task.relabelled({0: "dog", 3: "cat"})

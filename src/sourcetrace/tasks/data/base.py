@@ -32,7 +32,7 @@ from sourcetrace.tasks.data.labels import (
     refuse_repeated,
     with_names,
 )
-from sourcetrace.tasks.data.side import Examples, Side
+from sourcetrace.tasks.data.side import Examples, Side, wanted_of
 from sourcetrace.tasks.data.sources import Rows, Source
 from sourcetrace.tasks.protocol import TaskBase
 from sourcetrace.tasks.regression import RegressionTask
@@ -279,12 +279,13 @@ class DataTask(TaskBase, ABC):
         if self._given.cleaned is None:
             return side
         source = Source.of(self._given.cleaned, "task.arguments.cleaned")
-        manifest = source.rows([_ID, "label", "keep"], optional=[], text=[_ID, "label"]).table
-        names = pl.DataFrame({_ID: side.ids})
-        wanted = names.join(manifest, on=_ID, how="left", maintain_order="left")
-        kept = wanted["keep"].fill_null(value=True)
+        manifest = source.rows([_ID, "label", "keep"], text=[_ID, "label"])
+        wanted = wanted_of(manifest, side.ids)
+        kept = wanted["keep"]
         self.notes = notes
+        names = side.table[_ID].filter(kept)  # which copies of one another had before
         side = self._side(replace(rows, table=rows.table.filter(kept)))
+        side = replace(side, table=side.table.with_columns(names), ids=names.to_list())
         labels = {}
         if self._given.label is not None:
             pairs = zip(wanted["label"].filter(kept), label_text(side.table["label"]), strict=True)

@@ -1,6 +1,8 @@
 """A side of a data task as it is handed on: items, a row each, names and contents."""
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -9,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names
+from sourcetrace.tasks.data.sources import Rows
 
 
 class Examples(Dataset[Any]):
@@ -44,7 +48,7 @@ class Side:
             names: Of the classes, where they have any.
 
         Raises:
-            InputError: If examples have no label, or several.
+            InputError: If examples have no label, or several, or a new one is none of theirs.
         """
         targets = self.examples.targets
         if not labels:
@@ -54,9 +58,56 @@ class Side:
                 "Only examples with one label each can be relabelled; leave these out instead."
             )
         targets, shown = targets.clone(), self.table["label"].to_list()
+        classes = {name: place for place, name in enumerate(names or ())}
         for number, label in labels.items():
-            shown[number] = type(shown[number])(label)
-            targets[number] = names.index(label) if names else shown[number]
+            kind = str if names else type(shown[number])
+            value = classes.get(label) if names else _number(label)
+            if value is None or (not names and kind(value) != value):
+                expected = f"one of {format_names(map(repr, classes))}" if names else kind.__name__
+                raise InputError(
+                    f"The new label of example {self.ids[number]!r} is {label!r}; expected "
+                    f"{expected}. Correct it where the labels were decided."
+                )
+            targets[number] = value
+            shown[number] = label if names else kind(value)
         column = pl.Series("label", shown, dtype=self.table["label"].dtype)
         examples = Examples(self.examples.inputs, targets)
         return replace(self, table=self.table.with_columns(column), examples=examples)
+
+
+def _number(label: str) -> float | None:
+    with suppress(ValueError):
+        if math.isfinite(value := float(label)):
+            return value
+    return None
+
+
+def wanted_of(manifest: Rows, ids: Sequence[str]) -> pl.DataFrame:
+    """Return `label` and `keep` of every example; what a manifest does not know is kept.
+
+    Args:
+        manifest: `schemas.CleanedData`, as a program or a spreadsheet may have written it.
+        ids: Of the examples.
+
+    Raises:
+        InputError: If it is damaged, or of other examples.
+    """
+    words = {"true": True, "false": False}
+    keep = pl.col("keep").cast(pl.String).str.to_lowercase()
+    table = manifest.table.with_columns(
+        keep.replace_strict(words, default=None, return_dtype=pl.Boolean)
+    )
+    if table["keep"].null_count() or table["example_id"].is_duplicated().any():
+        raise InputError(
+            f"{manifest.called}: expected one row an example, with true or false in 'keep'. Put it "
+            "back as apply_decisions wrote it."
+        )
+    wanted = pl.DataFrame({"example_id": ids}, schema={"example_id": pl.String}).join(
+        table, on="example_id", how="left", maintain_order="left"
+    )
+    if wanted["keep"].null_count() == wanted.height:
+        raise InputError(
+            f"{manifest.called} names none of the training examples. Name the manifest of this "
+            "data, and the same column of ids as in the audit that it is of."
+        )
+    return wanted.with_columns(pl.col("keep").fill_null(value=True))
