@@ -19,7 +19,6 @@ import pytest
 import torch
 import yaml
 from kedro.io import DataCatalog, MemoryDataset
-from kedro.pipeline import Pipeline
 from kedro.runner import SequentialRunner
 from torch import nn
 
@@ -80,6 +79,7 @@ MODELS = {
     "attribution": groups.AttributionParameters,
     "report": groups.ReportParameters,
     "gate": groups.GateParameters,
+    "cleaning": groups.CleaningParameters,
     "comparison": groups.ComparisonParameters,
     "verification": groups.VerificationParameters,
 }
@@ -124,11 +124,33 @@ BYTES_ALONE = {name for name, entry in AUDITED.items() if "identity" not in entr
 """What may be of an earlier audit, and says of which."""
 
 EMPTY = {
+    "cleaning_result": {
+        "scores_digest": "",
+        "of": "decisions",
+        "removed": 0,
+        "relabelled": 0,
+        "seeds": 0,
+        "random": 0,
+        "held_out": False,
+        "examples": 0,
+        "predicted": 0.0,
+        "gains": [],
+    },
     "comparison_summary": {},
+    "decision_summary": {
+        "scores_digest": "",
+        "added": {},
+        "repeated": 0,
+        "of_other_audits": 0,
+        "standing": {},
+        "examples": 0,
+        "shares": {},
+        "sampled": False,
+    },
     "gate_report": {},
     "ground_truth": {"scores_digest": "", "planted": 0, "examples": 0, "rankings": []},
 }
-"""What stands in files that are not there without a gate or planted errors."""
+"""What stands in files that are not there without a gate, decisions or planted errors."""
 
 
 @cache
@@ -209,7 +231,8 @@ def refusal(folder, pipeline, **arguments):
 def audits(tmp_path_factory):
     """The audit, and others: name -> folder and arguments."""
     made = {}
-    tables = sum(map(create_stage, STAGES), start=Pipeline([]))  # no page
+    folders = [one for stage in STAGES.values() for one in stage if one != "page"]
+    tables = create_stage(*folders)
     for name, written, arguments in (
         ("this", {}, {}),
         ("arguments", {}, {"scale": 2.0}),
@@ -234,8 +257,10 @@ def readers():
     """Return result -> the pipeline up to the first node of a stage that reads it alone."""
     stages = [create_stage(*folders) for folders in STAGES.values()]
     makes = {name: stage for stage in stages for name in stage.outputs() | made_within(stage)}
+    makes["score_files"] = makes["attribution_scores"]
     found = {}
-    for stage in (*stages, create_stage(*JUDGEMENT), create_stage("verification")):
+    later = map(create_stage, ("verification", "verify_cleaning"))
+    for stage in (*stages, create_stage(*JUDGEMENT), *later):
         for node in stage.nodes:
             for name in node.inputs:
                 if name not in found and makes.get(name) is not stage:
