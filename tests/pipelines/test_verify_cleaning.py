@@ -178,6 +178,27 @@ def test_the_verdict_is_said_plainly(tmp_path, shift, verdict):
     assert found.table().rows[0][0] == "mean measurement"
 
 
+@pytest.mark.parametrize("changes", [([], [1]), ([0], [1])])
+def test_training_that_does_not_read_new_labels_is_refused(tmp_path, changes):
+    removed, relabelled = changes
+    arguments = [
+        write_scores(tmp_path / "scores", exact_scores()),
+        plan(tmp_path, cleaned=manifest(removed, relabelled), random=0),
+    ]
+    ingested = SimpleNamespace(
+        task=SimpleNamespace(measurement_higher_is_better=True), query_table=table("query", QUERIES)
+    )
+    same = [[float(seed)] * QUERIES for seed in range(2)]
+    other = [same[0], [2.0] * QUERIES]
+    for cleaned in (same, other):
+        given = [*arguments, outcomes({"cleaned": cleaned, "all": same}), ingested]
+        if cleaned is same and not removed:
+            with pytest.raises(InputError, match=r"train\(\) does not read them"):
+                measure_cleaning(*given, CleaningParameters(seeds=2, random=0))
+        else:
+            measure_cleaning(*given, CleaningParameters(seeds=2, random=0))
+
+
 def test_held_out_examples_are_measured_where_the_task_has_them(tmp_path):
     found, _ = measured(tmp_path, 1.0, holdout=True)
     assert list(found.sentences())[-1] == "Measured on 4 held-out examples."

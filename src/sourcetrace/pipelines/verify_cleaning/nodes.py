@@ -93,6 +93,7 @@ def measure_cleaning(
 
     The scores predict what removal does, of the queries; what is relabelled counts as removed.
     """
+    _refuse_ignored_labels(cleaning_plan, cleaning_outcomes)
     held_out = _held_out(ingested.task)
     table = ingested.query_table if held_out is None else held_out
     sign = 1 if ingested.task.measurement_higher_is_better else -1
@@ -116,6 +117,18 @@ def measure_cleaning(
     )
     metrics = {f"{one.measure}_{end}": getattr(one, end) for one in gains for end in _ENDS}
     return found.to_json(), logged({**metrics, "predicted": found.predicted})
+
+
+def _refuse_ignored_labels(plan: pl.DataFrame, outcomes: pl.DataFrame) -> None:
+    """Refuse outcomes in which new labels alone, of any group, changed no bit with any seed."""
+    found = dict(outcomes.group_by("group").agg(pl.col("measurements").sort_by("seed")).iter_rows())
+    for row in plan.filter(pl.col("relabelled").list.len() > 0).iter_rows(named=True):
+        if not row["removed"] and found[row["group"]] == found["all"]:
+            raise InputError(
+                "Trained with other labels, the model came out the same with every seed, so that "
+                "train() does not read them. Let it take labels from train_examples(), which "
+                "relabelled() changes, and let `recipe` say what it reads from elsewhere."
+            )
 
 
 _ENDS = ("gain", "low", "high", "over_random")
