@@ -36,7 +36,7 @@ class OpenAudit:
 
     @property
     def review_list(self) -> pl.LazyFrame:
-        """`schemas.ReviewList`: every training example, the most harmful first."""
+        """`schemas.ReviewList`: every training example, the most suspicious first."""
         return self.table("review_list")
 
     @property

@@ -109,6 +109,33 @@ def test_the_most_suspicious_come_first_and_suspects_get_an_action():
     assert table["reason"][3] == "It does not stand out."
 
 
+def test_decisions_say_how_likely_the_other_labels_are_wrong():
+    ids = [f"e{i:02d}" for i in range(40)]
+    content = tables(
+        ids, [1.0] * 40, labels=["x"] * 40, predicted=["y"] * 40, probability=[0.2] * 40
+    )
+    suspicion = pl.Series([(39 - i) / 40 for i in range(40)])
+    content["suspicions"] = content["suspicions"].with_columns(suspicion=suspicion)
+    first, _ = review(**content)
+    assert first["error_probability"].is_null().all()
+    wrong = [(name, "relabel", {"new_label": "y"}) for name in ids[:20:2]]
+    right = [(name, "keep", {}) for name in ids[20::2]]
+    table, _ = review(**content | {"decision_log": decide(first, *wrong, *right, labels="xy")})
+    found = table.sort("example_id")["error_probability"]
+    assert found.is_sorted(descending=True)
+    assert found[1] > 0.7
+    assert found[39] < 0.3
+    # Relabelled as decided: of the label that is there now nobody has said anything.
+    done = content["train_table"].with_columns(
+        label=pl.when(pl.col("example_id").is_in(ids[:20:2])).then(pl.lit("y")).otherwise("label")
+    )
+    digests = content["example_digests"].with_columns(done["label"])
+    log = decide(first, *wrong, *right, labels="xy")
+    after = content | {"train_table": done, "example_digests": digests, "decision_log": log}
+    table, _ = review(**after)
+    assert table["error_probability"].is_null().all()
+
+
 def test_the_tables_own_columns_come_along_to_filter_by():
     named = {"labels": ["x", "y"], "predicted": ["x", "y"], "probability": [0.5, 0.5]}
     content = tables(["a", "b"], [1.0, 2.0], **named) | {"data_digests": {"training": {}}}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sourcetrace.audit.decisions.precision import ErrorShare
+from sourcetrace.audit.suggestions.calibration import error_probability
 from sourcetrace.formats import format_count, format_noun, format_share
 from sourcetrace.schemas.decisions import DECISIONS
 from sourcetrace.schemas.review import ReviewList, is_flagged
@@ -17,7 +18,7 @@ _DONE = {"relabel": "relabelled", "remove": "removed", "keep": "kept", "unsure":
 def mark_decided(
     review_list: pl.DataFrame, contents: pl.DataFrame, standing: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return `schemas.ReviewList`: what was decided on before is there and in the reasons.
+    """Return `schemas.ReviewList`: what was decided before is there, and what it makes probable.
 
     Args:
         review_list: The list without `content_digest` and `decision`.
@@ -43,7 +44,11 @@ def mark_decided(
     quiet = pl.col("carried_out") & ~is_flagged()
     told = pl.when(quiet.fill_null(value=False)).then(None).otherwise(said)
     reason = pl.concat_str(told, "reason", separator=" ", ignore_nulls=True)
-    return table.with_columns(reason=reason).select(list(ReviewList.columns()))
+    # What was relabelled has a label that nobody has judged.
+    judged = table.select("example_id", pl.when(~pl.col("carried_out")).then("decision"))
+    return table.with_columns(
+        reason=reason, error_probability=error_probability(table, judged)
+    ).select(list(ReviewList.columns()))
 
 
 @dataclass(frozen=True)

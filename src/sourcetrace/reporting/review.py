@@ -12,6 +12,7 @@ from sourcetrace.parameters import ReportParameters
 from sourcetrace.schemas import ReviewList
 
 _LABEL = 80
+_OF_DECISIONS = {"content_digest", "decision", "error_probability"}
 
 
 def build_review_list(
@@ -55,7 +56,6 @@ def build_review_list(
             .rank("ordinal", descending=True)
             .over(class_of_example())
             .cast(pl.Int64),
-            error_probability=pl.lit(None, pl.Float64),
         )
         # Ids break ties, so that the same scores give the same list.
         .sort(["suspicion", "example_id"], descending=[True, False])
@@ -68,7 +68,7 @@ def build_review_list(
         relabel_probability=report.relabel_probability,
     )
     return _with_reasons(table, queries).select(
-        name for name in ReviewList.columns() if name not in {"content_digest", "decision"}
+        name for name in ReviewList.columns() if name not in _OF_DECISIONS
     )
 
 

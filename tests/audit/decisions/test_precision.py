@@ -1,24 +1,28 @@
-"""The share of errors among suspects, against a published formula's values, from a fair sample."""
+"""The share of errors among suspects, against the published formula, from a fair sample."""
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy.stats import binomtest
 from tests.audit.decisions.examples import decide, examples
 
-from sourcetrace.audit.decisions.precision import draw_sample, error_shares, wilson_interval
+from sourcetrace.audit.decisions.precision import ErrorShare, draw_sample, error_shares
 from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.schemas.decisions import DecisionsFile
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (51, 230)])
-def test_the_interval_is_wilsons(successes, trials):
-    other = binomtest(successes, trials).proportion_ci(method="wilson")
-    assert np.allclose(wilson_interval(successes, trials), (other.low, other.high), atol=1e-6)
+@pytest.mark.parametrize(("wrong", "decided"), [(0, 10), (3, 10), (10, 10), (51, 230)])
+def test_the_interval_is_wilsons(wrong, decided):
+    said = ["remove"] * wrong + ["keep"] * (decided - wrong) + ["unsure", None]
+    found = ErrorShare.of(pl.Series(said))
+    z, n, p = 1.959964, decided, wrong / decided
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert (found.wrong, found.decided) == (wrong, decided)
+    assert np.allclose((found.low, found.high), (middle - half, middle + half), atol=1e-6)
 
 
 def test_without_decisions_the_share_may_be_anything():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
+    assert ErrorShare.of(pl.Series([None, "unsure"])) == ErrorShare(0, 0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(("size", "suspects"), [(6, 3), (30, 10), (18, 9), (99, 10)])

@@ -1,10 +1,10 @@
-"""Decisions make a probability of the suspicion, and a precision of the flags."""
+"""Decisions make a probability of the suspicion."""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from sourcetrace.audit.suggestions.calibration import FlagPrecision, error_probability
+from sourcetrace.audit.suggestions.calibration import error_probability
 
 
 def decided(count, *, seed=0):
@@ -53,19 +53,3 @@ def test_a_suspicion_that_misleads_gives_one_probability_for_all():
     found = error_probability(turned, decisions)
     share = (decisions["decision"] != "keep").mean()
     assert found.to_list() == pytest.approx([share] * 100)
-
-
-def test_the_precision_of_the_flags_counts_decided_suspects():
-    table, decisions = decided(1000)
-    flagged = table.filter(pl.col("suggested_action") != "keep")["example_id"]
-    told = decisions.filter(pl.col("example_id").is_in(flagged.implode())).head(40)
-    unsure = told.head(1).with_columns(decision=pl.lit("unsure"))
-    found = FlagPrecision.of(table, pl.concat([told.tail(39), unsure]))
-    wrong = told.tail(39).filter(pl.col("decision") != "keep").height
-    assert (found.wrong, found.decided, found.value) == (wrong, 39, wrong / 39)
-    # Wilson's interval written out.
-    z, n, p = 1.959964, 39, wrong / 39
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=1e-6)
-    assert FlagPrecision.of(table, decisions.head(0)).value is None

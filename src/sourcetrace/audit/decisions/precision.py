@@ -1,21 +1,15 @@
-"""How often a suspect is an error: a random sample to decide on, and what its decisions say.
+"""How often a suspect is an error: a random sample to decide on, and what its decisions say."""
 
-Of n decided examples, k of them wrong, the share of errors has the 95 % interval (Wilson 1927)
-
-    (k + z²/2 ± z √(k(n − k)/n + z²/4)) / (n + z²),   z = 1.96
-"""
-
-import math
 from dataclasses import dataclass
 from typing import Self
 
 import polars as pl
+from scipy.stats import binomtest
 
 from sourcetrace.schemas.decisions import DecisionsFile
 from sourcetrace.schemas.review import is_flagged
 from sourcetrace.validation import JsonRecord
 
-_Z = 1.959964
 _CONTEXT = ("index", "given_label", "predicted_label")
 """Columns by which a person finds the example; whether it is a suspect, they need not know."""
 
@@ -27,7 +21,7 @@ class ErrorShare(JsonRecord):
     Attributes:
         decided: On how many it was decided; those somebody was unsure of do not count.
         wrong: How many are to be relabelled or removed.
-        low, high: The 95 % interval of the share; from 0 to 1 where nothing was decided.
+        low, high: The 95 % interval of the share (Wilson 1927), all of it without decisions.
     """
 
     decided: int
@@ -40,18 +34,10 @@ class ErrorShare(JsonRecord):
         """Count decisions; empty ones are of examples that nobody decided on."""
         wrong = int(decisions.is_in(["relabel", "remove"]).sum())
         decided = wrong + int((decisions == "keep").sum())
-        return cls(decided, wrong, *wilson_interval(wrong, decided))
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share, within 0 and 1."""
-    square = _Z * _Z
-    middle = successes + square / 2
-    spread = successes * (trials - successes) / max(1, trials) + square / 4
-    reach = _Z * math.sqrt(spread)
-    return max(0.0, (middle - reach) / (trials + square)), min(
-        1.0, (middle + reach) / (trials + square)
-    )
+        if not decided:
+            return cls(0, 0, 0.0, 1.0)
+        share = binomtest(wrong, decided).proportion_ci(method="wilson")
+        return cls(decided, wrong, float(share.low), float(share.high))
 
 
 def draw_sample(

@@ -116,7 +116,7 @@ class AuditResult(Published):
         counts: How much was audited.
         actions: Number of examples by suggested action.
         metrics: As in gate.json.
-        suspects: Ids of the first suspects, the most harmful first.
+        suspects: Ids of the first suspects, the most suspicious first.
         trust: How far the scores can be trusted.
         comparison: What changed since the audit before; null of a first audit.
         gate: The gate's outcome; gate.json has the checks.

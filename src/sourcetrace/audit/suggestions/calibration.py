@@ -1,11 +1,9 @@
-"""What people decided makes a probability of the suspicion, and a precision of the flags."""
+"""What people decided makes a probability of the suspicion."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.stats import binomtest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -17,40 +15,6 @@ _FEWEST_FOR_STEPS = 200
 
 _WRONG = ("relabel", "remove")
 _RIGHT = ("keep",)
-
-
-@dataclass(frozen=True)
-class FlagPrecision:
-    """How many of the suspects that somebody looked at were wrong indeed.
-
-    Attributes:
-        wrong: Decided to be relabelled or removed.
-        decided: Decided at all; "unsure" is no decision.
-        value: The share; None where none is decided.
-        low, high: Its 95 % Wilson interval.
-    """
-
-    wrong: int
-    decided: int
-    value: float | None = None
-    low: float = 0.0
-    high: float = 1.0
-
-    @classmethod
-    def of(cls, review_list: pl.DataFrame, decisions: pl.DataFrame) -> "FlagPrecision":
-        """Return it of the decided suspects, as if these were a random sample of all.
-
-        Args:
-            review_list: With example_id and suggested_action, as they were when they were decided.
-            decisions: With example_id and decision.
-        """
-        flagged = review_list.filter(pl.col("suggested_action") != "keep")
-        wrong = _decided(flagged, decisions)["wrong"]
-        if not len(wrong):
-            return cls(0, 0)
-        count = int(wrong.sum())
-        interval = binomtest(count, len(wrong)).proportion_ci(method="wilson")
-        return cls(count, len(wrong), count / len(wrong), float(interval.low), float(interval.high))
 
 
 def error_probability(review_list: pl.DataFrame, decisions: pl.DataFrame) -> pl.Series:
