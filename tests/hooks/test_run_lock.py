@@ -93,6 +93,17 @@ def test_processes_of_their_own_are_refused_for_stages_and_no_others():
         list(RunLockHook().before_pipeline_run(pipeline=create_audit("churn"), catalog=catalog))
 
 
+def test_several_audits_in_one_run_are_refused_without_a_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    both = create_audit("churn") + create_audit("fraud")
+    with pytest.raises(InputError) as refused:
+        list(RunLockHook().before_pipeline_run(pipeline=both, catalog={}))
+    sys.excepthook(refused.type, refused.value, refused.tb)
+    told = capsys.readouterr()
+    assert "under 2 namespaces" in told.out + told.err
+    assert "Traceback" not in told.out + told.err
+
+
 @pytest.mark.parametrize("ending", ["after_pipeline_run", "on_pipeline_error"])
 def test_a_run_holds_it_from_its_start_to_its_end(file, ending):
     hook = RunLockHook()

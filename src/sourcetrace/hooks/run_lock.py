@@ -28,17 +28,20 @@ class RunLockHook:
         """Wait for the run that writes in this project, before anything is read.
 
         Raises:
-            InputError: If the stages are to run in several processes.
+            InputError: If the stages are of several audits, or to run in several processes.
         """
-        names = AuditNames.of(pipeline)
-        if isinstance(catalog, SharedMemoryDataCatalog) and stages_of(pipeline):
-            split = InputError(
-                "--runner ParallelRunner puts nodes into processes of their own, but the stages of "
-                "an audit hand on the model and its gradients in memory, and follow each other. "
-                "Leave --runner out, or use ThreadRunner; torch uses all cores by itself."
-            )
-            show_readable_error(split)
-            raise split
+        try:
+            names = AuditNames.of(pipeline)
+            if isinstance(catalog, SharedMemoryDataCatalog) and stages_of(pipeline):
+                raise InputError(
+                    "--runner ParallelRunner puts nodes into processes of their own, but the "
+                    "stages of an audit hand on the model and its gradients in memory, and follow "
+                    "each other. Leave --runner out, or use ThreadRunner; torch uses all cores by "
+                    "itself."
+                )
+        except InputError as error:
+            show_readable_error(error)
+            raise
         audit = AuditCatalog(catalog, names)
         if "audit_log" in audit:
             PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
