@@ -15,7 +15,7 @@ _SMALL = 2**22
 
 
 def multiplied(one: Tensor, other: Tensor) -> Tensor:
-    """Return one [M, K] times other [K, N]."""
+    """Return one [M, K] times other [K, N]; nothing is differentiated through large ones."""
     large = one.numel() * other.shape[1] >= _SMALL
     floats = one.dtype == other.dtype == torch.float32 and one.device.type == "cpu"
     if not (large and floats and _onednn_is_faster()):

@@ -139,7 +139,7 @@ class Retrainings:
         except BrokenProcessPool as error:
             raise InputError(
                 "A retraining process died without a word, as when memory runs out. Finished "
-                "retrainings are kept: lower verification.workers and run the verification again."
+                "retrainings are kept: lower verification.workers or cleaning.workers, run again."
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
