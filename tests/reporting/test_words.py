@@ -31,6 +31,10 @@ def test_the_same_order_overlaps_wholly_in_the_share_that_is_looked_at(top_share
     assert f"would share about {count**2 / 100:.3g}" in said
 
 
+def test_a_share_of_suspects_is_their_number():
+    assert "Of the first 7 examples" in overlap(range(25), top_share=7 / 25)
+
+
 def test_the_opposite_order_does_not_overlap():
     said = overlap(range(100), ["relabel"] * 3 + ["keep"] * 97)
     assert "0 (0\u00a0%) also have one of the 8 highest losses" in said

@@ -78,7 +78,7 @@ def _loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | N
         "rank", "harm", pl.col("loss").clip(floor), action="suggested_action"
     )
     marks = marks_by("action", _LOOKS)
-    threshold = float(np.sort(losses)[-math.ceil(top_share * len(losses))])
+    threshold = float(np.sort(losses)[-round(top_share * len(losses))])
     layers = [
         rule_at(x, max(threshold, floor)),
         alt.Chart(points)

@@ -6,7 +6,6 @@ rendered once, from tables and records; its words are in the templates. What com
 made safe to show and escaped there.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -200,7 +199,7 @@ class _LossOverlap:
             review_list: `schemas.ReviewList`.
             top_share: As the attribute.
         """
-        top = math.ceil(top_share * review_list.height)
+        top = round(top_share * review_list.height)
         by_loss = review_list.sort(["loss", "rank"], descending=[True, False])
         highest, others = by_loss.head(top), by_loss.tail(-top)
         return cls(

@@ -150,7 +150,7 @@ def test_the_table_holds_every_issue_with_its_own_threshold():
         "label": label_issues(review),
         "leakage": leaking_examples(leaks),
     }
-    unlabelled = review.with_columns(given_label_probability=pl.lit(None, pl.Float64))
+    unlabelled = review.with_columns(given_label=pl.lit(None, pl.String))
     assert label_issues(unlabelled)["score"].null_count() == 2
     table = issue_table(found, dict.fromkeys(ISSUES, 0.9))
     ExampleIssues.validate(table)

@@ -8,12 +8,12 @@ from sourcetrace.schemas.review import is_suspect, labels_are_numbers
 
 
 def label_issues(review_list: pl.DataFrame) -> pl.DataFrame:
-    """Return the suspicion of each suspect whose label has a probability; else it is of the harm.
+    """Return the suspicion of each suspect that has a label; without one it is the harm's rank.
 
     Args:
         review_list: `schemas.ReviewList`.
     """
-    doubted = is_suspect() & pl.col("given_label_probability").is_not_null()
+    doubted = is_suspect() & pl.col("given_label").is_not_null()
     return review_list.select(
         "example_id", score=pl.when(doubted).then("suspicion"), related=_nothing()
     )
