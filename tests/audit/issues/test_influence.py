@@ -71,7 +71,6 @@ def test_sums_are_those_of_all_scores_whichever_way_is_better(digits):
     assert found.of_examples == pytest.approx(np.abs(scores).sum(1))
     assert found.helpful == pytest.approx(scores.clip(0).sum(0))
     assert found.squares == pytest.approx((scores.clip(0) ** 2).sum(0))
-    assert found.harmful == pytest.approx((-scores).clip(0).sum(0))
     other = Influence.of(blocks(-scores), -scores.sum(1))
     assert other.helpful == pytest.approx(found.helpful)
 

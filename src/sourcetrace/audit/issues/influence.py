@@ -29,14 +29,12 @@ class Influence:
 
     Attributes:
         of_examples: Σ over queries of |score|, [N].
-        helpful, squares, harmful: By query: Σ over examples of helpful scores, of their squares,
-            and of harmful ones, [Q].
+        helpful, squares: By query: Σ over examples of helpful scores and of their squares, [Q].
     """
 
     of_examples: _Array
     helpful: _Array
     squares: _Array
-    harmful: _Array
 
     @classmethod
     def of(cls, scores: Iterable[tuple[pl.Series, _Array]], harm: _Array) -> Self:
@@ -47,15 +45,13 @@ class Influence:
             harm: Of the examples, [N]: it says whether a higher score is better or worse.
         """
         own: list[_Array] = []
-        by_query, start = np.zeros((3, 1)), 0
+        by_query, start = np.zeros((2, 1)), 0
         for names, block in scores:
             values = block.astype(np.float64)
             better = np.sign(harm[start : start + len(names)] @ values.sum(1)) or 1.0
             helpful = np.maximum(-better * values, 0)
-            harmful = np.maximum(better * values, 0)
-            added = np.stack([helpful.sum(0), np.square(helpful).sum(0), harmful.sum(0)])
-            by_query = by_query + added
-            own.append((helpful + harmful).sum(1))
+            by_query = by_query + np.stack([helpful.sum(0), np.square(helpful).sum(0)])
+            own.append(np.abs(values).sum(1))
             start += len(names)
         return cls(np.concatenate([np.zeros(0), *own]), *by_query)
 
