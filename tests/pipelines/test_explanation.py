@@ -139,7 +139,7 @@ def audit(checkpoints, tmp_path):
             setup.inputs.query_table,
             setup.inputs.train_table,
             manifest,
-            describe_measurement(setup),
+            describe_measurement(setup, pl.DataFrame()),
             ReportParameters(),
         )
 
@@ -154,7 +154,7 @@ def audit(checkpoints, tmp_path):
                 grouped,
                 curvature,
                 ScoreFiles(folder),
-                describe_measurement(setup),
+                describe_measurement(setup, pl.DataFrame()),
                 signals,
                 shares,
                 Asked(**asked),

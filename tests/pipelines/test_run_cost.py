@@ -51,7 +51,7 @@ def test_every_stage_says_what_it_did(inputs, caplog):
 
 
 def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog):
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="sourcetrace"):
         metrics = run(inputs)
     said, did = (
         caplog.text.index(one) for one in ("Computing takes about", "Gradient extraction took")

@@ -327,7 +327,7 @@ def test_the_rate_of_every_step_counts_where_it_is_known(tmp_path, caplog, note,
 
 def test_every_value_says_where_it_comes_from(tmp_path, caplog):
     train(tmp_path / "run", adamw, make_scheduler=cosine, note="scheduler")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="sourcetrace"):
         _, (manifest, *_) = ingest(tmp_path / "run")
     settings = ("optimizer", "learning_rate", "momentum", "weight_decay", "second_moments")
     expected = dict.fromkeys(settings, "optimizer_state_dict") | {

@@ -188,10 +188,11 @@ def test_training_that_does_not_read_new_labels_is_refused(tmp_path, changes):
     ingested = SimpleNamespace(
         task=SimpleNamespace(measurement_higher_is_better=True), query_table=table("query", QUERIES)
     )
+    signals = pl.DataFrame({"given_label_probability": [0.5]})
     same = [[float(seed)] * QUERIES for seed in range(2)]
     other = [same[0], [2.0] * QUERIES]
     for cleaned in (same, other):
-        given = [*arguments, outcomes({"cleaned": cleaned, "all": same}), ingested]
+        given = [*arguments, outcomes({"cleaned": cleaned, "all": same}), ingested, signals]
         if cleaned is same and not removed:
             with pytest.raises(InputError, match=r"train\(\) does not read them"):
                 measure_cleaning(*given, CleaningParameters(seeds=2, random=0))

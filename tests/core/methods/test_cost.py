@@ -69,8 +69,9 @@ def test_passes_and_covariances_take_what_the_probe_took():
     found = replace(TimedProbe.of(engine, plan.points[-1]), passes=3.0, covariances=0.5)
     cost = RunCost.of(engine, plan, found, queries=5, recomputed=True, rate=1.0)
     visits = 8 * 4
-    # Queries: a forward pass, then three; again: one backward pass, for the fit and for the scores.
-    assert stage(cost, "passes").seconds == pytest.approx(3 * visits + 5)
+    # Queries: a forward pass at every point, then three; again: one backward pass, for the fit and
+    # for the scores.
+    assert stage(cost, "passes").seconds == pytest.approx(3 * visits + 4 * 5)
     assert stage(cost, "passes_to_fit").seconds == pytest.approx(2 * visits)
     assert stage(cost, "passes_to_score").seconds == pytest.approx(3 * 5 + 2 * visits)
     assert stage(cost, "covariances").seconds == pytest.approx(0.5 * visits)

@@ -61,8 +61,9 @@ def score_examples(
         metrics = {}
 
 
-def describe_measurement(audit_setup: AuditSetup) -> dict[str, Any]:
+def describe_measurement(audit_setup: AuditSetup, query_influence: pl.DataFrame) -> dict[str, Any]:
     """Return what is said of the queries' measurement where no task is loaded."""
+    del query_influence  # so that it runs behind the scores, and not where they are refused
     task = audit_setup.inputs.task
     higher = task.measurement_higher_is_better
     return Measurement(
