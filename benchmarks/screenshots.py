@@ -40,7 +40,7 @@ def main() -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         if arguments.folder is None:
-            taken = _picture(browser, arguments.page, width=1280, height=1150, scheme="light")
+            taken = _picture(browser, arguments.page, width=1280, height=1400, scheme="light")
             _write(taken, _README)
             return
         arguments.folder.mkdir(parents=True, exist_ok=True)
