@@ -154,3 +154,18 @@ def test_where_no_sign_is_stable_nothing_stands_out():
     groups, suspects = found(content)
     assert groups.is_empty()
     assert suspects.is_empty()
+
+
+def test_where_there_is_nothing_to_group_by_nothing_stands_out():
+    _, labels, harm = drawn()
+    content = audit(labels, labels, harm)
+    nobody = pl.lit(None, pl.String)
+    content["review_list"] = content["review_list"].with_columns(
+        given_label=nobody, predicted_label=nobody
+    )
+    content["train_table"] = content["train_table"].with_columns(
+        label=nobody, stage=pl.lit([], pl.List(pl.String))
+    )
+    groups, suspects = found(content)
+    assert groups.is_empty()
+    assert suspects.is_empty()

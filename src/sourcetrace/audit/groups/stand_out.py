@@ -93,7 +93,7 @@ def _beyond_chance(
         counted.append(groups.with_columns(grouping=pl.lit(place), kind=pl.lit(kind)))
     table = pl.concat(counted)
     # A pair that nobody has was looked at as well; of many labels there are too many to hold.
-    corrected = false_discovery_control(table["p_value"]) * (1 + unseen / table.height)
+    corrected = false_discovery_control(table["p_value"]) * (1 + unseen / max(1, table.height))
     return table.with_columns(p_value=corrected).filter(
         pl.col("p_value") <= _FALSE, pl.col("suspects") >= _FEWEST
     )

@@ -146,8 +146,8 @@ class TiedGradient:
         if not diagonal:
             one_hot = F.one_hot(indices, outputs.shape[2]).to(outputs)
             every = torch.cat([outputs, one_hot], dim=1)
-            met = multiplied(every.flatten(0, 1).mT, (products @ every).flatten(0, 1))
-            return first, met.unsqueeze(0)
+            product = multiplied(every.flatten(0, 1).mT, (products @ every).flatten(0, 1))
+            return first, product.unsqueeze(0)
         found = ((products[:, :count, :count] @ outputs) * outputs).sum((0, 1))
         # What a token's rows of the embedding meet: twice the output layer's, and one another.
         met = 2 * products[:, :count, count:] * gathered

@@ -102,8 +102,8 @@ class QueryView:
         table = self.query_table[places].rows_by_key(
             "example_id", named=True, include_key=True, unique=True
         )
-        mine = pl.col("query_id").is_in(list(queries))
-        found = self.query_strongest.filter(mine, pl.col("rank") <= strongest)
+        asked = pl.col("query_id").is_in(list(queries))
+        found = self.query_strongest.filter(asked, pl.col("rank") <= strongest)
         examples = self.train_table.filter(
             pl.col("example_id").is_in(found["example_id"].unique().implode())
         ).rows_by_key("example_id", named=True, include_key=True, unique=True)
