@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.ground_truth_data import read_side
 from benchmarks.machine import describe_machine
 from benchmarks.pipeline_run import run_pipeline
+from benchmarks.small_networks import mlp
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.statistics.rank_correlation import rank_correlation
@@ -84,11 +85,7 @@ class _GroundTruth:
         self._queries = Subset(TensorDataset(*read_side(data, "query")), list(queries))
 
     def build_model(self) -> nn.Module:
-        widths = self.recipe["widths"]
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
+        return mlp(self.recipe["widths"])
 
     def train_examples(self) -> Any:
         return self._train

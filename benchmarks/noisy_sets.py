@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from benchmarks.small_networks import mlp
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -53,10 +54,7 @@ class _Tensors:
         self._widths = widths
 
     def build_model(self) -> nn.Module:
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip(self._widths, self._widths[1:], strict=False):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
+        return mlp(self._widths)
 
     def train_examples(self) -> Any:
         return self._train

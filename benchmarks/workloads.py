@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
+from benchmarks.small_networks import mlp
 from torch import Tensor, nn
 
 CLASSES = 10
@@ -61,10 +62,7 @@ WORKLOADS = {
 def build_network(workload: Workload) -> nn.Module:
     """Return the untrained network."""
     if workload.network == "mlp":
-        layers: list[nn.Module] = []
-        for inputs, outputs in zip(workload.widths, workload.widths[1:], strict=False):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        return nn.Sequential(*layers[:-1])
+        return mlp(workload.widths)
     return ResNet9(workload.widths[0])
 
 

@@ -82,10 +82,10 @@ class CovarianceSums:
 
         They are taken as they come, for all at once would be large.
         """
-        left = iter(sums)
-        activation, pseudo_gradient = next(left).compute()
+        remaining = iter(sums)
+        activation, pseudo_gradient = next(remaining).compute()
         count = 1
-        for one in left:
+        for one in remaining:
             count += 1
             activation += one.activation / one.examples
             pseudo_gradient += one.pseudo_gradient / one.examples
