@@ -279,9 +279,9 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
 
 
 def make_churn_project(folder):
-    """Do what docs/your_own_task.md says, with the code that stands there."""
+    """Do what docs/reference/your_own_task.md says, with the code that stands there."""
     project = make_project(folder)
-    page = (REPOSITORY / "docs/your_own_task.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/your_own_task.md").read_text(encoding="utf-8")
     code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
     assert len(code.splitlines()) < 60
     (project / "churn.py").write_text(code)

@@ -40,11 +40,11 @@ tracking:
 def project(tmp_path):
     """A project with three registered versions, the second without its checkpoints.
 
-    Its task is that of docs/data.md, which reads an entry of the environment's catalog, in the
-    plan and in the audits.
+    Its task is that of docs/reference/data.md, which reads an entry of the environment's catalog,
+    in the plan and in the audits.
     """
     project = make_project(tmp_path / "a project")
-    page = (REPOSITORY / "docs/data.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/data.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r"```\w+\n# ([\w./]+)[^\n]*\n(.*?)```", page, re.S))
     (project / "churn.py").write_text(blocks["churn.py"])
     (project / "conf/local/catalog.yml").write_text(blocks["conf/mine/catalog.yml"])

@@ -1,4 +1,4 @@
-"""The example of docs/diffusion.md, audited as it stands there."""
+"""The example of docs/reference/diffusion.md, audited as it stands there."""
 
 import json
 import re
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 BLOCKS = re.findall(
     r"```(?:python|yaml)\n# ([\w./]+)[^\n]*\n(.*?)```",
-    (REPOSITORY / "docs/diffusion.md").read_text(encoding="utf-8"),
+    (REPOSITORY / "docs/reference/diffusion.md").read_text(encoding="utf-8"),
     re.DOTALL,
 )
 DENOISER = """

@@ -261,7 +261,7 @@ def test_data_without_a_label_and_other_outputs_are_refused():
 
 
 def test_the_pages_tasks_are_tasks():
-    page = (REPOSITORY / "docs/language_models.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/reference/language_models.md").read_text(encoding="utf-8")
     names = {"MyDecoder": lambda vocabulary: Sequences().build_model()}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(block, names)

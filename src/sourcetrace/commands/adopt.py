@@ -49,4 +49,4 @@ def adopt(namespace: str, task: str) -> None:
     for name, path in files.items():
         path.write_text(starter_file(name, namespace=namespace, task=task), encoding="utf-8")
         click.echo(f"Wrote {path}")
-    click.echo("docs/reuse.md says what is next: settings.py and pipeline_registry.py.")
+    click.echo("docs/reference/reuse.md says what is next: settings.py and pipeline_registry.py.")

@@ -25,7 +25,8 @@ Run it in the project's folder, with the audit's --env and --params.
 @click.command(
     help=_HELP,
     context_settings=CONTEXT,
-    epilog="Nothing of the audit is written, and nothing is told to MLflow. More: docs/explain.md.",
+    epilog="Nothing of the audit is written, and nothing is told to MLflow. "
+    "More: docs/reference/explain.md.",
 )
 @click.argument("query_id", nargs=-1)
 @click.option("--text", help="A query's text, or what a completion completes.")

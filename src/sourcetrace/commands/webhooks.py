@@ -42,7 +42,7 @@ class _Refused(click.ClickException):
 @click.command(
     help=_HELP,
     context_settings=CONTEXT,
-    epilog="How to set up MLflow, a reverse proxy and this: docs/scheduling.md.",
+    epilog="How to set up MLflow, a reverse proxy and this: docs/reference/scheduling.md.",
 )
 @click.option(
     "--model",

@@ -1,7 +1,7 @@
 """The review list: every training example, the most suspicious first, and what to do about it.
 
-Suspicion orders it because that finds most wrong labels (docs/results.md); harm stands beside it
-and says what a removal is worth.
+Suspicion orders it because that finds most wrong labels (docs/reference/results.md); harm stands
+beside it and says what a removal is worth.
 """
 
 import polars as pl

@@ -29,7 +29,7 @@ _CONCENTRATION = (
 )
 _TRUST = (
     "Do not act on single scores. Run `kedro run --pipelines verification` with more subsets or "
-    "seeds, or look at docs/verification.md for what lowers the figure."
+    "seeds, or look at docs/reference/verification.md for what lowers the figure."
 )
 
 METRICS: dict[GateMetric, str] = {
@@ -71,7 +71,8 @@ METRICS: dict[GateMetric, str] = {
     ),
     "score_rank_correlation": (
         "Compare what else changed: method, parameters, queries, checkpoints. Where nothing did, "
-        "training is too noisy for one run's scores; average several runs (docs/ensembles.md)."
+        "training is too noisy for one run's scores; average several runs "
+        "(docs/reference/ensembles.md)."
     ),
     "curvature_distance": (
         "The page names the layers; a changed architecture, learning rate or length of training "
@@ -82,7 +83,7 @@ METRICS: dict[GateMetric, str] = {
         "example."
     ),
 }
-"""Metric -> what to do when its limit is exceeded; docs/audits.md says what each is."""
+"""Metric -> what to do when its limit is exceeded; docs/reference/audits.md says what each is."""
 
 TRUST_PREFIX = "trust_"
 """Of the metrics that say how far the others can be believed."""

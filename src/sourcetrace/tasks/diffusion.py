@@ -3,7 +3,7 @@
 An example's loss is the mean over K draws (t_k, ε_k) of ‖prediction - target‖², as the training's
 is over many more. The draws come of a seed alone and are shared by all examples, training and
 queries alike. So no score depends on a batch, and examples differ by what they are and not by what
-was drawn for them, as where each has a timestep of its own (docs/diffusion.md).
+was drawn for them, as where each has a timestep of its own (docs/reference/diffusion.md).
 """
 
 from typing import Any

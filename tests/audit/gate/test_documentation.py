@@ -1,4 +1,4 @@
-"""docs/audits.md says what the gate knows."""
+"""docs/reference/audits.md says what the gate knows."""
 
 import re
 
@@ -11,7 +11,7 @@ from sourcetrace.commands.exit_codes import EXIT_CODES
 from sourcetrace.parameters import GateParameters, TrackingParameters
 from sourcetrace.schemas.metric_names import METRICS
 
-PAGE = (REPOSITORY / "docs/audits.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/reference/audits.md").read_text(encoding="utf-8")
 
 
 def test_the_examples_are_valid():

@@ -112,7 +112,7 @@ def test_other_optimisers_are_refused_with_what_is_supported(make):
 def test_every_name_of_an_optimiser_may_be_in_the_manifest():
     names = {name for one in OPTIMIZERS for name in (one.name, one.decoupled) if name}
     assert names == set(get_args(OptimizerName)) == set(NAMES)
-    page = (Path(__file__).parents[3] / "docs/checkpoints.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/checkpoints.md").read_text()
     table = page[page.index("## Optimisers") : page.index("## What a saved scheduler says")]
     assert [one.name for one in OPTIMIZERS if one.name not in table] == []
 

@@ -371,7 +371,7 @@ def test_a_state_that_holds_itself_says_nothing():
 
 
 def test_the_documents_table_has_what_is_tested_here():
-    page = (Path(__file__).parents[3] / "docs/checkpoints.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/checkpoints.md").read_text()
     page = page.partition("## What a saved scheduler says")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`\w+(?:`, `\w+)*`) \| (followed|known|a function)", page, re.MULTILINE)
     listed = {

@@ -1,4 +1,4 @@
-"""docs/scheduling.md and the parameters' file say what the code takes."""
+"""docs/reference/scheduling.md and the parameters' file say what the code takes."""
 
 import re
 
@@ -10,7 +10,7 @@ from sourcetrace.integrations.webhooks.worker import SECRET_VARIABLE
 from sourcetrace.parameters import AlertParameters
 from tests import REPOSITORY
 
-PAGE = (REPOSITORY / "docs/scheduling.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/reference/scheduling.md").read_text(encoding="utf-8")
 
 
 def test_the_documented_parameters_and_those_of_the_project_are_the_defaults():

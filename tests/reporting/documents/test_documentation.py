@@ -1,4 +1,4 @@
-"""docs/governance.md names what an audit really leaves."""
+"""docs/reference/governance.md names what an audit really leaves."""
 
 import re
 
@@ -8,7 +8,7 @@ from sourcetrace.parameters import TrackingParameters
 from sourcetrace.schemas.metric_names import METRICS
 from tests import REPOSITORY
 
-PAGE = (REPOSITORY / "docs/governance.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/reference/governance.md").read_text(encoding="utf-8")
 # Written by the audit's end and by Kedro's user.
 OTHERS = {"openlineage.jsonl"}
 

@@ -1,4 +1,4 @@
 """Audits under faults: servers that die, full disks, kills, clocks, races.
 
-`python -m tests.services.faults` runs all of them and prints the table of docs/faults.md.
+`python -m tests.services.faults` runs all of them and prints the table of docs/reference/faults.md.
 """

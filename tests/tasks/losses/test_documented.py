@@ -1,4 +1,4 @@
-"""The code in docs/losses.md runs, and has the curvature that the page says."""
+"""The code in docs/reference/losses.md runs, and has the curvature that the page says."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from sourcetrace.tasks import RegressionTask, losses
 from tests.tasks.losses.checks import check_curvature, every_sign
 from tests.tiny import assert_close, seeded
 
-PAGE = (Path(__file__).parents[3] / "docs" / "losses.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "losses.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every loss of docs/losses.md on every layer of docs/layers.md, against autograd.
+"""Every loss of docs/reference/losses.md on every layer of layers.md, against autograd.
 
 The core's gradients of training loss and measurement, and the second moment of its sampled ones,
 are held against J, an autograd call for every output of every example, and the derivatives of the

@@ -8,7 +8,7 @@ mean is less noisy, and a loss where they do not. The drift between checkpoints 
 is 0 for equal gradients, 1 for unrelated ones, or where one of them has vanished, and at most 2.
 Automatic segments end where it exceeds `LARGEST_DRIFT`.
 
-*Derived*; the threshold was chosen on four retrained ground truths (docs/results.md).
+*Derived*; the threshold was chosen on four retrained ground truths (docs/reference/results.md).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

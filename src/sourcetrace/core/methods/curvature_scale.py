@@ -16,7 +16,7 @@ c_i is then the one whose response is as long, v_iᵀ F_r(c_i H̄_i) v_i = v_i�
 factors found before, until they settle. c_i H̄_i takes the place of H̄_i in both filters of
 `scaled_source`.
 
-*Derived*; docs/results.md has what it does to retrained outcomes.
+*Derived*; docs/reference/results.md has what it does to retrained outcomes.
 """
 
 import math

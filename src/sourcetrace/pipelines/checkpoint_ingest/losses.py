@@ -132,7 +132,7 @@ def compare_curvatures(task: Task, model: nn.Module, training: Examples) -> floa
             "sampled_loss gives %.3g times the curvature of train_loss (traces at outputs of 0, "
             "first examples); expected 1. Where train_loss is a mean or a weighted sum over an "
             "example's tokens or labels, multiply each one's random gradient by the root of its "
-            "weight (docs/losses.md has it worked out). A loss that is no negative log "
+            "weight (docs/reference/losses.md has it worked out). A loss that is no negative log "
             "likelihood may differ rightly.",
             share,
         )

@@ -206,7 +206,7 @@ def _refuse_without_hessian(task: Task, method: str) -> None:
         raise InputError(
             f"attribution.method: {method} solves with the Hessian of train_loss, which is 0 or "
             "has negative eigenvalues for this task's loss. Take scaled_source or another method, "
-            "where another curvature stands in for it (docs/losses.md)."
+            "where another curvature stands in for it (docs/reference/losses.md)."
         )
 
 

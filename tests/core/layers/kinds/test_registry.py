@@ -98,7 +98,7 @@ def test_the_documented_example_is_right(registered, monkeypatch):
     monkeypatch.setattr(RunningSum, "__module__", "speech.model")
     model, frames = prepared()
     assert coverage_of(model, frames).share < 1
-    page = (REPOSITORY / "docs" / "layers.md").read_text()
+    page = (REPOSITORY / "docs" / "reference" / "layers.md").read_text()
     (code,) = [
         block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "register" in block
     ]
