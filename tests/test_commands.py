@@ -279,15 +279,15 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
 
 
 def make_churn_project(folder):
-    """Do what docs/reference/your_own_task.md says, with the code that stands there."""
+    """Do what docs/guide/your_model.md says, with the code that stands there."""
     project = make_project(folder)
-    page = (REPOSITORY / "docs/reference/your_own_task.md").read_text(encoding="utf-8")
-    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
+    page = (REPOSITORY / "docs/guide/your_model.md").read_text(encoding="utf-8")
+    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class ChurnTask" in b)
     assert len(code.splitlines()) < 60
     (project / "churn.py").write_text(code)
     (project / "conf/mine").mkdir()
     blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
-    (parameters,) = (one for one in blocks if "task:" in one)
+    (parameters,) = (one for one in blocks if "ChurnTask" in one)
     (project / "conf/mine/parameters.yml").write_text(parameters)
     return project
 

@@ -40,12 +40,13 @@ tracking:
 def project(tmp_path):
     """A project with three registered versions, the second without its checkpoints.
 
-    Its task is that of docs/reference/data.md, which reads an entry of the environment's catalog,
+    Its task is the guide's, by docs/reference/tasks.md with an entry of the environment's catalog,
     in the plan and in the audits.
     """
     project = make_project(tmp_path / "a project")
-    page = (REPOSITORY / "docs/reference/data.md").read_text(encoding="utf-8")
-    blocks = dict(re.findall(r"```\w+\n# ([\w./]+)[^\n]*\n(.*?)```", page, re.S))
+    pages = ("docs/guide/your_model.md", "docs/reference/tasks.md")
+    text = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in pages)
+    blocks = dict(re.findall(r"```\w+\n# ([\w./]+)[^\n]*\n(.*?)```", text, re.S))
     (project / "churn.py").write_text(blocks["churn.py"])
     (project / "conf/local/catalog.yml").write_text(blocks["conf/mine/catalog.yml"])
     task = json.dumps(yaml.safe_load(blocks["conf/mine/parameters.yml"])["task"])

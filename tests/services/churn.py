@@ -1,4 +1,4 @@
-"""The example of docs/reference/your_own_task.md as a project, audited in seconds.
+"""The example of docs/guide/your_model.md as a project, audited in seconds.
 
 Its training was a run that said what data it used, and registered a version of a model.
 """
@@ -24,8 +24,8 @@ def churn_project(folder: Path, server: TrackingServer, *, model: str) -> Served
     Its experiment is called `audits of <model>`.
     """
     project = ServedProject(folder, server, experiment=f"audits of {model}")
-    page = (REPOSITORY / "docs/reference/your_own_task.md").read_text(encoding="utf-8")
-    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class " in b)
+    page = (REPOSITORY / "docs/guide/your_model.md").read_text(encoding="utf-8")
+    code = next(b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "class ChurnTask" in b)
     (project.path / "churn.py").write_text(code)
     train_churn_model(project.path / "data/01_raw")
     register_version(server, model, digest=_digest(project.path))

@@ -28,7 +28,7 @@ Run it in the project's folder, the one that holds conf/.
     help=_HELP,
     context_settings=CONTEXT,
     epilog="Everything is written before the exit code is decided. Thresholds: "
-    "conf/base/parameters_gate.yml. What to do about each outcome: docs/reference/audits.md.",
+    "conf/base/parameters_gate.yml. What to do about each outcome: docs/guide/operating_it.md.",
 )
 @click.option(
     "--params",

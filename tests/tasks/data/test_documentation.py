@@ -1,4 +1,4 @@
-"""The README's examples, and those of data.md and language_models.md, run as they stand.
+"""The examples of the README, the guide, tasks.md and language_models.md run as they stand.
 
 That of a catalog's entry is audited in `tests/commands/test_audit_pending.py`.
 """
@@ -20,7 +20,12 @@ pytestmark = pytest.mark.slow
 
 BLOCKS = [
     block
-    for page in ("docs/reference/data.md", "docs/reference/language_models.md", "README.md")
+    for page in (
+        "docs/guide/your_model.md",
+        "docs/reference/tasks.md",
+        "docs/reference/language_models.md",
+        "README.md",
+    )
     for block in re.findall(
         r"```(?:python|yaml)\n# ([\w./]+)[^\n]*\n(.*?)```",
         (REPOSITORY / page).read_text(encoding="utf-8"),

@@ -1,4 +1,4 @@
-"""What the audit has to know of the model: see docs/reference/your_own_task.md of Sourcetrace."""
+"""What the audit has to know of the model: see docs/guide/your_model.md of Sourcetrace."""
 
 from collections.abc import Sequence
 

@@ -141,7 +141,7 @@ class GateFailed(Exception):  # noqa: N818, no error of the program: it is the v
                 lines += [f"• {check.message}", f"  {check.advice}"]
         lines.append(
             "The audit itself is complete: cleaning_report.html shows it, gate.json beside it has "
-            "all checks, and docs/reference/audits.md says what to do."
+            "all checks, and docs/guide/operating_it.md says what to do."
         )
         super().__init__("\n".join(lines))
 

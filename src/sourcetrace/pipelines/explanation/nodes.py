@@ -177,7 +177,7 @@ def _further(task: Task, asked: Asked) -> _Shown:
         raise InputError(
             f"{type(task).__name__} has no queries_of(source), which makes queries of rows; "
             "expected one for --text and --file. Add it, derive the task from an adapter such as "
-            "TextData (docs/reference/data.md), or name queries of the audit."
+            "TextData (docs/reference/tasks.md), or name queries of the audit."
         )
     items, table = call(task, "queries_of", "", asked.source)
     return _Shown(task, Examples(items, table["example_id"].to_list(), task.collate), table)

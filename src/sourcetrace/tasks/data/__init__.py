@@ -1,4 +1,4 @@
-"""A task's data from files, entries of the catalog and data frames (docs/reference/data.md)."""
+"""A task's data from files, entries of the catalog and data frames (docs/reference/tasks.md)."""
 
 from sourcetrace.tasks.data.arrays import ArrayData
 from sourcetrace.tasks.data.images import ImageData
