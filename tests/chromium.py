@@ -8,6 +8,8 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+
 
 def open_page(address: str, *options: str, seconds: int = 60) -> subprocess.CompletedProcess[str]:
     """Open a page in a new profile, and return what was asked for by the options.
@@ -21,9 +23,7 @@ def open_page(address: str, *options: str, seconds: int = 60) -> subprocess.Comp
             [
                 CHROMIUM,
                 "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-dev-shm-usage",
+                *OPTIONS,
                 "--disable-background-networking",
                 "--no-first-run",
                 "--no-proxy-server",

@@ -16,6 +16,8 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.chromium import CHROMIUM, OPTIONS
+
 torch.set_num_threads(1)
 
 
@@ -25,6 +27,41 @@ def _registry_as_before():
     yield
     if os.environ.pop("MLFLOW_REGISTRY_URI", None) is not None:
         mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; without it, or without Playwright, the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Return what opens a file; at the end it asked for nothing, and the console is silent."""
+    said, asked, contexts = [], [], []
+
+    def visit(file, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert all(address.startswith(("file:", "data:", "blob:")) for address in asked)
 
 
 @pytest.fixture(scope="session")
