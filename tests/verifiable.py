@@ -106,7 +106,7 @@ def write_scores(folder, scores):
     """Write scores in two files and return them as the pipeline reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, rows in enumerate((slice(0, 12), slice(12, None))):
-        ids = [f"example-{i}" for i in range(EXAMPLES)][rows]
+        ids = [f"example-{i}" for i in range(len(scores))][rows]
         column = pl.Series("scores", scores[rows], dtype=pl.Array(pl.Float32, scores.shape[1]))
         pl.DataFrame({"example_id": ids, "scores": column}).write_parquet(
             folder / f"part-{number:06d}.parquet"

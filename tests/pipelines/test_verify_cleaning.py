@@ -12,9 +12,10 @@ from scipy import stats
 
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import Terminal
-from sourcetrace.parameters import CleaningParameters
+from sourcetrace.parameters import CleaningParameters, ReportParameters
 from sourcetrace.pipelines.verification.retraining import Job
 from sourcetrace.pipelines.verify_cleaning.changes import Changes
+from sourcetrace.pipelines.verify_cleaning.halves import measuring, suggest_with_half
 from sourcetrace.pipelines.verify_cleaning.measures import measured_gains
 from sourcetrace.pipelines.verify_cleaning.nodes import measure_cleaning, plan_cleaning
 from sourcetrace.reporting.cleaning import MeasuredCleaning
@@ -139,6 +140,109 @@ def test_gains_are_paired_by_seeds_with_students_interval():
     assert worse.over_random is None
     numbers = measured_gains(outcomes(rows), None, sign=1)
     assert [one.measure for one in numbers] == ["measurement", "loss"]
+
+
+def audited(folder, scores, query_margins, *, count=100, **of_task):
+    """Return what `suggest_with_half` reads, of scores [N, Q] and the queries' margins [2, Q]."""
+    random = np.random.default_rng(3)
+    points, names = ["c0", "c1"], [f"example-{i}" for i in range(count)]
+    wrong = np.arange(count) < 12
+
+    def signals(ids, margins):
+        return pl.DataFrame(
+            {
+                "example_id": list(ids) * 2,
+                "checkpoint_id": np.repeat(points, len(ids)),
+                "loss": np.log1p(np.exp(-margins)).ravel(),
+                "predicted_label": np.where(margins > 0, "a", "b").ravel(),
+                "given_label_probability": (1 / (1 + np.exp(-margins))).ravel(),
+            }
+        )
+
+    queries = [f"query-{i}" for i in range(scores.shape[1])]
+    table = pl.DataFrame({"example_id": names, "label": ["a"] * count})
+    return {
+        "ingested": SimpleNamespace(
+            task=SimpleNamespace(measurement_higher_is_better=True, **of_task),
+            train_table=table,
+            query_table=pl.DataFrame({"example_id": queries, "label": ["a"] * len(queries)}),
+            manifest=pl.DataFrame({"checkpoint_id": points, "run": ["", ""], "step": [1, 2]}),
+        ),
+        "score_files": write_scores(folder, scores),
+        "review_list": table.select(
+            "example_id",
+            given_label="label",
+            given_label_probability=pl.lit(0.5),
+            self_influence_rank=pl.int_range(1, count + 1),
+            harm=pl.lit(0.0),
+            suggested_action=pl.lit("review"),
+            decision=pl.lit(None, pl.String),
+        ).reverse(),
+        "example_signals": signals(names, random.normal(np.where(wrong, -3, 3), 1, (2, count))),
+        "query_history": signals(queries, query_margins),
+        "self_influence": table.select("example_id", self_influence=pl.lit(0.0)),
+        "report": ReportParameters(),
+        "cleaning": CleaningParameters(of="suggestions"),
+    }
+
+
+def test_what_measures_suggests_nothing(tmp_path):
+    """Neither labels nor scores of the other half change what half of the queries suggests."""
+    random = np.random.default_rng(0)
+    scores = random.normal(0, 1, (100, 120)).astype(np.float32)
+    scores[:6] += 1
+    margins = random.normal(3, 1, (2, 120))
+    measures = measuring(pl.Series([f"query-{i}" for i in range(120)])).to_numpy()
+    assert measures.sum() == 60
+
+    def suggested(name, scores, margins):
+        return suggest_with_half(**audited(tmp_path / name, scores, margins)).sort("example_id")
+
+    found = suggested("given", scores, margins)
+    shuffled = np.where(measures, random.normal(5, 9, scores.shape), scores).astype(np.float32)
+    wrong = np.where(measures, -9, margins)
+    assert suggested("other", shuffled, wrong).equals(found)
+    assert not suggested("own", shuffled[:, ::-1], margins).equals(found)
+    chosen = found.filter(suggested_action="relabel")
+    assert set(chosen["example_id"]) <= {f"example-{i}" for i in range(12)}
+    assert chosen.height > 8
+    own = scores[:, ~measures].astype(float)
+    row = found.row(by_predicate=pl.col("example_id") == "example-0", named=True)
+    assert row["harm"] == pytest.approx(own[0].sum())
+    assert row["harm_error"] == pytest.approx(np.sqrt(60) * own[0].std(ddof=1))
+
+
+def test_queries_are_split_where_nothing_else_measures_suggestions(tmp_path):
+    scores, margins = np.zeros((100, 120), np.float32), np.zeros((2, 120))
+    held_out = audited(tmp_path / "a", scores, margins, holdout_table=lambda: "a table")
+    assert suggest_with_half(**held_out) is held_out["review_list"]
+    decided = audited(tmp_path / "b", scores, margins) | {"cleaning": CleaningParameters()}
+    assert suggest_with_half(**decided) is decided["review_list"]
+    with pytest.raises(InputError, match="A single query cannot both suggest changes and measure"):
+        suggest_with_half(**audited(tmp_path / "c", scores[:, :1], margins[:, :1]))
+
+
+def test_the_other_half_of_the_queries_measures(tmp_path):
+    queries = table("query", QUERIES)
+    measures = measuring(queries["example_id"]).to_numpy()
+    assert measures.tolist() != sorted(measures)  # not by place
+    gains = np.where(measures, 1.0, 100.0)
+    rows = {"all": np.zeros((3, QUERIES)).tolist(), "cleaned": np.tile(gains, (3, 1)).tolist()}
+    found, _ = measure_cleaning(
+        write_scores(tmp_path / "scores", exact_scores()),
+        plan(tmp_path, actions={0: "remove", 2: "remove"}, of="suggestions", random=0),
+        outcomes(rows),
+        SimpleNamespace(
+            task=SimpleNamespace(measurement_higher_is_better=True), query_table=queries
+        ),
+        pl.DataFrame({"given_label_probability": [0.5]}),
+        CleaningParameters(of="suggestions", seeds=3, random=0),
+    )
+    found = MeasuredCleaning.from_json(found)
+    assert [one.gain for one in found.gains if one.measure != "accuracy"] == [1.0, -0.5]
+    assert found.predicted == pytest.approx(float(exact_scores()[[0, 2]].sum(0)[measures].mean()))
+    half = "Suggested by half of the queries, and measured on the other 3."
+    assert list(found.sentences())[-1] == half
 
 
 def measured(tmp_path, shift, *, holdout=False):

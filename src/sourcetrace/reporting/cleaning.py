@@ -47,6 +47,7 @@ class MeasuredCleaning(JsonRecord):
         predicted: Gain in the queries' mean measurement that the scores predict for removing all
             of these examples.
         gains: Of each measure; the measurement first.
+        split: Whether half of the queries suggested, and the other half measured.
     """
 
     scores_digest: str
@@ -59,6 +60,7 @@ class MeasuredCleaning(JsonRecord):
     examples: int
     predicted: float
     gains: tuple[CleaningGain, ...]
+    split: bool = False
 
     def sentences(self) -> Iterator[str]:
         """Yield the verdict, what the scores had said, and what it was measured on."""
@@ -81,6 +83,8 @@ class MeasuredCleaning(JsonRecord):
             yield f"The same changes of random examples of the same classes: {_change(one.random)}."
         if self.held_out:
             yield f"Measured on {format_noun(self.examples, 'held-out example')}."
+        elif self.split:
+            yield f"Suggested by half of the queries, and measured on the other {self.examples}."
         else:
             yield (
                 f"Measured on the {format_noun(self.examples, 'query', 'queries')} that selected "

@@ -15,6 +15,12 @@ from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.verification.retrained import check_trainable, retrain_plan
 from sourcetrace.pipelines.verify_cleaning.changes import Changes
+from sourcetrace.pipelines.verify_cleaning.halves import (
+    held_out_table,
+    is_split,
+    measuring,
+    suggest_with_half,
+)
 from sourcetrace.pipelines.verify_cleaning.measures import measured_gains
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.schemas.cleaned import CleaningPlan
@@ -24,7 +30,7 @@ def plan_cleaning(
     score_files: ScoreFiles,
     audit_summary: dict[str, Any],
     ingested: Ingested,
-    review_list: pl.DataFrame,
+    cleaning_suggestions: pl.DataFrame,
     cleaned_data: pl.DataFrame,
     cleaning: CleaningParameters,
 ) -> pl.DataFrame:
@@ -35,10 +41,11 @@ def plan_cleaning(
     if cleaning.of == "decisions":
         changes = Changes.decided(train_table, cleaned_data)
     else:
-        changes = Changes.suggested(train_table, review_list)
+        changes = Changes.suggested(train_table, cleaning_suggestions)
     if not changes.removed and not changes.labels:
+        half = " of half of the queries" if is_split(task, cleaning) else ""
         raise InputError(
-            f"The {cleaning.of} remove and relabel nothing, so there is no gain to measure."
+            f"The {cleaning.of}{half} remove and relabel nothing, so there is no gain to measure."
         )
     if changes.labels and not callable(getattr(task, "relabelled", None)):
         raise InputError(
@@ -46,7 +53,7 @@ def plan_cleaning(
             f"new labels of {len(changes.labels)} examples. Add it: it returns the task with other "
             "labels, {number: label}, of its training examples; adapters of data have it."
         )
-    has_classes = review_list["given_label_probability"].is_not_null().any()
+    has_classes = cleaning_suggestions["given_label_probability"].is_not_null().any()
     classes = train_table["label"] if has_classes else train_table["stage"].list.join("\0")
     groups = {"all": Changes([], {}), "cleaned": changes}
     for number in range(cleaning.random):
@@ -77,7 +84,7 @@ def retrain_cleaned(
         gradient_cache,
         seeds=range(cleaning.seed, cleaning.seed + cleaning.seeds),
         workers=cleaning.workers,
-        held_out=_held_out(ingested.task) is not None,
+        held_out=held_out_table(ingested.task) is not None,
     )
 
 
@@ -94,11 +101,19 @@ def measure_cleaning(
     The scores predict what removal does, of the queries; what is relabelled counts as removed.
     """
     _refuse_ignored_labels(cleaning_plan, cleaning_outcomes)
-    held_out = _held_out(ingested.task)
-    table = ingested.query_table if held_out is None else held_out
-    sign = 1 if ingested.task.measurement_higher_is_better else -1
     plan = cleaning_plan.filter(kind="cleaned").row(0, named=True)
     changed = pl.Series([sorted([*plan["removed"], *plan["relabelled"]])])
+    held_out = held_out_table(ingested.task)
+    table = ingested.query_table if held_out is None else held_out
+    split = is_split(ingested.task, cleaning)
+    predicted = score_files.sums_over(changed)[0]
+    if split:
+        kept = measuring(table["example_id"])
+        places = kept.arg_true().to_list()
+        table, predicted = table.filter(kept), predicted[places]
+        of_queries = pl.col("measurements", "predicted_labels", "losses")
+        cleaning_outcomes = cleaning_outcomes.with_columns(of_queries.list.gather(places))
+    sign = 1 if ingested.task.measurement_higher_is_better else -1
     # A regression's predictions are hardly ever its labels, to the digit.
     has_classes = query_signals["given_label_probability"].is_not_null().any()
     labels = table["label"] if has_classes and "label" in table.columns else None
@@ -112,8 +127,9 @@ def measure_cleaning(
         random=cleaning.random,
         held_out=held_out is not None,
         examples=table.height,
-        predicted=sign * float(score_files.sums_over(changed).mean()),
+        predicted=sign * float(predicted.mean()),
         gains=gains,
+        split=split,
     )
     metrics = {f"{one.measure}_{end}": getattr(one, end) for one in gains for end in _ENDS}
     return found.to_json(), logged({**metrics, "predicted": found.predicted})
@@ -134,15 +150,10 @@ def _refuse_ignored_labels(plan: pl.DataFrame, outcomes: pl.DataFrame) -> None:
 _ENDS = ("gain", "low", "high", "over_random")
 
 
-def _held_out(task: Any) -> pl.DataFrame | None:
-    """Return the table of the examples that no audit reads, where the task has any."""
-    table: pl.DataFrame | None = getattr(task, "holdout_table", lambda: None)()
-    return table
-
-
 PIPELINE = Pipeline(
     [
         step(check_inputs, "ingested"),
+        step(suggest_with_half, "cleaning_suggestions"),
         step(plan_cleaning, "cleaning_plan"),
         step(retrain_cleaned, "cleaning_outcomes"),
         step(measure_cleaning, ["cleaning_result", "cleaning_metrics"]),
