@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from sourcetrace.audit.groups import near_duplicates
 from sourcetrace.audit.groups.near_duplicates import cluster_of, near_pairs, near_queries
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.sketches import sketches
@@ -92,6 +93,43 @@ def test_a_search_by_pivots_finds_what_all_with_all_does():
     assert len(exact) > 400
     assert len(found & exact) >= 0.98 * len(exact)
     assert len(found - exact) <= 0.01 * len(exact)  # rounding
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Return a list to which the number of products of every part is added."""
+    counts, parts = [], near_duplicates._compared
+
+    def counted(*arguments):
+        for rows, others in parts(*arguments):
+            counts.append(len(rows) * len(others))
+            yield rows, others
+
+    monkeypatch.setattr(near_duplicates, "_compared", counted)
+    return counts
+
+
+def test_equal_sketches_stand_by_the_first_and_those_at_the_centre_by_none(compared):
+    vectors = np.tile(np.linspace(-1, 1, 32), (20_000, 1)).astype(np.float16)
+    unknown = [None] * len(vectors)
+    assert near_pairs(*tables(vectors, unknown), similarity=SIMILARITY).is_empty()
+    assert not compared
+    vectors[:1000] = np.random.default_rng(0).normal(size=(1000, 32))
+    pairs = near_pairs(*tables(vectors, unknown), similarity=SIMILARITY)
+    assert ordered(pairs) == {(1000, other) for other in range(1001, 20_000)}
+    assert sum(compared) <= 2 * 1001**2
+
+
+def test_the_work_grows_with_the_examples_where_all_share_a_pivot(compared, monkeypatch):
+    monkeypatch.setattr(near_duplicates, "_BUCKET", 10**6)
+    random = np.random.default_rng(0)
+    for count in (10_000, 20_000):
+        compared.clear()
+        vectors = random.normal(size=(count, 32))
+        vectors[-100:] = vectors[:100] + random.normal(0, 0.03, (100, 32))
+        found = ordered(near_pairs(*tables(vectors), similarity=SIMILARITY))
+        assert found == {(number, count - 100 + number) for number in range(100)}
+        assert sum(compared) <= count * near_duplicates._MOST
 
 
 def test_training_examples_near_a_query_are_found():

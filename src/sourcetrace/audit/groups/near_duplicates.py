@@ -1,8 +1,10 @@
 """Examples that are the same, or nearly: by their content's digest, then by their sketches.
 
-Sketches are centred and compared by their cosine. Not all with all: an example is compared with
-those that share one of its two nearest pivots, examples drawn at random, which leaves out few
-neighbours as close as these and grows far slower than the square of the examples.
+Sketches are centred and compared by their cosine. Not all with all: of equal ones the first stands
+for all, and an example is compared with those that share one of its two nearest pivots, examples
+drawn at random, which leaves out few neighbours as close as these. Where very many share a pivot,
+they are put in order along the number in which they differ most, and each is compared with those
+around it: `_MOST` at most, so that the work grows with the examples and not with their square.
 """
 
 from collections.abc import Iterator
@@ -23,6 +25,12 @@ _ROWS = 1024
 _BUCKET = 1024
 """Rows of a product, and examples a pivot on average."""
 
+_MOST = 4096
+"""Examples that one is compared with, a pivot."""
+
+_ROUNDING = 2**-10
+"""What is shorter than this beside a sketch is half precision's rounding of it."""
+
 _PAIR = {"first": pl.String, "second": pl.String, "similarity": pl.Float64}
 
 
@@ -37,21 +45,20 @@ def near_pairs(
         similarity: The least cosine; that of equal contents is 1.
 
     Returns:
-        first, second (ids) and similarity. Of equal contents, every example with the first.
+        first, second (ids) and similarity. Of equal contents, or equal sketches, every example with
+        the first.
     """
-    content = pl.col("input_digest")
-    first = pl.when(content.is_not_null()).then(pl.col("example_id").first().over(content))
-    leaders = example_digests.select("example_id", first=first)
-    same = leaders.filter(pl.col("first") != pl.col("example_id"))
-    same = same.select("first", second="example_id", similarity=pl.lit(1.0))
     training, _ = _vectors(content_sketches)
-    alone = training.filter(~pl.col("example_id").is_in(same["second"].implode()))
+    same = _equal(example_digests, "input_digest")
+    alone = training.join(same, left_on="example_id", right_on="second", how="anti")
+    seen = _equal(alone, "sketch")
+    alone = alone.join(seen, left_on="example_id", right_on="second", how="anti")
     names = alone["example_id"]
     found = [
         _pairs(names[rows], names[others], values)
         for rows, others, values in _neighbours(alone["sketch"].to_numpy(), similarity)
     ]
-    pairs = pl.concat([same, *found])
+    pairs = pl.concat([same, seen, *found])
     both = pl.concat([pairs, pairs.select(first="second", second="first", similarity="similarity")])
     return both.unique(["first", "second"], maintain_order=True)
 
@@ -99,23 +106,35 @@ def cluster_of(pairs: pl.DataFrame, ids: pl.Series) -> pl.Series:
     ]
 
 
+def _equal(table: pl.DataFrame, content: str) -> pl.DataFrame:
+    """Return every example whose content is known with the first of that content, if another."""
+    first = pl.col("example_id").first().over(content)
+    leaders = table.select("example_id", content, first=first).drop_nulls(content)
+    other = pl.col("first") != pl.col("example_id")
+    return leaders.filter(other).select("first", second="example_id", similarity=pl.lit(1.0))
+
+
 def _vectors(content_sketches: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return training examples and queries, sketches centred on the training's, of length 1."""
+    """Return training examples and queries, sketches centred on the training's, of length 1.
+
+    Those that are the centre, as all are of a model that sees nothing, are left out.
+    """
     training, queries = (content_sketches.filter(side=side) for side in ("training", "query"))
     if training.is_empty():
         return training, queries
-    centre = training["sketch"].to_numpy().mean(0)
-
-    def centred(side: pl.DataFrame) -> pl.DataFrame:
-        return side.with_columns(sketch=_unit(side["sketch"].to_numpy() - centre))
-
-    return centred(training), centred(queries)
+    centre = training["sketch"].to_numpy().mean(0, dtype=np.float64).astype(np.float32)
+    return _centred(training, centre), _centred(queries, centre)
 
 
-def _unit(vectors: _Array) -> pl.Series:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
-    return pl.Series(scaled, dtype=pl.Array(pl.Float32, vectors.shape[1]))
+def _centred(side: pl.DataFrame, centre: _Array) -> pl.DataFrame:
+    sketches = side["sketch"].to_numpy()
+    vectors = sketches - centre
+    lengths, least = (np.linalg.norm(one, axis=1) for one in (vectors, _ROUNDING * sketches))
+    told = lengths > least
+    units = vectors[told] / lengths[told, None]
+    return side.filter(pl.Series(told)).with_columns(
+        sketch=pl.Series(units, dtype=pl.Array(pl.Float32, len(centre)))
+    )
 
 
 def _neighbours(vectors: _Array, similarity: float) -> Iterator[tuple[_Array, _Array, _Array]]:
@@ -135,17 +154,25 @@ def _neighbours(vectors: _Array, similarity: float) -> Iterator[tuple[_Array, _A
     order = np.argsort(buckets, kind="stable")
     bounds = np.searchsorted(buckets[order], np.arange(len(pivots) + 1))
     for start, stop in pairwise(bounds):
-        members = np.unique(order[start:stop] % len(vectors))
-        others = vectors[members]
-        for rows in _parts(members):
-            cosines = vectors[rows] @ others.T
-            cosines[rows[:, None] == members] = -1
+        for rows, others in _compared(np.unique(order[start:stop] % len(vectors)), vectors):
+            cosines = vectors[rows] @ vectors[others].T
+            cosines[rows[:, None] == others] = -1
             close = np.flatnonzero(cosines.max(1) >= similarity)
-            kept = min(_NEAREST, len(members))
+            kept = min(_NEAREST, len(others))
             best = np.argpartition(-cosines[close], kept - 1, axis=1)[:, :kept]
             values = np.take_along_axis(cosines[close], best, axis=1)
             row, column = np.nonzero(values >= similarity)
-            yield rows[close[row]], members[best[row, column]], values[row, column]
+            yield rows[close[row]], others[best[row, column]], values[row, column]
+
+
+def _compared(members: _Array, vectors: _Array) -> Iterator[tuple[_Array, _Array]]:
+    """Yield parts of a pivot's members and those that each part is compared with."""
+    if len(members) > _MOST:
+        widest = vectors[members].std(0).argmax()
+        members = members[np.argsort(vectors[members, widest], kind="stable")]
+    for start, rows in zip(range(0, len(members), _ROWS), _parts(members), strict=True):
+        first = min(start - (_MOST - _ROWS) // 2, len(members) - _MOST)
+        yield rows, members[max(0, first) :][:_MOST]
 
 
 def _two_nearest(vectors: _Array, pivots: _Array) -> _Array:
