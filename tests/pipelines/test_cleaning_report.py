@@ -304,7 +304,7 @@ def test_several_stages_are_named_in_one_text():
 
 
 @pytest.mark.parametrize(
-    "formula", ["=1+1", "  =1+1", "＝1+1", "\u00a0@x", "\u200b+1", "\t=1", "\r=1", "\x00=1", "-1"]
+    "formula", ["=1+1", "  =1+1", "＝1+1", "\u00a0@x", "\u200b+1", "\t=1", "\r=1", "\x00=1", "-1+a"]
 )
 def test_the_copy_for_spreadsheets_holds_no_formula(formula):
     texts = pl.DataFrame({"text": [formula, "b", None]})

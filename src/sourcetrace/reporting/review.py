@@ -9,6 +9,7 @@ import polars as pl
 from sourcetrace.audit.suggestions.actions import class_of_example, suggest_actions
 from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
+from sourcetrace.quoting import quoted
 from sourcetrace.schemas import ReviewList
 
 _LABEL = 80
@@ -118,13 +119,8 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
 
 
 def spreadsheet_text(text: pl.Expr) -> pl.Expr:
-    """Return text that a spreadsheet shows: a quote before what it would run as a formula.
-
-    Programs differ in what they skip before the sign: spaces, control characters, and the sign's
-    full width counts as the sign.
-    """
-    quoted = text.str.replace(r"^([\t\r]|[\s\p{C}\p{Z}]*[=+\-@＝＋－＠])", "'${1}")
-    return quoted.str.replace_all(UNSEEN, "\ufffd")
+    """Return text that a spreadsheet shows, and runs nothing of."""
+    return quoted(text).str.replace_all(UNSEEN, "\ufffd")
 
 
 def _short(label: pl.Expr) -> pl.Expr:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sourcetrace.errors import InputError
+from sourcetrace.quoting import quoted
 from sourcetrace.tasks import ClassificationTask, RegressionTask
 from sourcetrace.tasks.data import TableData
 
@@ -61,6 +62,18 @@ def test_it_is_read_from_a_file(tmp_path, kind):
     write = MANIFEST.write_parquet if kind == ".parquet" else MANIFEST.write_csv
     write(path)
     assert content(made(cleaned=str(path))) == content(made(cleaned=MANIFEST))
+
+
+def test_a_spreadsheets_quotes_are_taken_away_and_a_programs_are_names(tmp_path):
+    names = pl.Series("example_id", ["=a", "'=b", "-3", "'d"])
+    rows = ROWS.with_columns(names, label=pl.Series(["+cat", "'-dog"] * 2))
+    manifest = rows.select("example_id", "label", keep=pl.Series([True, False, True, True]))
+    expected = content(made(rows=rows, cleaned=manifest))
+    manifest.write_parquet(tmp_path / "cleaned.parquet")
+    manifest.with_columns(quoted(pl.col(pl.String))).write_csv(tmp_path / "cleaned.csv")
+    assert expected[:2] == (["=a", "-3", "'d"], ["+cat", "+cat", "'-dog"])
+    for name in ("cleaned.parquet", "cleaned.csv"):
+        assert content(made(rows=rows, cleaned=str(tmp_path / name))) == expected
 
 
 def test_names_that_are_digests_of_the_inputs_are_those_of_before():

@@ -8,7 +8,6 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.audit.decisions.content import inputs_of
-from sourcetrace.audit.decisions.spreadsheet import unquoted
 from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun, shorten
@@ -93,7 +92,7 @@ class _Check:
         example = self._example(row)
         name = row["example_id"] if example is None else example["example_id"]
         label = self._label(row["new_label"])
-        said = (decision, label or None, unquoted(row["note"]) or None)
+        said = (decision, label or None, row["note"] or None)
         known = self._latest.get((content, name)) == said and (
             decision == "remove" or self._of_content[content] == said[:-1]
         )
@@ -122,14 +121,13 @@ class _Check:
     def _example(self, row: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Return the example that is meant: of two by id and by content, that of the content."""
         name, content = row["example_id"], row["content_digest"]
-        found = (self._by_id.get(one) for one in (name, unquoted(name)))
-        by_id = next((one for one in found if one is not None), None)
+        by_id = self._by_id.get(name)
         if by_id is not None and by_id["content_digest"] == content:
             return by_id
         return self._by_content.get(content, by_id)
 
     def _label(self, text: str) -> str:
-        return text if text in self.audited.labels else unquoted(text).strip()
+        return text if text in self.audited.labels else text.strip()
 
     def _wrong(
         self, row: Mapping[str, str], example: Mapping[str, Any] | None, label: str, *, known: bool

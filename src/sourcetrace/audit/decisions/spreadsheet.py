@@ -2,23 +2,22 @@
 
 import csv
 import io
-import re
 
 import polars as pl
 
 from sourcetrace.errors import InputError
+from sourcetrace.quoting import unquoted
 
 _NEEDED = ("example_id", "content_digest", "decision")
 COLUMNS = (*_NEEDED, "new_label", "note", "scores_digest")
 _SEPARATORS = (",", ";", "\t")
-# Whatever cannot be seen may stand before the sign.
-_QUOTED = re.compile(r"'(?=[\t\r]|\W*?[=+\-@＝＋－＠])")
 
 
 def read_decisions_file(content: bytes, *, called: str) -> pl.DataFrame:
     """Return `COLUMNS` as text, empty where there is nothing, and the `line` of every row.
 
-    A byte order mark, other line ends or separators and further columns do no harm.
+    A byte order mark, other line ends or separators, further columns and the quotes before what a
+    spreadsheet would run do no harm.
 
     Args:
         content: Of the file.
@@ -47,14 +46,9 @@ def read_decisions_file(content: bytes, *, called: str) -> pl.DataFrame:
             "it from the page, or add a column “decision” to review_list.csv."
         )
     table = pl.DataFrame(rows, schema=[*COLUMNS, "line"], orient="row", schema_overrides=_TEXT)
-    tidy = (pl.col(name).str.strip_chars() for name in ("content_digest", "scores_digest"))
+    tidy = pl.col("content_digest", "scores_digest").str.strip_chars()
     decision = pl.col("decision").str.strip_chars().str.to_lowercase()
-    return table.with_columns(*tidy, decision)
-
-
-def unquoted(text: str) -> str:
-    """Return text without the quote that keeps a spreadsheet from running it as a formula."""
-    return _QUOTED.sub("", text, count=1) if _QUOTED.match(text) else text
+    return table.with_columns(tidy, decision, unquoted(pl.col("example_id", "new_label", "note")))
 
 
 _TEXT = dict.fromkeys((*COLUMNS, "line"), pl.String)

@@ -13,6 +13,7 @@ from sourcetrace.audit.decisions.precision import draw_sample, error_shares
 from sourcetrace.audit.decisions.standing import cleaned_data, standing_decisions
 from sourcetrace.parameters import DecisionParameters
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.quoting import quoted
 from sourcetrace.reporting.decided import DecisionSummary, count_decisions
 from sourcetrace.reporting.review import spreadsheet_text
 
@@ -47,9 +48,9 @@ def _user() -> str:
 def clean_data(
     review_list: pl.DataFrame, all_decisions: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the manifest, for two formats of files."""
+    """Return the manifest, twice: for programs and for spreadsheets."""
     table = cleaned_data(review_list, all_decisions)
-    return table, table
+    return table, table.with_columns(quoted(pl.col(pl.String)))
 
 
 def sample_for_review(

@@ -133,7 +133,8 @@
   // ── export ──────────────────────────────────────────────────────────────────────────────
   const cell = (text) => {
     // A quote before what a spreadsheet would run, as in review_list.csv.
-    const quoted = /^(?:[\t\r]|[\s\p{C}\p{Z}]*[=+\-@＝＋－＠])/u.test(text) ? `'${text}` : text;
+    const runs = /^'*(?:[\t\r]|[\s\p{C}\p{Z}]*[=+\-@＝＋－＠])/u.test(text) && !/^[+\-]\d+(?:[.,]\d+)?(?:[eE][+\-]?\d+)?$/.test(text);
+    const quoted = runs ? `'${text}` : text;
     return `"${quoted.replaceAll('"', '""')}"`;
   };
   const csv = () => {

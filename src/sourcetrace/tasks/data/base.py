@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names, format_noun
+from sourcetrace.quoting import unquoted
 from sourcetrace.schemas.examples import label_text
 from sourcetrace.tasks.classification import ClassificationTask
 from sourcetrace.tasks.data.identity import (
@@ -280,6 +281,9 @@ class DataTask(TaskBase, ABC):
             return side
         source = Source.of(self._given.cleaned, "task.arguments.cleaned")
         manifest = source.rows([_ID, "label", "keep"], text=[_ID, "label"])
+        if source.for_spreadsheets:
+            plain = unquoted(pl.col(_ID, "label"))
+            manifest = replace(manifest, table=manifest.table.with_columns(plain))
         wanted = wanted_of(manifest, side.ids)
         kept = wanted["keep"]
         self.notes = notes

@@ -40,7 +40,8 @@ _READERS: Final[Mapping[str, Callable[..., pl.LazyFrame]]] = {
     ".feather": partial(pl.scan_ipc, glob=False),
     ".ipc": partial(pl.scan_ipc, glob=False),
 }
-_TEXT: Final = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
+_SHEETS: Final = frozenset({".csv", ".tsv"})
+_TEXT: Final = _SHEETS | {".jsonl", ".ndjson"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Source:
         if not isinstance(where, Mapping):
             raise InputError(f"{called}.where: expected {{column: value}}, got {where!r}.")
         return cls(called, given["path"] if "path" in given else given["data"], where)
+
+    @property
+    def for_spreadsheets(self) -> bool:
+        """Whether it is a file that a spreadsheet program may have written."""
+        return isinstance(self.data, str | Path) and Path(self.data).suffix.lower() in _SHEETS
 
     def rows(
         self, columns: Sequence[str], *, optional: Sequence[str] = (), text: Sequence[str] = ()
