@@ -3,10 +3,17 @@
 import numpy as np
 import polars as pl
 import pytest
-from tests.audit.decisions.examples import decide, examples
+from tests.audit.decisions.examples import decide, examples, written
 
-from sourcetrace.audit.decisions.precision import ErrorShare, draw_sample, error_shares
+from sourcetrace.audit.decisions.precision import (
+    ErrorShare,
+    draw_sample,
+    error_shares,
+    refuse_to_overwrite,
+)
+from sourcetrace.audit.decisions.spreadsheet import read_decisions_file
 from sourcetrace.audit.decisions.standing import standing_decisions
+from sourcetrace.errors import InputError
 from sourcetrace.schemas.decisions import DecisionsFile
 
 
@@ -56,3 +63,26 @@ def test_only_what_was_drawn_counts_where_a_sample_was_drawn():
         "suspects": (1, 2),
         "others": (0, 1),
     }
+
+
+@pytest.mark.parametrize(
+    ("filled", "kept"),
+    [
+        (("1", "relabel", {"new_label": " 8 ", "note": "so"}), True),
+        (("1", "relabel", {}), True),  # as the draw filled it in
+        (("2", "", {}), True),
+        (("2", "keep", {}), False),
+        (("2", "", {"note": "ask Bo"}), False),
+        (("1", "relabel", {"new_label": "9"}), False),
+        (("copy", "relabel", {"new_label": "8", "note": "so"}), False),
+    ],
+)
+def test_a_sample_is_overwritten_only_where_the_log_says_all_of_it(filled, kept):
+    table = examples({"1": "3", "2": "3", "copy": "3"}, contents={"copy": "1"})
+    log = decide(table, ("1", "relabel", {"new_label": "8", "note": "so"}))
+    sample = read_decisions_file(written(table, filled, ("2", "", {})), called="")
+    if kept:
+        refuse_to_overwrite(sample, log)
+    else:
+        with pytest.raises(InputError, match=rf"1 row .* not handed in \({filled[0]}\); another"):
+            refuse_to_overwrite(sample, log)

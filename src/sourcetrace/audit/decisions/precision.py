@@ -6,12 +6,15 @@ from typing import Self
 import polars as pl
 from scipy.stats import binomtest
 
+from sourcetrace.errors import InputError
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.schemas.decisions import DecisionsFile
 from sourcetrace.schemas.review import is_flagged
 from sourcetrace.validation import JsonRecord
 
 _CONTEXT = ("index", "given_label", "predicted_label")
 """Columns by which a person finds the example; whether it is a suspect, they need not know."""
+_FILLED_IN = ("decision", "new_label", "note")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,32 @@ def draw_sample(
     empty = (pl.lit(None, pl.String).alias(name) for name in ("new_label", "note"))
     filled = drawn.with_columns(*empty, scores_digest=pl.lit(scores_digest))
     return filled.select(*DecisionsFile.columns(), *_CONTEXT)
+
+
+def refuse_to_overwrite(sample: pl.DataFrame, log: pl.DataFrame) -> None:
+    """Refuse to draw another sample where the log does not say what one has.
+
+    Args:
+        sample: As `read_decisions_file` returns it.
+        log: `schemas.DecisionLog`.
+
+    Raises:
+        InputError: If somebody filled in rows that were not handed in.
+    """
+    keys = ("example_id", "content_digest", *_FILLED_IN)
+    own, said = (
+        table.select(pl.col(keys).fill_null("").str.strip_chars()) for table in (sample, log)
+    )
+    # What was decided before is filled in without its label and note.
+    drawn = said.with_columns(new_label=pl.lit(""), note=pl.lit(""))
+    own = own.filter(pl.any_horizontal(pl.col(_FILLED_IN) != ""))
+    if lost := own.join(pl.concat([said, drawn]), on=keys, how="anti")["example_id"].to_list():
+        raise InputError(
+            f"review_sample.csv has {format_noun(len(lost), 'row')} that somebody filled in and "
+            f"that {'was' if len(lost) == 1 else 'were'} not handed in ({format_names(lost)}); "
+            "another sample would overwrite the file, so nothing was applied. Hand it in, with its "
+            "path as decisions.path, or move it away."
+        )
 
 
 def error_shares(

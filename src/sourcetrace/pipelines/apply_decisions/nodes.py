@@ -9,7 +9,7 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.decisions.check import Audited
-from sourcetrace.audit.decisions.precision import draw_sample, error_shares
+from sourcetrace.audit.decisions.precision import draw_sample, error_shares, refuse_to_overwrite
 from sourcetrace.audit.decisions.standing import cleaned_data, standing_decisions
 from sourcetrace.parameters import DecisionParameters
 from sourcetrace.pipelines.shared.step import step
@@ -23,6 +23,7 @@ def check_decisions(
     query_table: pl.DataFrame,
     decision_log: pl.DataFrame,
     decisions_file: pl.DataFrame,
+    filled_sample: pl.DataFrame,
     decisions: DecisionParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the rows of the file that the log does not have yet, twice, or refuse the file."""
@@ -35,6 +36,8 @@ def check_decisions(
         decided_by=decisions.by or _user(),
         decided_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    if decisions.sample:
+        refuse_to_overwrite(filled_sample, pl.concat([decision_log, new]))
     return new, new
 
 
