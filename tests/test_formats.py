@@ -136,7 +136,7 @@ def test_durations(seconds, text):
 def test_commands_run_in_the_environment_of_the_audit():
     text = "Run `kedro run --pipelines audit,gate` again, then kedro run --pipelines gate."
     assert with_environment(text, "") == text
-    assert with_environment(text, "my env") == (
+    assert with_environment(with_environment(text, "my env"), "my env") == (
         "Run `kedro run --pipelines audit,gate --env 'my env'` again, then "
         "kedro run --pipelines gate --env 'my env'."
     )

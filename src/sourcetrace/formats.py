@@ -125,11 +125,11 @@ def with_environment(text: str, environment: str) -> str:
     """Return text whose commands run in the environment that an audit ran in.
 
     Args:
-        text: In which commands may stand, `kedro run --pipelines gate`.
+        text: In which commands may stand, `kedro run --pipelines gate`; one with `--env` stays.
         environment: A folder in conf/; empty for the default one.
     """
     option = f" --env {shlex.quote(environment)}" if environment else ""
-    commands = r"kedro run --pipelines [\w,]+|sourcetrace explain \w+"
+    commands = r"(?:kedro run --pipelines [\w,]+|sourcetrace explain \w+)(?![\w,]| --env)"
     return re.sub(commands, lambda found: found[0] + option, text)
 
 

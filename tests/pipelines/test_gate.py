@@ -55,7 +55,7 @@ def no_summary():
     return VerificationSummary.frame()
 
 
-def judged(gate=None, *, summary=None, baseline=None, comparison=None, **told):
+def judged(gate=None, *, summary=None, baseline=None, comparison=None, run=None, **told):
     gate = gate or GateParameters()
     content = page_content(scores_digest=DIGEST, **told)
     ids = content.review_list["example_id"]
@@ -70,7 +70,7 @@ def judged(gate=None, *, summary=None, baseline=None, comparison=None, **told):
         comparison_summary=(comparison or first_audit()).to_json(),
         gate=gate,
     )
-    return judge_audit(measured, audit_summary, read_baseline(baseline, gate), gate)
+    return judge_audit(measured, audit_summary, read_baseline(baseline, gate), run, gate)
 
 
 def parameters(**changes):
@@ -173,3 +173,11 @@ def test_only_a_failed_gate_raises(severity):
             enforce_gate(report, xml, {}, "page")
     else:
         assert enforce_gate(report, xml, {}, "page") == report
+
+
+def test_advice_names_the_environment_of_the_audit():
+    run = {"scores_digest": DIGEST, "at": "2026-11-29T10:00:00+00:00", "environment": "mine"}
+    report, junit, _ = judged(GateParameters(require_verification=True), run=run)
+    command = "kedro run --pipelines verification --env mine"
+    assert command in report["checks"][0]["advice"]
+    assert command in junit

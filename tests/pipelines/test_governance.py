@@ -36,6 +36,7 @@ def test_the_documents_have_the_figure_of_these_scores_alone(registered):
             gate_report=verdict,
             verification_summary=summary,
             code_revision={},
+            audit_run={"scores_digest": DIGEST, "at": "", "environment": "mine"},
             registered_model=registered,
         )
         card, bom = render_model_card(facts), make_ml_bom(facts)
@@ -51,6 +52,8 @@ def test_the_documents_have_the_figure_of_these_scores_alone(registered):
     card, found = figure(report, verification(digest=DIGEST).summary, trust)
     assert float(found["confidenceInterval"]["upperBound"]) > values["trust_lds"]
     assert "95 % interval" in card
+    assert "kedro run --pipelines audit --env mine\n" in card
+    assert "`kedro run --pipelines verification --env mine` repeats" in card
     none = AuditTrust(status="Not verified", text="t", lds=None, lds_low=None)
     card, found = figure(unverified, verification(digest="other").summary, none)
     assert found is None

@@ -40,7 +40,7 @@ def explained(
     except (Exception, SystemExit) as error:
         from sourcetrace.commands.project import print_error
 
-        print_error(error, verbose=verbose)
+        print_error(error, verbose=verbose, env=env)
         return None
 
 

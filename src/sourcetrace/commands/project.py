@@ -9,6 +9,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.utils import is_kedro_project
 from kedro.validation import ParameterValidationError
 
+from sourcetrace.formats import with_environment
 from sourcetrace.hooks.terminal import Terminal, readable_error
 
 _PACKAGE = "sourcetrace"
@@ -33,12 +34,18 @@ def configure_project_here() -> str:
     return _PACKAGE
 
 
-def print_error(error: BaseException, *, verbose: bool) -> None:
-    """Print what ended a command, behind the traceback if that is asked for."""
+def print_error(error: BaseException, *, verbose: bool, env: str | None = None) -> None:
+    """Print what ended a command, behind the traceback if that is asked for.
+
+    Args:
+        error: The end.
+        verbose: Whether to show the traceback.
+        env: Environment of the commands in the message; of a session's own, its hook knows it.
+    """
     if verbose:
         traceback.print_exception(error)
     hint = "" if verbose else " (--verbose shows the traceback)"
-    Terminal.print_error(_message(error, hint=hint))
+    Terminal.print_error(with_environment(_message(error, hint=hint), env or ""))
 
 
 def _message(error: BaseException, *, hint: str) -> str:

@@ -14,7 +14,7 @@ from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.measured import Measured
 from sourcetrace.audit.gate.report import OUTCOMES, CheckResult, GateReport, Outcome
-from sourcetrace.formats import format_noun
+from sourcetrace.formats import format_noun, with_environment
 from sourcetrace.parameters import GateCheck, GateParameters
 from sourcetrace.schemas.metric_names import METRICS, GateMetric
 
@@ -50,6 +50,7 @@ def judge(
     scores_digest: str,
     method: str,
     says_nothing: bool = False,
+    environment: str = "",
 ) -> GateReport:
     """Return the verdict, its checks in the order of the parameters.
 
@@ -60,6 +61,7 @@ def judge(
         scores_digest: Of the scores that are judged.
         method: Of these.
         says_nothing: Whether all scores are 0.
+        environment: That commands of the advice shall have.
     """
     checks = gate.checks
     if gate.require_verification:
@@ -68,7 +70,10 @@ def judge(
     unknown = Measured(None, "the audit did not measure it")
     results = (
         *([_SAYS_NOTHING] if says_nothing else []),
-        *(_result(check, metrics.get(check.metric, unknown), baseline) for check in checks),
+        *(
+            _result(check, metrics.get(check.metric, unknown), baseline, environment)
+            for check in checks
+        ),
     )
     return GateReport(
         sourcetrace_version=__version__,
@@ -126,7 +131,9 @@ def _name_of(check: GateCheck) -> str:
     return f"{check.metric} {'≤' if check.is_upper else '≥'} {limit} ({check.severity})"
 
 
-def _result(check: GateCheck, measured: Measured, baseline: Baseline) -> CheckResult:
+def _result(
+    check: GateCheck, measured: Measured, baseline: Baseline, environment: str
+) -> CheckResult:
     approved = (baseline.metrics or {}).get(check.metric) if check.is_relative else None
     limit = _limit_of(check, approved)
     status: Outcome | Literal["skipped"] = check.severity
@@ -160,7 +167,9 @@ def _result(check: GateCheck, measured: Measured, baseline: Baseline) -> CheckRe
         baseline=approved,
         message=message,
         reason=reason,
-        advice="" if status in {"pass", "skipped"} else METRICS[check.metric],
+        advice=""
+        if status in {"pass", "skipped"}
+        else with_environment(METRICS[check.metric], environment),
     )
 
 

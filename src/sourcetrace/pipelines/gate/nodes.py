@@ -24,7 +24,7 @@ from sourcetrace.parameters import (
 from sourcetrace.pipelines.governance.nodes import DOCUMENTS
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.reporting.records import AuditSummary
+from sourcetrace.reporting.records import AuditRun, AuditSummary
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.metric_names import GateMetric
 from sourcetrace.schemas.review import is_suspect
@@ -67,6 +67,7 @@ def judge_audit(
     measured: dict[GateMetric, Measured],
     audit_summary: dict[str, Any],
     baseline: Baseline,
+    audit_run: dict[str, Any] | None,
     gate: GateParameters,
 ) -> tuple[dict[str, Any], str, dict[str, Any]]:
     """Return the verdict, the same as JUnit XML, and the metrics for MLflow."""
@@ -78,6 +79,7 @@ def judge_audit(
         scores_digest=summary.scores_digest,
         method=summary.method,
         says_nothing=summary.says_nothing,
+        environment=AuditRun.environment_of(audit_run),
     )
     return report.model_dump(mode="json"), report.junit(), logged(report.metrics)
 

@@ -12,6 +12,7 @@ from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.documents.facts import AuditFacts, render_model_card
+from sourcetrace.reporting.records import AuditRun
 
 
 def gather_facts(
@@ -19,6 +20,7 @@ def gather_facts(
     gate_report: dict[str, Any],
     verification_summary: pl.DataFrame,
     code_revision: dict[str, Any],
+    audit_run: dict[str, Any] | None,
     registered_model: dict[str, Any] | None,
 ) -> AuditFacts:
     """Return what the documents say of an audit."""
@@ -32,6 +34,7 @@ def gather_facts(
         if result.trust.lds is not None and not interval.is_empty()
         else None,
         revision=CodeRevision(**code_revision) if code_revision else None,
+        environment=AuditRun.environment_of(audit_run),
         # The lineage hook has refused a wrong one.
         model=RegisteredModelParameters.model_validate(registered_model)
         if registered_model

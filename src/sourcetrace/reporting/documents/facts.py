@@ -26,6 +26,7 @@ class AuditFacts:
         gate: What `gate.json` says.
         trust_high: Upper end of the trust figure's 95 % interval; None where not verified.
         revision: Of the project's code; None outside a git repository.
+        environment: The `--env` of its command; empty where it had none.
         model: The audited version in MLflow's registry, where the parameters name one.
     """
 
@@ -33,6 +34,7 @@ class AuditFacts:
     gate: GateReport
     trust_high: float | None = None
     revision: CodeRevision | None = None
+    environment: str = ""
     model: RegisteredModelParameters | None = None
 
     @property
