@@ -103,8 +103,8 @@ def test_the_most_suspicious_come_first_and_suspects_get_an_action():
     assert table["loss"].to_list() == [1.0] * 4
     assert table["total_query_loss_influence"].to_list() == [-5.0] * 4
     assert table["reason"][0] == (
-        "Without itself the model would say y, and give x < 1 %. Removing it should help 3 of 10 "
-        "queries (total margin +5.0)."
+        "Without this example the model would say y, and give x < 1 %. Removing it should "
+        "help 3 of 10 queries (total margin +5.0)."
     )
     assert table["reason"][3] == "It does not stand out."
 
@@ -158,11 +158,11 @@ def test_what_was_decided_before_is_there_and_says_so():
     ReviewList.validate(table)
     assert table["decision"].to_list() == ["keep", "relabel", "remove", None]
     assert table["reason"].str.split("Removing it").list.first().to_list()[:3] == [
-        "Kept by Ann on 2026-11-29. Without itself the model would say y, and give x < 1 %. ",
-        "To be relabelled to x, decided by Ann on 2026-11-29; not done. Without itself the model "
-        "would give y 40 %. ",
-        "To be removed, decided by Ann on 2026-11-29; not done. Without itself the model would say "
-        "y, and give x 2 %. ",
+        "Kept by Ann on 2026-11-29. Without this example the model would say y, and give x < 1 %. ",
+        "To be relabelled to x, decided by Ann on 2026-11-29; not done. Without this example the "
+        "model would give y 40 %. ",
+        "To be removed, decided by Ann on 2026-11-29; not done. Without this example the model "
+        "would say y, and give x 2 %. ",
     ]
     assert table.filter(is_suspect())["example_id"].to_list() == ["=d", "a"]
     # Trained again with the label that was decided on, it stands out as before.
@@ -200,7 +200,7 @@ def uncertain():
 def test_a_harm_of_no_stable_sign_says_so():
     table, copy = review(**uncertain())
     ReviewList.validate(table)
-    assert table["reason"][1].endswith("What its removal does to the queries is uncertain.")
+    assert table["reason"][1].endswith("What removing it does to the queries is uncertain.")
     assert "uncertain" not in table["reason"][2]
     assert copy.select("harm_error", "sign_stable").equals(
         table.select("harm_error", "sign_stable")
@@ -248,7 +248,7 @@ def test_unstable_suspects_are_counted():
     assert summary.unstable == 2
     assert metrics["unstable_share"]["value"] == pytest.approx(2 / 3)
     assert (summary.scores_digest, summary.task, summary.suspect_share) == ("d", "a.Task", 0.75)
-    assert "Of 2 of these 3 even the sign of the harm is uncertain" in printed(summary)
+    assert "For 2 of these 3 even the sign of the gain is uncertain" in printed(summary)
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
@@ -270,7 +270,7 @@ def test_scores_that_are_all_0_are_said_to_say_nothing():
     )
     summary, _ = summarised(review_list, content)
     assert summary.says_nothing
-    assert "scores of all 4 training examples are 0" in printed(summary)
+    assert "scores of the 4 training examples are 0" in printed(summary)
     harmless = review_list.with_columns(total_query_loss_influence=pl.lit(0.1))
     assert not summarised(harmless, content)[0].says_nothing
 
@@ -341,7 +341,7 @@ def test_numbers_of_a_regression_are_no_classes():
         report=ReportParameters(),
     )
     assert table["given_label"][0] == "8.316761949200906"
-    assert table["reason"][0].startswith("Without itself the model would miss it by more")
+    assert table["reason"][0].startswith("Without this example the model would miss it by more")
     assert rounded_labels(table)["given_label"][0] == "8.317"
     assert [one.name for one in suspect_figures(table, top_share=0.08)] == ["loss-and-harm"]
     # Few numbers, or such as have a probability, are classes.

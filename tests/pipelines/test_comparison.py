@@ -125,7 +125,7 @@ def test_a_first_audit_says_that_there_is_none_to_compare_with(audits):
     assert table.is_empty()
     assert found.previous_at is None
     assert metrics == {}
-    assert "there is none to compare this one with" in page
+    assert "is kept to compare this one with" in page
 
 
 def test_corrected_labels_resolve_their_suspects(audits):
@@ -202,7 +202,7 @@ def test_the_curvature_is_compared_with_what_was_kept_of_it(audits):
     (layer,) = found.curvature.layers
     assert (layer.trace_ratio, layer.distance, layer.is_big) == (10.0, 1.0, True)
     assert metrics["curvature_distance"]["value"] == 1.0
-    assert "layer fc in segment 1 moved most" in page
+    assert "layer fc in segment 1 changed most" in page
     _, found, metrics, _ = audits.run("cc", spectra=SPECTRA.clear())
     assert found.curvature.layers == ()
     assert "curvature_distance" not in metrics

@@ -72,19 +72,19 @@ def test_nothing_is_said_to_have_a_cause_where_nothing_happened():
         ({"data": SAME}, "The training data is the same. The queries are the same."),
         (
             {"data": DataDrift(training_same=False, queries_same=False)},
-            "something else in the examples did. The queries are other ones",
+            "something else in them changed (the digest differs). The queries changed",
         ),
         ({"data": DataDrift(matched_by="id")}, "known again by their id alone"),
         ({"previous_method": "influence"}, "The method was influence and is source now"),
         (
             {},
-            "1 of 2 spectra changed by a factor of two or more; layer head in segment 2 moved "
-            "most, its eigenvalues by a factor of 3.16 on average.",
+            "1 of 2 matrices changed by a factor of two or more; layer head in segment 2 changed "
+            "most, by a factor of 3.16 on average.",
         ),
         (
             {"curvature": CurvatureDrift((LayerDrift(3, "a", 1.0, 0.0),), 2, 3)},
             "cut into 2 segments before and 3 now; the last ones are compared. Curvature: none of "
-            "1 spectrum changed by a factor of two or more.",
+            "1 matrix changed by a factor of two or more.",
         ),
         ({"curvature": CurvatureDrift()}, "no layer’s curvature in common"),
     ],
@@ -116,7 +116,7 @@ def test_the_page_says_so_at_its_top_and_in_a_section_and_changes_nothing_else()
     content = page_content()
     plain = content.render()
     page = page_of(content)
-    assert "was not set beside an earlier audit" in plain
+    assert "Not compared with an earlier audit" in plain
     assert page.count("Since the audit of 2026-11-25 02:00 UTC") == 2
     assert page.index("Since the audit of") < page.index('class="identity"')
     parts = re.compile('<p class="changes">.*?</p>\n|<section id="changes".*?</section>', re.DOTALL)

@@ -104,9 +104,9 @@ def test_a_query_is_told_without_its_examples_and_where_from():
     said = " ".join(margins.facts(query)).replace("\u00a0", " ")
     assert said == (
         "Its margin is 2.5 (probability 92.4 %), the model says 7. "
-        "Predicted to first order: without its 1 strongest helper 2.2 (probability 90 %), "
+        "Predicted: without its 1 strongest helper 2.2 (probability 90 %), "
         "without its 1 strongest harmer 2.7 (probability 93.7 %). "
-        "Of all scores' size by segment: 1 (a) 25 %, 2 (b) 75 %."
+        "Share of all influence by segment: 1 (a) 25 %, 2 (b) 75 %."
     )
 
 

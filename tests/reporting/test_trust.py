@@ -64,9 +64,9 @@ def test_removals_are_told_with_what_they_mean_for_the_units():
         "Without the 29 strongest helpers of a query, 45\u00a0% of the predictions"
     )
     assert flips.endswith("of the same classes, 3\u00a0%.")
-    assert "changed by 0.20 (95 % interval 0.10 to 0.30) times what the summed scores said" in slope
+    assert "changes were 0.20 (95 % interval 0.10 to 0.30) times the predicted ones" in slope
     assert "promises too much" in slope
-    assert removals(verification(slope=1.05))[1].endswith("said.")
+    assert removals(verification(slope=1.05))[1].endswith("predicted ones.")
     assert "promises too little" in removals(verification(slope=2.0))[1]
 
 

@@ -28,7 +28,7 @@ def test_the_same_order_overlaps_wholly_in_the_share_that_is_looked_at(top_share
     said = overlap(range(100, 0, -1), top_share=top_share)
     assert f"Of the first {count} examples of this list" in said
     assert f"{count} (100\u00a0%) also have one of the {count} highest losses" in said
-    assert f"would share about {count**2 / 100:.3g}" in said
+    assert f"by chance about {count**2 / 100:.3g}" in said
 
 
 def test_a_share_of_suspects_is_their_number():
@@ -59,22 +59,22 @@ def test_result(examples, suspects, text):
 
 def test_examples_that_were_set_aside_are_counted():
     assert plain_words("set_aside", 0) == ""
-    assert "1 example could not be used, and was set aside" in plain_words("set_aside", 1)
-    assert "they are on no list" in plain_words("set_aside", 2)
+    assert "1 example could not be used and was left out" in plain_words("set_aside", 1)
+    assert "were left out" in plain_words("set_aside", 2)
 
 
 def test_parameters_without_attribution_are_counted_and_weighed():
     content = page_content()
     sentence = plain_words("unattributed", content.unattributed_parameters, 0.75)
-    assert "1 parameter with 16 values, 25\u00a0% of the model, carries no attribution" in sentence
+    assert "25\u00a0% of the model: 1 parameter with 16 values carries no attribution" in sentence
     sentence = plain_words("unattributed", content.unattributed_parameters.clear(), 1.0)
-    assert sentence == "Every parameter of the model carries attribution."
+    assert sentence == "The scores see every parameter of the model."
 
 
 def test_unstable_suspects_are_counted():
     content = page_content(suspects=6)
     said = plain_words("uncertainty", content.summary, content.review_list)
-    assert "for 2 of 6 suspects it is within two errors of zero" in said
+    assert "for 2 of 6 suspects even its sign is uncertain" in said
     stable = page_content(suspects=6, unstable=0).summary
     assert "for none of 6 suspects" in plain_words("uncertainty", stable, content.review_list)
     unknown = content.review_list.with_columns(harm_error=pl.lit(0.0))
@@ -84,7 +84,7 @@ def test_unstable_suspects_are_counted():
 
 def test_a_model_whose_scores_are_all_0_is_not_said_to_be_clean():
     said = plain_words("result", page_content(suspects=0, without_effect=40).summary)
-    assert "scores of all 40 training examples are 0: nothing can be said" in said
+    assert "scores of the 40 training examples are 0, so they say nothing" in said
     assert "stands out" in plain_words(
         "result", page_content(suspects=0, without_effect=39).summary
     )
@@ -97,9 +97,9 @@ def test_layers_without_gradients_are_named():
     spectra = page_content().curvature_spectra
     assert said(spectra) == said(spectra.clear()) == ""
     dead = spectra.with_columns(trace=pl.lit(0.0))
-    assert "No gradient reaches 1 layer: fc. What" in said(dead)
+    assert "No gradient reaches 1 layer: fc. The" in said(dead)
     once = pl.concat([spectra.head(1), dead.tail(1)])
-    assert "1 layer: fc (in segment 2). What" in said(once)
+    assert "1 layer: fc (in segment 2). The" in said(once)
     many = pl.concat(dead.with_columns(layer=pl.lit(f"fc{i}")) for i in range(7))
     assert "7 layers: fc0, fc1, fc2, fc3, fc4 and 2 more." in said(many)
 
@@ -111,7 +111,7 @@ def test_a_guessed_learning_rate_is_said():
         learning_rate_source=pl.Series(["constant", "interpolated", "interpolated"])
     )
     said = plain_words("guessed_rates", guessed)
-    assert "not recorded, at 2 of 3 checkpoints: a guess" in said
+    assert "some steps before 2 of 3 checkpoints is a guess" in said
 
 
 def test_the_page_knows_every_method():

@@ -226,8 +226,8 @@ class Terminal:
         suggested = plain_words("result", summary)
         if summary.unstable:
             suggested += (
-                f" Of {summary.unstable} of these {summary.suspect_count} even the sign of the "
-                "harm is uncertain: look before you act."
+                f" For {summary.unstable} of these {summary.suspect_count} even the sign of the "
+                "gain is uncertain: look before you act."
             )
         self._print(suggested)
         self._print_trust(summary.trust)

@@ -85,7 +85,7 @@ class DecisionSummary(JsonRecord):
             yield f"{exported} came from another audit, about contents that are still the same."
         count = sum(self.standing.values())
         yield (
-            f"{format_noun(count, 'decision')} stand about {format_count(self.examples)} examples"
+            f"{format_count(count)} of {format_noun(self.examples, 'example')} are decided"
             f"{_counted(self.standing)}."
         )
         for side, share in self.shares.items():

@@ -166,11 +166,11 @@ class Explanations(_Record):
             if group
         ]
         if without:
-            yield f"Predicted to first order: {', '.join(without)}."
+            yield f"Predicted: {', '.join(without)}."
         for kind, shares in query.shares.items():
             if len(shares) > 1:
                 parts = ", ".join(f"{name} {format_share(one)}" for name, one in shares.items())
-                yield f"Of all scores' size by {kind}: {parts}."
+                yield f"Share of all influence by {kind}: {parts}."
 
     def _value(self, measurement: float) -> str:
         shown = format_number(measurement)

@@ -78,7 +78,7 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
     has_classes = table["given_label_probability"].is_not_null().any()
     chance = pl.col("corrected_probability")
     without = pl.format(
-        "Without itself the model would say {}, and give {} {}.",
+        "Without this example the model would say {}, and give {} {}.",
         _short(pl.coalesce("other_label", "predicted_label")),
         _short(pl.col("given_label")),
         pl.when(chance < 0.01)  # noqa: PLR2004
@@ -86,18 +86,18 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
         .otherwise(pl.format("{} %", (chance * 100).round(0).cast(pl.Int64))),
     )
     memorised = pl.format(
-        "Without itself the model would give {} {} %.",
+        "Without this example the model would give {} {} %.",
         _short(pl.col("given_label")),
         (chance * 100).round(0).cast(pl.Int64),
     )
     disagrees = pl.coalesce("other_label", "predicted_label") != pl.col("given_label")
-    far_off = pl.lit("Without itself the model would miss it by more than most queries.")
+    far_off = pl.lit("Without this example the model would miss it by more than most queries.")
     label = pl.when(disagrees).then(without).otherwise(memorised) if has_classes else far_off
     if table["given_label"].is_null().all():
         label = pl.lit(None, pl.String)
     effect = (
         pl.when(~pl.col("sign_stable"))
-        .then(pl.lit("What its removal does to the queries is uncertain."))
+        .then(pl.lit("What removing it does to the queries is uncertain."))
         .when(pl.col("harm") > 0)
         .then(
             pl.format(
@@ -108,7 +108,7 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
                 _number(pl.col("harm"), digits=3),
             )
         )
-        .otherwise(pl.lit("The queries would lose by its removal."))
+        .otherwise(pl.lit("Removing it would hurt the queries."))
     )
     reason = (
         pl.when(suggested_action="keep")
