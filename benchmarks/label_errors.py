@@ -83,13 +83,14 @@ def audit(noisy: NoisySet, folder: Path, *, seed: int) -> dict[str, pl.DataFrame
     signals, query_signals, history, _, covariances, _ = extract_gradients(setup, gradients)
     curvature = fit_curvature(setup, covariances)[0]
     blocks = list(zip(*score_examples(setup, curvature), strict=True))
-    _, influence, own, _ = (pl.concat(one) for one in blocks[:4])
+    scores, influence, own = (pl.concat(one) for one in blocks[:3])
     return {
         "train_table": train_table,
         "checkpoint_manifest": manifest,
         "example_signals": signals,
         "query_signals": query_signals,
         "query_history": history,
+        "attribution_scores": scores,
         "query_influence": influence,
         "self_influence": own,
     }
@@ -112,8 +113,8 @@ def held_out_predictions(noisy: NoisySet, *, seed: int) -> np.ndarray[Any, Any]:
     return result
 
 
-def measured(noisy: NoisySet, tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
-    """Return every order's scores, large ones suspect, and what is suggested, [N] each."""
+def review_list(tables: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the list of an audit, in the order of the training examples."""
     evidence = weigh_evidence(
         *(
             tables[name]
@@ -137,7 +138,12 @@ def measured(noisy: NoisySet, tables: dict[str, pl.DataFrame]) -> dict[str, Any]
         queries=tables["query_signals"].height,
         report=ReportParameters(),
     )
-    listed = listed.sort("index")
+    return listed.sort("index")
+
+
+def measured(noisy: NoisySet, tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    """Return every order's scores, large ones suspect, and what is suggested, [N] each."""
+    listed = review_list(tables)
     # The place within the class, as a share of it, so that classes are alike.
     is_class = pl.when(pl.col("given_label_probability").is_not_null()).then("given_label")
     place = -pl.col("self_influence_rank") / pl.len().over(is_class)

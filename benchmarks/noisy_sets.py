@@ -1,7 +1,8 @@
 """Small public sets in which some labels are wrong, and the networks that are trained on them."""
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from csv import DictReader
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from sourcetrace.tasks import ClassificationTask, RegressionTask, SGDRecipe
 from sourcetrace.tasks.digits import DigitsTask
 
 _EXAMPLES, _SENTENCES, _QUERIES, _WORDS = 2000, 4000, 300, 2000
+_DIGITS = 360
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class NoisySet:
         recipe: How its network is trained.
         wrong: Whether the given label is not the true one, [N].
         true: True labels, [N].
+        test: Examples with true labels that no audit reads.
     """
 
     task: Any
     recipe: SGDRecipe
     wrong: np.ndarray[Any, Any]
     true: np.ndarray[Any, Any]
+    test: TensorDataset
 
     @property
     def given(self) -> Tensor:
@@ -55,6 +59,15 @@ class _Tensors:
 
     def build_model(self) -> nn.Module:
         return mlp(self._widths)
+
+    def relabelled(self, labels: Mapping[int, str]) -> Any:
+        inputs, given = self._train.tensors
+        given = given.clone()
+        for number, label in labels.items():
+            given[number] = float(label)
+        other = copy(self)
+        other._train = TensorDataset(inputs, given)
+        return other
 
     def train_examples(self) -> Any:
         return self._train
@@ -77,10 +90,14 @@ class TargetTensors(_Tensors, RegressionTask):
     """A regression of tensors."""
 
 
-def digits(data: Path, seed: int, share: float = 0.08) -> NoisySet:
-    """Return the demo's set: scikit-learn's digits, the labels exchanged as the demo does it."""
-    demo = DemoParameters(seed=seed, error_share=share)
-    training, queries, planted = plant_label_errors(demo)
+def digits(data: Path, seed: int, share: float = 0.08, *, held_out: float = 0.2) -> NoisySet:
+    """Return the demo's set: scikit-learn's digits, the labels exchanged as the demo does it.
+
+    Of what is held out, the first 360 are queries, as many as the demo has.
+    """
+    demo = DemoParameters(seed=seed, error_share=share, query_share=held_out)
+    training, rest, planted = plant_label_errors(demo)
+    queries, test = rest.head(_DIGITS), rest.tail(-_DIGITS)
     true = dict(planted.select("example_id", "true_label").iter_rows())
     pairs = list(training.select("example_id", "label").iter_rows())
     recipe = SGDRecipe(demo.epochs, demo.batch_size, demo.learning_rate, 0.9, demo.weight_decay)
@@ -89,6 +106,7 @@ def digits(data: Path, seed: int, share: float = 0.08) -> NoisySet:
         recipe,
         np.array([name in true for name, _ in pairs]),
         np.array([true.get(name, label) for name, label in pairs]),
+        DigitsTask(training, test).query_examples(),
     )
 
 
@@ -104,7 +122,7 @@ def mnist(data: Path, seed: int, share: float, *, paired: bool = False) -> Noisy
     images = _read_idx(data / "mnist_t10k_images.idx3.gz").reshape(-1, 784) / 255
     labels = _read_idx(data / "mnist_t10k_labels.idx1.gz").astype(np.int64)
     random = np.random.default_rng(seed)
-    train, queries = _split(random, len(labels))
+    train, queries, test = _split(random, len(labels))
     wrong = _drawn(random, share)
     given = labels[train].copy()
     steps = 1 if paired else random.integers(1, 10, wrong.sum())
@@ -114,7 +132,8 @@ def mnist(data: Path, seed: int, share: float, *, paired: bool = False) -> Noisy
         (_floats(images[queries]), torch.tensor(labels[queries])),
         (784, 64, 10),
     )
-    return NoisySet(task, SGDRecipe(12, 32, 0.03, 0.9), wrong, labels[train])
+    held_out = TensorDataset(_floats(images[test]), torch.tensor(labels[test]))
+    return NoisySet(task, SGDRecipe(12, 32, 0.03, 0.9), wrong, labels[train], held_out)
 
 
 def parkinsons(data: Path, seed: int, share: float = 0.1) -> NoisySet:
@@ -132,7 +151,7 @@ def parkinsons(data: Path, seed: int, share: float = 0.1) -> NoisySet:
     columns = [name for name in rows[0] if name not in left_out]
     features = np.array([[float(row[name]) for name in columns] for row in rows])
     random = np.random.default_rng(seed)
-    train, queries = _split(random, len(rows))
+    train, queries, test = _split(random, len(rows))
     features = (features - features[train].mean(0)) / features[train].std(0)
     targets = (targets - targets[train].mean()) / targets[train].std()
     wrong = _drawn(random, share)
@@ -143,7 +162,8 @@ def parkinsons(data: Path, seed: int, share: float = 0.1) -> NoisySet:
         (_floats(features[queries]), _floats(targets[queries])),
         (len(columns), 64, 1),
     )
-    return NoisySet(task, SGDRecipe(40, 32, 0.01, 0.9), wrong, targets[train])
+    held_out = TensorDataset(_floats(features[test]), _floats(targets[test]))
+    return NoisySet(task, SGDRecipe(40, 32, 0.01, 0.9), wrong, targets[train], held_out)
 
 
 def sst2(data: Path, seed: int, share: float = 0.1) -> NoisySet:
@@ -161,20 +181,19 @@ def sst2(data: Path, seed: int, share: float = 0.1) -> NoisySet:
     # Phrases of a few words have no label of their own.
     sides[0] = [row for row in sides[0] if len(row[0].split()) > 5]  # noqa: PLR2004
     random = np.random.default_rng(seed)
-    taken = [
-        [side[i] for i in random.permutation(len(side))[:count]]
-        for side, count in zip(sides, (_SENTENCES, _QUERIES), strict=True)
-    ]
+    mixed = [[side[i] for i in random.permutation(len(side))] for side in sides]
+    taken = [mixed[0][:_SENTENCES], mixed[1][:_QUERIES], mixed[1][_QUERIES:]]
     words = TfidfVectorizer(max_features=_WORDS).fit(text for text, _ in taken[0])
     inputs = [_floats(words.transform([text for text, _ in side]).toarray()) for side in taken]
-    train, queries = (np.array([int(label) for _, label in side]) for side in taken)
+    train, queries, test = (np.array([int(label) for _, label in side]) for side in taken)
     wrong = _drawn(random, share, count=_SENTENCES)
     task = ClassTensors(
         (inputs[0], torch.tensor(np.where(wrong, 1 - train, train))),
         (inputs[1], torch.tensor(queries)),
         (inputs[0].shape[1], 32, 2),
     )
-    return NoisySet(task, SGDRecipe(12, 32, 0.1, 0.9, 5e-4), wrong, train)
+    held_out = TensorDataset(inputs[2], torch.tensor(test))
+    return NoisySet(task, SGDRecipe(12, 32, 0.1, 0.9, 5e-4), wrong, train, held_out)
 
 
 SETS: dict[str, Callable[[Path, int], NoisySet]] = {
@@ -198,11 +217,9 @@ def _read_idx(file: Path) -> np.ndarray[Any, Any]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def _split(
-    random: np.random.Generator, count: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    order = random.permutation(count)
-    return order[:_EXAMPLES], order[_EXAMPLES : _EXAMPLES + _QUERIES]
+def _split(random: np.random.Generator, count: int) -> list[np.ndarray[Any, Any]]:
+    """Return the training examples, the queries and the rest."""
+    return np.split(random.permutation(count), [_EXAMPLES, _EXAMPLES + _QUERIES])
 
 
 def _drawn(
