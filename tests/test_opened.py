@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from mlflow.tracking import MlflowClient
 
 import sourcetrace
 from sourcetrace.errors import InputError
@@ -73,3 +74,15 @@ def test_neither_torch_nor_mlflow_is_imported(folder):
         "assert not {'torch', 'mlflow', 'altair'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+def test_the_artifacts_of_a_run_have_the_review_list_and_say_where_queries_are(folder, tmp_path):
+    client = MlflowClient(f"sqlite:///{tmp_path}/runs.db")
+    experiment = client.create_experiment("audits", (tmp_path / "store").as_uri())
+    run = client.create_run(experiment).info.run_id
+    client.log_artifact(run, str(folder / "08_reporting/review_list.parquet"), "audit")
+    audit = sourcetrace.open_audit(client.download_artifacts(run, "audit"))
+    assert audit.review_list.collect()["example_id"].to_list() == ["e1"]
+    with pytest.raises(InputError, match=r"of single queries the report alone\. .*copy data/"):
+        audit.explain("q0")

@@ -105,9 +105,10 @@ class OpenAudit:
                 "expected one. Open the folder that holds one alone, or the project with its env."
             )
         raise InputError(
-            f"There is no {name} in {known or self._root}. Expected a project's folder, its data/, "
-            "or the artifacts of a run. Run `kedro run --pipelines audit` where it was audited, or "
-            "copy the file from there."
+            f"There is no {name} in {known or self._root}. Expected a project's folder or its "
+            "data/; the artifacts of a run have review_list and checkpoint_manifest, and of single "
+            "queries the report alone. Run `kedro run --pipelines audit` where it was audited, or "
+            "copy data/ from there, without data/04_feature/gradients and data/06_models."
         )
 
 

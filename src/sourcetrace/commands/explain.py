@@ -93,7 +93,9 @@ def explain(
             from sourcetrace.reporting.explanation import Asked
 
             own = None if query_id else str(source) if source else typed
-            found = explained(Asked(query_id, own, strongest, tokens), **how)
+            found = explained(
+                Asked(query_id, own, strongest, tokens, pictures=html is not None), **how
+            )
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted.", err=True)
         sys.exit(INTERRUPTED)

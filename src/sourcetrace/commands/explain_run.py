@@ -69,9 +69,11 @@ def _from_files(asked: Asked, env: str | None) -> Explanations | None:
         return None
     with PROJECT_LOCK.kept():
         _wait(Path(entries["audit_log"]["filepath"]))
-        return _stored(
-            lambda name: DataCatalog.from_config({name: entries[name]}).load(name), asked
-        )
+
+        def load(name: str) -> Any:
+            return DataCatalog.from_config({name: entries[name]}).load(name)
+
+        return None if _has_pictures(load, asked) else _stored(load, asked)
 
 
 def _needs_credentials(entry: Any) -> bool:
@@ -93,6 +95,22 @@ def _stored(load: Callable[[str], Any], asked: Asked) -> Explanations | None:
     if asked.tokens is None and Measurement.model_validate(load("measurement")).by_token:
         return None
     return explain_stored(load, asked.queries, asked.strongest)
+
+
+def _has_pictures(load: Callable[[str], Any], asked: Asked) -> bool:
+    """Return whether pictures are wanted of a task of which the audit has any."""
+    kept = ("strongest_pictures", "query_pictures")
+    return asked.pictures and any(load(name).height for name in kept)
+
+
+def _drawn(load: Callable[[str], Any], asked: Asked, found: Explanations) -> Explanations:
+    if not _has_pictures(load, asked):
+        return found
+    from sourcetrace.reporting.queries.pages import pictured
+
+    queries = load("query_table")
+    own = queries if asked.source is None else queries.clear()
+    return pictured(found, load("task"), load("train_table"), own)
 
 
 def _wait(log: Path) -> None:
@@ -136,9 +154,8 @@ def _by_kedro(
             _wait(audit.log)
         stored = _stored(audit.load, asked)
         if stored is not None:
-            return stored
+            return _drawn(audit.load, asked, stored)
         catalog[names.full("asked")] = MemoryDataset(asked)
         # By the runner alone: this is no run of an audit, for hooks and MLflow to tell of.
         made = SequentialRunner().run(made_of, catalog)
-    found: Explanations = made[names.full("explanations")].load()
-    return found
+        return _drawn(audit.load, asked, made[names.full("explanations")].load())

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from sourcetrace.formats import format_noun, format_number, format_share
 
@@ -27,12 +27,14 @@ class Asked:
         strongest: How many helpers, and as many harmers, of each query.
         tokens: Whether passes of the shown examples are wanted, for scores by segment and token;
             None where the task has texts.
+        pictures: Whether pictures are wanted of what the task draws.
     """
 
     queries: tuple[str, ...] = ()
     source: Any = None
     strongest: int = 5
     tokens: bool | None = None
+    pictures: bool = False
 
 
 class Token(_Record):
@@ -111,6 +113,7 @@ class Explanations(_Record):
         training_examples: How many were scored.
         segments: What each segment of `Influence.segments` is called.
         queries: The queries.
+        pictures, query_pictures: Training example, or query -> `data:` address; in no JSON.
     """
 
     method: str
@@ -120,6 +123,8 @@ class Explanations(_Record):
     training_examples: int
     segments: tuple[str, ...] = ()
     queries: tuple[ExplainedQuery, ...]
+    pictures: Mapping[str, str] = Field(default={}, exclude=True)
+    query_pictures: Mapping[str, str] = Field(default={}, exclude=True)
 
     def helps(self, score: float) -> bool:
         """Return whether what scores so helps the query: without it, it is measured worse."""

@@ -21,6 +21,7 @@ class BinaryTask(LossTask):
     """
 
     measurement_higher_is_better = True
+    measurement_name = "margin"
     loss: Loss = BinaryCrossEntropy()
     label_names: Sequence[str] = ("0", "1")
 

@@ -25,6 +25,7 @@ class ClassificationTask(LossTask):
     """
 
     measurement_higher_is_better = True
+    measurement_name = "margin"
     loss: Loss = CrossEntropy()
     label_names: Sequence[str] | None = None
     ignored_index: int = -100

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sourcetrace.reporting.queries.pages import QuerySection
+from sourcetrace.reporting.queries.pages import QuerySection, explanation_page, pictured
 from tests.reporting.content import page_content
 from tests.reporting.queries.test_view import query_view
 from tests.reporting.test_page import Elements, assert_self_contained
@@ -57,3 +57,27 @@ def test_there_is_room_for_so_many():
 def test_the_page_needs_nothing_else():
     page = replace(page_content(), queries=section()).render()
     assert_self_contained(page)
+
+
+class Drawing:
+    def picture(self, index):
+        return np.full((8, 8), index / 10)
+
+    def query_picture(self, index):
+        return np.full((4, 4, 3), index / 10)
+
+
+def test_an_explanation_has_the_pictures_of_what_it_shows():
+    view = query_view()
+    found = pictured(
+        view.explained(["q1"]), Drawing(), view.train_table, view.query_table.sort("example_id")
+    )
+    shown = {one.example_id for one in (*found.queries[0].helpers, *found.queries[0].harmers)}
+    assert set(found.pictures) == shown
+    assert set(found.query_pictures) == {"q1"}
+    page = explanation_page(found)
+    sides = (found.queries[0].helpers, found.queries[0].harmers)
+    assert len(Elements(page).of("img")) == sum(map(len, sides)) + 1
+    assert "img-src data:" in page
+    assert "pictures" not in found.model_dump(mode="json")
+    assert not pictured(found, object(), view.train_table, view.query_table).pictures

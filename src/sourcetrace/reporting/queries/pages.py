@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import polars as pl
 from markupsafe import Markup
 
 from sourcetrace.reporting.drawing import Ink
@@ -18,6 +20,32 @@ _BYTES = 300_000
 def explanation_page(found: Explanations) -> str:
     """Return a self-contained page."""
     return template("explanation.html.j2").render(found=found, inks=Ink)
+
+
+def pictured(
+    found: Explanations, task: Any, train_table: pl.DataFrame, query_table: pl.DataFrame
+) -> Explanations:
+    """Return explanations with the pictures that a task draws of what they show.
+
+    Args:
+        found: Without pictures.
+        task: Which may have `picture` and `query_picture`.
+        train_table: `schemas.TrainTable`.
+        query_table: `schemas.QueryTable`; no rows where the queries are others.
+    """
+
+    def drawn(name: str, table: pl.DataFrame, shown: set[str]) -> dict[str, str]:
+        draw = getattr(task, name, None)
+        if draw is None:
+            return {}
+        ids = enumerate(table["example_id"])
+        return {one: picture_uri(np.asarray(draw(place))) for place, one in ids if one in shown}
+
+    shown = {one.example_id for query in found.queries for one in (*query.helpers, *query.harmers)}
+    asked = {query.example_id for query in found.queries}
+    pictures = drawn("picture", train_table, shown)
+    own = drawn("query_picture", query_table, asked)
+    return found.model_copy(update={"pictures": pictures, "query_pictures": own})
 
 
 @dataclass(frozen=True)
