@@ -16,6 +16,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+import tests.unsynced  # noqa: F401
 from tests.chromium import CHROMIUM, OPTIONS
 
 torch.set_num_threads(1)

@@ -16,15 +16,30 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import tests.unsynced  # noqa: F401, for the commands, too
+
 _LIBRARIES = (
     "altair",
+    "cyclonedx.output.json",
+    "git",
     "kedro.framework.cli",
     "kedro.framework.session",
+    "kedro_datasets.polars.csv_dataset",
+    "kedro_mlflow.framework.cli.cli",
     "kedro_mlflow.framework.hooks",
-    "mlflow",
+    "mlflow.sklearn",
+    "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
     "pandera.polars",
-    "torch",
+    "pandera.strategies.base_strategies",
+    "pyarrow.dataset",
+    "scipy.stats",
+    "sklearn.datasets",
+    "sklearn.isotonic",
+    "sklearn.linear_model",
+    # Of torch, at a model's first pass.
+    "torch.fx.experimental.symbolic_shapes",
+    "transformers.models.bert.modeling_bert",
 )
 
 _FORKS = multiprocessing.get_context("forkserver")

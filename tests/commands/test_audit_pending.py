@@ -84,28 +84,7 @@ def actions(results):
 def test_versions_are_audited_once_and_again_when_it_is_due(project):
     reporting = project / "data/08_reporting"
 
-    code, results, said = pending(project)
-    assert code == 2, said[-3000:]
-    assert actions(results) == ["audit", "error", "audit"]
-    assert "there is no folder" in results[1]["message"]
-    assert "2 of 2: churn version 3" in said
-    for one in (results[0], results[2]):
-        assert one["outcome"] in ("pass", "warn")
-        tags = registry(project).get_model_version("churn", one["version"]).tags
-        assert tags["audit.status"] == one["outcome"]
-        assert tags["audit.run_id"] == one["run_id"]
-        # Each version's reports are kept, and are of its own checkpoints.
-        kept = project / one["reports"]
-        page = (kept / "cleaning_report.html").read_bytes()
-        assert hashlib.sha256(page).hexdigest() == tags["audit.report_sha256"]
-        audited = json.loads((kept / "audit.json").read_text())["checkpoints"]
-        files = sorted((project / one["checkpoints"]).glob("*.pt"))
-        digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-        assert {checkpoint["sha256"] for checkpoint in audited} == digests
-    assert results[0]["run_id"] != results[2]["run_id"]
-
-    # The missing one is repaired, its audit killed in the middle, with the command that started it.
-    shutil.copytree(project / "data/01_raw/churn_checkpoints", project / "data/01_raw/churn/2")
+    # An audit is killed in the middle, with the command that started it.
     killed = subprocess.Popen(
         [sys.executable, "-m", "sourcetrace", *PENDING],
         cwd=project,
@@ -120,24 +99,42 @@ def test_versions_are_audited_once_and_again_when_it_is_due(project):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
 
-    # Those that are tagged are left out; the other's outcome decides.
+    # One that is tagged is left out; the others' worst outcome decides.
     strict = ("--params", "gate.require_verification=true")
-    for version in ("1", "3"):
-        registry(project).set_model_version_tag("churn", version, "audit.skip", "true")
+    tag(project, "true", "2")
     code, results, said = pending(project, *strict)
     assert code == 3, said[-3000:]
-    assert actions(results) == ["skip", "audit", "skip"]
-    assert results[1]["reason"] in ("never audited", "its audit was killed")
-    assert [one["outcome"] for one in results] == [None, "inconclusive", None]
+    assert actions(results) == ["audit", "skip", "audit"]
+    assert results[0]["reason"] in ("never audited", "its audit was killed")
+    assert results[2]["reason"] == "never audited"
+    assert "2 of 2: churn version 3" in said
+    for one in (results[0], results[2]):
+        assert one["outcome"] == "inconclusive"
+        tags = registry(project).get_model_version("churn", one["version"]).tags
+        assert tags["audit.status"] == one["outcome"]
+        assert tags["audit.run_id"] == one["run_id"]
+        # Each version's reports are kept, and are of its own checkpoints.
+        kept = project / one["reports"]
+        page = (kept / "cleaning_report.html").read_bytes()
+        assert hashlib.sha256(page).hexdigest() == tags["audit.report_sha256"]
+        audited = json.loads((kept / "audit.json").read_text())["checkpoints"]
+        files = sorted((project / one["checkpoints"]).glob("*.pt"))
+        digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        assert {checkpoint["sha256"] for checkpoint in audited} == digests
+    assert results[0]["run_id"] != results[2]["run_id"]
 
     # A verdict settles a version, a changed input makes it due.
     (project / "data/01_raw/churn/3/step_120.pt").unlink()
-    for version in ("1", "3"):
-        registry(project).set_model_version_tag("churn", version, "audit.skip", "false")
+    tag(project, "false", "2")
     code, results, _ = pending(project, "--dry-run", *strict)
-    assert (code, actions(results)) == (0, ["audit", "skip", "audit"])
-    assert results[0]["reason"] == "limits changed"
-    assert results[2]["reason"] == "checkpoints changed, limits changed"
+    assert (code, actions(results)) == (0, ["skip", "error", "audit"])
+    assert results[2]["reason"] == "checkpoints changed"
+
+    # What is missing is an error, whatever becomes of the others.
+    tag(project, "true", "1", "3")
+    code, results, said = pending(project)
+    assert (code, actions(results)) == (2, ["skip", "error", "skip"]), said[-3000:]
+    assert "there is no folder" in results[1]["message"]
 
     # A second one at the same time ends at once, and is no error.
     lock = HeldLock()
@@ -145,6 +142,11 @@ def test_versions_are_audited_once_and_again_when_it_is_due(project):
     code, results, said = pending(project)
     assert (code, results) == (0, [])
     assert f"process {os.getpid()}" in said
+
+
+def tag(project, skip, *versions):
+    for version in versions:
+        registry(project).set_model_version_tag("churn", version, "audit.skip", skip)
 
 
 def _held_by_another(holder: Path, *, than: int) -> bool:
