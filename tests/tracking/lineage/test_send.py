@@ -172,7 +172,7 @@ def test_sending_that_breaks_off_anywhere_goes_on_and_doubles_nothing(door, clie
     assert asked > 50
     assert WaitingRun.folders(run.root) == []
     # An odd step, so that both ways of going away are met: asked, or answered, no more.
-    for number in range(0, asked, 11):
+    for number in range(0, asked, 17):
         run = waiting()
         door.shut_at(number, swallow=bool(number % 2))
         with pytest.raises(Exception) as raised:  # noqa: PT011
