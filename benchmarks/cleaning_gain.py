@@ -110,14 +110,11 @@ def _audited(name: str, seed: int, noisy: NoisySet, folder: Path) -> dict[str, p
     """Return the tables of the planting's audit, from the folder where they are there."""
     own = folder / f"{name} {seed}"
     if not own.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as partial:
-            with tempfile.TemporaryDirectory() as checkpoints:
-                tables = audit(noisy, Path(checkpoints), seed=seed)
-            for part, table in tables.items():
-                table.write_parquet(Path(partial) / f"{part}.parquet")
-            own.mkdir()
-            for one in Path(partial).iterdir():
-                one.rename(own / one.name)
+        with tempfile.TemporaryDirectory() as checkpoints:
+            tables = audit(noisy, Path(checkpoints), seed=seed)
+        own.mkdir()
+        for part, table in tables.items():
+            table.write_parquet(own / f"{part}.parquet")
     return {one.stem: pl.read_parquet(one) for one in own.glob("*.parquet")}
 
 
@@ -143,18 +140,12 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _gain(
-    runs: Sequence[dict[str, Any]], kind: str, part: str, place: int = 0
-) -> np.ndarray[Any, Any]:
-    after, before = (_hundredths(runs, one, part, place) for one in (kind, "before"))
-    gain: np.ndarray[Any, Any] = after - before
-    return gain
+def _gain(runs: Sequence[dict[str, Any]], kind: str, part: str, place: int = 0) -> Any:
+    """Return that of every planting, a mean over its trainings, in hundredths."""
+    return _hundredths(runs, kind, part, place) - _hundredths(runs, "before", part, place)
 
 
-def _hundredths(
-    runs: Sequence[dict[str, Any]], kind: str, part: str, place: int = 0
-) -> np.ndarray[Any, Any]:
-    """Return the mean over the trainings of every planting."""
+def _hundredths(runs: Sequence[dict[str, Any]], kind: str, part: str, place: int = 0) -> Any:
     values = [[one[part][place] for one in run["found"][kind]] for run in runs]
     return 100 * np.mean(values, axis=1)
 
