@@ -1,4 +1,4 @@
-"""docs/reference/audits.md says what the gate knows."""
+"""The guide and docs/reference/audits.md say what the gate knows."""
 
 import re
 
@@ -11,7 +11,10 @@ from sourcetrace.commands.exit_codes import EXIT_CODES
 from sourcetrace.parameters import GateParameters, TrackingParameters
 from sourcetrace.schemas.metric_names import METRICS
 
-PAGE = (REPOSITORY / "docs/reference/audits.md").read_text(encoding="utf-8")
+PAGE = "".join(
+    (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    for page in ("guide/operating_it.md", "reference/audits.md")
+)
 
 
 def test_the_examples_are_valid():
