@@ -1,7 +1,7 @@
 """A nightly audit as a DAG of one task. Copy it into Airflow's folder of DAGs.
 
 Airflow and the project keep their own environments: the task calls the project's interpreter. The
-task fails with every exit code but 0, see docs/reference/audits.md, and is skipped while another
+task fails with every exit code but 0, see docs/guide/operating_it.md, and is skipped while another
 audit of the project runs. Airflow does not run it again: an audit that failed fails again.
 """
 
