@@ -3,11 +3,15 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from sourcetrace.hooks.terminal import Terminal
+from sourcetrace.reporting.decided import DecisionSummary
+from sourcetrace.schemas import AuditComparison
+from tests.audit.comparison.examples import first_audit
 from tests.audit.gate.examples import verdict
-from tests.reporting.content import page_content
+from tests.reporting.content import compared_audit, page_content
 
 WARNING = verdict(
     {"metric": "harmful_share", "at_most": 0.1, "severity": "warn"},
@@ -69,3 +73,20 @@ def test_the_terminal_says_what_was_exceeded_and_groups_what_was_skipped():
         "  skipped: harmful_share, training_examples (no baseline: gate.baseline is not set)"
     )
     assert lines[3].endswith("gate.json")
+
+
+@pytest.mark.parametrize("decided", [0, 1])
+@pytest.mark.parametrize("suspects", [6, 5])
+def test_a_verdict_on_another_list_says_so(suspects, decided):
+    said = DecisionSummary(
+        "0" * 64, {}, 0, 0, {"keep": 1} if decided else {}, 40, {}, sampled=False
+    )
+    found = first_audit()  # of six suspects
+    page = page_content(
+        suspects=suspects,
+        gate=verdict().model_copy(update={"scores_digest": "0" * 64}),
+        comparison=compared_audit(found, AuditComparison.frame()),
+        decided=said,
+    ).render()
+    assert ("Out of date" in page) == bool(suspects != found.suspects_now or decided)
+    assert "counted 6 suspects" in page or not decided

@@ -20,7 +20,7 @@ from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.cleaning import MeasuredCleaning
-from sourcetrace.reporting.decided import DecisionSummary
+from sourcetrace.reporting.decided import DecisionSummary, count_decisions
 from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.queries.pages import QuerySection
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
@@ -151,6 +151,7 @@ class PageContent:
             checkpoint_table=Table.of_checkpoints(manifest),
             parameter_table=Table.of_parameters(self.unattributed_parameters),
             gate=self._of_these_scores(self.gate),
+            outdated=self._is_outdated(),
             trust=self.verification.trust_in(summary.scores_digest),
             verification=self.verification if verified else None,
             trust_figures=trust_figures(self.verification) if verified else [],
@@ -167,6 +168,17 @@ class PageContent:
     def _groups_of_suspects(self) -> dict[str, list[str]]:
         grouped = self.group_suspects.group_by("example_id").agg("group_id")
         return dict(grouped.select("example_id", "group_id").iter_rows())
+
+    def _is_outdated(self) -> bool:
+        """Return whether decisions, or parameters of the report, came after the verdict."""
+        compared = self._of_these_scores(self.comparison)
+        decided = self._of_these_scores(self.decided)
+        return (
+            compared is not None and compared.found.suspects_now != self.summary.suspect_count
+        ) or (
+            decided is not None
+            and decided.standing != count_decisions(self.review_list["decision"])
+        )
 
     def _of_these_scores(self, record: _Record | None) -> _Record | None:
         mine = record is not None and record.scores_digest == self.summary.scores_digest
