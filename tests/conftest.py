@@ -58,6 +58,7 @@ def visit(browser):
         page.goto(file.as_uri())
         return page
 
+    visit.said, visit.asked = said, asked
     yield visit
     for context in contexts:
         context.close()

@@ -1,122 +1,96 @@
-"""The page in headless Chromium: no console message, no request, no sideways scrolling."""
+"""The whole page in Chromium: silent, offline, fit for a phone, accessible, and safe to open."""
 
 import re
-import threading
-from contextlib import contextmanager
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sourcetrace.audit.comparison.changes import compare_examples
-from tests.audit.comparison.examples import audit, second_audit
-from tests.audit.gate.examples import verdict
-from tests.chromium import CHROMIUM, open_page
-from tests.reporting.content import compared_audit, ground_truth, page_content, verification
+from tests.reporting.test_table_in_browser import AWKWARD, table
+from tests.reporting.whole_page import GROUPED, SUSPECTS, whole_page
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
-]
+pytestmark = pytest.mark.browser
 
-# A window cannot be as narrow as a phone, a frame can. Closed parts are opened first.
-PHONE = """<!DOCTYPE html><link rel="icon" href="data:,"><body style="margin:0">
-<iframe src="/page" style="border:0;width:390px;height:800px"></iframe>
-<script>
-document.querySelector("iframe").onload = function () {
-  const page = this.contentDocument;
-  for (const closed of page.querySelectorAll("details")) closed.open = true;
-  document.body.dataset.width = page.documentElement.scrollWidth;
-  document.body.dataset.elements = page.querySelectorAll("*").length;
-};
-</script>"""
+SECTIONS = (
+    *("groups", "suspects", "issues", "ground-truth", "changes", "verification", "cleaning"),
+    *("queries", "charts", "training", "reading"),
+)
 
 
-@contextmanager
-def served(pages):
-    """Serve pages by path; yield the address and the list of paths asked for."""
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            body = pages.get(self.path, "").encode()
-            self.send_response(200 if body else 404)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def open_all(page):
+    """Open what is closed, as one does who reads everything."""
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
 
 
-def visit(address):
-    """Return the document after loading and what the console said."""
-    run = open_page(address, "--enable-logging=stderr", "--dump-dom")
-    return run.stdout, re.findall(r"^.*CONSOLE.*$", run.stderr, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def page():
-    content = page_content(
-        120,
-        suspects=40,
-        prefix="a-very/long.identifier_without_any_space_in_it/" * 3,
-        label="a rather long class name, ",
-        reason="Unbroken" * 30,
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing_in_any_section(opened, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-core")
+    # Its own script is none of the page's.
+    page = opened(
+        whole_page(), color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True
     )
-    report = verdict(
-        {"metric": "class_concentration", "at_most": 2.0, "severity": "warn"},
-        {"metric": "trust_lds", "at_least": 0.5},
-        class_concentration=3.0,
-        trust_lds=None,
-    )
-    names = content.review_list["example_id"]
-    before, now = (
-        audit(*((name, name, "a rather long class name", suspect) for name in names))
-        for suspect in (False, True)
-    )
-    return replace(
-        content,
-        ground_truth=ground_truth("review list", "loss" * 30),
-        comparison=compared_audit(second_audit(), compare_examples(now, before)),
-        verification=verification(),
-        gate=report.model_copy(update={"scores_digest": content.summary.scores_digest}),
-    ).render()
+    assert [page.locator(f"section#{name}").count() for name in SECTIONS] == [1] * len(SECTIONS)
+    open_all(page)
+    table(page).nth(0).get_by_label("Decision for").select_option("relabel")
+    assert axe.Axe().run(page).response["violations"] == []
 
 
-def test_it_asks_for_nothing_and_the_console_is_silent(page):
-    with served({"/page": page}) as (address, asked):
-        document, console = visit(address + "/page")
-    assert "Verified:" in document
-    assert console == []
-    assert asked == ["/page"]
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_a_user_named_is_text_in_every_section(opened, width):
+    page = opened(whole_page(AWKWARD), viewport={"width": width, "height": 800})
+    open_all(page)
+    assert page.locator("html").evaluate("one => one.scrollWidth") <= width
+    assert page.locator("script:not([type])").count() == 2
+    for name in SECTIONS:
+        said = page.locator(f"section#{name}").text_content()
+        assert not re.search("[\u202a-\u202e\u2066-\u2069]", said)
+        # A chart's own words, and the last section's, are not the user's.
+        assert ("alert(1)" in said) == (
+            name not in {"cleaning", "verification", "charts", "reading"}
+        )
 
 
-def test_a_request_would_have_been_noticed(page):
-    spoiled = page.replace("</body>", '<img src="/picture.png" alt=""></body>')
-    with served({"/page": spoiled}) as (address, asked):
-        _, console = visit(address + "/page")
+def test_a_request_would_have_been_noticed(visit, tmp_path):
+    page = whole_page().render()
+    spoiled = tmp_path / "spoiled.html"
+    spoiled.write_text(page.replace("</body>", '<img src="http://localhost/a.png" alt=""></body>'))
+    visit(spoiled)
     # The page's own policy stops it, and the console tells.
-    assert any("Content Security Policy" in line for line in console)
-    assert asked == ["/page"]
+    assert "Content Security Policy" in visit.said.pop()
+    assert visit.asked.pop() == "http://localhost/a.png"
 
 
-def test_it_fits_a_phone(page):
-    with served({"/phone": PHONE, "/page": page}) as (address, _):
-        document, console = visit(address + "/phone")
-    assert console == []
-    measured = dict(re.findall(r'data-(width|elements)="(\d+)"', document))
-    assert int(measured["elements"]) > 1000
-    assert int(measured["width"]) <= 390
+def test_a_group_shows_its_suspects_and_the_list_comes_back(opened):
+    page = opened(whole_page())
+    page.locator("[data-group='1']").click()
+    assert table(page).locator("code").all_inner_texts() == [f"scan-#{i}" for i in range(GROUPED)]
+    assert f"{GROUPED} of {SUSPECTS} rows shown" in page.locator("#suspects .status").inner_text()
+    page.get_by_label("Search").fill("scan-#3")
+    assert table(page).count() == 1
+    page.get_by_role("button", name="Clear").click()
+    table(page).nth(SUSPECTS - 1).wait_for()
+
+
+def test_a_query_is_found_by_its_words_and_says_who_helped(opened):
+    page = opened(whole_page())
+    shown = page.locator("details.query:visible")
+    assert shown.count() == 10
+    find = page.get_by_label("Find a query")
+    find.fill("SCAN-#12 label")
+    assert page.locator("#queries output").inner_text() == "1 of 14"
+    assert shown.count() == 1
+    assert "scan-#2 label scan-#2: without it −0.25" in shown.inner_text()
+    find.fill("scan says")
+    assert shown.count() == 14
+    find.fill("nothing")
+    assert shown.count() == 0
+    find.fill("")
+    assert shown.count() == 10
+
+
+def test_print_has_every_suspect_and_lets_nothing_overlap(opened):
+    page = opened(whole_page(), viewport={"width": 720, "height": 1000})
+    page.emulate_media(media="print")
+    scroll = page.locator(".scroll.wide")
+    assert scroll.evaluate("one => one.scrollHeight - one.clientHeight") <= 0
+    assert page.locator("details.query:visible").count() == 1
+    assert page.locator("details.query:visible > summary").is_visible()

@@ -29,18 +29,6 @@ AWKWARD = [
 ]
 
 
-@pytest.fixture
-def opened(visit, tmp_path):
-    """Return what writes a page and opens it."""
-
-    def open_it(content, **options):
-        file = tmp_path / "page.html"
-        file.write_text(content.render(), encoding="utf-8")
-        return visit(file, **options)
-
-    return open_it
-
-
 def table(page):
     return page.locator("table.suspects tbody tr:visible")
 
@@ -195,13 +183,3 @@ def test_nothing_is_cut_at_any_width(opened, width):
     page = opened(page_content(60, suspects=12), viewport={"width": width, "height": 800})
     for place in (page.locator("html"), page.locator(".scroll.wide")):
         assert place.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(opened, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe-core")
-    # Its own script is none of the page's.
-    page = opened(page_content(60, suspects=12), color_scheme=scheme, bypass_csp=True)
-    table(page).nth(0).get_by_label("Decision for").select_option("relabel")
-    found = axe.Axe().run(page)
-    assert found.response["violations"] == []

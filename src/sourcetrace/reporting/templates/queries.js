@@ -6,6 +6,7 @@
   const find = section.querySelector(".find");
   const input = find.querySelector("input");
   const told = find.querySelector("output");
+  const rest = section.querySelector(".rest");
   const all = [...section.querySelectorAll("details.query")];
   const lines = all.map((one) => one.querySelector("summary").textContent.toLowerCase());
   find.hidden = false;
@@ -13,6 +14,7 @@
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     all.forEach((one, place) => { one.hidden = !words.every((word) => lines[place].includes(word)); });
     const shown = all.filter((one) => !one.hidden);
+    if (rest) rest.open = words.length > 0;
     told.textContent = words.length ? `${shown.length} of ${all.length}` : "";
     if (words.length && shown.length === 1) shown[0].open = true;
   });
