@@ -101,9 +101,9 @@ def compared(monkeypatch):
     counts, parts = [], near_duplicates._compared
 
     def counted(*arguments):
-        for rows, others in parts(*arguments):
-            counts.append(len(rows) * len(others))
-            yield rows, others
+        for others, own in parts(*arguments):
+            counts.append((own.stop - own.start) * len(others))
+            yield others, own
 
     monkeypatch.setattr(near_duplicates, "_compared", counted)
     return counts

@@ -48,9 +48,9 @@ def near_pairs(
         first, second (ids) and similarity. Of equal contents, or equal sketches, every example with
         the first.
     """
-    training, _ = _vectors(content_sketches)
     same = _equal(example_digests, "input_digest")
-    alone = training.join(same, left_on="example_id", right_on="second", how="anti")
+    alone = _vectors(content_sketches)[0]
+    alone = alone.join(same, left_on="example_id", right_on="second", how="anti")
     seen = _equal(alone, "sketch")
     alone = alone.join(seen, left_on="example_id", right_on="second", how="anti")
     names = alone["example_id"]
@@ -129,12 +129,10 @@ def _vectors(content_sketches: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
 def _centred(side: pl.DataFrame, centre: _Array) -> pl.DataFrame:
     sketches = side["sketch"].to_numpy()
     vectors = sketches - centre
-    lengths, least = (np.linalg.norm(one, axis=1) for one in (vectors, _ROUNDING * sketches))
-    told = lengths > least
-    units = vectors[told] / lengths[told, None]
-    return side.filter(pl.Series(told)).with_columns(
-        sketch=pl.Series(units, dtype=pl.Array(pl.Float32, len(centre)))
-    )
+    lengths, whole = (np.sqrt(np.einsum("nd,nd->n", one, one)) for one in (vectors, sketches))
+    vectors /= np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]
+    units = pl.Series(vectors, dtype=pl.Array(pl.Float32, len(centre)))
+    return side.select("example_id", sketch=units).filter(pl.Series(lengths > _ROUNDING * whole))
 
 
 def _neighbours(vectors: _Array, similarity: float) -> Iterator[tuple[_Array, _Array, _Array]]:
@@ -154,9 +152,10 @@ def _neighbours(vectors: _Array, similarity: float) -> Iterator[tuple[_Array, _A
     order = np.argsort(buckets, kind="stable")
     bounds = np.searchsorted(buckets[order], np.arange(len(pivots) + 1))
     for start, stop in pairwise(bounds):
-        for rows, others in _compared(np.unique(order[start:stop] % len(vectors)), vectors):
+        for others, own in _compared(np.unique(order[start:stop] % len(vectors)), vectors):
+            rows = others[own]
             cosines = vectors[rows] @ vectors[others].T
-            cosines[rows[:, None] == others] = -1
+            cosines[np.arange(len(rows)), np.arange(own.start, own.stop)] = -1
             close = np.flatnonzero(cosines.max(1) >= similarity)
             kept = min(_NEAREST, len(others))
             best = np.argpartition(-cosines[close], kept - 1, axis=1)[:, :kept]
@@ -165,14 +164,15 @@ def _neighbours(vectors: _Array, similarity: float) -> Iterator[tuple[_Array, _A
             yield rows[close[row]], others[best[row, column]], values[row, column]
 
 
-def _compared(members: _Array, vectors: _Array) -> Iterator[tuple[_Array, _Array]]:
-    """Yield parts of a pivot's members and those that each part is compared with."""
+def _compared(members: _Array, vectors: _Array) -> Iterator[tuple[_Array, slice]]:
+    """Yield parts of a pivot's members and which of them are compared with all of the part."""
     if len(members) > _MOST:
         widest = vectors[members].std(0).argmax()
         members = members[np.argsort(vectors[members, widest], kind="stable")]
-    for start, rows in zip(range(0, len(members), _ROWS), _parts(members), strict=True):
-        first = min(start - (_MOST - _ROWS) // 2, len(members) - _MOST)
-        yield rows, members[max(0, first) :][:_MOST]
+    for start in range(0, len(members), _ROWS):
+        first = max(0, min(start - (_MOST - _ROWS) // 2, len(members) - _MOST))
+        stop = min(start + _ROWS, len(members))
+        yield members[first : first + _MOST], slice(start - first, stop - first)
 
 
 def _two_nearest(vectors: _Array, pivots: _Array) -> _Array:
