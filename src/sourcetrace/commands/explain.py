@@ -104,8 +104,14 @@ def explain(
     if html is not None:
         from sourcetrace.reporting.queries.pages import explanation_page
 
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(explanation_page(found), encoding="utf-8")
+        try:
+            html.parent.mkdir(parents=True, exist_ok=True)
+            html.write_text(explanation_page(found), encoding="utf-8")
+        except OSError as error:
+            raise click.UsageError(
+                f"--html {html} cannot be written: {error.strerror}. Name a file in a folder that "
+                "can be written to."
+            ) from error
     if as_json:
         click.echo(found.model_dump_json(indent=2))
         return

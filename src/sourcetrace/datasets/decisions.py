@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 from filelock import FileLock
@@ -14,7 +14,7 @@ from sourcetrace.files import replacing
 from sourcetrace.schemas.decisions import DecisionLog
 
 
-class DecisionsFileDataset(AbstractDataset[NoReturn, pl.DataFrame]):
+class DecisionsFileDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
     """The decided rows of a CSV file, as text; none where no path is given.
 
     YAML:
@@ -26,11 +26,13 @@ class DecisionsFileDataset(AbstractDataset[NoReturn, pl.DataFrame]):
         DecisionsFileDataset("decisions.csv").load()
     """
 
+    _drawn = False
+
     def __init__(self, filepath: str | None) -> None:
         self._filepath = None if filepath is None else Path(filepath)
 
     def _load(self) -> pl.DataFrame:
-        if self._filepath is None:
+        if self._filepath is None or (self._drawn and not self._filepath.exists()):
             return read_decisions_file(_NO_ROWS, called="")
         try:
             content = self._filepath.read_bytes()
@@ -40,17 +42,20 @@ class DecisionsFileDataset(AbstractDataset[NoReturn, pl.DataFrame]):
                 "that the page exported, or review_list.csv with your decisions."
             ) from error
         rows = read_decisions_file(content, called=str(self._filepath))
-        return rows.filter(pl.col("decision") != "")
+        return rows if self._drawn else rows.filter(pl.col("decision") != "")
 
-    def _save(self, data: NoReturn) -> None:
+    def _save(self, data: pl.DataFrame) -> None:
         raise NotImplementedError("A person writes it.")
+
+    def _exists(self) -> bool:
+        return self._filepath is not None and self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
 
 
-class ReviewSampleDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
-    """A CSV file that somebody fills in; it is written where there are rows to write.
+class ReviewSampleDataset(DecisionsFileDataset):
+    """All rows of one that is written for somebody to fill in, where there are rows to write.
 
     YAML:
         review_sample:
@@ -61,23 +66,12 @@ class ReviewSampleDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
         ReviewSampleDataset("review_sample.csv").load()
     """
 
-    def __init__(self, filepath: str) -> None:
-        self._filepath = Path(filepath)
-
-    def _load(self) -> pl.DataFrame:
-        content = self._filepath.read_bytes() if self._exists() else _NO_ROWS
-        return read_decisions_file(content, called=str(self._filepath))
+    _drawn = True
 
     def _save(self, data: pl.DataFrame) -> None:
-        if not data.is_empty():
+        if self._filepath is not None and not data.is_empty():
             with replacing(self._filepath) as partial:
                 data.write_csv(partial)
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 class DecisionLogDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):

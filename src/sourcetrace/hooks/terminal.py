@@ -43,7 +43,8 @@ class ProjectFolderHook:
         """Make the project's folder importable, behind everything installed."""
         # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.
         logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
-        logging.getLogger("kedro.runner.sequential_runner").addFilter(is_no_vain_advice)
+        for name in ("kedro.runner.sequential_runner", "kedro.pipeline.node"):
+            logging.getLogger(name).addFilter(is_no_vain_advice)
         # `kedro mlflow ui` starts `mlflow` by its name: that of this environment, activated or not.
         programs = str(Path(sys.executable).parent)
         path = os.environ.get("PATH", os.defpath)
@@ -95,12 +96,12 @@ class _Command:
 
 
 def is_no_vain_advice(record: logging.LogRecord) -> bool:
-    """Return whether a line of the runner's stands: not that to repeat a command that is refused.
+    """Return whether a line of Kedro's stands: not to repeat a command that is refused, nor why.
 
-    It is logged while the error is handled.
+    It is logged while the error is handled, which is told at the end.
     """
-    repeat = record.getMessage().startswith("No nodes ran.")
-    return not (repeat and readable_error(sys.exc_info()[1]))
+    vain = record.getMessage().startswith(("No nodes ran.", "Node "))
+    return not (vain and readable_error(sys.exc_info()[1]))
 
 
 def show_readable_error(error: BaseException) -> None:

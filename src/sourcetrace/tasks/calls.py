@@ -32,5 +32,5 @@ def call(task: Task, name: str, on: str = "", *arguments: Any) -> Any:
         )
         raise InputError(
             f"task.{name} failed{f' on {on}' if on else ''}: {type(error).__name__}: {error} "
-            f"({at.filename}, line {at.lineno}).{causes if arguments else ''}"
+            f"({at.filename}, line {at.lineno}).{causes if on else ''}"
         ) from error

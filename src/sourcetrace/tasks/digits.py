@@ -70,6 +70,17 @@ class DigitsTask(ClassificationTask):
         """Return ids and labels."""
         return self._queries.select("example_id", "label")
 
+    def queries_of(self, source: Any) -> tuple[TensorDataset, pl.DataFrame]:
+        """Return further scans, of a parquet file with the columns of the query set."""
+        try:
+            table = pl.read_parquet(source).select("example_id", "pixels", "label")
+        except (OSError, TypeError, pl.exceptions.PolarsError) as error:
+            raise InputError(
+                f"{source} holds no scans: expected a parquet file of example_id, pixels [64] and "
+                "label, as data/01_raw/digits/query_set.parquet is. Name such a file with --file."
+            ) from error
+        return _scans(table), table.drop("pixels")
+
     def picture(self, index: int) -> "np.ndarray[Any, Any]":
         """Return a training scan, dark ink on white, [8, 8]."""
         return _drawn(self._training, index)

@@ -67,17 +67,17 @@ def queries(labels, **columns):
 def test_sums_are_those_of_all_scores_whichever_way_is_better(digits):
     *_, scores = digits
     # The scores are of losses: what rises on removal was helped.
-    found = Influence.of(blocks(scores), -scores.sum(1))
+    found = Influence.of(blocks(scores), higher_is_better=False)
     assert found.of_examples == pytest.approx(np.abs(scores).sum(1))
     assert found.helpful == pytest.approx(scores.clip(0).sum(0))
     assert found.squares == pytest.approx((scores.clip(0) ** 2).sum(0))
-    other = Influence.of(blocks(-scores), -scores.sum(1))
+    other = Influence.of(blocks(-scores), higher_is_better=True)
     assert other.helpful == pytest.approx(found.helpful)
 
 
 def test_scaled_scans_of_a_wrong_label_dominate_their_class(digits):
     labels, planted, _, scores = digits
-    influence = Influence.of(blocks(scores), -scores.sum(1))
+    influence = Influence.of(blocks(scores), higher_is_better=False)
     found = dominating_examples(influence, review(labels))
     broken = {f"e{number}" for number in planted}
     assert set(found.filter(pl.col("score") >= 0.8)["example_id"]) == broken
@@ -88,7 +88,7 @@ def test_scaled_scans_of_a_wrong_label_dominate_their_class(digits):
 
 def test_queries_of_a_class_with_few_examples_lack_support(digits):
     _, _, targets, scores = digits
-    influence = Influence.of(blocks(scores), -scores.sum(1))
+    influence = Influence.of(blocks(scores), higher_is_better=False)
     half = np.arange(QUERIES) % 2
     found = unsupported_queries(influence, queries(targets, half=half.tolist()))
     flagged = found.filter(pl.col("score") >= 0.5)
@@ -99,6 +99,6 @@ def test_queries_of_a_class_with_few_examples_lack_support(digits):
 def test_slices_by_chance_lack_nothing():
     random = np.random.default_rng(0)
     scores = random.normal(size=(300, 120))
-    influence = Influence.of(blocks(scores), -scores.sum(1))
+    influence = Influence.of(blocks(scores), higher_is_better=False)
     table = queries(random.integers(0, 6, 120), part=random.integers(0, 6, 120).tolist())
     assert unsupported_queries(influence, table).is_empty()

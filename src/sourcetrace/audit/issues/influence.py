@@ -37,22 +37,20 @@ class Influence:
     squares: _Array
 
     @classmethod
-    def of(cls, scores: Iterable[tuple[pl.Series, _Array]], harm: _Array) -> Self:
+    def of(cls, scores: Iterable[tuple[pl.Series, _Array]], *, higher_is_better: bool) -> Self:
         """Add them up, block by block.
 
         Args:
             scores: Ids and scores [block, Q] of consecutive examples.
-            harm: Of the examples, [N]: it says whether a higher score is better or worse.
+            higher_is_better: Whether a larger measurement is a better one.
         """
         own: list[_Array] = []
-        by_query, start = np.zeros((2, 1)), 0
-        for names, block in scores:
+        by_query = np.zeros((2, 1))
+        for _, block in scores:
             values = block.astype(np.float64)
-            better = np.sign(harm[start : start + len(names)] @ values.sum(1)) or 1.0
-            helpful = np.maximum(-better * values, 0)
+            helpful = np.maximum(-values if higher_is_better else values, 0)
             by_query = by_query + np.stack([helpful.sum(0), np.square(helpful).sum(0)])
             own.append(np.abs(values).sum(1))
-            start += len(names)
         return cls(np.concatenate([np.zeros(0), *own]), *by_query)
 
 

@@ -180,7 +180,13 @@ def _further(task: Task, asked: Asked) -> _Shown:
             "TextData (docs/reference/tasks.md), or name queries of the audit."
         )
     items, table = call(task, "queries_of", "", asked.source)
-    return _Shown(task, Examples(items, table["example_id"].to_list(), task.collate), table)
+    ids = table["example_id"].to_list()
+    if not ids or len(set(ids)) < len(ids):
+        raise InputError(
+            f"{asked.source} gives {len(ids)} queries with {len(set(ids))} ids; expected one or "
+            "more, each with an id of its own. Correct the rows."
+        )
+    return _Shown(task, Examples(items, ids, task.collate), table)
 
 
 def _first(gains: Tensor, count: int) -> list[list[int]]:

@@ -1,5 +1,7 @@
 """Groups of suspects, from the review list and the stored scores."""
 
+from typing import Any
+
 import polars as pl
 from kedro.pipeline import Pipeline
 
@@ -49,6 +51,7 @@ def find_issues(
     content_sketches: pl.DataFrame,
     near_duplicate_pairs: pl.DataFrame,
     score_files: ScoreFiles,
+    measurement: dict[str, Any],
     report: ReportParameters,
 ) -> pl.DataFrame:
     """Return what can be wrong with an example beside its label, and its label."""
@@ -56,7 +59,8 @@ def find_issues(
     listed = train_table.select("example_id").join(
         review_list, on="example_id", how="left", maintain_order="left"
     )
-    influence = Influence.of(score_files.blocks(), listed["harm"].to_numpy())
+    higher = measurement["higher_is_better"]
+    influence = Influence.of(score_files.blocks(), higher_is_better=higher)
     near = near_queries(content_sketches, similarity=thresholds["leakage"])
     return issue_table(
         {
