@@ -108,10 +108,8 @@ def explain(
             html.parent.mkdir(parents=True, exist_ok=True)
             html.write_text(explanation_page(found), encoding="utf-8")
         except OSError as error:
-            raise click.UsageError(
-                f"--html {html} cannot be written: {error.strerror}. Name a file in a folder that "
-                "can be written to."
-            ) from error
+            said = f"--html {html} cannot be written: {error.strerror}. Name another file."
+            raise click.UsageError(said) from error
     if as_json:
         click.echo(found.model_dump_json(indent=2))
         return

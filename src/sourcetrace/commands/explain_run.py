@@ -98,9 +98,8 @@ def _stored(load: Callable[[str], Any], asked: Asked) -> Explanations | None:
 
 
 def _has_pictures(load: Callable[[str], Any], asked: Asked) -> bool:
-    """Return whether pictures are wanted of a task of which the audit has any."""
-    kept = ("strongest_pictures", "query_pictures")
-    return asked.pictures and any(load(name).height for name in kept)
+    """Return whether pictures are wanted, of a task that draws any."""
+    return asked.pictures and any(load(f"{of}_pictures").height for of in ("strongest", "query"))
 
 
 def _drawn(load: Callable[[str], Any], asked: Asked, found: Explanations) -> Explanations:

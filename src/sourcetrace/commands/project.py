@@ -35,13 +35,7 @@ def configure_project_here() -> str:
 
 
 def print_error(error: BaseException, *, verbose: bool, env: str | None = None) -> None:
-    """Print what ended a command, behind the traceback if that is asked for.
-
-    Args:
-        error: The end.
-        verbose: Whether to show the traceback.
-        env: Environment of the commands in the message; of a session's own, its hook knows it.
-    """
+    """Print what ended a command in an environment, behind the traceback if that is asked for."""
     if verbose:
         traceback.print_exception(error)
     hint = "" if verbose else " (--verbose shows the traceback)"

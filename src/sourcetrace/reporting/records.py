@@ -3,8 +3,7 @@
 Each names the digest of the scores that it is about: the page shows those of its own scores.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,11 +46,6 @@ class AuditRun(_Record):
     environment: str = ""
     commit: str = ""
     dirty: bool = False
-
-    @staticmethod
-    def environment_of(record: Mapping[str, Any] | None) -> str:
-        """Return the environment of a record, where there is one."""
-        return AuditRun.model_validate(record).environment if record else ""
 
 
 class Suspect(_Record):

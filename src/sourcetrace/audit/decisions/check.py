@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -16,11 +16,12 @@ from sourcetrace.schemas.review import labels_are_numbers
 
 _SHOWN = 20
 """Faults that a message names one by one."""
+_SAID = ("decision", "new_label", "note")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Audited:
-    """What a file of decisions can be about.
+    """What a file of decisions can be about, gone through line by line.
 
     Attributes:
         review_list: `schemas.ReviewList`.
@@ -31,6 +32,21 @@ class Audited:
     review_list: pl.DataFrame
     labels: frozenset[str]
     log: pl.DataFrame
+
+    def __post_init__(self) -> None:
+        table = self.review_list.select("example_id", "content_digest", "given_label")
+        # Of the log, which may have come further than the list.
+        standing = standing_decisions(table, self.log)["decision"]
+        examples = table.with_columns(standing).to_dicts()
+        self._by_id = {one["example_id"]: one for one in examples}
+        self._by_content = {one["content_digest"]: one for one in examples}
+        self._latest: dict[tuple[str, str], tuple[str | None, ...]] = {}
+        self._of_content: dict[str, tuple[str | None, ...]] = {}
+        for content, name, *said in self.log.select("content_digest", "example_id", *_SAID).rows():
+            self._remember(content, name, tuple(said))
+        self._in_file: dict[str, tuple[str, str]] = {}
+        self._taken: list[dict[str, Any]] = []
+        self._numbers = labels_are_numbers(self.review_list)
 
     def new_decisions(
         self, rows: pl.DataFrame, *, called: str, decided_by: str, decided_at: str
@@ -46,11 +62,10 @@ class Audited:
         Raises:
             InputError: If a row is wrong; it names every fault.
         """
-        check = _Check(self)
         faults = [
             f"line {row['line']} ({shorten(row['example_id'])}): {fault}"
             for row in rows.iter_rows(named=True)
-            for fault in check.faults_of(row)
+            for fault in self._faults_of(row)
         ]
         if faults:
             rest = len(faults) - _SHOWN
@@ -60,33 +75,9 @@ class Audited:
                 f"{'; '.join([*faults[:_SHOWN], *more])}. Correct these lines, or delete them."
             )
         of_all = {"decided_by": decided_by, "decided_at": decided_at}
-        return DecisionLog.frame({**entry, **of_all} for entry in check.taken)
+        return DecisionLog.frame({**entry, **of_all} for entry in self._taken)
 
-
-@dataclass
-class _Check:
-    """A file that is gone through line by line."""
-
-    audited: Audited
-    taken: list[dict[str, Any]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        columns = ("example_id", "content_digest", "given_label")
-        table = self.audited.review_list.select(columns)
-        # Of the log, which may have come further than the list.
-        standing = standing_decisions(table, self.audited.log)["decision"]
-        examples = table.with_columns(standing).to_dicts()
-        self._by_id = {one["example_id"]: one for one in examples}
-        self._by_content = {one["content_digest"]: one for one in examples}
-        said = ("content_digest", "example_id", "decision", "new_label", "note")
-        self._latest: dict[tuple[str, str], tuple[str | None, ...]] = {}
-        self._of_content: dict[str, tuple[str | None, ...]] = {}
-        for content, name, *rest in self.audited.log.select(said).iter_rows():
-            self._remember(content, name, tuple(rest))
-        self._in_file: dict[str, tuple[str, str]] = {}
-        self._numbers = labels_are_numbers(self.audited.review_list)
-
-    def faults_of(self, row: Mapping[str, str]) -> Iterable[str]:
+    def _faults_of(self, row: Mapping[str, str]) -> Iterable[str]:
         """Return what is wrong with a row, or take its decision."""
         decision, content = row["decision"], row["content_digest"]
         example = self._example(row)
@@ -100,16 +91,8 @@ class _Check:
         faults = wrong or list(self._conflicts(content, name, (decision, label)))
         if faults or known or example is None or self._repeats(row, example, label):
             return faults
-        keys = ("decision", "new_label", "note")
-        self.taken.append(
-            {
-                "example_id": name,
-                "content_digest": content,
-                **dict(zip(keys, said, strict=True)),
-                "scores_digest": row["scores_digest"],
-                "given_label": example["given_label"],
-            }
-        )
+        of_row = {"example_id": name, "given_label": example["given_label"]}
+        self._taken.append({**row, **of_row, **dict(zip(_SAID, said, strict=True))})
         self._remember(content, name, said)
         return []
 
@@ -127,7 +110,7 @@ class _Check:
         return self._by_content.get(content, by_id)
 
     def _label(self, text: str) -> str:
-        return text if text in self.audited.labels else text.strip()
+        return text if text in self.labels else text.strip()
 
     def _wrong(
         self, row: Mapping[str, str], example: Mapping[str, Any] | None, label: str, *, known: bool
@@ -161,12 +144,12 @@ class _Check:
         elif label == example["given_label"]:
             yield f"it has the label {label!r} already"
         elif not self._exists(label):
-            labels = format_names(sorted(self.audited.labels)) or "none"
+            labels = format_names(sorted(self.labels)) or "none"
             yield f"there is no label {label!r}; the labels are {labels}"
 
     def _exists(self, label: str) -> bool:
         if not self._numbers:
-            return label in self.audited.labels
+            return label in self.labels
         try:
             return math.isfinite(float(label))
         except ValueError:

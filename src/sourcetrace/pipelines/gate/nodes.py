@@ -24,7 +24,7 @@ from sourcetrace.parameters import (
 from sourcetrace.pipelines.governance.nodes import DOCUMENTS
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.reporting.records import AuditRun, AuditSummary
+from sourcetrace.reporting.records import AuditSummary
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.metric_names import GateMetric
 from sourcetrace.schemas.review import is_suspect
@@ -79,7 +79,7 @@ def judge_audit(
         scores_digest=summary.scores_digest,
         method=summary.method,
         says_nothing=summary.says_nothing,
-        environment=AuditRun.environment_of(audit_run),
+        environment=(audit_run or {}).get("environment", ""),
     )
     return report.model_dump(mode="json"), report.junit(), logged(report.metrics)
 

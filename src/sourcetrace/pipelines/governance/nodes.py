@@ -12,7 +12,6 @@ from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.documents.facts import AuditFacts, render_model_card
-from sourcetrace.reporting.records import AuditRun
 
 
 def gather_facts(
@@ -34,7 +33,7 @@ def gather_facts(
         if result.trust.lds is not None and not interval.is_empty()
         else None,
         revision=CodeRevision(**code_revision) if code_revision else None,
-        environment=AuditRun.environment_of(audit_run),
+        environment=(audit_run or {}).get("environment", ""),
         # The lineage hook has refused a wrong one.
         model=RegisteredModelParameters.model_validate(registered_model)
         if registered_model

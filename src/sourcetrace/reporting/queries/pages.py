@@ -25,14 +25,7 @@ def explanation_page(found: Explanations) -> str:
 def pictured(
     found: Explanations, task: Any, train_table: pl.DataFrame, query_table: pl.DataFrame
 ) -> Explanations:
-    """Return explanations with the pictures that a task draws of what they show.
-
-    Args:
-        found: Without pictures.
-        task: Which may have `picture` and `query_picture`.
-        train_table: `schemas.TrainTable`.
-        query_table: `schemas.QueryTable`; no rows where the queries are others.
-    """
+    """Return explanations with the pictures that a task draws of what its tables have of them."""
 
     def drawn(name: str, table: pl.DataFrame, shown: set[str]) -> dict[str, str]:
         draw = getattr(task, name, None)
@@ -42,9 +35,8 @@ def pictured(
         return {one: picture_uri(np.asarray(draw(place))) for place, one in ids if one in shown}
 
     shown = {one.example_id for query in found.queries for one in (*query.helpers, *query.harmers)}
-    asked = {query.example_id for query in found.queries}
     pictures = drawn("picture", train_table, shown)
-    own = drawn("query_picture", query_table, asked)
+    own = drawn("query_picture", query_table, {query.example_id for query in found.queries})
     return found.model_copy(update={"pictures": pictures, "query_pictures": own})
 
 
