@@ -12,7 +12,6 @@ from rich.console import Console
 from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summarise_audit
-from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
 from sourcetrace.schemas import DecisionLog, ReviewList, VerificationSummary
@@ -343,8 +342,6 @@ def test_numbers_of_a_regression_are_no_classes():
     assert table["given_label"][0] == "8.316761949200906"
     assert table["reason"][0].startswith("Without this example the model would miss it by more")
     assert rounded_labels(table)["given_label"][0] == "8.317"
-    assert [one.name for one in suspect_figures(table, top_share=0.08)] == ["loss-and-harm"]
     # Few numbers, or such as have a probability, are classes.
     for classes in (table.head(3), table.with_columns(given_label_probability=pl.lit(0.5))):
         assert rounded_labels(classes).equals(classes)
-        assert len(suspect_figures(classes, top_share=0.08)) == 3

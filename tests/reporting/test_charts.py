@@ -6,16 +6,11 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from sourcetrace.reporting import charts, training_charts
+from sourcetrace.reporting import training_charts
+from sourcetrace.reporting.charts import loss_and_harm
 from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.trust_charts import recall_curve
 from tests.reporting.content import ground_truth, page_content, two_runs
-
-
-def suspect_figures(review_list, top_share=0.08):
-    """Return the charts of the suspects by their names."""
-    drawn = charts.suspect_figures(review_list, top_share=top_share)
-    return {figure.name: figure for figure in drawn}
 
 
 def training_figures(content, signals=None):
@@ -30,8 +25,11 @@ def training_figures(content, signals=None):
 
 
 def all_figures(content):
-    figures = suspect_figures(content.review_list) | training_figures(content)
-    return [*figures.values(), recall_curve(ground_truth())]
+    return [
+        *loss_and_harm(content.review_list, top_share=0.08),
+        *training_figures(content).values(),
+        recall_curve(ground_truth()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def figures():
 
 def test_every_chart_is_drawn_and_described(figures):
     assert all(figure.caption and figure.description for figure in figures)
-    assert len({figure.name for figure in figures}) == 6
+    assert len({figure.name for figure in figures}) == 4
 
 
 def test_svg_is_well_formed_and_refers_to_nothing_outside(figures):
@@ -71,38 +69,23 @@ def test_labels_of_data_are_escaped():
 
 def test_of_many_examples_some_are_drawn():
     many = page_content(20_000, suspects=1_600).review_list
-    figure = suspect_figures(many, top_share=0.05)["loss-and-harm"]
+    (figure,) = loss_and_harm(many, top_share=0.05)
     assert len(figure.svg) < 250_000
     assert "the first 300 of 1,600 suspects" in figure.caption
     assert "Of the examples to keep, one in 62 is drawn" in figure.caption
     assert "lie the 5\u00a0% of examples with the highest loss" in figure.caption
 
 
-def test_many_labels_are_cut_and_the_caption_says_so():
-    table = page_content(200, suspects=200).review_list.with_columns(
-        given_label=pl.format("class-{}", pl.col("rank") % 40),
-        predicted_label=pl.format("class-{}", pl.col("rank") % 7),
-    )
-    drawn = suspect_figures(table)
-    assert "15 labels with most suspects of 40" in drawn["suspects-per-label"].caption
-    assert "of 200 suspects" in drawn["given-and-predicted"].caption
-
-
-def test_without_labels_the_charts_of_labels_are_left_out():
-    table = page_content(labelled=False, predicted=False).review_list
-    assert list(suspect_figures(table)) == ["loss-and-harm"]
-
-
-def test_without_suspects_only_the_comparisons_are_drawn():
-    drawn = {figure.name for figure in all_figures(page_content(suspects=0))}
-    assert drawn.isdisjoint({"suspects-per-label", "given-and-predicted"})
-    assert len(drawn) == 4
+def test_without_labels_or_suspects_the_same_comparisons_are_drawn():
+    for content in (page_content(labelled=False, predicted=False), page_content(suspects=0)):
+        assert len(all_figures(content)) == 4
 
 
 @pytest.mark.parametrize("loss", [0.0, 1e-300, 5.0])
 def test_equal_losses_and_no_harm_can_be_drawn(loss):
     table = page_content().review_list.with_columns(loss=pl.lit(loss), harm=pl.lit(0.0))
-    ElementTree.fromstring(suspect_figures(table)["loss-and-harm"].svg)
+    (figure,) = loss_and_harm(table, top_share=0.08)
+    ElementTree.fromstring(figure.svg)
 
 
 def test_a_mean_of_checkpoints_lies_between_them():
@@ -129,17 +112,6 @@ def test_one_evaluation_point_makes_no_claim_about_a_course():
     last = content.example_signals.filter(checkpoint_id="step_30")
     figure = training_figures(content, last)["loss-over-training"]
     assert figure.caption.startswith("One evaluation point only")
-
-
-def test_labels_that_are_numbers_sort_as_numbers():
-    assert charts._natural_order(["10", "b", "2", "a"]) == ["2", "10", "a", "b"]
-
-
-@pytest.mark.parametrize(
-    ("top", "ticks"), [(1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0.113, [0, 0.05, 0.1])]
-)
-def test_ticks_are_round(top, ticks):
-    assert charts._round_ticks(top) == ticks
 
 
 def test_more_rankings_than_colours_stay_apart():

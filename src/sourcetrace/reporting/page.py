@@ -18,7 +18,7 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.formats import format_count
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
-from sourcetrace.reporting.charts import suspect_figures
+from sourcetrace.reporting.charts import loss_and_harm
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.reporting.decided import DecisionSummary, count_decisions
 from sourcetrace.reporting.drawing import Ink
@@ -140,7 +140,7 @@ class PageContent:
             overlap=_LossOverlap.of(review_list, top_share=summary.suspect_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
             figures=[
-                *suspect_figures(self.review_list, top_share=summary.suspect_share),
+                *loss_and_harm(self.review_list, top_share=summary.suspect_share),
                 *training_figures(
                     self.example_signals, self.segment_contributions, review_list, manifest
                 ),
