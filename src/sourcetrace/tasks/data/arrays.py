@@ -17,7 +17,7 @@ from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_names
 from sourcetrace.progress import track
-from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
+from sourcetrace.tasks.data.base import DataArguments, DataTask
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.sources import ROW, Rows, Source
 from sourcetrace.validation import validated
@@ -94,8 +94,7 @@ class ArrayData(DataTask):
             wraps = own.dtype == np.uint64 and values.dtype == np.int64 and (values < 0).any()
             finite.append(bool(np.isfinite(values).all()) and not wraps)
             contents.append(content_digest(str(values.shape).encode(), values.tobytes()))
-        refuse_rows(
-            rows,
+        rows.refuse(
             ~pl.Series(finite),
             f"{self._array.inputs!r} has whole numbers beyond int64, NaN or infinite values",
             "Write the values that training put there, or leave the rows out (where: …).",

@@ -10,9 +10,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import polars as pl
-import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from sourcetrace.errors import InputError
@@ -27,10 +25,10 @@ from sourcetrace.tasks.data.identity import (
     overlap_notes,
 )
 from sourcetrace.tasks.data.labels import (
-    class_numbers,
     labelled,
     names_of_classes,
     refuse_repeated,
+    targets_of,
     with_names,
 )
 from sourcetrace.tasks.data.side import Examples, Side, wanted_of
@@ -232,29 +230,6 @@ class DataTask(TaskBase, ABC):
             return isinstance(self, ClassificationTask)
         return not kind.is_float() and not kind.is_nested()
 
-    def _targets(self, rows: Rows) -> tuple[Tensor, pl.Series]:
-        """Return the targets, [N] or [N, K], and the labels as the page shows them, [N]."""
-        column = str(self._given.label)
-        labels, names = rows.table[column], getattr(self, "label_names", None)
-        if self._classifies(rows):
-            numbers = class_numbers(rows, column, names)
-            return torch.from_numpy(numbers.to_numpy().copy()), _called(numbers, names)
-        try:
-            if not labels.dtype.is_nested():
-                numbers = labels.cast(pl.Float32)
-                return torch.from_numpy(numbers.to_numpy().copy()), labels
-            targets = torch.tensor(labels.to_list(), dtype=torch.float32)
-        except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{rows.called}: {column!r} holds {labels.dtype}; expected numbers, or lists of "
-                f"as many numbers each: {error}"
-            ) from error
-        if isinstance(self, ClassificationTask):  # a share a class
-            without = pl.Series((~targets.isfinite()).any(-1).tolist())
-            refuse_rows(rows, without, f"{column!r} is NaN or infinite", "Correct the shares.")
-            return targets, _called(pl.Series(targets.argmax(-1).tolist()), names)
-        return targets, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
-
     def _side(self, rows: Rows) -> Side:
         inputs, contents = self._inputs(rows), self._contents(rows)
         given = None if rows.id_column is None else rows.table[rows.id_column].cast(pl.String)
@@ -262,7 +237,13 @@ class DataTask(TaskBase, ABC):
         columns = {_ID: ids}
         targets = None
         if self._given.label is not None:
-            targets, columns["label"] = self._targets(rows)
+            targets, columns["label"] = targets_of(
+                rows,
+                self._given.label,
+                names=getattr(self, "label_names", None),
+                classes=self._classifies(rows),
+                shares=isinstance(self, ClassificationTask),
+            )
         if self._given.stage is not None and self._given.stage in rows.table.columns:
             columns["stage"] = rows.table[self._given.stage]
         for name in (*self._given.show, *self._shown()):
@@ -299,21 +280,3 @@ class DataTask(TaskBase, ABC):
             f"{len(labels)} with another label"
         )
         return side.relabelled(labels, getattr(self, "label_names", None))
-
-
-def _called(numbers: pl.Series, names: Sequence[str] | None) -> pl.Series:
-    """Return classes as their names, where they have any."""
-    return numbers.replace_strict(range(len(names)), list(names)) if names else numbers
-
-
-def refuse_rows(rows: Rows, chosen: pl.Series, problem: str, change: str) -> None:
-    """Refuse rows by name, where any are chosen; `chosen` is [N] bool.
-
-    Raises:
-        InputError: If there are any.
-    """
-    if chosen.any():
-        raise InputError(
-            f"{rows.called}: {problem} in {format_noun(int(chosen.sum()), 'row')} of "
-            f"{rows.table.height} ({rows.named(chosen)}). {change}"
-        )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.progress import track
-from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
+from sourcetrace.tasks.data.base import DataArguments, DataTask
 from sourcetrace.tasks.data.hugging_face import is_saved
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.picture_folder import FILE, classes_of_folder, table_of_folder
@@ -142,9 +142,7 @@ class ImageData(DataTask):
                 f"{rows.called}: {self._image.image!r} holds {column.dtype}; expected paths, or "
                 "the bytes of files. Name the column in task.arguments.image."
             )
-        refuse_rows(
-            rows, column.is_null(), f"{self._image.image!r} is empty", "Leave these rows out."
-        )
+        rows.refuse(column.is_null(), f"{self._image.image!r} is empty", "Leave these rows out.")
         return _Pictures(column, rows.folder, self._image, self.transform)
 
     def _contents(self, rows: Rows) -> list[str]:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import polars as pl
+import torch
+from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
@@ -73,7 +75,48 @@ def refuse_repeated(values: Iterable[Any], called: str) -> None:
         raise InputError(f"{called}: {format_names(repeated)} is there twice; expected it once.")
 
 
-def class_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> pl.Series:
+def targets_of(
+    rows: Rows, column: str, *, names: Sequence[str] | None, classes: bool, shares: bool
+) -> tuple[Tensor, pl.Series]:
+    """Return the targets, [N] or [N, K], and the labels as the page shows them, [N].
+
+    Args:
+        rows: Of a side.
+        column: Of the label.
+        names: Of the classes in the order of the logits, where they have any.
+        classes: Whether labels are classes.
+        shares: Whether labels that are none are a share a class, and not numbers.
+
+    Raises:
+        InputError: If a label is not what it should be.
+    """
+    labels = rows.table[column]
+    if classes:
+        numbers = _class_numbers(rows, column, names)
+        return torch.from_numpy(numbers.to_numpy().copy()), _called(numbers, names)
+    try:
+        if not labels.dtype.is_nested():
+            numbers = labels.cast(pl.Float32)
+            return torch.from_numpy(numbers.to_numpy().copy()), labels
+        targets = torch.tensor(labels.to_list(), dtype=torch.float32)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{rows.called}: {column!r} holds {labels.dtype}; expected numbers, or lists of "
+            f"as many numbers each: {error}"
+        ) from error
+    if shares:
+        without = pl.Series((~targets.isfinite()).any(-1).tolist())
+        rows.refuse(without, f"{column!r} is NaN or infinite", "Correct the shares.")
+        return targets, _called(pl.Series(targets.argmax(-1).tolist()), names)
+    return targets, pl.Series([", ".join(map(str, one)) for one in labels.to_list()])
+
+
+def _called(numbers: pl.Series, names: Sequence[str] | None) -> pl.Series:
+    """Return classes as their names, where they have any."""
+    return numbers.replace_strict(range(len(names)), list(names)) if names else numbers
+
+
+def _class_numbers(rows: Rows, column: str, names: Sequence[str] | None) -> pl.Series:
     """Return every row's class, [N] int64.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import polars as pl
 
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names
+from sourcetrace.formats import format_names, format_noun
 from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.hugging_face import is_saved, open_saved, polars_of
 
@@ -71,6 +71,18 @@ class Rows:
     def named(self, chosen: pl.Series) -> str:
         """Return the names of some rows, as a message lists them; `chosen` is [N] bool."""
         return format_names(map(repr, self.names().filter(chosen)))
+
+    def refuse(self, chosen: pl.Series, problem: str, change: str) -> None:
+        """Refuse rows by name; `chosen` is [N] bool.
+
+        Raises:
+            InputError: If any are chosen.
+        """
+        if chosen.any():
+            raise InputError(
+                f"{self.called}: {problem} in {format_noun(int(chosen.sum()), 'row')} of "
+                f"{self.table.height} ({self.named(chosen)}). {change}"
+            )
 
 
 @dataclass(frozen=True)

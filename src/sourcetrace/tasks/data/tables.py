@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
-from sourcetrace.tasks.data.base import DataArguments, DataTask, refuse_rows
+from sourcetrace.tasks.data.base import DataArguments, DataTask
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.labels import refuse_repeated
 from sourcetrace.tasks.data.sources import Rows
@@ -93,8 +93,7 @@ class TableData(DataTask):
                         "in task.arguments.categorical, or convert it."
                     )
                 missing |= ~column.cast(pl.Float64).is_finite().fill_null(value=True)
-            refuse_rows(
-                rows,
+            rows.refuse(
                 missing,
                 f"{name!r} is empty or not finite",
                 "Write the values that training put there, or leave the rows out (where: …).",
@@ -128,8 +127,7 @@ class TableData(DataTask):
         codes = column.cast(pl.String).replace_strict(
             text, range(len(text)), default=None, return_dtype=pl.Int64
         )
-        refuse_rows(
-            rows,
+        rows.refuse(
             codes.is_null(),
             f"{name!r} has a value that is none of {format_names(map(repr, values))}",
             "The model has no code for it: leave the rows out (where: …), or give the training's "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.progress import track
-from sourcetrace.tasks.data.base import DataTask, refuse_rows
+from sourcetrace.tasks.data.base import DataTask
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.sources import Rows
 
@@ -91,8 +91,7 @@ def _refuse_no_text(rows: Rows, column: pl.Series) -> None:
             f"{rows.called}: {column.name!r} holds {column.dtype}; expected text. Name the column "
             "in task.arguments.text."
         )
-    refuse_rows(
-        rows,
+    rows.refuse(
         column.is_null(),
         f"{column.name!r} is empty",
         "Write the text that training met there, or leave the rows out (where: …).",
