@@ -15,9 +15,10 @@ from sourcetrace.hooks.catalog import CatalogHook
 from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.hooks.misspelt import MisspeltHook
 from sourcetrace.hooks.openlineage import OpenLineageHook
+from sourcetrace.hooks.project_folder import ProjectFolderHook
 from sourcetrace.hooks.run_lock import RunLockHook
 from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
-from sourcetrace.hooks.terminal import ProjectFolderHook, TerminalHook
+from sourcetrace.hooks.summary import TerminalHook
 from sourcetrace.hooks.tracking_server import TrackingServerHook
 
 HOOKS = (

@@ -1,21 +1,12 @@
 """Which errors a user is meant to read."""
 
 import logging
-import os
-import shutil
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sourcetrace.errors import InputError
-from sourcetrace.hooks import terminal
 from sourcetrace.hooks.terminal import (
-    ProjectFolderHook,
-    Terminal,
-    TerminalHook,
     is_no_vain_advice,
     readable_error,
 )
@@ -62,24 +53,3 @@ def test_a_command_that_was_refused_is_not_to_be_repeated(refused, caplog):
         logger.warning("No nodes ran. Repeat the previous command to attempt a new run.")
         logger.warning("There are 3 nodes that have not run.")
     assert [one.getMessage()[:2] for one in caplog.records] == ["No", "Th"][refused:]
-
-
-def test_programs_of_an_environment_that_is_not_activated_are_found(monkeypatch, tmp_path):
-    """`kedro mlflow ui` starts `mlflow` by its name."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert shutil.which("mlflow") is None
-    for _ in range(2):
-        ProjectFolderHook().after_context_created(SimpleNamespace(project_path=tmp_path))
-    assert shutil.which("mlflow") == str(Path(sys.executable).with_name("mlflow"))
-    assert os.environ["PATH"].count(os.pathsep) == 1
-
-
-def test_commands_that_it_prints_run_in_the_environment_of_the_command(monkeypatch, capsys):
-    monkeypatch.setattr(terminal._Command, "environment", "")
-    Terminal.print_error("Run `kedro run --pipelines audit`.")
-    TerminalHook().after_context_created(SimpleNamespace(env="mine"))
-    Terminal.print_error("Run `kedro run --pipelines audit`.")
-    without, with_it = capsys.readouterr().err.strip().split("\n\n")
-    assert "audit`." in without
-    assert "audit --env mine`." in with_it

@@ -1,18 +1,12 @@
-"""What the person at the terminal is told: Kedro hooks, and what they print."""
+"""What the person at the terminal is told, of errors and of results."""
 
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from kedro.framework.context import KedroContext
-from kedro.framework.hooks import hook_impl
-from kedro.io import DataCatalog
-from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
 from kedro.validation import DataValidationError
 from rich.console import Console
 from rich.markup import escape
@@ -23,76 +17,12 @@ from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun, safe_text, shorten, with_environment
 from sourcetrace.hooks.preflight_tables import preflight_tables
-from sourcetrace.namespace import AuditCatalog, AuditNames
-from sourcetrace.reporting.cleaning import MeasuredCleaning
-from sourcetrace.reporting.decided import DecisionSummary
-from sourcetrace.reporting.preflight import Preflight, PreflightRefused
+from sourcetrace.reporting.preflight import Preflight
 from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
 from sourcetrace.reporting.templating import plain_words
-from sourcetrace.reporting.trust import Retraining
 
 _ACTIVATED = shutil.which("kedro") is not None
 """Whether commands are found by their names."""
-
-
-class ProjectFolderHook:
-    """Lets a task live in a file in the project's folder."""
-
-    @hook_impl(tryfirst=True)
-    def after_context_created(self, context: KedroContext) -> None:
-        """Make the project's folder importable, behind everything installed."""
-        # kedro-mlflow sets its own level while it is imported, after our logging.yml is read.
-        logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
-        for name in ("kedro.runner.sequential_runner", "kedro.pipeline.node"):
-            logging.getLogger(name).addFilter(is_no_vain_advice)
-        # `kedro mlflow ui` starts `mlflow` by its name: that of this environment, activated or not.
-        programs = str(Path(sys.executable).parent)
-        path = os.environ.get("PATH", os.defpath)
-        if programs not in path.split(os.pathsep):
-            os.environ["PATH"] = os.pathsep.join([programs, path])
-        folder = str(context.project_path)
-        if folder not in sys.path:
-            sys.path.append(folder)
-
-
-class TerminalHook:
-    """Says at the end of a run what happened and where to look, or what to change.
-
-    A failed gate speaks for itself: Kedro would log the verdict as a failed node and say how to
-    resume the run, which is complete.
-    """
-
-    @hook_impl
-    def after_context_created(self, context: KedroContext) -> None:
-        """Remember the command's environment, which the commands that are printed shall have."""
-        _Command.environment = context.env or ""
-
-    @hook_impl
-    def before_node_run(self, node: Node) -> None:
-        """Silence Kedro's remarks on the node that raises the verdict."""
-        if node.name.rpartition(".")[2] in {"enforce_gate", "enforce_preflight"}:
-            _set_level(logging.CRITICAL)
-
-    @hook_impl
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Print the summary of what was run, and the gate's verdict."""
-        _set_level(logging.NOTSET)
-        made, audit = _summarise(pipeline, catalog)
-        if "gate_report" in made:
-            report = GateReport.model_validate(audit.load("gate_report"))
-            Terminal().print_verdict(report, file=_path_of(audit, "gate_report"))
-
-    @hook_impl
-    def on_pipeline_error(self, error: Exception, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Print the summary of a run whose gate failed: it is complete; the error says the rest."""
-        _set_level(logging.NOTSET)
-        show_readable_error(error)
-        if isinstance(error, GateFailed | PreflightRefused):
-            _summarise(pipeline, catalog)
-
-
-class _Command:
-    environment = ""
 
 
 def is_no_vain_advice(record: logging.LogRecord) -> bool:
@@ -141,57 +71,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return named or isinstance(error, MemoryError)
 
 
-def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], AuditCatalog]:
-    """Print the summary of an audit, with the demo's answer key, and what changed since the last.
-
-    Returns:
-        What the pipeline writes, and where it is.
-    """
-    names = AuditNames.of(pipeline)
-    made, audit, terminal = names.made_by(pipeline), AuditCatalog(catalog, names), Terminal()
-    if "preflight_report" in made:
-        report = Preflight.from_json(audit.load("preflight_report"))
-        terminal.print_preflight(report, file=_path_of(audit, "preflight_report"))
-    if "verification_summary" in made:
-        trust = Retraining(audit.load("verification_summary")).figure()
-        terminal.print_verification(trust, page=_path_of(audit, "cleaning_report"))
-    elif "audit_summary" in made:
-        truth = audit.load("ground_truth") if "ground_truth" in made else None
-        terminal.print_summary(
-            AuditSummary.model_validate(audit.load("audit_summary")),
-            ground_truth=None if truth is None else GroundTruth.model_validate(truth),
-            page=_path_of(audit, "cleaning_report"),
-            review_list=_path_of(audit, "review_list_csv"),
-        )
-    if "decision_summary" in made:
-        terminal.print_sentences(
-            DecisionSummary.from_json(audit.load("decision_summary")).sentences(),
-            files={
-                "Cleaned:": _path_of(audit, "cleaned_data"),
-                "Sample:": _path_of(audit, "review_sample"),
-            },
-        )
-    if "cleaning_result" in made:
-        terminal.print_sentences(
-            MeasuredCleaning.from_json(audit.load("cleaning_result")).sentences(),
-            files={"Page:": _path_of(audit, "cleaning_report")},
-        )
-    if "comparison_summary" in made:
-        terminal.print_changes(Comparison.from_json(audit.load("comparison_summary")))
-    return made, audit
-
-
-def _set_level(level: int) -> None:
-    for name in ("kedro.pipeline.node", "kedro.runner"):
-        logging.getLogger(name).setLevel(level)
-
-
-def _path_of(audit: AuditCatalog, name: str) -> str:
-    return str(getattr(audit[name], "_filepath", ""))
-
-
 class Terminal:
-    """Where a run says how it came out; standard output by default."""
+    """Where a run says how it came out; standard output by default.
+
+    Attributes:
+        environment: The command's, which the commands that are printed shall have.
+    """
+
+    environment = ""
 
     def __init__(self, console: Console | None = None) -> None:
         self._print = (console or Console(highlight=False)).print
@@ -328,4 +215,4 @@ def _suspect_table(summary: AuditSummary) -> Table:
 
 def _plain(text: str) -> str:
     """Return text that a terminal shows and does not obey."""
-    return escape(safe_text(with_environment(text, _Command.environment)))
+    return escape(safe_text(with_environment(text, Terminal.environment)))
