@@ -102,8 +102,8 @@ def test_the_most_suspicious_come_first_and_suspects_get_an_action():
     assert table["loss"].to_list() == [1.0] * 4
     assert table["total_query_loss_influence"].to_list() == [-5.0] * 4
     assert table["reason"][0] == (
-        "Without this example the model would say y, and give x < 1 %. Removing it should "
-        "help 3 of 10 queries (total margin +5.0)."
+        "Without this example the model would say y, and give its label (x) < 1 %. "
+        "Removing it should help 3 of 10 queries (total margin +5.0)."
     )
     assert table["reason"][3] == "It does not stand out."
 
@@ -157,11 +157,12 @@ def test_what_was_decided_before_is_there_and_says_so():
     ReviewList.validate(table)
     assert table["decision"].to_list() == ["keep", "relabel", "remove", None]
     assert table["reason"].str.split("Removing it").list.first().to_list()[:3] == [
-        "Kept by Ann on 2026-11-29. Without this example the model would say y, and give x < 1 %. ",
+        "Kept by Ann on 2026-11-29. Without this example the model would say y, and give its "
+        "label (x) < 1 %. ",
         "To be relabelled to x, decided by Ann on 2026-11-29; not done. Without this example the "
-        "model would give y 40 %. ",
+        "model would give its label (y) 40 %. ",
         "To be removed, decided by Ann on 2026-11-29; not done. Without this example the model "
-        "would say y, and give x 2 %. ",
+        "would say y, and give its label (x) 2 %. ",
     ]
     assert table.filter(is_suspect())["example_id"].to_list() == ["=d", "a"]
     # Trained again with the label that was decided on, it stands out as before.

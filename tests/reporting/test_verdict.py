@@ -33,7 +33,7 @@ def test_the_verdict_stands_first_and_counts_what_was_not_checked():
     (box,) = re.findall('<section class="verdict.*?</section>\n', judged, re.DOTALL)
     assert "Gate: warn</strong>, 2 of 4 checks not made" in box
     assert "harmful_share is 0.2; at most 0.1 is allowed." in box
-    assert "harmful_share, training_examples: no baseline: gate.baseline is not set" in box
+    assert "harmful_share, training_examples: no baseline is set (gate.baseline)" in box
     assert "mean_query_loss" not in box
     assert judged.index("Gate: warn") < judged.index('class="identity"')
     assert "No gate</strong> has judged" in page_with()
@@ -70,7 +70,7 @@ def test_the_terminal_says_what_was_exceeded_and_groups_what_was_skipped():
     assert lines[0] == "Gate: warn – 4 checks: 1 warned, 1 passed, 2 skipped."
     assert lines[1].startswith("  warn: harmful_share is 0.2; at most 0.1 is allowed. Work through")
     assert lines[2] == (
-        "  skipped: harmful_share, training_examples (no baseline: gate.baseline is not set)"
+        "  skipped: harmful_share, training_examples (no baseline is set (gate.baseline))"
     )
     assert lines[3].endswith("gate.json")
 

@@ -78,7 +78,7 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
     has_classes = table["given_label_probability"].is_not_null().any()
     chance = pl.col("corrected_probability")
     without = pl.format(
-        "Without this example the model would say {}, and give {} {}.",
+        "Without this example the model would say {}, and give its label ({}) {}.",
         _short(pl.coalesce("other_label", "predicted_label")),
         _short(pl.col("given_label")),
         pl.when(chance < 0.01)  # noqa: PLR2004
@@ -86,7 +86,7 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
         .otherwise(pl.format("{} %", (chance * 100).round(0).cast(pl.Int64))),
     )
     memorised = pl.format(
-        "Without this example the model would give {} {} %.",
+        "Without this example the model would give its label ({}) {} %.",
         _short(pl.col("given_label")),
         (chance * 100).round(0).cast(pl.Int64),
     )

@@ -42,7 +42,7 @@ class DigitsTask(ClassificationTask):
         self._recipe = Path(recipe)
 
     def build_model(self) -> nn.Module:
-        """Return two convolutions and two linear layers, 26,000 parameters, untrained."""
+        """Return two convolutions and two linear layers, 22,610 parameters, untrained."""
         return nn.Sequential(
             nn.Conv2d(1, 16, kernel_size=3, padding=1),
             nn.ReLU(),

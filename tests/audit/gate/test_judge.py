@@ -125,7 +125,7 @@ def test_scores_that_must_be_verified_and_are_not_are_inconclusive():
 @pytest.mark.parametrize(
     ("baseline", "reason"),
     [
-        (Baseline(), "no baseline: gate.baseline is not set"),
+        (Baseline(), "no baseline is set (gate.baseline)"),
         (Baseline("approved.json"), "no baseline: there is no file approved.json"),
         (approved(other=1.0), "no baseline: approved.json has no harmful_share"),
     ],

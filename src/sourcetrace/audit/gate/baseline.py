@@ -31,7 +31,7 @@ class Baseline:
     def why_without(self, metric: str) -> str:
         """Say why there is no approved value of a metric."""
         if self.path is None:
-            return "no baseline: gate.baseline is not set"
+            return "no baseline is set (gate.baseline)"
         if self.metrics is None:
             return f"no baseline: there is no file {self.path}"
         return f"no baseline: {self.path} has no {metric}"

@@ -128,7 +128,7 @@ _RECORDS = (
         "Scaled Source",
         "Bae et al. 2024, rescaled",
         "follows an example's effect through the segments of training (Source, Bae et al. "
-        "2024, arXiv 2405.12186), each segment's curvature multiplied by the factor that "
+        "2024, arXiv 2405.12186), every layer's curvature multiplied by the factor that "
         "it is measured to be too small by",
         FilterSettings.training,
         evaluates="every checkpoint",
