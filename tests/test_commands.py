@@ -129,7 +129,7 @@ def test_mlflow_has_the_run_the_metrics_and_the_model(demo):
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics["demo.harm_average_precision"] > 0.9
     assert run.data.metrics["audit.attributed_share"] == 1.0
-    assert run.info.run_name == "checkpoints: scaled_source"
+    assert run.info.run_name == "DigitsTask in checkpoints: scaled_source"
     assert run.data.params["attribution.method"] == "scaled_source"
     assert "attribution" not in run.data.params
     assert run.data.metrics["system/audit.work.source_scoring.seconds"] > 0

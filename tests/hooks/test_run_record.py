@@ -100,7 +100,7 @@ def test_the_run_is_tagged_with_the_trust_and_the_scores_it_is_of(monkeypatch):
             True,
             "churn @best: scaled_source, v",
         ),
-        (None, False, "run-3: scaled_source"),
+        (None, False, "Churn in run-3: scaled_source"),
     ],
 )
 def test_a_run_is_named_for_what_it_audits(model, verifies, name):
@@ -108,6 +108,7 @@ def test_a_run_is_named_for_what_it_audits(model, verifies, name):
         "tracking": {"registered_model": model},
         "checkpoints": {"path": ["s3://me:hunter2@bucket/run-2", "s3://me:hunter2@bucket/run-3/"]},
         "attribution": {"method": "scaled_source"},
+        "task": {"class": "mine.Churn"},
     }
     named = _run_name(parameters, verifies=verifies)
     assert named.startswith(name)
@@ -116,8 +117,13 @@ def test_a_run_is_named_for_what_it_audits(model, verifies, name):
 
 def test_a_name_holds_no_password_and_no_signature():
     for path in ("s3://me:hunter2@runs", "https://runs/last.pt?signature=hunter2"):
-        parameters = {"checkpoints": {"path": path}, "attribution": {"method": "source"}}
-        assert _run_name(parameters, verifies=False) in {"runs: source", "last.pt: source"}
+        parameters = {
+            "checkpoints": {"path": path},
+            "attribution": {"method": "source"},
+            "task": {"class": "mine.Churn"},
+        }
+        named = _run_name(parameters, verifies=False)
+        assert named in {"Churn in runs: source", "Churn in last.pt: source"}
 
 
 def test_groups_of_parameters_are_not_logged_a_second_time():

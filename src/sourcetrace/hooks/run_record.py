@@ -135,7 +135,7 @@ class RunRecordHook:
 
 
 def _run_name(parameters: Mapping[str, Any], *, verifies: bool) -> str:
-    """Return what a run audits, and how: `churn v7: scaled_source`, or the checkpoints' folder."""
+    """Return what a run audits, and how: `churn v7: scaled_source`, `Churn in run-3: source`."""
     model = (parameters.get("tracking") or {}).get("registered_model")
     path = parameters["checkpoints"]["path"]
     if model is not None:
@@ -143,7 +143,8 @@ def _run_name(parameters: Mapping[str, Any], *, verifies: bool) -> str:
         what = f"{model['name']} {f'v{version}' if version else '@' + model['alias']}"
     else:
         place = bare_address(path if isinstance(path, str) else path[-1])
-        what = place.rstrip("/").rpartition("/")[2]
+        task = parameters["task"]["class"].rpartition(".")[2]
+        what = f"{task} in {place.rstrip('/').rpartition('/')[2]}"
     verified = ", verified" if verifies else ""
     return f"{what}: {parameters['attribution']['method']}{verified}"
 

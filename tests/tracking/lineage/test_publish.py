@@ -92,6 +92,10 @@ def test_a_run_has_its_data_and_checkpoints_as_inputs_and_metrics_against_both(
     last = next(one for one in models if one.params["step"] == "20")
     assert {(m.key, m.dataset_digest) for m in last.metrics} >= {("audit.suspect_share", DIGEST)}
     assert run.data.metrics["audit.suspect_share"] == pytest.approx(0.08)
+    assert "training examples" in run.data.tags["mlflow.note.content"]
+    client.set_tag(audit.run_id, "mlflow.note.content", "Mine.")
+    record(client, audit)
+    assert client.get_run(audit.run_id).data.tags["mlflow.note.content"] == "Mine."
 
 
 def test_the_same_audit_again_adds_nothing_but_a_row_of_history(

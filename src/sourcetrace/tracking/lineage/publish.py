@@ -15,7 +15,11 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_MODEL_IS_EXTERNAL
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_MODEL_IS_EXTERNAL,
+    MLFLOW_RUN_NOTE,
+)
 
 from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.model_version import AuditedVersion
@@ -104,9 +108,14 @@ def publish_audit(client: MlflowClient, record: AuditRecord, *, log: Path, run_i
     }
     if version is not None:
         tags["audit.model_version"] = f"{version.name} version {version.version}"
+    run = client.get_run(record.run_id)
+    if MLFLOW_RUN_NOTE not in run.data.tags:
+        tags[MLFLOW_RUN_NOTE] = record.card(
+            status=status, data_matches=matches, experiment_id=run.info.experiment_id
+        )
     for key, value in tags.items():
         client.set_tag(record.run_id, key, value)
-    known = client.get_run(record.run_id).data.metrics
+    known = run.data.metrics
     if matches is not None and known.get("lineage.data_matches") != float(matches):
         client.log_metric(record.run_id, "lineage.data_matches", float(matches))
     if writes is not None and not writes.write(client, record, status=status):
