@@ -1,7 +1,7 @@
 """Hold a file of decisions against the audit: every fault is named, or every decision is taken."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,24 +77,30 @@ class Audited:
         of_all = {"decided_by": decided_by, "decided_at": decided_at}
         return DecisionLog.frame({**entry, **of_all} for entry in self._taken)
 
-    def _faults_of(self, row: Mapping[str, str]) -> Iterable[str]:
+    def _faults_of(self, row: Mapping[str, str]) -> list[str]:
         """Return what is wrong with a row, or take its decision."""
-        decision, content = row["decision"], row["content_digest"]
+        decision, content, label = row["decision"], row["content_digest"], row["new_label"]
+        label = label if label in self.labels else label.strip()
         example = self._example(row)
-        name = row["example_id"] if example is None else example["example_id"]
-        label = self._label(row["new_label"])
+        name = (example or row)["example_id"]
         said = (decision, label or None, row["note"] or None)
-        known = self._latest.get((content, name)) == said and (
-            decision == "remove" or self._of_content[content] == said[:-1]
-        )
-        wrong = list(self._wrong(row, example, label, known=known))
-        faults = wrong or list(self._conflicts(content, name, (decision, label)))
-        if faults or known or example is None or self._repeats(row, example, label):
-            return faults
-        of_row = {"example_id": name, "given_label": example["given_label"]}
-        self._taken.append({**row, **of_row, **dict(zip(_SAID, said, strict=True))})
-        self._remember(content, name, said)
-        return []
+        settled = (
+            self._latest.get((content, name)) == said
+            and (decision == "remove" or self._of_content[content] == said[:-1])
+        ) or (example is not None and _repeats(row, example, label))
+        faults = []
+        if decision not in DECISIONS:
+            faults = [f"{decision!r} is no decision; expected {format_names(DECISIONS)}"]
+        elif example is None and not settled:
+            faults = ["the audit has no example of this id or content"]
+        elif example is not None and not settled:
+            faults = [*_changed(content, example), *self._wrong_label(decision, label, example)]
+        faults = faults or list(self._conflicts(content, name, (decision, label)))
+        if not faults and not settled and example is not None:
+            of_row = {"example_id": name, "given_label": example["given_label"]}
+            self._taken.append({**row, **of_row, **dict(zip(_SAID, said, strict=True))})
+            self._remember(content, name, said)
+        return faults
 
     def _remember(self, content: str, name: str, said: tuple[str | None, ...]) -> None:
         self._latest[content, name] = said
@@ -103,37 +109,10 @@ class Audited:
 
     def _example(self, row: Mapping[str, str]) -> Mapping[str, Any] | None:
         """Return the example that is meant: of two by id and by content, that of the content."""
-        name, content = row["example_id"], row["content_digest"]
-        by_id = self._by_id.get(name)
+        by_id, content = self._by_id.get(row["example_id"]), row["content_digest"]
         if by_id is not None and by_id["content_digest"] == content:
             return by_id
         return self._by_content.get(content, by_id)
-
-    def _label(self, text: str) -> str:
-        return text if text in self.labels else text.strip()
-
-    def _wrong(
-        self, row: Mapping[str, str], example: Mapping[str, Any] | None, label: str, *, known: bool
-    ) -> Iterator[str]:
-        decision, content = row["decision"], row["content_digest"]
-        if decision not in DECISIONS:
-            yield f"{decision!r} is no decision; expected {format_names(DECISIONS)}"
-        elif example is None and not known:
-            yield "the audit has no example of this id or content"
-        elif example is not None and not known and not self._repeats(row, example, label):
-            yield from _changed(content, example)
-            yield from self._wrong_label(decision, label, example)
-
-    def _repeats(self, row: Mapping[str, str], example: Mapping[str, Any], label: str) -> bool:
-        """Return whether a row says what stands anyway: it was exported so, or carried out."""
-        decision, content = row["decision"], row["content_digest"]
-        untouched = not label and not row["note"] and content == example["content_digest"]
-        carried_out = decision == "relabel" and label == example["given_label"]
-        was_there = inputs_of(content) == inputs_of(example["content_digest"])
-        other_label = content != example["content_digest"]
-        return (untouched and decision == example["decision"]) or (
-            carried_out and was_there and other_label
-        )
 
     def _wrong_label(self, decision: str, label: str, example: Mapping[str, Any]) -> Iterator[str]:
         if decision != "relabel":
@@ -164,6 +143,15 @@ class Audited:
                 words = " ".join(filter(None, before))
                 yield f"an earlier line decides otherwise about it ({words})"
                 return
+
+
+def _repeats(row: Mapping[str, str], example: Mapping[str, Any], label: str) -> bool:
+    """Return whether a row says what stands anyway: it was exported so, or carried out."""
+    content, now = row["content_digest"], example["content_digest"]
+    if content == now:
+        return not label and not row["note"] and row["decision"] == example["decision"]
+    carried_out = row["decision"] == "relabel" and label == example["given_label"]
+    return carried_out and inputs_of(content) == inputs_of(now)
 
 
 def _changed(content: str, example: Mapping[str, Any]) -> Iterator[str]:
