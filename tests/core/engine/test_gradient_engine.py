@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
-from sourcetrace.core.engine.gradient_engine import GradientEngine, _join
-from sourcetrace.core.engine.passes import BlockSignals
+from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.results import BlockSignals, join_parts
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.errors import InputError
@@ -216,7 +216,7 @@ def test_what_a_task_describes_is_joined_as_it_was_given(kind):
         BlockSignals(rows, rows.float(), rows.float(), None, {"label": kind(rows.tolist())})
         for rows in (torch.tensor([3, 5]), torch.tensor([8, 9]), torch.tensor([2]))
     ]
-    joined = _join(parts)
+    joined = join_parts(parts)
     assert [int(one) for one in joined.described["label"]] == joined.examples.tolist()
     assert joined.examples.tolist() == [3, 5, 8, 9, 2]
     assert joined.gradient_norm is None

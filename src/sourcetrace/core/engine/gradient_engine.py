@@ -8,7 +8,7 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.engine.blame import named
-from sourcetrace.core.engine.passes import Batch, BlockSignals, QueryPasses, TrainingPasses
+from sourcetrace.core.engine.passes import Batch
+from sourcetrace.core.engine.results import (
+    BlockSignals,
+    QueryPasses,
+    TrainingPasses,
+    join_parts,
+    own_rows,
+)
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, of_unit_norm
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
@@ -210,7 +217,7 @@ class GradientEngine:
         passed = self._run(passes, self.training, point, rows, backward=1 + self.draws)
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
-        return replace(passed, sampled=_rows(passed.sampled, point.in_curvature(rows)))
+        return replace(passed, sampled=own_rows(passed.sampled, point.in_curvature(rows)))
 
     def covariances(self, point: EvaluationPoint, block: Block) -> LayerTerms:
         """Return what the block's own examples add to the covariances, by passes of their own."""
@@ -270,7 +277,7 @@ class GradientEngine:
                     raise
                 raise known from error
 
-        result: _Result = self._halving.run(run, rows, join=_join)
+        result: _Result = self._halving.run(run, rows, join=join_parts)
         return result
 
     def _seeds(self, point: EvaluationPoint, rows: Tensor) -> list[int]:
@@ -299,11 +306,11 @@ class GradientEngine:
         rows = point.rows(block)
         own = point.in_curvature(rows)
         if kept is not None:
-            first = _rows(kept, own)
+            first = own_rows(kept, own)
         elif self._fills_cache:
             first = dict(self.extract(point, block).sampled)
         elif not bool(own.any()):  # one, to have its form
-            first = _rows(self.compute(point, rows[:1], sampled=True), own[:1])
+            first = own_rows(self.compute(point, rows[:1], sampled=True), own[:1])
         else:
             first = self.compute(point, rows[own], sampled=True)
         if self.draws == 1 or not bool(own.any()):
@@ -361,26 +368,3 @@ class GradientEngine:
             return replace(batch, sketched=sketched).signals()
 
         return self._run(signals, queries, point, rows, backward=0)
-
-
-def _join(parts: Sequence[Any]) -> Any:
-    """Join results of consecutive examples, whatever they are made of."""
-    first: Any = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(parts))
-    if isinstance(first, LayerGradient):
-        return concatenate([{"": part} for part in parts])[""]
-    if isinstance(first, Mapping):
-        return {key: _join([part[key] for part in parts]) for key in first}
-    if is_dataclass(first):
-        columns = ([getattr(one, field.name) for one in parts] for field in fields(first))
-        return type(parts[0])(*map(_join, columns))
-    if isinstance(first, tuple) and isinstance(first[0], Mapping):  # gradients of both kinds
-        return tuple(map(_join, zip(*parts, strict=True)))
-    return None if first is None else [value for part in parts for value in part]
-
-
-def _rows(gradients: Mapping[str, LayerGradient], own: Tensor) -> dict[str, LayerGradient]:
-    if bool(own.all()):  # the usual case; indexing would copy
-        return dict(gradients)
-    return {name: layer.rows(own) for name, layer in gradients.items()}

@@ -1,10 +1,10 @@
-"""One forward pass of a batch, the backward passes that follow it, and what they tell.
+"""One forward pass of a batch and the backward passes that follow it.
 
 Training examples: one backward pass with sampled labels and one with the given ones. Queries:
 one of the measurement and one of the training loss.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.curvature.covariance_terms import CovarianceTerms
+from sourcetrace.core.engine.results import BlockSignals, QueryPasses, TrainingPasses
 from sourcetrace.core.gradients.alone import LayerPositions, Single, positions_alone
 from sourcetrace.core.gradients.capture import ForwardPass, per_example_loss
 from sourcetrace.core.gradients.per_example import (
     LayerGradient,
     Positions,
-    from_tensors,
     squared_norms,
 )
 from sourcetrace.core.gradients.sketches import sketches
@@ -26,84 +26,6 @@ from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.model.objective import ExampleGenerator, Objective, sampled_loss
-
-
-@dataclass(frozen=True)
-class BlockSignals:
-    """What one forward and backward pass tells of each of its n examples.
-
-    Attributes:
-        examples: Their numbers, [n].
-        loss, measurement: One value each, [n].
-        gradient_norm: Of the loss, [n]; None where no backward pass was run.
-        described: What the task adds, such as the predicted label; name -> n values.
-        sketch: Of what the layers see, [n, WIDTH]; None where it was not asked for, or none has
-            features.
-    """
-
-    examples: Tensor
-    loss: Tensor
-    measurement: Tensor
-    gradient_norm: Tensor | None
-    described: Mapping[str, Sequence[Any]]
-    sketch: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class TrainingPasses:
-    """What the passes of n training examples gave.
-
-    Attributes:
-        signals: A row an example.
-        gradients: Of the given labels' loss, by layer.
-        sampled: Of the sampled labels' loss, by layer, n rows, or, of a block, the stage's own
-            examples; none if they were not asked for.
-        covariances: What the stage's own examples add, by layer.
-    """
-
-    signals: BlockSignals
-    gradients: Mapping[str, LayerGradient]
-    sampled: Mapping[str, LayerGradient]
-    covariances: LayerTerms
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return both kinds of gradients as one set of tensors, kind/layer/part."""
-        tensors: dict[str, Tensor] = {}
-        for kind, layers in (("given", self.gradients), ("sampled", self.sampled)):
-            for name, layer in layers.items():
-                for part, tensor in layer.tensors().items():
-                    # Both kinds share the layer inputs; they are kept once.
-                    owner = "both" if part == "inputs" else kind
-                    tensors[f"{owner}/{name}/{part}"] = tensor
-        return tensors
-
-    @staticmethod
-    def kept(
-        tensors: Mapping[str, Tensor], kind: str, device: torch.device, names: Collection[str]
-    ) -> dict[str, LayerGradient]:
-        """Return layers' gradients, `given` or `sampled`, out of what `tensors` returned."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            owner, rest = key.split("/", 1)
-            if owner in (kind, "both"):
-                name, part = rest.rsplit("/", 1)
-                if name not in names:
-                    continue
-                parts.setdefault(name, {})[part] = tensor.to(device)
-        return {name: from_tensors(layer) for name, layer in parts.items()}
-
-    @property
-    def bytes_per_example(self) -> int:
-        """What a cache holds of one example at one point."""
-        return sum(
-            (1 if part == "inputs" else 2) * tensor[0].numel() * tensor.element_size()
-            for layer in self.gradients.values()
-            for part, tensor in layer.tensors().items()
-        )
-
-
-QueryPasses = tuple[dict[str, LayerGradient], dict[str, LayerGradient]]
-"""Gradients of the measurement, and of the training loss."""
 
 
 class _Drawn(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.passes import TrainingPasses
+from sourcetrace.core.engine.results import TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.examples import Block, EvaluationPoint

@@ -6,8 +6,7 @@ are summed over the batch, so the rows of an output gradient belong to single ex
 as the model treats examples independently (evaluation mode).
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +18,11 @@ from sourcetrace.core.gradients.per_example import (
     Positions,
     per_example_gradient,
 )
+from sourcetrace.core.gradients.recording import calls_noted
 from sourcetrace.core.gradients.tied import TiedPositions
-from sourcetrace.core.layers.attention import attention_calls
 from sourcetrace.core.layers.fused_kernels import without_fused_kernels
 from sourcetrace.core.layers.kinds.pixels import Pixels
-from sourcetrace.core.layers.kinds.types import second_run
-from sourcetrace.core.layers.layer import Call, Layer, Note, Site
-from sourcetrace.core.layers.recurrent import recurrent_calls
+from sourcetrace.core.layers.layer import Call, Layer, Site
 from sourcetrace.errors import InputError
 
 
@@ -70,7 +67,11 @@ class ForwardPass:
         reference = next(p for p in model.parameters() if p.is_floating_point())
         self._dtype, self._device = reference.dtype, reference.device
         self._calls: dict[str, list[Call]] = {}
-        with torch.enable_grad(), self._recording(model, sites.values()):
+
+        def note(key: str, call: Call) -> None:
+            self._calls.setdefault(key, []).append(call)
+
+        with torch.enable_grad(), calls_noted(model, sites.values(), note, examples):
             self.outputs = run_forward()
         missing = [layer.name for layer in self._seen if not self._calls_of(layer)]
         if missing and not alone:
@@ -78,31 +79,6 @@ class ForwardPass:
                 f"The forward pass did not call {', '.join(missing)}, which an earlier batch did. "
                 "Models whose layers depend on the data are not supported."
             )
-
-    @contextmanager
-    def _recording(self, model: nn.Module, sites: Collection[Site]) -> Iterator[None]:
-        """Record the calls at the sites while the context is open."""
-
-        def note(key: str, call: Call) -> None:
-            self._calls.setdefault(key, []).append(call)
-
-        handles = []
-        try:
-            for site in sites:
-                if not site.part:
-                    hook = _module_hook(site, note, self._examples)
-                    module = self._modules[site.key]
-                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
-            projections = [site for site in sites if site.part]
-            with (
-                without_fused_kernels(),
-                attention_calls(model, projections, note),
-                recurrent_calls(model, projections, note),
-            ):
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def inputs(self) -> dict[str, Positions]:
         """Return the layer inputs, name -> [N, groups, S, D_in]; 1 for a bare parameter."""
@@ -253,35 +229,6 @@ class ForwardPass:
 
     def _zeros(self, *shape: int, examples: int = 1) -> Tensor:
         return torch.zeros(examples, *shape, dtype=self._dtype, device=self._device)
-
-
-def _module_hook(site: Site, note: Note, examples: int | None) -> Callable[..., Tensor | None]:
-    dimension = site.example_dimension
-
-    def repeated(values: Tensor, count: int) -> Tensor:
-        """Repeat the dimension of examples, of size 1, without a copy."""
-        return values.expand([count if d == dimension else -1 for d in range(values.ndim)])
-
-    def record(
-        module: nn.Module, arguments: tuple[Any, ...], keywords: Mapping[str, Any], output: Tensor
-    ) -> Tensor | None:
-        if site.kind.call is not None:
-            with second_run():
-                values, met, output = site.kind.call(
-                    module, examples, output, *arguments, **keywords
-                )
-            note(site.key, Call.of(site.key, values, met))
-            return output
-        values = next(iter((*arguments, *keywords.values())))
-        one_for_all = site.kind.indexed and values.ndim > 1 and values.shape[dimension] == 1
-        if not one_for_all or examples is None or examples == 1:
-            note(site.key, Call.of(site.key, values, output))
-            return None
-        output = repeated(output, examples)
-        note(site.key, Call.of(site.key, repeated(values, examples), output))
-        return output
-
-    return record
 
 
 def _join_groups(parts: Sequence[tuple[int, Tensor]], groups: int) -> Tensor:

@@ -10,7 +10,7 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.core.curvature.covariance import CovarianceSums, RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.passes import BlockSignals
+from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.memory_needs import Groups
