@@ -30,6 +30,7 @@ _LIBRARIES = (
     "mlflow.sklearn",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.tracing.processor.otel",
     "pandera.polars",
     "pandera.strategies.base_strategies",
     "pyarrow.dataset",
