@@ -50,7 +50,7 @@ class RemoteFile:
     stamp: str
 
 
-class Source(Protocol):
+class _Source(Protocol):
     """A place that files can be fetched from. Each method raises InputError where it cannot.
 
     Attributes:
@@ -76,7 +76,7 @@ def is_read(name: str) -> bool:
     return wanted and not _UNREAD.search(name)
 
 
-def fetch(source: Source, cache: str | None) -> Path:
+def fetch(source: _Source, cache: str | None) -> Path:
     """Fetch what is not here yet, and return the folder, or the file, on this machine.
 
     Args:
@@ -107,7 +107,7 @@ def fetch(source: Source, cache: str | None) -> Path:
     return folder / next(iter(files)) if source.is_file else folder
 
 
-def _bring(source: Source, address: str, files: Mapping[str, RemoteFile], folder: Path) -> None:
+def _bring(source: _Source, address: str, files: Mapping[str, RemoteFile], folder: Path) -> None:
     record = folder.with_name(f"{folder.name}.json")
     kept = _read_record(record)
     _remove_others(folder, files)

@@ -26,7 +26,7 @@ _MET = 4
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """How far a schedule has come, arrays that broadcast.
 
     Attributes:
@@ -61,49 +61,49 @@ class _Shape:
 
     name: str
     falls: Callable[..., Array]
-    numbers: Callable[[Line, float], list[tuple[Any, ...]]] = lambda *_: [()]
+    numbers: Callable[[_Line, float], list[tuple[Any, ...]]] = lambda *_: [()]
     ahead: int = 0
 
-    def line(self, made: Any, warm_up: Array, steps: int, base: float) -> Line:
+    def line(self, made: Any, warm_up: Array, steps: int, base: float) -> _Line:
         """Return how far it has come."""
-        return Line(made + self.ahead, warm_up, steps, base)
+        return _Line(made + self.ahead, warm_up, steps, base)
 
-    def multiples(self, line: Line, own: tuple[Any, ...]) -> Array:
+    def multiples(self, line: _Line, own: tuple[Any, ...]) -> Array:
         """Return what the schedule multiplies the base rate by."""
         warming = line.made - self.ahead < line.warm_up
         rising = line.made / np.maximum(1, line.warm_up)
         return np.where(warming, rising, self.falls(line, *own))
 
 
-def _cosine(line: Line, cycles: float = 0.5, floor: Any = 0.0) -> Array:
+def _cosine(line: _Line, cycles: float = 0.5, floor: Any = 0.0) -> Array:
     turned = (1 + np.cos(2 * np.pi * cycles * line.part)) / 2
     return np.asarray(np.maximum(0, turned * (1 - floor) + floor))
 
 
-def _restarts(line: Line, cycles: int) -> Array:
+def _restarts(line: _Line, cycles: int) -> Array:
     turned = (1 + np.cos(np.pi * ((cycles * line.part) % 1))) / 2
     return np.where(line.part >= 1, 0.0, turned)
 
 
-def _power(line: Line, power: Any, end: float) -> Array:
+def _power(line: _Line, power: Any, end: float) -> Array:
     return np.asarray((1 - end) * (1 - line.part) ** power + end)
 
 
-def _powers(line: Line, value: float) -> list[tuple[Any, ...]]:
+def _powers(line: _Line, value: float) -> list[tuple[Any, ...]]:
     ends = (0.0, 1e-7 / line.base)  # as transformers has it by default
     return [(np.log((value - end) / (1 - end)) / np.log(1 - line.part), end) for end in ends]
 
 
-def _inverse_root(line: Line, scale: Any) -> Array:
+def _inverse_root(line: _Line, scale: Any) -> Array:
     return np.asarray(np.sqrt(scale / np.maximum(line.made + scale - line.warm_up, 1)))
 
 
-def _scales(line: Line, value: float) -> list[tuple[Any, ...]]:
+def _scales(line: _Line, value: float) -> list[tuple[Any, ...]]:
     solved = (line.made - line.warm_up) * value**2 / (1 - value**2)
     return [(np.where(line.warm_up, line.warm_up, 10_000),), (np.round(solved),)]
 
 
-def _floors(line: Line, value: float) -> list[tuple[Any, ...]]:
+def _floors(line: _Line, value: float) -> list[tuple[Any, ...]]:
     turned = _cosine(line)
     floor = (value - turned) / (1 - turned)
     return [(0.5, np.where(floor < 1 - _TOLERANCES[-1], floor, np.nan))]
@@ -117,12 +117,12 @@ _DECAYS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 """What `warmup_stable_decay` falls by -> the share of the decay it has come, and that back."""
 
 
-def _stable(line: Line, decay: str, length: Any) -> Array:
+def _stable(line: _Line, decay: str, length: Any) -> Array:
     part = (line.made - (line.steps - length)) / np.maximum(1, length)
     return np.asarray(_DECAYS[decay][0](part.clip(0, 1)))
 
 
-def _lengths(line: Line, value: float) -> list[tuple[Any, ...]]:
+def _lengths(line: _Line, value: float) -> list[tuple[Any, ...]]:
     left = line.steps - line.made
     return [(decay, np.round(left / (1 - back(value)))) for decay, (_, back) in _DECAYS.items()]
 
@@ -198,7 +198,7 @@ class _Followed:
 
 
 def _rows(
-    shape: _Shape, line: Line, own: tuple[Any, ...], values: Array, tolerance: float
+    shape: _Shape, line: _Line, own: tuple[Any, ...], values: Array, tolerance: float
 ) -> NDArray[np.intp]:
     """Return the warm-ups, by their places, with which these entries lie on the schedule."""
     with np.errstate(all="ignore"):

@@ -26,7 +26,7 @@ from sourcetrace.core.plan.plan import AttributionPlan
 
 
 @dataclass(frozen=True)
-class StageCost:
+class _StageCost:
     """One kind of work.
 
     Attributes:
@@ -57,7 +57,7 @@ class RunCost:
 
     forward: int
     backward: int
-    stages: tuple[StageCost, ...]
+    stages: tuple[_StageCost, ...]
 
     @property
     def seconds(self) -> float:
@@ -112,12 +112,12 @@ class RunCost:
         runs_of_queries = scoring_groups * len(plan.members) * queries
         itemsize, segments = engine.dtype.itemsize, len(plan.segments)
         stages = [
-            StageCost(
+            _StageCost(
                 "passes",
                 probe.passes * (visits + one_pass * (measured + (1 + draws) * regrouped)),
                 0 if recomputed else visits * probe.extraction.bytes_per_example,
             ),
-            StageCost(
+            _StageCost(
                 "covariances",
                 probe.covariances * sum(len(point.curvature_examples) for point in plan.points),
                 8 * len(plan.points) * total["covariances"],
@@ -127,13 +127,13 @@ class RunCost:
         own = scored * total["parameters"]
         if plan.uses_curvature:
             stages += [
-                StageCost("passes_to_fit", probe.passes * one_pass * 2 * refitted, 0),
-                StageCost(
+                _StageCost("passes_to_fit", probe.passes * one_pass * 2 * refitted, 0),
+                _StageCost(
                     "eigendecompositions",
                     segments * total["eigenvectors"] / rate,
                     segments * itemsize * total["bases"],
                 ),
-                StageCost(
+                _StageCost(
                     "corrected_eigenvalues",
                     draws * curved * total["corrected"] / rate,
                     segments * itemsize * total["parameters"],
@@ -155,17 +155,17 @@ class RunCost:
                 total["rotated"] + TRIALS * min(queries, SCALING_QUERIES) * total["parameters"]
             )
             seconds = shown * (probe.passes * one_pass * 2 + products / rate)
-            stages.append(StageCost("curvature_scales", seconds, 0, at_most=True))
+            stages.append(_StageCost("curvature_scales", seconds, 0, at_most=True))
         if solve is not None:
             # Forward and one backward pass, and two along the direction of every query.
             passes = one_pass * (2 + 2 * (queries + 1))
             sampled = sum(min(solve.examples, len(one.examples)) for one in plan.segments)
             seconds = probe.passes * (passes * sampled * solve.max_iterations)
-            stages.append(StageCost("exact_solves", seconds, 0, at_most=True))
+            stages.append(_StageCost("exact_solves", seconds, 0, at_most=True))
         again = 3 * runs_of_queries + 2 * rescored
         stages += [
-            StageCost("passes_to_score", probe.passes * one_pass * again, 0),
-            StageCost(
+            _StageCost("passes_to_score", probe.passes * one_pass * again, 0),
+            _StageCost(
                 "scoring",
                 # The mean gradient of a segment meets every query, each of its own their sum.
                 (scored + (queries + 1) * sum(len(one.examples) for one in plan.segments))
@@ -174,7 +174,7 @@ class RunCost:
                 segments * (queries + 1) * itemsize * total["parameters"],
                 at_most=True,
             ),
-            StageCost("self_influence", own / rate, 0, at_most=True),
+            _StageCost("self_influence", own / rate, 0, at_most=True),
         ]
         # Passes of every example alone come beside the batch's.
         twice = 2 if engine.coverage.alone else 1

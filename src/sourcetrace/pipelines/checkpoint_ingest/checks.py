@@ -23,7 +23,7 @@ from sourcetrace.pipelines.checkpoint_ingest.training import Training
 
 
 @dataclass(frozen=True)
-class Check:
+class _Check:
     """One check.
 
     Attributes:
@@ -136,25 +136,27 @@ def _name(dtype: Any) -> str:
 
 _ALONE = "losses and gradients are the same alone and in a batch with others"
 
-CHECKS: tuple[Check, ...] = (
-    Check("device", "device", str),
-    Check("model", "model", _of_model),
-    Check("checkpoints", "found", _of_checkpoints),
-    Check("training", "runs", _of_training),
-    Check("learning rates", "rates", _of_rates),
-    Check("training table", "train_given", _of_table),
-    Check("query table", "query_table", _of_table),
-    Check("stages", "train_table", _of_stages),
-    Check("repeated reading", "same_at_each_reading", lambda _: "the same items at each reading"),
-    Check("first examples", "tried", lambda _: "losses and measurement are finite, one an example"),
-    Check("precision", "weights_dtype", lambda dtype: f"weights of {_name(dtype)}"),
-    Check("attribution", "coverage", _of_coverage),
-    Check("memory", "memory", _of_memory),
-    Check("gradients", "gradient_error", _of_gradients),
-    Check("queries alone", "queries_independent", lambda _: _ALONE),
-    Check("training examples alone", "training_independent", lambda _: _ALONE),
-    Check("curvature", "curvature", _of_curvature),
-    Check("training data", "training_digest", _of_digest),
-    Check("query data", "queries_digest", _of_digest),
-    Check("segments", "segments", _of_segments),
+CHECKS: tuple[_Check, ...] = (
+    _Check("device", "device", str),
+    _Check("model", "model", _of_model),
+    _Check("checkpoints", "found", _of_checkpoints),
+    _Check("training", "runs", _of_training),
+    _Check("learning rates", "rates", _of_rates),
+    _Check("training table", "train_given", _of_table),
+    _Check("query table", "query_table", _of_table),
+    _Check("stages", "train_table", _of_stages),
+    _Check("repeated reading", "same_at_each_reading", lambda _: "the same items at each reading"),
+    _Check(
+        "first examples", "tried", lambda _: "losses and measurement are finite, one an example"
+    ),
+    _Check("precision", "weights_dtype", lambda dtype: f"weights of {_name(dtype)}"),
+    _Check("attribution", "coverage", _of_coverage),
+    _Check("memory", "memory", _of_memory),
+    _Check("gradients", "gradient_error", _of_gradients),
+    _Check("queries alone", "queries_independent", lambda _: _ALONE),
+    _Check("training examples alone", "training_independent", lambda _: _ALONE),
+    _Check("curvature", "curvature", _of_curvature),
+    _Check("training data", "training_digest", _of_digest),
+    _Check("query data", "queries_digest", _of_digest),
+    _Check("segments", "segments", _of_segments),
 )

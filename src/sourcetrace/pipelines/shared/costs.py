@@ -38,7 +38,7 @@ _SCORE_BYTES = 8
 
 
 @dataclass(frozen=True)
-class PlannedCost:
+class _PlannedCost:
     """What an audit takes.
 
     Attributes:
@@ -62,7 +62,7 @@ class PlannedCost:
         return words.get(self.policy, "computed again by each later stage")
 
 
-def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
+def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> _PlannedCost:
     """Choose where gradients are kept, and return what the run will cost.
 
     Raises:
@@ -106,7 +106,7 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:
     # Beside the files they become; a stage's are gone before the next one's come.
     stages = setup.needs.stages.values()
     disk += setup.needs.weights_on_disk + max(stage.disk for stage in stages)
-    cost = PlannedCost(policy, size, run, disk + size * (policy == "disk"), free)
+    cost = _PlannedCost(policy, size, run, disk + size * (policy == "disk"), free)
     if cost.disk > free:
         raise InputError(
             f"The audit writes {format_bytes(cost.disk)}, but {format_bytes(free)} are free on the "
@@ -124,7 +124,7 @@ def _disk_seconds(setup: AuditSetup, probe: TimedProbe) -> float:
     return setup.cache.disk_seconds(rows) / count
 
 
-def log_kept(setup: AuditSetup, cost: PlannedCost) -> None:
+def log_kept(setup: AuditSetup, cost: _PlannedCost) -> None:
     """Say what the gradients take, and where they are kept."""
     logger.info(
         "Gradients of %s at %s take %s (%s)",

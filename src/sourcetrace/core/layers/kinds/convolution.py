@@ -62,7 +62,7 @@ def _pixels(module: Any, inputs: Tensor) -> Pixels | None:
     return Pixels(grouped.movedim(2, -1), layout)
 
 
-def patches(module: Any, inputs: Tensor) -> Tensor:
+def _patches(module: Any, inputs: Tensor) -> Tensor:
     """Return what the kernel meets, [N, groups, S, kernel · C_in / groups]."""
     return unfolded(module, _padded(module, inputs))
 
@@ -93,6 +93,6 @@ def pixels_by_group(module: Any, values: Tensor) -> Tensor:
 
 
 CONVOLUTIONS = tuple(
-    LayerType(kind, patches, pixels_by_group, attrgetter("groups"), _pixels, channels_last=True)
+    LayerType(kind, _patches, pixels_by_group, attrgetter("groups"), _pixels, channels_last=True)
     for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 )

@@ -28,7 +28,7 @@ TRANSPOSED_LINEAR = LayerType(
 """GPT-2's own; a linear layer whose weight is [D_in, D_out]."""
 
 
-def indices(module: Any, values: Tensor) -> Tensor:
+def _indices(module: Any, values: Tensor) -> Tensor:
     """Return the indices as [N, S], -1 where the row is held fixed."""
     positions = values.reshape(values.shape[0], -1).long()
     if module.padding_idx is None:
@@ -50,7 +50,7 @@ def embedding_refusal(module: Any) -> str:
 
 EMBEDDING = LayerType(
     nn.Embedding,
-    indices,
+    _indices,
     rows,
     transposed=True,
     indexed=True,
