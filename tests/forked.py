@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tests.unsynced  # noqa: F401, for the commands, too
 
-_LIBRARIES = (
+LIBRARIES = (
     "altair",
     "cyclonedx.output.json",
     "git",
@@ -27,6 +27,7 @@ _LIBRARIES = (
     "kedro_datasets.polars.csv_dataset",
     "kedro_mlflow.framework.cli.cli",
     "kedro_mlflow.framework.hooks",
+    "mlflow.pytorch",
     "mlflow.sklearn",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -42,9 +43,10 @@ _LIBRARIES = (
     "torch.fx.experimental.symbolic_shapes",
     "transformers.models.bert.modeling_bert",
 )
+"""Imported before the fork."""
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([__name__, *_LIBRARIES])
+_FORKS.set_forkserver_preload([__name__, *LIBRARIES])
 
 
 def run_forked(

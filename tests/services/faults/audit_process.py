@@ -7,22 +7,18 @@ import multiprocessing
 import os
 import signal
 
+from tests.forked import LIBRARIES
 from tests.services.faults.paused_audit import run_command
 from tests.services.served_project import ServedProject
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
+        *LIBRARIES,
         "tests.services.faults.paused_audit",
         "sourcetrace.pipeline_registry",
         "sourcetrace.datasets",
         "sourcetrace.tasks",
-        "kedro.framework.cli.utils",
-        "kedro.framework.session",
-        "kedro_mlflow.framework.hooks.mlflow_hook",
-        "kedro_datasets.polars",
-        "altair",
-        "mlflow.pytorch",
     ]
 )
 
