@@ -16,6 +16,7 @@ from torch import nn
 
 from tests import REPOSITORY
 from tests.forked import run_forked
+from tests.tiny import state_of
 
 pytestmark = pytest.mark.slow
 
@@ -359,11 +360,7 @@ def train_churn_model(folder, wrong=range(0, 240, 20)):
         optimizer.step()
         if step % 60 == 0:
             torch.save(
-                {
-                    "step": step,
-                    "model_state_dict": model.state_dict(),
-                    "optimizer_state_dict": optimizer.state_dict(),
-                },
+                state_of(step, model, optimizer),
                 folder / f"churn_checkpoints/step_{step}.pt",
             )
     return {f"customer {i}" for i in wrong}

@@ -38,6 +38,15 @@ def assert_close(actual: Tensor, expected: Tensor, *, tolerance: float = 1e-10) 
     assert difference <= tolerance * largest, f"off by {difference / largest:.3g} of the largest"
 
 
+def state_of(step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what a training saves of itself."""
+    return {
+        "step": step,
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from a known seed inside, and leave the global generator as it was."""

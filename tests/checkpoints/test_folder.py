@@ -15,16 +15,13 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.checkpoints.parameter_names import ModelParameters
 from sourcetrace.datasets.checkpoints import CheckpointsDataset
 from sourcetrace.errors import InputError
+from tests.tiny import state_of
 
 
 def checkpoint(step=10, **settings):
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **settings})
-    return {
-        "step": step,
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-    }
+    return state_of(step, model, optimizer)
 
 
 def only(folder, stages=None):

@@ -16,6 +16,7 @@ from sourcetrace.reporting.explanation import Asked
 from tests.reporting.test_explanation import EVIL, explanations
 from tests.tasks.data.tiny_text import WORDS, tiny_bert, tiny_tokenizer
 from tests.test_commands import kedro, make_project, sourcetrace
+from tests.tiny import state_of
 
 TASK = f"""
 import torch
@@ -128,12 +129,7 @@ def make_audited(folder):
         model(**batch, labels=labels).loss.backward()
         optimizer.step()
         if step % 10 == 0:
-            content = {
-                "step": step,
-                "model_state_dict": model.state_dict(),
-                "optimizer_state_dict": optimizer.state_dict(),
-            }
-            torch.save(content, project / f"checkpoints/step_{step}.pt")
+            torch.save(state_of(step, model, optimizer), project / f"checkpoints/step_{step}.pt")
     run = kedro(project, "run", "--pipelines", "audit", "--env", "mine")
     assert run.returncode == 0, run.stderr[-3000:]
     return project

@@ -18,7 +18,7 @@ from sourcetrace.pipelines.shared.set_up import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask
 from sourcetrace.tasks.items import CheckedItems
-from tests.tiny import seeded
+from tests.tiny import seeded, state_of
 
 
 class Temperature(nn.Module):
@@ -61,15 +61,7 @@ def save_run(folder, task, steps, **changes):
     model = task.build_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     CheckpointsDataset(path=str(folder)).save(
-        [
-            {
-                "step": step,
-                "model_state_dict": model.state_dict(),
-                "optimizer_state_dict": optimizer.state_dict(),
-                **changes,
-            }
-            for step in steps
-        ]
+        [state_of(step, model, optimizer) | changes for step in steps]
     )
 
 
@@ -347,14 +339,7 @@ def test_an_error_in_the_users_code_says_where(tmp_path):
 def save_weights(folder, models):
     optimizer = torch.optim.SGD(models[0].parameters(), lr=0.1)
     CheckpointsDataset(path=str(folder)).save(
-        [
-            {
-                "step": 10 * number,
-                "model_state_dict": model.state_dict(),
-                "optimizer_state_dict": optimizer.state_dict(),
-            }
-            for number, model in enumerate(models, start=1)
-        ]
+        [state_of(10 * number, model, optimizer) for number, model in enumerate(models, start=1)]
     )
 
 

@@ -28,6 +28,7 @@ from sourcetrace.pipelines.source_scoring.nodes import describe_measurement, sco
 from sourcetrace.reporting.explanation import Asked
 from sourcetrace.schemas import QueryContributions
 from sourcetrace.tasks import ClassificationTask
+from tests.tiny import state_of
 
 WORDS = ["good ", "bad ", "film ", "very "]
 LENGTH, TRAINING = 5, 8
@@ -97,12 +98,7 @@ def checkpoints(tmp_path_factory):
         nn.functional.cross_entropy(logits, task.labels[:TRAINING]).backward()
         optimizer.step()
         if step % 10 == 0:
-            content = {
-                "step": step,
-                "model_state_dict": model.state_dict(),
-                "optimizer_state_dict": optimizer.state_dict(),
-            }
-            torch.save(content, folder / f"step_{step}.pt")
+            torch.save(state_of(step, model, optimizer), folder / f"step_{step}.pt")
     return folder
 
 

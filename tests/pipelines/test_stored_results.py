@@ -32,7 +32,7 @@ from sourcetrace.pipelines.audit import (
     create_stage,
 )
 from tests import REPOSITORY
-from tests.tiny import seeded
+from tests.tiny import seeded, state_of
 
 RECORD = ".made_of.json"
 TASK = """
@@ -100,12 +100,7 @@ def write_inputs(folder, *, seed=0, data_seed=0, task=TASK):
         for step in (10, 20):
             for parameter in model.parameters():
                 parameter.data += 0.1 * torch.randn_like(parameter)
-            content = {
-                "step": step,
-                "model_state_dict": model.state_dict(),
-                "optimizer_state_dict": optimizer.state_dict(),
-            }
-            torch.save(content, raw / f"checkpoints/step_{step}.pt")
+            torch.save(state_of(step, model, optimizer), raw / f"checkpoints/step_{step}.pt")
 
 
 ENTRIES = {

@@ -10,6 +10,7 @@ import torch
 
 from tests import REPOSITORY
 from tests.test_commands import kedro, make_project
+from tests.tiny import state_of
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +57,7 @@ def project(tmp_path):
     for step in (1, 2):
         torch.autograd.backward(model(torch.ones(1, 1, 6, 6), torch.tensor([5])).square().mean())
         optimizer.step()
-        state = {
-            "step": step,
-            "model_state_dict": model.state_dict(),
-            "optimizer_state_dict": optimizer.state_dict(),
-        }
-        torch.save(state, checkpoints / f"{step}.pt")
+        torch.save(state_of(step, model, optimizer), checkpoints / f"{step}.pt")
     return folder
 
 

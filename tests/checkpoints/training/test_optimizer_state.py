@@ -18,6 +18,7 @@ from sourcetrace.checkpoints.training.stated import StatedParameters
 from sourcetrace.core.training.optimizer_settings import OptimizerName, ParameterGroup
 from sourcetrace.errors import InputError
 from sourcetrace.schemas.checkpoints import OPTIMIZERS as NAMES
+from tests.tiny import state_of
 
 FILE = Path("a.pt")
 
@@ -38,11 +39,7 @@ def trained(model, optimizer, steps=2):
         hidden = model.second(model.first(torch.ones(2, 3)).tanh())
         model.head(hidden).square().sum().backward()
         optimizer.step()
-    return {
-        "step": steps,
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-    }
+    return state_of(steps, model, optimizer)
 
 
 def opened(content, folder):
