@@ -55,7 +55,7 @@ def run_forked(
     """Run what `python -m module` runs, and return what `subprocess.run` would.
 
     Args:
-        module: The module's name.
+        module: The module's name, or a script's path.
         arguments: Behind it.
         cwd: Where.
         environment: All variables.
@@ -85,7 +85,13 @@ def _run(
     sys.path[:0] = [cwd, *filter(None, paths)]
     sys.argv = [module, *arguments]
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module.endswith(".py"):
+            # A script has its own folder on the path, and not the working directory.
+            others = [path for path in sys.path if path not in ("", str(cwd))]
+            sys.path[:] = [str(Path(module).parent), *others]
+            runpy.run_path(module, run_name="__main__")
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
     except Exception:  # as an interpreter ends, and not as multiprocessing does
         sys.excepthook(*sys.exc_info())
         sys.exit(1)

@@ -1,10 +1,7 @@
 """The example project in examples/, set up and run as its README says."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import polars as pl
 import pytest
@@ -34,20 +31,8 @@ def project(tmp_path_factory):
         folder,
         ignore=shutil.ignore_patterns("__pycache__", "data", "*_churn_audit.yml", "mlflow.db"),
     )
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "sourcetrace",
-            "adopt",
-            "churn_audit",
-            "--task",
-            "churn.task.ChurnTask",
-        ],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src")},
-        check=True,
-    )
+    adopted = sourcetrace(folder, "adopt", "churn_audit", "--task", "churn.task.ChurnTask")
+    assert adopted.returncode == 0, adopted.stderr
     return folder
 
 

@@ -1,12 +1,13 @@
 """Every script explains itself, run as a file and as a module."""
 
+import os
 import runpy
-import subprocess
 import sys
 
 import pytest
 
 from tests import REPOSITORY
+from tests.forked import run_forked
 
 NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion", "planted_issues"]
 
@@ -14,11 +15,9 @@ NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion", "pla
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_prints_its_help(name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", "--help"],
-        check=True, capture_output=True, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert "usage:" in done.stdout
+    script = str(REPOSITORY / f"benchmarks/{name}.py")
+    done = run_forked(script, ["--help"], cwd=REPOSITORY, environment=os.environ)
+    assert (done.returncode, "usage:" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)
