@@ -188,7 +188,7 @@ def test_audited_typed_and_filed_queries_are_explained_behind_an_audit(tmp_path)
     lines = [{"text": "good", "label": "pos"}, {"text": "very bad film", "label": "neg"}]
     (project / "more.jsonl").write_text("\n".join(map(json.dumps, lines)))
     said = explained("second", "--no-tokens", "--html", "/dev/null/page.html", code=2).stderr
-    assert "--html /dev/null/page.html cannot be written: Not a directory." in said
+    assert "--html /dev/null/page.html cannot be written: " in said
     found = json.loads(explained("--file", "more.jsonl", "--no-tokens", "--json").stdout)
     assert len(found["queries"]) == 2
     assert not found["queries"][0]["helpers"][0]["tokens"]

@@ -166,7 +166,7 @@ def test_the_strongest_come_first_and_parts_add_up(audit, method):
     scores, explain = audit(Whole(), method)
     found = explain(queries=("third", "first"), strongest=3)
     assert [one.example_id for one in found.queries] == ["third", "first"]
-    assert (found.measured, found.higher_is_better) == ("measurement", True)
+    assert (found.measured, found.higher_is_better) == ("margin", True)
     assert found.training_examples == TRAINING
     for query, column in zip(found.queries, (2, 0), strict=True):
         own = scores[:, column]
