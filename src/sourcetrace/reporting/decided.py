@@ -28,7 +28,8 @@ def mark_decided(
     table = review_list.join(contents, on="example_id", how="left", maintain_order="left").join(
         standing, on="example_id", how="left", maintain_order="left"
     )
-    decision, by = pl.col("decision"), pl.format("by {} on {}", "decided_by", _day())
+    decision, day = pl.col("decision"), pl.col("decided_at").str.head(10)
+    by = pl.format("by {} on {}", "decided_by", day)
     said = (
         pl.when(decision == "keep")
         .then(pl.format("Kept {}.", by))
@@ -111,7 +112,3 @@ def count_decisions(decisions: pl.Series) -> dict[str, int]:
 def _counted(counts: dict[str, int]) -> str:
     told = ", ".join(f"{format_count(count)} {_DONE[name]}" for name, count in counts.items())
     return f" ({told})" if told else ""
-
-
-def _day() -> pl.Expr:
-    return pl.col("decided_at").str.head(10)
