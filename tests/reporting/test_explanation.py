@@ -82,6 +82,7 @@ def test_a_helpers_removal_makes_the_measurement_worse(higher_is_better):
 
 def test_the_page_is_self_contained_and_shows_texts_as_texts():
     page = explanation_page(explanations())
+    assert "Tokens on" in page
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search("[\x1b\u202e]", page)

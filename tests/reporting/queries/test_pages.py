@@ -79,5 +79,6 @@ def test_an_explanation_has_the_pictures_of_what_it_shows():
     sides = (found.queries[0].helpers, found.queries[0].harmers)
     assert len(Elements(page).of("img")) == sum(map(len, sides)) + 1
     assert "img-src data:" in page
+    assert "Tokens on" not in page
     assert "pictures" not in found.model_dump(mode="json")
     assert not pictured(found, object(), view.train_table, view.query_table).pictures
