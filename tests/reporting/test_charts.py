@@ -1,35 +1,32 @@
 """Charts are well-formed, bounded in size, and absent where there is nothing to draw."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import polars as pl
 import pytest
 
-from sourcetrace.reporting import training_charts
-from sourcetrace.reporting.charts import loss_and_harm
+from sourcetrace.reporting import charts
 from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.trust_charts import recall_curve
 from tests.reporting.content import ground_truth, page_content, two_runs
 
 
-def training_figures(content, signals=None):
-    """Return the charts over the training by their names."""
-    drawn = training_charts.training_figures(
-        content.example_signals if signals is None else signals,
-        content.segment_contributions,
+def suspect_figures(content, top_share=0.08):
+    """Return the charts of the suspects by their names."""
+    drawn = charts.suspect_figures(
         content.review_list,
+        content.example_signals,
+        content.segment_contributions,
         content.checkpoint_manifest,
+        top_share=top_share,
     )
     return {figure.name: figure for figure in drawn}
 
 
 def all_figures(content):
-    return [
-        *loss_and_harm(content.review_list, top_share=0.08),
-        *training_figures(content).values(),
-        recall_curve(ground_truth()),
-    ]
+    return [*suspect_figures(content).values(), recall_curve(ground_truth())]
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +65,8 @@ def test_labels_of_data_are_escaped():
 
 
 def test_of_many_examples_some_are_drawn():
-    many = page_content(20_000, suspects=1_600).review_list
-    (figure,) = loss_and_harm(many, top_share=0.05)
+    many = page_content(20_000, suspects=1_600)
+    figure = suspect_figures(many, top_share=0.05)["loss-and-harm"]
     assert len(figure.svg) < 250_000
     assert "the first 300 of 1,600 suspects" in figure.caption
     assert "Of the examples to keep, one in 62 is drawn" in figure.caption
@@ -83,8 +80,9 @@ def test_without_labels_or_suspects_the_same_comparisons_are_drawn():
 
 @pytest.mark.parametrize("loss", [0.0, 1e-300, 5.0])
 def test_equal_losses_and_no_harm_can_be_drawn(loss):
-    table = page_content().review_list.with_columns(loss=pl.lit(loss), harm=pl.lit(0.0))
-    (figure,) = loss_and_harm(table, top_share=0.08)
+    content = page_content()
+    table = content.review_list.with_columns(loss=pl.lit(loss), harm=pl.lit(0.0))
+    figure = suspect_figures(replace(content, review_list=table))["loss-and-harm"]
     ElementTree.fromstring(figure.svg)
 
 
@@ -94,14 +92,17 @@ def test_a_mean_of_checkpoints_lies_between_them():
         checkpoint_id=pl.lit("step_10+step_20")
     )
     signals = pl.concat([mean, content.example_signals.filter(checkpoint_id="step_30")])
-    assert "optimiser step" in training_figures(content, signals)["loss-over-training"].svg
+    assert (
+        "optimiser step"
+        in suspect_figures(replace(content, example_signals=signals))["loss-over-training"].svg
+    )
     steps = {"step_10": 10, "step_20": 20, "step_30": 30}
-    assert training_charts._mean_step("step_10+step_20", steps) == 15
-    assert training_charts._mean_step("elsewhere", steps) is None
+    assert charts._mean_step("step_10+step_20", steps) == 15
+    assert charts._mean_step("elsewhere", steps) is None
 
 
 def test_two_runs_make_one_course_and_name_their_segments():
-    drawn = training_figures(two_runs())
+    drawn = suspect_figures(two_runs())
     assert "at 3 evaluation points" in drawn["loss-over-training"].description
     for name in ("segment · run · steps", "2 · run0 · 30", "3 · run1 · 10–20"):
         assert name in drawn["segment-contributions"].svg
@@ -110,7 +111,7 @@ def test_two_runs_make_one_course_and_name_their_segments():
 def test_one_evaluation_point_makes_no_claim_about_a_course():
     content = page_content()
     last = content.example_signals.filter(checkpoint_id="step_30")
-    figure = training_figures(content, last)["loss-over-training"]
+    figure = suspect_figures(replace(content, example_signals=last))["loss-over-training"]
     assert figure.caption.startswith("One evaluation point only")
 
 

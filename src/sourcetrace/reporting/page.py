@@ -18,7 +18,7 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.formats import format_count
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
-from sourcetrace.reporting.charts import loss_and_harm
+from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.reporting.decided import DecisionSummary, count_decisions
 from sourcetrace.reporting.drawing import Ink
@@ -27,7 +27,6 @@ from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.suspects import SuspectTable
 from sourcetrace.reporting.tables import Table
 from sourcetrace.reporting.templating import Script, template
-from sourcetrace.reporting.training_charts import training_figures
 from sourcetrace.reporting.trend_charts import trend_figures
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
@@ -139,12 +138,13 @@ class PageContent:
             queries=self.queries,
             overlap=_LossOverlap.of(review_list, top_share=summary.suspect_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
-            figures=[
-                *loss_and_harm(self.review_list, top_share=summary.suspect_share),
-                *training_figures(
-                    self.example_signals, self.segment_contributions, review_list, manifest
-                ),
-            ],
+            figures=suspect_figures(
+                review_list,
+                self.example_signals,
+                self.segment_contributions,
+                manifest,
+                top_share=summary.suspect_share,
+            ),
             segment_table=Table.of_segments(
                 manifest, self.segment_contributions, suspects["example_id"]
             ),
