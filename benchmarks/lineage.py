@@ -11,7 +11,6 @@ printed, and the median of the differences pair by pair.
 import argparse
 import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.machine import describe_machine  # noqa: E402, works as a file, too
-from benchmarks.processes import THREAD_VARIABLES  # noqa: E402, works as a file, too
+from benchmarks.processes import THREAD_VARIABLES, make_project  # noqa: E402, works as a file, too
 
 _WITH = "from sourcetrace.__main__ import main; main(['audit'])"
 _WITHOUT = (
@@ -61,17 +60,6 @@ def main() -> None:
             pairs += [pair] if number else []
             print("with, without (wall s, CPU s):", *pair, file=sys.stderr, flush=True)
     print(table(pairs))
-
-
-def make_project(project: Path, *, server: str | None) -> None:
-    """Write the demo's project, whose runs go to a server or to SQLite in it."""
-    shutil.copytree(REPOSITORY / "conf", project / "conf", ignore=shutil.ignore_patterns("local"))
-    shutil.copy(REPOSITORY / "pyproject.toml", project)
-    (project / "conf/local").mkdir()
-    # Kedro looks for the package here, and imports the one that is installed.
-    (project / "src").mkdir()
-    if server is not None:
-        (project / "conf/local/mlflow.yml").write_text(f"server: {{mlflow_tracking_uri: {server}}}")
 
 
 def table(pairs: Sequence[tuple[Seconds, Seconds]]) -> str:

@@ -1,6 +1,7 @@
 """A measurement in its own process, so that CPU seconds and peak memory are its own."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -49,3 +50,14 @@ def measure_in_process(
             ending = "\n".join(done.stderr.splitlines()[-20:])
             raise RuntimeError(f"{' '.join(command)}\nexited with {done.returncode}:\n{ending}")
         return Measurement.read(file)
+
+
+def make_project(project: Path, *, server: str | None) -> None:
+    """Write the demo's project, whose runs go to a server or to SQLite in it."""
+    shutil.copytree(REPOSITORY / "conf", project / "conf", ignore=shutil.ignore_patterns("local"))
+    shutil.copy(REPOSITORY / "pyproject.toml", project)
+    (project / "conf/local").mkdir()
+    # Kedro looks for the package here, and imports the one that is installed.
+    (project / "src").mkdir()
+    if server is not None:
+        (project / "conf/local/mlflow.yml").write_text(f"server: {{mlflow_tracking_uri: {server}}}")

@@ -9,7 +9,10 @@ import pytest
 from tests import REPOSITORY
 from tests.forked import run_forked
 
-NAMES = ["lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion", "planted_issues"]
+NAMES = [
+    *("lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion", "planted_issues"),
+    "report_scale",
+]
 
 
 @pytest.mark.slow
