@@ -95,11 +95,10 @@ class Audits:
         report = verdict(check, harmful_share=outcome).model_copy(update={"scores_digest": scores})
         gate_report = report.model_dump(mode="json")
         page = render_page(
-            replace(content, review_list=review),
+            replace(content, review_list=review, gate=report),
             *(pl.DataFrame() for _ in range(3)),
             comparison_summary=summary,
             audit_comparison=table,
-            gate_report=gate_report,
             ground_truth=None,
             audit_run=None,
             registered_model={"name": model, "version": 1} if model else None,

@@ -144,8 +144,9 @@ class RunEvents:
                 facets["dataSource"] = facet_v2.datasource_dataset.DatasourceDatasetFacet(
                     name, f"file:{quote(path.relative_to(self._project).as_posix())}"
                 )
-            if isinstance(value, pl.DataFrame):
-                facets["schema"] = _schema({key: str(kind) for key, kind in value.schema.items()})
+            if isinstance(value, pl.DataFrame | pl.LazyFrame):
+                columns = value.collect_schema().items()
+                facets["schema"] = _schema({key: str(kind) for key, kind in columns})
             entries[name] = facets
         return entries
 

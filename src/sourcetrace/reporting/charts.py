@@ -31,7 +31,7 @@ _MARKS = marks_by(
 
 def suspect_figures(
     review_list: pl.DataFrame,
-    example_signals: pl.DataFrame,
+    example_signals: pl.LazyFrame,
     contributions: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
     *,
@@ -56,7 +56,9 @@ def suspect_figures(
 
 def _loss_and_harm(review_list: pl.DataFrame, *, top_share: float) -> Figure | None:
     """Draw the harm to the queries against the example's own loss."""
-    data = review_list.filter(pl.col("loss").is_finite(), pl.col("harm").is_finite())
+    data = review_list.select("rank", "harm", "loss", "suggested_action", "decision").filter(
+        pl.col("loss").is_finite(), pl.col("harm").is_finite()
+    )
     if data.is_empty():
         return None
     losses = data["loss"].to_numpy()
@@ -138,8 +140,7 @@ def _segment_contributions(
     if contributions.is_empty():
         return None
     data = (
-        contributions.join(_groups_of(review_list), on="example_id")
-        .group_by("segment", "group")
+        contributions.group_by("segment", group=_group_in(review_list))
         # Threads add in any order; the digits beyond these would differ from run to run.
         .agg(mean=pl.col("harm").mean().round_sig_figs(DIGITS))
         .sort("segment", "group")
@@ -192,29 +193,32 @@ def _segment_contributions(
 
 
 def _loss_over_training(
-    example_signals: pl.DataFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
+    example_signals: pl.LazyFrame, review_list: pl.DataFrame, checkpoint_manifest: pl.DataFrame
 ) -> Figure | None:
     """Draw median and quartiles of the loss at every checkpoint, suspects against the rest.
 
     Checkpoints of several training runs at the same step are drawn as one.
     """
     steps = dict(checkpoint_manifest.select("checkpoint_id", "step").iter_rows())
-    points = example_signals["checkpoint_id"].unique(maintain_order=True).to_list()
+    signals = example_signals.lazy()
+    found = signals.select(pl.col("checkpoint_id").unique(maintain_order=True)).collect()
+    points = found["checkpoint_id"].to_list()
+    if not points:
+        return None
     # A point at the mean of several checkpoints' weights is named 'a+b' and lies between them.
     places = {point: _mean_step(point, steps) for point in points}
     known = all(place is not None for place in places.values())
     positions = {
         point: places[point] if known else float(index) for index, point in enumerate(points)
     }
-    data = (
-        example_signals.lazy()
-        .select("example_id", "checkpoint_id", "loss")
-        .filter(pl.col("loss").is_finite())
-        .join(_groups_of(review_list).lazy(), on="example_id")
-        .with_columns(
-            position=pl.col("checkpoint_id").replace_strict(positions, return_dtype=pl.Float64)
+    group = _group_in(review_list)
+    # A place at a time: all at once are many rows.
+    data = pl.concat(
+        signals.filter(
+            pl.col("checkpoint_id").is_in([one for one in points if positions[one] == position]),
+            pl.col("loss").is_finite(),
         )
-        .group_by("position", "group")
+        .group_by(group=group, position=pl.lit(position, pl.Float64))
         .agg(
             median=pl.col("loss").median(),
             lower=pl.col("loss").quantile(0.25, "linear"),
@@ -222,8 +226,8 @@ def _loss_over_training(
         )
         .with_columns(pl.col("median", "lower", "upper").round_sig_figs(DIGITS))
         .collect()
-        .sort("position", "group")
-    )
+        for position in set(positions.values())
+    ).sort("position", "group")
     if data.is_empty():
         return None
     places_drawn = len(set(positions.values()))
@@ -263,12 +267,11 @@ def _loss_over_training(
     )
 
 
-def _groups_of(review_list: pl.DataFrame) -> pl.DataFrame:
-    """Return example_id and group, one of `_GROUPS`."""
+def _group_in(review_list: pl.DataFrame) -> pl.Expr:
+    """Return which of `_GROUPS` an example_id belongs to."""
     suspects, rest = map(pl.lit, _GROUPS)
-    return review_list.select(
-        "example_id", group=pl.when(is_suspect()).then(suspects).otherwise(rest)
-    )
+    listed = review_list.filter(is_suspect())["example_id"].implode()
+    return pl.when(pl.col("example_id").is_in(listed)).then(suspects).otherwise(rest)
 
 
 def _mean_step(point: str, steps: dict[str, int]) -> float | None:

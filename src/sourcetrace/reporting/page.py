@@ -83,7 +83,7 @@ class PageContent:
     checkpoint_manifest: pl.DataFrame
     unattributed_parameters: pl.DataFrame
     segment_contributions: pl.DataFrame
-    example_signals: pl.DataFrame
+    example_signals: pl.LazyFrame
     curvature_spectra: pl.DataFrame
     pictures: Mapping[str, np.ndarray]
     data_digests: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +112,11 @@ class PageContent:
                 "run?"
             )
         summary, manifest = self.summary, self.checkpoint_manifest
-        review_list = rounded_labels(self.review_list.sort("rank"))
+        # As it is written; another copy of a million rows is spared.
+        in_order = self.review_list["rank"].is_sorted()
+        review_list = rounded_labels(
+            self.review_list if in_order else self.review_list.sort("rank")
+        )
         suspects = review_list.filter(is_suspect())
         compared = self._of_these_scores(self.comparison)
         truth = self._of_these_scores(self.ground_truth)
@@ -212,7 +216,9 @@ class _LossOverlap:
             top_share: As the attribute.
         """
         top = round(top_share * review_list.height)
-        by_loss = review_list.sort(["loss", "rank"], descending=[True, False])
+        by_loss = review_list.select("loss", "rank", "suggested_action", "decision").sort(
+            ["loss", "rank"], descending=[True, False]
+        )
         highest, others = by_loss.head(top), by_loss.tail(-top)
         return cls(
             top_share=top_share,

@@ -8,6 +8,9 @@ from sourcetrace.schemas.table import Table
 
 ACTIONS = ("remove", "relabel", "review", "keep")
 
+_JUDGED = ("given_label", "predicted_label", "given_label_probability", "harm", "sign_stable")
+_SUGGESTED = ("suspicion", "suggested_action", "decision")
+
 _MOST_CLASSES = 12
 """Of a task that gives labels no probability; more numbers than these are values."""
 
@@ -41,6 +44,19 @@ def labels_are_numbers(table: pl.DataFrame) -> bool:
     if has_classes or given.n_unique() <= _MOST_CLASSES:
         return False
     return not given.cast(pl.Float64, strict=False).has_nulls()
+
+
+def in_order_of(train_table: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
+    """Return what a list says of labels, harm and suspicion, in the training table's order.
+
+    Args:
+        train_table: `schemas.TrainTable`.
+        review_list: `ReviewList`.
+    """
+    listed = review_list.select("example_id", *_JUDGED, *_SUGGESTED)
+    return train_table.select("example_id").join(
+        listed, on="example_id", how="left", validate="1:1", maintain_order="left"
+    )
 
 
 def rounded_labels(table: pl.DataFrame) -> pl.DataFrame:

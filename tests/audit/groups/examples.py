@@ -33,6 +33,7 @@ def audit(labels, predicted, harm, *, share=0.1, checkpoint_error=0.1, seed=0, *
             "sign_stable": True,
             "total_query_loss_influence": 0.0,
             "queries_harmed": 1,
+            "suspicion": 0.5,
             "suggested_action": np.where(rank <= share * count, "relabel", "keep").tolist(),
             "decision": pl.Series([None] * count, dtype=pl.String),
             "reason": "",

@@ -42,9 +42,11 @@ def compare_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
     """
     joined = (
         pair_examples(now, before)
-        .join(now.with_row_index("place"), on="place", how="left")
+        .join(now.drop("input_digest").with_row_index("place"), on="place", how="left")
         .join(
-            before.with_row_index("place").rename(lambda name: f"{name}_before"),
+            before.drop("input_digest")
+            .with_row_index("place")
+            .rename(lambda name: f"{name}_before"),
             on="place_before",
             how="left",
         )

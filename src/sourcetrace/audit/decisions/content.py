@@ -19,13 +19,13 @@ def content_digests(example_digests: pl.DataFrame) -> pl.DataFrame:
     Args:
         example_digests: `schemas.ExampleDigests`.
     """
-    columns = ("example_id", "label", "input_digest", "target_digest")
-    found = [
-        (inputs or _hexadecimal(f"id\0{name}", _INPUTS))
-        + _hexadecimal(f"{label or ''}\0{target or ''}", _LABEL)
-        for name, label, inputs, target in example_digests.select(columns).iter_rows()
-    ]
-    return example_digests.select("example_id", content_digest=pl.Series(found, dtype=pl.String))
+    inputs = pl.col("input_digest")
+    itself = pl.when(inputs.is_null()).then(pl.format("id\0{}", "example_id"))
+    label = pl.format("{}\0{}", *(pl.col(one).fill_null("") for one in ("label", "target_digest")))
+    return example_digests.select(
+        "example_id",
+        content_digest=pl.coalesce(inputs, _digest(itself, _INPUTS)) + _digest(label, _LABEL),
+    )
 
 
 def inputs_of(content_digest: str) -> str:
@@ -38,5 +38,13 @@ def inputs_part() -> pl.Expr:
     return pl.col("content_digest").str.head(_INPUTS)
 
 
-def _hexadecimal(text: str, digits: int) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+def _digest(texts: pl.Expr, digits: int) -> pl.Expr:
+    """Return the first hexadecimal digits of each text's digest; a million labels are a few."""
+
+    def digests(column: pl.Series) -> pl.Series:
+        each = column.drop_nulls().unique()
+        found = [hashlib.sha256(one.encode()).hexdigest()[:digits] for one in each]
+        new = pl.Series(found, dtype=pl.String)
+        return column.replace_strict(each, new, default=None, return_dtype=pl.String)
+
+    return texts.map_batches(digests, return_dtype=pl.String)

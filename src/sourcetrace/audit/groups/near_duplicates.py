@@ -108,10 +108,12 @@ def cluster_of(pairs: pl.DataFrame, ids: pl.Series) -> pl.Series:
 
 def _equal(table: pl.DataFrame, content: str) -> pl.DataFrame:
     """Return every example whose content is known with the first of that content, if another."""
-    first = pl.col("example_id").first().over(content)
-    leaders = table.select("example_id", content, first=first).drop_nulls(content)
-    other = pl.col("first") != pl.col("example_id")
-    return leaders.filter(other).select("first", second="example_id", similarity=pl.lit(1.0))
+    known = table.lazy().select("example_id", content).drop_nulls(content)
+    # Groups of a million contents are large; most have a hash of their own.
+    alike = known.filter(pl.col(content).hash().is_duplicated())
+    leaders = alike.with_columns(first=pl.col("example_id").first().over(content))
+    others = leaders.filter(pl.col("first") != pl.col("example_id"))
+    return others.select("first", second="example_id", similarity=pl.lit(1.0)).collect()
 
 
 def _vectors(content_sketches: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

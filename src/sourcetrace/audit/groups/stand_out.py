@@ -24,7 +24,7 @@ from scipy.stats import binom, false_discovery_control, hypergeom
 
 from sourcetrace.audit.groups.groupings import groupings
 from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups
-from sourcetrace.schemas.review import is_suspect
+from sourcetrace.schemas.review import in_order_of, is_suspect
 
 _Array = np.ndarray[Any, Any]
 
@@ -56,8 +56,7 @@ def suspect_groups(
     """
     errors = query_influence.select("example_id", "harm_error_checkpoints")
     listed = (
-        train_table.select("example_id")
-        .join(review_list, on="example_id", how="left", validate="1:1", maintain_order="left")
+        in_order_of(train_table, review_list)
         .join(errors, on="example_id", how="left", validate="1:1", maintain_order="left")
         .with_columns(suspect=is_suspect())
     )

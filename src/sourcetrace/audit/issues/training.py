@@ -50,7 +50,7 @@ def leaking_examples(near: pl.DataFrame) -> pl.DataFrame:
 
 
 def forgotten_examples(
-    example_signals: pl.DataFrame, checkpoint_manifest: pl.DataFrame, labels: pl.DataFrame
+    example_signals: pl.LazyFrame, checkpoint_manifest: pl.DataFrame, labels: pl.DataFrame
 ) -> pl.DataFrame:
     """Return how much of its probability a label lost that was predicted once and is no more.
 
@@ -64,13 +64,14 @@ def forgotten_examples(
     """
     run_of = dict(checkpoint_manifest.select("checkpoint_id", "run").iter_rows())
     runs: dict[str, list[str]] = {}
-    for point in example_signals["checkpoint_id"].unique(maintain_order=True):
+    points = example_signals.lazy().select(pl.col("checkpoint_id").unique(maintain_order=True))
+    for point in points.collect()["checkpoint_id"]:
         runs.setdefault(run_of[point.split("+")[0]], []).append(point)
     lost = [_lost(example_signals, points, labels) for points in runs.values()]
     return labels.select("example_id", score=sum(lost) / len(lost), related=_nothing())
 
 
-def _lost(example_signals: pl.DataFrame, points: Sequence[str], labels: pl.DataFrame) -> pl.Series:
+def _lost(example_signals: pl.LazyFrame, points: Sequence[str], labels: pl.DataFrame) -> pl.Series:
     """Return what each label lost in a run, a point at a time: all at once are many rows."""
     right = (pl.col("predicted_label") == pl.col("label")).fill_null(value=False)
     probability = pl.col("given_label_probability")

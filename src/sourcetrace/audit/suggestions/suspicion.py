@@ -36,7 +36,7 @@ _AS_BAD = 0.95
 def weigh_evidence(
     train_table: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
-    example_signals: pl.DataFrame,
+    example_signals: pl.LazyFrame,
     query_history: pl.DataFrame,
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
@@ -59,7 +59,8 @@ def weigh_evidence(
         ranks = examples.select((pl.col("harm").rank() - 1) / max(1, examples.height - 1))
         suspicion = ranks.to_series().to_numpy()
     else:
-        history = _History.of(examples, checkpoint_manifest, example_signals, query_history)
+        signals = example_signals.lazy().collect()
+        history = _History.of(examples, checkpoint_manifest, signals, query_history)
         evidence, queries = history.evidence(examples["self_influence"].to_numpy())
         labels = history.other_labels(examples)
         added = None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import polars.selectors as cs
 from kedro.pipeline import Pipeline
@@ -26,7 +27,7 @@ _SUSPECTS_NAMED = 5
 def list_for_review(
     train_table: pl.DataFrame,
     checkpoint_manifest: pl.DataFrame,
-    example_signals: pl.DataFrame,
+    example_signals: pl.LazyFrame,
     query_signals: pl.DataFrame,
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
@@ -38,13 +39,12 @@ def list_for_review(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the review list, twice: for programs and for spreadsheets."""
     finals = checkpoint_manifest.group_by("run", maintain_order=True).last()["checkpoint_id"]
-    final_signals = example_signals.filter(pl.col("checkpoint_id").is_in(finals.implode()))
-    set_aside = {one["index"] for one in data_digests["training"].get("set_aside", ())}
-    given = range(train_table.height + len(set_aside))
-    index = pl.Series([i for i in given if i not in set_aside], dtype=pl.Int64)
+    at_end = pl.col("checkpoint_id").is_in(finals.implode())
+    set_aside = [one["index"] for one in data_digests["training"].get("set_aside", ())]
+    index = np.delete(np.arange(train_table.height + len(set_aside)), set_aside)
     review_list = build_review_list(
-        train_table=train_table.with_columns(index=index),
-        final_signals=average_signals(final_signals),
+        train_table=train_table.with_columns(index=pl.Series(index)),
+        final_signals=average_signals(example_signals.lazy().filter(at_end).collect()),
         query_influence=query_influence,
         self_influence=self_influence,
         suspicions=suspicions,
@@ -52,7 +52,8 @@ def list_for_review(
         report=report,
     )
     contents = content_digests(example_digests)
-    standing = standing_decisions(review_list.join(contents, on="example_id"), decision_log)
+    known = review_list.select("example_id", "given_label").join(contents, on="example_id")
+    standing = standing_decisions(known, decision_log)
     review_list = mark_decided(review_list, contents, standing)
     # Vectors and structures are for machines.
     own = train_table.select(~cs.nested() & ~cs.binary() & ~cs.by_name("label"))

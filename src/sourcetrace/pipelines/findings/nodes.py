@@ -18,6 +18,7 @@ from sourcetrace.audit.issues.training import (
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.schemas.review import in_order_of
 
 
 def pair_near_duplicates(
@@ -46,7 +47,7 @@ def find_issues(
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
     review_list: pl.DataFrame,
-    example_signals: pl.DataFrame,
+    example_signals: pl.LazyFrame,
     checkpoint_manifest: pl.DataFrame,
     content_sketches: pl.DataFrame,
     near_duplicate_pairs: pl.DataFrame,
@@ -56,12 +57,10 @@ def find_issues(
 ) -> pl.DataFrame:
     """Return what can be wrong with an example beside its label, and its label."""
     thresholds = report.issues.model_dump()
-    listed = train_table.select("example_id").join(
-        review_list, on="example_id", how="left", maintain_order="left"
-    )
+    near = near_queries(content_sketches, similarity=thresholds["leakage"])
+    listed = in_order_of(train_table, review_list)
     higher = measurement["higher_is_better"]
     influence = Influence.of(score_files.blocks(), higher_is_better=higher)
-    near = near_queries(content_sketches, similarity=thresholds["leakage"])
     return issue_table(
         {
             "label": label_issues(listed),

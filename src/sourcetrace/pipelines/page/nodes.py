@@ -33,15 +33,19 @@ def gather_tables(
     checkpoint_manifest: pl.DataFrame,
     unattributed_parameters: pl.DataFrame,
     segment_contributions: pl.DataFrame,
-    example_signals: pl.DataFrame,
+    example_signals: pl.LazyFrame,
     curvature_spectra: pl.DataFrame,
     suspect_pictures: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],
     suspect_groups: pl.DataFrame,
     group_suspects: pl.DataFrame,
     example_issues: pl.DataFrame,
+    gate_report: dict[str, Any] | None,
 ) -> PageContent:
-    """Return what the page takes from the audit itself."""
+    """Return what the page takes from the audit itself and its verdict.
+
+    These are large tables: they are gathered behind the verdict, not held while it is found.
+    """
     return PageContent(
         summary=AuditSummary.model_validate(audit_summary),
         review_list=review_list,
@@ -55,6 +59,7 @@ def gather_tables(
         suspect_groups=suspect_groups,
         group_suspects=group_suspects,
         example_issues=example_issues,
+        gate=_read(GateReport, gate_report),
     )
 
 
@@ -95,7 +100,6 @@ def render_page(
     verification_removals: pl.DataFrame,
     comparison_summary: dict[str, Any] | None,
     audit_comparison: pl.DataFrame,
-    gate_report: dict[str, Any] | None,
     ground_truth: dict[str, Any] | None,
     audit_run: dict[str, Any] | None,
     registered_model: dict[str, Any] | None,
@@ -104,8 +108,7 @@ def render_page(
     cleaning_result: dict[str, Any] | None = None,
 ) -> str:
     """Return the self-contained HTML page, with the records that there are of these scores."""
-    gate = _read(GateReport, gate_report)
-    compared = None
+    gate, compared = page_content.gate, None
     if comparison_summary is not None and gate is not None:
         found = Comparison.from_json(comparison_summary)
         if found.scores_digest == gate.scores_digest:
@@ -117,7 +120,6 @@ def render_page(
         queries=query_section,
         verification=Retraining(verification_summary, verification_queries, verification_removals),
         comparison=compared,
-        gate=gate,
         ground_truth=_read(GroundTruth, ground_truth),
         run=_read(AuditRun, audit_run),
         model=_read(RegisteredModelParameters, registered_model),

@@ -39,7 +39,7 @@ def suggest_with_half(
     ingested: Ingested,
     score_files: ScoreFiles,
     review_list: pl.DataFrame,
-    example_signals: pl.DataFrame,
+    example_signals: pl.LazyFrame,
     query_history: pl.DataFrame,
     self_influence: pl.DataFrame,
     report: ReportParameters,
