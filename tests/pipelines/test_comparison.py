@@ -17,7 +17,7 @@ from sourcetrace.pipelines.comparison.nodes import (
     describe_this_audit,
     take_snapshot,
 )
-from sourcetrace.pipelines.page.nodes import render_page
+from sourcetrace.pipelines.page.nodes import gather_verdict, render_page
 from sourcetrace.schemas import AuditComparison, CurvatureSpectra
 from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
@@ -95,10 +95,8 @@ class Audits:
         report = verdict(check, harmful_share=outcome).model_copy(update={"scores_digest": scores})
         gate_report = report.model_dump(mode="json")
         page = render_page(
-            replace(content, review_list=review, gate=report),
+            replace(content, review_list=review, **gather_verdict(gate_report, summary, table)),
             *(pl.DataFrame() for _ in range(3)),
-            comparison_summary=summary,
-            audit_comparison=table,
             ground_truth=None,
             audit_run=None,
             registered_model={"name": model, "version": 1} if model else None,

@@ -31,7 +31,7 @@ class ComparedAudit:
 
     Attributes:
         found: What changed since the audit before.
-        examples: `schemas.AuditComparison`.
+        examples: `schemas.AuditComparison`, of suspects alone.
         now: The audit's own place in the trends.
     """
 

@@ -27,6 +27,21 @@ _QUERIES = 200
 """More are not shown, however little there is to say of each."""
 
 
+def gather_verdict(
+    gate_report: dict[str, Any] | None,
+    comparison_summary: dict[str, Any] | None,
+    audit_comparison: pl.DataFrame,
+) -> dict[str, Any]:
+    """Return fields of `PageContent`: the verdict, and what changed if it is of these scores."""
+    gate, compared = _read(GateReport, gate_report), None
+    if comparison_summary is not None and gate is not None:
+        found = Comparison.from_json(comparison_summary)
+        if found.scores_digest == gate.scores_digest:
+            suspected = audit_comparison.filter(pl.col("status") != "unsuspected")
+            compared = ComparedAudit(found, suspected, found.point(gate.outcome, gate.metrics))
+    return {"gate": gate, "comparison": compared}
+
+
 def gather_tables(
     audit_summary: dict[str, Any],
     review_list: pl.DataFrame,
@@ -40,9 +55,9 @@ def gather_tables(
     suspect_groups: pl.DataFrame,
     group_suspects: pl.DataFrame,
     example_issues: pl.DataFrame,
-    gate_report: dict[str, Any] | None,
+    page_verdict: dict[str, Any],
 ) -> PageContent:
-    """Return what the page takes from the audit itself and its verdict.
+    """Return what the page takes from the audit itself.
 
     These are large tables: they are gathered behind the verdict, not held while it is found.
     """
@@ -59,7 +74,7 @@ def gather_tables(
         suspect_groups=suspect_groups,
         group_suspects=group_suspects,
         example_issues=example_issues,
-        gate=_read(GateReport, gate_report),
+        **page_verdict,
     )
 
 
@@ -98,8 +113,6 @@ def render_page(
     verification_summary: pl.DataFrame,
     verification_queries: pl.DataFrame,
     verification_removals: pl.DataFrame,
-    comparison_summary: dict[str, Any] | None,
-    audit_comparison: pl.DataFrame,
     ground_truth: dict[str, Any] | None,
     audit_run: dict[str, Any] | None,
     registered_model: dict[str, Any] | None,
@@ -108,18 +121,10 @@ def render_page(
     cleaning_result: dict[str, Any] | None = None,
 ) -> str:
     """Return the self-contained HTML page, with the records that there are of these scores."""
-    gate, compared = page_content.gate, None
-    if comparison_summary is not None and gate is not None:
-        found = Comparison.from_json(comparison_summary)
-        if found.scores_digest == gate.scores_digest:
-            compared = ComparedAudit(
-                found, audit_comparison, found.point(gate.outcome, gate.metrics)
-            )
     return replace(
         page_content,
         queries=query_section,
         verification=Retraining(verification_summary, verification_queries, verification_removals),
-        comparison=compared,
         ground_truth=_read(GroundTruth, ground_truth),
         run=_read(AuditRun, audit_run),
         model=_read(RegisteredModelParameters, registered_model),
@@ -144,6 +149,7 @@ def _pictures(table: pl.DataFrame) -> dict[str, "np.ndarray[Any, Any]"]:
 # Every part of an audit that changes the page ends with it.
 PIPELINE = Pipeline(
     [
+        step(gather_verdict, "page_verdict"),
         step(gather_tables, "page_content"),
         step(gather_queries, "query_section"),
         # Not the whole group: kedro-mlflow logs what a node takes.
