@@ -95,7 +95,7 @@ def test_its_cells_run_and_define_nothing(name, outputs, monkeypatch, capsys):
         assert len(names["gains"]) == 3
     else:
         assert [command[0] for command in commands] == ["run"]
-        assert names["found"].filter(inspected=4).height == 3
+        assert names["found"].filter(inspected=4).height == 4
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
