@@ -86,3 +86,26 @@ def test_a_sample_is_overwritten_only_where_the_log_says_all_of_it(filled, kept)
     else:
         with pytest.raises(InputError, match=rf"1 row .* not handed in \({filled[0]}\); another"):
             refuse_to_overwrite(sample, log)
+
+
+@pytest.mark.parametrize(
+    ("later", "decision"),
+    [
+        ({"1": "3", "copy": "3", "2": "3"}, ("1", "keep", {"note": "so"})),
+        ({"1": "3", "copy": "3", "2": "3"}, ("1", "remove", {})),
+        ({"1": "8", "copy": "8", "2": "3"}, ("1", "relabel", {"new_label": "8"})),  # carried out
+    ],
+)
+def test_a_sample_that_nobody_filled_in_can_be_drawn_again(later, decision):
+    contents = {"copy": "1"}
+    log = decide(examples(dict.fromkeys(later, "3"), contents=contents), decision)
+    table = examples(later, contents=contents)
+    standing = standing_decisions(table, log)["decision"]
+    drawn = draw_sample(table.with_columns(standing), 3, seed=0, scores_digest="aa")
+    sample = read_decisions_file(drawn.write_csv().encode(), called="")
+    assert (sample["decision"] != "").any()
+    refuse_to_overwrite(sample, log)
+    other = sample.with_columns(decision=pl.lit("unsure"))
+    with pytest.raises(InputError, match="3 rows"):
+        refuse_to_overwrite(other, log)
+    refuse_to_overwrite(other, log, other)  # as they are handed in

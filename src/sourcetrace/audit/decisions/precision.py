@@ -6,8 +6,9 @@ from typing import Self
 import polars as pl
 from scipy.stats import binomtest
 
+from sourcetrace.audit.decisions.content import inputs_part
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names, format_noun
+from sourcetrace.formats import UNSEEN, format_names, format_noun
 from sourcetrace.schemas.decisions import DecisionsFile
 from sourcetrace.schemas.review import is_flagged
 from sourcetrace.validation import JsonRecord
@@ -68,24 +69,36 @@ def draw_sample(
     return filled.select(*DecisionsFile.columns(), *_CONTEXT)
 
 
-def refuse_to_overwrite(sample: pl.DataFrame, log: pl.DataFrame) -> None:
-    """Refuse to draw another sample where the log does not say what one has.
+def refuse_to_overwrite(sample: pl.DataFrame, *handed_in: pl.DataFrame) -> None:
+    """Refuse to draw another sample where nobody handed in what one has.
 
     Args:
         sample: As `read_decisions_file` returns it.
-        log: `schemas.DecisionLog`.
+        handed_in: `schemas.DecisionLog`, and rows of files.
 
     Raises:
         InputError: If somebody filled in rows that were not handed in.
     """
     keys = ("example_id", "content_digest", *_FILLED_IN)
-    own, said = (
-        table.select(pl.col(keys).fill_null("").str.strip_chars()) for table in (sample, log)
+    # What a decision stands about: `standing_decisions`.
+    about = (
+        pl.when(decision="remove")
+        .then(pl.concat_str("content_digest", "example_id"))
+        .when(decision="relabel")
+        .then(inputs_part())
+        .otherwise("content_digest")
     )
+    own, *rest = (
+        table.select(pl.col(keys).fill_null("").str.replace_all(UNSEEN, "\ufffd").str.strip_chars())
+        for table in (sample, *handed_in)
+    )
+    own, said = (table.with_columns(about=about) for table in (own, pl.concat(rest)))
+    own = own.filter(pl.any_horizontal(pl.col(_FILLED_IN) != ""))
     # What was decided before is filled in without its label and note.
     drawn = said.with_columns(new_label=pl.lit(""), note=pl.lit(""))
-    own = own.filter(pl.any_horizontal(pl.col(_FILLED_IN) != ""))
-    if lost := own.join(pl.concat([said, drawn]), on=keys, how="anti")["example_id"].to_list():
+    rows = own.join(said, on=keys, how="anti")
+    lost = rows.join(drawn, on=["about", *_FILLED_IN], how="anti")["example_id"].to_list()
+    if lost:
         raise InputError(
             f"review_sample.csv has {format_noun(len(lost), 'row')} that somebody filled in and "
             f"that {'was' if len(lost) == 1 else 'were'} not handed in ({format_names(lost)}); "

@@ -37,7 +37,7 @@ def check_decisions(
         decided_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     if decisions.sample:
-        refuse_to_overwrite(filled_sample, pl.concat([decision_log, new]))
+        refuse_to_overwrite(filled_sample, decision_log, new, decisions_file)
     return new, new
 
 
