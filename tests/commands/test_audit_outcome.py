@@ -1,7 +1,5 @@
 """How the audit of a version is taken to have come out: by its exit code and by the registry."""
 
-import os
-import signal
 from types import SimpleNamespace
 
 import pytest
@@ -74,10 +72,3 @@ def test_without_a_verdict_in_the_registry_it_is_an_error(audit_one, code, answe
 
 def test_the_worst_decides():
     assert command.WORST_FIRST == (2, 1, 3, 0)
-
-
-def test_a_scheduler_that_ends_the_command_interrupts_it():
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), command._termination_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before

@@ -9,6 +9,7 @@ import pytest
 
 from sourcetrace.commands import audit_process
 from sourcetrace.commands.audit_pending import _ending_of
+from sourcetrace.interruption import Interrupted
 
 PYTHON = sys.executable
 
@@ -65,8 +66,8 @@ def test_a_process_that_is_killed_is_an_error_that_says_so(run):
 
 
 def test_an_interrupted_audit_interrupts_all(run):
-    with pytest.raises(KeyboardInterrupt):
-        run("sys.exit(130)")
+    with pytest.raises(Interrupted, match="143"):
+        run("sys.exit(143)")
 
 
 def test_whoever_ends_ends_the_audit_with_it(run, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sourcetrace.errors import InputError
+from sourcetrace.interruption import Interrupted
+from sourcetrace.pipelines.verification import retraining
 from sourcetrace.schemas import VerificationOutcomes
 from tests import REPOSITORY
 from tests.verifiable import QUERIES, plan_of, retrain, trained
@@ -55,6 +57,18 @@ def test_a_process_that_dies_ends_the_run_with_a_message(tmp_path):
     with pytest.raises(InputError, match=r"died without a word.*lower verification\.workers"):
         retrain(tmp_path, plan_of((), (0, 2), (1,)), trouble="die")
     assert len(list((tmp_path / "kept").glob("*.json"))) >= 1
+
+
+def test_a_run_that_is_told_to_end_waits_for_no_retraining(tmp_path, monkeypatch):
+    def end(futures):
+        wait_for(lambda: len(trained(tmp_path)) == 2)
+        raise Interrupted(143)
+
+    monkeypatch.setattr(retraining, "as_completed", end)
+    with pytest.raises(Interrupted):
+        # The second waits for a process that there is not.
+        retrain(tmp_path, plan_of((), (0, 2)), workers=1, together=True)
+    assert len(list((tmp_path / "kept").glob("*.json"))) == 1
 
 
 def test_a_killed_run_leaves_no_process_behind_and_is_taken_up_again(tmp_path):

@@ -8,7 +8,6 @@ runs.
 import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from sourcetrace.commands.audit_process import run_audit
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import print_plan, print_results
 from sourcetrace.datasets.entries import with_entries
+from sourcetrace.interruption import ended_in_order
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK, HeldLock
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import CheckpointParameters
@@ -100,7 +100,7 @@ def audit_pending(
                 f"{HeldLock.holder_of(log.with_name(LOCK))}. Nothing was started."
             )
             return [], PASSED
-        with lock.kept(), _termination_as_interrupt():
+        with lock.kept(), ended_in_order():
             # An audit whose `--pending` was killed goes on: what it audits must not be planned.
             PROJECT_LOCK.acquire(log.with_name(RUN_LOCK), wait=True)
             PROJECT_LOCK.release()
@@ -215,13 +215,3 @@ def _ending_of(code: int) -> str:
         name = f"signal {-code}"
     memory = ", as when memory runs out" if -code == signal.SIGKILL else ""
     return f"its process was ended by {name}{memory}"
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """End on a scheduler's SIGTERM as on Ctrl-C, so that the audit ends, too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcetrace.commands.exit_codes import INTERRUPTED
+from sourcetrace.interruption import BY_SIGNAL, Interrupted
 
 _SECONDS_TO_END = 10
 
@@ -22,7 +22,7 @@ def run_audit(
     What it says goes to standard error.
 
     Raises:
-        KeyboardInterrupt: If it was interrupted.
+        Interrupted: If it was.
     """
     with tempfile.TemporaryDirectory(prefix="sourcetrace-") as folder:
         # Not on the command line: a value may hold a comma, or a secret.
@@ -39,8 +39,8 @@ def run_audit(
         except BaseException:
             _end(process)
             raise
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
+    if code in BY_SIGNAL:
+        raise Interrupted(code)
     return code
 
 

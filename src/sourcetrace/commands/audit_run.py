@@ -16,6 +16,7 @@ from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.configuration import merge_parameters, read_parameters
 from sourcetrace.formats import format_known
 from sourcetrace.integrations.alerts.outbox import OUTBOX
+from sourcetrace.interruption import Interrupted
 from sourcetrace.locks import PROJECT_LOCK
 from sourcetrace.namespace import AuditNames
 
@@ -42,7 +43,8 @@ def run_and_tell(
         verbose: Whether to show the traceback of an error.
 
     Raises:
-        KeyboardInterrupt, click.Abort: If somebody interrupts it. Other errors are printed.
+        KeyboardInterrupt, click.Abort, Interrupted: If it is told to end. Other errors are
+            printed.
     """
     with OUTBOX.held() as alert:
         try:
@@ -65,7 +67,7 @@ def run_and_tell(
             else:
                 given = _given(command, typed, params_file)
                 report = _judged(command, names, environment, default_map={"params": given})
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort, Interrupted):
             raise
         # A task's code may call sys.exit: its code is no verdict.
         except (Exception, SystemExit) as error:

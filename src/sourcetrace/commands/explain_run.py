@@ -9,6 +9,7 @@ from typing import Any, cast
 import click
 
 from sourcetrace.formats import format_known
+from sourcetrace.interruption import Interrupted
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.opened import catalog_entries, explain_stored
 from sourcetrace.reporting.explanation import Asked, Explanations
@@ -35,7 +36,7 @@ def explained(
         if pipeline == _PIPELINE and not params and _is_own_project():
             found = _from_files(asked, env)
         return found or _by_kedro(asked, params=params, env=env, pipeline=pipeline, verbose=verbose)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort, Interrupted):
         raise
     except (Exception, SystemExit) as error:
         from sourcetrace.commands.project import print_error

@@ -4,6 +4,7 @@ The lock is the operating system's: it ends with the process that holds it, howe
 A file beside it says who holds it.
 """
 
+import atexit
 from collections.abc import Generator
 from typing import Any
 
@@ -44,6 +45,8 @@ class RunLockHook:
             raise
         audit = AuditCatalog(catalog, names)
         if "audit_log" in audit:
+            # An interruption calls no hook.
+            atexit.register(PROJECT_LOCK.release)
             PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
         return (yield)
 

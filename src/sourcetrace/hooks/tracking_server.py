@@ -6,10 +6,10 @@ A server that is away costs no run; one that refuses ends it before any work.
 import atexit
 import logging
 import os
-import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun
 from sourcetrace.hooks.terminal import show_readable_error
+from sourcetrace.interruption import ended_in_order
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
@@ -61,7 +62,8 @@ class TrackingServerHook:
         self._config: Any = None
         self._command = "sourcetrace sync"
         self._resumed: str | None = None
-        self._begun_before = self._runs = self._terminates = False
+        self._begun_before = self._runs = False
+        self._signals = ExitStack()
 
     @hook_impl(wrapper=True, tryfirst=True)
     def after_context_created(self, context: KedroContext) -> Generator[None, Any, Any]:
@@ -129,9 +131,12 @@ class TrackingServerHook:
             try:
                 if TRACKED.address and self._is_tracked(run_params):
                     self._begin(root.absolute())
-                return (yield)
-            except BaseException:
-                self._finish("FAILED")
+                result = yield
+                if "audit_log" in audit and not self._begun_before:
+                    TRACKED.end_killed(audit.log)
+                return result
+            except BaseException as error:
+                self._finish("FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
 
     @hook_impl(wrapper=True, tryfirst=True)
@@ -141,12 +146,15 @@ class TrackingServerHook:
         Raises:
             InputError: If its end has no room on the disk.
         """
-        status = "FAILED"
+        status = "KILLED"
         try:
             with _readable():
                 result = yield
             status = "FINISHED"
             return result
+        except Exception:
+            status = "FAILED"
+            raise
         finally:
             self._finish(status)
 
@@ -186,14 +194,18 @@ class TrackingServerHook:
         """Have the run end as KILLED where the process is interrupted or told to end."""
         self._runs = True
         atexit.register(self._interrupted)
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            self._terminates = True
+        if threading.current_thread() is threading.main_thread():
+            self._signals.enter_context(ended_in_order())
 
     def _interrupted(self) -> None:
         if self._runs:
+            ended = " and is KILLED in MLflow" if mlflow.active_run() is not None else ""
             self._finish("KILLED")
+            # Not logged: whoever prints a verdict as JSON has standard output for it alone.
+            sys.stderr.write(
+                f"\nThe run was interrupted{ended}. What its stages had finished is kept, the rest "
+                "does not count. To go on, run the same command again.\n"
+            )
 
     def _finish(self, status: str) -> None:
         """End the run where nobody has, and send it."""
@@ -212,9 +224,7 @@ class TrackingServerHook:
                 self._send(waiting)
         finally:
             atexit.unregister(self._interrupted)
-            if self._terminates:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                self._terminates = False
+            self._signals.close()
 
     def _send(self, waiting: WaitingRun) -> None:
         try:

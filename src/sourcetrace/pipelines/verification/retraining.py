@@ -28,6 +28,7 @@ import torch
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.errors import InputError
+from sourcetrace.interruption import Interrupted
 from sourcetrace.progress import track
 from sourcetrace.tasks.loading import load_task
 
@@ -141,6 +142,11 @@ class Retrainings:
                 "A retraining process died without a word, as when memory runs out. Finished "
                 "retrainings are kept: lower verification.workers or cleaning.workers, run again."
             ) from error
+        except Interrupted:
+            # A scheduler waits seconds, a retraining may take hours.
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

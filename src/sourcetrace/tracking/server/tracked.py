@@ -4,6 +4,9 @@ While a run goes on, MLflow's functions write to the run's own store (`waiting_r
 away; before and after it they ask the server. A local SQLite file needs no store beside it.
 """
 
+import hashlib
+import logging
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,10 +23,15 @@ from sourcetrace.tracking.server.outage import is_outage, reason_of
 from sourcetrace.tracking.server.send_run import SERVER_ID, TrackingServer
 from sourcetrace.tracking.server.waiting_run import WaitingRun
 
+logger = logging.getLogger(__name__)
+
 _SERVERS, _DATABASES = ("http", "https"), ("postgresql", "mysql", "mssql")
 
 _PATIENCE = 10
 """Seconds that a database may take to open."""
+
+_PROJECT = "sourcetrace.project"
+"""Tag of the runs of one project on one machine, which follow each other."""
 
 
 @dataclass
@@ -141,6 +149,26 @@ class _Tracked:
         if self._server_id:
             store.set_tag(self._local_id, SERVER_ID, self._server_id)
         return self._local_id
+
+    def end_killed(self, log: Path) -> None:
+        """End as KILLED what a run of this project left running: its process is gone.
+
+        Args:
+            log: The project's history; whoever holds the lock beside it runs alone.
+        """
+        active = mlflow.active_run()
+        if active is None or self.away is not None:
+            return
+        where = self._experiment_id or active.info.experiment_id
+        project = hashlib.sha256(f"{socket.gethostname()}\0{log.absolute()}".encode()).hexdigest()
+        left = f"attributes.status = 'RUNNING' AND tags.`{_PROJECT}` = '{project}'"
+        try:
+            client = self.client()
+            for run in client.search_runs([where], left):
+                client.set_terminated(run.info.run_id, "KILLED")
+            client.set_tag(self.run_id, _PROJECT, project)
+        except Exception as error:
+            logger.warning("Runs that were killed stay as they are: %s", reason_of(error))
 
     def end(self) -> WaitingRun | None:
         """Let MLflow's functions ask the server again, and return the folder of the run."""
