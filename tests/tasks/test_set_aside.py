@@ -64,6 +64,9 @@ class Pictures(ClassificationTask):
     def picture(self, index):
         return np.full((2, 2), self.numbers[index] / 10)
 
+    def query_picture(self, index):
+        return np.full((2, 2), index / 10)
+
 
 def loaded(share, **arguments):
     name = f"{__name__}.Pictures"
@@ -91,6 +94,7 @@ def test_each_is_named_with_its_reason():
     assert "stack expects" in second["reason"]
     assert [one["example_id"] for one in set_aside(task, "query")] == ["q1"]
     assert task.query_table()["example_id"].to_list() == ["q0", "q2", "q3"]
+    assert [task.query_picture(number)[0, 0] for number in range(3)] == [0, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(

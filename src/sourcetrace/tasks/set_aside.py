@@ -1,7 +1,7 @@
 """A task without the examples that cannot be used, up to a share of each side.
 
 Whoever asks the task knows the other examples alone: tables, digests, scores and retrainings have
-their numbers. Its own `train` and `picture` are given the numbers that they know.
+their numbers. Its own `train`, `picture` and `query_picture` are given the numbers that they know.
 """
 
 import copy
@@ -71,8 +71,9 @@ def of_side(task: Any, side: str, kept: Sequence[int]) -> dict[str, Callable[...
         parts["relabelled"] = lambda labels: of_examples(
             task.relabelled({kept[number]: label for number, label in labels.items()}), kept
         )
-    if side == "train" and hasattr(task, "picture"):
-        parts["picture"] = lambda number: task.picture(kept[number])
+    draws = {"train": "picture", "query": "query_picture"}[side]
+    if hasattr(task, draws):
+        parts[draws] = lambda number: getattr(task, draws)(kept[number])
     return parts
 
 
