@@ -44,6 +44,13 @@ def test_tables_are_lazy_and_found_by_their_names(folder):
     assert alone.table("query_shares").collect().height == 9
 
 
+def test_a_folder_may_be_called_like_a_pattern(folder):
+    other = folder.rename(folder.with_name("run=[1]"))
+    audit = sourcetrace.open_audit(other)
+    assert audit.review_list.collect().columns == ["rank", "example_id"]
+    assert audit.scores().collect().height == 3
+
+
 def test_a_query_is_explained_and_from_the_scores_where_more_are_wanted(folder):
     audit = sourcetrace.open_audit(folder)
     listed = audit.explain("q0", "q1", strongest=1)

@@ -69,7 +69,8 @@ class OpenAudit:
             InputError: If it is not there.
         """
         place = self._place(name)
-        return pl.scan_parquet(place / "part-*.parquet" if place.is_dir() else place)
+        parts = sorted(place.glob("part-*.parquet")) if place.is_dir() else [place]
+        return pl.scan_parquet(parts, glob=False, hive_partitioning=False)
 
     def explain(self, *query_ids: str, strongest: int = SHOWN_A_SIDE) -> Explanations:
         """Return what `sourcetrace explain` says of audited queries, without their tokens.

@@ -486,3 +486,14 @@ def test_a_block_of_gradients_is_checked_or_computed_again(broken, fault):
         return
     run(broken, create_stage("source_scoring"))
     assert [file.read_bytes() for file in sorted(scores.iterdir())] == before
+
+
+def test_signals_are_those_of_their_own_folder_whatever_it_is_called(tmp_path):
+    found = []
+    for number, name in enumerate(("run1", "run[12]")):
+        file = str(tmp_path / name / "example_signals.parquet")
+        entry = ENTRIES["example_signals"]["dataset"] | {"filepath": file}
+        catalog = DataCatalog.from_config({"signals": entry})
+        catalog.save("signals", pl.DataFrame({"number": [number]}))
+        found.append(catalog.load("signals").collect().item())
+    assert found == [0, 1]
