@@ -131,6 +131,16 @@ def test_near_duplicates_conflict_where_labels_differ():
     assert conflicting_duplicates(pairs, unlabelled).is_empty()
 
 
+@pytest.mark.parametrize("values", ["aabbac", "119912"])
+def test_every_one_of_equal_examples_has_the_pairs_of_the_first(values):
+    """`near_pairs` pairs equal ones with the first alone."""
+    pairs = near(("e0", "e1", 1.0), ("e0", "e2", 1.0), ("e0", "e4", 0.99), ("e3", "e5", 0.98))
+    probability = None if values.isdigit() else 0.5
+    found = conflicting_duplicates(pairs, listed(*values, probability=probability))
+    expected = {("e0", 1.0, "e2"), ("e1", 1.0, "e2"), ("e2", 1.0, "e0"), ("e4", 0.99, "e2")}
+    assert set(found.rows()) == expected | {("e3", 0.98, "e5"), ("e5", 0.98, "e3")}
+
+
 def test_numbers_conflict_where_they_are_far_apart():
     values = [str(i / 10) for i in range(40)]
     pairs = near(("e0", "e1", 0.999), ("e0", "e39", 0.995))

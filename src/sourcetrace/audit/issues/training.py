@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from sourcetrace.audit.groups.near_duplicates import cluster_of
 from sourcetrace.schemas.review import is_suspect, labels_are_numbers
 
 
@@ -28,15 +29,33 @@ def conflicting_duplicates(pairs: pl.DataFrame, review_list: pl.DataFrame) -> pl
         pairs: As `audit.groups.near_duplicates.near_pairs` returns them.
         review_list: `schemas.ReviewList`.
     """
-    labels = review_list.select("example_id", label="given_label")
+    own = pl.col("example_id")
+    labels = review_list.select("example_id", label="given_label").drop_nulls("label")
     other = pl.col("label") != pl.col("label_right")
     if labels_are_numbers(review_list):
         labels = labels.with_columns(pl.col("label").cast(pl.Float64))
         other = (pl.col("label") - pl.col("label_right")).abs() > labels["label"].std()
+    # Of equal examples only the first has pairs, which are those of all of them.
+    equal = cluster_of(pairs.filter(pl.col("similarity") >= 1), review_list["example_id"])
+    sets = review_list.select("example_id", set=equal).with_columns(pl.col("set").fill_null(own))
+    members = sets.join(labels, on="example_id", maintain_order="left")
+    # Where any label of a set is another one, its least or its greatest is.
+    ends = pl.concat(
+        members.sort("label", maintain_order=True, descending=down).unique(
+            "set", keep="first", maintain_order=True
+        )
+        for down in (False, True)
+    )
+    themselves = sets.select(first="set", second="set", similarity=pl.lit(1.0)).unique()
+    between = pairs.with_columns(
+        pl.col("first", "second").replace_strict(sets["example_id"], sets["set"])
+    )
+    near = pl.concat([between, themselves]).group_by("first", "second").agg(pl.max("similarity"))
     return _strongest(
-        pairs.join(labels, left_on="first", right_on="example_id")
-        .join(labels, left_on="second", right_on="example_id")
+        members.join(near, left_on="set", right_on="first")
+        .join(ends, left_on="second", right_on="set")
         .filter(other)
+        .select("similarity", first="example_id", second="example_id_right")
     )
 
 
