@@ -138,7 +138,10 @@ def on_server(client, experiment):
         "name": (run.info.run_name, inner.info.run_name),
         "times": (run.info.start_time, run.info.end_time, inner.info.end_time),
         "params": run.data.params,
-        "tags": {key: run.data.tags[key] for key in run.data.tags.keys() - OWN_TAGS},
+        "tags": {
+            key: run.data.tags[key].replace(f"{experiment_id}/runs/{run.info.run_id}", "its own")
+            for key in run.data.tags.keys() - OWN_TAGS
+        },
         "metrics": {
             key: sorted(
                 (one.step, one.timestamp, one.value)
