@@ -93,6 +93,10 @@ def test_a_run_has_its_data_and_checkpoints_as_inputs_and_metrics_against_both(
     assert {(m.key, m.dataset_digest) for m in last.metrics} >= {("audit.suspect_share", DIGEST)}
     assert run.data.metrics["audit.suspect_share"] == pytest.approx(0.08)
     assert "training examples" in run.data.tags["mlflow.note.content"]
+    record(client, replace(audit, status="fail", at="2026-03-02T12:00:00+00:00"))
+    run = client.get_run(audit.run_id)
+    assert run.data.tags["audit.status"] == "fail"
+    assert "### Audit: fail" in run.data.tags["mlflow.note.content"]
     client.set_tag(audit.run_id, "mlflow.note.content", "Mine.")
     record(client, audit)
     assert client.get_run(audit.run_id).data.tags["mlflow.note.content"] == "Mine."

@@ -23,7 +23,14 @@ from mlflow.utils.mlflow_tags import (
 
 from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.model_version import AuditedVersion
-from sourcetrace.tracking.lineage.record import MATCHES, AuditRecord, CheckpointFile, DataRecord
+from sourcetrace.tracking.lineage.record import (
+    CLOSING,
+    MATCHES,
+    OPENING,
+    AuditRecord,
+    CheckpointFile,
+    DataRecord,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +116,8 @@ def publish_audit(client: MlflowClient, record: AuditRecord, *, log: Path, run_i
     if version is not None:
         tags["audit.model_version"] = f"{version.name} version {version.version}"
     run = client.get_run(record.run_id)
-    if MLFLOW_RUN_NOTE not in run.data.tags:
+    note = run.data.tags.get(MLFLOW_RUN_NOTE, "")
+    if not note or (note.startswith(OPENING) and note.endswith(CLOSING)):
         tags[MLFLOW_RUN_NOTE] = record.card(
             status=status, data_matches=matches, experiment_id=run.info.experiment_id
         )
