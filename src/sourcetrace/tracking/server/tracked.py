@@ -164,8 +164,9 @@ class _Tracked:
         left = f"attributes.status = 'RUNNING' AND tags.`{_PROJECT}` = '{project}'"
         try:
             client = self.client()
-            for run in client.search_runs([where], left):
-                client.set_terminated(run.info.run_id, "KILLED")
+            for found in {run.info.run_id for run in client.search_runs([where], left)}:
+                if found != self.run_id:  # it may go on with a run of before
+                    client.set_terminated(found, "KILLED")
             client.set_tag(self.run_id, _PROJECT, project)
         except Exception as error:
             logger.warning("Runs that were killed stay as they are: %s", reason_of(error))
