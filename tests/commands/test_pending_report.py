@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sourcetrace.commands import audit_pending
 from sourcetrace.commands.pending_report import print_plan, print_results
 from sourcetrace.tracking.scheduling.planned_version import PlannedVersion
 
@@ -64,3 +65,17 @@ def test_the_json_holds_no_parameter():
         "run_id": "r",
         "reports": None,
     }
+
+
+def test_an_error_does_not_keep_the_others_from_their_audits(monkeypatch):
+    due = replace(PLAN[3], version="5")
+    ends = {
+        "4": replace(PLAN[3], outcome="error", exit_code=2),
+        "5": replace(due, outcome="", exit_code=3),
+    }
+    monkeypatch.setattr(audit_pending, "_audit_one", lambda one, _: ends[one.version])
+    results = list(audit_pending._audit_all([PLAN[4], PLAN[3], PLAN[2], due], None, None))
+    assert [one.exit_code for one in results] == [2, 2, 0, 3]
+    assert results[0].message == PLAN[4].reason
+    order = audit_pending.WORST_FIRST
+    assert [min(codes, key=order.index) for codes in ((0, 3), (3, 1, 0), (1, 2, 3))] == [3, 1, 2]
