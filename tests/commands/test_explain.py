@@ -45,7 +45,7 @@ class Reviews(TextData, ClassificationTask):
 SETTINGS = """
 task:
   class: reviews.Reviews
-  arguments: {train: train.parquet, queries: queries.parquet, tokenizer: tokenizer}
+  arguments: {train: {path: train.parquet}, queries: queries.parquet, tokenizer: tokenizer}
 checkpoints: {path: checkpoints}
 segments: {count: 1}
 attribution: {method: source}

@@ -59,13 +59,15 @@ def _is_own_project() -> bool:
 
 def _from_files(asked: Asked, env: str | None) -> Explanations | None:
     """Explain without Kedro's session, which imports MLflow, where stored tables say it all."""
+    from kedro.framework.context.context import _convert_paths_to_absolute_posix
     from kedro.io import DataCatalog
 
     here = Path.cwd()
     # The task's module is read, not imported: stored results are checked against its code.
     sys.path.insert(0, str(here / "src"))
     sys.path.append(str(here))
-    entries = catalog_entries(here, env)
+    # As Kedro's session does, in a task's arguments too: the stored results are made of those.
+    entries = _convert_paths_to_absolute_posix(here, catalog_entries(here, env))
     if _needs_credentials(entries):
         return None
     with PROJECT_LOCK.kept():
