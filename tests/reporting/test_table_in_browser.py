@@ -97,7 +97,7 @@ def test_decisions_are_exported_kept_and_taken_back(opened):
     table(page).nth(3).get_by_label("Decision for").select_option("remove")
     page.reload()
     table(page).nth(3).get_by_label("Decision for").select_option("")
-    assert "3 decided" in page.get_by_role("status").inner_text()
+    assert "3 decided here" in page.get_by_role("status").inner_text()
     page.get_by_label("Decision", exact=True).select_option("decided")
     assert ranks(page) == [1, 2, 3]
     assert exported(page) == [

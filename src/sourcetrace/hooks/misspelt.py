@@ -102,8 +102,8 @@ def _known(parameters: Mapping[str, Any], place: str) -> set[str]:
 
 def _refusal(name: str, near: str) -> str:
     return (
-        f"Parameters: nothing of this project takes {name}. Did you mean {near}? (A group of your "
-        "own, which no pipeline takes as params, needs a name less like one of the audit's.)"
+        f"Parameters: nothing of this project takes {name}. Did you mean {near}? (If it is a "
+        "group of your own, give it a name less like one of the audit's.)"
     )
 
 

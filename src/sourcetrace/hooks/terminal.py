@@ -134,7 +134,7 @@ class Terminal:
         self._print("MLflow:      kedro mlflow ui   (then http://127.0.0.1:5000)", soft_wrap=True)
         activate = Path(sys.executable).with_name("activate")
         if not _ACTIVATED and activate.exists():
-            self._print_path("First: source", str(activate))
+            self._print_path("Before these commands: source", str(activate))
 
     def print_preflight(self, report: Preflight, *, file: str) -> None:
         """Print every check and what it found.

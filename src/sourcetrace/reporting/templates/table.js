@@ -84,7 +84,7 @@
     const shown = rows.filter((row) => !row.line.hidden).length;
     const decided = rows.filter((row) => row.decided);
     const broken = decided.filter((row) => !valid(row, row.decided)).length;
-    const parts = [`${shown} of ${rows.length} rows shown`, `${decided.length} decided`];
+    const parts = [`${shown} of ${rows.length} rows shown`, `${decided.length} decided here`];
     if (broken) parts.push(`${broken} without a new label that exists: not exported`);
     if (!keeps) parts.push("this browser keeps nothing: export before you close the page");
     find(".status").textContent = parts.join(", ");
