@@ -3,8 +3,10 @@
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_known
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -28,11 +30,20 @@ def validated(
         return model.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, (*filter(None, [name]), *one['loc']))) or 'content'}: {one['msg']}"
+            f"{'.'.join(map(str, (*filter(None, [name]), *one['loc']))) or 'content'}: "
+            + _wrong(one, model)
             for one in error.errors()
         )
         # Not `from error`: pydantic's own text repeats the values, and one may be a secret.
         raise InputError(f"{before}{problems}.{after}") from None
+
+
+def _wrong(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Return what is wrong with a key, and of one that the model has not, the nearest it has."""
+    if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+        return error["msg"].removeprefix("Value error, ")
+    known = (field.alias or name for name, field in model.model_fields.items())
+    return f"there is no such name. {format_known(str(error['loc'][0]), known)}"
 
 
 class JsonRecord:
