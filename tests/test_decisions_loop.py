@@ -96,6 +96,7 @@ def test_what_was_decided_in_the_browser_comes_back_and_is_not_asked_again(
     assert f"{decisions.height} decisions added" in said
     errors = counts["remove"] + counts["relabel"]
     assert f"that somebody decided on, not a random draw, {errors} are errors" in said
+    assert "Out of date" in (project / REPORT).read_text()
     log = (data / "08_reporting/decisions.jsonl").read_bytes()
     assert b'"note":"=A1, by hand"' in log.replace(b'": "', b'":"')
 

@@ -84,8 +84,8 @@ def create_verification(
 def create_decisions(
     namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
 ) -> Pipeline:
-    """Return what takes people's decisions about an audit's examples; see `create_audit`."""
-    return _under(namespace, create_stage("apply_decisions"), inputs)
+    """Return what takes people's decisions about examples, and the page; see `create_audit`."""
+    return _under(namespace, create_stage("apply_decisions", "page"), inputs)
 
 
 def create_cleaning_test(
