@@ -138,17 +138,18 @@ def picture_uri(values: np.ndarray) -> str:
     """Return a picture as a `data:` address, so that the page needs no other file.
 
     Args:
-        values: [H, W] grey or [H, W, 3] red, green, blue; 0 is dark, 1 is bright.
+        values: [H, W] or [H, W, 1] grey, or [H, W, 3] red, green, blue; 0 is dark, 1 is bright.
 
     Raises:
         ValueError: If the shape is another one.
     """
+    values = values[..., 0] if values.shape[2:] == (1,) else values
     grey = values.ndim == _GREY
     colour = values.ndim == _COLOUR and values.shape[-1] == _COLOUR
     if not (grey or colour) or values.size == 0:
         raise ValueError(
             f"A picture has the shape {list(values.shape)}; expected [H, W] or [H, W, 3], not "
-            "empty. Move the channels last, and drop an axis of length 1."
+            "empty. Move the channels last."
         )
     levels = np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0).clip(0, 1)
     image = Image.fromarray((levels * 255).round().astype(np.uint8))

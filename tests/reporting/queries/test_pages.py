@@ -61,7 +61,7 @@ def test_the_page_needs_nothing_else():
 
 class Drawing:
     def picture(self, index):
-        return np.full((8, 8), index / 10)
+        return np.full((8, 8, 1), index / 10)
 
     def query_picture(self, index):
         return np.full((4, 4, 3), index / 10)
