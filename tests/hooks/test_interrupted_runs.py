@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 ENDING = """
 
 import os as _os
+import signal as _signal
 from kedro.framework.hooks import hook_impl
 
 
@@ -23,7 +24,9 @@ class _Ending:
 
 
 HOOKS = (*HOOKS, _Ending())
+_signal.signal(_signal.SIGINT, _signal.default_int_handler)
 """
+"""Where the tests run in the background, their shell has Ctrl-C ignored, and so would the run."""
 
 
 @pytest.fixture
