@@ -60,6 +60,7 @@ def catalog(tmp_path):
     datasets = {
         "audit_log": AuditLogDataset(str(tmp_path / "audit_log.jsonl")),
         "cleaning_report": MemoryDataset("page"),
+        "parameters": MemoryDataset({}),
         "params:task": MemoryDataset({"class": "churn.Task", "arguments": {"key": "hunter2"}}),
         "params:attribution": MemoryDataset({"device": "cpu"}),
         "params:tracking": MemoryDataset({"registered_model": None}),
@@ -110,6 +111,7 @@ def test_under_a_namespace_an_audit_is_recorded_from_its_own_entries(catalog):
             AuditNames("churn_audit").full(name): catalog[name]
             for name in ["audit_log", "cleaning_report", "params:task", "params:attribution"]
         }
+        | {"parameters": MemoryDataset({"churn_audit": {}})}
     )
     audit, hook = create_audit("churn_audit"), LineageHook()
     hook.before_pipeline_run(pipeline=audit, catalog=inside)
@@ -120,6 +122,15 @@ def test_under_a_namespace_an_audit_is_recorded_from_its_own_entries(catalog):
     assert row["status"] == "fail"
     assert row["suspect_fraction"] == pytest.approx(0.1)
     assert row["report_sha256"]
+
+
+@pytest.mark.usefixtures("untracked")
+def test_a_baseline_that_is_not_there_is_refused_before_any_work(catalog):
+    catalog["parameters"] = MemoryDataset({"gate": {"baseline": "nowhere.json"}})
+    judging, of_one_stage = pipeline("gate_report"), pipeline("audit_summary")
+    with pytest.raises(InputError, match=r"gate\.baseline: there is no file nowhere\.json"):
+        LineageHook().before_pipeline_run(pipeline=judging, catalog=catalog)
+    LineageHook().before_pipeline_run(pipeline=of_one_stage, catalog=catalog)
 
 
 @pytest.mark.usefixtures("untracked")
@@ -292,6 +303,7 @@ def _checkpoints_part(catalog):
 
 def test_what_is_edited_while_the_audit_runs_is_not_in_its_key(catalog, recorded, inputs, tmp_path):
     baseline = tmp_path / "approved.json"
+    baseline.write_text('{"metrics": {"harmful_share": 0.2}}')
     parameters = {**catalog.load("parameters"), "gate": {"baseline": str(baseline)}}
     catalog["parameters"] = MemoryDataset(parameters)
     before = AuditKey.limits_of(parameters)

@@ -4,7 +4,9 @@ import polars as pl
 import pytest
 import yaml
 
+from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.audit.gate.report import GateFailed, GateReport
+from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     GateParameters,
@@ -96,6 +98,12 @@ def test_an_approved_verdict_passes_its_own_checks_against_the_baseline():
     assert {check["status"] for check in relative} == {"pass"}
     strict = {**earlier, "metrics": {**earlier["metrics"], "mean_query_loss": 1e-6}}
     assert judged(parameters(baseline="p.json"), baseline=strict)[0]["outcome"] == "fail"
+
+
+def test_a_baseline_that_is_not_there_is_refused_and_none_is_needed():
+    with pytest.raises(InputError, match=r"no file p\.json.* cp data/08_reporting/gate\.json p\.j"):
+        read_baseline(None, parameters(baseline="p.json"))
+    assert read_baseline(None, parameters()) == Baseline()
 
 
 def test_trust_counts_only_where_these_scores_were_verified():

@@ -13,6 +13,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import (
     AttributionParameters,
+    GateParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -23,7 +24,7 @@ from tests.pipelines.test_checkpoint_ingest import Whole, save_run
 from tests.tiny import seeded
 
 
-def preflight(folder, task, **attribution):
+def preflight(folder, task, *, gate=None, **attribution):
     found = check_everything(
         CheckpointsDataset(path=str(folder)).load(),
         task,
@@ -31,6 +32,8 @@ def preflight(folder, task, **attribution):
         SegmentParameters(),
         AttributionParameters(device="cpu", **attribution),
         GradientParameters(),
+        None,
+        GateParameters(**(gate or {})),
     )
     return Preflight.from_json(found)
 
@@ -93,9 +96,16 @@ def test_several_faults_are_said_at_once(tmp_path):
     assert "it depends on the other examples" in said["queries alone"].text
     assert said["memory"].status == "ok"
     with pytest.raises(
-        PreflightRefused, match=r"of 21 checks refused \(.*queries alone.*training d"
+        PreflightRefused, match=r"of 22 checks refused \(.*queries alone.*training d"
     ):
         enforce_preflight(report.to_json())
+
+
+def test_a_baseline_that_is_not_there_is_refused(tmp_path):
+    save_run(tmp_path, Whole(), [10, 20])
+    report = preflight(tmp_path, Whole(), gate={"baseline": "nowhere.json"})
+    assert report.titles("refused") == ["gate's baseline"]
+    assert "there is no file nowhere.json" in lines(report)["gate's baseline"].text
 
 
 def test_another_curvature_is_said_once(tmp_path):

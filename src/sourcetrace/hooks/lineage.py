@@ -15,7 +15,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.audit.identity.audit_key import RunKey
+from sourcetrace.audit.identity.audit_key import AuditKey, RunKey
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
@@ -56,10 +56,11 @@ class LineageHook:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Verify the history, and refuse a version that does not exist before any work.
+        """Verify the history; refuse limits, or a version, that do not exist before any work.
 
         Raises:
-            InputError: If `tracking.registered_model` is wrong, or the run holds two audits.
+            InputError: If `tracking.registered_model` or the gate's baseline is wrong, or the run
+                holds two audits.
         """
         self._names = AuditNames.of(pipeline)
         audit, made = AuditCatalog(catalog, self._names), self._names.made_by(pipeline)
@@ -70,6 +71,8 @@ class LineageHook:
             self._audit = None
             return
         self._audit, self._judges = audit, "gate_report" in made
+        if self._judges:
+            AuditKey.limits_of(audit.parameters())
         self._key = RunKey(audit, lambda: _task_class(audit))
         log = audit.log
         for problem in AuditHistory(log).verify():

@@ -85,9 +85,11 @@ def test_the_content_of_the_baseline_and_of_the_learning_rates_counts_not_where_
     approved, moved, rates = (tmp_path / name for name in ("a.json", "b.json", "rates.csv"))
 
     def limits(path):
-        return AuditKey.limits_of({"gate": {"baseline": str(path)}})
+        return AuditKey.limits_of({"gate": {"baseline": path and str(path)}})
 
-    none = limits(approved)
+    none = limits(None)
+    with pytest.raises(InputError, match=r"gate\.baseline: there is no file"):
+        limits(approved)
     approved.write_text(json.dumps({"metrics": {"harmful_share": 0.1}, "summary": "x"}))
     moved.write_text(json.dumps({"metrics": {"harmful_share": 0.1}}))
     assert limits(approved) == limits(moved) != none

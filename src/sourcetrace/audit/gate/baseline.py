@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from sourcetrace.audit.gate.report import FiniteNumber
+from sourcetrace.errors import InputError
 from sourcetrace.validation import validated
 
 
@@ -22,7 +23,7 @@ class Baseline:
 
     Attributes:
         path: Of the file, where one is set.
-        metrics: Approved values by name; None where there is no file.
+        metrics: Approved values by name; None where no file is set.
     """
 
     path: str | None = None
@@ -32,8 +33,6 @@ class Baseline:
         """Say why there is no approved value of a metric."""
         if self.path is None:
             return "no baseline is set (gate.baseline)"
-        if self.metrics is None:
-            return f"no baseline: there is no file {self.path}"
         return f"no baseline: {self.path} has no {metric}"
 
     @classmethod
@@ -44,13 +43,19 @@ class Baseline:
 
         Args:
             content: The parsed file; None where there is none.
-            path: Where it is, or should be.
+            path: Where it is; None where no baseline is set.
 
         Raises:
-            InputError: If it is something else.
+            InputError: If it is not there, or is something else.
         """
+        if path is None:
+            return cls()
         if content is None:
-            return cls(path)
+            # Not skipped: a name that is misspelt would turn off the limits that fail an audit.
+            raise InputError(
+                f"gate.baseline: there is no file {path}. Approve an audit: cp "
+                f"data/08_reporting/gate.json {path}; null until there is one to approve."
+            )
         approved = validated(
             _Approved,
             content if isinstance(content, Mapping) else {},

@@ -35,7 +35,7 @@ _LIBRARIES = ("torch", "polars", "kedro", "mlflow")
 def read_baseline(gate_baseline: Any, gate: GateParameters) -> Baseline:
     """Return the approved metrics.
 
-    It depends on nothing, so that a wrong file ends the run at its start.
+    It depends on nothing, so that a wrong or missing file ends the run at its start.
     """
     return Baseline.parse(gate_baseline, path=gate.baseline)
 

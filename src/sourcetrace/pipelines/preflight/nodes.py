@@ -11,6 +11,7 @@ from typing import Any
 
 from kedro.pipeline import Pipeline
 
+from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.training.segments import group_step_masses
 from sourcetrace.datasets.gradient_cache import GradientCache
@@ -18,6 +19,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes
 from sourcetrace.parameters import (
     AttributionParameters,
+    GateParameters,
     GradientParameters,
     SegmentParameters,
 )
@@ -46,6 +48,8 @@ def check_everything(
     segments: SegmentParameters,
     attribution: AttributionParameters,
     gradients: GradientParameters,
+    gate_baseline: Any,
+    gate: GateParameters,
 ) -> dict[str, Any]:
     """Return a `Preflight`, as JSON.
 
@@ -56,6 +60,8 @@ def check_everything(
         segments: How many segments, or where they end.
         attribution: The method.
         gradients: How they would be kept.
+        gate_baseline: The approved metrics, as their file has them.
+        gate: The limits.
     """
     start = time.perf_counter()
     examined = Examination(checkpoints, task, segments, attribution)
@@ -74,8 +80,11 @@ def check_everything(
             f"{format_bytes(found.free_disk)} are free"
         )
 
+    def baseline() -> str:
+        return Baseline.parse(gate_baseline, path=gate.baseline).path or "none is set"
+
     runs = [(one.title, partial(one.run, examined)) for one in CHECKS]
-    lines = list(_lines([*runs, ("time and disk", cost)]))
+    lines = list(_lines([*runs, ("time and disk", cost), ("gate's baseline", baseline)]))
     if notes := getattr(task, "notes", None):
         lines.append(CheckLine("notes of the task", "warning", ". ".join(notes)))
     seconds = time.perf_counter() - start
