@@ -315,6 +315,13 @@ def test_the_copy_for_spreadsheets_holds_no_formula(formula):
     assert "'=d" in review()[1]["example_id"].to_list()
 
 
+def test_the_copy_for_spreadsheets_has_a_column_for_the_new_labels():
+    table, copy = review()
+    assert table.columns == list(ReviewList.columns())
+    assert copy.columns == [*table.columns, "new_label"]
+    assert copy["new_label"].null_count() == copy.height
+
+
 def test_a_long_label_does_not_fill_the_reason():
     content = tables(
         ["a", "b"],

@@ -43,7 +43,7 @@ def read_decisions_file(content: bytes, *, called: str) -> pl.DataFrame:
     if missing := [name for name in _NEEDED if name not in names]:
         raise InputError(
             f"{called} has no column {', '.join(missing)}; expected {', '.join(COLUMNS)}. Export "
-            "it from the page, or add a column “decision” to review_list.csv."
+            "it from the page, or fill in the column “decision” of review_list.csv."
         )
     table = pl.DataFrame(rows, schema=[*COLUMNS, "line"], orient="row", schema_overrides=_TEXT)
     tidy = pl.col("content_digest", "scores_digest").str.strip_chars()

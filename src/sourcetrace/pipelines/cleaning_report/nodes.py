@@ -37,7 +37,7 @@ def list_for_review(
     decision_log: pl.DataFrame,
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the review list, twice: for programs and for spreadsheets."""
+    """Return the review list, twice: for programs, and for spreadsheets that it is filled in by."""
     finals = checkpoint_manifest.group_by("run", maintain_order=True).last()["checkpoint_id"]
     at_end = pl.col("checkpoint_id").is_in(finals.implode())
     set_aside = [one["index"] for one in data_digests["training"].get("set_aside", ())]
@@ -57,10 +57,12 @@ def list_for_review(
     review_list = mark_decided(review_list, contents, standing)
     # Vectors and structures are for machines.
     own = train_table.select(~cs.nested() & ~cs.binary() & ~cs.by_name("label"))
-    review_list = review_list.join(
+    to_fill_in = review_list.with_columns(new_label=pl.lit(None, pl.String)).join(
         own, on="example_id", how="left", maintain_order="left", suffix="_of_table"
     )
-    return review_list, review_list.with_columns(spreadsheet_text(pl.col(pl.String)))
+    return to_fill_in.drop("new_label"), to_fill_in.with_columns(
+        spreadsheet_text(pl.col(pl.String))
+    )
 
 
 def summarise_audit(
