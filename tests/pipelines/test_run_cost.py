@@ -1,6 +1,7 @@
 """What a run says of its cost, before and after, and the batch size that all stages share."""
 
 import logging
+import re
 from dataclasses import replace
 
 import polars.selectors as cs
@@ -48,6 +49,13 @@ def test_every_stage_says_what_it_did(inputs, caplog):
         assert all(value > 0 for value in done.values()), (stage, done)
     for title in ("Gradient extraction took", "EK-FAC fitting took", "Source scoring took"):
         assert caplog.text.count(title) == 1
+
+
+def test_the_bars_end_at_their_totals(inputs, capsys):
+    run(inputs | {"gradients": GradientParameters(cache="memory", batch_size=2)})
+    ended = re.findall(r"^(\w[\w ]*\w) .* (\d+)/(\d+) ", capsys.readouterr().err, re.MULTILINE)
+    assert "Scoring" in [name for name, *_ in ended]
+    assert all(done == total for _, done, total in ended), ended
 
 
 def test_the_cost_comes_before_the_work_and_is_what_the_work_took(inputs, caplog):

@@ -56,6 +56,7 @@ def score_examples(
         if number == 0:
             metrics = _solve_metrics(scorer.solves, engine.passes) | _check_metrics(scorer.checks)
         if number == len(blocks) - 1:
+            next(scored, None)  # so that the bar ends
             metrics |= report_work(engine, "source_scoring")
         yield (*_tables(setup, block, found), metrics)
         metrics = {}
