@@ -18,7 +18,7 @@ from sourcetrace.pipelines.comparison.nodes import (
     take_snapshot,
 )
 from sourcetrace.pipelines.page.nodes import gather_verdict, render_page
-from sourcetrace.schemas import AuditComparison, CurvatureSpectra
+from sourcetrace.schemas import AuditComparison, CurvatureSpectra, DecisionLog
 from tests.audit.gate.examples import verdict
 from tests.reporting.content import page_content
 
@@ -95,7 +95,11 @@ class Audits:
         report = verdict(check, harmful_share=outcome).model_copy(update={"scores_digest": scores})
         gate_report = report.model_dump(mode="json")
         page = render_page(
-            replace(content, review_list=review, **gather_verdict(gate_report, summary, table)),
+            replace(
+                content,
+                review_list=review,
+                **gather_verdict(gate_report, summary, table, DecisionLog.frame()),
+            ),
             *(pl.DataFrame() for _ in range(3)),
             ground_truth=None,
             audit_run=None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from sourcetrace.audit.decisions.precision import ErrorShare
+from sourcetrace.audit.decisions.standing import removed_already
 from sourcetrace.audit.suggestions.calibration import error_probability
 from sourcetrace.formats import format_count, format_noun, format_share
 from sourcetrace.schemas.decisions import DECISIONS
@@ -107,6 +108,22 @@ def count_decisions(decisions: pl.Series) -> dict[str, int]:
     """Return how many there are of each, in the usual order."""
     counts = dict(decisions.drop_nulls().value_counts().iter_rows())
     return {name: counts[name] for name in DECISIONS if name in counts}
+
+
+def standing_words(review_list: pl.DataFrame, log: pl.DataFrame) -> str:
+    """Say which decisions stand, of whatever audit; nothing where there are none.
+
+    Args:
+        review_list: `schemas.ReviewList`.
+        log: `schemas.DecisionLog`.
+    """
+    gone = removed_already(review_list, log)["decision"]
+    counts = count_decisions(pl.concat([review_list["decision"].cast(pl.String), gone]))
+    total = sum(counts.values())
+    if not total:
+        return ""
+    stands = "stands" if total == 1 else "stand"
+    return f"{format_noun(total, 'decision')} {stands}{_counted(counts)}; see decisions.jsonl."
 
 
 def _counted(counts: dict[str, int]) -> str:

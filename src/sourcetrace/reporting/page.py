@@ -20,7 +20,7 @@ from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.cleaning import MeasuredCleaning
-from sourcetrace.reporting.decided import DecisionSummary, count_decisions
+from sourcetrace.reporting.decided import DecisionSummary, count_decisions, standing_words
 from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.queries.pages import QuerySection
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
@@ -30,6 +30,7 @@ from sourcetrace.reporting.templating import Script, template
 from sourcetrace.reporting.trend_charts import trend_figures
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
+from sourcetrace.schemas.decisions import DecisionLog
 from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups
 from sourcetrace.schemas.issues import ExampleIssues
 from sourcetrace.schemas.review import is_suspect, rounded_labels
@@ -74,7 +75,8 @@ class PageContent:
         comparison: The last there was.
         gate: The last verdict there was.
         ground_truth: How well errors were found that somebody planted.
-        decided: What people decided.
+        decision_log: `schemas.DecisionLog`: what people decided about this audit and others.
+        decided: What they decided about this one.
         cleaning: What retraining on cleaned data gained.
     """
 
@@ -97,6 +99,7 @@ class PageContent:
     comparison: ComparedAudit | None = None
     gate: GateReport | None = None
     ground_truth: GroundTruth | None = None
+    decision_log: pl.DataFrame = field(default_factory=DecisionLog.frame)
     decided: DecisionSummary | None = None
     cleaning: MeasuredCleaning | None = None
 
@@ -162,6 +165,7 @@ class PageContent:
             compared=compared,
             trend_figures=trend_figures(compared.points) if compared else [],
             ground_truth=truth,
+            standing=standing_words(self.review_list, self.decision_log),
             decided=self._of_these_scores(self.decided),
             cleaning=self._of_these_scores(self.cleaning),
             ranking_table=Table.of_rankings(truth) if truth else None,

@@ -73,13 +73,20 @@ def cleaned_data(review_list: pl.DataFrame, log: pl.DataFrame) -> pl.DataFrame:
         examples["index"],
         label=pl.when(relabelled).then("new_label").otherwise(examples["given_label"]),
     )
-    gone = (
-        log.group_by("example_id", maintain_order=True)
-        .last()
-        .filter(decision="remove")
-        .join(examples, on="example_id", how="anti")
-        .select("example_id", "decision", index=pl.lit(None, pl.Int64), label="given_label")
+    gone = removed_already(examples, log).select(
+        "example_id", "decision", index=pl.lit(None, pl.Int64), label="given_label"
     )
     keep = pl.col("decision").ne_missing("remove")
     table = pl.concat([standing.select(gone.columns), gone]).with_columns(keep=keep)
     return table.select(list(CleanedData.columns()))
+
+
+def removed_already(examples: pl.DataFrame, log: pl.DataFrame) -> pl.DataFrame:
+    """Return the entries of the log by which examples went that the audit has no more.
+
+    Args:
+        examples: `example_id`, of the audit.
+        log: `schemas.DecisionLog`.
+    """
+    latest = log.group_by("example_id", maintain_order=True).last()
+    return latest.filter(decision="remove").join(examples, on="example_id", how="anti")

@@ -31,15 +31,19 @@ def gather_verdict(
     gate_report: dict[str, Any] | None,
     comparison_summary: dict[str, Any] | None,
     audit_comparison: pl.DataFrame,
+    decision_log: pl.DataFrame,
 ) -> dict[str, Any]:
-    """Return fields of `PageContent`: the verdict, and what changed if it is of these scores."""
+    """Return fields of `PageContent`: the verdict, what changed since, all decisions.
+
+    What changed is there if the verdict is of the same scores.
+    """
     gate, compared = _read(GateReport, gate_report), None
     if comparison_summary is not None and gate is not None:
         found = Comparison.from_json(comparison_summary)
         if found.scores_digest == gate.scores_digest:
             suspected = audit_comparison.filter(pl.col("status") != "unsuspected")
             compared = ComparedAudit(found, suspected, found.point(gate.outcome, gate.metrics))
-    return {"gate": gate, "comparison": compared}
+    return {"gate": gate, "comparison": compared, "decision_log": decision_log}
 
 
 def gather_tables(
