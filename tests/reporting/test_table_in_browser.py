@@ -81,7 +81,8 @@ def test_search_and_filters_leave_what_is_asked_for(opened):
 def test_decisions_are_exported_kept_and_taken_back(opened):
     content = page_content(60, suspects=12)
     digests = pl.format("{}c", pl.col("rank"))
-    review_list = content.review_list.with_columns(content_digest=digests)
+    before = pl.when(pl.col("rank") == 5).then(pl.lit("unsure"))
+    review_list = content.review_list.with_columns(content_digest=digests, decision=before)
     page = opened(replace(content, review_list=review_list))
     assert page.get_by_role("button", name="Export").is_disabled()
     first = table(page).nth(0)
@@ -99,7 +100,7 @@ def test_decisions_are_exported_kept_and_taken_back(opened):
     table(page).nth(3).get_by_label("Decision for").select_option("")
     assert "3 decided here" in page.get_by_role("status").inner_text()
     page.get_by_label("Decision", exact=True).select_option("decided")
-    assert ranks(page) == [1, 2, 3]
+    assert ranks(page) == [1, 2, 3, 5]
     assert exported(page) == [
         {
             "example_id": f"scan-0000{place}",

@@ -92,6 +92,7 @@ class SuspectTable:
                         "content": row.get("content_digest") or "",
                         "given": row["given_label"],
                         "label": _new_label(row),
+                        "before": row["decision"] is not None,
                         "groups": (groups or {}).get(row["example_id"], []),
                     }
                     for row in rows

@@ -100,7 +100,7 @@
     const words = wanted.search.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) {
       const same = ["given", "predicted", "action", "stage"].every((name) => !wanted[name] || row.line.dataset[name] === wanted[name]);
-      const state = !wanted.state || (wanted.state === "decided") === (row.decided !== null);
+      const state = !wanted.state || (wanted.state === "decided") === (row.before || row.decided !== null);
       const group = !wanted.group || row.groups.includes(wanted.group);
       row.line.hidden = !(same && state && group && words.every((word) => row.text.includes(word)));
       // What nobody sees is not decided on.
