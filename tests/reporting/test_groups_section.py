@@ -49,7 +49,6 @@ def test_every_kind_has_its_words_and_names_are_escaped():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"suspects": 0}, "Nothing stands out: there are no suspects."),
         ({"unstable": 6}, "Nothing stands out: no suspect’s harm has a stable sign."),
         ({}, "No group stands out"),
     ],

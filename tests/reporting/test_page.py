@@ -180,7 +180,9 @@ def test_gaps_leave_a_whole_page(options):
 
 def test_without_suspects_it_says_so():
     page = page_content(suspects=0).render()
-    assert "Nothing stands out" in page
+    assert page.count("stands out: no action is suggested") == 1
+    assert "There are no suspects; review_list.csv ranks all examples." in page
+    assert '#groups"' not in page
     assert "<img" not in page
 
 
