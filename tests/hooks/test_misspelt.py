@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import click
 import pytest
 
 from sourcetrace.configuration import merge_parameters, read_parameters
@@ -87,6 +88,17 @@ def test_what_is_typed_without_the_namespace_is_refused(base, taken):
         refuse_misspelt({"churn_audit": base, "churn_adit": {"gate": {}}}, typed={})
     taken.add("params:attribution")
     refuse_misspelt({"churn_audit": base, **typed}, typed=typed)
+
+
+def test_a_pipeline_that_a_command_asks_for_and_nobody_has_is_refused(tmp_path):
+    loader = SimpleNamespace(conf_source=str(tmp_path))
+    context = SimpleNamespace(config_loader=loader, env=None)
+    with click.Context(click.Command("run")) as command:
+        command.params["pipelines"] = ["audit"]
+        next(MisspeltHook().after_context_created(context))
+        command.params["pipelines"] = ["audit", "audt"]
+        with pytest.raises(InputError, match=r"no pipeline audt\. Did you mean audit\? There"):
+            next(MisspeltHook().after_context_created(context))
 
 
 def test_an_environment_without_a_folder_is_refused_with_those_that_are_there(tmp_path):

@@ -104,6 +104,18 @@ def test_several_audits_in_one_run_are_refused_without_a_traceback(monkeypatch, 
     assert "Traceback" not in told.out + told.err
 
 
+def test_what_another_hook_refuses_before_the_first_node_has_no_traceback(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    begun = RunLockHook().before_pipeline_run(pipeline=Pipeline([]), catalog={})
+    next(begun)
+    with pytest.raises(InputError) as refused:
+        begun.throw(InputError("no such baseline"))
+    sys.excepthook(refused.type, refused.value, refused.tb)
+    told = "".join(capsys.readouterr())
+    assert "no such baseline" in told
+    assert "Traceback" not in told
+
+
 @pytest.mark.parametrize("ending", ["after_pipeline_run", "on_pipeline_error"])
 def test_a_run_holds_it_from_its_start_to_its_end(file, ending):
     hook = RunLockHook()

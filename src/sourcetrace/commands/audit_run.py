@@ -14,7 +14,7 @@ from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
 from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.configuration import merge_parameters, read_parameters
-from sourcetrace.formats import format_known
+from sourcetrace.hooks.misspelt import refuse_unknown_pipelines
 from sourcetrace.integrations.alerts.outbox import OUTBOX
 from sourcetrace.interruption import Interrupted
 from sourcetrace.locks import PROJECT_LOCK
@@ -80,12 +80,7 @@ def run_and_tell(
 
 
 def _check_names(names: Sequence[str]) -> None:
-    # All of them are listed for a message alone: that makes, and imports, every stage.
-    unknown = [name for name in names if name not in pipelines]
-    if unknown:
-        raise click.ClickException(
-            f"There is no pipeline {unknown[0]}. {format_known(unknown[0], pipelines)}."
-        )
+    refuse_unknown_pipelines(names, pipelines)
     if not any(map(_judges, names)):
         raise click.ClickException(
             f"--pipelines {','.join(names)} gives no verdict. Name one that judges: "

@@ -1,22 +1,25 @@
-"""Refuses an environment that is not there, and parameters that look like ours misspelt.
+"""Refuses environments and pipelines that are not there, and parameters like ours misspelt.
 
 Kedro takes any name, and what nobody asks for does nothing: `segment.count=1` would be an audit
 with the segments as they were.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import click
 from kedro.config import MissingConfigException
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
+from kedro.pipeline import Pipeline
 
 from sourcetrace.configuration import refuse_unknown_environment
 from sourcetrace.errors import InputError
+from sourcetrace.formats import format_known
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.parameters import GROUPS
 from sourcetrace.validation import validated
@@ -32,14 +35,15 @@ class MisspeltHook:
     # Outside of TrackingServerHook, which would miss mlflow.yml; behind AlertHook, which tells.
     @hook_impl(wrapper=True, tryfirst=True)
     def after_context_created(self, context: KedroContext) -> Generator[None, Any, Any]:
-        """Check the environment and the parameters.
+        """Check the environment, the pipelines that a command asks for, and the parameters.
 
         Raises:
-            InputError: If there is no such environment, group or key.
+            InputError: If there is no such environment, pipeline, group or key.
         """
         loader: Any = context.config_loader
         try:
             refuse_unknown_environment(Path(loader.conf_source), context.env)
+            _refuse_asked_for()
             result = yield
             with suppress(MissingConfigException):
                 refuse_misspelt(loader["parameters"], typed=loader.runtime_params or {})
@@ -47,6 +51,17 @@ class MisspeltHook:
         except InputError as error:
             show_readable_error(error)
             raise
+
+
+def refuse_unknown_pipelines(names: Iterable[str], known: Mapping[str, Pipeline]) -> None:
+    """Refuse names that no pipeline has.
+
+    Raises:
+        InputError: If there is one.
+    """
+    for name in names:
+        if name not in known:
+            raise InputError(f"There is no pipeline {name}. {format_known(name, known)}.")
 
 
 def refuse_misspelt(parameters: Mapping[str, Any], *, typed: Mapping[str, Any]) -> None:
@@ -67,6 +82,14 @@ def refuse_misspelt(parameters: Mapping[str, Any], *, typed: Mapping[str, Any]) 
     for name in _groups(typed) & GROUPS.keys() - _known(parameters, ""):
         if namespaces and not _is_taken(name):
             raise InputError(_refusal(name, f"{namespaces[0]}{name}"))
+
+
+def _refuse_asked_for() -> None:
+    command = click.get_current_context(silent=True)
+    names = command.params.get("pipelines") if command else None
+    if isinstance(names, list) and any(name not in pipelines for name in names):
+        pipelines.set_requested(None)  # Kedro may have made those alone that are asked for.
+        refuse_unknown_pipelines(names, pipelines)
 
 
 def _check(parameters: Mapping[str, Any], place: str) -> list[str]:

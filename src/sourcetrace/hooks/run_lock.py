@@ -29,7 +29,8 @@ class RunLockHook:
         """Wait for the run that writes in this project, before anything is read.
 
         Raises:
-            InputError: If the stages are of several audits, or to run in several processes.
+            InputError: If the stages are of several audits, or to run in several processes, or
+                a hook behind this one refuses the run.
         """
         try:
             names = AuditNames.of(pipeline)
@@ -40,15 +41,16 @@ class RunLockHook:
                     "each other. Leave --runner out, or use ThreadRunner; torch uses all cores by "
                     "itself."
                 )
+            audit = AuditCatalog(catalog, names)
+            if "audit_log" in audit:
+                # An interruption calls no hook.
+                atexit.register(PROJECT_LOCK.release)
+                PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
+            return (yield)
         except InputError as error:
+            # Kedro calls no hook for an error before the first node.
             show_readable_error(error)
             raise
-        audit = AuditCatalog(catalog, names)
-        if "audit_log" in audit:
-            # An interruption calls no hook.
-            atexit.register(PROJECT_LOCK.release)
-            PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
-        return (yield)
 
     @hook_impl(wrapper=True, tryfirst=True)
     def after_pipeline_run(self) -> Generator[None, Any, Any]:
