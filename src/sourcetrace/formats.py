@@ -46,11 +46,16 @@ def format_names(names: Iterable[object]) -> str:
     return ", ".join(every[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
+def format_near(name: str, known: Iterable[str]) -> str:
+    """Return 'Did you mean audit? ' for a name that is none of the known, '' if none is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return "".join(f"Did you mean {one}? " for one in near)
+
+
 def format_known(name: str, known: Iterable[str]) -> str:
     """Return 'Did you mean audit? There are adopt, audit' for a name that is none of the known."""
     every = sorted(known)
-    near = get_close_matches(name, every, n=1)
-    return "".join(f"Did you mean {one}? " for one in near) + f"There are {', '.join(every)}"
+    return f"{format_near(name, every)}There are {', '.join(every)}"
 
 
 def format_span(first: int, last: int) -> str:

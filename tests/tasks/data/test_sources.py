@@ -158,3 +158,9 @@ def test_what_is_no_source_is_refused(written, monkeypatch, given, message):
 def test_a_missing_column_is_refused_with_those_there_are():
     with pytest.raises(InputError, match=r"no column 'body' \(columns: example_id, text"):
         rows_of(TABLE, columns=["body"])
+
+
+def test_a_misspelt_column_is_refused_with_the_nearest_of_many():
+    wide = pl.DataFrame({**{f"f{one}": [1] for one in range(8)}, "outcome": [1]})
+    with pytest.raises(InputError, match=r"'outcom' .* and 4 more\)\. Did you mean outcome\? Corr"):
+        rows_of(wide, columns=["outcom"])

@@ -13,7 +13,7 @@ from typing import Any, Final
 import polars as pl
 
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_names, format_noun
+from sourcetrace.formats import format_names, format_near, format_noun
 from sourcetrace.redaction import error_line
 from sourcetrace.tasks.data.hugging_face import is_saved, open_saved, polars_of
 
@@ -164,7 +164,8 @@ class Source:
         if missing:
             raise InputError(
                 f"{self.called} has no column {format_names(map(repr, missing))} (columns: "
-                f"{format_names(known)}). Correct the column's name in task.arguments."
+                f"{format_names(known)}). {format_near(missing[0], known)}Correct the column's "
+                "name in task.arguments."
             )
         return list(dict.fromkeys([*needed, *(name for name in optional if name in known)]))
 
