@@ -81,8 +81,8 @@ def check_trainable(task: Any) -> None:
     """
     if not callable(getattr(task, "train", None)):
         raise InputError(
-            f"{type(task).__name__} has no train(indices, *, seed), so its scores cannot be "
-            "verified. Add it: it trains build_model() as the audited model was trained, on the "
+            f"{type(task).__name__} has no train(indices, *, seed), so nothing can be trained "
+            "again. Add it: it trains build_model() as the audited model was trained, on the "
             "training examples with these numbers, and returns the model; "
             "sourcetrace.tasks.train_with_sgd is a plain loop."
         )
