@@ -66,6 +66,7 @@ class DecisionSummary(JsonRecord):
         examples: Of the audit.
         shares: `suspects` and, where a sample was drawn, `others` -> their share of errors.
         sampled: Whether that is of a random sample.
+        absent: How many rows of the file are of examples that the audit does not have.
     """
 
     scores_digest: str
@@ -76,6 +77,7 @@ class DecisionSummary(JsonRecord):
     examples: int
     shares: dict[str, ErrorShare]
     sampled: bool
+    absent: int = 0
 
     def sentences(self) -> Iterator[str]:
         """Yield what happened and what it says."""
@@ -85,6 +87,9 @@ class DecisionSummary(JsonRecord):
         if self.of_other_audits:
             exported = format_noun(self.of_other_audits, "decision")
             yield f"{exported} came from another audit, about contents that are still the same."
+        if self.absent:
+            rows = format_noun(self.absent, "row is of an example", "rows are of examples")
+            yield f"{rows} that this audit does not have, decided so before."
         count = sum(self.standing.values())
         yield (
             f"{format_count(count)} of {format_noun(self.examples, 'example')} are decided"

@@ -9,6 +9,7 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.decisions.check import Audited
+from sourcetrace.audit.decisions.content import inputs_part
 from sourcetrace.audit.decisions.precision import draw_sample, error_shares, refuse_to_overwrite
 from sourcetrace.audit.decisions.standing import cleaned_data, standing_decisions
 from sourcetrace.parameters import DecisionParameters
@@ -86,6 +87,8 @@ def summarise_decisions(
     standing = standing_decisions(review_list, all_decisions)
     sample = review_sample.filter(scores_digest=digest)
     others = new_decisions.filter(~pl.col("scores_digest").is_in([digest, ""]))
+    # As another environment's are: both have the one log. Rows that it does not know are refused.
+    absent = decisions_file.join(review_list, on=inputs_part(), how="anti")
     return DecisionSummary(
         scores_digest=digest,
         added=count_decisions(new_decisions["decision"]),
@@ -95,6 +98,7 @@ def summarise_decisions(
         examples=review_list.height,
         shares=error_shares(review_list, standing, None if sample.is_empty() else sample),
         sampled=not sample.is_empty(),
+        absent=absent.height,
     ).to_json()
 
 
