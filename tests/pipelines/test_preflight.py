@@ -192,4 +192,8 @@ def test_the_terminal_shows_every_check_and_cannot_be_written_on(tmp_path):
     assert "\x1b" not in shown
     for title in (*lines(report), "Checkpoints", "step_000020.pt"):
         assert title in shown
-    assert "1 refused" in shown
+    counts = {one: len(report.titles(one)) for one in ("ok", "warning", "refused", "skipped")}
+    assert ", ".join(f"{count} {one}" for one, count in counts.items()) in shown
+    assert counts["refused"] == 1
+    assert counts["skipped"] > 0
+    assert sum(counts.values()) == len(report.checks)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import get_args
 
 from kedro.validation import DataValidationError
 from rich.console import Console
@@ -17,7 +18,7 @@ from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun, safe_text, shorten, with_environment
 from sourcetrace.hooks.preflight_tables import preflight_tables
-from sourcetrace.reporting.preflight import Preflight
+from sourcetrace.reporting.preflight import Preflight, Status
 from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
 from sourcetrace.reporting.templating import plain_words
 
@@ -146,7 +147,7 @@ class Terminal:
         for one in preflight_tables(report, _plain):
             self._print()
             self._print(one)
-        counts = (f"{len(report.titles(one))} {one}" for one in ("ok", "warning", "refused"))
+        counts = (f"{len(report.titles(one))} {one}" for one in get_args(Status))
         self._print(f"\n[bold]Preflight:[/] {', '.join(counts)}, in {report.seconds:.1f} s")
         self._print_path("Report:", file)
 
