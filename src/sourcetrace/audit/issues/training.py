@@ -35,9 +35,11 @@ def conflicting_duplicates(pairs: pl.DataFrame, review_list: pl.DataFrame) -> pl
     if labels_are_numbers(review_list):
         labels = labels.with_columns(pl.col("label").cast(pl.Float64))
         other = (pl.col("label") - pl.col("label_right")).abs() > labels["label"].std()
+    paired = pl.concat([pairs["first"], pairs["second"]]).implode()
+    listed = review_list.filter(own.is_in(paired)).select(own)
     # Of equal examples only the first has pairs, which are those of all of them.
-    equal = cluster_of(pairs.filter(pl.col("similarity") >= 1), review_list["example_id"])
-    sets = review_list.select("example_id", set=equal).with_columns(pl.col("set").fill_null(own))
+    equal = cluster_of(pairs.filter(pl.col("similarity") >= 1), listed["example_id"])
+    sets = listed.with_columns(set=equal.fill_null(listed["example_id"]))
     members = sets.join(labels, on="example_id", maintain_order="left")
     # Where any label of a set is another one, its least or its greatest is.
     ends = pl.concat(
