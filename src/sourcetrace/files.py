@@ -1,5 +1,6 @@
 """Files replaced as a whole: a reader sees the old one or the new one, never a part."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +27,28 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until the disk has a folder's files and their names."""
+    for path in (*folder.iterdir(), folder):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def digest_of(content: Any) -> str:
+    """Return 16 hexadecimal digits, 64 bits, of the digest of a JSON value."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_optional_json(path: Path | None) -> Any:

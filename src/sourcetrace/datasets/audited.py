@@ -1,6 +1,5 @@
 """Results of an audit that say what they were made of, and are checked when they are loaded."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,7 +12,7 @@ from pydantic import BaseModel
 
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.errors import InputError
-from sourcetrace.files import replacing
+from sourcetrace.files import file_digest, replacing
 
 _ENDING = ".made_of.json"
 
@@ -116,7 +115,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
 
     def confirm(self) -> None:
         """Write what the files are made of: they are complete."""
-        files = {file.name: _digest(file) for file in self._files()}
+        files = {file.name: file_digest(file) for file in self._files()}
         record = _Record(made_of=self._now(), files=files)
         with replacing(self._record) as partial:
             partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
@@ -144,7 +143,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         for name in sorted({*found, *record.files}):
             if name not in found:
                 raise self._refusal(f"{self._filepath / name} is missing")
-            if record.files.get(name) != _digest(found[name]):
+            if record.files.get(name) != file_digest(found[name]):
                 raise self._refusal(
                     f"{found[name]} is damaged, or another file was put in its place"
                 )
@@ -212,8 +211,3 @@ def _read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
             f"{file}, which says what was audited, is damaged. Run `kedro run --pipelines audit`."
         ) from error
     return MadeOf.of(parameters, data=str(data), checkpoints=str(checkpoints))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

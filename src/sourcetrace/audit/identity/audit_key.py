@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from sourcetrace import __version__
 from sourcetrace.audit.gate.baseline import Baseline
-from sourcetrace.audit.identity.made_of import MadeOf, checked, digest_of
-from sourcetrace.files import read_optional_json
+from sourcetrace.audit.identity.made_of import MadeOf, checked
+from sourcetrace.files import digest_of, read_optional_json
 from sourcetrace.namespace import AuditCatalog
 from sourcetrace.parameters import GateParameters, ReportParameters
 from sourcetrace.redaction import hide_credentials

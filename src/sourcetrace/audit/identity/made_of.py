@@ -15,7 +15,6 @@ digests of their scores.
 
 import ast
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from pydantic import BaseModel
 from sourcetrace import __version__
 from sourcetrace.checkpoints.places.addresses import rates_file
 from sourcetrace.errors import InputError
+from sourcetrace.files import digest_of
 from sourcetrace.parameters import (
     AttributionParameters,
     ReportParameters,
@@ -37,9 +37,6 @@ from sourcetrace.parameters import (
     TaskParameters,
 )
 from sourcetrace.validation import validated
-
-_LENGTH = 16
-"""Hexadecimal digits a part: 64 bits."""
 
 _COMPUTING = (
     "checkpoints",
@@ -156,7 +153,11 @@ class MadeOf:
 
     def digest_for(self, stage: str) -> str:
         """Return one digest of the parts that a stage depends on."""
-        return digest_of([getattr(self, name) for name in _STAGES[stage]])
+        return digest_of(list(self.parts_for(stage).values()))
+
+    def parts_for(self, stage: str) -> dict[str, str]:
+        """Return the parts that a stage depends on."""
+        return {name: getattr(self, name) for name in _STAGES[stage]}
 
     def differences(self, other: "MadeOf", stage: str) -> str:
         """Return in words what a stage's results were made with in `self` and not in `other`."""
@@ -216,12 +217,6 @@ class MadeOf:
             return hashlib.sha256(b"").hexdigest()
         status = file.stat()
         return _source_digest(file, status.st_mtime_ns, status.st_size)
-
-
-def digest_of(content: Any) -> str:
-    """Return the digest of a JSON value."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
 
 
 def checked(name: str, group: type[BaseModel], parameters: Mapping[str, Any]) -> dict[str, Any]:

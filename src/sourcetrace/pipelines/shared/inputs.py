@@ -29,6 +29,7 @@ class Ingested:
         query_table: A row a query.
         data: Digest of the training data and the queries.
         identity: Digest of all that gradients and curvature depend on.
+        made_of: Digests of all that the audit is made of, where it was audited.
     """
 
     task: Task
@@ -38,6 +39,11 @@ class Ingested:
     query_table: pl.DataFrame
     data: str
     identity: str
+    made_of: MadeOf | None = None
+
+    def parts_for(self, stage: str) -> dict[str, str]:
+        """Return the digests of what a stage depends on, by name."""
+        return self.made_of.parts_for(stage) if self.made_of else {"audit": self.identity}
 
 
 def check_inputs(
@@ -80,6 +86,7 @@ def check_inputs(
         query_table,
         audit_identity.data,
         audit_identity.digest_for("gradient_extraction"),
+        audit_identity,
     )
 
 

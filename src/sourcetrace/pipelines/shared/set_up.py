@@ -6,7 +6,7 @@ stages sets up once.
 
 import logging
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -28,16 +28,20 @@ from sourcetrace.core.training.segments import Segment
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.tensor_file import LayerValue, SetAside
 from sourcetrace.errors import InputError
+from sourcetrace.files import digest_of
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
+from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +58,8 @@ class AuditSetup:
         cache: Where the engine keeps gradients.
         attribution: The method and its settings.
         needs: What is held in memory, and which layers at once.
+        grid: How the work is cut.
+        team: The processes that do it, this one among them.
     """
 
     inputs: Ingested
@@ -63,6 +69,35 @@ class AuditSetup:
     cache: GradientCache
     attribution: AttributionParameters
     needs: MemoryNeeds
+    grid: Grid
+    team: Team
+
+    def unit(
+        self,
+        stage: str,
+        name: str,
+        *,
+        reads: Sequence[Unit] = (),
+        cost: float = 1.0,
+        **parts: str,
+    ) -> Unit:
+        """Return a unit of a stage's work.
+
+        Args:
+            stage: Its pipeline.
+            name: Its place in the stage.
+            reads: The units whose files it reads.
+            cost: Relative to others' of its phase.
+            parts: Further digests of what decides its bytes.
+        """
+        made_of = {
+            **self.inputs.parts_for(stage),
+            "grid": digest_of([asdict(self.grid), self.engine.draws, self.engine.device.type]),
+            **parts,
+        }
+        if reads:
+            made_of["reads"] = digest_of([one.identity for one in reads])
+        return Unit(stage, name, made_of, cost)
 
     def layers_of(
         self, make: type[LayerValue], stage: StageNeeds
@@ -175,7 +210,11 @@ def set_up_audit(
         )
     else:
         engine.batch_size = gradients.batch_size
-    return AuditSetup(ingested, plan, engine, queries, gradient_cache, attribution, needs)
+    grid = Grid(engine.batch_size, len(training))
+    team = Team(Ledger(gradient_cache.folder / "units"))
+    return AuditSetup(
+        ingested, plan, engine, queries, gradient_cache, attribution, needs, grid, team
+    )
 
 
 def plan_of(

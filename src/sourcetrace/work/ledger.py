@@ -1,0 +1,248 @@
+"""Which units of work are done: each is a folder of files under what it was made of.
+
+A unit's identity is in the folder's name, so that an older result stays until a newer one is whole,
+and two processes that do the same unit write the same bytes to the same place. What is written goes
+beside and is renamed; then a line in the process's own log says so, with the digest of every file.
+A unit is done when a log says so and the files have their sizes; the bytes are checked when a
+process first reads them.
+"""
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from sourcetrace.errors import InputError
+from sourcetrace.files import digest_of, file_digest, sync_tree
+
+State = Literal["done", "missing", "stale"]
+
+_LOG = "log"
+_LONGEST = 80
+"""Characters of a unit's name in a folder's; a longer one is cut, and told apart by its digest."""
+
+_WORTH_SYNCING = 1.0
+"""Seconds of work for whose result the disk is waited for. What a power failure takes of others,
+sizes and digests find, and they are done again."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work whose result is kept.
+
+    Attributes:
+        stage: Of the audit.
+        name: Its place in the stage's grid, such as `step_000120/g0/000000000-000006000`.
+        made_of: Part -> digest: all that decides its bytes, the identities of the units that it
+            reads among them.
+        cost: Of its work, relative to other units'.
+    """
+
+    stage: str
+    name: str
+    made_of: Mapping[str, str] = field(hash=False)
+    cost: float = field(default=1.0, compare=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """One digest of all that it is made of."""
+        return digest_of(dict(self.made_of))
+
+
+class CorruptUnitError(InputError):
+    """A unit's files are not those that were written; it is missing from now on."""
+
+    def __init__(self, unit: Unit, file: Path) -> None:
+        super().__init__(
+            f"{file} is damaged, or another file was put in its place. It is computed again by the "
+            "next run."
+        )
+        self.unit = unit
+
+
+class _Key(NamedTuple):
+    stage: str
+    name: str
+    identity: str
+
+
+class Ledger:
+    """The units of a project that are done, in any process.
+
+    Args:
+        root: A folder that all processes share.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lines: dict[_Key, dict[str, Any]] = {}
+        self._parts: dict[tuple[str, str], dict[str, str]] = {}
+        self._read: dict[Path, int] = {}
+        self._checked: set[_Key] = set()
+        self._log = root / _LOG / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
+
+    def refresh(self) -> None:
+        """Read what other processes have done since the last time."""
+        for log in sorted((self.root / _LOG).glob("*.jsonl")):
+            with log.open("rb") as opened:
+                opened.seek(self._read.get(log, 0))
+                content = opened.read()
+            # What a kill left of the last line is not read; the next process has a log of its own.
+            whole = content.rfind(b"\n") + 1
+            self._read[log] = self._read.get(log, 0) + whole
+            for line in content[:whole].splitlines():
+                self._take(json.loads(line))
+
+    def is_logged(self, unit: Unit) -> bool:
+        """Return whether a log that was read says that a unit is done."""
+        return _key(unit) in self._lines
+
+    def states(self, units: Iterable[Unit]) -> list[State]:
+        """Return what is known of units; of files, their sizes alone are looked at."""
+        return [
+            "done" if self._is_done(one) else "stale" if self.differences(one) else "missing"
+            for one in units
+        ]
+
+    def missing(self, units: Iterable[Unit]) -> list[Unit]:
+        """Return those that are not done."""
+        return [one for one in units if not self._is_done(one)]
+
+    def differences(self, unit: Unit) -> list[str]:
+        """Return the parts in which the last unit of the name was made of something else."""
+        last = self._parts.get((unit.stage, unit.name), {})
+        names = sorted({*last, *unit.made_of}) if last else ()
+        return [name for name in names if last.get(name) != unit.made_of.get(name)]
+
+    def facts(self, unit: Unit) -> Mapping[str, Any]:
+        """Return what was said of a unit that is done; `seconds` among it."""
+        facts: Mapping[str, Any] = self._lines[_key(unit)]["facts"]
+        return facts
+
+    def folder(self, unit: Unit) -> Path:
+        """Return the folder of a unit that is done, its bytes checked once a process.
+
+        Raises:
+            CorruptUnitError: If they are not those that were written.
+        """
+        key, folder = _key(unit), self._folder(unit)
+        if key not in self._checked:
+            for name, (_, digest) in self._lines[key]["files"].items():
+                file = folder / name
+                if not file.is_file() or file_digest(file) != digest:
+                    self.drop([unit])
+                    raise CorruptUnitError(unit, file)
+            self._checked.add(key)
+        return folder
+
+    def write(self, unit: Unit, do: Callable[[Unit, Path], Mapping[str, Any] | None]) -> None:
+        """Do a unit, and say that it is done.
+
+        Args:
+            unit: The unit.
+            do: Writes its files into an empty folder, and returns what is said of it, as JSON.
+        """
+        folder = self._folder(unit)
+        partial = folder.with_name(f"{folder.name}.{socket.gethostname()}-{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        start = time.perf_counter()
+        try:
+            said = do(unit, partial) or {}
+            seconds = time.perf_counter() - start
+            if seconds >= _WORTH_SYNCING:
+                sync_tree(partial)
+            files = {
+                file.name: (file.stat().st_size, file_digest(file))
+                for file in sorted(partial.iterdir())
+            }
+            # Another process may have done it meanwhile, with the same bytes; or these are damaged.
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        self._say(unit, files=files, facts={"seconds": seconds, **said})
+        self._checked.add(_key(unit))
+
+    def drop(self, units: Iterable[Unit]) -> None:
+        """Remove units' files, as far as a log names them."""
+        for unit in units:
+            if _key(unit) in self._lines:
+                self._say(unit, files=None, facts={})
+                shutil.rmtree(self._folder(unit), ignore_errors=True)
+
+    def prune(self, stage: str, units: Sequence[Unit]) -> None:
+        """Remove a stage's units that are none of these: what older audits left."""
+        wanted = {_key(one) for one in units}
+        self.drop(
+            Unit(key.stage, key.name, line["made_of"])
+            for key, line in list(self._lines.items())
+            if key.stage == stage and key not in wanted
+        )
+
+    def join_logs(self) -> None:
+        """Put all logs into one; only where no other process works here."""
+        self.refresh()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        old = sorted(self._log.parent.glob("*.jsonl"))
+        if len(old) > 1:
+            self._append(*self._lines.values())
+            for log in old:
+                if log != self._log:
+                    log.unlink()
+
+    def lock_file(self, unit: Unit) -> Path:
+        """Return the file whose lock who does a unit holds."""
+        folder = self._folder(unit)
+        return folder.with_name(f"{folder.name}.lock")
+
+    def _is_done(self, unit: Unit) -> bool:
+        line = self._lines.get(_key(unit))
+        if line is None:
+            return False
+        folder = self._folder(unit)
+        try:
+            return all(
+                (folder / name).stat().st_size == size for name, (size, _) in line["files"].items()
+            )
+        except OSError:
+            return False
+
+    def _folder(self, unit: Unit) -> Path:
+        name = quote(unit.name, safe="")
+        if len(name) > _LONGEST:
+            name = f"{name[:_LONGEST]}.{digest_of(unit.name)}"
+        return self.root / unit.stage / f"{name}.{unit.identity}"
+
+    def _say(self, unit: Unit, **said: Any) -> None:
+        line = {"stage": unit.stage, "name": unit.name, "made_of": dict(unit.made_of), **said}
+        self._append(line)
+        self._take(line)
+
+    def _append(self, *lines: Mapping[str, Any]) -> None:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as opened:
+            opened.write(b"".join(json.dumps(one).encode() + b"\n" for one in lines))
+            self._read[self._log] = opened.tell()
+
+    def _take(self, line: dict[str, Any]) -> None:
+        unit = Unit(line["stage"], line["name"], line["made_of"])
+        key = _key(unit)
+        if line["files"] is None:
+            self._lines.pop(key, None)
+            self._checked.discard(key)
+        else:
+            self._lines[key] = line
+            self._parts[unit.stage, unit.name] = line["made_of"]
+
+
+def _key(unit: Unit) -> _Key:
+    return _Key(unit.stage, unit.name, unit.identity)

@@ -1,0 +1,149 @@
+"""The processes that work on an audit together, one or many: each takes units until all are done.
+
+They meet in the ledger alone. Every process has a share of a phase's units and takes others' when
+its own is done; a unit that somebody works on is locked by the operating system, whose lock ends
+with its holder. So a process that dies loses the unit it was at, and no message is waited for.
+Every process computes the same bytes, so that their number is in no result.
+"""
+
+import faulthandler
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+
+from sourcetrace.progress import track
+from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
+
+logger = logging.getLogger(__name__)
+
+Do = Callable[[Unit, Path], Mapping[str, Any] | None]
+"""Writes a unit's files into a folder, and returns what is said of it beside."""
+
+_Result = TypeVar("_Result")
+
+_POLL_SECONDS = 0.2
+_TRIES = 3
+_SLOWER = 20
+"""Times what the phase's longest unit took is no slowness any more, but a hanging process."""
+
+
+@dataclass
+class Team:
+    """One of the processes that work on an audit.
+
+    Attributes:
+        ledger: Which all of them share.
+        rank: The process's number, from 0; that of the one that talks to Kedro and MLflow.
+        size: How many there are.
+        timeout: Seconds after which a process that is at one unit ends itself, its stack on
+            standard error; longer where units take long. A process alone has all the time.
+    """
+
+    ledger: Ledger
+    rank: int = 0
+    size: int = 1
+    timeout: float = 1800.0
+    _slowest: float = field(default=0.0, init=False)
+
+    def run(self, units: Sequence[Unit], do: Do, description: str) -> None:
+        """Return when all units of a phase are done, whoever did them.
+
+        Args:
+            units: They need nothing of each other. Their order is that of the shares: a process
+                has neighbours, of phase after phase.
+            do: Does one.
+            description: Of the work, for the terminal.
+
+        Raises:
+            Exception: What `do` raised in the first process; others leave such a unit to it.
+        """
+        self.ledger.refresh()
+        missing = self.ledger.missing(units)
+        if not missing:
+            return
+        finished = self._finished(missing, do, shares(units, self.size))
+        if self.rank == 0:
+            finished = track(finished, description, total=len(missing))
+        for _ in finished:
+            pass
+
+    def until_sound(self, work: Callable[[], _Result]) -> _Result:
+        """Return what a stage's work returns, done again for a unit whose files are damaged."""
+        for _ in range(_TRIES):
+            try:
+                return work()
+            except CorruptUnitError as error:
+                logger.warning("%s", error)
+        return work()
+
+    def _finished(
+        self, units: Sequence[Unit], do: Do, parts: Sequence[Sequence[Unit]]
+    ) -> Iterator[Unit]:
+        """Yield each unit when it is done."""
+        own = parts[self.rank]
+        others = [one for part in (*parts[self.rank + 1 :], *parts[: self.rank]) for one in part]
+        wanted = set(units)
+        # Others' from the end, where their own processes come last.
+        left = {one: None for one in (*own, *reversed(others)) if one in wanted}
+        failed: set[Unit] = set()
+        while left:
+            found = (one for one in left if one not in failed and self._is_mine(one, do, failed))
+            if next(found, None) is None:
+                time.sleep(_POLL_SECONDS)
+            self.ledger.refresh()
+            for unit in [one for one in left if self.ledger.is_logged(one)]:
+                del left[unit]
+                yield unit
+
+    def _is_mine(self, unit: Unit, do: Do, failed: set[Unit]) -> bool:
+        """Do a unit, unless another process is at it; return whether it was done or tried."""
+        if self.size == 1:
+            self._do(unit, do)
+            return True
+        lock = FileLock(self.ledger.lock_file(unit))
+        lock_path = Path(lock.lock_file)
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with lock.acquire(timeout=0):
+                self.ledger.refresh()
+                if not self.ledger.is_logged(unit):
+                    self._watched(unit, do, failed)
+                lock_path.unlink(missing_ok=True)
+        except Timeout:
+            return False
+        return True
+
+    def _watched(self, unit: Unit, do: Do, failed: set[Unit]) -> None:
+        """Do a unit in one of several processes."""
+        faulthandler.dump_traceback_later(max(self.timeout, _SLOWER * self._slowest), exit=True)
+        try:
+            self._do(unit, do)
+        except Exception:
+            if self.rank == 0:
+                raise
+            logger.exception("Rank %d leaves %s/%s to another", self.rank, unit.stage, unit.name)
+            failed.add(unit)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _do(self, unit: Unit, do: Do) -> None:
+        self.ledger.write(unit, do)
+        self._slowest = max(self._slowest, self.ledger.facts(unit)["seconds"])
+
+
+def shares(units: Sequence[Unit], size: int) -> list[Sequence[Unit]]:
+    """Return neighbouring units for each of `size` processes, of about the same cost each."""
+    ends = list(accumulate(unit.cost for unit in units))
+    total = ends[-1] if ends else 0.0
+    parts: list[list[Unit]] = [[] for _ in range(size)]
+    for unit, end in zip(units, ends, strict=True):
+        # By the middle of the unit, so that one of all the cost is not the last process's.
+        middle = end - unit.cost / 2
+        parts[min(size - 1, int(size * middle / total) if total else 0)].append(unit)
+    return list(parts)

@@ -1,0 +1,127 @@
+"""A unit is done once its log says so and its files are there; nothing else is believed."""
+
+import os
+import shutil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
+
+
+def _unit(name="a", **made_of):
+    return Unit("extraction", name, {"code": "1", **made_of})
+
+
+def _write(ledger, unit, content=b"bytes"):
+    ledger.write(unit, lambda _, folder: (folder / "part").write_bytes(content) and None)
+
+
+def _states(root, *units):
+    ledger = Ledger(root)
+    ledger.refresh()
+    return ledger.states(units)
+
+
+def test_another_process_sees_what_was_written(tmp_path):
+    unit = _unit()
+    _write(Ledger(tmp_path), unit)
+    other = Ledger(tmp_path)
+    other.refresh()
+    assert other.states([unit, _unit("b")]) == ["done", "missing"]
+    assert (other.folder(unit) / "part").read_bytes() == b"bytes"
+    assert other.facts(unit)["seconds"] >= 0
+
+
+def test_what_is_made_of_something_else_is_stale_and_says_in_what(tmp_path):
+    ledger = Ledger(tmp_path)
+    _write(ledger, _unit(data="1"))
+    changed = _unit(data="2")
+    assert ledger.states([changed]) == ["stale"]
+    assert ledger.differences(changed) == ["data"]
+    _write(ledger, changed)
+    # The older result is still there: who goes back has it.
+    assert ledger.states([changed, _unit(data="1")]) == ["done", "done"]
+    ledger.prune("extraction", [changed])
+    assert _states(tmp_path, changed, _unit(data="1")) == ["done", "stale"]
+
+
+@given(length=st.integers(0, 200))
+def test_a_log_torn_at_any_byte_leaves_whole_lines_alone(tmp_path_factory, length):
+    root = tmp_path_factory.mktemp("torn")
+    ledger, units = Ledger(root), [_unit("a"), _unit("b")]
+    for unit in units:
+        _write(ledger, unit)
+    (log,) = (root / "log").iterdir()
+    content = log.read_bytes()
+    log.write_bytes(content[: max(0, len(content) - length)])
+    whole = log.read_bytes().count(b"\n")
+    assert _states(root, *units) == ["done"] * whole + ["missing"] * (2 - whole)
+
+
+@pytest.mark.parametrize("call", ["mkdir", "rename", "_say"])
+def test_a_kill_at_any_call_leaves_a_unit_missing_and_the_next_does_it(tmp_path, monkeypatch, call):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_, **__):
+        raise Killed
+
+    unit, ledger = _unit(), Ledger(tmp_path)
+    with monkeypatch.context() as patch:
+        target = {"mkdir": "pathlib.Path.mkdir", "rename": "os.rename"}.get(call)
+        patch.setattr(target, killed) if target else patch.setattr(ledger, "_say", killed)
+        # A kill lets nobody clear up.
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            _write(ledger, unit)
+    assert _states(tmp_path, unit) == ["missing"]
+    again = Ledger(tmp_path)
+    _write(again, unit)
+    assert _states(tmp_path, unit) == ["done"]
+    assert os.listdir(again.folder(unit)) == ["part"]
+
+
+def test_damaged_bytes_are_found_when_they_are_read_and_missing_from_then_on(tmp_path):
+    unit = _unit()
+    _write(Ledger(tmp_path), unit, b"right")
+    (file,) = tmp_path.rglob("part")
+    file.write_bytes(b"wrong")
+    ledger = Ledger(tmp_path)
+    ledger.refresh()
+    assert ledger.states([unit]) == ["done"]  # of the same size
+    with pytest.raises(CorruptUnitError, match="damaged"):
+        ledger.folder(unit)
+    assert _states(tmp_path, unit) == ["missing"]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "removed"])
+def test_a_file_of_another_size_is_not_done(tmp_path, spoil):
+    unit = _unit()
+    _write(Ledger(tmp_path), unit)
+    (file,) = tmp_path.rglob("part")
+    file.write_bytes(b"") if spoil == "cut" else file.unlink()
+    assert _states(tmp_path, unit) == ["missing"]
+
+
+def test_joined_logs_say_the_same_and_keep_what_is_not_ours(tmp_path):
+    units = [_unit(str(number)) for number in range(3)]
+    for unit in units:
+        _write(Ledger(tmp_path), unit)
+    (tmp_path / "extraction" / "notes.txt").write_text("a person's")
+    ledger = Ledger(tmp_path)
+    ledger.join_logs()
+    assert len(list((tmp_path / "log").iterdir())) == 1
+    ledger.prune("extraction", units[:1])
+    assert _states(tmp_path, *units) == ["done", "missing", "missing"]
+    assert (tmp_path / "extraction" / "notes.txt").exists()
+    assert ledger.states(units) == ["done", "missing", "missing"]
+
+
+@given(st.text(max_size=300))
+def test_any_name_is_a_folder_s_within_the_root(name):
+    ledger = Ledger(__import__("pathlib").Path("/root"))
+    folder = ledger._folder(_unit(name))
+    assert folder.parent.as_posix() == "/root/extraction"
+    assert len(folder.name) < 150

@@ -1,0 +1,130 @@
+"""Units are done once, whoever does them, however many they are and whoever dies."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.team import Team, shares
+
+_UNITS = [Unit("stage", f"{number:03d}", {"number": str(number)}) for number in range(12)]
+
+
+def _do(unit, folder):
+    time.sleep(0.02)
+    (folder / "result").write_text(f"{unit.name} of {unit.identity}")
+    return {"pid": os.getpid()}
+
+
+def _work(root, rank, size):
+    team = Team(Ledger(root), rank=rank, size=size)
+    team.run(_UNITS, _do, "Working")
+
+
+def _results(root):
+    ledger = Ledger(root)
+    ledger.refresh()
+    return {unit.name: (ledger.folder(unit) / "result").read_text() for unit in _UNITS}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return multiprocessing.get_context("fork")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_do_every_unit_once_between_them(tmp_path, processes, size):
+    _work(tmp_path / "alone", 0, 1)
+    root = tmp_path / "shared"
+    others = [processes.Process(target=_work, args=(root, rank, size)) for rank in range(size)]
+    for one in others:
+        one.start()
+    for one in others:
+        one.join(20)
+    assert [one.exitcode for one in others] == [0] * size
+    assert _results(root) == _results(tmp_path / "alone")
+    said = b"".join(log.read_bytes() for log in (root / "log").iterdir())
+    assert said.count(b"\n") == len(_UNITS)  # none was done twice
+    assert not list(root.rglob("*.lock"))
+
+
+def test_the_living_do_what_a_killed_process_was_at(tmp_path, processes):
+    def hangs(unit, folder):
+        time.sleep(100)
+
+    def work():
+        Team(Ledger(tmp_path), rank=1, size=2).run(_UNITS, hangs, "Working")
+
+    other = processes.Process(target=work)
+    other.start()
+    while not list(tmp_path.rglob("*.lock")):
+        time.sleep(0.01)
+    timer = multiprocessing.get_context("fork").Process(
+        target=lambda pid: (time.sleep(0.3), os.kill(pid, signal.SIGKILL)), args=(other.pid,)
+    )
+    timer.start()
+    _work(tmp_path, 0, 2)
+    assert len(_results(tmp_path)) == len(_UNITS)
+    other.join(5), timer.join(5)
+
+
+def test_a_process_that_hangs_ends_itself_and_says_where(tmp_path, processes, capfd):
+    def hangs(unit, folder):
+        time.sleep(100)
+
+    def work():
+        Team(Ledger(tmp_path), rank=1, size=2, timeout=0.2).run(_UNITS, hangs, "Working")
+
+    other = processes.Process(target=work)
+    other.start()
+    other.join(10)
+    assert other.exitcode == 1
+    assert "in hangs" in capfd.readouterr().err
+    _work(tmp_path, 0, 2)
+    assert len(_results(tmp_path)) == len(_UNITS)
+
+
+def test_a_unit_that_fails_elsewhere_is_the_first_process_s_to_raise(tmp_path, processes):
+    def fails(unit, folder):
+        if unit.name == "005":
+            raise ValueError("five")
+        return _do(unit, folder)
+
+    def work():
+        Team(Ledger(tmp_path), rank=1, size=2).run(_UNITS, fails, "Working")
+
+    other = processes.Process(target=work)
+    other.start()
+    with pytest.raises(ValueError, match="five"):
+        Team(Ledger(tmp_path), rank=0, size=2).run(_UNITS, fails, "Working")
+    other.terminate()
+    other.join(5)
+
+
+def test_damaged_units_are_done_again_by_who_reads_them(tmp_path):
+    _work(tmp_path, 0, 1)
+    for file in list(tmp_path.rglob("result"))[:2]:
+        file.write_text(file.read_text()[::-1])
+    team = Team(Ledger(tmp_path))
+
+    def stage():
+        team.run(_UNITS, _do, "Working")
+        return [(team.ledger.folder(unit) / "result").read_text() for unit in _UNITS]
+
+    assert team.until_sound(stage) == [f"{unit.name} of {unit.identity}" for unit in _UNITS]
+
+
+@given(costs=st.lists(st.floats(0, 100), max_size=30), size=st.integers(1, 40))
+def test_shares_are_neighbours_in_order_and_hold_every_unit_once(costs, size):
+    units = [Unit("stage", str(place), {}, cost=cost) for place, cost in enumerate(costs)]
+    parts = shares(units, size)
+    assert len(parts) == size
+    assert [one for part in parts for one in part] == units
+    largest = max(costs, default=0)
+    for part in parts:
+        assert sum(one.cost for one in part) <= sum(costs) / size + largest + 1e-6
