@@ -13,6 +13,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,7 +99,9 @@ class Ledger:
             whole = content.rfind(b"\n") + 1
             self._read[log] = self._read.get(log, 0) + whole
             for line in content[:whole].splitlines():
-                self._take(json.loads(line))
+                # A damaged line says nothing: its unit is done again.
+                with suppress(ValueError, KeyError, TypeError):
+                    self._take(_checked(json.loads(line)))
 
     def is_logged(self, unit: Unit) -> bool:
         """Return whether a log that was read says that a unit is done."""
@@ -230,7 +233,8 @@ class Ledger:
     def _append(self, *lines: Mapping[str, Any]) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as opened:
-            opened.write(b"".join(json.dumps(one).encode() + b"\n" for one in lines))
+            for one in lines:
+                opened.write(json.dumps({**one, "line": digest_of(one)}).encode() + b"\n")
             self._read[self._log] = opened.tell()
 
     def _take(self, line: dict[str, Any]) -> None:
@@ -242,6 +246,13 @@ class Ledger:
         else:
             self._lines[key] = line
             self._parts[unit.stage, unit.name] = line["made_of"]
+
+
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a log, if it has the digest that it was written with."""
+    if line.pop("line") != digest_of(line):
+        raise ValueError
+    return line
 
 
 def _key(unit: Unit) -> _Key:
