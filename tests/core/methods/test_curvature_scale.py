@@ -1,6 +1,8 @@
 """The factors between EK-FAC and the Fisher matrix along the queries' responses."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.engine.gradient_engine import GradientEngine
+from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import DenseGradient
+from sourcetrace.core.methods import curvature_scale
 from sourcetrace.core.methods.curvature_scale import LARGEST, curvature_scales, layer_scales
 from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Examples
@@ -19,7 +23,15 @@ from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.tasks import ClassificationTask
 from tests.oracles.dense import matrix_propagation, matrix_response
-from tests.tiny import case_plan, covariances_at, gradient_source, seeded, segment_filter, tiny_case
+from tests.tiny import (
+    Case,
+    case_plan,
+    covariances_at,
+    gradient_source,
+    seeded,
+    segment_filter,
+    tiny_case,
+)
 
 STEP_MASS, DECAY = 3.0, 0.05
 SIZE = 4
@@ -131,6 +143,52 @@ def test_queries_without_curvature_leave_it_alone():
     )
     assert scales["unmet"] == 1
     assert scales["layer"] == 1
+
+
+def scales_of(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[dict[str, float]], set[str]]:
+    """Return the factors, of 1 segment, and the names of the examples that gave them."""
+    task, met = ClassificationTask(), set()
+    source = gradient_source(case, task, batch_size=100)
+
+    def noting(engine: GradientEngine, point: Any, examples: Tensor, **kind: bool) -> Any:
+        met.update(case.ids[number] for number in examples.tolist())
+        return sample_gradients(engine, point, examples, **kind)
+
+    monkeypatch.setattr(curvature_scale, "sample_gradients", noting)
+    plan = case_plan(case, "scaled_source", segments=1)
+    covariances = {point.id: covariances_at(source, point) for point in plan.points}
+    fitted = [fit_segment(source, one, covariances) for one in plan.segments]
+    items = list(zip(case.query_images, case.query_labels, strict=True))
+    names = [str(image.sum().item()) for image in case.query_images]
+    examples = Examples(items, names, task.collate)
+    return curvature_scales(source, plan, fitted, examples, [source.coverage.layers]), met
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_in_a_hundred_left_out_leaves_the_sample_and_another_order_the_factors(
+    seed, monkeypatch
+):
+    monkeypatch.setattr(curvature_scale, "EXAMPLES", 150)
+    monkeypatch.setattr(curvature_scale, "SCALING_QUERIES", 2)
+    case = tiny_case(300 * "a")
+    found, met = scales_of(case, monkeypatch)
+    assert len(met) == 150
+    random = np.random.default_rng(seed)
+    order = random.permutation(300).tolist()
+    turned = replace(
+        case.reordered(order),
+        query_images=case.query_images.flip(0),
+        query_labels=case.query_labels.flip(0),
+    )
+    again, same = scales_of(turned, monkeypatch)
+    assert same == met
+    assert again[0] == pytest.approx(found[0], rel=1e-6)
+    kept = sorted(order[3:])
+    _, after = scales_of(case.reordered(kept), monkeypatch)
+    assert len(after) == 150
+    assert len(after & met) >= 0.98 * 150
 
 
 def dense(block: CurvatureBlock) -> Tensor:

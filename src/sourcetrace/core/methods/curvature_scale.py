@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import sample_gradients, spread
+from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, LayerGradient
 from sourcetrace.core.layers.layer import Layer
@@ -84,7 +84,9 @@ def curvature_scales(
         queries: The queries, of which `SCALING_QUERIES` are used.
         groups: The layers whose gradients are in memory together; each in one.
     """
-    chosen = queries.subset(spread(torch.arange(len(queries)), SCALING_QUERIES).tolist())
+    chosen = queries.subset(
+        _drawn(queries, torch.arange(len(queries)), SCALING_QUERIES, engine.seed).tolist()
+    )
     parts = [engine.of_layers(group) for group in groups]
     found: list[dict[str, float]] = []
     for member, curvatures in plan.by_member(fitted):
@@ -93,7 +95,7 @@ def curvature_scales(
         for planned, curvature in steps:
             limits = {"most": EXAMPLES, "limit": _SAMPLE_BYTES, "points": len(planned.points)}
             count = min(part.affordable(**limits) for part in parts)
-            examples = spread(planned.examples, count)
+            examples = _drawn(engine.training, planned.examples, count, engine.seed)
             met = (
                 (
                     _reaching(part, member, chosen, list(zip(steps, last_first, strict=False))),
@@ -104,6 +106,11 @@ def curvature_scales(
             last_first.append(layer_scales(planned, curvature, met))
         found += reversed(last_first)
     return found
+
+
+def _drawn(examples: Examples, numbers: Tensor, count: int, seed: int) -> Tensor:
+    """Return at most `count` of the numbers; one example more or less changes at most one."""
+    return examples.drawn(numbers, count, seed=seed, purpose="curvature scale")
 
 
 def _reaching(
