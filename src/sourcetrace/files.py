@@ -3,12 +3,17 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from sourcetrace.errors import InputError
+
+_COARSE = 2_000_000_000
+"""Nanoseconds within which a file's clock may not tell two changes of it apart."""
 
 
 @contextmanager
@@ -63,3 +68,22 @@ def read_optional_json(path: Path | None) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, computed again in this process only where it changed."""
+    found = path.stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    if time.time_ns() - max(times) < _COARSE:
+        return _digest(path)
+    return _known_digest(path, found.st_ino, found.st_size, *times)
+
+
+@lru_cache(maxsize=2**16)
+def _known_digest(path: Path, *_state: int) -> str:
+    return _digest(path)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

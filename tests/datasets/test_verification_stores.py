@@ -47,15 +47,15 @@ def write_scores(folder, ids, values, sizes):
     return ScoreFiles(folder)
 
 
-def test_the_digest_is_of_the_scores_and_not_of_the_files(tmp_path):
+def test_the_digest_is_of_the_ids_and_the_scores(tmp_path):
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     ids = ["a", "b", "c", "d"]
-    digest = write_scores(tmp_path / "1", ids, values, [4]).digest()
+    digest = write_scores(tmp_path / "1", ids, values, [1, 3]).digest()
     assert write_scores(tmp_path / "2", ids, values, [1, 3]).digest() == digest
-    assert write_scores(tmp_path / "3", ["a", "b", "d", "c"], values, [4]).digest() != digest
+    assert write_scores(tmp_path / "3", ["a", "b", "d", "c"], values, [1, 3]).digest() != digest
     changed = values.copy()
     changed[2, 1] += 1e-3
-    assert write_scores(tmp_path / "4", ids, changed, [2, 2]).digest() != digest
+    assert write_scores(tmp_path / "4", ids, changed, [1, 3]).digest() != digest
 
 
 @pytest.mark.parametrize("model", [VerificationSummary, VerificationPlan, VerificationOutcomes])

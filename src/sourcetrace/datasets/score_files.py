@@ -10,6 +10,7 @@ import polars as pl
 from kedro.io import AbstractDataset
 
 from sourcetrace.errors import InputError
+from sourcetrace.files import file_digest
 
 
 class ScoreFiles:
@@ -24,13 +25,7 @@ class ScoreFiles:
         Raises:
             InputError: If there are no scores yet.
         """
-        files = sorted(self._folder.glob("part-*.parquet"))
-        if not files:
-            raise InputError(
-                f"There are no attribution scores in {str(self._folder)!r} yet. Run "
-                "`kedro run --pipelines audit` first."
-            )
-        for file in files:
+        for file in self._files():
             rows = pl.read_parquet(file, hive_partitioning=False)
             yield rows["example_id"], rows["scores"].to_numpy()
 
@@ -101,12 +96,12 @@ class ScoreFiles:
         ).sort("query", pl.col("side") == "harmer", "rank")
 
     def digest(self) -> str:
-        """Return a digest of ids and scores, however they are spread over files."""
-        ids, values = hashlib.sha256(), hashlib.sha256()
-        for names, scores in self.blocks():
-            ids.update("".join(f"{name}\0" for name in names).encode())
-            values.update(scores.astype("<f4", order="C").tobytes())
-        return hashlib.sha256(ids.digest() + values.digest()).hexdigest()
+        """Return a digest of the files: of ids, scores and how they are spread over files.
+
+        Raises:
+            InputError: If there are no scores yet.
+        """
+        return hashlib.sha256("".join(map(file_digest, self._files())).encode()).hexdigest()
 
     def digest_in(self, audit_summary: Mapping[str, Any]) -> str:
         """Return the digest that a summary names.
@@ -121,6 +116,15 @@ class ScoreFiles:
                 "there now. Run `kedro run --pipelines cleaning_report` first."
             )
         return digest
+
+    def _files(self) -> list[Path]:
+        files = sorted(self._folder.glob("part-*.parquet"))
+        if not files:
+            raise InputError(
+                f"There are no attribution scores in {str(self._folder)!r} yet. Run "
+                "`kedro run --pipelines audit` first."
+            )
+        return files
 
 
 class ScoreFilesDataset(AbstractDataset[NoReturn, ScoreFiles]):

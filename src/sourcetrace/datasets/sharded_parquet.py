@@ -31,7 +31,7 @@ class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
 
     def _load(self) -> pl.DataFrame:
         files = sorted(self._path.glob("part-*.parquet"))
-        return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
+        return pl.read_parquet(files, glob=False, hive_partitioning=False)
 
     def _save(self, data: pl.DataFrame) -> None:
         self._path.mkdir(parents=True, exist_ok=True)

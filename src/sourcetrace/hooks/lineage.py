@@ -1,6 +1,5 @@
 """Watches a run, and records the audit in it when it ends, well or not."""
 
-import hashlib
 import logging
 import sys
 from collections.abc import Generator, Mapping
@@ -17,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from sourcetrace.audit.identity.audit_key import AuditKey, RunKey
 from sourcetrace.errors import InputError
+from sourcetrace.files import file_digest
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.parameters import AttributionParameters, RegisteredModelParameters, TaskParameters
@@ -272,5 +272,4 @@ def _used_device(requested: str) -> str | None:
 def _file_digest(path: Any) -> str | None:
     if path is None or not Path(path).is_file():
         return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(Path(path))

@@ -34,12 +34,6 @@ class Audited:
     log: pl.DataFrame
 
     def __post_init__(self) -> None:
-        table = self.review_list.select("example_id", "content_digest", "given_label")
-        # Of the log, which may have come further than the list.
-        standing = standing_decisions(table, self.log)["decision"]
-        examples = table.with_columns(standing).to_dicts()
-        self._by_id = {one["example_id"]: one for one in examples}
-        self._by_content = {one["content_digest"]: one for one in examples}
         self._latest: dict[tuple[str, str], tuple[str | None, ...]] = {}
         self._of_content: dict[str, tuple[str | None, ...]] = {}
         for content, name, *said in self.log.select("content_digest", "example_id", *_SAID).rows():
@@ -62,6 +56,7 @@ class Audited:
         Raises:
             InputError: If a row is wrong; it names every fault.
         """
+        self._look_up(rows)
         faults = [
             f"line {row['line']} ({shorten(row['example_id'])}): {fault}"
             for row in rows.iter_rows(named=True)
@@ -76,6 +71,16 @@ class Audited:
             )
         of_all = {"decided_by": decided_by, "decided_at": decided_at}
         return DecisionLog.frame({**entry, **of_all} for entry in self._taken)
+
+    def _look_up(self, rows: pl.DataFrame) -> None:
+        """Find the examples that a row may mean, by id and by content."""
+        table = self.review_list.select("example_id", "content_digest", "given_label")
+        # Of the log, which may have come further than the list.
+        table = table.with_columns(standing_decisions(table, self.log)["decision"])
+        self._by_id, self._by_content = (
+            {one[key]: one for one in table.join(rows, on=key, how="semi").to_dicts()}
+            for key in ("example_id", "content_digest")
+        )
 
     def _faults_of(self, row: Mapping[str, str]) -> list[str]:
         """Return what is wrong with a row, or take its decision."""

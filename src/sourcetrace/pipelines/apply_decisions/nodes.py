@@ -30,7 +30,7 @@ def check_decisions(
     """Return the rows of the file that the log does not have yet, twice, or refuse the file."""
     known = (review_list["given_label"], review_list["predicted_label"], query_table["label"])
     labelled = review_list["given_label"].is_not_null().any()
-    labels = frozenset(pl.concat(known).drop_nulls()) if labelled else frozenset()
+    labels = frozenset(pl.concat(known).drop_nulls().unique()) if labelled else frozenset()
     new = Audited(review_list, labels, decision_log).new_decisions(
         decisions_file,
         called=str(decisions.path),
