@@ -12,6 +12,7 @@ from sourcetrace.parameters.base import Parameters
 from sourcetrace.parameters.checkpoints import CheckpointParameters
 from sourcetrace.parameters.demo import DemoParameters
 from sourcetrace.parameters.gate import GateCheck, GateParameters
+from sourcetrace.parameters.launch import LaunchParameters
 from sourcetrace.parameters.retraining import CleaningParameters, VerificationParameters
 from sourcetrace.parameters.review import ComparisonParameters, DecisionParameters, ReportParameters
 from sourcetrace.parameters.task import CandidateParameters, TaskParameters
@@ -36,6 +37,7 @@ __all__ = [
     "GateCheck",
     "GateParameters",
     "GradientParameters",
+    "LaunchParameters",
     "LayerParameters",
     "OpenLineageParameters",
     "RegisteredModelParameters",
@@ -53,6 +55,7 @@ GROUPS: Mapping[str, type[Parameters]] = {
     "segments": SegmentParameters,
     "gradients": GradientParameters,
     "attribution": AttributionParameters,
+    "launch": LaunchParameters,
     "report": ReportParameters,
     "comparison": ComparisonParameters,
     "gate": GateParameters,

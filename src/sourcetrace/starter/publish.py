@@ -12,6 +12,7 @@ STAGES = (
     "checkpoint_ingest",
     "gradient_extraction",
     "source_scoring",
+    "launch",
     "cleaning_report",
     "comparison",
     "gate",
