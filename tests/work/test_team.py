@@ -4,13 +4,15 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sourcetrace.work.ledger import Ledger, Unit
-from sourcetrace.work.team import Team, shares
+from sourcetrace.work.team import Team, in_order, shares
 
 _UNITS = [Unit("stage", f"{number:03d}", {"number": str(number)}) for number in range(12)]
 
@@ -128,3 +130,49 @@ def test_shares_are_neighbours_in_order_and_hold_every_unit_once(costs, size):
     largest = max(costs, default=0)
     for part in parts:
         assert sum(one.cost for one in part) <= sum(costs) / size + largest + 1e-6
+
+
+@given(st.integers(0, 30), st.integers(1, 8))
+def test_a_process_comes_to_every_unit_its_share_first(count, size):
+    units = [Unit("stage", str(number), {}) for number in range(count)]
+    parts = shares(units, size)
+    for rank in range(size):
+        ordered = list(in_order(parts, rank))
+        assert ordered[: len(parts[rank])] == parts[rank]
+        assert sorted(ordered, key=lambda one: int(one.name)) == units
+
+
+def test_a_unit_whose_files_are_gone_is_done_again_by_whom_it_belongs_to(tmp_path, processes):
+    _work(tmp_path, 0, 1)
+    ledger = Ledger(tmp_path)
+    ledger.refresh()
+    for unit in (_UNITS[0], _UNITS[-1]):
+        (ledger.folder(unit) / "result").unlink()
+    others = [processes.Process(target=_work, args=(tmp_path, rank, 2)) for rank in range(2)]
+    for one in others:
+        one.start()
+    for one in others:
+        one.join(20)
+    assert len(_results(tmp_path)) == len(_UNITS)
+
+
+def test_who_waits_asks_for_few_units_at_a_time(tmp_path, monkeypatch):
+    class _SleepError(Exception):
+        pass
+
+    def sleep(seconds):
+        raise _SleepError
+
+    team = Team(Ledger(tmp_path), rank=1, size=2)
+    units = [Unit("stage", str(number), {}) for number in range(100)]
+    with ExitStack() as held:
+        for unit in units:
+            lock = team.ledger.lock_file(unit)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(lock))
+        asked = []
+        monkeypatch.setattr(team.ledger, "lock_file", lambda unit: asked.append(unit) or lock)
+        monkeypatch.setattr("time.sleep", sleep)
+        with pytest.raises(_SleepError):
+            team.run(units, _do, "Working")
+    assert 0 < len(asked) < 20

@@ -89,8 +89,9 @@ class Ledger:
         self._checked: set[_Key] = set()
         self._log = root / _LOG / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
 
-    def refresh(self) -> None:
-        """Read what other processes have done since the last time."""
+    def refresh(self) -> list[Unit]:
+        """Read what other processes have done since the last time, and return those units."""
+        read = []
         for log in sorted((self.root / _LOG).glob("*.jsonl")):
             with log.open("rb") as opened:
                 opened.seek(self._read.get(log, 0))
@@ -101,11 +102,18 @@ class Ledger:
             for line in content[:whole].splitlines():
                 # A damaged line says nothing: its unit is done again.
                 with suppress(ValueError, KeyError, TypeError):
-                    self._take(_checked(json.loads(line)))
+                    read.append(self._take(_checked(json.loads(line))))
+        return [one for one in read if self.is_logged(one)]
 
     def is_logged(self, unit: Unit) -> bool:
         """Return whether a log that was read says that a unit is done."""
         return _key(unit) in self._lines
+
+    def is_written(self, unit: Unit) -> bool:
+        """Return whether a unit is done, to who holds its lock; logs are read where it may be."""
+        if not self.is_logged(unit) and self._folder(unit).exists():
+            self.refresh()
+        return self.is_logged(unit)
 
     def states(self, units: Iterable[Unit]) -> list[State]:
         """Return what is known of units; of files, their sizes alone are looked at."""
@@ -237,7 +245,7 @@ class Ledger:
                 opened.write(json.dumps({**one, "line": digest_of(one)}).encode() + b"\n")
             self._read[self._log] = opened.tell()
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _take(self, line: dict[str, Any]) -> Unit:
         unit = Unit(line["stage"], line["name"], line["made_of"])
         key = _key(unit)
         if line["files"] is None:
@@ -246,6 +254,7 @@ class Ledger:
         else:
             self._lines[key] = line
             self._parts[unit.stage, unit.name] = line["made_of"]
+        return unit
 
 
 def _checked(line: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,13 @@ Do = Callable[[Unit, Path], Mapping[str, Any] | None]
 _Result = TypeVar("_Result")
 
 _POLL_SECONDS = 0.2
+_RARER = 20
+"""Times what asking the file system took is not asked again: it has a thousand processes to serve,
+and may be far away."""
+
+_ASKED = 16
+"""Units of others that a process without one asks for between two looks into the logs."""
+
 _TRIES = 3
 _SLOWER = 20
 """Times what the phase's longest unit took is no slowness any more, but a hanging process."""
@@ -50,6 +57,7 @@ class Team:
     size: int = 1
     timeout: float = 1800.0
     _slowest: float = field(default=0.0, init=False)
+    _next_read: float = field(default=0.0, init=False)
 
     def run(self, units: Sequence[Unit], do: Do, description: str) -> None:
         """Return when all units of a phase are done, whoever did them.
@@ -64,12 +72,16 @@ class Team:
             Exception: What `do` raised in the first process; others leave such a unit to it.
         """
         self.ledger.refresh()
-        missing = self.ledger.missing(units)
-        if not missing:
+        parts = shares(units, self.size)
+        # A process looks at the files of its share: a thousand that look at all wear out a server.
+        logged = [one for one in parts[self.rank] if self.ledger.is_logged(one)]
+        self.ledger.drop(self.ledger.missing(logged))
+        left = [one for one in in_order(parts, self.rank) if not self.ledger.is_logged(one)]
+        if not left:
             return
-        finished = self._finished(missing, do, shares(units, self.size))
+        finished = self._finished(left, do)
         if self.rank == 0:
-            finished = track(finished, description, total=len(missing))
+            finished = track(finished, description, total=len(left))
         for _ in finished:
             pass
 
@@ -82,27 +94,39 @@ class Team:
                 logger.warning("%s", error)
         return work()
 
-    def _finished(
-        self, units: Sequence[Unit], do: Do, parts: Sequence[Sequence[Unit]]
-    ) -> Iterator[Unit]:
+    def _finished(self, units: Sequence[Unit], do: Do) -> Iterator[Unit]:
         """Yield each unit when it is done."""
-        own = parts[self.rank]
-        others = [one for part in (*parts[self.rank + 1 :], *parts[: self.rank]) for one in part]
-        wanted = set(units)
-        # Others' from the end, where their own processes come last.
-        left = {one: None for one in (*own, *reversed(others)) if one in wanted}
-        failed: set[Unit] = set()
+        left, failed = dict.fromkeys(units), set[Unit]()
         while left:
-            found = (one for one in left if one not in failed and self._is_mine(one, do, failed))
-            if next(found, None) is None:
-                time.sleep(_POLL_SECONDS)
-            self.ledger.refresh()
-            for unit in [one for one in left if self.ledger.is_logged(one)]:
-                del left[unit]
-                yield unit
+            start = time.monotonic()
+            worked = False
+            for unit in list(islice(left, _ASKED)):
+                worked = unit not in failed and self._is_mine(unit, do, failed)
+                if worked:
+                    break
+                # Another process is at it: asked for again when all others have been.
+                left[unit] = left.pop(unit)
+            for one in (unit, *self._read()):
+                if one in left and self.ledger.is_logged(one):
+                    del left[one]
+                    yield one
+            if left and not worked:
+                time.sleep(max(_POLL_SECONDS, _RARER * (time.monotonic() - start)))
+
+    def _read(self) -> Sequence[Unit]:
+        """Return what others have done since, where logs were not read just before."""
+        start = time.monotonic()
+        if start < self._next_read:
+            return []
+        read = self.ledger.refresh()
+        end = time.monotonic()
+        self._next_read = end + _RARER * (end - start)
+        return read
 
     def _is_mine(self, unit: Unit, do: Do, failed: set[Unit]) -> bool:
         """Do a unit, unless another process is at it; return whether it was done or tried."""
+        if self.ledger.is_logged(unit):
+            return True
         if self.size == 1:
             self._do(unit, do)
             return True
@@ -111,8 +135,7 @@ class Team:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with lock.acquire(timeout=0):
-                self.ledger.refresh()
-                if not self.ledger.is_logged(unit):
+                if not self.ledger.is_written(unit):
                     self._watched(unit, do, failed)
                 lock_path.unlink(missing_ok=True)
         except Timeout:
@@ -147,3 +170,13 @@ def shares(units: Sequence[Unit], size: int) -> list[Sequence[Unit]]:
         middle = end - unit.cost / 2
         parts[min(size - 1, int(size * middle / total) if total else 0)].append(unit)
     return list(parts)
+
+
+def in_order(parts: Sequence[Sequence[Unit]], rank: int) -> Iterator[Unit]:
+    """Yield units in the order in which a process takes them: its share, then what others have.
+
+    Others' from the end, where their own processes come last, and its neighbour's first.
+    """
+    yield from parts[rank]
+    for step in range(1, len(parts)):
+        yield from reversed(parts[rank - step])
