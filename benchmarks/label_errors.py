@@ -44,7 +44,7 @@ from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature  # noqa: E40
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients  # noqa: E402
 from sourcetrace.pipelines.shared.inputs import Ingested  # noqa: E402
 from sourcetrace.pipelines.shared.set_up import set_up_audit  # noqa: E402
-from sourcetrace.pipelines.source_scoring.nodes import score_examples  # noqa: E402
+from sourcetrace.pipelines.source_scoring.work import score  # noqa: E402
 from sourcetrace.reporting.review import build_review_list  # noqa: E402
 from sourcetrace.tasks import train_with_sgd  # noqa: E402
 
@@ -82,8 +82,8 @@ def audit(noisy: NoisySet, folder: Path, *, seed: int) -> dict[str, pl.DataFrame
     )
     signals, query_signals, history, _, covariances, _ = extract_gradients(setup, gradients)
     curvature = fit_curvature(setup, covariances)[0]
-    blocks = list(zip(*score_examples(setup, curvature), strict=True))
-    scores, influence, own = (pl.concat(one) for one in blocks[:3])
+    parts = list(zip(*score(setup, curvature).parts, strict=True))
+    scores, influence, own = (pl.read_parquet([one.path for one in files]) for files in parts[:3])
     return {
         "train_table": train_table,
         "checkpoint_manifest": manifest,

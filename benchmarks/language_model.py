@@ -41,7 +41,7 @@ from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
-from sourcetrace.pipelines.source_scoring.nodes import score_examples
+from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.tasks import TaskBase
 
 _TRAINED = 4
@@ -201,9 +201,9 @@ def _fit_and_score(
     curvature = CurvatureDataset(str(folder / "curvature.safetensors"))
     curvature.save(fit_curvature(setup, covariances.load())[0])
     watch.start("scoring")
-    shards = [tables[0] for tables in score_examples(setup, curvature.load())]
+    files = [files[0].path for files in score(setup, curvature.load()).parts]
     watch.stop()
-    scores = pl.concat(shards)["scores"].to_numpy()
+    scores = pl.read_parquet(files)["scores"].to_numpy()
     print(f"RMS score {(scores**2).mean() ** 0.5:.3g}")
 
 

@@ -1,6 +1,7 @@
 """Several training runs in sub-folders, from their files to the scores."""
 
 import logging
+from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -24,7 +25,6 @@ from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.shared.signals import average_signals
-from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import (
     CheckpointManifest,
     CurvatureSpectra,
@@ -34,6 +34,7 @@ from sourcetrace.schemas import (
     SegmentContributions,
 )
 from sourcetrace.tasks import ClassificationTask
+from tests.pipelines.test_training import score_tables
 
 
 class Adapted(nn.Module):
@@ -113,7 +114,7 @@ def audit(folder, task=None, *, method="source", count=2):
     CheckpointManifest.validate(manifest)
     gradients = GradientParameters(cache="memory", batch_size=4)
     setup = set_up_audit(
-        Ingested(task, checkpoints, manifest, training, queries, data="", identity="these"),
+        Ingested(task, checkpoints, manifest, training, queries, data="", identity=uuid4().hex),
         GradientCacheDataset(path=str(folder / "../cache")).load(),
         gradients,
         attribution,
@@ -123,8 +124,7 @@ def audit(folder, task=None, *, method="source", count=2):
     ExampleSignals.validate(signals)
     curvature, spectra, _ = fit_curvature(setup, covariances)
     CurvatureSpectra.validate(spectra)
-    blocks = zip(*score_examples(setup, curvature), strict=True)
-    scores, influence, own, contributions, _ = map(pl.concat, list(blocks)[:-1])
+    scores, influence, own, contributions, _ = score_tables(setup, curvature)
     SegmentContributions.validate(contributions)
     reviewed, _ = list_for_review(
         training,

@@ -24,10 +24,10 @@ from sourcetrace.pipelines.explanation.nodes import explain_queries
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
-from sourcetrace.pipelines.source_scoring.nodes import describe_measurement, score_examples
+from sourcetrace.pipelines.source_scoring.nodes import describe_measurement
 from sourcetrace.reporting.explanation import Asked
-from sourcetrace.schemas import QueryContributions
 from sourcetrace.tasks import ClassificationTask
+from tests.pipelines.test_training import score_tables
 from tests.tiny import state_of
 
 WORDS = ["good ", "bad ", "film ", "very "]
@@ -123,14 +123,13 @@ def audit(checkpoints, tmp_path):
         )
         _, signals, _, _, covariances, _ = extract_gradients(setup, gradients)
         curvature = fit_curvature(setup, covariances)[0]
-        blocks = list(score_examples(setup, curvature))
-        scores = pl.concat([block[0] for block in blocks])
+        scores, *_, contributions = score_tables(setup, curvature)
         folder = tmp_path / "scores"
         folder.mkdir()
         scores[:5].write_parquet(folder / "part-000000.parquet")
         scores[5:].write_parquet(folder / "part-000001.parquet")
         _, shares = list_strongest(
-            pl.concat([QueryContributions.validate(block[4]) for block in blocks]),
+            contributions,
             ScoreFiles(folder),
             setup.inputs.query_table,
             setup.inputs.train_table,

@@ -18,7 +18,7 @@ from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.costs import plan_costs
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
-from tests.pipelines.test_training import Tiny, inputs_of, train
+from tests.pipelines.test_training import Tiny, inputs_of, score_tables, train
 
 STAGES = ("gradient_extraction", "ekfac_fitting", "source_scoring")
 
@@ -34,9 +34,9 @@ def run(inputs):
     setup = set_up_audit(**inputs)
     *_, covariances, extracted = extract_gradients(setup, inputs["gradients"])
     curvature, _, fitted = fit_curvature(setup, covariances)
-    blocks = list(score_examples(setup, curvature))
-    assert not any(block[-1] for block in blocks[1:-1])
-    return extracted | fitted | {k: v for block in blocks for k, v in block[-1].items()}
+    (*_, scored), *others = score_examples(setup, curvature)
+    assert not any(block[-1] for block in others)
+    return extracted | fitted | scored
 
 
 def test_every_stage_says_what_it_did(inputs, caplog):
@@ -114,7 +114,7 @@ def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, op
             for name, one in layers.items()
         }
         curvature, *_ = fit_curvature(setup, covariances)
-        return setup.needs, sums, [block[:5] for block in score_examples(setup, curvature)]
+        return setup.needs, sums, score_tables(setup, curvature)
 
     whole, together, expected = tables()
     monkeypatch.setattr(memory_needs, "_SHARE", 0.0)
@@ -128,12 +128,11 @@ def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, op
     if method != "trak":
         assert min(len(needs.scoring.groups), len(needs.fitting.groups)) > 1
         assert needs.fitting.disk
-    assert len(found) == len(expected) == 3
-    for one, other in zip(found, expected, strict=True):
-        for table, same in zip(one, other, strict=True):
-            # Not most_harmed_query and the like: ties may be broken the other way.
-            chosen = table.select(cs.float()), same.select(cs.float())
-            assert_frame_equal(*chosen, rel_tol=1e-3, abs_tol=1e-6)
+    assert len(found) == len(expected) == 5
+    for table, same in zip(found, expected, strict=True):
+        # Not most_harmed_query and the like: ties may be broken the other way.
+        chosen = table.select(cs.float()), same.select(cs.float())
+        assert_frame_equal(*chosen, rel_tol=1e-3, abs_tol=1e-6)
     assert not list((tmp_path / "cache").glob("set-aside-*"))
 
 
@@ -167,8 +166,8 @@ def test_runs_of_the_same_audit_keep_the_size_however_much_memory_there_is_then(
     # As a later run does, of the last stages alone.
     again = set_up_audit(**(inputs | {"gradient_cache": GradientCache(tmp_path / "cache")}))
     curvature, _, _ = fit_curvature(again, covariances)
-    blocks = list(score_examples(again, curvature))
-    assert [block[0].height for block in blocks] == [128] * 4 + [88]
+    *_, contributions = score_tables(again, curvature)
+    assert len(contributions) == 5 * len(again.plan.segments)  # a row a block
     # Of another audit, the size is chosen anew.
     other = inputs | {"ingested": replace(inputs["ingested"], identity="others")}
     assert set_up_audit(**other).engine.batch_size == 1

@@ -4,6 +4,7 @@ import json
 import logging
 from copy import deepcopy
 from statistics import median
+from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -111,7 +112,7 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
     checkpoints, (manifest, _, training, queries) = ingest(folder, task, count, method)
     return {
         "ingested": Ingested(
-            task, checkpoints, manifest, training, queries, data="", identity="these"
+            task, checkpoints, manifest, training, queries, data="", identity=uuid4().hex
         ),
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
@@ -139,8 +140,13 @@ def fitted(inputs):
 def scored(tmp_path, folder, **settings):
     """Run the numerical stages; return attribution_scores and query_influence."""
     setup, (curvature, *_) = fitted(inputs_of(tmp_path, folder, **settings))
-    blocks = list(score_examples(setup, curvature))
-    return pl.concat([block[0] for block in blocks]), pl.concat([block[1] for block in blocks])
+    return score_tables(setup, curvature)[:2]
+
+
+def score_tables(setup, curvature):
+    """Score the examples; return the tables."""
+    parts = [files for *files, _ in score_examples(setup, curvature)]
+    return [pl.read_parquet([one.path for one in own]) for own in zip(*parts, strict=True)]
 
 
 def audit(tmp_path, folder, **settings):

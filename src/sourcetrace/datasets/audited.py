@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.errors import InputError
 from sourcetrace.files import file_digest, replacing
+from sourcetrace.work.ledger import KeptFile
 
 _ENDING = ".made_of.json"
 
@@ -99,6 +100,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         self._stage = stage
         self._identity = None if identity is None else Path(identity)
         self._parameters = parameters or {}
+        self._digests: list[str | None] = []
 
     @cached_property
     def _dataset(self) -> AbstractDataset[Any, Any]:
@@ -110,12 +112,14 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         # First, so that nothing half-written passes for the whole.
         self._record.unlink(missing_ok=True)
         self._dataset.save(data)
+        self._digests.append(data.digest if isinstance(data, KeptFile) else None)
         if not self._filepath.is_dir():
             self.confirm()
 
     def confirm(self) -> None:
         """Write what the files are made of: they are complete."""
-        files = {file.name: file_digest(file) for file in self._files()}
+        known = dict(zip(self._files(), self._digests, strict=False))
+        files = {file.name: known.get(file) or file_digest(file) for file in self._files()}
         record = _Record(made_of=self._now(), files=files)
         with replacing(self._record) as partial:
             partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A table written and read as numbered parquet files, one a block of rows."""
+"""A table written and read as numbered parquet files, one a range of rows."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import polars as pl
 from kedro.io import AbstractDataset
 
-from sourcetrace.files import replacing
+from sourcetrace.files import link_file, replacing
+from sourcetrace.work.ledger import KeptFile
 
 
-class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
-    """Appends one file a save, for nodes that yield a table block by block.
+class ShardedParquetDataset(AbstractDataset[pl.DataFrame | KeptFile, pl.DataFrame]):
+    """Appends one file a save, for nodes that yield a table part by part.
+
+    A part that a unit of work keeps is linked, not copied.
 
     The first save of a run removes the files of the run before, so a table is never a mixture
     of two. Read by name, the files are in the order in which they were saved.
@@ -33,14 +36,17 @@ class ShardedParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
         files = sorted(self._path.glob("part-*.parquet"))
         return pl.read_parquet(files, glob=False, hive_partitioning=False)
 
-    def _save(self, data: pl.DataFrame) -> None:
+    def _save(self, data: pl.DataFrame | KeptFile) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
         if self._saved == 0:
             for old in self._path.glob("part-*.parquet"):
                 old.unlink()
         target = self._path / f"part-{self._saved:06d}.parquet"
-        with replacing(target) as partial:
-            data.write_parquet(partial)
+        if isinstance(data, KeptFile):
+            link_file(data.path, target)
+        else:
+            with replacing(target) as partial:
+                data.write_parquet(partial)
         self._saved += 1
 
     def _exists(self) -> bool:

@@ -68,6 +68,18 @@ class CorruptUnitError(InputError):
         self.unit = unit
 
 
+class KeptFile(NamedTuple):
+    """A file of a unit that is done; it is no more written to, and may be linked.
+
+    Attributes:
+        path: The file.
+        digest: SHA-256 of its bytes.
+    """
+
+    path: Path
+    digest: str
+
+
 class _Key(NamedTuple):
     stage: str
     name: str
@@ -152,6 +164,11 @@ class Ledger:
                     raise CorruptUnitError(unit, file)
             self._checked.add(key)
         return folder
+
+    def file(self, unit: Unit, name: str) -> KeptFile:
+        """Return a file of a unit that is done, as `folder` returns them all."""
+        folder = self.folder(unit)
+        return KeptFile(folder / name, self._lines[_key(unit)]["files"][name][1])
 
     def write(self, unit: Unit, do: Callable[[Unit, Path], Mapping[str, Any] | None]) -> None:
         """Do a unit, and say that it is done.

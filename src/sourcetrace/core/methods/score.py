@@ -80,6 +80,17 @@ class BlockScores:
             self.self_influence + other.self_influence,
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what `of_tensors` rebuilds it of."""
+        sums = {f"sums/{number:06d}": one for number, one in enumerate(self.checkpoint_sums)}
+        return {"shares": self.shares, "self_influence": self.self_influence, **sums}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "BlockScores":
+        """Rebuild the scores."""
+        sums = tuple(tensors[name] for name in sorted(tensors) if name.startswith("sums/"))
+        return cls(tensors["shares"], sums, tensors["self_influence"])
+
 
 @dataclass(frozen=True)
 class SegmentResponses:

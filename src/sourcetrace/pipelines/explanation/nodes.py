@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import polars as pl
@@ -9,7 +10,7 @@ import torch
 from kedro.pipeline import Pipeline
 from torch import Tensor
 
-from sourcetrace.core.methods.grouped import GroupedScorer
+from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.datasets.score_files import ScoreFiles
@@ -58,14 +59,11 @@ def explain_queries(
     """
     setup, task = audit_setup, audit_setup.inputs.task
     queries = _audited(setup, asked.queries) if asked.source is None else _further(task, asked)
-    scorer = scorer_of(setup, curvature, queries.examples)
     if asked.source is None:
         own = query_places(asked.queries, setup.queries.ids)
         scores = torch.cat([torch.tensor(part[:, own]) for _, part in score_files.blocks()]).T
     else:
-        scored = scorer.scored(progress=lambda one: track(one, "Scoring"), self_influence=False)
-        # Without the mean loss's.
-        scores = torch.cat([found.shares.sum(0)[:-1].cpu() for _, found in scored], 1)
+        scores = _scores(setup, curvature, queries.examples)
     better = scores if task.measurement_higher_is_better else -scores
     helpers, harmers = (_first(gain, asked.strongest) for gain in (-better, better))
     training = _Shown(task, setup.engine.training, setup.inputs.train_table)
@@ -74,7 +72,8 @@ def explain_queries(
     tokens = {number: training.tokens(number) for number in numbers}
     parts = {}
     if told.by_token if asked.tokens is None else asked.tokens:
-        parts = _parts(setup, scorer, {number: len(texts) for number, texts in tokens.items()})
+        lengths = {number: len(texts) for number, texts in tokens.items()}
+        parts = _parts(setup, curvature, queries.examples, lengths)
     measured, predicted = _measured(setup, queries.examples)
     # A query that was not audited has none, whatever it is called.
     known = query_shares if asked.source is None else query_shares.clear()
@@ -133,21 +132,38 @@ class _Shown:
         return said | {"text": "".join(tokens)} if tokens else said
 
 
+def _scores(setup: AuditSetup, curvature: Sequence[Any], queries: Examples) -> Tensor:
+    """Return the scores of all training examples for some queries, [Q, N]."""
+
+    def of_layers(layers: Sequence[Layer]) -> Tensor:
+        scorer = scorer_of(setup, curvature, queries, layers)
+        found = (
+            scorer.scores(block, self_influence=False).shares.sum(0)
+            for block in track(setup.engine.blocks(), "Scoring")
+        )
+        return torch.cat([one[:-1].cpu() for one in found], 1)  # without the mean loss's
+
+    return reduce(torch.add, map(of_layers, setup.needs.scoring.groups))
+
+
 def _parts(
-    setup: AuditSetup, scorer: GroupedScorer, lengths: Mapping[int, int]
+    setup: AuditSetup, curvature: Sequence[Any], queries: Examples, lengths: Mapping[int, int]
 ) -> dict[int, TokenScores]:
     """Return the scores of some examples by token; none where scores have no parts.
 
     Args:
         setup: Of the audit.
-        scorer: Of the queries.
+        curvature: Of every segment.
+        queries: The queries.
         lengths: Number of an example -> tokens of its sequence.
     """
     parts: dict[int, TokenScores] = {}
-    for group in scorer.groups:
+    for group in setup.needs.scoring.groups:
         # In a line: what it holds makes room for the next group.
         found = token_scores(
-            scorer.prepared(group).responses, setup.engine.of_layers(group), lengths
+            scorer_of(setup, curvature, queries, group).responses,
+            setup.engine.of_layers(group),
+            lengths,
         )
         for number, one in found.items():
             parts[number] = parts[number] + one if number in parts else one

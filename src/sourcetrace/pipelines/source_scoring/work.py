@@ -1,0 +1,181 @@
+"""Scores by groups of layers and ranges of training examples, each a unit that is done once.
+
+A score is a sum over layers. A unit of the first group keeps what its layers give to the scores of
+a range, one of the next adds to what it finds, and one of the last writes the range's part of every
+table. The queries' responses to a group are made by each process for itself, when it meets the
+first of its units that is not done, and are let go before the next group's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sourcetrace.core.curvature.blocks import SegmentCurvature
+from sourcetrace.core.engine.gradient_engine import Passes
+from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.methods.score import BlockScores
+from sourcetrace.core.methods.scorers import MeanScorer
+from sourcetrace.core.model.examples import Block
+from sourcetrace.datasets.tensor_file import TensorFile
+from sourcetrace.files import digest_of
+from sourcetrace.pipelines.shared.scoring import scorer_of
+from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.source_scoring.preparation import Preparation
+from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
+from sourcetrace.work.ledger import KeptFile, Ledger, Unit
+
+_STAGE = "source_scoring"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of all training examples, as they are kept.
+
+    Attributes:
+        parts: Of every range of examples, its file of each of `TABLES`; in other processes than
+            the first there are none.
+        preparation: Of the queries.
+    """
+
+    parts: Sequence[tuple[KeptFile, ...]]
+    preparation: Preparation
+
+
+def score(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
+    """Score all training examples for the queries of an audit.
+
+    Args:
+        setup: Of the audit.
+        curvature: Of every segment; none where the method needs none.
+    """
+    start_peak(setup.engine.device)
+    with setup.engine.timings.timed(_STAGE):
+        return setup.team.until_sound(lambda: _scored(setup, curvature))
+
+
+def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
+    setup.engine.passes = Passes()  # those of this stage
+    team, ledger = setup.team, setup.team.ledger
+    tasks, groups = _tasks(setup), setup.needs.scoring.groups
+    done = [one.unit for one in tasks[-1]]
+    ledger.refresh()
+    for layers, wanted in zip(groups, _needed(tasks, ledger), strict=True):
+        group = _Group(setup, curvature, layers, {one.unit: one for one in wanted})
+        team.run(list(group.tasks), group.do, "Scoring")
+        if team.rank == 0:
+            ledger.drop(one.before for one in wanted if one.before)
+    preparation = Preparation.from_json(ledger.facts(done[0])["preparation"])
+    if team.rank != 0:
+        return Scored([], preparation)
+    ledger.prune(_STAGE, done)
+    files = [tuple(ledger.file(one, _file(name)) for name in TABLES) for one in done]
+    return Scored(files, preparation)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a unit is to do.
+
+    Attributes:
+        unit: The unit.
+        examples: Its range.
+        before: The unit of the range whose scores it adds to; None in the first group.
+    """
+
+    unit: Unit
+    examples: Block
+    before: Unit | None
+
+
+def _tasks(setup: AuditSetup) -> list[list[_Task]]:
+    """Return every group's, in the order of the ranges."""
+    ranges = setup.grid.ranges(len(setup.engine.training))
+    found: list[list[_Task]] = []
+    for number, layers in enumerate(setup.needs.scoring.groups):
+        names = digest_of([layer.name for layer in layers])
+        found.append([])
+        for place, one in enumerate(ranges):
+            before = found[-2][place].unit if number else None
+            unit = setup.unit(
+                _STAGE,
+                f"g{number}/{one.start:09d}-{one.stop:09d}",
+                reads=[before] if before else [],
+                cost=len(one),
+                layers=names,
+            )
+            found[-1].append(_Task(unit, one, before))
+    return found
+
+
+def _needed(tasks: Sequence[Sequence[_Task]], ledger: Ledger) -> list[list[_Task]]:
+    """Return those of every group whose range no later group has done."""
+    found: list[list[_Task]] = []
+    places: Sequence[int] = range(len(tasks[-1]))
+    for group in reversed(tasks):
+        found.insert(0, [group[place] for place in places])
+        places = [place for place in places if ledger.missing([group[place].unit])]
+    return found
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Does a group's units.
+
+    Attributes:
+        setup: Of the audit.
+        curvature: Of every segment.
+        layers: The group.
+        tasks: What each unit is to do.
+    """
+
+    setup: AuditSetup
+    curvature: Sequence[SegmentCurvature]
+    layers: Sequence[Layer]
+    tasks: Mapping[Unit, _Task]
+
+    def do(self, unit: Unit, folder: Path) -> dict[str, Any]:
+        """Write the scores of a unit's range."""
+        task, scores = self.tasks[unit], self._scores(self.tasks[unit])
+        if self.layers is self.setup.needs.scoring.groups[-1]:
+            parts = [tables_of(self.setup, block, found) for block, found in scores]
+            for name, tables in zip(TABLES, zip(*parts, strict=True), strict=True):
+                write_table(folder / _file(name), name, pl.concat(tables))
+        else:
+            for block, found in scores:
+                TensorFile(folder / str(block.start)).write(found.tensors())
+        return {} if task.examples.start else {"preparation": self._preparation(task).to_json()}
+
+    def _scores(self, task: _Task) -> Iterator[tuple[Block, BlockScores]]:
+        """Yield every block of a range with its scores by the layers so far."""
+        ledger, device = self.setup.team.ledger, self.setup.engine.device
+        before = ledger.folder(task.before) if task.before else None
+        scorer = self._prepared[0]
+        for block in self.setup.grid.blocks(task.examples):
+            found = scorer.scores(block)
+            if before:
+                kept = TensorFile(before / str(block.start)).read()
+                found = BlockScores.of_tensors({k: v.to(device) for k, v in kept.items()}) + found
+            yield block, found
+
+    @cached_property
+    def _prepared(self) -> tuple[MeanScorer, Preparation]:
+        setup = self.setup
+        scorer = scorer_of(setup, self.curvature, setup.queries, self.layers)
+        return scorer, Preparation.of(scorer, setup.engine.passes)
+
+    def _preparation(self, task: _Task) -> Preparation:
+        """Return that of the layers so far."""
+        own = self._prepared[1]
+        if task.before is None:
+            return own
+        said = self.setup.team.ledger.facts(task.before)["preparation"]
+        return Preparation.from_json(said) + own
+
+
+def _file(table: str) -> str:
+    return f"{table}.parquet"
