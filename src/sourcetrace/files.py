@@ -55,12 +55,6 @@ def sync_tree(folder: Path) -> None:
             os.close(opened)
 
 
-def file_digest(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def digest_of(content: Any) -> str:
     """Return 16 hexadecimal digits, 64 bits, of the digest of a JSON value."""
     text = json.dumps(content, sort_keys=True, default=str)
