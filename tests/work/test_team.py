@@ -11,7 +11,7 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
 from sourcetrace.work.team import Team, in_order, shares
 
 _UNITS = [Unit("stage", f"{number:03d}", {"number": str(number)}) for number in range(12)]
@@ -119,6 +119,35 @@ def test_damaged_units_are_done_again_by_who_reads_them(tmp_path):
         return [(team.ledger.folder(unit) / "result").read_text() for unit in _UNITS]
 
     assert team.until_sound(stage) == [f"{unit.name} of {unit.identity}" for unit in _UNITS]
+
+
+def test_what_others_did_and_nobody_needs_any_more_is_waited_for_no_longer(tmp_path):
+    """A process that looks away for a phase finds the units of the phase before dropped."""
+    first, team = Team(Ledger(tmp_path)), Team(Ledger(tmp_path), rank=1, size=2)
+
+    def others_go_on():
+        first.run(_UNITS, _do, "Working")
+        first.ledger.drop(_UNITS)
+
+    def never(unit, folder):
+        raise AssertionError
+
+    team.until_sound(lambda: (others_go_on(), team.run(_UNITS, never, "Working")))
+    # From the beginning of another stage on they may be wanted again.
+    team.until_sound(lambda: team.run(_UNITS, _do, "Working"))
+    assert len(_results(tmp_path)) == len(_UNITS)
+
+
+def test_a_unit_that_another_process_found_damaged_is_damaged(tmp_path):
+    _work(tmp_path, 0, 1)
+    ledger, other = Ledger(tmp_path), Ledger(tmp_path)
+    ledger.refresh(), other.refresh()
+    file = ledger.folder(_UNITS[0]) / "result"
+    file.write_text(file.read_text()[::-1])
+    for one in (other, other, Ledger(tmp_path)):
+        one.refresh()
+        with pytest.raises(CorruptUnitError, match="computed again"):
+            one.folder(_UNITS[0])
 
 
 @given(costs=st.lists(st.floats(0, 100), max_size=30), size=st.integers(1, 40))

@@ -99,6 +99,7 @@ class Ledger:
         self._parts: dict[tuple[str, str], dict[str, str]] = {}
         self._read: dict[Path, int] = {}
         self._checked: set[_Key] = set()
+        self._dropped: set[_Key] = set()
         self._log = root / _LOG / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
 
     def refresh(self) -> list[Unit]:
@@ -115,7 +116,16 @@ class Ledger:
                 # A damaged line says nothing: its unit is done again.
                 with suppress(ValueError, KeyError, TypeError):
                     read.append(self._take(_checked(json.loads(line))))
-        return [one for one in read if self.is_logged(one)]
+        return [one for one in read if self.is_over(one)]
+
+    def begin(self) -> None:
+        """Read the logs before a stage's work: what was dropped until now may be wanted again."""
+        self.refresh()
+        self._dropped.clear()
+
+    def is_over(self, unit: Unit) -> bool:
+        """Return whether a unit is done, or was since `begin` until nobody needed it any more."""
+        return self.is_logged(unit) or _key(unit) in self._dropped
 
     def is_logged(self, unit: Unit) -> bool:
         """Return whether a log that was read says that a unit is done."""
@@ -123,9 +133,9 @@ class Ledger:
 
     def is_written(self, unit: Unit) -> bool:
         """Return whether a unit is done, to who holds its lock; logs are read where it may be."""
-        if not self.is_logged(unit) and self._folder(unit).exists():
+        if not self.is_over(unit) and self._folder(unit).exists():
             self.refresh()
-        return self.is_logged(unit)
+        return self.is_over(unit)
 
     def states(self, units: Iterable[Unit]) -> list[State]:
         """Return what is known of units; of files, their sizes alone are looked at."""
@@ -153,14 +163,16 @@ class Ledger:
         """Return the folder of a unit that is done, its bytes checked once a process.
 
         Raises:
-            CorruptUnitError: If they are not those that were written.
+            CorruptUnitError: If they are not those that were written, or another process found so.
         """
         key, folder = _key(unit), self._folder(unit)
+        if key not in self._lines:
+            raise CorruptUnitError(unit, folder)
         if key not in self._checked:
             for name, (_, digest) in self._lines[key]["files"].items():
                 file = folder / name
                 if not file.is_file() or file_digest(file) != digest:
-                    self.drop([unit])
+                    self.drop([unit], lost=True)
                     raise CorruptUnitError(unit, file)
             self._checked.add(key)
         return folder
@@ -200,11 +212,16 @@ class Ledger:
         self._say(unit, files=files, facts={"seconds": seconds, **said})
         self._checked.add(_key(unit))
 
-    def drop(self, units: Iterable[Unit]) -> None:
-        """Remove units' files, as far as a log names them."""
+    def drop(self, units: Iterable[Unit], *, lost: bool = False) -> None:
+        """Remove units' files, as far as a log names them.
+
+        Args:
+            units: The units.
+            lost: Whether they are to be done again; otherwise nobody needs them any more.
+        """
         for unit in units:
             if _key(unit) in self._lines:
-                self._say(unit, files=None, facts={})
+                self._say(unit, files=None, facts={"lost": lost})
                 shutil.rmtree(self._folder(unit), ignore_errors=True)
 
     def prune(self, stage: str, units: Sequence[Unit]) -> None:
@@ -268,6 +285,8 @@ class Ledger:
         if line["files"] is None:
             self._lines.pop(key, None)
             self._checked.discard(key)
+            if not line["facts"]["lost"]:
+                self._dropped.add(key)
         else:
             self._lines[key] = line
             self._parts[unit.stage, unit.name] = line["made_of"]

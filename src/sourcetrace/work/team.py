@@ -75,8 +75,8 @@ class Team:
         parts = shares(units, self.size)
         # A process looks at the files of its share: a thousand that look at all wear out a server.
         logged = [one for one in parts[self.rank] if self.ledger.is_logged(one)]
-        self.ledger.drop(self.ledger.missing(logged))
-        left = [one for one in in_order(parts, self.rank) if not self.ledger.is_logged(one)]
+        self.ledger.drop(self.ledger.missing(logged), lost=True)
+        left = [one for one in in_order(parts, self.rank) if not self.ledger.is_over(one)]
         if not left:
             return
         finished = self._finished(left, do)
@@ -87,11 +87,13 @@ class Team:
 
     def until_sound(self, work: Callable[[], _Result]) -> _Result:
         """Return what a stage's work returns, done again for a unit whose files are damaged."""
+        self.ledger.begin()
         for _ in range(_TRIES):
             try:
                 return work()
             except CorruptUnitError as error:
                 logger.warning("%s", error)
+                self.ledger.begin()
         return work()
 
     def _finished(self, units: Sequence[Unit], do: Do) -> Iterator[Unit]:
@@ -107,7 +109,7 @@ class Team:
                 # Another process is at it: asked for again when all others have been.
                 left[unit] = left.pop(unit)
             for one in (unit, *self._read()):
-                if one in left and self.ledger.is_logged(one):
+                if one in left and self.ledger.is_over(one):
                     del left[one]
                     yield one
             if left and not worked:
@@ -125,7 +127,7 @@ class Team:
 
     def _is_mine(self, unit: Unit, do: Do, failed: set[Unit]) -> bool:
         """Do a unit, unless another process is at it; return whether it was done or tried."""
-        if self.ledger.is_logged(unit):
+        if self.ledger.is_over(unit):
             return True
         if self.size == 1:
             self._do(unit, do)
