@@ -89,7 +89,8 @@ def review(report=None, **changes):
         predicted=["y", "y", "y", "y"],
         probability=[0.1, 0.2, 0.9, 0.8],
     )
-    return list_for_review(**{**content, **changes}, report=report or ReportParameters())
+    table, copy = list_for_review(**{**content, **changes}, report=report or ReportParameters())
+    return table, copy.collect()
 
 
 def test_the_most_suspicious_come_first_and_suspects_get_an_action():

@@ -11,24 +11,20 @@ from sourcetrace.audit.suggestions.calibration import error_probability
 from sourcetrace.formats import format_count, format_noun, format_share
 from sourcetrace.schemas.decisions import DECISIONS
 from sourcetrace.schemas.review import ReviewList, is_flagged
+from sourcetrace.schemas.table import beside
 from sourcetrace.validation import JsonRecord
 
 _DONE = {"relabel": "relabelled", "remove": "removed", "keep": "kept", "unsure": "left open"}
 
 
-def mark_decided(
-    review_list: pl.DataFrame, contents: pl.DataFrame, standing: pl.DataFrame
-) -> pl.DataFrame:
+def mark_decided(review_list: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
     """Return `schemas.ReviewList`: what was decided before is there, and what it makes probable.
 
     Args:
-        review_list: The list without `content_digest` and `decision`.
-        contents: As `content_digests` returns them.
+        review_list: The list without `decision`.
         standing: As `standing_decisions` returns them.
     """
-    table = review_list.join(contents, on="example_id", how="left", maintain_order="left").join(
-        standing, on="example_id", how="left", maintain_order="left"
-    )
+    table = beside(review_list, standing)
     decision, day = pl.col("decision"), pl.col("decided_at").str.head(10)
     by = pl.format("by {} on {}", "decided_by", day)
     said = (

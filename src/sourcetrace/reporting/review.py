@@ -11,6 +11,7 @@ from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.quoting import quoted
 from sourcetrace.schemas import ReviewList
+from sourcetrace.schemas.table import beside
 
 _LABEL = 80
 _OF_DECISIONS = {"content_digest", "decision", "error_probability"}
@@ -49,7 +50,7 @@ def build_review_list(
         self_influence,
         suspicions,
     ):
-        table = table.join(other, on="example_id", how="left", validate="1:1")
+        table = beside(table, other)
     table = (
         table.with_columns(
             total_query_loss_influence=pl.col("mean_query_loss_influence") * queries,

@@ -4,7 +4,7 @@ import pandera.polars as pa
 import polars as pl
 
 from sourcetrace.schemas.decisions import DECISIONS
-from sourcetrace.schemas.table import Table
+from sourcetrace.schemas.table import Table, beside
 
 ACTIONS = ("remove", "relabel", "review", "keep")
 
@@ -53,10 +53,8 @@ def in_order_of(train_table: pl.DataFrame, review_list: pl.DataFrame) -> pl.Data
         train_table: `schemas.TrainTable`.
         review_list: `ReviewList`.
     """
-    listed = review_list.select("example_id", *_JUDGED, *_SUGGESTED)
-    return train_table.select("example_id").join(
-        listed, on="example_id", how="left", validate="1:1", maintain_order="left"
-    )
+    listed = review_list.sort("index").select("example_id", *_JUDGED, *_SUGGESTED)
+    return beside(train_table.select("example_id"), listed)
 
 
 def rounded_labels(table: pl.DataFrame) -> pl.DataFrame:

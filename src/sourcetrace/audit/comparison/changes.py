@@ -90,8 +90,8 @@ def compare_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
             example_id=pl.coalesce("example_id", "example_id_before"),
             id_before="example_id_before",
         )
-        .sort("rank", "rank_before", nulls_last=True)
         .select(list(AuditComparison.columns()))
+        .sort("rank", "rank_before", nulls_last=True)
     )
 
 

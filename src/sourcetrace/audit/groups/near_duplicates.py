@@ -4,7 +4,8 @@ Sketches are centred and compared by their cosine. Not all with all: of equal on
 for all, and an example is compared with those that share one of its two nearest pivots, examples
 drawn at random, which leaves out few neighbours as close as these. Where very many share a pivot,
 they are put in order along the number in which they differ most, and each is compared with those
-around it: `_MOST` at most, so that the work grows with the examples and not with their square.
+around it: `_MOST` at most, as there are of pivots, so that the work grows with the examples and not
+with their square.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ _BUCKET = 1024
 """Rows of a product, and examples a pivot on average."""
 
 _MOST = 4096
-"""Examples that one is compared with, a pivot."""
+"""Examples that one is compared with, a pivot; and pivots."""
 
 _ROUNDING = 2**-10
 """What is shorter than this beside a sketch is half precision's rounding of it."""
@@ -147,7 +148,8 @@ def _neighbours(vectors: _Array, similarity: float) -> Iterator[tuple[_Array, _A
     if not len(vectors):
         return
     random = np.random.default_rng(0)
-    pivots = vectors[random.choice(len(vectors), 1 + len(vectors) // _BUCKET, replace=False)]
+    count = min(1 + len(vectors) // _BUCKET, _MOST)
+    pivots = vectors[random.choice(len(vectors), count, replace=False)]
     places = np.arange(len(vectors))
     near = [_two_nearest(vectors[rows], pivots) for rows in _parts(places)]
     buckets = np.concatenate([pair[:, column] for column in (0, 1) for pair in near])

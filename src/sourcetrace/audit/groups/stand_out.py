@@ -25,6 +25,7 @@ from scipy.stats import binom, false_discovery_control, hypergeom
 from sourcetrace.audit.groups.groupings import groupings
 from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups
 from sourcetrace.schemas.review import in_order_of, is_suspect
+from sourcetrace.schemas.table import beside
 
 _Array = np.ndarray[Any, Any]
 
@@ -55,22 +56,27 @@ def suspect_groups(
         `schemas.SuspectGroups` and `schemas.GroupSuspects`.
     """
     errors = query_influence.select("example_id", "harm_error_checkpoints")
-    listed = (
-        in_order_of(train_table, review_list)
-        .join(errors, on="example_id", how="left", validate="1:1", maintain_order="left")
-        .with_columns(suspect=is_suspect())
-    )
+    listed = beside(in_order_of(train_table, review_list), errors)
+    listed = listed.with_columns(suspect=is_suspect())
     if not (listed["suspect"] & listed["sign_stable"]).any():
         return SuspectGroups.frame(), GroupSuspects.frame()
-    looked_at = [*groupings(train_table, listed), ("near_duplicates", clusters)]
+    # A million texts are large; most are the same few.
+    looked_at = [
+        (kind, names.cast(pl.Categorical))
+        for kind, names in (*groupings(train_table, listed), ("near_duplicates", clusters))
+    ]
     found = _beyond_chance(listed, looked_at)
     if found.is_empty():
         return SuspectGroups.frame(), GroupSuspects.frame()
-    rows = [
-        (looked_at[place][1] == name).arg_true().to_numpy()
-        for place, name in found.select("grouping", "name").iter_rows()
-    ]
-    return _described(found, listed, rows, scores)
+    found = found.with_row_index("number")
+    members = pl.concat(
+        pl.DataFrame({"name": looked_at[place][1]})
+        .with_row_index("place")
+        .join(groups.select(pl.col("name").cast(pl.Categorical), "number"), on="name")
+        .select("number", "place")
+        for (place,), groups in found.group_by("grouping", maintain_order=True)
+    )
+    return _described(found, listed, members, scores)
 
 
 def _beyond_chance(
@@ -114,7 +120,7 @@ def _counts(listed: pl.DataFrame, names: pl.Series) -> pl.DataFrame:
 def _by_chance(groups: pl.DataFrame, expected: _Array, tail: _Array) -> pl.DataFrame:
     """Return groups with the suspects that chance would put there, and its tail beyond k - 1."""
     return groups.select(
-        "name",
+        pl.col("name").cast(pl.String),
         "examples",
         "suspects",
         expected=pl.Series(expected, dtype=pl.Float64),
@@ -139,22 +145,21 @@ def _pairs_by_chance(groups: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame
 def _described(
     found: pl.DataFrame,
     listed: pl.DataFrame,
-    rows: Sequence[_Array],
+    belongs: pl.DataFrame,
     scores: Iterable[tuple[pl.Series, _Array]],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the tables of the groups found.
 
     Args:
-        found: As `_beyond_chance` returns it.
+        found: As `_beyond_chance` returns it, and their number.
         listed: The review list, in the training table's order.
-        rows: The members of each group, numbers in that order.
+        belongs: number (of a group) and place (of a member in that order).
         scores: As of `suspect_groups`.
     """
-    bounds = np.cumsum([0, *map(len, rows)])
-    places = np.concatenate(rows)
-    number = np.repeat(np.arange(len(rows)), np.diff(bounds))
-    members = csc_array((np.ones(len(places)), (number, places)), shape=(len(rows), listed.height))
-    queries, start = np.zeros((len(rows), 1)), 0
+    number, places = belongs["number"], belongs["place"]
+    shape = (found.height, listed.height)
+    members = csc_array((np.ones(belongs.height), (number, places)), shape=shape)
+    queries, start = np.zeros((found.height, 1)), 0
     for names, block in scores:
         part = members[:, start : start + len(names)] @ block.astype(np.float64)
         queries = part if start == 0 else queries + part
@@ -168,9 +173,9 @@ def _described(
         .with_columns(number=number)
         .sort(["harm", "example_id"], descending=[True, False])
     )
-    groups = found.with_columns(
-        harm=members @ listed["harm"].to_numpy(), harm_error=error, number=np.arange(len(rows))
-    ).sort(["harm", "kind", "name"], descending=[True, False, False])
+    groups = found.with_columns(harm=members @ listed["harm"].to_numpy(), harm_error=error).sort(
+        ["harm", "kind", "name"], descending=[True, False, False]
+    )
     groups = groups.with_columns(group_id=pl.int_range(1, groups.height + 1).cast(pl.String))
     named = within.group_by("number").agg(members=pl.col("example_id").head(_NAMED))
     suspects = within.filter("suspect").join(groups.select("number", "group_id"), on="number")

@@ -6,6 +6,7 @@ import polars as pl
 
 from sourcetrace.audit.groups.near_duplicates import cluster_of
 from sourcetrace.schemas.review import is_suspect, labels_are_numbers
+from sourcetrace.schemas.table import beside
 
 
 def label_issues(review_list: pl.DataFrame) -> pl.DataFrame:
@@ -103,8 +104,8 @@ def _lost(example_signals: pl.LazyFrame, points: Sequence[str], labels: pl.DataF
             .filter(checkpoint_id=point)
             .select("example_id", "predicted_label", "given_label_probability")
         )
-        table = table.drop("predicted_label", "given_label_probability", strict=False).join(
-            rows.collect(), on="example_id", how="left", maintain_order="left"
+        table = beside(
+            table.drop("predicted_label", "given_label_probability", strict=False), rows.collect()
         )
         if point != points[-1]:
             table = table.with_columns(

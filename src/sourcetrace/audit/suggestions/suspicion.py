@@ -22,6 +22,7 @@ from scipy.special import expit, logit
 
 from sourcetrace.audit.suggestions.false_discovery import false_discovery
 from sourcetrace.schemas.suspicion import Suspicions
+from sourcetrace.schemas.table import beside
 
 _Array = np.ndarray[Any, Any]
 
@@ -47,9 +48,7 @@ def weigh_evidence(
     """
     examples = train_table.select("example_id", given="label")
     for other in (query_influence.select("example_id", "harm", "harm_error"), self_influence):
-        examples = examples.join(
-            other, on="example_id", how="left", validate="1:1", maintain_order="left"
-        )
+        examples = beside(examples, other)
     errors = (pl.col("harm") / pl.col("harm_error")).fill_nan(0.0)
     harm = examples.select(errors.clip(-1e6, 1e6)).to_series().to_numpy()
     chances: _Array | None = None
@@ -132,12 +131,7 @@ class _History:
             query_history = query_history.filter(known)
 
         def looks(signals: pl.DataFrame, ids: pl.DataFrame, checkpoint: str) -> _Array:
-            rows = ids.join(
-                signals.filter(checkpoint_id=checkpoint),
-                on="example_id",
-                how="left",
-                maintain_order="left",
-            )
+            rows = beside(ids, signals.filter(checkpoint_id=checkpoint))
             if has_classes:
                 return -_margin(rows["given_label_probability"])
             errors: _Array = np.sqrt(2 * np.maximum(rows["loss"].to_numpy(), 0))

@@ -20,6 +20,7 @@ from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.review import ACTIONS, is_suspect, open_action, rounded_labels
+from sourcetrace.schemas.table import beside
 
 _SUSPECTS_NAMED = 5
 
@@ -36,7 +37,7 @@ def list_for_review(
     example_digests: pl.DataFrame,
     decision_log: pl.DataFrame,
     report: ReportParameters,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.LazyFrame]:
     """Return the review list, twice: for programs, and for spreadsheets that it is filled in by."""
     finals = checkpoint_manifest.group_by("run", maintain_order=True).last()["checkpoint_id"]
     at_end = pl.col("checkpoint_id").is_in(finals.implode())
@@ -51,16 +52,14 @@ def list_for_review(
         queries=query_signals.height,
         report=report,
     )
-    contents = content_digests(example_digests)
-    known = review_list.select("example_id", "given_label").join(contents, on="example_id")
-    standing = standing_decisions(known, decision_log)
-    review_list = mark_decided(review_list, contents, standing)
+    review_list = beside(review_list, content_digests(example_digests))
+    review_list = mark_decided(review_list, standing_decisions(review_list, decision_log))
     # Vectors and structures are for machines.
     own = train_table.select(~cs.nested() & ~cs.binary() & ~cs.by_name("label"))
     to_fill_in = review_list.with_columns(new_label=pl.lit(None, pl.String)).join(
         own, on="example_id", how="left", maintain_order="left", suffix="_of_table"
     )
-    return to_fill_in.drop("new_label"), to_fill_in.with_columns(
+    return to_fill_in.drop("new_label"), to_fill_in.lazy().with_columns(
         spreadsheet_text(pl.col(pl.String))
     )
 

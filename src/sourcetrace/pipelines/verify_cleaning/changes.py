@@ -74,11 +74,12 @@ class Changes:
         random = np.random.default_rng(seed)
         removed: list[int] = []
         labels: dict[int, str] = {}
+        going = set(self.removed)
         numbers = pl.DataFrame({"class": classes}).with_row_index("number")
         for _, members in numbers.group_by("class", maintain_order=True):
             ours = members["number"].to_list()
             new = [self.labels[number] for number in ours if number in self.labels]
-            gone = len(set(ours).intersection(self.removed))
+            gone = len(going.intersection(ours))
             drawn = random.choice(ours, gone + len(new), replace=False).tolist()
             removed += drawn[:gone]
             labels |= dict(zip(drawn[gone:], new, strict=True))
