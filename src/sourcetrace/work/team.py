@@ -26,6 +26,7 @@ Do = Callable[[Unit, Path], Mapping[str, Any] | None]
 """Writes a unit's files into a folder, and returns what is said of it beside."""
 
 _Result = TypeVar("_Result")
+_One = TypeVar("_One")
 
 _POLL_SECONDS = 0.2
 _RARER = 20
@@ -174,7 +175,7 @@ def shares(units: Sequence[Unit], size: int) -> list[Sequence[Unit]]:
     return list(parts)
 
 
-def in_order(parts: Sequence[Sequence[Unit]], rank: int) -> Iterator[Unit]:
+def in_order(parts: Sequence[Sequence[_One]], rank: int) -> Iterator[_One]:
     """Yield units in the order in which a process takes them: its share, then what others have.
 
     Others' from the end, where their own processes come last, and its neighbour's first.
