@@ -15,43 +15,20 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kedro.framework.hooks import hook_impl
 from kedro.framework.project import configure_project
 from kedro.framework.session import KedroSession
-from kedro.pipeline.node import Node
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 # Not the machine's description: it imports torch, which a report does without.
-from benchmarks.measurement import Measurement, Stopwatch  # noqa: E402, works as a file, too
+from benchmarks.measurement import Measurement  # noqa: E402, works as a file, too
+from benchmarks.nodes import run_watched  # noqa: E402
 from benchmarks.processes import make_project, measure_in_process  # noqa: E402
 from benchmarks.report_outputs import outputs_of  # noqa: E402
 
-from sourcetrace import settings  # noqa: E402
-from sourcetrace.__main__ import main as run_project  # noqa: E402
 from sourcetrace.datasets.audited import AuditedDataset  # noqa: E402
-
-
-class _Watch:
-    """Times a run by node; what precedes the first and follows the last counts as well."""
-
-    def __init__(self) -> None:
-        self.stopwatch, self._node = Stopwatch(), ""
-        self.stopwatch.start("imports, catalog, MLflow")
-
-    @hook_impl
-    def before_dataset_loaded(self, node: Node) -> None:
-        """Begin with what a node loads."""
-        if node.name != self._node:
-            self._node = node.name
-            self.stopwatch.start(node.name)
-
-    @hook_impl(tryfirst=True)
-    def after_pipeline_run(self) -> None:
-        """End the last node."""
-        self.stopwatch.start("record of the audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -107,18 +84,11 @@ def _make(examples: int, queries: int) -> Measurement:
 
 
 def _run() -> Measurement:
-    watch = _Watch()
-    settings.HOOKS = (*settings.HOOKS, watch)
-    try:
-        run_project(["--pipelines", "cleaning_report,gate"])
-    except SystemExit as end:
-        if end.code not in (0, 1, None):
-            raise
-    watch.stopwatch.stop()
+    found = run_watched(["--pipelines", "cleaning_report,gate"])
     page = Path("data/08_reporting/cleaning_report.html").read_text(encoding="utf-8")
     read = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
     facts = {"bytes of the page": len(page.encode()), "words": len(read.split())}
-    return Measurement(watch.stopwatch.costs, facts)
+    return Measurement(found.costs, facts)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_checkpoints(task.build_model, folder / "checkpoints", given.checkpoints)
+        write_checkpoints(task.build_model, folder / "checkpoints", given.checkpoints)
         run = run_pipeline(
             task,
             CheckpointFolder(folder / "checkpoints"),
@@ -129,7 +129,8 @@ def _workload(width: int, examples: int, queries: int) -> Workload:
     )
 
 
-def _write_checkpoints(build_model: Callable[[], nn.Module], folder: Path, count: int) -> None:
+def write_checkpoints(build_model: Callable[[], nn.Module], folder: Path, count: int) -> None:
+    """Write ordinary checkpoints of random weights into a new folder."""
     folder.mkdir()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
