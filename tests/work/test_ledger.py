@@ -67,12 +67,13 @@ def test_a_damaged_line_says_nothing(tmp_path_factory, place, byte):
     for unit in units:
         _write(ledger, unit)
     (log,) = (root / "log").iterdir()
-    content = bytearray(log.read_bytes())
-    changed = content[place % len(content)] != byte
+    written = log.read_bytes()
+    content = bytearray(written)
     content[place % len(content)] = byte
     log.write_bytes(content)
-    # A line's end that is gone joins it to the next.
-    assert _states(root, *units).count("done") in ((0, 1) if changed else (2,))
+    done = _states(root, *units).count("done")
+    # A line's end that is gone joins it to the next; a tab for a space says the same.
+    assert done == 2 if content == written else done < 2 or content.split() == written.split()
 
 
 @pytest.mark.parametrize("call", ["mkdir", "rename", "_say"])

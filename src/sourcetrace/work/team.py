@@ -109,12 +109,14 @@ class Team:
                     break
                 # Another process is at it: asked for again when all others have been.
                 left[unit] = left.pop(unit)
+            if not worked:
+                end = time.monotonic()
+                time.sleep(max(_POLL_SECONDS, _RARER * (end - start), self._next_read - end))
+            # Read just before the next is asked for: what was done and dropped is not done again.
             for one in (unit, *self._read()):
                 if one in left and self.ledger.is_over(one):
                     del left[one]
                     yield one
-            if left and not worked:
-                time.sleep(max(_POLL_SECONDS, _RARER * (time.monotonic() - start)))
 
     def _read(self) -> Sequence[Unit]:
         """Return what others have done since, where logs were not read just before."""
