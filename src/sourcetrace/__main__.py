@@ -24,7 +24,8 @@ def main(*args: Any, **kwargs: Any) -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(args[0]) if args else sys.argv[1:]
-    if given and given[0] in COMMANDS:
+    # `worker` is for an audit that starts processes, and no person's to run.
+    if given and given[0] in {*COMMANDS, "worker"}:
         command = getattr(import_module(f"sourcetrace.commands.{given[0]}"), given[0])
         return command(given[1:], prog_name=f"sourcetrace {given[0]}")
     if given in (["--help"], ["-h"]):

@@ -17,6 +17,15 @@ from rich.progress import (
 _Item = TypeVar("_Item")
 
 
+class _Progress:
+    hidden = False
+
+
+def hide_progress() -> None:
+    """Show none in this process, which is one of several."""
+    _Progress.hidden = True
+
+
 def track(items: Iterable[_Item], description: str, *, total: int | None = None) -> Iterator[_Item]:
     """Yield the items, showing how many are done and the time left, on standard error.
 
@@ -37,6 +46,6 @@ def track(items: Iterable[_Item], description: str, *, total: int | None = None)
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    started = parent_process() is not None
-    with Progress(*columns, console=Console(stderr=True), disable=started) as progress:
+    hidden = _Progress.hidden or parent_process() is not None
+    with Progress(*columns, console=Console(stderr=True), disable=hidden) as progress:
         yield from progress.track(items, total=total, description=description)

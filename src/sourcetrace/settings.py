@@ -12,6 +12,7 @@ from sourcetrace.configuration import LOADER_ARGUMENTS, ParameterAwareConfigLoad
 from sourcetrace.hooks.alerts import AlertHook
 from sourcetrace.hooks.audit_run import AuditRunHook
 from sourcetrace.hooks.catalog import CatalogHook
+from sourcetrace.hooks.launch import LaunchHook
 from sourcetrace.hooks.lineage import LineageHook
 from sourcetrace.hooks.misspelt import MisspeltHook
 from sourcetrace.hooks.openlineage import OpenLineageHook
@@ -34,6 +35,7 @@ HOOKS = (
     TerminalHook(),
     AlertHook(),
     MisspeltHook(),
+    LaunchHook(),
 )
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader

@@ -205,3 +205,25 @@ def test_who_waits_asks_for_few_units_at_a_time(tmp_path, monkeypatch):
         with pytest.raises(_SleepError):
             team.run(units, _do, "Working")
     assert 0 < len(asked) < 20
+
+
+def test_the_first_process_calls_the_others_to_a_stage_once_where_there_is_work_for_two(tmp_path):
+    called = []
+    team = Team(Ledger(tmp_path), size=2, call=called.append)
+    team.run(_UNITS[:1], _do, "Working")
+    assert called == []
+    for end in (4, 8):
+        team.run(_UNITS[:end], _do, "Working")
+    assert called == ["stage"]
+    Team(Ledger(tmp_path), size=2, call=called.append).run(_UNITS[:8], _do, "Working")
+    assert called == ["stage"]
+
+    with_damage = iter([CorruptUnitError(_UNITS[0], tmp_path), None])
+
+    def stage():
+        if error := next(with_damage, None):
+            raise error
+        team.run(_UNITS, _do, "Working")
+
+    team.until_sound(stage)
+    assert called == ["stage", "stage"]

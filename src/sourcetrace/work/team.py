@@ -51,14 +51,17 @@ class Team:
         size: How many there are.
         timeout: Seconds after which a process that is at one unit ends itself, its stack on
             standard error; longer where units take long. A process alone has all the time.
+        call: Has the other processes do a stage, too.
     """
 
     ledger: Ledger
     rank: int = 0
     size: int = 1
     timeout: float = 1800.0
+    call: Callable[[str], None] = lambda _: None
     _slowest: float = field(default=0.0, init=False)
     _next_read: float = field(default=0.0, init=False)
+    _called: set[str] = field(default_factory=set, init=False)
 
     def run(self, units: Sequence[Unit], do: Do, description: str) -> None:
         """Return when all units of a phase are done, whoever did them.
@@ -80,6 +83,8 @@ class Team:
         left = [one for one in in_order(parts, self.rank) if not self.ledger.is_over(one)]
         if not left:
             return
+        if self.rank == 0 and self.size > 1 and len(left) > 1:
+            self._call(left[0].stage)
         finished = self._finished(left, do)
         if self.rank == 0:
             finished = track(finished, description, total=len(left))
@@ -95,7 +100,14 @@ class Team:
             except CorruptUnitError as error:
                 logger.warning("%s", error)
                 self.ledger.begin()
+                self._called.discard(error.unit.stage)
         return work()
+
+    def _call(self, stage: str) -> None:
+        """Call the others to a stage, once for all of its phases."""
+        if stage not in self._called:
+            self._called.add(stage)
+            self.call(stage)
 
     def _finished(self, units: Sequence[Unit], do: Do) -> Iterator[Unit]:
         """Yield each unit when it is done."""

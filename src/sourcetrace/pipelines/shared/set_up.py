@@ -30,20 +30,23 @@ from sourcetrace.datasets.tensor_file import LayerValue, SetAside
 from sourcetrace.errors import InputError
 from sourcetrace.files import digest_of
 from sourcetrace.formats import format_bytes, format_noun
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import AttributionParameters, GradientParameters, LaunchParameters
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
-from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.ledger import Unit
 from sourcetrace.work.team import Team
 
 logger = logging.getLogger(__name__)
+
+_ALONE = LaunchParameters()
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ def set_up_audit(
     gradient_cache: GradientCache,
     gradients: GradientParameters,
     attribution: AttributionParameters,
+    launch: LaunchParameters = _ALONE,
 ) -> AuditSetup:
     """Make the plan and the gradient engine from what the ingest wrote.
 
@@ -164,8 +168,7 @@ def set_up_audit(
     training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
-    # As many as there are, said: MKL would take fewer at times, and the last bits depend on them.
-    torch.set_num_threads(torch.get_num_threads())
+    team = make_team(launch, gradient_cache.folder / "units")
     model = task.build_model().to(device)
     files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
 
@@ -211,7 +214,6 @@ def set_up_audit(
     else:
         engine.batch_size = gradients.batch_size
     grid = Grid(engine.batch_size, len(training))
-    team = Team(Ledger(gradient_cache.folder / "units"))
     return AuditSetup(
         ingested, plan, engine, queries, gradient_cache, attribution, needs, grid, team
     )

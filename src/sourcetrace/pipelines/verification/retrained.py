@@ -1,6 +1,5 @@
 """A plan of retrainings, done: what is known already is not trained again."""
 
-import os
 from dataclasses import astuple
 from typing import Any
 
@@ -14,6 +13,7 @@ from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.launch import available_cores
 from sourcetrace.pipelines.verification.retraining import Job, Retrainings
 from sourcetrace.schemas.verification import VerificationOutcomes
 
@@ -46,7 +46,7 @@ def retrain_plan(
         workers: Processes; None means one a CPU core.
         held_out: Whether the task's held-out examples are measured instead of the queries.
     """
-    cores = _available_cores()
+    cores = available_cores()
     workers = workers or cores
     batch_size = gradients.batch_size
     if batch_size == "auto":
@@ -86,10 +86,3 @@ def check_trainable(task: Any) -> None:
             "training examples with these numbers, and returns the model; "
             "sourcetrace.tasks.train_with_sgd is a plain loop."
         )
-
-
-def _available_cores() -> int:
-    """Return the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

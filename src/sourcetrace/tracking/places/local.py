@@ -9,8 +9,6 @@ from sourcetrace.checkpoints.places.fetched import fetch
 from sourcetrace.checkpoints.places.filesystems import FileSystemSource
 from sourcetrace.checkpoints.training.stated import StatedParameters
 from sourcetrace.parameters import CheckpointParameters
-from sourcetrace.tracking.places.logged_rates import fetch_rates
-from sourcetrace.tracking.places.mlflow_address import SCHEMES, mlflow_checkpoints
 
 
 def fetch_checkpoints(parameters: CheckpointParameters) -> CheckpointParameters:
@@ -50,6 +48,9 @@ def open_local(parameters: CheckpointParameters) -> CheckpointFolder:
 def _local(address: str, parameters: CheckpointParameters) -> Path:
     if is_local(address):
         return local_path(address)
+    # Here: what reads files of this machine needs no MLflow, whose import takes a second.
+    from sourcetrace.tracking.places.mlflow_address import SCHEMES, mlflow_checkpoints
+
     if scheme_of(address) in SCHEMES:
         return mlflow_checkpoints(address, parameters.cache)
     return fetch(_file_system(address, parameters), parameters.cache)
@@ -60,9 +61,14 @@ def _local_rates(parameters: CheckpointParameters) -> str | None:
     target = rates_file(address, parameters.cache)
     if address is None or target is None:
         return None
+    if is_local(address):
+        return str(target)
+    from sourcetrace.tracking.places.logged_rates import fetch_rates
+    from sourcetrace.tracking.places.mlflow_address import SCHEMES
+
     if scheme_of(address) in SCHEMES:
         fetch_rates(address, target)
-    elif not is_local(address):
+    else:
         fetch(_file_system(address, parameters, any_name=True), parameters.cache)
     return str(target)
 

@@ -1,0 +1,126 @@
+"""Orders to processes that somebody else started, in a file of a folder that all of them share.
+
+The first process holds a lock while it lives. What the file says is obeyed only while that lock is
+held, so that the file of an earlier attempt is not.
+"""
+
+import atexit
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sourcetrace.errors import InputError
+from sourcetrace.files import digest_of, read_optional_json, replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
+
+_POLL_SECONDS = 0.5
+_SECONDS_TO_MEET = 300.0
+
+
+class OrderFile:
+    """Where the first process of a launch says what is to be done; the newest order stands.
+
+    Args:
+        folder: That all processes share.
+        launch: Names the launch.
+    """
+
+    def __init__(self, folder: Path, launch: str) -> None:
+        self._path = folder / f"{digest_of(launch)}.json"
+        self._lock: FileLock | None = None
+        self._said: dict[str, Any] = {"number": 0, "order": None, "ended": False}
+
+    def lead(self) -> None:
+        """Be the first process, to this process's end.
+
+        Raises:
+            InputError: If the folder's file system has no locks.
+        """
+        name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.lock"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # No soft lock in its place: that one would outlive its holder.
+        self._lock = FileLock(self._path.with_name(name), fallback_to_soft=False)
+        try:
+            self._lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            raise _without_locks(self._path.parent, error) from error
+        atexit.register(self._end)
+        self._say(by=name)
+
+    def give(self, order: Mapping[str, Any]) -> None:
+        """Say what is to be done now."""
+        self._say(order=order, number=self._said["number"] + 1)
+
+    def follow(self, seconds: float = _SECONDS_TO_MEET) -> Iterator[Mapping[str, Any]]:
+        """Yield orders, each when it is given, until the first process has ended in order.
+
+        Args:
+            seconds: To wait for the first process.
+
+        Raises:
+            InputError: If there is none, or it ends otherwise.
+        """
+        patience, done = time.monotonic() + seconds, 0
+        leader: str | None = None
+        while True:
+            said = read_optional_json(self._path) or {"by": ""}
+            is_led = said["by"] != "" and _is_held(self._path.with_name(said["by"]))
+            if leader is None and is_led:
+                leader = said["by"]
+            if leader is None and time.monotonic() > patience:
+                raise InputError(
+                    f"Rank 0 was not seen in {self._path.parent} for {seconds:.0f} s. Expected a "
+                    "folder that all processes share, on a file system whose locks reach all "
+                    "machines, and the same command and conf/ for every rank."
+                )
+            if leader is not None and said["by"] == leader and said["ended"]:
+                return
+            if leader is not None and not (is_led and said["by"] == leader):
+                raise InputError("Rank 0 is gone; what is done is kept. Start all ranks again.")
+            if leader is not None and said["number"] > done:
+                done = said["number"]
+                yield said["order"]
+            time.sleep(_POLL_SECONDS)
+
+    def _say(self, **said: Any) -> None:
+        self._said |= said
+        with replacing(self._path) as partial:
+            partial.write_text(json.dumps(self._said), encoding="utf-8")
+
+    def _end(self) -> None:
+        if self._lock is not None:
+            self._say(ended=True)
+            self._lock.release()
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+
+
+def _is_held(lock: Path) -> bool:
+    """Return whether a process holds a lock; looking at it keeps nobody else from looking."""
+    try:
+        with lock.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise _without_locks(lock.parent, error) from error
+    return False
+
+
+def _without_locks(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        f"Files in {folder} cannot be locked ({error}), without which several processes cannot "
+        "share the work. Put gradient_cache of the catalog on a file system with locks, or take "
+        "one process."
+    )

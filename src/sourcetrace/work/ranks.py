@@ -1,0 +1,56 @@
+"""Which of the processes of a launch this one is."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+RANK, SIZE = "SOURCETRACE_RANK", "SOURCETRACE_PROCESSES"
+"""Of processes that an audit starts itself. Under torchrun's names, a task's libraries would wait
+for each other."""
+
+_SAID_BY = (
+    (RANK, SIZE, RANK, ()),
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK", ("TORCHELASTIC_RUN_ID",)),
+    # Of a step alone: a batch script has other variables of Slurm's, and is one process.
+    (
+        "SLURM_PROCID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_LOCALID",
+        ("SLURM_JOB_ID", "SLURM_STEP_ID"),
+    ),
+)
+"""Variables of who starts processes: the rank, how many there are, the rank among those of a
+machine, and what names the launch."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A process among those that do an audit.
+
+    Attributes:
+        number: From 0; the first talks to Kedro, MLflow and the terminal.
+        size: How many there are; 1 where nobody started several.
+        local: The number among those of the machine.
+        launch: Names the launch, as all its processes know it.
+    """
+
+    number: int = 0
+    size: int = 1
+    local: int = 0
+    launch: str = ""
+
+    @classmethod
+    def here(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Return that of this process, as torchrun, Slurm or a Kubernetes job's manifest say it."""
+        for number, size, local, launch in _SAID_BY:
+            if number in environment and size in environment:
+                named = [environment[name] for name in launch if name in environment]
+                place = [environment.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT")]
+                return cls(
+                    int(environment[number]),
+                    int(environment[size]),
+                    int(environment.get(local) or 0),
+                    ":".join(named or place),
+                )
+        return cls()

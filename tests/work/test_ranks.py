@@ -1,0 +1,43 @@
+"""A process knows its rank from who started it."""
+
+import pytest
+
+from sourcetrace.work.ranks import Rank
+
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "first",
+    "MASTER_PORT": "29500",
+}
+STEP = {
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_JOB_ID": "77",
+    "SLURM_STEP_ID": "0",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Rank()),
+        (TORCHRUN, Rank(3, 4, 1, "first:29500")),
+        (TORCHRUN | {"TORCHELASTIC_RUN_ID": "night"}, Rank(3, 4, 1, "night")),
+        (STEP, Rank(5, 8, 1, "77:0")),
+        # torchrun in a step, and a process that an audit under torchrun started itself.
+        (STEP | TORCHRUN, Rank(3, 4, 1, "first:29500")),
+        (
+            TORCHRUN | {"SOURCETRACE_RANK": "1", "SOURCETRACE_PROCESSES": "2"},
+            Rank(1, 2, 1, "first:29500"),
+        ),
+        # A job's manifest may say no more than this.
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Rank(1, 2, 0, ":")),
+        # A batch script is one process, however many tasks its steps will have.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_JOB_ID": "77"}, Rank()),
+    ],
+)
+def test_the_variables_of_whoever_started_the_process_say_which_it_is(environment, expected):
+    assert Rank.here(environment) == expected
