@@ -225,6 +225,8 @@ def test_a_report_from_existing_tables_needs_no_torch(demo, tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     run = fresh_kedro(project, "run", "--pipelines", "cleaning_report", PYTHONPATH=str(tmp_path))
     assert run.returncode == 0, run.stderr[-3000:]
+    run = fresh_kedro(project, "run", "--pipelines", "status", PYTHONPATH=str(tmp_path))
+    assert "take what is there" in run.stdout, run.stderr[-3000:]
     assert fresh_kedro(project, "--help", PYTHONPATH=str(tmp_path)).returncode == 0
     verdict = [sys.executable, "-c", "import sourcetrace.commands.audit_run"]
     paths = os.pathsep.join([str(tmp_path), str(project / "src")])

@@ -1,4 +1,4 @@
-"""The preflight as a user runs it."""
+"""The preflight, and the status, as a user runs them."""
 
 import json
 import sqlite3
@@ -45,5 +45,10 @@ def test_it_says_all_ends_as_an_audit_would_and_leaves_everything_as_it_was(shor
     assert "An audit would end with an error" in run.stderr
     assert "Traceback" not in run.stderr
     assert "have not run" not in run.stderr
+    assert files_of(project) == before
+
+    run = kedro(project, "run", "--pipelines", "status", "--params", "status.check=true")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "Every byte was read. A run removes nothing." in run.stdout
     assert files_of(project) == before
     assert runs_of(project) == runs

@@ -56,6 +56,11 @@ class HeldLock:
             _holder_file(path).write_text(json.dumps({"pid": os.getpid(), "since": since}))
         return True
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this process holds it."""
+        return self._lock is not None
+
     def release(self) -> None:
         """Give the lock back, unless it is kept."""
         if not self._kept:

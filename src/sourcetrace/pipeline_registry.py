@@ -15,6 +15,7 @@ from sourcetrace.pipelines.audit import (
     create_preflight,
     create_stage,
     create_stages,
+    create_status,
     create_verification,
 )
 
@@ -52,6 +53,7 @@ def register_pipelines() -> Mapping[str, Pipeline]:
             "apply_decisions": create_decisions,
             "verify_cleaning": create_cleaning_test,
             "preflight": create_preflight,
+            "status": create_status,
             "explain": create_explain,
             "verification": create_verification,
             "__default__": lambda: (

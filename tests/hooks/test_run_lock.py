@@ -14,7 +14,7 @@ from kedro.pipeline import Pipeline, node
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.run_lock import RunLockHook
 from sourcetrace.locks import RUN_LOCK, HeldLock
-from sourcetrace.pipelines.audit import create_audit
+from sourcetrace.pipelines.audit import create_audit, create_status
 
 HOLD = """
 import sys
@@ -114,6 +114,15 @@ def test_what_another_hook_refuses_before_the_first_node_has_no_traceback(monkey
     told = "".join(capsys.readouterr())
     assert "no such baseline" in told
     assert "Traceback" not in told
+
+
+def test_what_is_done_can_be_asked_while_a_run_does_it(file, other, caplog):
+    log = SimpleNamespace(path=file.with_name("audit_log.jsonl"))
+    for names, prefix in ((None, ""), ("churn", "churn.")):
+        catalog = {f"{prefix}audit_log": log}
+        list(RunLockHook().before_pipeline_run(pipeline=create_status(names), catalog=catalog))
+    assert other.poll() is None
+    assert "Waiting" not in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["after_pipeline_run", "on_pipeline_error"])

@@ -26,6 +26,7 @@ _MODULES = {
     "ReviewSampleDataset": "decisions",
     "ScoreFilesDataset": "score_files",
     "ShardedParquetDataset": "sharded_parquet",
+    "StoredAuditDataset": "audited",
     "TaskDataset": "task",
 }
 """Class -> module of this package."""

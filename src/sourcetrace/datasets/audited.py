@@ -1,21 +1,37 @@
 """Results of an audit that say what they were made of, and are checked when they are loaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from kedro.io import AbstractDataset
 from kedro.io.core import parse_dataset_definition
 from pydantic import BaseModel
 
 from sourcetrace.audit.identity.made_of import MadeOf
+from sourcetrace.datasets.entries import open_entries
 from sourcetrace.errors import InputError
 from sourcetrace.files import file_digest, replacing
 from sourcetrace.work.ledger import KeptFile
 
 _ENDING = ".made_of.json"
+
+
+class Fault(NamedTuple):
+    """Why a stored result is of no use.
+
+    Attributes:
+        kind: What it is.
+        text: In words.
+        different: What it was made with that the audit has otherwise now.
+    """
+
+    kind: Literal["missing", "incomplete", "damaged", "out of date"]
+    text: str
+    different: str = ""
 
 
 class _Record(BaseModel):
@@ -97,8 +113,8 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         self._definition = dict(dataset)
         # Under the name by which hooks and MLflow find a file.
         self._filepath = Path(dataset.get("filepath") or dataset["path"])
-        self._stage = stage
-        self._identity = None if identity is None else Path(identity)
+        self.stage = stage
+        self.identity = None if identity is None else Path(identity)
         self._parameters = parameters or {}
         self._digests: list[str | None] = []
 
@@ -125,53 +141,68 @@ class AuditedDataset(AbstractDataset[Any, Any]):
             partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
 
     def _load(self) -> Any:
-        if self._identity is not None or self._exists() or self._record.exists():
+        if self.identity is not None or self._exists() or self._record.exists():
             self._check()
         return self._dataset.load()
 
     def _check(self) -> None:
         """Refuse what is not what the stage wrote, or was made of something else."""
+        if (fault := self.fault()) is not None:
+            raise self._refusal(fault.text)
+
+    def fault(self, *, reads: bool = True) -> Fault | None:
+        """Return why the result is not what the stage writes now; None where it is.
+
+        Args:
+            reads: Whether every byte is read.
+
+        Raises:
+            InputError: If nothing was audited.
+        """
         now = self._now()
         if not self._exists():
-            raise self._refusal(f"There is no {self._filepath}")
+            return Fault("missing", f"There is no {self._filepath}")
         try:
             record = _Record.model_validate_json(self._record.read_bytes())
-        except FileNotFoundError as error:
-            raise self._refusal(
+        except FileNotFoundError:
+            return Fault(
+                "incomplete",
                 f"{self._filepath} is not complete: the run that wrote it stopped in the middle, "
-                f"or an earlier version wrote it ({self._record.name} is missing)"
-            ) from error
-        except ValueError as error:
-            raise self._refusal(f"{self._record} is damaged") from error
+                f"or an earlier version wrote it ({self._record.name} is missing)",
+            )
+        except ValueError:
+            return Fault("damaged", f"{self._record} is damaged")
+        if damage := self._damage(record, reads=reads):
+            return Fault("damaged", damage)
+        different = ""
+        if now is not None:
+            made = record.made_of
+            different = made.differences(now, self.stage) if made else "other things"
+        text = f"{self._filepath} was made with {different} than the audit has now"
+        return Fault("out of date", text, different) if different else None
+
+    def _damage(self, record: _Record, *, reads: bool) -> str:
+        """Return in words what is not as it was written; empty where all is."""
         found = {file.name: file for file in self._files()}
         for name in sorted({*found, *record.files}):
             if name not in found:
-                raise self._refusal(f"{self._filepath / name} is missing")
-            if record.files.get(name) != file_digest(found[name]):
-                raise self._refusal(
-                    f"{found[name]} is damaged, or another file was put in its place"
-                )
-        if now is None:
-            return
-        made = record.made_of
-        different = made.differences(now, self._stage) if made else "other things"
-        if different:
-            raise self._refusal(
-                f"{self._filepath} was made with {different} than the audit has now"
-            )
+                return f"{self._filepath / name} is missing"
+            if reads and record.files.get(name) != file_digest(found[name]):
+                return f"{found[name]} is damaged, or another file was put in its place"
+        return ""
 
     def _now(self) -> MadeOf | None:
         """Return what the audit is made of now; None where only bytes are checked."""
-        if self._identity is None:
+        if self.identity is None:
             return None
-        return _read_identity(self._identity, self._parameters)
+        return _read_identity(self.identity, self._parameters)
 
     def _refusal(self, what: str) -> InputError:
         return InputError(
-            f"{what}. Run `kedro run --pipelines {self._stage}`"
+            f"{what}. Run `kedro run --pipelines {self.stage}`"
             + (
                 " again."
-                if self._identity is None
+                if self.identity is None
                 else " and the stages after it again, or the whole audit, `kedro run --pipelines "
                 "audit`."
             )
@@ -190,7 +221,62 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"stage": self._stage, "filepath": str(self._filepath)}
+        return {"stage": self.stage, "filepath": str(self._filepath)}
+
+
+@dataclass(frozen=True)
+class StoredAudit:
+    """What of an audit is stored.
+
+    Attributes:
+        now: What the audit is made of now; None where nothing was ingested.
+        results: What the catalog has of it.
+        units: Folder of the ledger.
+    """
+
+    now: MadeOf | None
+    results: Sequence[AuditedDataset]
+    units: Path
+
+    def of(self, stage: str) -> dict[str, AuditedDataset]:
+        """Return a stage's results by their files' paths."""
+        return {str(one._filepath): one for one in self.results if one.stage == stage}
+
+
+class StoredAuditDataset(AbstractDataset[NoReturn, StoredAudit]):
+    """Gathers an audit's results: the entries of the catalog that are checked against its identity.
+
+    YAML:
+        stored_audit:
+          type: sourcetrace.datasets.StoredAuditDataset
+          identity: data/02_intermediate/audit_identity.json
+          parameters: {task: "${parameter:task}", attribution: "${parameter:attribution}"}
+          units: data/04_feature/gradients/units
+
+    Python:
+        StoredAuditDataset("audit_identity.json", parameters, "units").load()
+    """
+
+    def __init__(self, identity: str, parameters: Mapping[str, Any], units: str) -> None:
+        self._identity, self._parameters, self._units = identity, parameters, units
+
+    def _load(self) -> StoredAudit:
+        file = Path(self._identity)
+        return StoredAudit(
+            _read_identity(file, self._parameters) if file.exists() else None,
+            [
+                one
+                for one in open_entries()
+                if isinstance(one, AuditedDataset) and one.identity == file
+            ],
+            Path(self._units),
+        )
+
+    def _save(self, data: NoReturn) -> None:
+        raise NotImplementedError("The stages write their results.")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"identity": self._identity, "units": self._units}
 
 
 def _read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:

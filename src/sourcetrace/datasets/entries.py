@@ -23,6 +23,11 @@ def open_catalog(catalog: DataCatalog) -> None:
     _Open.catalog = catalog
 
 
+def open_entries() -> list[AbstractDataset[Any, Any]]:
+    """Return the data sets of the catalog that this process's run has."""
+    return [] if _Open.catalog is None else list(_Open.catalog.values())
+
+
 def with_entries(specification: Mapping[str, Any]) -> dict[str, Any]:
     """Return a task's class and arguments, every name of an entry replaced by its data set.
 

@@ -21,7 +21,7 @@ def preflight_tables(report: Preflight, plain: Callable[[str], str]) -> Iterator
         plain: Makes text of the user's safe for a terminal.
     """
     if report.checkpoints:
-        table = _table("Checkpoints", "file", "format", "step", "stage", "optimiser")
+        table = plain_table("Checkpoints", "file", "format", "step", "stage", "optimiser")
         for heading in ("learning rate", "rates of its steps", "step mass"):
             table.add_column(heading)
         for one in report.checkpoints[:_MOST]:
@@ -32,21 +32,22 @@ def preflight_tables(report: Preflight, plain: Callable[[str], str]) -> Iterator
         yield table
         yield from _more(len(report.checkpoints))
     if report.layers:
-        table = _table("Parameters", "layer", "values", "share", "attributed")
+        table = plain_table("Parameters", "layer", "values", "share", "attributed")
         for layer in sorted(report.layers, key=lambda one: (not one.reason, -one.size))[:_MOST]:
             share = format_share(layer.share)
             attributed = f"no: {layer.reason}" if layer.reason else "yes"
             table.add_row(*map(plain, (layer.name, format_count(layer.size), share, attributed)))
         yield table
         yield from _more(len(report.layers))
-    table = _table("Checks", "check", "", "found")
+    table = plain_table("Checks", "check", "", "found")
     for line in report.checks:
         status = f"[{_COLOURS[line.status]}]{line.status}[/]"
         table.add_row(plain(line.title), status, plain(line.text))
     yield table
 
 
-def _table(title: str, *headings: str) -> Table:
+def plain_table(title: str, *headings: str) -> Table:
+    """Return a table without rows."""
     columns = (Column(heading, overflow="fold") for heading in headings)
     return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
 

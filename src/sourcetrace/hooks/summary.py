@@ -66,6 +66,8 @@ def _summarise(pipeline: Pipeline, catalog: DataCatalog) -> tuple[set[str], Audi
     if "preflight_report" in made:
         report = Preflight.from_json(audit.load("preflight_report"))
         terminal.print_preflight(report, file=_path_of(audit, "preflight_report"))
+    if "audit_status" in made:
+        terminal.print_status(audit.load("audit_status"))
     if "verification_summary" in made:
         trust = Retraining(audit.load("verification_summary")).figure()
         terminal.print_verification(trust, page=_path_of(audit, "cleaning_report"))

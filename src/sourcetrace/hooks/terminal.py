@@ -11,15 +11,22 @@ from typing import get_args
 from kedro.validation import DataValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from sourcetrace.audit.comparison.summary import Comparison
 from sourcetrace.audit.gate.report import GateFailed, GateReport
 from sourcetrace.errors import InputError
-from sourcetrace.formats import format_noun, safe_text, shorten, with_environment
-from sourcetrace.hooks.preflight_tables import preflight_tables
+from sourcetrace.formats import (
+    MISSING,
+    format_duration,
+    format_noun,
+    safe_text,
+    shorten,
+    with_environment,
+)
+from sourcetrace.hooks.preflight_tables import plain_table, preflight_tables
 from sourcetrace.reporting.preflight import Preflight, Status
-from sourcetrace.reporting.records import AuditSummary, GroundTruth, Trust
+from sourcetrace.reporting.records import AuditStatus, AuditSummary, GroundTruth, Trust
 from sourcetrace.reporting.templating import plain_words
 
 _ACTIVATED = shutil.which("kedro") is not None
@@ -151,6 +158,21 @@ class Terminal:
         self._print(f"\n[bold]Preflight:[/] {', '.join(counts)}, in {report.seconds:.1f} s")
         self._print_path("Report:", file)
 
+    def print_status(self, status: AuditStatus) -> None:
+        """Print what is done of an audit, and what a run would do."""
+        table = plain_table("What is done", "stage", "state", "a run would", "in one process")
+        for one in status.stages:
+            seconds = format_duration(one.seconds) if one.seconds else MISSING
+            table.add_row(*map(_plain, (one.stage, one.state, one.run, seconds)))
+        self._print()
+        self._print(table)
+        looked = "Every byte was read." if status.checked else "No result was read (status.check)."
+        removed = "A run removes nothing."
+        if status.left:
+            left = format_noun(status.left, "unit")
+            removed = f"A run may remove {left} of other audits in {status.folder}, no other file."
+        self._print(_plain(f"\n{looked} {removed}"))
+
     def print_verification(self, trust: Trust, *, page: str) -> None:
         """Print the trust figure and where the rest is: the path of the page."""
         self._print()
@@ -206,8 +228,7 @@ def _suspect_table(summary: AuditSummary) -> Table:
     titles = {"given_label": "label", "predicted_label": "model says"}
     known = [name for name in titles if any(getattr(row, name) for row in summary.suspects)]
     headings = ("#", "example", *(titles[name] for name in known), "why")
-    columns = (Column(heading, overflow="fold") for heading in headings)
-    table = Table(*columns, title="Top suspects", title_justify="left", box=None, pad_edge=False)
+    table = plain_table("Top suspects", *headings)
     for row in summary.suspects:
         cells = (row.example_id, *(getattr(row, name) or "–" for name in known))
         table.add_row(str(row.rank), *(_plain(shorten(cell)) for cell in cells), _plain(row.reason))

@@ -29,6 +29,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.formats import format_noun
 from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.interruption import ended_in_order
+from sourcetrace.locks import PROJECT_LOCK
 from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
@@ -132,7 +133,7 @@ class TrackingServerHook:
                 if TRACKED.address and self._is_tracked(run_params):
                     self._begin(root.absolute())
                 result = yield
-                if "audit_log" in audit and not self._begun_before:
+                if "audit_log" in audit and PROJECT_LOCK.is_held and not self._begun_before:
                     TRACKED.end_killed(audit.log)
                 return result
             except BaseException as error:

@@ -14,7 +14,12 @@ from sourcetrace.parameters.demo import DemoParameters
 from sourcetrace.parameters.gate import GateCheck, GateParameters
 from sourcetrace.parameters.launch import LaunchParameters
 from sourcetrace.parameters.retraining import CleaningParameters, VerificationParameters
-from sourcetrace.parameters.review import ComparisonParameters, DecisionParameters, ReportParameters
+from sourcetrace.parameters.review import (
+    ComparisonParameters,
+    DecisionParameters,
+    ReportParameters,
+    StatusParameters,
+)
 from sourcetrace.parameters.task import CandidateParameters, TaskParameters
 from sourcetrace.parameters.tracking import (
     AlertParameters,
@@ -43,6 +48,7 @@ __all__ = [
     "RegisteredModelParameters",
     "ReportParameters",
     "SegmentParameters",
+    "StatusParameters",
     "TaskParameters",
     "TrackingParameters",
     "VerificationParameters",
@@ -65,5 +71,6 @@ GROUPS: Mapping[str, type[Parameters]] = {
     "tracking": TrackingParameters,
     "alerts": AlertParameters,
     "demo": DemoParameters,
+    "status": StatusParameters,
 }
 """Group of parameters -> its model."""

@@ -74,3 +74,13 @@ class ComparisonParameters(Parameters):
 
     keep: int = Field(default=30, ge=2)
     class_minimum: int = Field(default=20, ge=3)
+
+
+class StatusParameters(Parameters):
+    """How it is found out what is done of an audit.
+
+    Attributes:
+        check: Whether every byte is read, to find damaged files.
+    """
+
+    check: bool = False

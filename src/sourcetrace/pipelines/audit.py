@@ -67,6 +67,13 @@ def create_preflight(
     return _under(namespace, create_stage("preflight"), inputs)
 
 
+def create_status(
+    namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
+) -> Pipeline:
+    """Return what says which results are done and what a run would do; see `create_audit`."""
+    return _under(namespace, create_stage("status"), inputs)
+
+
 def create_explain(
     namespace: str | None = None, *, inputs: Mapping[str, str] | None = None
 ) -> Pipeline:

@@ -1,6 +1,7 @@
 """What stages hand on to the page and to the terminal, besides tables: typed, kept as JSON.
 
-Each names the digest of the scores that it is about: the page shows those of its own scores.
+Each but the status names the digest of the scores that it is about: the page shows those of its own
+scores.
 """
 
 from typing import Literal
@@ -143,3 +144,35 @@ class GroundTruth(_Record):
     planted: int
     examples: int
     rankings: tuple[Ranking, ...]
+
+
+class StageStatus(_Record):
+    """What is done of a stage.
+
+    Attributes:
+        stage: Its pipeline.
+        state: What is there of it, in words.
+        run: What a run of the audit would do.
+        seconds: That this takes in one process; None where no earlier run says so.
+    """
+
+    stage: str
+    state: str
+    run: str
+    seconds: float | None = None
+
+
+class AuditStatus(_Record):
+    """What is done of an audit.
+
+    Attributes:
+        stages: In their order.
+        checked: Whether every byte was read.
+        left: Units of work of other audits, which a run may remove.
+        folder: Of the units.
+    """
+
+    stages: tuple[StageStatus, ...]
+    checked: bool
+    left: int
+    folder: str

@@ -19,6 +19,7 @@ STAGES = (
     "decisions",
     "cleaning",
     "verification",
+    "status",
     "tracking",
 )
 """Whose parameters another project needs; the demo's stay here."""

@@ -99,7 +99,7 @@ class Ledger:
         self._parts: dict[tuple[str, str], dict[str, str]] = {}
         self._read: dict[Path, int] = {}
         self._checked: set[_Key] = set()
-        self._dropped: set[_Key] = set()
+        self._dropped: dict[_Key, float] = {}
         self._log = root / _LOG / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
 
     def refresh(self) -> list[Unit]:
@@ -159,6 +159,11 @@ class Ledger:
         facts: Mapping[str, Any] = self._lines[_key(unit)]["facts"]
         return facts
 
+    def seconds(self, unit: Unit) -> float | None:
+        """Return what a unit took, where a log says so, though it was dropped since."""
+        line = self._lines.get(_key(unit))
+        return self._dropped.get(_key(unit)) if line is None else line["facts"]["seconds"]
+
     def folder(self, unit: Unit) -> Path:
         """Return the folder of a unit that is done, its bytes checked once a process.
 
@@ -169,13 +174,19 @@ class Ledger:
         if key not in self._lines:
             raise CorruptUnitError(unit, folder)
         if key not in self._checked:
-            for name, (_, digest) in self._lines[key]["files"].items():
-                file = folder / name
-                if not file.is_file() or file_digest(file) != digest:
-                    self.drop([unit], lost=True)
-                    raise CorruptUnitError(unit, file)
+            if (file := self.damaged_file(unit)) is not None:
+                self.drop([unit], lost=True)
+                raise CorruptUnitError(unit, file)
             self._checked.add(key)
         return folder
+
+    def damaged_file(self, unit: Unit) -> Path | None:
+        """Return a file of a unit that is done which is not what was written; reads every byte."""
+        for name, (_, digest) in self._lines[_key(unit)]["files"].items():
+            file: Path = self._folder(unit) / name
+            if not file.is_file() or file_digest(file) != digest:
+                return file
+        return None
 
     def file(self, unit: Unit, name: str) -> KeptFile:
         """Return a file of a unit that is done, as `folder` returns them all."""
@@ -221,17 +232,22 @@ class Ledger:
         """
         for unit in units:
             if _key(unit) in self._lines:
-                self._say(unit, files=None, facts={"lost": lost})
+                facts = {"lost": lost, "seconds": self.seconds(unit)}
+                self._say(unit, files=None, facts=facts)
                 shutil.rmtree(self._folder(unit), ignore_errors=True)
 
     def prune(self, stage: str, units: Sequence[Unit]) -> None:
         """Remove a stage's units that are none of these: what older audits left."""
+        self.drop(self.others(stage, units))
+
+    def others(self, stage: str, units: Sequence[Unit]) -> list[Unit]:
+        """Return a stage's units that are done and none of these."""
         wanted = {_key(one) for one in units}
-        self.drop(
+        return [
             Unit(key.stage, key.name, line["made_of"])
-            for key, line in list(self._lines.items())
+            for key, line in self._lines.items()
             if key.stage == stage and key not in wanted
-        )
+        ]
 
     def join_logs(self) -> None:
         """Put all logs into one; only where no other process works here."""
@@ -286,7 +302,7 @@ class Ledger:
             self._lines.pop(key, None)
             self._checked.discard(key)
             if not line["facts"]["lost"]:
-                self._dropped.add(key)
+                self._dropped[key] = line["facts"]["seconds"]
         else:
             self._lines[key] = line
             self._parts[unit.stage, unit.name] = line["made_of"]

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from sourcetrace.progress import track
 from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
+from sourcetrace.work.phases import Phases
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,9 @@ class Team:
     _next_read: float = field(default=0.0, init=False)
     _called: set[str] = field(default_factory=set, init=False)
 
+    def __post_init__(self) -> None:
+        self._phases = Phases(self.ledger.root)
+
     def run(self, units: Sequence[Unit], do: Do, description: str) -> None:
         """Return when all units of a phase are done, whoever did them.
 
@@ -75,6 +79,8 @@ class Team:
         Raises:
             Exception: What `do` raised in the first process; others leave such a unit to it.
         """
+        if self.rank == 0 and units:
+            self._phases.keep(units)
         self.ledger.refresh()
         parts = shares(units, self.size)
         # A process looks at the files of its share: a thousand that look at all wear out a server.

@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from churn.training import collect_customers, train_model
-from sourcetrace.pipelines.audit import create_audit, create_verification
+from sourcetrace.pipelines.audit import create_audit, create_status, create_verification
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -24,6 +24,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "training": training,
         "audit": audit,
         "verification": create_verification("churn_audit"),
+        "status": create_status("churn_audit"),
         # The audit starts once the checkpoints are there.
         "__default__": training + audit,
     }

@@ -1,0 +1,1 @@
+"""What is done of an audit, and what a run would do."""
