@@ -76,6 +76,7 @@ MODELS = {
     "task": groups.TaskParameters,
     "segments": groups.SegmentParameters,
     "gradients": groups.GradientParameters,
+    "launch": groups.LaunchParameters,
     "attribution": groups.AttributionParameters,
     "report": groups.ReportParameters,
     "gate": groups.GateParameters,
