@@ -19,12 +19,12 @@ from benchmarks.environments import REPOSITORY, make_environment
 from benchmarks.small_networks import INPUTS, build_model
 from rich.console import Console
 from rich.table import Table
+from tests.tiny import fit_segment
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import torch
 from benchmarks.measurement import STAGES, Stopwatch
+from tests.tiny import fit_segment
 from torch import Tensor
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.curvature_scale import curvature_scales
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.parameters import (
@@ -151,8 +151,8 @@ def fit_curvatures(
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
-    for planned, found in zip(plan.segments, setup.preconditioners(), strict=True):
-        roots = found if preconditioned else None
+    for planned in plan.segments:
+        roots = setup.roots(planned) if preconditioned else None
         watch.start(EIGENDECOMPOSITION)
         # The decomposition is done when the first block is asked for.
         blocks = _announced(engine.visits(planned.points), CORRECTED_EIGENVALUES, watch)

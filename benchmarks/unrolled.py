@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from tests.oracles.dense import matrix_function, matrix_response
 from tests.oracles.recursion import Phase, Trajectory, UpdateRule, shuffled_batches, train
+from tests.tiny import fit_segment
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
@@ -31,7 +32,6 @@ from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.discovery import find_layers
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.plan.plan import AttributionPlan

@@ -1,6 +1,6 @@
 """Tiny models, tasks, caches and a run over the whole core, small enough for dense answers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,21 +11,37 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
+from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.curvature.covariance import LayerCovariances, RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
-from sourcetrace.core.methods.fit import fit_segment
+from sourcetrace.core.methods.fit import bases, eigenvalues, squares
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
-from sourcetrace.core.model.examples import EvaluationPoint, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.core.training.segments import CheckpointRecord, number_segments, partition
 from sourcetrace.tasks import ClassificationTask
 
 CPU = torch.device("cpu")
+
+
+def fit_segment(
+    engine: GradientEngine,
+    planned: PlannedSegment,
+    covariances: Mapping[str, LayerCovariances],
+    *,
+    preconditioners: Mapping[str, Tensor] | None = None,
+    progress: Iterable[tuple[EvaluationPoint, Block]] | None = None,
+) -> SegmentCurvature:
+    """Fit the EK-FAC curvature of one segment, as its stage does."""
+    fitted = bases(engine, planned, covariances, preconditioners)
+    sums = squares(engine, fitted, progress or engine.visits(planned.points))
+    values = eigenvalues(engine, planned, sums)
+    return {name: own.block(values[name]) for name, own in fitted.items()}
 
 
 def assert_close(actual: Tensor, expected: Tensor, *, tolerance: float = 1e-10) -> None:

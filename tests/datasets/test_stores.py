@@ -128,15 +128,3 @@ def test_a_cache_deletes_what_it_made_and_nothing_else(tmp_path):
         file.write_text("years of work")
     GradientCacheDataset(path=str(tmp_path)).load().restart("disk")
     assert sorted(tmp_path.rglob("*.*")) == sorted(others)
-
-
-def test_a_cache_keeps_the_size_of_its_blocks_for_the_same_inputs(tmp_path):
-    cache = GradientCacheDataset(path=str(tmp_path)).load()
-    cache.open("these inputs")
-    assert cache.batch_size is None
-    cache.keep_batch_size(64)
-    cache.restart("memory")
-    later = GradientCacheDataset(path=str(tmp_path)).load()
-    assert later.batch_size == 64
-    later.open("other inputs")
-    assert later.batch_size is None

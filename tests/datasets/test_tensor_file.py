@@ -7,7 +7,7 @@ import torch
 from filelock import FileLock
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
-from sourcetrace.datasets.tensor_file import LayersOfFile, SetAside
+from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, folder_of
 
 
 def block(seed):
@@ -22,30 +22,31 @@ def check_same(one, other):
         assert torch.equal(tensor, other.tensors()[name])
 
 
-def test_what_is_set_aside_comes_back_and_its_folder_goes(tmp_path):
-    aside = SetAside(tmp_path / "here", CurvatureBlock.of_tensors)
-    aside.update({"a/b": block(0), "": block(1)})
-    assert list(aside) == ["a/b", ""]
-    check_same(aside["a/b"], block(0))
-    del aside["a/b"]
-    assert len(aside) == 1
-    check_same(aside[""], block(1))
-    del aside
+class Owner:
+    """Whose folder goes with it."""
+
+    def __init__(self, parent):
+        self.folder = folder_of(self, parent)
+
+
+def test_a_folder_goes_with_its_owner(tmp_path):
+    owner = Owner(tmp_path / "here")
+    (owner.folder / "file").touch()
+    del owner
     assert not list((tmp_path / "here").iterdir())
 
 
 def test_what_a_killed_process_left_goes_and_what_is_in_use_stays(tmp_path):
-    used = SetAside(tmp_path, CurvatureBlock.of_tensors)
-    used["a"] = block(0)
+    used = Owner(tmp_path)
     left, other = tmp_path / "set-aside-left", tmp_path / "set-aside-by-somebody"
     for folder in (left, other):
         folder.mkdir()
     (left / "lock").touch()  # whose holder is gone
     (other / "notes").touch()
-    SetAside(tmp_path, CurvatureBlock.of_tensors)
+    Owner(tmp_path)
     assert not left.exists()
     assert other.exists()
-    check_same(used["a"], block(0))
+    assert used.folder.exists()
 
 
 def test_nobody_sweeps_a_folder_whose_lock_is_about_to_be_taken(tmp_path, monkeypatch):
@@ -58,14 +59,13 @@ def test_nobody_sweeps_a_folder_whose_lock_is_about_to_be_taken(tmp_path, monkey
                 return super().acquire(*arguments, **options)
 
     monkeypatch.setattr("sourcetrace.datasets.tensor_file.FileLock", Slow)
-    used = SetAside(tmp_path, CurvatureBlock.of_tensors)
-    used["a"] = block(0)
-    check_same(used["a"], block(0))
+    used = Owner(tmp_path)
+    assert used.folder.exists()
 
 
 def test_what_cannot_be_swept_is_let_alone(tmp_path):
     (tmp_path / "set-aside-other" / "lock").mkdir(parents=True)  # as of another user: no opening it
-    SetAside(tmp_path, CurvatureBlock.of_tensors)["a"] = block(0)
+    Owner(tmp_path)
     assert (tmp_path / "set-aside-other").exists()
 
 
@@ -74,23 +74,10 @@ def test_a_file_without_layers_can_be_read(tmp_path):
     assert LayersOfFile.by_prefix(tmp_path / "file", CurvatureBlock) == {}
 
 
-def test_a_value_that_is_set_again_takes_the_place_of_its_own_alone(tmp_path):
-    aside = SetAside(tmp_path, CurvatureBlock.of_tensors)
-    aside.update({name: block(seed) for seed, name in enumerate("abc")})
-    for name in "abc":
-        aside[name] = aside[name].scaled(3.0)
-    del aside["b"]
-    aside["d"] = block(3)
-    for seed, name in ((0, "a"), (2, "c")):
-        check_same(aside[name], block(seed).scaled(3.0))
-    check_same(aside["d"], block(3))
-
-
 def test_a_layer_is_read_from_a_file_when_it_is_asked_for(tmp_path):
     path = tmp_path / "layers.safetensors"
-    aside = SetAside(tmp_path, CurvatureBlock.of_tensors)
-    aside["a.b/c"] = block(0)
-    LayersOfFile.write(path, {"0": aside, "1": {"a.b/c": block(1), "d": block(2)}})
+    lazy = LazyLayers(["a.b/c"], lambda _: block(0))
+    LayersOfFile.write(path, {"0": lazy, "1": {"a.b/c": block(1), "d": block(2)}})
     found = LayersOfFile.by_prefix(path, CurvatureBlock)
     assert {prefix: list(layers) for prefix, layers in found.items()} == {
         "0": ["a.b/c"],

@@ -130,6 +130,12 @@ def test_exact_solves_need_a_hessian(tmp_path):
         set_up_audit(**inputs)
 
 
+def roots_of(inputs):
+    """Return the preconditioner of every segment."""
+    setup = set_up_audit(**inputs)
+    return [setup.roots(planned) for planned in setup.plan.segments]
+
+
 def fitted(inputs):
     """Run the stages up to the curvature; return the set-up and what the last of them gave."""
     setup = set_up_audit(**inputs)
@@ -161,12 +167,12 @@ def adamw(model):
 def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
     state, _ = train(tmp_path / "run", adamw)
     inputs = inputs_of(tmp_path, tmp_path / "run")
-    (roots,) = set_up_audit(**inputs).preconditioners()
+    (roots,) = roots_of(inputs)
     assert roots.keys() == {"0", "2", "3"}
     assert inputs["ingested"].manifest["optimizer"].to_list() == ["AdamW"] * 3
     # With one checkpoint the mean is the checkpoint's own.
     one = inputs_of(tmp_path, tmp_path / "run", count=3)
-    *_, last = set_up_audit(**one).preconditioners()
+    *_, last = roots_of(one)
     moment = state["state"][4]["exp_avg_sq"]
     expected = 1 / ((moment / (1 - 0.999**30)).sqrt() + 1e-8)
     torch.testing.assert_close(last["3"][0, :, :-1].square(), expected)
@@ -180,7 +186,7 @@ def test_adam_is_scored_through_the_second_moments_of_its_checkpoints(tmp_path):
 def test_other_optimisers_are_scored_through_what_they_divide_by(tmp_path, kind):
     state, _ = train(tmp_path / "run", lambda m: kind(m.parameters(), lr=0.01, weight_decay=0.1))
     inputs = inputs_of(tmp_path, tmp_path / "run", count=3)
-    *_, last = set_up_audit(**inputs).preconditioners()
+    *_, last = roots_of(inputs)
     weights = torch.load(tmp_path / "run" / "step_000030.pt")["model_state_dict"]
     places = {4: ["3.weight"], 5: ["3.bias"]}
     found = denominators_of(tmp_path, state, places, lambda: weights)
@@ -215,7 +221,7 @@ def test_an_approximated_optimiser_is_to_be_accepted_by_name(tmp_path):
 def test_methods_that_follow_no_steps_take_no_preconditioner(tmp_path, method):
     train(tmp_path / "run", adamw)
     inputs = inputs_of(tmp_path, tmp_path / "run", method=method)
-    assert list(set_up_audit(**inputs).preconditioners()) == [{}]
+    assert roots_of(inputs) == [{}]
 
 
 def test_safetensors_with_second_moments_give_the_same_scores(tmp_path):
@@ -496,7 +502,7 @@ def test_a_measured_scale_is_logged_and_used(tmp_path):
     inputs = inputs_of(tmp_path, tmp_path / "run", method="source", count=2)
     _, (plain, spectra, nothing) = fitted(inputs)
     assert not any(name.startswith("curvature_scale") for name in nothing)
-    inputs = inputs_of(tmp_path, tmp_path / "run", method="scaled_source", count=2)
+    inputs = inputs_of(tmp_path / "scaled", tmp_path / "run", method="scaled_source", count=2)
     _, (scaled, scaled_spectra, metrics) = fitted(inputs)
     scales = {name for name in metrics if name.startswith("curvature_scale")}
     assert scales == {"curvature_scale_segment_1", "curvature_scale_segment_2"}

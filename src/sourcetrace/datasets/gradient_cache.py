@@ -1,7 +1,6 @@
 """Where gradients are kept between the stages: in memory, on disk, or nowhere."""
 
 import hashlib
-import json
 import re
 import shutil
 import time
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.files import read_optional_json, replacing
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
 
 Policy = Literal["memory", "disk", "recompute"]
 
-_BATCH_SIZE = "batch_size.json"
 _OURS = re.compile(r"[0-9a-f]{32}\.safetensors(\.\d+\.partial)?")
 
 
@@ -59,13 +55,13 @@ class GradientCache:
     @property
     def free_bytes(self) -> int:
         """What is free on that disk."""
-        return shutil.disk_usage(self._existing_folder).free
+        return shutil.disk_usage(self.existing_folder).free
 
     def disk_seconds(self, tensors: "Mapping[str, Tensor]") -> float:
         """Return what the disk takes to keep the tensors: written once, read by two stages."""
         from sourcetrace.datasets.tensor_file import TensorFile  # torch: see the package
 
-        with TemporaryDirectory(dir=self._existing_folder) as folder:
+        with TemporaryDirectory(dir=self.existing_folder) as folder:
             file = TensorFile(Path(folder) / "timed.safetensors", sealed="timed")
             start = time.perf_counter()
             file.write(tensors)
@@ -74,30 +70,20 @@ class GradientCache:
             return time.perf_counter() - start
 
     @property
-    def _existing_folder(self) -> Path:
+    def existing_folder(self) -> Path:
+        """The folder, or the nearest above it that is there."""
         folder = self._root.absolute()
         return next(one for one in (folder, *folder.parents) if one.is_dir())
 
-    @property
-    def batch_size(self) -> int | None:
-        """Examples a block, as chosen for the inputs that are open; for the last, if none is."""
-        kept = read_optional_json(self._root / _BATCH_SIZE) or {}
-        same = kept.get("identity") == self._identity or not self._identity
-        return kept.get("batch_size") if same else None
-
-    def keep_batch_size(self, batch_size: int) -> None:
-        """Keep the choice for runs to come: other blocks would be of no use to them."""
-        with replacing(self._root / _BATCH_SIZE) as partial:
-            kept = {"identity": self._identity, "batch_size": batch_size}
-            partial.write_text(json.dumps(kept), encoding="utf-8")
-
     def restart(self, policy: Policy) -> None:
-        """Forget every block, of earlier inputs too, and keep new ones as `policy` says."""
+        """Keep blocks as `policy` says, and forget all others, those of earlier inputs too."""
         self.policy = policy
-        self._memory.clear()
+        if policy != "memory":
+            self._memory.clear()
         # By name: what else lies in the folder is not ours.
         for folder in self._root.glob("*"):
-            if re.fullmatch("[0-9a-f]{16}", folder.name) and folder.is_dir():
+            ours = re.fullmatch("[0-9a-f]{16}", folder.name) and folder.is_dir()
+            if ours and not (policy == "disk" and folder == self._folder):
                 for file in folder.iterdir():
                     if _OURS.fullmatch(file.name):
                         file.unlink()

@@ -6,9 +6,8 @@ import shutil
 import struct
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -157,8 +156,37 @@ class _HasTensors(Protocol):
 LayerValue = TypeVar("LayerValue", bound=_HasTensors)
 
 
-class LayersOfFile(Mapping[str, LayerValue]):
-    """Layer -> what a file has of it, read anew whenever it is asked for.
+class LazyLayers(Mapping[str, LayerValue]):
+    """Layer -> a value, made anew whenever it is asked for.
+
+    Args:
+        names: Of the layers.
+        make: Name -> value.
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], LayerValue]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    @classmethod
+    def joined(cls, parts: Iterable[Mapping[str, LayerValue]]) -> "LazyLayers[LayerValue]":
+        """Return the layers of all parts."""
+        owners = {name: part for part in parts for name in part}
+        return LazyLayers(owners, lambda name: owners[name][name])
+
+    def __getitem__(self, layer: str) -> LayerValue:
+        if layer not in self._names:
+            raise KeyError(layer)
+        return self._make(layer)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class LayersOfFile(LazyLayers[LayerValue]):
+    """Layer -> what a file has of it.
 
     Args:
         file: Its tensors are called `<prefix>/<layer>/<part>`.
@@ -169,7 +197,11 @@ class LayersOfFile(Mapping[str, LayerValue]):
     def __init__(
         self, file: TensorFile, names: Mapping[str, list[str]], make: type[LayerValue]
     ) -> None:
-        self._file, self._names, self._make = file, names, make
+        def read(layer: str) -> LayerValue:
+            found = file.read(names[layer])
+            return make.of_tensors({key.rsplit("/", 1)[1]: one for key, one in found.items()})
+
+        super().__init__(names, read)
 
     @classmethod
     def by_prefix(cls, path: Path, make: type[LayerValue]) -> "dict[str, LayersOfFile[LayerValue]]":
@@ -194,49 +226,6 @@ class LayersOfFile(Mapping[str, LayerValue]):
             ),
             room=8 + 8 * sum(len(json.dumps(name)) + _ENTRY_BYTES for name in names),
         )
-
-    def __getitem__(self, layer: str) -> LayerValue:
-        found = self._file.read(self._names[layer])
-        return self._make.of_tensors({key.rsplit("/", 1)[1]: one for key, one in found.items()})
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-class SetAside(MutableMapping[str, LayerValue]):
-    """Layer -> a value that waits on disk for its stage to end; its folder goes with it.
-
-    Args:
-        folder: In which a folder for it is made.
-        make: Makes a value of its tensors.
-    """
-
-    def __init__(self, folder: Path, make: Callable[[Mapping[str, Tensor]], LayerValue]) -> None:
-        self._folder = folder_of(self, folder)
-        self._make, self._files = make, dict[str, TensorFile]()
-        self._numbers = count()
-
-    def __setitem__(self, layer: str, value: LayerValue) -> None:
-        file = self._files.get(layer)
-        if file is None:
-            file = TensorFile(self._folder / f"{next(self._numbers)}.safetensors")
-        file.write(value.tensors())
-        self._files[layer] = file
-
-    def __getitem__(self, layer: str) -> LayerValue:
-        return self._make(self._files[layer].read())
-
-    def __delitem__(self, layer: str) -> None:
-        self._files.pop(layer).path.unlink()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
 
 
 def _digest(tensors: Mapping[str, Tensor], sealed: str) -> str:

@@ -10,7 +10,6 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.plan.filters import propagation, segment_response
 from tests.oracles.dense import (
     kronecker_factors,
@@ -26,6 +25,7 @@ from tests.tiny import (
     assert_close,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     seeded,
     tiny_case,

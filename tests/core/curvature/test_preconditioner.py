@@ -14,7 +14,6 @@ from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.responses.propagation import propagate
 from tests.oracles.dense import (
     kronecker_factors,
@@ -28,6 +27,7 @@ from tests.tiny import (
     assert_close,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     seeded,
     segment_filter,

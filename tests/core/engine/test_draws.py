@@ -11,7 +11,6 @@ from sourcetrace.core.engine import draws
 from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import Gradients
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask, TaskBase, signs
 from tests.tiny import (
@@ -20,6 +19,7 @@ from tests.tiny import (
     assert_close,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     tiny_case,
 )

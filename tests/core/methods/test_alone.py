@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812, the name everybody reads
 
 from sourcetrace.core.curvature import covariance_terms
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.plan.methods import METHODS
 from tests.tiny import (
     KeepsNothing,
@@ -15,6 +14,7 @@ from tests.tiny import (
     bare_case,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
 )
 

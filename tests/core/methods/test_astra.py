@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.methods.astra import SolveSettings, astra_responses
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_attribution import ONE_STAGE, TWO_STAGES, DenseRun, check_scores
 from tests.oracles.scores import frame_scores
@@ -16,6 +15,7 @@ from tests.tiny import (
     attribute,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     seeded,
     segment_filter,

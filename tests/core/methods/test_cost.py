@@ -10,7 +10,6 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import TimedProbe, one_thread_gain, probe_point
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.score import BlockGradients, SegmentResponses
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.methods.self_influence import SelfInfluence
@@ -24,6 +23,7 @@ from tests.tiny import (
     bare_case,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     tiny_case,
     wide_case,

@@ -16,7 +16,6 @@ from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.methods import curvature_scale
 from sourcetrace.core.methods.curvature_scale import LARGEST, curvature_scales, layer_scales
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.core.responses.queries import QueryGradients
@@ -27,6 +26,7 @@ from tests.tiny import (
     Case,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     seeded,
     segment_filter,

@@ -14,7 +14,6 @@ from sourcetrace.core.engine import gradient_engine as gradient_source_module
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.methods import precision_check, scorers
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.model.examples import Block, Examples
@@ -28,6 +27,7 @@ from tests.tiny import (
     attribute,
     case_plan,
     covariances_at,
+    fit_segment,
     gradient_source,
     tiny_case,
     wide_case,

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sourcetrace.core.methods.fit import fit_segment
 from sourcetrace.core.methods.score import BlockGradients, BlockScores, SegmentResponses
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -18,7 +17,15 @@ from sourcetrace.core.statistics.uncertainty import (
     standard_error_of_sum,
 )
 from sourcetrace.tasks import ClassificationTask
-from tests.tiny import Case, assert_close, case_plan, covariances_at, gradient_source, tiny_case
+from tests.tiny import (
+    Case,
+    assert_close,
+    case_plan,
+    covariances_at,
+    fit_segment,
+    gradient_source,
+    tiny_case,
+)
 
 TWO_STAGES = "abbaabab"
 

@@ -58,6 +58,14 @@ class CovarianceSums:
         sides = self.activation.to(device), self.pseudo_gradient.to(device)
         return CovarianceSums(*sides, self.examples)
 
+    def __add__(self, other: "CovarianceSums") -> "CovarianceSums":
+        """Return the sums over the examples of both."""
+        return CovarianceSums(
+            self.activation + other.activation,
+            self.pseudo_gradient + other.pseudo_gradient,
+            self.examples + other.examples,
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what makes up the sums, by name."""
         return {

@@ -2,9 +2,9 @@
 
 One rule for all stages. Beside one batch, extraction holds the covariance sums of a point, in
 float64; fitting a segment's eigenbases and the sums of its corrected eigenvalues; scoring the
-curvature and the queries' responses of all segments. Where a stage's share of the memory does not
-hold these of all layers, and what it made of other points and segments, layers are taken in groups
-and what is made waits on disk.
+curvature and the queries' responses of all segments. What is made of other points and segments
+waits on disk. Where a stage's share of the memory does not hold these of all layers, they are taken
+in groups.
 """
 
 from collections import Counter
@@ -36,12 +36,10 @@ class _LayerNeeds(NamedTuple):
     Attributes:
         held: While its group is worked on.
         moment: Beside it, for a moment, of one layer at a time.
-        made: At one of several points or segments; that at all is kept to the stage's end.
     """
 
     held: int
     moment: int
-    made: int
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,8 @@ class StageNeeds:
         groups: Layers that are taken together.
         least: Of the layer that takes the most; of all, if `largest` is empty.
         largest: The name of that layer; empty where the method takes all layers at once.
-        most: Were all layers taken at once, and all that the stage makes kept in memory.
-        held: Of the group that takes the most, as it will be.
-        disk: What waits on disk for the stage's end; 0 where memory holds it.
+        most: Were all layers taken at once.
+        held: Of the group that takes the most.
     """
 
     groups: Groups
@@ -62,7 +59,6 @@ class StageNeeds:
     largest: str
     most: int
     held: int
-    disk: int
 
     @classmethod
     def of(
@@ -71,7 +67,6 @@ class StageNeeds:
         need: Callable[[Layer], _LayerNeeds],
         budget: int,
         *,
-        times: int = 1,
         together: bool = False,
     ) -> "StageNeeds":
         """Group layers so that each group is within a budget, if a layer alone is.
@@ -80,22 +75,17 @@ class StageNeeds:
             layers: The attributed layers.
             need: What the stage takes for one.
             budget: Bytes.
-            times: At how many points, or of how many segments, it makes something.
             together: Whether the method takes all layers at once in any case.
         """
         needs = [need(layer) for layer in layers]
-        whole, made = _together(needs), sum(one.made for one in needs)
-        most = whole + (times - 1) * made
-        fits = most <= budget
-        groups = [(0, len(layers))] if fits or together else list(_groups(needs, budget))
+        groups = [(0, len(layers))] if together else list(_groups(needs, budget))
         alone = max(range(len(layers)), key=lambda index: _together([needs[index]]))
         return cls(
             groups=tuple(tuple(layers[start:stop]) for start, stop in groups),
-            least=whole if together else _together([needs[alone]]),
+            least=_together(needs if together else [needs[alone]]),
             largest="" if together else layers[alone].name,
-            most=most,
-            held=most if fits else max(_together(needs[start:stop]) for start, stop in groups),
-            disk=0 if fits else times * made,
+            most=_together(needs),
+            held=max(_together(needs[start:stop]) for start, stop in groups),
         )
 
 
@@ -151,7 +141,7 @@ class MemoryNeeds:
         def extraction(layer: Layer) -> _LayerNeeds:
             """The sums, and a product before it is added, or their bytes as they are written."""
             sums = _DOUBLE * sizes([layer])["covariances"]
-            return _LayerNeeds(sums, sums, sums)
+            return _LayerNeeds(sums, sums)
 
         def fitting(layer: Layer) -> _LayerNeeds:
             """Eigenbases, P̄^½ and eigenvalues, and the sums that become these, or queries.
@@ -159,12 +149,12 @@ class MemoryNeeds:
             A layer's covariances are read, averaged and decomposed by itself.
             """
             if not curved:
-                return _LayerNeeds(0, 0, 0)
+                return _LayerNeeds(0, 0)
             each = sizes([layer])
             block = itemsize * (each["bases"] + 2 * layer.size)
             decomposed = 4 * _DOUBLE * each["covariances"]
             held = block + max(_DOUBLE, rotated) * layer.size
-            return _LayerNeeds(held, decomposed, block)
+            return _LayerNeeds(held, decomposed)
 
         def scoring(layer: Layer) -> _LayerNeeds:
             """Curvature, responses and their sum of every segment; queries and their mean loss.
@@ -175,7 +165,7 @@ class MemoryNeeds:
             responses = (queries + 2) * layer.size
             held = itemsize * (at_once * (bases + responses) + (queries + 1) * layer.size)
             row = itemsize * layer.size
-            return _LayerNeeds(held, 3 * row * min(queries, max(1, AT_ONCE // row)), 0)
+            return _LayerNeeds(held, 3 * row * min(queries, max(1, AT_ONCE // row)))
 
         budget = int(_SHARE * free)
         together = record.unit_norm or record.scoring != "filters"
@@ -183,8 +173,8 @@ class MemoryNeeds:
             # One is loaded in any case.
             own * (1 + (min(len(checkpoints), max(1, kept // own)) if kept else 0)),
             own * len(checkpoints) if own > kept else 0,
-            StageNeeds.of(layers, extraction, budget, times=len(plan.points)),
-            StageNeeds.of(layers, fitting, budget, times=len(plan.segments)),
+            StageNeeds.of(layers, extraction, budget),
+            StageNeeds.of(layers, fitting, budget),
             StageNeeds.of(layers, scoring, budget, together=together),
         )
 

@@ -6,7 +6,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from kedro.pipeline import Pipeline
@@ -27,7 +28,6 @@ from sourcetrace.pipelines.checkpoint_ingest.checks import CHECKS
 from sourcetrace.pipelines.checkpoint_ingest.described import describe
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
 from sourcetrace.pipelines.shared.accounting import seconds_text
-from sourcetrace.pipelines.shared.costs import plan_costs
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.shared.step import step
@@ -70,8 +70,10 @@ def check_everything(
         manifest, _ = describe(examined.found, examined.runs, examined.segments, examined.coverage)
         tables = examined.train_table, examined.query_table
         inputs = Ingested(task, checkpoints, manifest, *tables, data="", identity="preflight")
-        setup = set_up_audit(inputs, gradient_cache, gradients, attribution)
-        found = plan_costs(setup, gradients)
+        # Where an audit would keep them; what is chosen for this one is not kept.
+        with TemporaryDirectory(dir=gradient_cache.existing_folder) as folder:
+            setup = set_up_audit(inputs, GradientCache(Path(folder)), gradients, attribution)
+            found = setup.planned_cost(gradients)
         return (
             f"{seconds_text(found.run.seconds)} of computing (Python and files come on top), in "
             "batches of "

@@ -11,13 +11,16 @@ from sourcetrace.core.engine.samples import TimedProbe, one_thread_gain
 from sourcetrace.core.machine.timing import matmul_rate
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.cost import RunCost
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import EvaluationPoint
+from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.datasets.gradient_cache import Policy
+from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
-from sourcetrace.parameters import GradientParameters
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.pipelines.shared.grid import Grid, range_size
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +41,13 @@ _SCORE_BYTES = 8
 
 
 @dataclass(frozen=True)
-class _PlannedCost:
+class PlannedCost:
     """What an audit takes.
 
     Attributes:
         policy: Where gradients are kept.
         gradients: Their bytes.
+        example_seconds: Of extraction, an example at a point.
         run: Its passes and products.
         disk: Bytes that are written.
         free_disk: Bytes that are free where gradients are kept.
@@ -51,6 +55,7 @@ class _PlannedCost:
 
     policy: Policy
     gradients: int
+    example_seconds: float
     run: RunCost
     disk: int
     free_disk: int
@@ -61,29 +66,81 @@ class _PlannedCost:
         words = {"memory": "kept in memory", "disk": "kept on disk"}
         return words.get(self.policy, "computed again by each later stage")
 
+    def grid(
+        self, engine: GradientEngine, plan: AttributionPlan, memory: int, *, unit_seconds: float
+    ) -> Grid:
+        """Return how the work is cut.
 
-def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> _PlannedCost:
+        Args:
+            engine: With its batch size.
+            plan: What is evaluated.
+            memory: Bytes by which layers are grouped.
+            unit_seconds: What a unit of work is to take.
+        """
+        size = range_size(
+            engine.batch_size,
+            self.example_seconds,
+            points=max(len(one.points) for one in plan.segments),
+            wanted=unit_seconds,
+        )
+        return Grid(engine.batch_size, size, memory, self.policy)
+
+
+def choose_batch(
+    engine: GradientEngine, plan: AttributionPlan, queries: int, gradients: GradientParameters
+) -> int:
+    """Return the examples of a batch, by the parameters or the memory that is free."""
+    if gradients.batch_size != "auto":
+        return gradients.batch_size
+    choice = choose_batch_size(engine, plan, queries=queries, most=gradients.memory_bytes)
+    logger.debug(
+        "Batches of %s: one takes %s, %s are free",
+        format_noun(choice.examples, "example"),
+        format_bytes(choice.bytes_per_example),
+        format_bytes(choice.free_bytes),
+    )
+    return choice.examples
+
+
+def plan_costs(
+    engine: GradientEngine,
+    plan: AttributionPlan,
+    needs: MemoryNeeds,
+    cache: GradientCache,
+    attribution: AttributionParameters,
+    gradients: GradientParameters,
+    *,
+    queries: int,
+) -> PlannedCost:
     """Choose where gradients are kept, and return what the run will cost.
+
+    Args:
+        engine: The training gradients.
+        plan: What is evaluated.
+        needs: Which layers are taken at once.
+        cache: Where gradients are kept.
+        attribution: The method.
+        gradients: Where they may be kept.
+        queries: Q.
 
     Raises:
         InputError: If the disk does not hold what is written.
     """
-    engine, plan, attribution = setup.engine, setup.plan, setup.attribution
     probe = TimedProbe.of(engine, plan.points[-1])
     visits = sum(len(point.examples) for point in plan.points)
-    size, free = visits * probe.extraction.bytes_per_example, setup.cache.free_bytes
+    size, free = visits * probe.extraction.bytes_per_example, cache.free_bytes
     solves = METHODS[attribution.method].scoring == "exact solves"
     kept, recomputed = (
         RunCost.of(
             engine,
             plan,
             probe,
-            queries=len(setup.queries),
+            queries=queries,
             recomputed=again,
             rate=matmul_rate(engine.device, engine.dtype),
             solve=SolveSettings(**attribution.astra.model_dump()) if solves else None,
             scales=METHODS[attribution.method].scales_curvature,
-            groups=setup.needs.group_counts,
+            groups=needs.group_counts,
         )
         for again in (False, True)
     )
@@ -95,41 +152,41 @@ def plan_costs(setup: AuditSetup, gradients: GradientParameters) -> _PlannedCost
         policy = "recompute"
     else:
         most = _WORTHWHILE * (recomputed.seconds - kept.seconds)
-        policy = "disk" if visits * _disk_seconds(setup, probe) < most else "recompute"
+        policy = "disk" if visits * _disk_seconds(cache, probe) < most else "recompute"
     run = recomputed if policy == "recompute" else kept
     written = {stage.name: stage.kept_bytes for stage in run.stages}
-    disk = _SCORE_BYTES * len(engine.training) * (len(setup.queries) + 1)
-    disk += sum(
+    disk = _SCORE_BYTES * len(engine.training) * (queries + 1)
+    # In units, and as the catalog has them.
+    disk += 2 * sum(
         written.get(name, 0)
         for name in ("covariances", "eigendecompositions", "corrected_eigenvalues")
     )
-    # Beside the files they become; a stage's are gone before the next one's come.
-    stages = setup.needs.stages.values()
-    disk += setup.needs.weights_on_disk + max(stage.disk for stage in stages)
-    cost = _PlannedCost(policy, size, run, disk + size * (policy == "disk"), free)
+    disk += needs.weights_on_disk + size * (policy == "disk")
+    seconds = probe.passes + probe.covariances
+    cost = PlannedCost(policy, size, seconds, run, disk, free)
     if cost.disk > free:
         raise InputError(
             f"The audit writes {format_bytes(cost.disk)}, but {format_bytes(free)} are free on the "
-            f"disk of {setup.cache.folder}. Make room, audit fewer checkpoints or queries, or set "
+            f"disk of {cache.folder}. Make room, audit fewer checkpoints or queries, or set "
             "gradients.cache to recompute."
         )
     return cost
 
 
-def _disk_seconds(setup: AuditSetup, probe: TimedProbe) -> float:
+def _disk_seconds(cache: GradientCache, probe: TimedProbe) -> float:
     """Return what keeping an example's gradients on disk takes, by some of the probe's."""
     passed = probe.extraction
     count = max(1, min(len(passed.signals.examples), _TIMED_BYTES // passed.bytes_per_example))
     rows = {name: one[:count] for name, one in passed.tensors().items()}
-    return setup.cache.disk_seconds(rows) / count
+    return cache.disk_seconds(rows) / count
 
 
-def log_kept(setup: AuditSetup, cost: _PlannedCost) -> None:
+def log_kept(engine: GradientEngine, plan: AttributionPlan, cost: PlannedCost) -> None:
     """Say what the gradients take, and where they are kept."""
     logger.info(
         "Gradients of %s at %s take %s (%s)",
-        format_noun(len(setup.engine.training), "example"),
-        format_noun(len(setup.plan.points), "point"),
+        format_noun(len(engine.training), "example"),
+        format_noun(len(plan.points), "point"),
         format_bytes(cost.gradients),
         cost.kept,
     )

@@ -1,11 +1,28 @@
 """The grid of an audit's work, chosen once: later runs, and all processes, go by the same one.
 
-Batches and ranges decide the last bits of sums, and the names of units.
+Batches, ranges and groups of layers decide the last bits of sums, and the names of units. They are
+chosen by the time and memory that there are when an audit is first set up.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
 
 from sourcetrace.core.model.examples import Block
+from sourcetrace.datasets.gradient_cache import Policy
+from sourcetrace.files import digest_of, read_optional_json, replacing
+from sourcetrace.parameters import GradientParameters
+from sourcetrace.pipelines.shared.inputs import Ingested
+
+_FILE = "grid.json"
+
+_LONGEST = 600
+"""Seconds of a unit of the later stages, which are at all points of a segment."""
 
 
 @dataclass(frozen=True)
@@ -15,10 +32,14 @@ class Grid:
     Attributes:
         batch_size: Examples a batch.
         range_size: Examples a unit of work, a whole number of batches.
+        memory_bytes: By which layers are grouped.
+        policy: Where gradients are kept.
     """
 
     batch_size: int
     range_size: int
+    memory_bytes: int = 0
+    policy: Policy = "recompute"
 
     def ranges(self, examples: int) -> list[Block]:
         """Return consecutive ranges of the training examples."""
@@ -27,6 +48,50 @@ class Grid:
     def blocks(self, one: Block) -> list[Block]:
         """Return the batches of a range."""
         return _cut(one, self.batch_size)
+
+
+def grid_key(ingested: Ingested, device: torch.device, gradients: GradientParameters) -> str:
+    """Return a digest of what a grid is chosen for; more checkpoints of the data have the same."""
+    own = ("code", "task", "data", "audit")
+    parts = {k: v for k, v in ingested.parts_for("gradient_extraction").items() if k in own}
+    return digest_of([parts, device.type, gradients.batch_size, gradients.memory_gib])
+
+
+@contextmanager
+def kept_grids(folder: Path) -> Iterator[MutableMapping[str, Grid]]:
+    """Give what audits had, by what decides it, and keep what is added.
+
+    Other processes wait meanwhile: the first one chooses.
+    """
+    file = folder / _FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f"{_FILE}.lock")):
+        grids = {key: Grid(**one) for key, one in (read_optional_json(file) or {}).items()}
+        before = dict(grids)
+        yield grids
+        if grids != before:
+            with replacing(file) as partial:
+                content = {key: asdict(one) for key, one in grids.items()}
+                partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def last_batch_size(folder: Path) -> int | None:
+    """Return the examples a batch of the last audit for which a grid was chosen."""
+    sizes = [one["batch_size"] for one in (read_optional_json(folder / _FILE) or {}).values()]
+    return sizes[-1] if sizes else None
+
+
+def range_size(batch_size: int, seconds: float, *, points: int, wanted: float) -> int:
+    """Return the examples of a unit of work, a power of two of batches.
+
+    Args:
+        batch_size: Examples a batch.
+        seconds: What an example takes at a point.
+        points: At how many of them one unit takes an example at most.
+        wanted: Seconds of a unit.
+    """
+    batches = min(wanted, _LONGEST / points) / (seconds * batch_size)
+    return batch_size << max(0, int(batches).bit_length() - 1)
 
 
 def _cut(whole: Block, size: int) -> list[Block]:

@@ -26,6 +26,7 @@ def refuse_too_large(
     queries: int,
     device: torch.device,
     most: int | None = None,
+    grouped: int | None = None,
 ) -> tuple[MemoryNeeds, int]:
     """Return what an audit holds in memory, if that is free, and the bytes that are.
 
@@ -37,6 +38,7 @@ def refuse_too_large(
         queries: Q.
         device: Where it is to be held.
         most: Bytes that may be taken, even where more are free.
+        grouped: Bytes by which layers were grouped before; None for those that are free.
 
     Raises:
         InputError: If the least that it takes is more than is free.
@@ -45,7 +47,8 @@ def refuse_too_large(
     kept = KEPT_BYTES if device.type == "cpu" else 0
     free = free_memory(device)
     free = free if most is None else min(free, most)
-    needs = MemoryNeeds.of(model, layers, plan, method, queries=queries, kept=kept, free=free)
+    by = free if grouped is None else grouped
+    needs = MemoryNeeds.of(model, layers, plan, method, queries=queries, kept=kept, free=by)
     stage, need = max(needs.stages.items(), key=lambda one: one[1].least)
     if needs.least > free:
         together = f"all layers, which {method} takes at once"
@@ -74,7 +77,7 @@ def _remedies(needs: MemoryNeeds, need: StageNeeds) -> str:
 
 def log_held(needs: MemoryNeeds, free: int) -> None:
     """Say what each stage will hold where; at length where it is not all layers in memory."""
-    split = any(stage.disk or len(stage.groups) > 1 for stage in needs.stages.values())
+    split = any(len(stage.groups) > 1 for stage in needs.stages.values())
     logger.log(
         logging.INFO if split else logging.DEBUG,
         "Memory: %s may be taken, %s of it for weights. %s",
@@ -88,4 +91,4 @@ def _said(need: StageNeeds) -> str:
     held, count = format_bytes(need.held), len(need.groups)
     if count > 1:
         held += f" at most, {count} groups of layers one after the other with passes of their own"
-    return f"{held}; on disk wait {format_bytes(need.disk)}" if need.disk else held
+    return held

@@ -5,8 +5,8 @@ stages sets up once.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,22 +18,20 @@ from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.methods.memory_needs import MemoryNeeds, StageNeeds
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.batch_size import choose_batch_size
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.core.plan.plan import AttributionPlan
+from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.core.training.segments import Segment
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.tensor_file import LayerValue, SetAside
 from sourcetrace.errors import InputError
 from sourcetrace.files import digest_of
-from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, GradientParameters, LaunchParameters
+from sourcetrace.pipelines.shared.costs import PlannedCost, choose_batch, plan_costs
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
-from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.shared.grid import Grid, grid_key, kept_grids
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import segments_of
@@ -63,6 +61,8 @@ class AuditSetup:
         needs: What is held in memory, and which layers at once.
         grid: How the work is cut.
         team: The processes that do it, this one among them.
+        cost: What it takes, by the probe with which this process chose the grid; None where it
+            found one.
     """
 
     inputs: Ingested
@@ -74,6 +74,7 @@ class AuditSetup:
     needs: MemoryNeeds
     grid: Grid
     team: Team
+    cost: PlannedCost | None = None
 
     def unit(
         self,
@@ -91,56 +92,54 @@ class AuditSetup:
             name: Its place in the stage.
             reads: The units whose files it reads.
             cost: Relative to others' of its phase.
-            parts: Further digests of what decides its bytes.
+            parts: Digests of what decides its bytes, beside or instead of those of its stage.
         """
         made_of = {
             **self.inputs.parts_for(stage),
-            "grid": digest_of([asdict(self.grid), self.engine.draws, self.engine.device.type]),
+            "grid": digest_of([self.grid.batch_size, self.engine.draws, self.engine.device.type]),
             **parts,
         }
         if reads:
             made_of["reads"] = digest_of([one.identity for one in reads])
         return Unit(stage, name, made_of, cost)
 
-    def layers_of(
-        self, make: type[LayerValue], stage: StageNeeds
-    ) -> MutableMapping[str, LayerValue]:
-        """Return a place for what a stage makes of layers, on disk if it waits there for the end.
+    def planned_cost(self, gradients: GradientParameters) -> PlannedCost:
+        """Return what the audit takes, by the probe or, where the grid was found, by one now."""
+        return self.cost or plan_costs(
+            self.engine,
+            self.plan,
+            self.needs,
+            self.cache,
+            self.attribution,
+            gradients.model_copy(update={"cache": self.grid.policy}),
+            queries=len(self.queries),
+        )
+
+    def roots(
+        self, planned: PlannedSegment, layers: Sequence[Layer] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return P̄^½ of a segment by layer; nothing where steps follow the gradient itself.
 
         Args:
-            make: What it makes; from disk too it comes back on the engine's device.
-            stage: What the stage holds.
-        """
-        device = self.engine.device
-
-        def made(tensors: Mapping[str, torch.Tensor]) -> LayerValue:
-            return make.of_tensors({name: one.to(device) for name, one in tensors.items()})
-
-        return SetAside(self.cache.folder, made) if stage.disk else {}
-
-    def preconditioners(
-        self, layers: Sequence[Layer] | None = None
-    ) -> Iterator[dict[str, torch.Tensor]]:
-        """Yield P̄^½ of every segment by layer; nothing where steps follow the gradient itself.
-
-        Args:
+            planned: The segment.
             layers: Of these alone; None for all.
         """
+        if not self.is_preconditioned(planned):
+            return {}
         layers = self.engine.coverage.layers if layers is None else layers
         wanted = {name for layer in layers for name in layer.parameters}
         rows = {row["checkpoint_id"]: row for row in self.inputs.manifest.iter_rows(named=True)}
+        found = [self._denominators(rows[name], wanted) for name in planned.segment.checkpoints]
+        means = {
+            layer.name: mean_preconditioner(layer, found, dtype=self.engine.dtype)
+            for layer in layers
+        }
+        return {name: root for name, root in means.items() if root is not None}
+
+    def is_preconditioned(self, planned: PlannedSegment) -> bool:
+        """Return whether a segment's curvature is seen through P̄^½."""
         follows = METHODS[self.attribution.method].follows_optimizer
-        for planned in self.plan.segments:
-            roots = {}
-            if follows and planned.segment.optimizer in ADAPTIVE:
-                found = [
-                    self._denominators(rows[name], wanted) for name in planned.segment.checkpoints
-                ]
-                for layer in layers:
-                    root = mean_preconditioner(layer, found, dtype=self.engine.dtype)
-                    if root is not None:
-                        roots[layer.name] = root
-            yield roots
+        return follows and planned.segment.optimizer in ADAPTIVE
 
     def _denominators(self, row: Mapping[str, Any], wanted: set[str]) -> dict[str, torch.Tensor]:
         names: dict[int, list[str]] = {}
@@ -159,8 +158,7 @@ def set_up_audit(
 ) -> AuditSetup:
     """Make the plan and the gradient engine from what the ingest wrote.
 
-    Where `gradients.batch_size` is `auto`, the size that an earlier run of the same audit chose
-    stands: gradients on disk are kept by batch.
+    How the work is cut is chosen by the first run of an audit, and stands.
     """
     task, manifest, train_table = ingested.task, ingested.manifest, ingested.train_table
     _refuse_without_hessian(task, attribution.method)
@@ -181,16 +179,6 @@ def set_up_audit(
     segments = segments_of(manifest)
     coverage = coverage_of(task, model, training, device, segments, attribution=attribution)
     plan = plan_of(segments, train_table, training, coverage, attribution)
-    needs, free = refuse_too_large(
-        model,
-        coverage.layers,
-        plan,
-        attribution.method,
-        queries=len(queries),
-        device=device,
-        most=gradients.memory_bytes,
-    )
-    log_held(needs, free)
     engine = GradientEngine(
         model=model,
         objective=task,
@@ -204,18 +192,35 @@ def set_up_audit(
         unit_norm=METHODS[attribution.method].unit_norm,
     )
     engine.draws = choose_draws(engine)
-    # On another device the same gradients differ by their rounding.
-    gradient_cache.open(f"{ingested.identity} {device.type}")
-    if gradients.batch_size == "auto":
-        most = gradients.memory_bytes
-        engine.batch_size = gradient_cache.batch_size or _chosen_batch_size(
-            engine, plan, queries, most=most
+    with kept_grids(gradient_cache.folder) as grids:
+        key, cost = grid_key(ingested, device, gradients), None
+        grid = grids.get(key)
+        needs, free = refuse_too_large(
+            model,
+            coverage.layers,
+            plan,
+            attribution.method,
+            queries=len(queries),
+            device=device,
+            most=gradients.memory_bytes,
+            grouped=grid.memory_bytes if grid else None,
         )
-    else:
-        engine.batch_size = gradients.batch_size
-    grid = Grid(engine.batch_size, len(training))
+        if grid is None:
+            engine.batch_size = choose_batch(engine, plan, len(queries), gradients)
+            cost = plan_costs(
+                engine, plan, needs, gradient_cache, attribution, gradients, queries=len(queries)
+            )
+            grid = grids[key] = cost.grid(engine, plan, free, unit_seconds=launch.unit_seconds)
+    log_held(needs, free)
+    engine.batch_size = grid.batch_size
+    if gradients.cache != "auto":
+        grid = replace(grid, policy=gradients.cache)
+    # On another device the same gradients differ by their rounding, as in other batches.
+    gradient_cache.open(f"{ingested.identity} {device.type} {grid.batch_size}")
+    if team.size == 1:
+        team.ledger.join_logs()
     return AuditSetup(
-        ingested, plan, engine, queries, gradient_cache, attribution, needs, grid, team
+        ingested, plan, engine, queries, gradient_cache, attribution, needs, grid, team, cost
     )
 
 
@@ -249,19 +254,6 @@ def _refuse_without_hessian(task: Task, method: str) -> None:
             "has negative eigenvalues for this task's loss. Take scaled_source or another method, "
             "where another curvature stands in for it (docs/reference/losses.md)."
         )
-
-
-def _chosen_batch_size(
-    engine: GradientEngine, plan: AttributionPlan, queries: Examples, *, most: int | None
-) -> int:
-    choice = choose_batch_size(engine, plan, queries=len(queries), most=most)
-    logger.debug(
-        "Batches of %s: one takes %s, %s are free",
-        format_noun(choice.examples, "example"),
-        format_bytes(choice.bytes_per_example),
-        format_bytes(choice.free_bytes),
-    )
-    return choice.examples
 
 
 def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters, TaskParameters
+from sourcetrace.pipelines.shared.grid import last_batch_size
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.launch import available_cores
 from sourcetrace.pipelines.verification.retraining import Job, Retrainings
@@ -50,7 +51,7 @@ def retrain_plan(
     workers = workers or cores
     batch_size = gradients.batch_size
     if batch_size == "auto":
-        batch_size = cache.batch_size or _QUERIES
+        batch_size = last_batch_size(cache.folder) or _QUERIES
     made: Any = ingested.task
     recipe = getattr(made, "recipe", None)
     identity = MadeOf.retraining_part(task, recipe=recipe, data=ingested.data)

@@ -1,0 +1,59 @@
+"""What passes tell of examples, as rows of tables."""
+
+import polars as pl
+
+from sourcetrace.core.engine.results import BlockSignals
+from sourcetrace.core.model.examples import EvaluationPoint, Examples
+from sourcetrace.errors import InputError
+from sourcetrace.schemas.scores import ContentSketches
+
+
+def sketch_rows(signals: BlockSignals, examples: Examples, side: str) -> list[pl.DataFrame]:
+    """Return the rows of `content_sketches`, if sketches were taken."""
+    if signals.sketch is None:
+        return []
+    # Halved, batches of any size give the same numbers but for the last of their bits.
+    values = signals.sketch.half().float().cpu().numpy()
+    names = [examples.ids[i] for i in signals.examples.tolist()]
+    columns = {"side": [side] * len(names), "example_id": names, "sketch": values}
+    return [pl.DataFrame(columns, schema=ContentSketches.columns())]
+
+
+def signal_rows(
+    signals: BlockSignals, examples: Examples, point: EvaluationPoint, where: str
+) -> pl.DataFrame:
+    """Return a row an example, unless a loss, measurement or gradient is not finite.
+
+    Raises:
+        InputError: If one is not; the example is named, and `where` it was met.
+    """
+    index = signals.examples.tolist()
+    nothing = [None] * len(index)
+    norm = signals.gradient_norm
+    table = pl.DataFrame(
+        {
+            "example_id": [examples.ids[i] for i in index],
+            "checkpoint_id": ["+".join(point.checkpoints)] * len(index),
+            "loss": signals.loss.double().tolist(),
+            "measurement": signals.measurement.double().tolist(),
+            "predicted_label": signals.described.get("predicted_label", nothing),
+            "given_label_probability": signals.described.get("given_label_probability", nothing),
+            "gradient_norm": nothing if norm is None else norm.double().tolist(),
+        },
+        schema_overrides={
+            "predicted_label": pl.String,
+            "given_label_probability": pl.Float64,
+            "gradient_norm": pl.Float64,
+        },
+    )
+    finite = pl.col("loss", "measurement", "gradient_norm").is_finite()
+    infinite = table.with_columns(index=pl.Series(index)).filter(
+        ~pl.all_horizontal(finite.fill_null(value=True))
+    )
+    if infinite.height:
+        raise InputError(
+            f"Example {infinite['example_id'][0]!r} (index {infinite['index'][0]}) has a NaN or "
+            f"infinite loss, measurement or gradient {where}. Check its inputs and label "
+            "for missing values, and the loss for log(0)."
+        )
+    return table

@@ -1,0 +1,119 @@
+"""Units of work: what decides their bytes, who does them, and sums that are made of parts.
+
+A sum over the examples is made in units of a range each, which are added in their order and
+dropped.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+import torch
+
+from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.model.examples import Block, EvaluationPoint
+from sourcetrace.core.plan.plan import PlannedSegment
+from sourcetrace.files import digest_of
+from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.work.ledger import Unit
+
+Work = Mapping[Unit, Callable[[Path], None]]
+"""Unit -> what writes its files into a folder."""
+
+
+class Summed(Protocol):
+    """A unit that has the sums of others, or is the only one."""
+
+    @property
+    def unit(self) -> Unit:
+        """What has the sums."""
+
+    @property
+    def parts(self) -> Work:
+        """What does the ranges, in their order; of one range the unit itself."""
+
+    def join(self, folder: Path) -> None:
+        """Write what the parts have together."""
+
+
+def passes_parts(
+    setup: AuditSetup,
+    points: Sequence[EvaluationPoint],
+    block: Block,
+    layers: Sequence[Sequence[Layer]],
+) -> dict[str, str]:
+    """Return digests of what decides passes at some points, in place of all that an audit has.
+
+    Args:
+        setup: Of the audit.
+        points: The weights.
+        block: The examples.
+        layers: Whose gradients are taken, and what else the passes are of.
+    """
+    files = dict(setup.inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
+    weights = [[files[name] for name in one.checkpoints] for one in points]
+    examples = [
+        [one.draws, *map(_digest, (one.rows(block), block.among(one.curvature_examples)))]
+        for one in points
+    ]
+    shapes = [[(one.name, one.shape) for one in own] for own in layers]
+    precision = setup.attribution.precision
+    return {
+        "checkpoints": digest_of(weights),
+        "segments": digest_of([examples, shapes]),
+        "gradients": digest_of([setup.attribution.seed, precision.passes, precision.curvature]),
+    }
+
+
+def optimizer_part(setup: AuditSetup, planned: PlannedSegment) -> str:
+    """Return a digest of what decides P̄^½ of a segment; empty where there is none."""
+    if not setup.is_preconditioned(planned):
+        return ""
+    stated = setup.inputs.parts_for("checkpoint_ingest").get("segments")
+    own = pl.col("checkpoint_id").is_in(planned.segment.checkpoints)
+    files = setup.inputs.manifest.filter(own).select("sha256", "state_places").to_dicts()
+    return digest_of([planned.segment.optimizer, stated, files])
+
+
+def do(setup: AuditSetup, work: Work, description: str) -> None:
+    """Return when all units of a phase are done, whoever did them.
+
+    Args:
+        setup: Of the audit.
+        work: The units.
+        description: For the terminal.
+    """
+
+    def one(unit: Unit, folder: Path) -> dict[str, Any]:
+        work[unit](folder)
+        return {"threads": torch.get_num_threads()}
+
+    setup.team.run(list(work), one, description)
+
+
+def do_summed(
+    setup: AuditSetup, wanted: Sequence[Summed], *said: str, beside: Work | None = None
+) -> None:
+    """Return when some sums are done; parts are done of those alone that are missing.
+
+    Args:
+        setup: Of the audit.
+        wanted: The sums.
+        said: Descriptions of doing the parts and of adding them, for the terminal.
+        beside: What else belongs to the parts' phase.
+    """
+    ledger = setup.team.ledger
+    sums = {one.unit: one for one in wanted}
+    ledger.refresh()
+    missing = [own for unit, own in sums.items() if not ledger.is_over(unit)]
+    parts = {unit: part for one in missing for unit, part in one.parts.items()}
+    do(setup, {**parts, **(beside or {})}, said[0])
+    do(setup, {one.unit: one.join for one in missing}, said[1])
+    if setup.team.rank == 0:
+        ledger.drop(unit for unit in parts if unit not in sums)
+
+
+def _digest(numbers: torch.Tensor) -> str:
+    return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
