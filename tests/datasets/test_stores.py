@@ -1,11 +1,16 @@
 """Tables, tensors and caches come back as they were saved."""
 
+import json
+import os
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 import torch
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
+from kedro.validation import DataValidationError
 from polars.testing import assert_frame_equal
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
@@ -17,6 +22,7 @@ from sourcetrace.datasets import (
     ShardedParquetDataset,
 )
 from sourcetrace.errors import InputError
+from sourcetrace.work.ledger import KeptFile
 
 
 def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp_path):
@@ -29,6 +35,32 @@ def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp
     after.save(parts[5])
     assert_frame_equal(after.load(), parts[5])
     assert [file.name for file in tmp_path.iterdir()] == ["part-000000.parquet"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_part_that_a_unit_keeps_is_linked_where_that_can_be(tmp_path, monkeypatch, linked):
+    """Checked and digested when it was written, it is not read again."""
+    monkeypatch.chdir(tmp_path)
+    parts = [pl.DataFrame({"segment": [number]}) for number in range(3)]
+    for number, part in enumerate(parts):
+        part.write_parquet(f"{number}.parquet")
+    kept = [KeptFile(Path(f"{number}.parquet"), f"digest {number}") for number in range(3)]
+    inner = {"type": "sourcetrace.datasets.ShardedParquetDataset", "path": "table"}
+    entry = {"type": "sourcetrace.datasets.AuditedDataset", "stage": "a", "dataset": inner}
+    validator = {"class": "sourcetrace.schemas.QueryContributions", "on": ["save"]}
+    catalog = DataCatalog.from_config({"table": entry | {"validator": validator}})
+    if not linked:
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError))
+    for file in kept:
+        catalog.save("table", file)
+    catalog.confirm("table")
+    files = sorted((tmp_path / "table").iterdir())
+    assert [file.samefile(one.path) for file, one in zip(files, kept, strict=True)] == 3 * [linked]
+    assert_frame_equal(pl.concat(map(pl.read_parquet, files)), pl.concat(parts))
+    record = json.loads((tmp_path / "table.made_of.json").read_text())
+    assert record["files"] == {file.name: f"digest {n}" for n, file in enumerate(files)}
+    with pytest.raises(DataValidationError):  # what is not a unit's is checked here
+        catalog.save("table", parts[0])
 
 
 def test_a_table_that_was_never_saved_is_an_error(tmp_path):

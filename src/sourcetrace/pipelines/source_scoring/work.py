@@ -63,7 +63,6 @@ def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
     team, ledger = setup.team, setup.team.ledger
     tasks, groups = _tasks(setup), setup.needs.scoring.groups
     done = [one.unit for one in tasks[-1]]
-    ledger.refresh()
     for layers, wanted in zip(groups, _needed(tasks, ledger), strict=True):
         group = _Group(setup, curvature, layers, {one.unit: one for one in wanted})
         team.run(list(group.tasks), group.do, "Scoring")
@@ -118,7 +117,7 @@ def _needed(tasks: Sequence[Sequence[_Task]], ledger: Ledger) -> list[list[_Task
     places: Sequence[int] = range(len(tasks[-1]))
     for group in reversed(tasks):
         found.insert(0, [group[place] for place in places])
-        places = [place for place in places if ledger.missing([group[place].unit])]
+        places = [place for place in places if not ledger.is_logged(group[place].unit)]
     return found
 
 

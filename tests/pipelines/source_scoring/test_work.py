@@ -1,0 +1,184 @@
+"""Scores are the same bytes however the work on them is cut off, taken up and shared."""
+
+import multiprocessing
+import time
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+from torch.utils.data import TensorDataset
+
+from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.parameters import GradientParameters
+from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.source_scoring import work
+from sourcetrace.pipelines.source_scoring.tables import TABLES
+from sourcetrace.pipelines.source_scoring.work import score
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.team import Team
+from tests.pipelines.test_training import Tiny, fitted, inputs_of, train
+
+EXAMPLES = 22
+
+
+class Longer(Tiny):
+    """Twenty-two training examples: three ranges of eight, of batches of four."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs = self.inputs.repeat(3, 1) * torch.linspace(0.5, 1.5, 24)[:, None]
+        self.labels = self.labels.repeat(3)
+
+    def train_examples(self):
+        return TensorDataset(self.inputs[:EXAMPLES], self.labels[:EXAMPLES])
+
+    def query_examples(self):
+        return TensorDataset(self.inputs[EXAMPLES:], self.labels[EXAMPLES:])
+
+    def train_table(self):
+        return pl.DataFrame({"example_id": [f"e{i}" for i in range(EXAMPLES)]})
+
+
+class Killed(Ledger):
+    """A ledger of a process that is killed when it begins its nth unit."""
+
+    def __init__(self, root, after):
+        super().__init__(root)
+        self.left = after
+
+    def write(self, unit, do):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        super().write(unit, do)
+
+
+class Audit:
+    """A set-up and its curvature, by which ledgers in folders are filled."""
+
+    def __init__(self, folder, method="source", *, again=False):
+        self.folder = folder
+        if not again:
+            train(folder / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.1))
+        inputs = inputs_of(folder, folder / "run", method=method, task=Longer(), count=2)
+        inputs["ingested"] = replace(inputs["ingested"], identity="this")
+        inputs["gradients"] = GradientParameters(cache="memory", batch_size=4)
+        self.setup, (self.curvature, *_) = fitted(inputs)
+
+    def scored(self, ledger, *, range_size=8, groups=1, rank=0, size=1):
+        needs, layers = self.setup.needs, self.setup.engine.coverage.layers
+        cut = [layers[at::groups] for at in range(groups)]
+        setup = replace(
+            self.setup,
+            grid=Grid(4, range_size),
+            team=Team(ledger, rank=rank, size=size),
+            needs=replace(needs, scoring=replace(needs.scoring, groups=tuple(cut))),
+        )
+        return score(setup, self.curvature)
+
+
+def content(scored):
+    """Return the bytes of all files, and what is said of the queries."""
+    files = [file for files in scored.parts for file in files]
+    return [file.path.read_bytes() for file in files], scored.preparation.report()
+
+
+def tables(scored):
+    parts = zip(*scored.parts, strict=True)
+    return [pl.read_parquet([file.path for file in files]) for files in parts]
+
+
+@pytest.fixture(scope="module")
+def audit(tmp_path_factory):
+    return Audit(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_killed_at_any_unit_and_taken_up_it_is_as_undisturbed(audit, tmp_path, groups, monkeypatch):
+    expected = content(audit.scored(Ledger(tmp_path / "whole"), groups=groups))
+    prepared = []
+    monkeypatch.setattr(
+        work, "scorer_of", lambda *of, make=work.scorer_of: prepared.append(of) or make(*of)
+    )
+    units = 3 * groups
+    for after in range(units):
+        root = tmp_path / str(after)
+        with pytest.raises(KeyboardInterrupt):
+            audit.scored(Killed(root, after), groups=groups)
+        prepared.clear()
+        resumed = audit.scored(ledger := Killed(root, units - after), groups=groups)
+        assert content(resumed) == expected
+        assert ledger.left == 0
+        assert len(prepared) == groups - after // 3  # once a group that has anything to do
+    prepared.clear()
+    assert content(audit.scored(Killed(root, 0), groups=groups)) == expected
+    assert not prepared
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_taken_up(tmp_path, method):
+    audit = Audit(tmp_path, method)
+    expected = content(audit.scored(Ledger(tmp_path / "whole")))
+    with pytest.raises(KeyboardInterrupt):
+        audit.scored(Killed(tmp_path / "killed", 1))
+    assert content(audit.scored(Ledger(tmp_path / "killed"))) == expected
+
+
+def test_ranges_and_groups_change_no_score(audit, tmp_path):
+    found = tables(audit.scored(Ledger(tmp_path / "one"), range_size=EXAMPLES))
+    for name, options in (("ranges", {}), ("groups", {"groups": 3})):
+        for one, other in zip(
+            tables(audit.scored(Ledger(tmp_path / name), **options)), found, strict=True
+        ):
+            assert_frame_equal(one, other, rel_tol=1e-5, abs_tol=1e-8)
+
+
+def help_out(folder, root):
+    torch.set_num_threads(1)
+    Audit(folder, again=True).scored(Ledger(root), groups=3, rank=1, size=2)
+
+
+def test_two_processes_write_what_one_does(audit, tmp_path):
+    expected = content(audit.scored(Ledger(tmp_path / "one"), groups=3))
+    # Not forked from here: polars' threads would be missing.
+    processes = multiprocessing.get_context("forkserver")
+    other = processes.Process(target=help_out, args=(audit.folder, tmp_path / "two"))
+    other.start()
+    while other.is_alive() and not (tmp_path / "two").exists():
+        time.sleep(0.01)
+    assert content(audit.scored(Ledger(tmp_path / "two"), groups=3, size=2)) == expected
+    other.join(60)
+    assert other.exitcode == 0
+    assert len(list((tmp_path / "two/log").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_damaged_part_is_done_again(audit, tmp_path, name, caplog):
+    scored = audit.scored(Ledger(tmp_path), groups=3)
+    expected = content(scored)
+    (damaged,) = tmp_path.rglob(f"*8-*16.*/{name}.parquet")
+    changed = bytearray(damaged.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    damaged.write_bytes(changed)
+    ledger = Killed(tmp_path, 3)  # of its range alone, by every group
+    assert content(audit.scored(ledger, groups=3)) == expected
+    assert caplog.text.count("is damaged") == 1
+
+
+def test_scores_of_the_layers_so_far_that_are_damaged_are_done_again(audit, tmp_path):
+    expected = content(audit.scored(Ledger(tmp_path / "whole"), groups=3))
+    with pytest.raises(KeyboardInterrupt):
+        audit.scored(Killed(tmp_path / "killed", 7), groups=3)
+    (damaged,) = (tmp_path / "killed").rglob("g1*8-*16.*/12")
+    damaged.write_bytes(damaged.read_bytes()[::-1])
+    assert content(audit.scored(Ledger(tmp_path / "killed"), groups=3)) == expected
+
+
+def test_what_is_kept_in_the_end_is_the_last_group_s(audit, tmp_path):
+    audit.scored(Ledger(tmp_path), groups=1)
+    audit.scored(Ledger(tmp_path), groups=3)
+    kept = {file.parent.name.split("%2F")[0] for file in tmp_path.rglob("*.parquet")}
+    assert kept == {"g2"}
+    assert len(list((tmp_path / "source_scoring").iterdir())) == 3
