@@ -13,7 +13,7 @@ from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import StatusParameters
 from sourcetrace.pipelines.audit import STAGES, create_audit, create_status
 from sourcetrace.work.ledger import Ledger, Unit
-from sourcetrace.work.phases import Phases
+from sourcetrace.work.phases import Phase, Phases
 from tests.pipelines.test_stored_results import (
     RECORD,
     catalog_of,
@@ -68,16 +68,18 @@ def states(found):
     return {one.stage: one.state for one in found.stages}
 
 
-def begin(folder, *, done, of, phases=None):
+def begin(folder, *, done, of):
     """Leave a stage's work as a kill leaves it: some units, and not all results."""
     with inside(folder):
         parts = catalog_of().load("audit_identity").parts_for("gradient_extraction")
         path_of("covariances").with_name(path_of("covariances").name + RECORD).unlink()
     units = [
-        Unit("gradient_extraction", f"step_10/{number}", parts, cost=2.0) for number in range(of)
+        Unit("gradient_extraction", f"{number}", {**parts, "checkpoints": "1"}, cost=2.0)
+        for number in range(of)
     ]
     ledger = Ledger(folder / UNITS)
-    (phases or Phases(ledger.root)).keep(units)
+    # Their own parts may be others: fewer checkpoints, say.
+    Phases(ledger.root).keep(Phase(parts, units))
     for unit in units[:done]:
         ledger.write(unit, lambda _, place: (place / "sums").write_bytes(b"sums") and {})
     return units[:done]
@@ -110,12 +112,12 @@ def test_what_a_kill_left_is_counted_and_timed(project, namespace):
 
 @pytest.mark.parametrize("joined", [False, True])
 def test_what_a_later_phase_has_used_up_is_not_missing(project, joined):
-    phases = Phases(project / UNITS)
-    sums = begin(project, done=3, of=3, phases=phases)
-    ledger = Ledger(project / UNITS)
+    sums = begin(project, done=3, of=3)
+    ledger, phases = Ledger(project / UNITS), Phases(project / UNITS)
     ledger.refresh()
     end = [Unit(one.stage, f"end/{one.name}", one.made_of) for one in sums]
-    phases.keep(end)
+    audit = phases.of("gradient_extraction")[0].audit
+    phases.keep(Phase(audit, [*sums, *end]))
     ledger.write(end[0], lambda *_: {})
     ledger.drop(sums)
     if joined:
@@ -149,7 +151,7 @@ def test_damaged_files_are_named_once_their_bytes_are_read(project):
     assert "damaged" not in " ".join(states(status(project)).values())
     found = states(status(project, check=True))
     assert found["source_scoring"] == "damaged: data/07_model_output/attribution_scores"
-    assert found["gradient_extraction"] == "damaged: unit step_10/0"
+    assert found["gradient_extraction"] == "damaged: unit 0"
     assert found["ekfac_fitting"] == "done"
 
 

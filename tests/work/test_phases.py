@@ -1,7 +1,7 @@
 """What a stage's phases are made of is known to who has made none of them."""
 
 from sourcetrace.work.ledger import Ledger, Unit
-from sourcetrace.work.phases import Phases
+from sourcetrace.work.phases import Phase, Phases
 from sourcetrace.work.team import Team
 
 
@@ -13,53 +13,49 @@ def _phase(name, count=3, stage="extraction", **parts):
     ]
 
 
+AUDIT = {"data": "1"}
+
+
+def _keep(root, *phases, audit=AUDIT):
+    kept = Phases(root)
+    for units in phases:
+        kept.keep(Phase(audit, units))
+
+
 def _known(root, stage="extraction"):
-    found = [one for phase in Phases(root).of(stage) for one in phase]
-    return sorted(found, key=lambda one: one.name)
+    return [one.units for one in Phases(root).of(stage)]
 
 
 def test_phases_come_back_as_they_were(tmp_path):
     first, second, other = _phase("a"), _phase("b"), _phase("a", stage="fitting")
-    phases = Phases(tmp_path)
-    for phase in (first, second, other, first):
-        phases.keep(phase)
-    assert Phases(tmp_path).of("extraction") == [first, second]
-    assert _known(tmp_path) == [*first, *second]
-    assert [one.cost for one in _known(tmp_path)] == [one.cost for one in (*first, *second)]
-    assert [one.identity for one in _known(tmp_path, "fitting")] == [one.identity for one in other]
+    _keep(tmp_path, first, second, other, first)
+    assert _known(tmp_path) == [first, second]
+    costs = [[unit.cost for unit in units] for units in (first, second)]
+    assert [[unit.cost for unit in units] for units in _known(tmp_path)] == costs
+    (fitting,) = Phases(tmp_path).of("fitting")
+    assert fitting.audit == AUDIT
+    assert [one.identity for one in fitting.units] == [one.identity for one in other]
 
 
 def test_a_run_that_goes_on_keeps_what_it_has_not_reached_and_another_audit_s_begins_anew(tmp_path):
     first, second = _phase("a"), _phase("b")
-    phases = Phases(tmp_path)
-    phases.keep(first)
-    phases.keep(second)
-    Phases(tmp_path).keep(first)
-    assert _known(tmp_path) == [*first, *second]
-    changed = _phase("a", data="2")
-    Phases(tmp_path).keep(changed)
-    assert _known(tmp_path) == changed
-
-
-def test_what_is_left_of_a_phase_is_no_phase_of_its_own(tmp_path):
-    first, second = _phase("a"), _phase("b")
-    phases = Phases(tmp_path)
-    for units in (first[1:], second, first[:1]):
-        phases.keep(units)
-    assert Phases(tmp_path).of("extraction") == [first[1:], second, first[:1]]
-    phases = Phases(tmp_path / "again")
-    phases.keep(first)
-    phases.keep(second)
-    for units in (first[1:], second[:1]):
-        Phases(tmp_path / "again").keep(units)
-    assert Phases(tmp_path / "again").of("extraction") == [first, second]
+    _keep(tmp_path, first, second)
+    for units in (first, first[1:], second[:1]):
+        _keep(tmp_path, units)
+    assert _known(tmp_path) == [first, second]
+    # The same units may be another audit's, which has fewer of them.
+    _keep(tmp_path, first, audit={"data": "2"})
+    assert _known(tmp_path) == [first]
+    cut_otherwise = _phase("a", grid="2")
+    _keep(tmp_path, cut_otherwise, audit={"data": "2"})
+    assert _known(tmp_path) == [cut_otherwise]
 
 
 def test_the_first_of_a_team_keeps_them_before_they_are_done(tmp_path):
     def do(unit, _):
-        assert _known(tmp_path) == units
-        assert unit in units
+        assert _known(tmp_path) == [units]
 
     units = _phase("a")
     Team(Ledger(tmp_path), rank=1, size=2).run([], do, "nothing")
-    Team(Ledger(tmp_path)).run(units, do, "units")
+    Team(Ledger(tmp_path), parts_for=lambda stage: {"data": stage}).run(units, do, "units")
+    assert [one.audit for one in Phases(tmp_path).of("extraction")] == [{"data": "extraction"}]

@@ -1,13 +1,27 @@
 """The units of every phase of work, kept so that who counts them needs none of a stage's set-up."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sourcetrace.files import read_optional_json, replacing
 from sourcetrace.work.ledger import Unit
 
 _FOLDER = "phases"
+
+
+class Phase(NamedTuple):
+    """Units that are done before others begin.
+
+    Attributes:
+        audit: Part -> digest: what the audit was made of, as far as the stage goes; that of units
+            may be less.
+        units: In their order.
+    """
+
+    audit: Mapping[str, str]
+    units: Sequence[Unit]
 
 
 class Phases:
@@ -21,30 +35,38 @@ class Phases:
         self._root = root / _FOLDER
         self._kept: dict[str, set[Unit]] = {}
 
-    def keep(self, units: Sequence[Unit]) -> None:
-        """Keep what is new of a phase; where nothing is of the audit before, that is forgotten."""
-        stage, begins = units[0].stage, units[0].stage not in self._kept
-        if begins:
-            self._kept[stage] = {one for phase in self.of(stage) for one in phase}
-        new = [one for one in units if one not in self._kept[stage]]
-        if begins and len(new) == len(units):
-            self._kept[stage] = set()
-            for file in self._files(stage):
-                file.unlink(missing_ok=True)
+    def keep(self, phase: Phase) -> None:
+        """Keep what is new of a phase, and forget what a stage had of another audit."""
+        stage = phase.units[0].stage
+        if stage not in self._kept:
+            before = self.of(stage)
+            known = {unit for one in before if one.audit == phase.audit for unit in one.units}
+            if known.isdisjoint(phase.units):
+                known = set()
+                for file in self._files(stage):
+                    file.unlink(missing_ok=True)
+            self._kept[stage] = known
+        new = [one for one in phase.units if one not in self._kept[stage]]
         if not new:
             return
         self._kept[stage] |= set(new)
         common = dict(sorted(set.intersection(*(set(one.made_of.items()) for one in new))))
         own = [[one.name, one.cost, dict(one.made_of.items() - common.items())] for one in new]
+        content = {"audit": dict(phase.audit), "made_of": common, "units": own}
         with replacing(self._root / stage / f"{len(self._files(stage)):06d}.json") as partial:
-            partial.write_text(json.dumps({"made_of": common, "units": own}), encoding="utf-8")
+            partial.write_text(json.dumps(content), encoding="utf-8")
 
-    def of(self, stage: str) -> list[list[Unit]]:
-        """Return the units of a stage's phases, in their order."""
-        phases = map(read_optional_json, self._files(stage))
+    def of(self, stage: str) -> list[Phase]:
+        """Return a stage's phases, in their order."""
         return [
-            [Unit(stage, name, {**one["made_of"], **own}, cost) for name, cost, own in one["units"]]
-            for one in phases
+            Phase(
+                one["audit"],
+                [
+                    Unit(stage, name, {**one["made_of"], **own}, cost)
+                    for name, cost, own in one["units"]
+                ],
+            )
+            for one in map(read_optional_json, self._files(stage))
         ]
 
     def _files(self, stage: str) -> list[Path]:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from sourcetrace.progress import track
 from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
-from sourcetrace.work.phases import Phases
+from sourcetrace.work.phases import Phase, Phases
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Team:
         timeout: Seconds after which a process that is at one unit ends itself, its stack on
             standard error; longer where units take long. A process alone has all the time.
         call: Has the other processes do a stage, too.
+        parts_for: Returns what the audit is made of, as far as a stage goes: part -> digest.
     """
 
     ledger: Ledger
@@ -60,6 +61,7 @@ class Team:
     size: int = 1
     timeout: float = 1800.0
     call: Callable[[str], None] = lambda _: None
+    parts_for: Callable[[str], Mapping[str, str]] = lambda _: {}
     _slowest: float = field(default=0.0, init=False)
     _next_read: float = field(default=0.0, init=False)
     _called: set[str] = field(default_factory=set, init=False)
@@ -80,7 +82,7 @@ class Team:
             Exception: What `do` raised in the first process; others leave such a unit to it.
         """
         if self.rank == 0 and units:
-            self._phases.keep(units)
+            self._phases.keep(Phase(self.parts_for(units[0].stage), units))
         self.ledger.refresh()
         parts = shares(units, self.size)
         # A process looks at the files of its share: a thousand that look at all wear out a server.

@@ -167,6 +167,7 @@ def set_up_audit(
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
     team = make_team(launch, gradient_cache.folder / "units")
+    team.parts_for = ingested.parts_for
     model = task.build_model().to(device)
     files = {row["checkpoint_id"]: row for row in manifest.iter_rows(named=True)}
 

@@ -1,6 +1,6 @@
 """Compare what is stored with what an audit is made of now, and change nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -15,7 +15,7 @@ from sourcetrace.pipelines.audit import STAGES
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditStatus, StageStatus
 from sourcetrace.work.ledger import Ledger, Unit
-from sourcetrace.work.phases import Phases
+from sourcetrace.work.phases import Phase, Phases
 
 _ALWAYS = {"checkpoint_ingest": "read the inputs again", "cleaning_report": "write it again"}
 """What every run does of the stages without units."""
@@ -68,7 +68,7 @@ class _Stage:
     @cached_property
     def units(self) -> list[Unit]:
         """Of today's audit, as far as its phases have begun."""
-        return [*chain(*self._today)]
+        return [unit for one in self._today for unit in one.units]
 
     def _state(self) -> str:
         done, sound = len(self.units) - len(self._to_do), len(self.results) - len(self._faults)
@@ -91,7 +91,7 @@ class _Stage:
 
     def _run(self) -> str:
         if not self.units or len(self._to_do) == len(self.units):
-            return "do all of it"
+            return "do what changed" if self._phases and not self.units else "do all of it"
         later = " and what follows them" if self._faults else ""
         if self._to_do:
             return f"do {format_noun(len(self._to_do), 'unit')}{later}"
@@ -101,9 +101,10 @@ class _Stage:
         """Return what is left takes, by the units of the same phase that are known."""
         total = 0.0
         for phase in self._phases:
-            took = {one: self.ledger.seconds(one) for one in phase}
+            took = {one: self.ledger.seconds(one) for one in phase.units}
             known = {one: seconds for one, seconds in took.items() if seconds is not None}
-            left = sum(one.cost for one in phase if one in self._to_do or self._different(phase))
+            changed = bool(self._different(phase))
+            left = sum(one.cost for one in phase.units if changed or one in self._to_do)
             if left and not known:
                 return None
             if left:
@@ -118,11 +119,11 @@ class _Stage:
         return {name: one for name, one in faults.items() if one is not None}
 
     @cached_property
-    def _phases(self) -> list[list[Unit]]:
+    def _phases(self) -> list[Phase]:
         return Phases(self.ledger.root).of(self.name)
 
     @cached_property
-    def _today(self) -> list[list[Unit]]:
+    def _today(self) -> list[Phase]:
         return [one for one in self._phases if not self._different(one)]
 
     @cached_property
@@ -137,21 +138,19 @@ class _Stage:
     @cached_property
     def _to_do(self) -> set[Unit]:
         """Return what is missing in the last phase that has begun and later, or gone since."""
-        left = [[one for one in phase if not self.ledger.is_over(one)] for phase in self._today]
+        over = self.ledger.is_over
+        left = [[one for one in phase.units if not over(one)] for phase in self._today]
         # A phase begins when the one before has ended; who has joined the logs forgot what was
         # dropped since.
-        last = max(
-            (place for place, phase in enumerate(self._today) if len(left[place]) < len(phase)),
-            default=0,
-        )
+        begun = [any(map(over, phase.units)) for phase in self._today]
+        last = max((place for place, one in enumerate(begun) if one), default=0)
         return {*chain(*left[last:]), *self._gone, *self._damaged}
 
-    def _different(self, phase: Sequence[Unit]) -> str:
+    def _different(self, phase: Phase) -> str:
         """Return in words what a phase was made with that the audit has otherwise now."""
         if self.now is None:
             return "not known data"
-        made_of = phase[0].made_of
-        parts = {name: made_of.get(name, "") for name in self.now.parts_for(self.name)}
+        parts = {name: phase.audit.get(name, "") for name in self.now.parts_for(self.name)}
         return replace(self.now, **parts).differences(self.now, self.name)
 
 
