@@ -33,7 +33,7 @@ def extract_gradients(
     start_peak(engine.device)
     with engine.timings.timed("gradient_extraction"):
         found = extract(setup)
-    history = found.history.collect()
+    history = found.queries.collect()
     finals = ["+".join(member.final.checkpoints) for member in setup.plan.members]
     return (
         found.signals.collect(),

@@ -40,14 +40,14 @@ class Extracted:
 
     Attributes:
         signals: A row a training example and point.
-        history: A row a query and point.
+        queries: A row a query and point.
         sketches: Of what the layers see, at the last point.
         covariances: Point id -> layer -> sums.
         sums: Point id -> the units that have them.
     """
 
     signals: pl.LazyFrame
-    history: pl.LazyFrame
+    queries: pl.LazyFrame
     sketches: pl.LazyFrame
     covariances: Mapping[str, LayerCovariances]
     sums: Mapping[str, Sequence[Unit]]
