@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import sourcetrace
+from sourcetrace.datasets.score_files import score_columns
 from sourcetrace.errors import InputError
 from sourcetrace.reporting.queries.view import QueryView
 from tests.datasets.test_verification_stores import write_scores
@@ -42,6 +43,17 @@ def test_tables_are_lazy_and_found_by_their_names(folder):
     assert audit.scores("q0").collect()["score"].to_list() == pytest.approx([0.1, -0.5, 0.4])
     alone = sourcetrace.open_audit(folder / "08_reporting")
     assert alone.table("query_shares").collect().height == 9
+
+
+def test_scores_in_float16_are_opened_as_float32(folder):
+    table = pl.DataFrame(
+        [pl.Series("example_id", ["e0"]), *score_columns(np.array([[1, 2e-9]], "f4"), "float16")]
+    )
+    for part in (folder / "07_model_output/attribution_scores").iterdir():
+        table.write_parquet(part)
+    audit = sourcetrace.open_audit(folder)
+    assert audit.scores().collect_schema()["scores"] == pl.Array(pl.Float32, 2)
+    assert audit.scores("q1").collect()["score"].to_list() == pytest.approx([2e-9] * 2, rel=2**-11)
 
 
 def test_a_folder_may_be_called_like_a_pattern(folder):

@@ -14,7 +14,7 @@ from sourcetrace.configuration import (
     ParameterAwareConfigLoader,
     refuse_unknown_environment,
 )
-from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.datasets.score_files import ScoreFiles, stored_scores
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.reporting.explanation import Explanations
@@ -57,10 +57,10 @@ class OpenAudit:
         """
         table = self.table(_SCORES)
         if query_id is None:
-            return table
+            return table.select("example_id", stored_scores(table))
         ids = self.table("query_table").select("example_id").collect()["example_id"].to_list()
         (place,) = query_places([query_id], ids)
-        return table.select("example_id", score=pl.col("scores").arr.get(place))
+        return table.select("example_id", score=stored_scores(table, place))
 
     def table(self, name: str) -> pl.LazyFrame:
         """Return a table by the name that it has in the catalog.

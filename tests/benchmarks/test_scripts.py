@@ -11,7 +11,7 @@ from tests.forked import run_forked
 
 NAMES = [
     *("lds", "speed", "scaling", "floor", "gpu", "lineage", "diffusion", "planted_issues"),
-    "report_scale",
+    *("report_scale", "stored_scores"),
 ]
 
 

@@ -6,6 +6,7 @@ from copy import deepcopy
 from statistics import median
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import TensorDataset
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.training.second_moments import denominators_of
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
+from sourcetrace.datasets.score_files import stored_scores
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -107,7 +109,7 @@ def ingest(folder, task=None, count=1, method="source", **settings):
     return checkpoints, tables
 
 
-def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
+def inputs_of(tmp_path, folder, *, method="source", task=None, count=1, **attribution):
     task = task or Tiny()
     checkpoints, (manifest, _, training, queries) = ingest(folder, task, count, method)
     return {
@@ -116,7 +118,7 @@ def inputs_of(tmp_path, folder, *, method="source", task=None, count=1):
         ),
         "gradient_cache": GradientCacheDataset(path=str(tmp_path / "cache")).load(),
         "gradients": GradientParameters(cache="memory"),
-        "attribution": AttributionParameters(method=method, device="cpu"),
+        "attribution": AttributionParameters(method=method, device="cpu", **attribution),
     }
 
 
@@ -158,6 +160,15 @@ def score_tables(setup, curvature):
 def audit(tmp_path, folder, **settings):
     """Run the numerical stages; return the scores, [N, Q]."""
     return scored(tmp_path, folder, **settings)[0]["scores"].to_numpy()
+
+
+def test_scores_in_half_the_bytes_are_those_of_the_whole_ones_to_three_digits(tmp_path):
+    train(tmp_path / "run", adamw)
+    whole, harms = scored(tmp_path, tmp_path / "run")
+    half, same = scored(tmp_path, tmp_path / "run", precision={"stored_scores": "float16"})
+    assert same.equals(harms)
+    found = half.select(stored_scores(half.lazy()))["scores"].to_numpy()
+    np.testing.assert_allclose(found, whole["scores"].to_numpy(), rtol=2**-11)
 
 
 def adamw(model):

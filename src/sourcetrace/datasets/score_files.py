@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,8 @@ class ScoreFiles:
             InputError: If there are no scores yet.
         """
         for file in self._files():
-            rows = pl.read_parquet(file, hive_partitioning=False)
+            table = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+            rows = table.select("example_id", stored_scores(table)).collect()
             yield rows["example_id"], rows["scores"].to_numpy()
 
     def sums_over(self, groups: pl.Series, *, sizes: bool = False) -> "np.ndarray[Any, Any]":
@@ -125,6 +126,45 @@ class ScoreFiles:
                 "`kedro run --pipelines audit` first."
             )
         return files
+
+
+def score_columns(
+    scores: "np.ndarray[Any, Any]", precision: Literal["float32", "float16"]
+) -> list[pl.Series]:
+    """Return the columns of `schemas.AttributionScores` that hold scores.
+
+    Args:
+        scores: [N, Q], float32.
+        precision: In which they are kept.
+    """
+    width = scores.shape[1]
+    if precision == "float32":
+        return [pl.Series("scores", scores, dtype=pl.Array(pl.Float32, width))]
+    # The largest becomes 2¹⁴ to 2¹⁵, so that what is far smaller is no zero.
+    exponents = np.maximum(np.frexp(np.abs(scores).max(1, initial=0))[1] - 15, -126)
+    halves = np.ldexp(scores, -exponents[:, None]).astype(np.float16)
+    scale = np.ldexp(np.float32(1), exponents)
+    return [
+        pl.Series("scores", halves, dtype=pl.Array(pl.Float16, width)),
+        pl.Series("scale", scale, dtype=pl.Float32),
+    ]
+
+
+def stored_scores(table: pl.LazyFrame, query: int | None = None) -> pl.Expr:
+    """Return the scores in float32, of all queries or of one.
+
+    Args:
+        table: `schemas.AttributionScores`.
+        query: Its place.
+    """
+    schema, scores = table.collect_schema(), pl.col("scores")
+    if query is not None:
+        scores = scores.arr.get(query)
+    if "scale" not in schema:
+        return scores
+    width = getattr(schema["scores"], "size", 0)
+    kind = pl.Float32() if query is not None else pl.Array(pl.Float32, width)
+    return scores.cast(kind) * pl.col("scale")
 
 
 class ScoreFilesDataset(AbstractDataset[NoReturn, ScoreFiles]):

@@ -64,6 +64,8 @@ class _SolveParameters(Parameters):
 class _PrecisionParameters(Parameters):
     """Precision of three kinds of work; a lower one's error is measured, logged and in MLflow.
 
+    Of a fourth, how scores are kept, it is known.
+
     Attributes:
         passes: Of forward and backward passes: `bfloat16` is autocast (not in ASTRA's products and
             in representations), `tf32` is TensorFloat-32 on a GPU that has it.
@@ -71,11 +73,14 @@ class _PrecisionParameters(Parameters):
             the eigenvalues'.
         scores: Of the products of queries and training gradients, used where the tolerance allows
             its error.
+        stored_scores: In which scores are kept: `float16` takes half the disk, and each is off by
+            at most 2⁻¹¹ of itself and 2⁻³⁹ of the example's largest.
     """
 
     passes: Literal["float32", "tf32", "bfloat16"] = "float32"
     curvature: Literal["float32", "tf32"] = "float32"
     scores: Literal["float32", "tf32", "bfloat16"] = "float32"
+    stored_scores: Literal["float32", "float16"] = "float32"
 
 
 class LayerParameters(Parameters):

@@ -67,12 +67,18 @@ class QueryHistory(Table):
 
 
 class AttributionScores(Table):
-    """One row a training example; `scores` has one value a query, in their order."""
+    """One row a training example.
+
+    Attributes:
+        scores: One value a query, in their order; float32 or float16.
+        scale: What scores in float16 are to be multiplied by, a power of two.
+    """
 
     example_id: str = pa.Field(unique=True)
     scores: pl.Array
+    scale: pl.Float32 | None = pa.Field(gt=0)
 
-    @pa.dataframe_check(error="scores must be a Float32 array of finite numbers")
+    @pa.dataframe_check(error="scores must be an array of finite numbers")
     @classmethod
     def finite(cls, data: pa.PolarsData) -> bool:
         """Refuse NaN and infinite scores: they come from a diverged model or a bad loss."""

@@ -16,6 +16,7 @@ from sourcetrace.core.statistics.uncertainty import (
     standard_error_of_mean,
     standard_error_of_sum,
 )
+from sourcetrace.datasets.score_files import score_columns
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.schemas import (
     AttributionScores,
@@ -60,14 +61,10 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
     best = gain.max(0)
     examples = pl.Series(setup.engine.training.ids[block.start : block.stop])
     values = scores.T.float().cpu().contiguous().numpy()
+    stored = score_columns(values, setup.attribution.precision.stored_scores)
     sizes = segments[:, :-1].abs().sum(2).double().cpu().numpy()
     return (
-        pl.DataFrame(
-            {
-                "example_id": examples,
-                "scores": pl.Series(values, dtype=pl.Array(pl.Float32, values.shape[1])),
-            }
-        ),
+        pl.DataFrame([examples.alias("example_id"), *stored]),
         pl.DataFrame(
             {
                 "example_id": examples,
