@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--segments", type=int, default=1)
+    parser.add_argument("--unit-seconds", type=float, default=10.0)
     parser.add_argument("--params", default="", help="more for --params of kedro")
     parser.add_argument("--nodes", action="store_true", help="every node of every run")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -138,30 +140,52 @@ def _exponents(
     return f"exponents of CPU seconds: {', '.join(lines)}"
 
 
+def write_project(
+    project: Path,
+    widths: Sequence[int],
+    *,
+    examples: int,
+    queries: int,
+    checkpoints: int,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Write a project that audits an MLP on random inputs.
+
+    Args:
+        project: A folder that is not there.
+        widths: Of the MLP's layers, inputs first.
+        examples: N.
+        queries: Q.
+        checkpoints: How many.
+        parameters: Others, by group.
+    """
+    make_project(project, server=None)
+    task = GrowingTask(widths, examples, queries)
+    write_checkpoints(task.build_model, project / "checkpoints", checkpoints)
+    arguments = {"widths": widths, "examples": examples, "queries": queries}
+    written = {
+        "task": {"class": "benchmarks.audit_growth.GrowingTask", "arguments": arguments},
+        "checkpoints": {"path": "checkpoints"},
+        **parameters,
+    }
+    (project / "conf/local/parameters.yml").write_text(json.dumps(written))
+
+
 def _audit(examples: int, processes: int, given: argparse.Namespace) -> Audit:
     """Run one audit in a project of its own."""
-    widths = [given.inputs, given.width, given.width // 2, CLASSES]
     with tempfile.TemporaryDirectory() as name:
         project, measurement = Path(name) / "project", Path(name) / "measurement.json"
-        make_project(project, server=None)
-        task = GrowingTask(widths, examples, given.queries)
-        write_checkpoints(task.build_model, project / "checkpoints", given.checkpoints)
-        named = f"{GrowingTask.__module__}.{GrowingTask.__name__}"
-        parameters = {
-            "task": {
-                "class": named.replace("__main__", "benchmarks.audit_growth"),
-                "arguments": {
-                    "widths": widths,
-                    "examples": examples,
-                    "queries": given.queries,
-                },
+        write_project(
+            project,
+            [given.inputs, given.width, given.width // 2, CLASSES],
+            examples=examples,
+            queries=given.queries,
+            checkpoints=given.checkpoints,
+            parameters={
+                "segments": {"count": given.segments},
+                "launch": {"processes": processes, "unit_seconds": given.unit_seconds},
             },
-            "checkpoints": {"path": "checkpoints"},
-            "segments": {"count": given.segments},
-        }
-        if processes > 1:
-            parameters["launch"] = {"processes": processes}
-        (project / "conf/local/parameters.yml").write_text(json.dumps(parameters))
+        )
         options = ["--inside", project, "--measurement", measurement, "--params", given.params]
         running = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.audit_growth", *map(str, options)],
