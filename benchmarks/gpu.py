@@ -202,9 +202,7 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     )
     record = CheckpointRecord("final", 1, "stage", learning_rate=1, momentum=0, weight_decay=0)
     count = len(case.training)
-    plan = AttributionPlan.of(
-        "influence", partition([record], 1), {"stage": torch.arange(count)}, examples=count
-    )
+    plan = AttributionPlan.of("influence", partition([record], 1), {"stage": torch.arange(count)})
     point = plan.points[0]
     blocks = _fit(engine, point, timer)
     with timer.stage(QUERIES):

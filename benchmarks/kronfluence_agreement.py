@@ -136,7 +136,6 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         "influence",
         partition([record], 1),
         {"stage": torch.arange(TRAIN)},
-        examples=TRAIN,
         damping=DAMPING,
     )
     running = {point.id: RunningCovariances() for point in plan.points}

@@ -229,7 +229,6 @@ def source_scores(
         "source",
         partition(records, SEGMENTS_A_STAGE * len(phases)),
         data.stage_examples(),
-        examples=len(items),
     )
     covariances = {point.id: _covariances(engine, point) for point in plan.points}
     curvatures = []
@@ -275,7 +274,6 @@ def dense_scores(
         "source",
         partition(make_records(phases), SEGMENTS_A_STAGE * len(phases)),
         data.stage_examples(),
-        examples=len(data.labels),
     )
     final = run.parameters[-1].detach()
     change = torch.func.jacrev(

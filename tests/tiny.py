@@ -383,7 +383,6 @@ def case_plan(
         method,
         number_segments(runs, lambda records: partition(records, segments)),
         case.stage_examples(),
-        examples=len(case.ids),
         damping=damping,
         curvature_sample=curvature_sample,
     )

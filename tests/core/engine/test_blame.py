@@ -6,6 +6,7 @@ import torch.nn.functional as F  # noqa: N812, the name everybody reads
 from torch import nn
 from torch.utils.data import TensorDataset, default_collate
 
+from sourcetrace.core.engine.blame import UnusableError
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
@@ -23,10 +24,11 @@ class Plain(ClassificationTask):
         return F.cross_entropy(outputs, batch[1], reduction="none")
 
 
-def extract(items, task=None, collate=default_collate, block=(0, COUNT)):
+def extract(items, task=None, collate=default_collate, block=None, set_aside=None, half=False):
     with seeded(0):
         model = nn.Sequential(nn.Linear(2, 3))
-    training = Examples(items, [f"e{i}" for i in range(COUNT)], collate)
+    count = len(items)
+    training = Examples(items, [f"e{i}" for i in range(count)], collate)
     engine = GradientEngine(
         model=model,
         objective=task or Plain(),
@@ -34,11 +36,15 @@ def extract(items, task=None, collate=default_collate, block=(0, COUNT)):
         training=training,
         load_weights=lambda _: model.state_dict(),
         cache=KeepsNothing(),
-        batch_size=COUNT,
+        batch_size=count,
         seed=0,
+        set_aside=set_aside,
     )
-    every = torch.arange(COUNT)
-    return engine.extract(EvaluationPoint("end", ("end",), every, every), Block(*block))
+    if half:
+        engine._halving.most = 4
+    every = torch.arange(count)
+    point = EvaluationPoint("end", ("end",), every, every)
+    return engine.extract(point, Block(*(block or (0, count))))
 
 
 def items(change=None, at=7):
@@ -97,3 +103,78 @@ def test_on_a_gpu_that_answers_nothing_any_more_the_batch_is_named():
 
     with pytest.raises(InputError, match=r"^One of the examples 'e3' to 'e10' \(indices 3 to 10\)"):
         extract(items(), Asserting(), block=(3, COUNT))
+
+
+class Bad(ClassificationTask):
+    """Some inputs have no finite loss, measurement or gradient."""
+
+    kind = "train_loss"
+
+    def forward(self, model, batch):
+        return model(batch[0])
+
+    def train_loss(self, outputs, batch):
+        return super().train_loss(outputs, batch) + self.spoilt("train_loss", outputs, batch)
+
+    def measurement(self, outputs, batch):
+        return super().measurement(outputs, batch) + self.spoilt("measurement", outputs, batch)
+
+    def sampled_loss(self, outputs, generator, batch):
+        loss = super().sampled_loss(outputs, generator)
+        return loss + self.spoilt("sampled_loss", outputs, batch)
+
+    def spoilt(self, kind, outputs, batch):
+        """Return 0 with a gradient that is infinite, or NaN, for inputs above 1."""
+        total, at = outputs.sum(1), (batch[0][:, 0] > 1) & (kind == self.kind)
+        return torch.where(at, total - total.detach(), 1.0).sqrt() - (~at).float()
+
+
+def odd_items(*at):
+    found = items()
+    for place in at:
+        found[place] = (torch.full((2,), 2.0), found[place][1])
+    return found
+
+
+@pytest.mark.parametrize("kind", ["train_loss", "measurement", "sampled_loss"])
+def test_whatever_is_not_finite_is_refused_with_all_examples_of_the_block(kind):
+    task = Bad()
+    task.kind = kind
+    if kind == "measurement":
+        task.measurement = lambda outputs, batch: outputs[:, 0] / (batch[0][:, 0] != 2)
+    with pytest.raises(
+        UnusableError, match=r"^Example 'e3' \(index 3\) has a NaN .* at end"
+    ) as one:
+        extract(odd_items(3, 9), task)
+    assert list(one.value.reasons) == [3, 9]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_what_may_be_set_aside_is_left_out(half):
+    found = odd_items(3, 9)
+    found[5] = None
+    told = {}
+    passed = extract(found, Bad(), set_aside=lambda error, _: told.update(error.reasons), half=half)
+    assert passed.signals.examples.tolist() == [0, 1, 2, 4, 6, 7, 8, 10]
+    assert sorted(told) == [3, 5, 9]
+    assert told[5].startswith("TypeError")
+    alone = extract([one for i, one in enumerate(items()) if i not in told], Bad())
+    # An activation's terms are [Σ a aᵀ] of the same examples.
+    for name, terms in passed.covariances.items():
+        assert sum(one.examples for one in terms) == 8
+        assert len(alone.gradients[name]) == len(passed.gradients[name]) == 8
+
+
+def test_what_every_example_raises_is_set_aside_of_none():
+    class Wrong(ClassificationTask):
+        def forward(self, model, batch):
+            raise KeyError("logits")
+
+    with pytest.raises(InputError, match=r"Example 'e0'.*KeyError: 'logits'") as one:
+        extract(items(), Wrong(), set_aside=lambda *_: None)
+    assert not isinstance(one.value, UnusableError)
+
+
+def test_where_no_example_is_left_the_last_is_named():
+    with pytest.raises(UnusableError, match="'e4'"):
+        extract(odd_items(4), Bad(), block=(4, 5), set_aside=lambda *_: None)

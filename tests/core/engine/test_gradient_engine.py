@@ -213,7 +213,9 @@ def test_queries_are_measured_by_a_forward_pass_alone():
 def test_what_a_task_describes_is_joined_as_it_was_given(kind):
     """Where a batch was halved for want of memory."""
     parts = [
-        BlockSignals(rows, rows.float(), rows.float(), None, {"label": kind(rows.tolist())})
+        BlockSignals(
+            rows, rows.float(), rows.float(), None, {"label": kind(rows.tolist())}, rows > 0
+        )
         for rows in (torch.tensor([3, 5]), torch.tensor([8, 9]), torch.tensor([2]))
     ]
     joined = join_parts(parts)

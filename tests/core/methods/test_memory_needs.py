@@ -120,7 +120,7 @@ def test_a_model_of_a_billion_parameters_is_planned_without_its_weights():
     size = sum(layer.size for layer in layers)
     assert size > 1.3e9
     records = [CheckpointRecord(f"c{n}", 10 * n, "a", 0.1, 0.0, 0.0) for n in (1, 2)]
-    plan = AttributionPlan.of("source", partition(records, 2), {"a": torch.arange(9)}, examples=9)
+    plan = AttributionPlan.of("source", partition(records, 2), {"a": torch.arange(9)})
 
     def needs_with(gib, queries=4):
         return MemoryNeeds.of(

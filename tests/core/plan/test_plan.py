@@ -22,7 +22,7 @@ STAGES = {"first": torch.tensor([0, 2, 5]), "second": torch.tensor([1, 3, 4])}
 
 
 def plan_of(method, segments=SEGMENTS, stages=STAGES):
-    return AttributionPlan.of(method, segments, stages, examples=6)
+    return AttributionPlan.of(method, segments, stages)
 
 
 def visited(plan) -> list[list[tuple[str, ...]]]:
@@ -92,7 +92,7 @@ def test_a_sample_for_the_curvature_changes_nothing_else(method):
         return examples[:2]
 
     whole = plan_of(method)
-    plan = AttributionPlan.of(method, SEGMENTS, STAGES, examples=6, curvature_sample=sample)
+    plan = AttributionPlan.of(method, SEGMENTS, STAGES, curvature_sample=sample)
     for one, before in zip(plan.points, whole.points, strict=True):
         assert one.curvature_examples.tolist() == before.curvature_examples[:2].tolist()
         assert one.examples.tolist() == before.examples.tolist()
@@ -123,7 +123,7 @@ def test_a_layer_has_the_filter_of_its_parameters_settings():
     slow, fast = ParameterSettings(0.5, 0.0), ParameterSettings(2.0, 0.1)
     settings = {"0.weight": slow, "0.bias": slow, "1.weight": fast, "1.bias": fast}
     segment = Segment(1, "first", 0.5, 0.0, ("c1",), settings=settings)
-    (planned,) = AttributionPlan.of("source", [segment], STAGES, examples=6, layers=layers).segments
+    (planned,) = AttributionPlan.of("source", [segment], STAGES, layers=layers).segments
     flat = torch.zeros(1, dtype=torch.float64)
     assert planned.filter_of("0").propagation(flat).item() == 1.0
     assert planned.filter_of("1").propagation(flat).item() == pytest.approx(math.exp(-0.2))
@@ -132,15 +132,15 @@ def test_a_layer_has_the_filter_of_its_parameters_settings():
     assert planned.filter_of("2").propagation(flat).item() == 1.0
     mixed = replace(segment, settings={**settings, "0.bias": fast})
     with pytest.raises(InputError, match="0: its parameters have different optimiser settings"):
-        AttributionPlan.of("source", [mixed], STAGES, examples=6, layers=layers)
-    (pooled,) = AttributionPlan.of("influence", [mixed], STAGES, examples=6, layers=layers).segments
+        AttributionPlan.of("source", [mixed], STAGES, layers=layers)
+    (pooled,) = AttributionPlan.of("influence", [mixed], STAGES, layers=layers).segments
     assert not pooled.layer_filters
 
 
 def test_adams_decay_reaches_the_walk_and_tracin_stays_plain():
     segment = Segment(1, "first", 0.5, 0.2, ("c1",), "Adam")
-    (planned,) = AttributionPlan.of("source", [segment], STAGES, examples=6).segments
+    (planned,) = AttributionPlan.of("source", [segment], STAGES).segments
     assert planned.filter.coupled_decay == 0.2
-    (planned,) = AttributionPlan.of("tracin", [segment], STAGES, examples=6).segments
+    (planned,) = AttributionPlan.of("tracin", [segment], STAGES).segments
     assert planned.filter.coupled_decay == 0.0
     assert not planned.filter.uses_curvature

@@ -7,10 +7,13 @@ ends with the example at fault, whether it fails alone or only beside others.
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
+from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.errors import InputError
@@ -18,8 +21,69 @@ from sourcetrace.errors import InputError
 _OF_BATCH = re.compile(r"^Example \d+ of the batch \(counted from 0\) ")
 """How a task begins that knows the example by its place alone."""
 
+_Result = TypeVar("_Result")
 
-def named(
+
+class UnusableError(InputError):
+    """Examples that cannot be evaluated, or not to finite numbers.
+
+    Attributes:
+        reasons: Number of the example -> why.
+    """
+
+    def __init__(self, message: str, reasons: Mapping[int, str]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+    def without(self, rows: Tensor) -> Tensor:
+        """Return those of some numbers that are none of theirs."""
+        return rows[~torch.isin(rows, torch.tensor(list(self.reasons)))]
+
+
+def blaming(work: Callable[[Tensor], _Result], examples: Examples) -> Callable[[Tensor], _Result]:
+    """Return what runs a batch, with an error that names the example where it is one's.
+
+    Args:
+        work: Runs a batch; takes the numbers of its examples.
+        examples: The data set.
+    """
+
+    def run(rows: Tensor) -> _Result:
+        try:
+            return work(rows)
+        except Exception as error:  # the user's code may raise anything
+            known = _named(error, work, examples, rows)
+            if known is error:
+                raise
+            raise known from error
+
+    return run
+
+
+def refuse_infinite(found: object, examples: Examples, where: str) -> None:
+    """Refuse examples of which a batch's passes give a number that is not finite.
+
+    Args:
+        found: What the passes gave, signals or with signals; else it is not looked at.
+        examples: The data set.
+        where: In the words of the error.
+
+    Raises:
+        UnusableError: If there are any; it names the first and has all.
+    """
+    signals = getattr(found, "signals", found)
+    if not isinstance(signals, BlockSignals) or bool(signals.finite.all()):
+        return
+    numbers = signals.examples[~signals.finite.cpu()].tolist()
+    reason = f"a NaN or infinite loss, measurement or gradient {where}"
+    raise UnusableError(
+        f"Example {examples.ids[numbers[0]]!r} (index {numbers[0]}) has {reason}. Check its inputs "
+        "and label for missing values, and the loss for log(0).",
+        dict.fromkeys(numbers, reason),
+    )
+
+
+def _named(
     error: Exception, work: Callable[[Tensor], object], examples: Examples, rows: Tensor
 ) -> Exception:
     """Return the error that names the example, or the error itself where that is no example's.
@@ -42,19 +106,25 @@ def named(
             "hear which example it is."
         )
     place = _shortest(work, rows) - 1
-    if isinstance(error, InputError):
-        if place == 0 and _fails(work, (rows[:1] + 1) % len(examples)):
-            return error  # the task's: any example would do
-        said = _OF_BATCH.sub("it ", str(error))
-        return InputError(f"Example {ids[place]!r} (index {int(rows[place])}): {said}")
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return InputError(
-        f"Example {ids[place]!r} (index {int(rows[place])}) cannot be evaluated: "
-        f"{type(error).__name__}: {_first_line(error)} ({at.filename}, line {at.lineno}). Check "
-        "its inputs and label: a value that is missing, of another shape or type than the others', "
-        "or a label or token beyond what the model has. Correct it, or leave it out of data set "
-        "and table."
+    number = int(rows[place])
+    which = f"Example {ids[place]!r} (index {number})"
+    steps = torch.tensor([1, len(examples) // 3, len(examples) // 2])
+    of_task = place == 0 and all(
+        _fails(work, one.view(1)) for one in (number + steps) % len(examples)
     )
+    if isinstance(error, InputError):
+        if of_task:
+            return error  # any example would do
+        reason = _OF_BATCH.sub("it ", str(error))
+        return UnusableError(f"{which}: {reason}", {number: reason})
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    reason = f"{type(error).__name__}: {_first_line(error)} ({at.filename}, line {at.lineno})"
+    message = (
+        f"{which} cannot be evaluated: {reason}. Check its inputs and label: a value that is "
+        "missing, of another shape or type than the others', or a label or token beyond what the "
+        "model has. Correct it, or leave it out of data set and table."
+    )
+    return InputError(message) if of_task else UnusableError(message, {number: reason})
 
 
 def _shortest(work: Callable[[Tensor], object], rows: Tensor) -> int:

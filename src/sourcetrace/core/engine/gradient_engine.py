@@ -9,15 +9,16 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sourcetrace.core.curvature.covariance import LayerTerms
-from sourcetrace.core.engine.blame import named
-from sourcetrace.core.engine.passes import Batch
+from sourcetrace.core.engine.blame import UnusableError, blaming, refuse_infinite
+from sourcetrace.core.engine.passes import Batch, Passes
 from sourcetrace.core.engine.results import (
+    BlockCache,
     BlockSignals,
     QueryPasses,
     TrainingPasses,
@@ -38,38 +39,6 @@ _Result = TypeVar("_Result")
 
 _FEWEST = 32
 """Examples of a sample however large their gradients are; a mean over fewer says little."""
-
-
-class _Cache(Protocol):
-    """Where blocks of gradients may be kept between the stages."""
-
-    @property
-    def keeps(self) -> bool:
-        """Whether anything that is put can come back."""
-
-    def get(self, key: str) -> Mapping[str, Tensor] | None:
-        """Return the tensors under `key`, or None if they are not kept."""
-
-    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep the tensors, or not, as the budget says."""
-
-
-@dataclass
-class Passes:
-    """Passes through the model so far, each counted by example.
-
-    Attributes:
-        forward: Forward passes.
-        backward: Backward passes; those along many directions count once a direction.
-    """
-
-    forward: int = 0
-    backward: int = 0
-
-    def count(self, examples: int, *, backward: int) -> None:
-        """Add one forward pass of some examples and the backward passes that follow it."""
-        self.forward += examples
-        self.backward += backward * examples
 
 
 @dataclass
@@ -96,6 +65,8 @@ class GradientEngine:
         precision: Of the passes.
         draws: How many sampled labels each example has; of kept gradients, the first alone is kept.
         unit_norm: Whether `gradients` divides those of an example by their norm at that point.
+        set_aside: Told of training examples that cannot be used, and of the point; raises where
+            they may not be left out.
         passes: Passes through the model so far.
         timings: Of the stages so far.
     """
@@ -105,12 +76,13 @@ class GradientEngine:
     coverage: Coverage
     training: Examples
     load_weights: Callable[[str], Mapping[str, Tensor]]
-    cache: _Cache
+    cache: BlockCache
     batch_size: int
     seed: int
     precision: Precision = "float32"
     draws: int = 1
     unit_norm: bool = False
+    set_aside: Callable[[UnusableError, EvaluationPoint], None] | None = None
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -129,13 +101,13 @@ class GradientEngine:
             doubled: Whether they are in float64 instead, of a copy of the model.
         """
         if not doubled:
-            return replace(self, precision="float32")
+            return replace(self, precision="float32", set_aside=None)
         collate = self.training.collate
         training = replace(
             self.training, collate=lambda items: to_dtype(collate(items), torch.float64)
         )
         model = copy.deepcopy(self.model).double()
-        return replace(self, model=model, training=training, precision="float32")
+        return replace(self.exactly(doubled=False), model=model, training=training)
 
     def of_layers(self, layers: Sequence[Layer]) -> "GradientEngine":
         """Return the same for some of the layers alone; the model and all counts are shared."""
@@ -154,6 +126,12 @@ class GradientEngine:
     def blocks(self) -> list[Block]:
         """Return the blocks of the training examples."""
         return list(self.training.blocks(self.batch_size))
+
+    def rows(self, examples: Examples, point: EvaluationPoint, block: Block) -> Tensor:
+        """Return the numbers of a block's examples: of the training's, those needed at a point."""
+        if examples is self.training:
+            return point.rows(block)
+        return torch.arange(block.start, block.stop)
 
     def visits(self, points: Iterable[EvaluationPoint]) -> list[tuple[EvaluationPoint, Block]]:
         """Return every (point, block) with an example whose gradient is needed there."""
@@ -195,14 +173,18 @@ class GradientEngine:
     ) -> TrainingPasses:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
 
+        Examples that cannot be used are left out, if `set_aside` lets them be.
+
         Args:
             point: The weights.
             block: The examples.
             keep: Whether the cache is offered the gradients. One that keeps nothing gets no
                 gradients with sampled labels, and nor does the result.
             sketched: Whether the signals have a sketch of what the layers see.
+
+        Raises:
+            UnusableError: If no example is left.
         """
-        rows = point.rows(block)
         sampled = self.cache.keeps or not keep
 
         def passes(batch: Batch) -> TrainingPasses:
@@ -214,20 +196,25 @@ class GradientEngine:
                 draws=self.draws,
             )
 
-        passed = self._run(passes, self.training, point, rows, backward=1 + self.draws)
+        rows = point.rows(block)
+        passed = self._run(passes, self.training, point, rows, backward=1 + self.draws, usable=True)
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
-        return replace(passed, sampled=own_rows(passed.sampled, point.in_curvature(rows)))
+        own = point.in_curvature(passed.signals.examples)
+        return replace(passed, sampled=own_rows(passed.sampled, own))
 
     def covariances(self, point: EvaluationPoint, block: Block) -> LayerTerms:
-        """Return what the block's own examples add to the covariances, by passes of their own."""
+        """Return what the block's own examples add to the covariances, by passes of their own.
+
+        As `extract`, without those that cannot be used.
+        """
         rows = point.rows(block)
 
         def passes(batch: Batch) -> LayerTerms:
             return batch.covariances(self._seeds(point, batch.rows), draws=self.draws)
 
         own = rows[point.in_curvature(rows)]
-        return self._run(passes, self.training, point, own, backward=self.draws)
+        return self._run(passes, self.training, point, own, backward=self.draws, usable=True)
 
     def _run(
         self,
@@ -237,6 +224,7 @@ class GradientEngine:
         rows: Tensor,
         *,
         backward: int,
+        usable: bool = False,
     ) -> _Result:
         """Run passes of some examples at a point, in parts where memory does not hold all at once.
 
@@ -246,9 +234,10 @@ class GradientEngine:
             point: The weights.
             rows: Numbers of the examples.
             backward: How many backward passes follow the forward one.
+            usable: Whether training examples that are set aside are left out.
 
         Raises:
-            InputError: If an example cannot be evaluated; it is named.
+            UnusableError: If an example cannot be evaluated, or not to finite numbers.
         """
         model = self.model_at(point)
 
@@ -268,17 +257,21 @@ class GradientEngine:
                 self.passes.count(len(part), backward=backward)
             return found
 
-        def run(part: Tensor) -> _Result:
+        ours = examples is self.training
+        while True:
             try:
-                return attempt(part)
-            except Exception as error:  # the user's code may raise anything
-                known = named(error, attempt, examples, part)
-                if known is error:
+                run = blaming(attempt, examples)
+                found: _Result = self._halving.run(run, rows, join=join_parts)
+                refuse_infinite(found, examples, f"at {point.id}" if ours else "as a query")
+            except UnusableError as error:
+                if not ours or self.set_aside is None:
                     raise
-                raise known from error
-
-        result: _Result = self._halving.run(run, rows, join=join_parts)
-        return result
+                self.set_aside(error, point)
+                rows = error.without(rows)
+                if not usable or not len(rows):
+                    raise
+            else:
+                return found
 
     def _seeds(self, point: EvaluationPoint, rows: Tensor) -> list[int]:
         purpose = point.draws or point.id
@@ -355,14 +348,14 @@ class GradientEngine:
         self, queries: Examples, point: EvaluationPoint, block: Block
     ) -> QueryPasses:
         """Return measurement gradients and training-loss gradients of query examples."""
-        rows = torch.arange(block.start, block.stop)
+        rows = self.rows(queries, point, block)
         return self._run(Batch.query_passes, queries, point, rows, backward=2)
 
     def query_signals(
         self, queries: Examples, point: EvaluationPoint, block: Block, *, sketched: bool = False
     ) -> BlockSignals:
         """Return what a forward pass tells of query examples, with a sketch or without."""
-        rows = torch.arange(block.start, block.stop)
+        rows = self.rows(queries, point, block)
 
         def signals(batch: Batch) -> BlockSignals:
             return replace(batch, sketched=sketched).signals()

@@ -22,10 +22,29 @@ from sourcetrace.core.gradients.per_example import (
     squared_norms,
 )
 from sourcetrace.core.gradients.sketches import sketches
+from sourcetrace.core.gradients.tied import TiedPositions
 from sourcetrace.core.layers.kinds.pixels import Pixels
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.nested import to_dtype
 from sourcetrace.core.model.objective import ExampleGenerator, Objective, sampled_loss
+
+
+@dataclass
+class Passes:
+    """Passes through the model so far, each counted by example.
+
+    Attributes:
+        forward: Forward passes.
+        backward: Backward passes; those along many directions count once a direction.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    def count(self, examples: int, *, backward: int) -> None:
+        """Add one forward pass of some examples and the backward passes that follow it."""
+        self.forward += examples
+        self.backward += backward * examples
 
 
 class _Drawn(NamedTuple):
@@ -82,9 +101,9 @@ class Batch:
         sampled_gradients = captured.gradients(inputs, sampled_outputs[0]) if sampled else {}
         covariances = self._terms(inputs, sampled_outputs, captured.pixels(), own)
         norm = squared_norms(gradients).sqrt()
-        signals = replace(
-            self._signals(captured.outputs, loss, norm=norm), sketch=self._sketch(inputs)
-        )
+        signals = self._signals(captured.outputs, loss, norm=norm)
+        finite = signals.finite & norm.isfinite() & _finite(sampled_outputs)
+        signals = replace(signals, sketch=self._sketch(inputs), finite=finite)
         return TrainingPasses(signals, gradients, sampled_gradients, covariances)
 
     def covariances(self, seeds: Sequence[int], *, draws: int = 1) -> LayerTerms:
@@ -237,7 +256,19 @@ class Batch:
             measurement = self._loss(_Drawn("measurement"), outputs)
             describe = getattr(self.objective, "describe", None)
             described = describe(outputs, self.items) if describe else {}
-        return BlockSignals(self.rows, loss.detach(), measurement, norm, described)
+        finite = loss.isfinite() & measurement.isfinite()
+        return BlockSignals(self.rows, loss.detach(), measurement, norm, described, finite)
+
+
+def _finite(sampled_outputs: Sequence[Mapping[str, Positions]]) -> Tensor:
+    """Return whether an example's output gradients of every draw are finite, [n].
+
+    The first layer's are looked at: what is not finite behind it goes through it.
+    """
+    firsts = (next(iter(of_draw.values())) for of_draw in sampled_outputs)
+    sides = (one.embedding if isinstance(one, TiedPositions) else one for one in firsts)
+    # A sum is not finite where one of its terms is not.
+    return torch.stack([side.sum((1, 2, 3)) for side in sides]).isfinite().all(0)
 
 
 _Side = TypeVar("_Side", Positions, Pixels | None)

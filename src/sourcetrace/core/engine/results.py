@@ -2,13 +2,27 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature.covariance import LayerTerms
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, from_tensors
+
+
+class BlockCache(Protocol):
+    """Where blocks of gradients may be kept between the stages."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything that is put can come back."""
+
+    def get(self, key: str) -> Mapping[str, Tensor] | None:
+        """Return the tensors under `key`, or None if they are not kept."""
+
+    def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep the tensors, or not, as the budget says."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class BlockSignals:
         loss, measurement: One value each, [n].
         gradient_norm: Of the loss, [n]; None where no backward pass was run.
         described: What the task adds, such as the predicted label; name -> n values.
+        finite: Whether all this is, and the gradients of sampled labels are, [n].
         sketch: Of what the layers see, [n, WIDTH]; None where it was not asked for, or none has
             features.
     """
@@ -29,6 +44,7 @@ class BlockSignals:
     measurement: Tensor
     gradient_norm: Tensor | None
     described: Mapping[str, Sequence[Any]]
+    finite: Tensor
     sketch: Tensor | None = None
 
 

@@ -30,7 +30,7 @@ def representations(
     layers = engine.coverage.layers
     weights = [layer for layer in layers if layer.weight is not None and not layer.alone]
     layer = (weights or layers)[-1]
-    index = list(range(block.start, block.stop))
+    index = engine.rows(examples, point, block).tolist()
     batch = examples.batch(index, engine.device)
     model = engine.model_at(point)
     with products_in(engine.precision, engine.device):

@@ -24,14 +24,14 @@ class BlockGradients:
     """Training gradients of a block's n examples at all points of a member, fetched once.
 
     Attributes:
-        block: The examples.
+        count: n, of those that were not set aside.
         final: At the final weights, n rows.
-        places: Of every segment, the places in the block of its stage's examples.
+        places: Of every segment, the places among them of its stage's examples.
         met: Of every segment, at each of its points, the gradients of these; empty where there
             are none.
     """
 
-    block: Block
+    count: int
     final: Gradients
     places: Sequence[Tensor]
     met: Sequence[Sequence[Gradients]]
@@ -40,20 +40,23 @@ class BlockGradients:
     def of(cls, engine: GradientEngine, member: EnsembleMember, block: Block) -> "BlockGradients":
         """Fetch them."""
         fetched: dict[str, Gradients] = {member.final.id: engine.gradients(member.final, block)}
-        places = [segment.within(block) for segment in member.segments]
+        rows = member.final.rows(block)
+        places: list[Tensor] = []
         met: list[list[Gradients]] = []
-        for segment, columns in zip(member.segments, places, strict=True):
+        for segment in member.segments:
+            own = block.among(segment.examples)
+            places.append(torch.searchsorted(rows, own))
             met.append([])
-            for point in segment.points if len(columns) else ():
+            for point in segment.points if len(own) else ():
                 if point.id not in fetched:
                     fetched[point.id] = engine.gradients(point, block)
-                inside = torch.isin(point.rows(block) - block.start, columns)
+                inside = torch.isin(point.rows(block), own)
                 met[-1].append(
                     fetched[point.id]
                     if bool(inside.all())  # the usual case; indexing would copy
                     else {name: one.rows(inside) for name, one in fetched[point.id].items()}
                 )
-        return cls(block, fetched[member.final.id], places, met)
+        return cls(len(rows), fetched[member.final.id], places, met)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ class BlockScores:
     """Scores of a block's n examples for the queries and their mean loss.
 
     Attributes:
-        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage.
+        shares: Every segment's share, [segments, Q + 1, n]; 0 for an example outside its stage,
+            and one that was set aside.
         checkpoint_sums: A segment's share of its member's score, summed over the Q queries, had
             each of its points been the only one: [points, n] a segment, float64.
         self_influence: Every segment's share of each example's own, [segments, n]; [0, n] where
@@ -71,6 +75,19 @@ class BlockScores:
     shares: Tensor
     checkpoint_sums: tuple[Tensor, ...]
     self_influence: Tensor
+
+    def spread(self, places: Tensor, count: int) -> "BlockScores":
+        """Return the scores of a block of `count` examples, of which these are at some places."""
+
+        def spread(values: Tensor) -> Tensor:
+            whole = values.new_zeros(*values.shape[:-1], count)
+            whole[..., places] = values[..., : len(places)]
+            return whole
+
+        own = self.self_influence
+        return BlockScores(
+            spread(self.shares), tuple(map(spread, self.checkpoint_sums)), spread(own)
+        )
 
     def __add__(self, other: "BlockScores") -> "BlockScores":
         """Return the scores by the layers of both."""
@@ -121,7 +138,7 @@ class SegmentResponses:
         A segment's share is of the mean gradient over its checkpoints, and one product; what one
         checkpoint alone would give needs the sum of the queries only.
         """
-        segments, examples = self.member.segments, len(gradients.block)
+        segments, examples = self.member.segments, gradients.count
         any_layer = next(iter(self.responses[0].values()))
         shares = self.like.new_zeros(len(segments), row_count(any_layer), examples)
         sums = [

@@ -21,7 +21,7 @@ from sourcetrace.core.methods.representations import representations
 from sourcetrace.core.methods.score import BlockGradients, BlockScores, SegmentResponses
 from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.methods.trak import TrakFit
-from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
@@ -36,7 +36,7 @@ class _Scorer(Protocol):
         """Return every segment's share; the last query is the mean training loss.
 
         Args:
-            block: The examples.
+            block: The examples; those at its member's final weights count, at least one.
             self_influence: Whether their scores for themselves come with it.
         """
 
@@ -117,7 +117,7 @@ class _RepresentationScorer:
         own = representations(self.engine, self.engine.training, self.member.final, block)
         cosines = self.queries @ own.T
         shares = torch.cat([self.sign * cosines, cosines.mean(0, keepdim=True)]).unsqueeze(0)
-        ones = self.queries.new_ones(int(self_influence), len(block))
+        ones = self.queries.new_ones(int(self_influence), len(own))
         return BlockScores(shares, (shares[:, :-1].double().sum(1),), ones)
 
 
@@ -144,11 +144,13 @@ class MeanScorer:
 
     Attributes:
         members: A scorer each, in the order of the plan.
+        final: Any member's final weights; all training examples that score are there.
         solves: How well ASTRA's systems were solved, where there were any.
         checks: How far the scores are from those of the exact filters, a member each.
     """
 
     members: Sequence[_Scorer]
+    final: EvaluationPoint
     solves: Sequence[SegmentSolve] = field(default=())
     checks: Sequence[ScoreCheck] = field(default=())
 
@@ -218,7 +220,7 @@ class MeanScorer:
                 responses = SegmentResponses(member, propagated, engine.like)
                 members.append(FrameScorer(engine, member, fitted, responses, check.precision))
                 checks.append(check)
-        return cls(members, solves, checks)
+        return cls(members, plan.members[0].final, solves, checks)
 
     @property
     def responses(self) -> list[SegmentResponses]:
@@ -228,9 +230,16 @@ class MeanScorer:
 
     def scores(self, block: Block, *, self_influence: bool = True) -> BlockScores:
         """Return every segment's share of the mean, one member after the other."""
-        found = [member.scores(block, self_influence=self_influence) for member in self.members]
-        return BlockScores(
+        rows = self.final.rows(block)
+        # Where none is left, another one's says how many queries and segments there are.
+        first = int(self.final.examples[0])
+        met = block if len(rows) else Block(first, first + 1)
+        found = [member.scores(met, self_influence=self_influence) for member in self.members]
+        scores = BlockScores(
             torch.cat([one.shares for one in found]) / len(found),
             tuple(sums for one in found for sums in one.checkpoint_sums),
             torch.cat([one.self_influence for one in found]) / len(found),
         )
+        if len(rows) == len(block):
+            return scores
+        return scores.spread(rows - block.start, len(block))

@@ -84,7 +84,7 @@ class SelfInfluence:
 
     def scores(self, gradients: BlockGradients) -> Tensor:
         """Return every segment's share of the self-influence of a block, [segments, n]."""
-        segments, count = self.member.segments, len(gradients.block)
+        segments, count = self.member.segments, gradients.count
         shares = self.like.new_zeros(len(segments), count)
         for name, steps in self.steps.items():
             meetings = [

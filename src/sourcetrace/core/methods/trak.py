@@ -112,7 +112,7 @@ class TrakFit:
         layers = engine.coverage.layers
         projection = _Projection.draw(layers, dimension, seed=engine.seed, like=engine.like)
         moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
-        for block in engine.blocks():
+        for _, block in engine.visits([member.final]):
             measured, _ = engine.query_gradients(engine.training, member.final, block)
             features = projection.project(measured)
             moments += (features.T @ features).double()

@@ -1,12 +1,13 @@
 """Examples of a map-style data set, read in blocks, and points where gradients are taken."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from sourcetrace.core.machine.nested import map_tensors
 
@@ -48,6 +49,11 @@ class Examples:
         """Return these examples alone, under their own names."""
         return Examples([self.items[i] for i in index], [self.ids[i] for i in index], self.collate)
 
+    def without(self, numbers: Collection[int]) -> "Examples":
+        """Return the others, read as they are asked for; their numbers are others too."""
+        kept = [i for i in range(len(self)) if i not in numbers]
+        return replace(self, items=Subset(self.items, kept), ids=[self.ids[i] for i in kept])
+
     def blocks(self, size: int) -> Iterator[Block]:
         """Return consecutive blocks of at most `size` examples."""
         for start in range(0, len(self), size):
@@ -87,6 +93,20 @@ class EvaluationPoint:
     examples: Tensor
     curvature_examples: Tensor
     draws: str = ""
+
+    def without(self, numbers: Collection[int]) -> "EvaluationPoint":
+        """Return the point without these examples."""
+        gone = torch.tensor(list(numbers), dtype=torch.long)
+        needed, curved = (one[~torch.isin(one, gone)] for one in self._both)
+        return replace(self, examples=needed, curvature_examples=curved)
+
+    def has_those_of(self, other: "EvaluationPoint") -> bool:
+        """Return whether both have the same examples."""
+        return all(map(torch.equal, self._both, other._both))
+
+    @property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return self.examples, self.curvature_examples
 
     def rows(self, block: Block) -> Tensor:
         """Return the numbers of the needed examples that lie in `block`."""

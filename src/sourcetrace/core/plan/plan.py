@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.examples import Block, EvaluationPoint, draws_at
+from sourcetrace.core.model.examples import EvaluationPoint, draws_at
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.training.optimizer_settings import ParameterSettings
@@ -54,10 +54,6 @@ class PlannedSegment:
         checkpoints = tuple(name for point in self.points for name in point.checkpoints)
         name = "+".join(one.id for one in self.points)
         return replace(self.points[0], id=name, checkpoints=checkpoints)
-
-    def within(self, block: Block) -> Tensor:
-        """Return the places in `block` of the stage's examples."""
-        return block.among(self.examples) - block.start
 
     def filter_of(self, layer: str) -> SegmentFilter:
         """Return F_r and F_S of a layer."""
@@ -95,7 +91,6 @@ class AttributionPlan:
         segments: Sequence[Segment],
         stage_examples: Mapping[str, Tensor],
         *,
-        examples: int,
         damping: float | None = None,
         layers: Sequence[Layer] = (),
         curvature_sample: Callable[[Tensor], Tensor] | None = None,
@@ -106,7 +101,6 @@ class AttributionPlan:
             method: Name of the method.
             segments: As `partition` returned them; of several runs, one run after the other.
             stage_examples: Stage -> numbers of its training examples, increasing.
-            examples: Training examples in all.
             damping: λ of the influence function.
             layers: The attributed layers; needed where the segments have settings by parameter.
             curvature_sample: Numbers of examples -> those of them whose curvature is taken; all,
@@ -126,7 +120,7 @@ class AttributionPlan:
         planner = _Planner(
             method,
             stage_examples,
-            torch.arange(examples),
+            torch.unique(torch.cat(list(stage_examples.values()))),
             damping,
             layers,
             curvature_sample or _all,
@@ -166,7 +160,7 @@ class _Planner:
     Attributes:
         method: Name of the method.
         stage_examples: Stage -> numbers of its training examples.
-        everything: Numbers of all training examples.
+        everything: Numbers of the training examples of all stages, increasing.
         damping: λ of the influence function.
         layers: The attributed layers.
         sample: Numbers of examples -> those of them that make up the curvature.

@@ -241,7 +241,6 @@ def plan_of(
         attribution.method,
         segments,
         stage_examples(train_table),
-        examples=train_table.height,
         damping=attribution.damping,
         layers=coverage.layers,
         curvature_sample=sample,

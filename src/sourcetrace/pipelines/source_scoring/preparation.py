@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sourcetrace.core.engine.gradient_engine import Passes
+from sourcetrace.core.engine.passes import Passes
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.pipelines.shared.metrics import logged

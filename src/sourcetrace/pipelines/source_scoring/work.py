@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
-from sourcetrace.core.engine.gradient_engine import Passes
+from sourcetrace.core.engine.passes import Passes
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.score import BlockScores
