@@ -15,7 +15,7 @@ from sourcetrace.pipelines.cleaning_report.nodes import list_for_review, summari
 from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import spreadsheet_text
 from sourcetrace.schemas import DecisionLog, ReviewList, VerificationSummary
-from sourcetrace.schemas.review import is_suspect, rounded_labels
+from sourcetrace.schemas.review import in_order_of, is_suspect, rounded_labels
 from tests.audit.decisions.examples import decide
 
 
@@ -107,6 +107,27 @@ def test_the_most_suspicious_come_first_and_suspects_get_an_action():
         "Removing it should help 3 of 10 queries (total margin +5.0)."
     )
     assert table["reason"][3] == "It does not stand out."
+
+
+def test_an_example_that_was_set_aside_is_not_listed():
+    content = tables(
+        ["a", "b", "c", "=d"],
+        [1.0, 5.0, -2.0, 3.0],
+        labels=["x", "x", "y", "y"],
+        predicted=["y", "y", "y", "y"],
+        probability=[0.1, 0.2, 0.9, 0.8],
+    )
+    for name in ("example_signals", "query_influence", "self_influence", "suspicions"):
+        content[name] = content[name].filter(pl.col("example_id") != "a")
+    table, copy = review(**content)
+    ReviewList.validate(table)
+    assert table["example_id"].to_list() == ["b", "=d", "c"]
+    assert table["index"].to_list() == [2, 4, 3]
+    assert copy.height == 3
+    ordered = in_order_of(content["train_table"], table)
+    assert ordered["example_id"].to_list() == ["a", "b", "c", "=d"]
+    assert ordered["harm"].to_list() == [0.0, 5.0, -2.0, 3.0]
+    assert ordered.select(is_suspect()).to_series().to_list() == [False, True, False, True]
 
 
 def test_decisions_say_how_likely_the_other_labels_are_wrong():
@@ -228,7 +249,7 @@ def summarised(review_list, content, **changes):
         ),
         "query_signals": content["query_signals"],
         "segment_contributions": pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]}),
-        "data_digests": {"training": {"set_aside": [{"example_id": "e"}]}, "queries": {}},
+        "set_aside": [{"example_id": "e"}],
         "task": TaskParameters.model_validate({"class": "a.Task"}),
     }
     summary, metrics = summarise_audit(**values | changes)

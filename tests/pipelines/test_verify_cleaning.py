@@ -309,6 +309,17 @@ def test_held_out_examples_are_measured_where_the_task_has_them(tmp_path):
     assert list(found.sentences())[-1] == "Measured on 4 held-out examples."
 
 
+def test_decisions_are_of_what_the_review_list_has():
+    train = pl.DataFrame({"example_id": ["a", "b", "c", "d"], "label": ["0", "0", "1", "1"]})
+    cleaned = pl.DataFrame(
+        {"example_id": ["a", "c", "d"], "index": [0, 2, 3]},
+    ).with_columns(label=pl.Series(["1", "1", "1"]), keep=pl.Series([True, False, True]))
+    listed = pl.DataFrame({"example_id": ["d", "a", "c"]})
+    assert Changes.decided(train, cleaned, listed) == Changes([2], {0: "1"})
+    with pytest.raises(InputError, match="There is no manifest"):
+        Changes.decided(train, cleaned, train)
+
+
 def test_changes_are_drawn_again_from_the_same_seed():
     changes = Changes([1, 3], {4: "1"})
     classes = pl.Series([str(i % 2) for i in range(EXAMPLES)])

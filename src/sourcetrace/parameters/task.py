@@ -28,7 +28,8 @@ class TaskParameters(Parameters):
         class_path: Import path, `package.module.Class`; written `class` in YAML.
         arguments: Keyword arguments of the class.
         set_aside: Share of the training examples, and of the queries, that may be left out because
-            they cannot be read or joined with the first; 0 refuses the first one.
+            they cannot be read or joined with the first; of the training examples also, with these,
+            because a pass of them raises or is not finite; 0 refuses the first one.
         candidates: Which training examples are audited; null for all.
     """
 

@@ -41,13 +41,14 @@ def build_review_list(
     Returns:
         The table `schemas.ReviewList` describes, without what people decided.
     """
-    table = train_table.select(
+    given = train_table.select(
         "example_id", "index", pl.col("stage").list.join(", "), given_label="label"
     )
+    table = self_influence  # of those that were not set aside
     for other in (
+        given,
         final_signals.drop("checkpoint_id", strict=False),
         query_influence.drop("method", strict=False),
-        self_influence,
         suspicions,
     ):
         table = beside(table, other)

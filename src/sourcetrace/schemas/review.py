@@ -49,12 +49,18 @@ def labels_are_numbers(table: pl.DataFrame) -> bool:
 def in_order_of(train_table: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
     """Return what a list says of labels, harm and suspicion, in the training table's order.
 
+    Of examples that it does not have, nothing speaks.
+
     Args:
         train_table: `schemas.TrainTable`.
         review_list: `ReviewList`.
     """
     listed = review_list.sort("index").select("example_id", *_JUDGED, *_SUGGESTED)
-    return beside(train_table.select("example_id"), listed)
+    return beside(train_table.select("example_id"), listed).with_columns(
+        pl.col("suggested_action").fill_null("keep"),
+        pl.col("harm", "suspicion").fill_null(0.0),
+        pl.col("sign_stable").fill_null(value=False),
+    )
 
 
 def rounded_labels(table: pl.DataFrame) -> pl.DataFrame:

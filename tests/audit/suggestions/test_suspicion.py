@@ -103,6 +103,19 @@ def test_the_checkpoints_that_predict_the_queries_best_count():
     assert found["suspicion"].to_list() == pytest.approx((1 - expected).tolist())
 
 
+def test_an_example_that_was_set_aside_changes_nothing():
+    rows = np.array([[2.0, -1.0, 0.5], [1.0, 3.0, -2.0]])
+    whole = tables(rows, [[1.0], [0.0]], own=[0.1, 0.2, 0.3], harm=[1.0, 2.0, -1.0])
+    left = {
+        name: one.filter(pl.col("example_id") != "e1")
+        for name, one in whole.items()
+        if "example_id" in one.columns
+    }
+    found = weigh_evidence(**whole | left | {"train_table": whole["train_table"]})
+    assert found.equals(weigh_evidence(**whole | left))
+    assert found["example_id"].to_list() == ["e0", "e2"]
+
+
 def test_harm_moves_the_suspicion_by_no_more_than_three_errors():
     margins = np.zeros((1, 3))
     found = weigh_evidence(**tables(margins, [[1.0]], own=[0.0] * 3, harm=[-9.0, 0.0, 2.0]))

@@ -42,12 +42,13 @@ def weigh_evidence(
     query_influence: pl.DataFrame,
     self_influence: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Return `schemas.Suspicions`, in the order of the training table.
+    """Return `schemas.Suspicions` of the examples with an influence, in the training table's order.
 
     Examples without labels have harm alone: their suspicion is its rank.
     """
-    examples = train_table.select("example_id", given="label")
-    for other in (query_influence.select("example_id", "harm", "harm_error"), self_influence):
+    examples = self_influence  # of those that were not set aside
+    given = train_table.select("example_id", given="label")
+    for other in (given, query_influence.select("example_id", "harm", "harm_error")):
         examples = beside(examples, other)
     errors = (pl.col("harm") / pl.col("harm_error")).fill_nan(0.0)
     harm = examples.select(errors.clip(-1e6, 1e6)).to_series().to_numpy()

@@ -94,20 +94,6 @@ class EvaluationPoint:
     curvature_examples: Tensor
     draws: str = ""
 
-    def without(self, numbers: Collection[int]) -> "EvaluationPoint":
-        """Return the point without these examples."""
-        gone = torch.tensor(list(numbers), dtype=torch.long)
-        needed, curved = (one[~torch.isin(one, gone)] for one in self._both)
-        return replace(self, examples=needed, curvature_examples=curved)
-
-    def has_those_of(self, other: "EvaluationPoint") -> bool:
-        """Return whether both have the same examples."""
-        return all(map(torch.equal, self._both, other._both))
-
-    @property
-    def _both(self) -> tuple[Tensor, Tensor]:
-        return self.examples, self.curvature_examples
-
     def rows(self, block: Block) -> Tensor:
         """Return the numbers of the needed examples that lie in `block`."""
         return block.among(self.examples)

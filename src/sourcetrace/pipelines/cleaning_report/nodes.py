@@ -73,7 +73,7 @@ def summarise_audit(
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
     segment_contributions: pl.DataFrame,
-    data_digests: dict[str, dict[str, Any]],
+    set_aside: list[dict[str, Any]],
     task: TaskParameters,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a person reads at the end of the run, and the metrics for MLflow."""
@@ -95,7 +95,7 @@ def summarise_audit(
         exploratory=suspicions["exploratory"][0],
         mean_query_loss=query_signals.select(pl.col("loss").mean()).item(),
         without_effect=review_list.filter(~effect).height,
-        set_aside=sum(len(side.get("set_aside", ())) for side in data_digests.values()),
+        set_aside=len(set_aside),
         unstable=suspects.filter(~pl.col("sign_stable")).height,
         actions={name: counted.get(name, 0) for name in ACTIONS},
         suspects=tuple(
@@ -112,6 +112,7 @@ def summarise_audit(
         "relabel_suggestions": summary.actions["relabel"],
         "unstable_share": summary.unstable / max(1, suspects.height),
         "attributed_share": summary.attributed_share,
+        "set_aside": len(set_aside),
         "training_runs": summary.runs,
         "mean_query_loss": summary.mean_query_loss,
     }

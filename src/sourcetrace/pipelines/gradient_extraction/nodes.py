@@ -47,6 +47,12 @@ def extract_gradients(
     )
 
 
+def list_set_aside(audit_setup: AuditSetup, *written: Any) -> list[dict[str, Any]]:
+    """Return the examples that were set aside, of both sides."""
+    del written  # so that it runs behind the extraction
+    return audit_setup.set_aside.listed()
+
+
 def _said_before(setup: AuditSetup, gradients: GradientParameters) -> dict[str, Any]:
     """Say what the audit will take, and how exact its passes are."""
     engine, plan = setup.engine, setup.plan
@@ -74,5 +80,6 @@ PIPELINE = Pipeline(
                 "extraction_metrics",
             ],
         ),
+        step(list_set_aside, "set_aside", "example_signals"),
     ]
 )

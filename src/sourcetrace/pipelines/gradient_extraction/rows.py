@@ -4,7 +4,6 @@ import polars as pl
 
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.model.examples import EvaluationPoint, Examples
-from sourcetrace.errors import InputError
 from sourcetrace.schemas.scores import ContentSketches
 
 
@@ -19,18 +18,12 @@ def sketch_rows(signals: BlockSignals, examples: Examples, side: str) -> list[pl
     return [pl.DataFrame(columns, schema=ContentSketches.columns())]
 
 
-def signal_rows(
-    signals: BlockSignals, examples: Examples, point: EvaluationPoint, where: str
-) -> pl.DataFrame:
-    """Return a row an example, unless a loss, measurement or gradient is not finite.
-
-    Raises:
-        InputError: If one is not; the example is named, and `where` it was met.
-    """
+def signal_rows(signals: BlockSignals, examples: Examples, point: EvaluationPoint) -> pl.DataFrame:
+    """Return a row an example."""
     index = signals.examples.tolist()
     nothing = [None] * len(index)
     norm = signals.gradient_norm
-    table = pl.DataFrame(
+    return pl.DataFrame(
         {
             "example_id": [examples.ids[i] for i in index],
             "checkpoint_id": ["+".join(point.checkpoints)] * len(index),
@@ -46,14 +39,3 @@ def signal_rows(
             "gradient_norm": pl.Float64,
         },
     )
-    finite = pl.col("loss", "measurement", "gradient_norm").is_finite()
-    infinite = table.with_columns(index=pl.Series(index)).filter(
-        ~pl.all_horizontal(finite.fill_null(value=True))
-    )
-    if infinite.height:
-        raise InputError(
-            f"Example {infinite['example_id'][0]!r} (index {infinite['index'][0]}) has a NaN or "
-            f"infinite loss, measurement or gradient {where}. Check its inputs and label "
-            "for missing values, and the loss for log(0)."
-        )
-    return table

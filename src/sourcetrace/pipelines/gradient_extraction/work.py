@@ -5,6 +5,7 @@ dropped; their rows are linked. Where there is one, it is the point's.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
@@ -18,12 +19,14 @@ from sourcetrace.core.curvature.covariance import (
     LayerCovariances,
     RunningCovariances,
 )
+from sourcetrace.core.engine.blame import UnusableError
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
 from sourcetrace.files import link_file
 from sourcetrace.pipelines.gradient_extraction.rows import signal_rows, sketch_rows
+from sourcetrace.pipelines.shared.set_aside import FewerExamplesError
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.pipelines.shared.units import Work, do_summed, passes_parts
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
@@ -54,8 +57,15 @@ class Extracted:
 
 
 def extract(setup: AuditSetup) -> Extracted:
-    """Do what is missing of the passes at all points, and return what they gave."""
-    return setup.team.until_sound(lambda: _extracted(setup))
+    """Do what is missing of the passes at all points, and return what they gave.
+
+    Where an example is set aside, what has it is done again without it: of a point whose sums are
+    not added yet the range alone.
+    """
+    while True:
+        setup.set_aside.refresh()
+        with suppress(FewerExamplesError):
+            return setup.team.until_sound(lambda: _extracted(setup))
 
 
 def units_of(setup: AuditSetup) -> list[Unit]:
@@ -160,14 +170,16 @@ class _Sums:
         for block in self.setup.grid.blocks(examples):
             if not len(self._rows(block)):
                 continue
-            if self.first:
-                passed = engine.extract(self.point, block, sketched=self.sketched)
-                where = f"at {self.point.id}"
-                tables.append(signal_rows(passed.signals, engine.training, self.point, where))
-                sketches += sketch_rows(passed.signals, engine.training, "training")
-                found = passed.covariances
-            else:
-                found = engine.of_layers(self.group).covariances(self.point, block)
+            try:
+                if self.first:
+                    passed = engine.extract(self.point, block, sketched=self.sketched)
+                    tables.append(signal_rows(passed.signals, engine.training, self.point))
+                    sketches += sketch_rows(passed.signals, engine.training, "training")
+                    found = passed.covariances
+                else:
+                    found = engine.of_layers(self.group).covariances(self.point, block)
+            except UnusableError:  # all that was left of the block is set aside
+                continue
             with products_in(precision, engine.device):
                 running.add({layer.name: found[layer.name] for layer in self.group})
         with products_in(precision, engine.device):
@@ -231,7 +243,7 @@ class _Point:
         tables, sketches = [], []
         for block in queries.blocks(engine.batch_size):
             found = engine.query_signals(queries, self.point, block, sketched=self.sketched)
-            tables.append(signal_rows(found, queries, self.point, "as a query"))
+            tables.append(signal_rows(found, queries, self.point))
             sketches += sketch_rows(found, queries, "query")
         _write(folder, Block(0, len(queries)), signals=tables, sketches=sketches)
 

@@ -5,9 +5,9 @@ stages sets up once.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import polars as pl
@@ -27,7 +27,12 @@ from sourcetrace.core.training.segments import Segment
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.errors import InputError
 from sourcetrace.files import digest_of
-from sourcetrace.parameters import AttributionParameters, GradientParameters, LaunchParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    GradientParameters,
+    LaunchParameters,
+    TaskParameters,
+)
 from sourcetrace.pipelines.shared.costs import PlannedCost, choose_batch, plan_costs
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
@@ -36,6 +41,7 @@ from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
+from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
@@ -45,6 +51,7 @@ from sourcetrace.work.team import Team
 logger = logging.getLogger(__name__)
 
 _ALONE = LaunchParameters()
+_STRICT = TaskParameters.model_validate({"class": "any.Task"})
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class AuditSetup:
 
     Attributes:
         inputs: What the ingest accepted.
-        plan: What is evaluated.
+        planned: Numbers of examples that are set aside -> what is evaluated without them.
         engine: The training gradients.
         queries: The queries.
         cache: Where the engine keeps gradients.
@@ -61,12 +68,13 @@ class AuditSetup:
         needs: What is held in memory, and which layers at once.
         grid: How the work is cut.
         team: The processes that do it, this one among them.
+        set_aside: What takes note of examples that cannot be used.
         cost: What it takes, by the probe with which this process chose the grid; None where it
             found one.
     """
 
     inputs: Ingested
-    plan: AttributionPlan
+    planned: Callable[[tuple[int, ...]], AttributionPlan]
     engine: GradientEngine
     queries: Examples
     cache: GradientCache
@@ -74,7 +82,13 @@ class AuditSetup:
     needs: MemoryNeeds
     grid: Grid
     team: Team
+    set_aside: SettingAside
     cost: PlannedCost | None = None
+
+    @property
+    def plan(self) -> AttributionPlan:
+        """What is evaluated, without the examples that are known to be set aside."""
+        return self.planned(self.set_aside.numbers)
 
     def unit(
         self,
@@ -97,6 +111,7 @@ class AuditSetup:
         made_of = {
             **self.inputs.parts_for(stage),
             "grid": digest_of([self.grid.batch_size, self.engine.draws, self.engine.device.type]),
+            "set_aside": digest_of(self.set_aside.numbers),
             **parts,
         }
         if reads:
@@ -155,6 +170,7 @@ def set_up_audit(
     gradients: GradientParameters,
     attribution: AttributionParameters,
     launch: LaunchParameters = _ALONE,
+    specification: TaskParameters = _STRICT,
 ) -> AuditSetup:
     """Make the plan and the gradient engine from what the ingest wrote.
 
@@ -178,8 +194,11 @@ def set_up_audit(
     # The ingest's, for what the model does with an example may depend on them.
     model.load_state_dict(load_weights(manifest["checkpoint_id"][-1]))
     segments = segments_of(manifest)
-    coverage = coverage_of(task, model, training, device, segments, attribution=attribution)
-    plan = plan_of(segments, train_table, training, coverage, attribution)
+    setting_aside = SettingAside(ingested, gradient_cache.folder, specification.set_aside)
+    usable = training.without(setting_aside.refresh())
+    coverage = coverage_of(task, model, usable, device, segments, attribution=attribution)
+    planned = cache(partial(plan_of, segments, train_table, training, coverage, attribution))
+    plan = planned(setting_aside.numbers)
     engine = GradientEngine(
         model=model,
         objective=task,
@@ -191,8 +210,9 @@ def set_up_audit(
         seed=attribution.seed,
         precision=attribution.precision.passes,
         unit_norm=METHODS[attribution.method].unit_norm,
+        set_aside=setting_aside,
     )
-    engine.draws = choose_draws(engine)
+    engine.draws = choose_draws(replace(engine, training=usable))
     with kept_grids(gradient_cache.folder) as grids:
         key, cost = grid_key(ingested, device, gradients), None
         grid = grids.get(key)
@@ -221,7 +241,17 @@ def set_up_audit(
     if team.size == 1:
         team.ledger.join_logs()
     return AuditSetup(
-        ingested, plan, engine, queries, gradient_cache, attribution, needs, grid, team, cost
+        ingested,
+        planned,
+        engine,
+        queries,
+        gradient_cache,
+        attribution,
+        needs,
+        grid,
+        team,
+        setting_aside,
+        cost,
     )
 
 
@@ -231,8 +261,9 @@ def plan_of(
     training: Examples,
     coverage: Coverage,
     attribution: AttributionParameters,
+    set_aside: Sequence[int] = (),
 ) -> AttributionPlan:
-    """Return what is evaluated for the parameters' method."""
+    """Return what is evaluated for the parameters' method, without examples of these numbers."""
     count, seed = attribution.curvature_examples, attribution.seed
     sample = None
     if count is not None:
@@ -240,7 +271,7 @@ def plan_of(
     return AttributionPlan.of(
         attribution.method,
         segments,
-        stage_examples(train_table),
+        stage_examples(train_table, set_aside),
         damping=attribution.damping,
         layers=coverage.layers,
         curvature_sample=sample,
@@ -256,17 +287,23 @@ def _refuse_without_hessian(task: Task, method: str) -> None:
         )
 
 
-def stage_examples(train_table: pl.DataFrame) -> dict[str, torch.Tensor]:
-    """Return the numbers of the training examples of every stage, increasing.
+def stage_examples(
+    train_table: pl.DataFrame, set_aside: Sequence[int] = ()
+) -> dict[str, torch.Tensor]:
+    """Return the numbers of the training examples of every stage, increasing, without some.
 
     An example of several stages is counted in each.
     """
     numbered = train_table.select("stage").with_row_index("number").explode("stage")
+    numbered = numbered.filter(~pl.col("number").is_in(list(set_aside)))
     return {
         str(stage): torch.tensor(rows["number"].to_list())
         for (stage,), rows in numbered.group_by("stage", maintain_order=True)
     }
 
 
-SET_UP = (step(check_inputs, "ingested"), step(set_up_audit, "audit_setup"))
+SET_UP = (
+    step(check_inputs, "ingested"),
+    step(set_up_audit, "audit_setup", specification="params:task"),
+)
 """The nodes, the same in every stage: the inputs are checked, then all is set up."""

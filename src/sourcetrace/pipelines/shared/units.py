@@ -64,6 +64,7 @@ def passes_parts(
         "checkpoints": digest_of(weights),
         "segments": digest_of([examples, shapes]),
         "gradients": digest_of([setup.attribution.seed, precision.passes, precision.curvature]),
+        "set_aside": "",
     }
 
 
@@ -103,6 +104,9 @@ def do_summed(
         wanted: The sums.
         said: Descriptions of doing the parts and of adding them, for the terminal.
         beside: What else belongs to the parts' phase.
+
+    Raises:
+        FewerExamplesError: If examples of the parts were set aside.
     """
     ledger = setup.team.ledger
     sums = {one.unit: one for one in wanted}
@@ -110,6 +114,7 @@ def do_summed(
     missing = [own for unit, own in sums.items() if not ledger.is_over(unit)]
     parts = {unit: part for one in missing for unit, part in one.parts.items()}
     do(setup, {**parts, **(beside or {})}, said[0])
+    setup.set_aside.settle()
     do(setup, {one.unit: one.join for one in missing}, said[1])
     if setup.team.rank == 0:
         ledger.drop(unit for unit in parts if unit not in sums)

@@ -51,7 +51,10 @@ def write_table(file: Path, name: str, table: pl.DataFrame) -> None:
 
 
 def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.DataFrame, ...]:
-    """Return a block's rows of each of `TABLES`."""
+    """Return a block's rows of each of `TABLES`.
+
+    Examples that are set aside have scores of 0, and no other row.
+    """
     segments, own = found.shares, found.self_influence
     # The row behind the queries is the mean of their training losses.
     scores, mean_loss = segments.sum(0)[:-1], segments[:, -1]
@@ -63,6 +66,7 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
     values = scores.T.float().cpu().contiguous().numpy()
     stored = score_columns(values, setup.attribution.precision.stored_scores)
     sizes = segments[:, :-1].abs().sum(2).double().cpu().numpy()
+    used = ~examples.is_in([setup.engine.training.ids[i] for i in setup.set_aside.numbers])
     return (
         pl.DataFrame([examples.alias("example_id"), *stored]),
         pl.DataFrame(
@@ -76,8 +80,8 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
                 **_error_columns(scores, setup, found),
                 "method": [setup.attribution.method] * len(block),
             }
-        ),
-        pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}),
+        ).filter(used),
+        pl.DataFrame({"example_id": examples, "self_influence": _floats(own.sum(0))}).filter(used),
         pl.concat(
             pl.DataFrame(
                 {
@@ -88,7 +92,7 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
                     "mean_absolute_score": _floats(segments[index, :-1].abs().mean(0)),
                     "self_influence": _floats(own[index]),
                 }
-            )
+            ).filter(used)
             for index, planned in enumerate(setup.plan.segments)
         ),
         pl.DataFrame(

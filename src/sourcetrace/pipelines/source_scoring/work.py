@@ -53,6 +53,7 @@ def score(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
         setup: Of the audit.
         curvature: Of every segment; none where the method needs none.
     """
+    setup.set_aside.refresh()
     start_peak(setup.engine.device)
     with setup.engine.timings.timed(_STAGE):
         return setup.team.until_sound(lambda: _scored(setup, curvature))

@@ -15,6 +15,7 @@ from sourcetrace.parameters import GradientParameters, TaskParameters
 from sourcetrace.pipelines.shared.grid import last_batch_size
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.launch import available_cores
+from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.pipelines.verification.retraining import Job, Retrainings
 from sourcetrace.schemas.verification import VerificationOutcomes
 
@@ -59,6 +60,10 @@ def retrain_plan(
     if held_out:
         examples, table = made.holdout_examples(), made.holdout_table()
         identity, queries = f"{identity}\0{data_digest(examples, table)}", table.height
+    gone = SettingAside(ingested, cache.folder, task.set_aside).refresh()
+    plan = plan.with_columns(
+        pl.col("removed").list.set_union(pl.lit(gone, plan["removed"].dtype)).list.sort()
+    )
     jobs = Job.of_plan(plan, identity=identity, seeds=seeds)
     Retrainings(
         specification=with_entries(task.model_dump(by_alias=True)),

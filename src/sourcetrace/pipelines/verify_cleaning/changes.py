@@ -24,21 +24,31 @@ class Changes:
     labels: dict[int, str]
 
     @classmethod
-    def decided(cls, train_table: pl.DataFrame, cleaned_data: pl.DataFrame) -> Self:
-        """Return what people decided.
+    def decided(
+        cls, train_table: pl.DataFrame, cleaned_data: pl.DataFrame, review_list: pl.DataFrame
+    ) -> Self:
+        """Return what people decided of the examples of the review list.
 
         Raises:
             InputError: If the manifest is of other examples.
         """
         wanted = cleaned_data.drop_nulls("index")
-        if not wanted["example_id"].equals(train_table["example_id"], check_dtypes=True):
+        listed = train_table.select("example_id").join(
+            review_list, on="example_id", how="semi", maintain_order="left"
+        )
+        if not wanted["example_id"].equals(listed["example_id"], check_dtypes=True):
             raise InputError(
                 "There is no manifest of cleaned data of this audit's examples. Apply decisions "
                 "first, `kedro run --pipelines apply_decisions --params "
                 "decisions.path=decisions.csv`, or set cleaning.of to suggestions."
             )
-        rows = zip(wanted["keep"], wanted["label"], train_table["label"], strict=True)
-        return cls._of((None if label == given else label, not keep) for keep, label, given in rows)
+        rows = train_table.select("example_id", given="label").join(
+            wanted, on="example_id", how="left", maintain_order="left"
+        )
+        return cls._of(
+            (None if label == given else label, keep is False)
+            for keep, label, given in rows.select("keep", "label", "given").iter_rows()
+        )
 
     @classmethod
     def suggested(cls, train_table: pl.DataFrame, review_list: pl.DataFrame) -> Self:

@@ -39,7 +39,7 @@ def plan_cleaning(
     check_trainable(task)
     digest = score_files.digest_in(audit_summary)
     if cleaning.of == "decisions":
-        changes = Changes.decided(train_table, cleaned_data)
+        changes = Changes.decided(train_table, cleaned_data, cleaning_suggestions)
     else:
         changes = Changes.suggested(train_table, cleaning_suggestions)
     if not changes.removed and not changes.labels:

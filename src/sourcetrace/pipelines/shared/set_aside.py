@@ -1,0 +1,127 @@
+"""Training examples that turn out to be of no use while they are computed with.
+
+They are left out at every point and in every stage, as if the data had never had them. Those that
+cannot be read are left out by the task itself (`tasks.set_aside`), before anything has a number.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from sourcetrace.core.engine.blame import UnusableError
+from sourcetrace.core.model.examples import EvaluationPoint
+from sourcetrace.errors import InputError
+from sourcetrace.files import read_optional_json, replacing
+from sourcetrace.formats import format_names, format_noun
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.tasks.set_aside import set_aside
+
+logger = logging.getLogger(__name__)
+
+_FILE = "excluded.json"
+
+
+class FewerExamplesError(Exception):
+    """What was planned has examples that are set aside by now."""
+
+
+@dataclass
+class SettingAside:
+    """Takes note of them, for this run and later ones of the same audit, up to `task.set_aside`.
+
+    Attributes:
+        inputs: Of the audit; the task is without examples that cannot be read.
+        folder: Where the note is kept, for all processes.
+        share: Of the training examples, with those that cannot be read.
+        excluded: Those that were known when they were last asked for: example_id, index, reason
+            and checkpoint_id.
+    """
+
+    inputs: Ingested
+    folder: Path
+    share: float
+    excluded: list[dict[str, Any]] = field(default_factory=list)
+
+    def refresh(self) -> tuple[int, ...]:
+        """Read anew which they are; return their numbers, increasing.
+
+        Raises:
+            InputError: If they are more than the share, as where an earlier run was allowed more.
+        """
+        self.excluded = (read_optional_json(self.folder / _FILE) or {}).get(
+            self.inputs.identity, []
+        )
+        for one in self.excluded[:1]:
+            named = f"Example {one['example_id']!r} (index {one['index']}): {one['reason']}."
+            self._refuse(named, len(self.excluded))
+        return self.numbers
+
+    def settle(self) -> None:
+        """Read them anew at the end of a phase in which some may have been set aside.
+
+        Raises:
+            FewerExamplesError: If there are others than before.
+        """
+        known = self.numbers
+        if self.refresh() != known:
+            raise FewerExamplesError
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of those that are known, increasing."""
+        return tuple(sorted(one["index"] for one in self.excluded))
+
+    def __call__(self, error: UnusableError, point: EvaluationPoint) -> None:
+        """Note the examples of an error.
+
+        Raises:
+            InputError: If there are more than the share by now.
+        """
+        ids, file = self.inputs.train_table["example_id"], self.folder / _FILE
+        found = {
+            i: {"example_id": ids[i], "index": i, "reason": one, "checkpoint_id": point.id}
+            for i, one in error.reasons.items()
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(f"{_FILE}.lock")):
+            kept = read_optional_json(file) or {}
+            known = {one["index"]: one for one in kept.get(self.inputs.identity, [])}
+            for number, one in found.items():
+                known.setdefault(number, one)
+            self._refuse(str(error), len(known))
+            kept[self.inputs.identity] = list(known.values())
+            with replacing(file) as partial:
+                partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        logger.warning(
+            "%s set aside that cannot be used (task.set_aside): %s; the first: %s. set_aside.json "
+            "names all",
+            format_noun(len(found), "example"),
+            format_names(f"{one['example_id']!r} (index {i})" for i, one in found.items()),
+            next(iter(found.values()))["reason"],
+        )
+
+    def listed(self) -> list[dict[str, Any]]:
+        """Return all of both sides, with those that cannot be read; their index is the table's."""
+        unread = {side: set_aside(self.inputs.task, side) for side in ("train", "query")}
+        gone = [one["index"] for one in unread["train"]]
+        numbers = np.delete(np.arange(len(gone) + self.inputs.train_table.height), gone)
+        computed = [one | {"index": int(numbers[one["index"]])} for one in self.excluded]
+        return [
+            {"side": side, "checkpoint_id": None} | one
+            for side, found in (*unread.items(), ("train", computed))
+            for one in found
+        ]
+
+    def _refuse(self, named: str, count: int) -> None:
+        unread = len(set_aside(self.inputs.task, "train"))
+        count, whole = unread + count, unread + self.inputs.train_table.height
+        if count > self.share * whole:
+            raise InputError(
+                f"{named} Of {whole:,} training examples {count:,} cannot be used so far; "
+                f"task.set_aside is {self.share:g}, the share that may be left out."
+            )

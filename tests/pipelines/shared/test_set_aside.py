@@ -1,0 +1,308 @@
+"""An audit that sets examples aside while it computes is the audit of the data without them."""
+
+import polars as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from sourcetrace.core.engine.blame import UnusableError
+from sourcetrace.core.engine.passes import Passes
+from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
+from sourcetrace.errors import InputError
+from sourcetrace.parameters import (
+    AttributionParameters,
+    GradientParameters,
+    LaunchParameters,
+    SegmentParameters,
+    TaskParameters,
+)
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
+from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients, list_set_aside
+from sourcetrace.pipelines.gradient_extraction.work import extract
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.verification.retrained import retrain_plan
+from sourcetrace.pipelines.verification.retraining import Retrainings
+from sourcetrace.schemas.scores import ExampleSignals
+from sourcetrace.tasks import ClassificationTask
+from sourcetrace.tasks.set_aside import without_unusable
+from tests.pipelines.test_training import score_tables
+
+STEPS, COUNT, QUERIES = (10, 20, 30), 12, 3
+KEPT = [i for i in range(COUNT) if i not in (4, 7)]
+
+
+class Items(Dataset):
+    def __init__(self, inputs, labels, numbers):
+        self.inputs, self.labels, self.numbers = inputs, labels, numbers
+        self.raises = ()
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, index):
+        number = self.numbers[index]
+        if number in self.raises:
+            raise OSError("disk on fire")
+        return self.inputs[number], self.labels[number]
+
+
+class Blobs(ClassificationTask):
+    """Twelve examples and three queries; some have no finite loss at one checkpoint."""
+
+    def __init__(self, numbers=tuple(range(COUNT)), infinite=(), queries=()):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            self.inputs = torch.randn(COUNT + QUERIES, 3)
+        self.labels = torch.arange(COUNT + QUERIES) % 3
+        self.numbers, self.infinite, self.queries = list(numbers), infinite, queries
+        self.items = Items(self.inputs, self.labels, self.numbers)
+        self.weight = None
+
+    def build_model(self):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    def forward(self, model, batch):
+        outputs = model(batch[0])
+        for number in self.infinite if model[0].weight[0, 0].item() == self.weight else ():
+            outputs = outputs + torch.where(batch[0][:, :1] == self.inputs[number, 0], torch.nan, 0)
+        return outputs
+
+    def train_examples(self):
+        return self.items
+
+    def query_examples(self):
+        return Items(self.inputs, self.labels, range(COUNT, COUNT + QUERIES))
+
+    def train_table(self):
+        return pl.DataFrame({"example_id": [f"e{i}" for i in self.numbers]})
+
+    def query_table(self):
+        return pl.DataFrame({"example_id": [f"q{i}" for i in range(QUERIES)]})
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    task, saved = Blobs(), []
+    model = task.build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    for step in range(1, STEPS[-1] + 1):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(task.inputs[:COUNT]), task.labels[:COUNT]).backward()
+        optimizer.step()
+        if step in STEPS:
+            saved.append(
+                {
+                    "step": step,
+                    "model_state_dict": {k: v.clone() for k, v in model.state_dict().items()},
+                    "optimizer_state_dict": optimizer.state_dict(),
+                }
+            )
+    CheckpointsDataset(path=str(folder)).save(saved)
+    return folder, [one["model_state_dict"]["0.weight"][0, 0].item() for one in saved]
+
+
+@pytest.fixture
+def prepare(checkpoints, tmp_path):
+    """Return what sets an audit up."""
+    folder, weights = checkpoints
+
+    def prepare(
+        task,
+        *,
+        share=0.2,
+        method="source",
+        cache="cache",
+        batch_size=3,
+        sample=None,
+        at="memory",
+        unit_seconds=10.0,
+    ):
+        attribution = AttributionParameters(
+            method=method,
+            device="cpu",
+            curvature_examples=sample,
+            projection_dimension=8,
+            tolerance=0,
+        )
+        found = CheckpointsDataset(path=str(folder)).load()
+        task.items.raises, raises = (), task.items.raises  # not before the ingest is over
+        tables = ingest_checkpoints(found, task, SegmentParameters(count=2), attribution)
+        _, manifest, _, training, queries, *_ = tables
+        # Others than these visit the last alone, or the means of weights.
+        task.items.raises = raises
+        task.weight = weights[1 if method in ("source", "scaled_source") else 2]
+        return set_up_audit(
+            Ingested(task, found, manifest, training, queries, data="", identity="these"),
+            GradientCacheDataset(path=str(tmp_path / cache)).load(),
+            GradientParameters(cache=at, batch_size=batch_size),
+            attribution,
+            LaunchParameters(unit_seconds=unit_seconds),
+            specification=TaskParameters.model_validate({"class": "a.Task", "set_aside": share}),
+        )
+
+    return prepare
+
+
+def audit(setup, at="memory"):
+    """Return attribution_scores, self_influence and example_signals."""
+    signals, *_, covariances, _ = extract_gradients(
+        setup, GradientParameters(cache=at, batch_size=3)
+    )
+    ExampleSignals.validate(signals)
+    curvature = fit_curvature(setup, covariances)[0]
+    scores, _, own, *_ = score_tables(setup, curvature)
+    return scores, own, signals
+
+
+def assert_same(found, expected):
+    """Compare the others' scores, and see that those set aside have none."""
+    names = [f"e{i}" for i in KEPT]
+    whole, own, signals = found
+    assert whole["example_id"].to_list() == [f"e{i}" for i in range(COUNT)]
+    assert own["example_id"].to_list() == names
+    assert set(signals["example_id"]) == set(names)
+    scores = {name: torch.tensor(row) for name, row in whole.iter_rows()}
+    others = {name: torch.tensor(row) for name, row in expected[0].iter_rows()}
+    assert not scores["e4"].any()
+    assert not scores["e7"].any()
+    size = max(float(row.norm()) for row in others.values())
+    for name in names:
+        assert float((scores[name] - others[name]).norm()) <= 1e-5 * size
+    difference = (own["self_influence"] - expected[1]["self_influence"]).abs().max()
+    assert difference <= 1e-5 * expected[1]["self_influence"].abs().max()
+
+
+@pytest.mark.parametrize(
+    ("method", "batch_size", "at", "sample"),
+    [
+        ("source", 3, "memory", None),
+        ("source", 1, "recompute", None),
+        ("source", 5, "disk", 6),
+        ("scaled_source", 5, "recompute", None),
+        ("fast_source", 1, "memory", 6),
+        ("influence", 3, "disk", None),
+        ("trak", 1, "recompute", None),
+        ("representation_similarity", 3, "memory", None),
+    ],
+)
+def test_the_others_have_the_scores_that_they_have_without(prepare, method, batch_size, at, sample):
+    task = Blobs(infinite=(4,))
+    settings = {"method": method, "batch_size": batch_size, "at": at, "sample": sample}
+    setup = prepare(task, **settings)
+    task.items.raises = (7,)
+    expected = audit(prepare(Blobs(KEPT), cache="other", **settings), at)
+    assert_same(audit(setup, at), expected)
+
+
+def test_only_the_ranges_that_have_them_are_done_again(prepare):
+    task = Blobs(infinite=(4,))
+    setup = prepare(task, batch_size=2, at="recompute", unit_seconds=1e-9)
+    task.items.raises = (7,)
+    assert len(setup.grid.ranges(COUNT)) == COUNT // 2
+    setup.engine.passes = Passes()
+    extract(setup)
+    # At the first point 10, and 6 when 7 is looked for, when it is left out, and anew; at the second
+    # 11, and 5 when 4 is left out, and anew; the first point's 10 once more; the third's 10.
+    met = setup.engine.passes.forward - QUERIES * len(STEPS)
+    assert met == 46
+    expected = audit(prepare(Blobs(KEPT), cache="other", batch_size=2, at="recompute"), "recompute")
+    assert_same(audit(setup, "recompute"), expected)
+
+
+def test_they_are_named_and_later_runs_know_them(prepare, caplog):
+    task = Blobs(infinite=(4,))
+    setup = prepare(task)
+    task.items.raises = (7,)
+    found = audit(setup)
+    first, second = list_set_aside(setup)
+    assert (first["side"], first["example_id"], first["index"]) == ("train", "e7", 7)
+    assert "disk on fire" in first["reason"]
+    assert first["checkpoint_id"] == "step_000010"
+    assert (second["example_id"], second["checkpoint_id"]) == ("e4", "step_000020")
+    assert "NaN or infinite" in second["reason"]
+    assert "1 example set aside that cannot be used (task.set_aside): 'e7'" in caplog.text
+    caplog.clear()
+    # In another process, at any stage.
+    again = prepare(task)
+    assert list(again.set_aside.numbers) == [4, 7]
+    assert_same(audit(again), found)
+    assert "set aside" not in caplog.text
+    for name in ("source_scoring", "ekfac_fitting"):
+        assert name in again.engine.timings.seconds
+
+
+def test_one_that_fails_in_a_later_stage_ends_it_and_is_left_out_from_then_on(prepare):
+    task = Blobs(infinite=(7,))
+    setup = prepare(task, at="recompute")
+    *_, covariances, _ = extract_gradients(setup, GradientParameters(cache="recompute"))
+    task.items.raises = (4,)
+    with pytest.raises(UnusableError, match=r"Example 'e4' .*disk on fire"):
+        fit_curvature(setup, covariances)
+    expected = audit(prepare(Blobs(KEPT), cache="other"))
+    assert_same(audit(prepare(task), "recompute"), expected)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_more_than_the_share_are_refused_as_the_first_would_be(prepare, share):
+    setup = prepare(Blobs(infinite=(4, 7)), share=share)
+    with pytest.raises(
+        InputError,
+        match=rf"^Example 'e{7 if share else 4}' .* NaN .* step_000020.*"
+        rf"Of 12 training examples {2 if share else 1} cannot .* task.set_aside is {share:g}",
+    ):
+        audit(setup)
+
+
+def test_a_run_that_allows_less_than_the_one_before_is_refused(prepare):
+    audit(prepare(Blobs(infinite=(4, 7))))
+    with pytest.raises(InputError, match=r"^Example 'e4' .* 2 cannot be used so far; .* 0\.1"):
+        prepare(Blobs(infinite=(4, 7)), share=0.1)
+
+
+def test_a_query_is_never_set_aside(prepare):
+    with pytest.raises(InputError, match=r"^Example 'q1' \(index 1\) has a NaN .* as a query"):
+        audit(prepare(Blobs(infinite=(COUNT + 1,)), share=0.9))
+
+
+def test_what_cannot_be_read_counts_and_is_listed_beside_them(prepare):
+    task = Blobs(infinite=(7,))
+    task.items.raises = (2,)
+    view = without_unusable(task, 0.2)
+    with pytest.raises(InputError, match="Of 12 training examples 2 cannot"):
+        audit(prepare(view, share=0.15, cache="less"))
+    setup = prepare(view, share=0.2)
+    audit(setup)
+    found = [
+        (one["example_id"], one["index"], one["checkpoint_id"]) for one in list_set_aside(setup)
+    ]
+    assert found == [("e2", 2, None), ("e7", 7, "step_000020")]
+
+
+def test_nothing_is_trained_on_them(prepare, monkeypatch):
+    class StoppedError(Exception):
+        pass
+
+    def stop(_, jobs, *, workers):
+        raise StoppedError([(job.group, job.removed.tolist()) for job in jobs])
+
+    setup = prepare(Blobs(infinite=(4, 7)))
+    audit(setup)
+    monkeypatch.setattr(Retrainings, "do", stop)
+    with pytest.raises(StoppedError) as stopped:
+        retrain_plan(
+            pl.DataFrame({"group": ["all", "some"], "removed": [[], [2, 7, 9]]}),
+            setup.inputs,
+            TaskParameters.model_validate({"class": f"{__name__}.Blobs", "set_aside": 0.2}),
+            None,
+            GradientParameters(),
+            setup.cache,
+            seeds=range(1),
+            workers=1,
+        )
+    assert stopped.value.args[0] == [("all", [4, 7]), ("some", [2, 4, 7, 9])]
