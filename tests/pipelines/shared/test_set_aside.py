@@ -207,8 +207,8 @@ def test_only_the_ranges_that_have_them_are_done_again(prepare):
     assert len(setup.grid.ranges(COUNT)) == COUNT // 2
     setup.engine.passes = Passes()
     extract(setup)
-    # At the first point 10, and 6 when 7 is looked for, when it is left out, and anew; at the second
-    # 11, and 5 when 4 is left out, and anew; the first point's 10 once more; the third's 10.
+    # At the first point 10, and 6 when 7 is looked for, when it is left out, and anew; at the
+    # second 11, and 5 when 4 is left out, and anew; the first point's 10 once more; the third's 10.
     met = setup.engine.passes.forward - QUERIES * len(STEPS)
     assert met == 46
     expected = audit(prepare(Blobs(KEPT), cache="other", batch_size=2, at="recompute"), "recompute")
