@@ -276,3 +276,14 @@ def test_an_engine_of_some_layers_adds_their_covariances_alone(make_case, draws,
                 assert torch.equal(tensor, other[name])
             else:
                 assert_close(tensor, other[name])
+
+
+def test_what_is_kept_of_other_examples_is_computed_again():
+    case, task = tiny_case(), ClassificationTask()
+    kept = gradient_source(case, task, batch_size=4)
+    kept.extract(POINT, Block(0, 4))
+    fewer = EvaluationPoint("c1", ("c1",), EVERYTHING[EVERYTHING != 2], EVERYTHING)
+    expected = gradient_source(case, task, cache=KeepsNothing()).gradients(fewer, Block(0, 4))
+    for name, found in kept.gradients(fewer, Block(0, 4)).items():
+        assert len(found) == 3
+        assert_close(found.dense(), expected[name].dense())

@@ -324,7 +324,10 @@ class GradientEngine:
         if kept is None:
             return None
         names = [layer.name for layer in self.coverage.layers]
-        return TrainingPasses.kept(kept, kind, self.device, names)
+        found = TrainingPasses.kept(kept, kind, self.device, names)
+        # Another process may have left an example out since.
+        left_out = len(next(iter(found.values()))) != len(point.rows(block))
+        return None if left_out else found
 
     def compute(
         self, point: EvaluationPoint, rows: Tensor, *, sampled: bool, draw: int = 0
