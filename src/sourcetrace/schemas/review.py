@@ -55,7 +55,9 @@ def in_order_of(train_table: pl.DataFrame, review_list: pl.DataFrame) -> pl.Data
         train_table: `schemas.TrainTable`.
         review_list: `ReviewList`.
     """
-    listed = review_list.sort("index").select("example_id", *_JUDGED, *_SUGGESTED)
+    listed = (
+        review_list.select("index", "example_id", *_JUDGED, *_SUGGESTED).sort("index").drop("index")
+    )
     return beside(train_table.select("example_id"), listed).with_columns(
         pl.col("suggested_action").fill_null("keep"),
         pl.col("harm", "suspicion").fill_null(0.0),

@@ -50,7 +50,8 @@ def near_pairs(
         the first.
     """
     same = _equal(example_digests, "input_digest")
-    alone = _vectors(content_sketches)[0]
+    training = content_sketches.filter(side="training").drop("side")
+    alone = _centred(training, _centre(training))
     alone = alone.join(same, left_on="example_id", right_on="second", how="anti")
     seen = _equal(alone, "sketch")
     alone = alone.join(seen, left_on="example_id", right_on="second", how="anti")
@@ -74,14 +75,17 @@ def near_queries(content_sketches: pl.DataFrame, *, similarity: float) -> pl.Dat
     Returns:
         first (training example), second (query) and similarity.
     """
-    training, queries = _vectors(content_sketches)
-    ids, names, others = training["example_id"], queries["example_id"], queries["sketch"].to_numpy()
+    training, queries = (content_sketches.filter(side=side) for side in ("training", "query"))
+    centre = _centre(training)
+    queries = _centred(queries, centre)
+    names, others = queries["example_id"], queries["sketch"].to_numpy()
     tables = [pl.DataFrame(schema=_PAIR)]
-    for start in range(0, training.height if queries.height else 0, _ROWS):
-        cosines = training["sketch"][start : start + _ROWS].to_numpy() @ others.T
+    for rows in training.iter_slices(_ROWS) if queries.height else ():
+        part = _centred(rows, centre)
+        cosines = part["sketch"].to_numpy() @ others.T
         nearest, best = cosines.argmax(1), cosines.max(1)
-        rows = np.flatnonzero(best >= similarity)
-        tables.append(_pairs(ids[start : start + _ROWS][rows], names[nearest[rows]], best[rows]))
+        near = np.flatnonzero(best >= similarity)
+        tables.append(_pairs(part["example_id"][near], names[nearest[near]], best[near]))
     return pl.concat(tables)
 
 
@@ -117,19 +121,16 @@ def _equal(table: pl.DataFrame, content: str) -> pl.DataFrame:
     return others.select("first", second="example_id", similarity=pl.lit(1.0)).collect()
 
 
-def _vectors(content_sketches: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return training examples and queries, sketches centred on the training's, of length 1.
-
-    Those that are the centre, as all are of a model that sees nothing, are left out.
-    """
-    training, queries = (content_sketches.filter(side=side) for side in ("training", "query"))
-    if training.is_empty():
-        return training, queries
-    centre = training["sketch"].to_numpy().mean(0, dtype=np.float64).astype(np.float32)
-    return _centred(training, centre), _centred(queries, centre)
+def _centre(training: pl.DataFrame) -> _Array:
+    total: _Array = training["sketch"].to_numpy().sum(0, dtype=np.float64)
+    return (total / max(1, training.height)).astype(np.float32)
 
 
 def _centred(side: pl.DataFrame, centre: _Array) -> pl.DataFrame:
+    """Return ids and sketches less a centre, of length 1.
+
+    Those that are the centre, as all are of a model that sees nothing, are left out.
+    """
     sketches = side["sketch"].to_numpy()
     vectors = sketches - centre
     lengths, whole = (np.sqrt(np.einsum("nd,nd->n", one, one)) for one in (vectors, sketches))
