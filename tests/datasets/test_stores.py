@@ -20,6 +20,7 @@ from sourcetrace.datasets import (
     CurvatureDataset,
     GradientCacheDataset,
     ShardedParquetDataset,
+    StreamedParquetDataset,
 )
 from sourcetrace.errors import InputError
 from sourcetrace.work.ledger import KeptFile
@@ -61,6 +62,17 @@ def test_a_part_that_a_unit_keeps_is_linked_where_that_can_be(tmp_path, monkeypa
     assert record["files"] == {file.name: f"digest {n}" for n, file in enumerate(files)}
     with pytest.raises(DataValidationError):  # what is not a unit's is checked here
         catalog.save("table", parts[0])
+
+
+def test_a_stream_comes_back_in_its_order_and_is_read_when_it_is_asked_for(tmp_path):
+    dataset = StreamedParquetDataset(filepath=str(tmp_path / "run[1]" / "table.parquet"))
+    parts = [pl.DataFrame({"number": [n, n + 1]}) for n in (4, 2, 8)]
+    for number, part in enumerate(parts):
+        part.write_parquet(tmp_path / f"{number}.parquet")
+    files = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for data in (pl.scan_parquet(files), pl.concat(parts)):
+        dataset.save(data)
+        assert_frame_equal(dataset.load().collect(), pl.concat(parts))
 
 
 def test_a_table_that_was_never_saved_is_an_error(tmp_path):

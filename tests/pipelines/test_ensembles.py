@@ -121,7 +121,7 @@ def audit(folder, task=None, *, method="source", count=2):
     )
     signals, query_signals, history, _, covariances, _ = extract_gradients(setup, gradients)
     QueryHistory.validate(history)
-    ExampleSignals.validate(signals)
+    signals = ExampleSignals.validate(signals.collect())
     curvature, spectra, _ = fit_curvature(setup, covariances)
     CurvatureSpectra.validate(spectra)
     scores, influence, own, contributions, _ = score_tables(setup, curvature)

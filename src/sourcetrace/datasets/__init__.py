@@ -27,6 +27,7 @@ _MODULES = {
     "ScoreFilesDataset": "score_files",
     "ShardedParquetDataset": "sharded_parquet",
     "StoredAuditDataset": "audited",
+    "StreamedParquetDataset": "streamed_parquet",
     "TaskDataset": "task",
 }
 """Class -> module of this package."""

@@ -22,11 +22,11 @@ from sourcetrace.schemas.review import in_order_of
 
 
 def pair_near_duplicates(
-    example_digests: pl.DataFrame, content_sketches: pl.DataFrame, report: ReportParameters
+    example_digests: pl.DataFrame, content_sketches: pl.LazyFrame, report: ReportParameters
 ) -> pl.DataFrame:
     """Return pairs of training examples that are the same, or nearly."""
     least = min(report.near_duplicate, report.issues.conflicting_duplicate)
-    return near_pairs(example_digests, content_sketches, similarity=least)
+    return near_pairs(example_digests, content_sketches.collect(), similarity=least)
 
 
 def find_groups(
@@ -49,7 +49,7 @@ def find_issues(
     review_list: pl.DataFrame,
     example_signals: pl.LazyFrame,
     checkpoint_manifest: pl.DataFrame,
-    content_sketches: pl.DataFrame,
+    content_sketches: pl.LazyFrame,
     near_duplicate_pairs: pl.DataFrame,
     score_files: ScoreFiles,
     measurement: dict[str, Any],
@@ -57,7 +57,7 @@ def find_issues(
 ) -> pl.DataFrame:
     """Return what can be wrong with an example beside its label, and its label."""
     thresholds = report.issues.model_dump()
-    near = near_queries(content_sketches, similarity=thresholds["leakage"])
+    near = near_queries(content_sketches.collect(), similarity=thresholds["leakage"])
     listed = in_order_of(train_table, review_list)
     higher = measurement["higher_is_better"]
     influence = Influence.of(score_files.blocks(), higher_is_better=higher)

@@ -19,7 +19,7 @@ from sourcetrace.schemas.scores import QueryHistory, QuerySignals
 
 def extract_gradients(
     audit_setup: AuditSetup, gradients: GradientParameters
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any], dict[str, Any]]:
+) -> tuple[pl.LazyFrame, pl.DataFrame, pl.DataFrame, pl.LazyFrame, dict[str, Any], dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint, where they are not done.
 
     Returns:
@@ -28,6 +28,7 @@ def extract_gradients(
     """
     setup, engine = audit_setup, audit_setup.engine
     metrics = {}
+    setup.team.ledger.refresh()
     if setup.team.ledger.missing(units_of(setup)):
         metrics = _said_before(setup, gradients)
     start_peak(engine.device)
@@ -36,12 +37,12 @@ def extract_gradients(
     history = found.queries.collect()
     finals = ["+".join(member.final.checkpoints) for member in setup.plan.members]
     return (
-        found.signals.collect(),
+        found.signals,
         average_signals(history.filter(pl.col("checkpoint_id").is_in(finals))).select(
             list(QuerySignals.columns())
         ),
         history.select(list(QueryHistory.columns())),
-        found.sketches.collect(),
+        found.sketches,
         dict(found.covariances),
         metrics | report_work(engine, "gradient_extraction"),
     )

@@ -30,6 +30,7 @@ from sourcetrace.pipelines.shared.set_aside import FewerExamplesError
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.pipelines.shared.units import Work, do_summed, passes_parts
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
+from sourcetrace.schemas.table import Table
 from sourcetrace.work.ledger import Unit
 
 _STAGE = "gradient_extraction"
@@ -184,7 +185,8 @@ class _Sums:
                 running.add({layer.name: found[layer.name] for layer in self.group})
         with products_in(precision, engine.device):
             LayersOfFile.write(folder / _SUMS, {"sums": running.sums()})
-        _write(folder, examples, signals=tables, sketches=sketches)
+        _write(folder, examples, "signals", tables, ExampleSignals)
+        _write(folder, examples, "sketches", sketches, ContentSketches)
 
     def _unit(self, block: Block | None, reads: Sequence[Unit] = ()) -> Unit:
         setup, name = self.setup, f"{self.point.id}/{self.group[0].name}"
@@ -245,7 +247,8 @@ class _Point:
             found = engine.query_signals(queries, self.point, block, sketched=self.sketched)
             tables.append(signal_rows(found, queries, self.point))
             sketches += sketch_rows(found, queries, "query")
-        _write(folder, Block(0, len(queries)), signals=tables, sketches=sketches)
+        _write(folder, Block(0, len(queries)), "signals", tables)
+        _write(folder, Block(0, len(queries)), "sketches", sketches, ContentSketches)
 
 
 def _points(setup: AuditSetup) -> list[_Point]:
@@ -258,7 +261,15 @@ def _sums_of(folder: Path) -> LayerCovariances:
     return LayersOfFile.by_prefix(folder / _SUMS, CovarianceSums).get("sums", {})
 
 
-def _write(folder: Path, block: Block, **tables: Sequence[pl.DataFrame]) -> None:
-    for name, parts in tables.items():
-        if parts:
-            pl.concat(parts).write_parquet(folder / f"{name}-{block.start:09d}.parquet")
+def _write(
+    folder: Path,
+    block: Block,
+    name: str,
+    parts: Sequence[pl.DataFrame],
+    model: type[Table] | None = None,
+) -> None:
+    """Write rows of a range, held against their model here: those of an audit are too many."""
+    if parts:
+        rows = pl.concat(parts)
+        checked = model.validate(rows.select(list(model.columns()))) if model else rows
+        checked.write_parquet(folder / f"{name}-{block.start:09d}.parquet")
