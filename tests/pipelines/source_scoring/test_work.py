@@ -126,8 +126,13 @@ def test_every_method_is_taken_up(tmp_path, method):
     assert content(audit.scored(Ledger(tmp_path / "killed"))) == expected
 
 
-def test_ranges_and_groups_change_no_score(audit, tmp_path):
+def test_ranges_groups_and_files_change_no_score(audit, tmp_path, monkeypatch):
     found = tables(audit.scored(Ledger(tmp_path / "one"), range_size=EXAMPLES))
+    monkeypatch.setattr(work, "_AT_ONCE", 17)  # two batches of four examples for two queries
+    parts = audit.scored(Ledger(tmp_path / "parts"), range_size=EXAMPLES)
+    assert len(parts.parts) == 3
+    for one, other in zip(tables(parts), found, strict=True):
+        assert_frame_equal(one, other)
     for name, options in (("ranges", {}), ("groups", {"groups": 3})):
         for one, other in zip(
             tables(audit.scored(Ledger(tmp_path / name), **options)), found, strict=True
@@ -158,7 +163,7 @@ def test_two_processes_write_what_one_does(audit, tmp_path):
 def test_a_damaged_part_is_done_again(audit, tmp_path, name, caplog):
     scored = audit.scored(Ledger(tmp_path), groups=3)
     expected = content(scored)
-    (damaged,) = tmp_path.rglob(f"*8-*16.*/{name}.parquet")
+    (damaged,) = tmp_path.rglob(f"*8-*16.*/{name}-*.parquet")
     changed = bytearray(damaged.read_bytes())
     changed[len(changed) // 2] ^= 1
     damaged.write_bytes(changed)

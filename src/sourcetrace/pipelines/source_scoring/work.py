@@ -1,13 +1,13 @@
 """Scores by groups of layers and ranges of training examples, each a unit that is done once.
 
 A score is a sum over layers. A unit of the first group keeps what its layers give to the scores of
-a range, one of the next adds to what it finds, and one of the last writes the range's part of every
+a range, one of the next adds to what it finds, and one of the last writes the range's rows of every
 table. The queries' responses to a group are made by each process for itself, when it meets the
 first of its units that is not done, and are let go before the next group's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,17 @@ from sourcetrace.work.ledger import KeptFile, Ledger, Unit
 
 _STAGE = "source_scoring"
 
+_AT_ONCE = 2**22
+"""Scores of a file, which a process holds some ten times as it writes them, and a reader once."""
+
 
 @dataclass(frozen=True)
 class Scored:
     """The scores of all training examples, as they are kept.
 
     Attributes:
-        parts: Of every range of examples, its file of each of `TABLES`; in other processes than
-            the first there are none.
+        parts: Files of each of `TABLES`, of the same examples, in their order; in other processes
+            than the first there are none.
         preparation: Of the queries.
     """
 
@@ -73,8 +76,12 @@ def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
     if team.rank != 0:
         return Scored([], preparation)
     ledger.prune(_STAGE, done)
-    files = [tuple(ledger.file(one, _file(name)) for name in TABLES) for one in done]
-    return Scored(files, preparation)
+    parts = [
+        tuple(ledger.file(one.unit, _file(name, part)) for name in TABLES)
+        for one in tasks[-1]
+        for part in _parts(setup, one.examples)
+    ]
+    return Scored(parts, preparation)
 
 
 @dataclass(frozen=True)
@@ -140,22 +147,23 @@ class _Group:
 
     def do(self, unit: Unit, folder: Path) -> dict[str, Any]:
         """Write the scores of a unit's range."""
-        task, scores = self.tasks[unit], self._scores(self.tasks[unit])
-        if self.layers is self.setup.needs.scoring.groups[-1]:
-            parts = [tables_of(self.setup, block, found) for block, found in scores]
-            for name, tables in zip(TABLES, zip(*parts, strict=True), strict=True):
-                write_table(folder / _file(name), name, pl.concat(tables))
+        setup, task = self.setup, self.tasks[unit]
+        if self.layers is setup.needs.scoring.groups[-1]:
+            for part in _parts(setup, task.examples):
+                rows = [tables_of(setup, *one) for one in self._scores(task, part)]
+                for name, tables in zip(TABLES, zip(*rows, strict=True), strict=True):
+                    write_table(folder / _file(name, part), name, pl.concat(tables))
         else:
-            for block, found in scores:
+            for block, found in self._scores(task, task.examples):
                 TensorFile(folder / str(block.start)).write(found.tensors())
         return {} if task.examples.start else {"preparation": self._preparation(task).to_json()}
 
-    def _scores(self, task: _Task) -> Iterator[tuple[Block, BlockScores]]:
-        """Yield every block of a range with its scores by the layers so far."""
+    def _scores(self, task: _Task, part: Block) -> Iterator[tuple[Block, BlockScores]]:
+        """Yield every block of a part of a range with its scores by the layers so far."""
         ledger, device = self.setup.team.ledger, self.setup.engine.device
         before = ledger.folder(task.before) if task.before else None
         scorer = self._prepared[0]
-        for block in self.setup.grid.blocks(task.examples):
+        for block in self.setup.grid.blocks(part):
             found = scorer.scores(block)
             if before:
                 kept = TensorFile(before / str(block.start)).read()
@@ -177,5 +185,12 @@ class _Group:
         return Preparation.from_json(said) + own
 
 
-def _file(table: str) -> str:
-    return f"{table}.parquet"
+def _parts(setup: AuditSetup, examples: Block) -> list[Block]:
+    """Return the examples of a range that have a file of each table, whole batches."""
+    batch = setup.grid.batch_size
+    batches = max(1, _AT_ONCE // (batch * len(setup.queries)))
+    return replace(setup.grid, batch_size=batches * batch).blocks(examples)
+
+
+def _file(table: str, part: Block) -> str:
+    return f"{table}-{part.start:09d}.parquet"
