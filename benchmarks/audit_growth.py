@@ -99,14 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--segments", type=int, default=1)
     parser.add_argument("--unit-seconds", type=float, default=10.0)
-    parser.add_argument("--params", default="", help="more for --params of kedro")
+    parser.add_argument("--cache", default="auto", help="gradients.cache")
+    parser.add_argument("--to", default="", metavar="NODE", help="the last node")
     parser.add_argument("--nodes", action="store_true", help="every node of every run")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--measurement", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.inside:
         os.chdir(given.inside)
-        command = ["--pipelines", "audit", "--params", given.params]
+        command = ["--pipelines", "audit", *(["--to-nodes", given.to] if given.to else [])]
         run_watched(command).write(given.measurement)
         return
     print(describe_machine(threads=1))
@@ -117,11 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _ in range(given.repeats):
         for examples in given.examples:
             for processes in given.processes:
-                audit = _audit(examples, processes, given)
-                found.setdefault((examples, processes), []).append(audit)
-                print(audit.row(examples, processes), flush=True)
+                one = _audit(examples, processes, given)
+                found.setdefault((examples, processes), []).append(one)
+                print(one.row(examples, processes), flush=True)
                 if given.nodes:
-                    for name, cost in audit.nodes.costs.items():
+                    for name, cost in one.nodes.costs.items():
                         print(f"    {name}: {cost.wall:.1f} s, {cost.cpu:.1f} CPU s, "
                               f"{cost.peak_bytes / 1e6:.0f} MB", flush=True)  # fmt: skip
     if len(given.examples) > 1:
@@ -171,22 +172,36 @@ def write_project(
     (project / "conf/local/parameters.yml").write_text(json.dumps(written))
 
 
-def _audit(examples: int, processes: int, given: argparse.Namespace) -> Audit:
-    """Run one audit in a project of its own."""
+def audit(
+    widths: Sequence[int],
+    *,
+    examples: int,
+    queries: int,
+    checkpoints: int,
+    parameters: Mapping[str, Any],
+    to: str = "",
+) -> Audit:
+    """Run one audit in a project of its own.
+
+    Args:
+        widths: As `write_project` takes them, and what follows.
+        examples: N.
+        queries: Q.
+        checkpoints: How many.
+        parameters: Others, by group.
+        to: The last node; all if empty.
+    """
     with tempfile.TemporaryDirectory() as name:
         project, measurement = Path(name) / "project", Path(name) / "measurement.json"
         write_project(
             project,
-            [given.inputs, given.width, given.width // 2, CLASSES],
+            widths,
             examples=examples,
-            queries=given.queries,
-            checkpoints=given.checkpoints,
-            parameters={
-                "segments": {"count": given.segments},
-                "launch": {"processes": processes, "unit_seconds": given.unit_seconds},
-            },
+            queries=queries,
+            checkpoints=checkpoints,
+            parameters=parameters,
         )
-        options = ["--inside", project, "--measurement", measurement, "--params", given.params]
+        options = ["--inside", project, "--measurement", measurement, "--to", to]
         running = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.audit_growth", *map(str, options)],
             cwd=REPOSITORY,
@@ -196,6 +211,21 @@ def _audit(examples: int, processes: int, given: argparse.Namespace) -> Audit:
             text=True,
         )
         return _sampled(running, measurement)
+
+
+def _audit(examples: int, processes: int, given: argparse.Namespace) -> Audit:
+    return audit(
+        [given.inputs, given.width, given.width // 2, CLASSES],
+        examples=examples,
+        queries=given.queries,
+        checkpoints=given.checkpoints,
+        parameters={
+            "segments": {"count": given.segments},
+            "gradients": {"cache": given.cache},
+            "launch": {"processes": processes, "unit_seconds": given.unit_seconds},
+        },
+        to=given.to,
+    )
 
 
 def _sampled(running: "subprocess.Popen[str]", measurement: Path) -> Audit:

@@ -34,6 +34,7 @@ from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
@@ -46,7 +47,8 @@ from benchmarks.processes import THREAD_VARIABLES  # noqa: E402
 
 from sourcetrace.files import digest_of, file_digest  # noqa: E402
 
-_LEDGER = Path("data/04_feature/gradients/units")
+_GRID = Path("data/04_feature/gradients/grid.json")
+_LEDGER = _GRID.with_name("units")
 _COMPARED = ("02_intermediate", "03_primary", "04_feature", "06_models", "07_model_output")
 _IMPORTED = (
     "kedro.framework.session",
@@ -77,7 +79,7 @@ class Reference:
 
     Attributes:
         files: Those that two of them have in common, with their digests.
-        seconds: Stage -> identity of a unit -> what it took, in the order in which they were done.
+        seconds: Stage -> folder of a unit -> what it took, in the order in which they were done.
     """
 
     files: Mapping[str, str]
@@ -141,8 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--checkpoints", type=int, default=2)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 64, 32, 10])
-    parser.add_argument("--unit-seconds", type=float, default=0.05)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--unit-seconds", type=float, default=1e-6)
+    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--to", default="", metavar="NODE", help="the last node, as `--to-nodes`")
     parser.add_argument("--files", action="store_true", help="print the files that are compared")
@@ -183,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _undisturbed(template: Path) -> Reference:
-    """Run twice what nobody kills; the first makes MLflow's database, which later ones have."""
+    """Run twice what nobody kills; others have the first one's grid and MLflow's database."""
     found = []
     for place in range(2):
         project = template.with_name(f"undisturbed{place}")
@@ -191,11 +193,14 @@ def _undisturbed(template: Path) -> Reference:
         _ended(_start(project), project)
         found.append(_files(project))
         if not place:
-            for database in project.glob("*.db"):
-                shutil.copy(database, template)
+            # The grid is chosen by what an example takes at that moment, once.
+            for kept in (*project.glob("*.db"), project / _GRID):
+                kept_there = template / kept.relative_to(project)
+                kept_there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(kept, kept_there)
     seconds: dict[str, dict[str, float]] = {}
-    for stage, identity, taken in _done(project):
-        seconds.setdefault(stage, {})[identity] = taken
+    for stage, unit, taken in _done(project):
+        seconds.setdefault(stage, {})[unit] = taken
     same = {name: one for name, one in found[0].items() if found[1].get(name) == one}
     if different := set(found[0]) ^ set(same):
         print("Not compared, for undisturbed runs differ:", *sorted(different))
@@ -220,20 +225,20 @@ def _killed(template: Path, project: Path, reference: Reference, drawn: random.R
     begun = [
         one
         for one in reference.seconds[stage]
-        for _ in (project / _LEDGER / stage).glob(f"*.{one}.*.partial")
+        for _ in (project / _LEDGER / stage).glob(f"{one}.*.partial")
     ]
     again = _start(project)
     again.join()
-    after = {(identity, taken) for _, identity, taken in (*before, *_done(project))}
+    after = {*before, *_done(project)}
     files = _files(project)
-    count = Counter(identity for identity, _ in after)
+    count = Counter((stage, unit) for stage, unit, _ in after)
     return Kill(
         stage,
         victim,
         running.exitcode == 0,
         again.exitcode,
         [name for name, digest in reference.files.items() if files.get(name) != digest],
-        sum(one not in count for units in reference.seconds.values() for one in units),
+        sum((name, one) not in count for name, own in reference.seconds.items() for one in own),
         sum(one - 1 for one in count.values()),
         reference.share(stage, begun, sum(one[0] == stage for one in before)),
     )
@@ -273,7 +278,7 @@ def _ended(running: Any, project: Path) -> None:
 
 
 def _done(project: Path) -> list[tuple[str, str, float]]:
-    """Return stage, identity and seconds of every unit that a log says was done."""
+    """Return stage, folder's name and seconds of every unit that a log says was done."""
     found = []
     for log in (project / _LEDGER / "log").glob("*.jsonl"):
         for content in log.read_bytes().splitlines(keepends=True):
@@ -281,7 +286,8 @@ def _done(project: Path) -> list[tuple[str, str, float]]:
                 line = json.loads(content)
                 if line["files"] is not None:
                     seconds = line["facts"]["seconds"]
-                    found.append((line["stage"], digest_of(line["made_of"]), seconds))
+                    folder = f"{quote(line['name'], safe='')}.{digest_of(line['made_of'])}"
+                    found.append((line["stage"], folder, seconds))
     return found
 
 
