@@ -1,5 +1,6 @@
 """The factors between EK-FAC and the Fisher matrix along the queries' responses."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.methods import curvature_scale
 from sourcetrace.core.methods.curvature_scale import LARGEST, curvature_scales, layer_scales
-from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.examples import EvaluationPoint, Examples
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.core.training.segments import Segment
@@ -147,13 +148,16 @@ def test_queries_without_curvature_leave_it_alone():
 
 def scales_of(
     case: Case, monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[dict[str, float]], set[str]]:
-    """Return the factors, of 1 segment, and the names of the examples that gave them."""
-    task, met = ClassificationTask(), set()
+) -> tuple[dict[str, float], dict[str, set[str]]]:
+    """Return the factors of one segment, and the names of those that gave them at each point."""
+    task, met = ClassificationTask(), defaultdict(set)
     source = gradient_source(case, task, batch_size=100)
 
-    def noting(engine: GradientEngine, point: Any, examples: Tensor, **kind: bool) -> Any:
-        met.update(case.ids[number] for number in examples.tolist())
+    def noting(
+        engine: GradientEngine, point: EvaluationPoint, examples: Tensor, **kind: Any
+    ) -> Any:
+        if len(examples) > 8:  # so few tell what one takes
+            met[point.id] |= {case.ids[number] for number in examples.tolist()}
         return sample_gradients(engine, point, examples, **kind)
 
     monkeypatch.setattr(curvature_scale, "sample_gradients", noting)
@@ -163,20 +167,20 @@ def scales_of(
     items = list(zip(case.query_images, case.query_labels, strict=True))
     names = [str(image.sum().item()) for image in case.query_images]
     examples = Examples(items, names, task.collate)
-    return curvature_scales(source, plan, fitted, examples, [source.coverage.layers]), met
+    return curvature_scales(source, plan, fitted, examples, [source.coverage.layers])[0], met
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_in_a_hundred_left_out_leaves_the_sample_and_another_order_the_factors(
+def test_one_in_a_hundred_left_out_leaves_the_samples_and_another_order_the_factors(
     seed, monkeypatch
 ):
     monkeypatch.setattr(curvature_scale, "EXAMPLES", 150)
-    monkeypatch.setattr(curvature_scale, "SCALING_QUERIES", 2)
+    monkeypatch.setattr(curvature_scale, "scaling_queries", lambda *counts: 2)
     case = tiny_case(300 * "a")
     found, met = scales_of(case, monkeypatch)
-    assert len(met) == 150
-    random = np.random.default_rng(seed)
-    order = random.permutation(300).tolist()
+    assert [len(one) for one in met.values()] == 4 * [150]
+    assert len(set.union(*met.values())) > 270, "points have samples of their own"
+    order = np.random.default_rng(seed).permutation(300).tolist()
     turned = replace(
         case.reordered(order),
         query_images=case.query_images.flip(0),
@@ -184,11 +188,16 @@ def test_one_in_a_hundred_left_out_leaves_the_sample_and_another_order_the_facto
     )
     again, same = scales_of(turned, monkeypatch)
     assert same == met
-    assert again[0] == pytest.approx(found[0], rel=1e-6)
-    kept = sorted(order[3:])
-    _, after = scales_of(case.reordered(kept), monkeypatch)
-    assert len(after) == 150
-    assert len(after & met) >= 0.98 * 150
+    assert again == pytest.approx(found, rel=1e-6)
+    _, after = scales_of(case.reordered(sorted(order[3:])), monkeypatch)
+    assert [len(one) for one in after.values()] == 4 * [150]
+    assert sum(len(after[point] & one) for point, one in met.items()) >= 0.98 * 600
+
+
+def test_gradients_that_take_much_are_of_fewer_examples(monkeypatch):
+    monkeypatch.setattr(curvature_scale, "_SAMPLE_BYTES", 1)
+    _, met = scales_of(tiny_case(100 * "a"), monkeypatch)
+    assert [len(one) for one in met.values()] == 4 * [32]
 
 
 def dense(block: CurvatureBlock) -> Tensor:

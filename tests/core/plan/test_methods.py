@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sourcetrace.core.plan.filters import FilterSettings
-from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.plan.methods import METHODS, scaling_queries
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -19,3 +19,9 @@ def test_what_is_said_of_it_is_said_and_its_filter_is_one(name):
     assert (made.solve_damping is not None) == (method.scoring == "exact solves")
     if method.scales_curvature or method.follows_optimizer:
         assert made.uses_curvature
+
+
+def test_fewer_queries_measure_the_scale_where_their_responses_are_large():
+    assert [scaling_queries(1000, 10**power) for power in (3, 6, 9)] == [64, 64, 32]
+    assert scaling_queries(20, 10**9) == scaling_queries(20, 10**3) == 20
+    assert 32 < scaling_queries(1000, 6_000_000) < 64

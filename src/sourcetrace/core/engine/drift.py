@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients, spread
-from sourcetrace.core.gradients.per_example import Gradients, concatenate, squared_norms
+from sourcetrace.core.gradients.per_example import Gradients, bytes_of, concatenate, squared_norms
 from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.core.model.examples import EvaluationPoint, draws_at
 from sourcetrace.core.training.segments import CheckpointRecord
@@ -87,8 +87,7 @@ def segment_ends(records: Sequence[CheckpointRecord], drifts: Sequence[float]) -
 def _gradients(engine: GradientEngine, record: CheckpointRecord, examples: Tensor) -> Gradients:
     chosen = spread(examples, engine.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES))
     point = EvaluationPoint(record.id, (record.id,), chosen, chosen, draws=draws_at(record.step))
-    first = sample_gradients(engine, point, chosen[:1])
-    each = sum(one.nbytes for layer in first.values() for one in layer.tensors().values())
+    each = bytes_of(sample_gradients(engine, point, chosen[:1]))
     chosen = spread(chosen, max(_FEWEST, _KEPT_BYTES // each))
     rows = min(_ROWS, max(1, free_memory(engine.device) // (_PASSES * each)))
     return concatenate(

@@ -138,15 +138,17 @@ class GradientEngine:
         blocks = self.blocks()
         return [(point, block) for point in points for block in blocks if len(point.rows(block))]
 
-    def affordable(self, *, most: int, limit: int, points: int = 1) -> int:
+    def affordable(self, *, most: int, limit: int, points: int = 1, each: int | None = None) -> int:
         """Return how many examples' gradients to take.
 
         Args:
             most: Bound on them.
-            limit: Bound on the bytes of their gradients, were all of them dense.
+            limit: Bound on the bytes of their gradients.
             points: At how many points they are kept at once.
+            each: Bytes of one's; were it dense, if not given.
         """
-        each = sum(layer.size for layer in self.coverage.layers) * self.dtype.itemsize
+        if each is None:
+            each = sum(layer.size for layer in self.coverage.layers) * self.dtype.itemsize
         return min(most, max(_FEWEST, limit // (each * points)))
 
     def model_at(self, point: EvaluationPoint) -> nn.Module:

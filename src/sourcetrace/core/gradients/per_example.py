@@ -113,6 +113,11 @@ def squared_norms(gradients: Gradients) -> Tensor:
     return torch.stack([layer.squared_norms() for layer in gradients.values()]).sum(0)
 
 
+def bytes_of(gradients: Gradients) -> int:
+    """Return the bytes of all layers' gradients, as they are kept."""
+    return sum(one.nbytes for layer in gradients.values() for one in layer.tensors().values())
+
+
 def of_unit_norm(gradients: Gradients) -> dict[str, LayerGradient]:
     """Return every example's gradient divided by its norm over all layers; 0 stays 0."""
     norms = squared_norms(gradients).clamp(min=0).sqrt()

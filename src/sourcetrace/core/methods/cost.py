@@ -21,7 +21,7 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.curvature_scale import EXAMPLES, TRIALS
 from sourcetrace.core.methods.memory_needs import sides, sizes
-from sourcetrace.core.plan.methods import SCALING_QUERIES
+from sourcetrace.core.plan.methods import scaling_queries
 from sourcetrace.core.plan.plan import AttributionPlan
 
 
@@ -151,9 +151,8 @@ class RunCost:
             shown = draws * sum(
                 min(EXAMPLES, len(one.examples)) * len(one.points) for one in plan.segments
             )
-            products = (
-                total["rotated"] + TRIALS * min(queries, SCALING_QUERIES) * total["parameters"]
-            )
+            few = scaling_queries(queries, total["parameters"])
+            products = total["rotated"] + TRIALS * few * total["parameters"]
             seconds = shown * (probe.passes * one_pass * 2 + products / rate)
             stages.append(_StageCost("curvature_scales", seconds, 0, at_most=True))
         if solve is not None:

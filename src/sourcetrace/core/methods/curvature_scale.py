@@ -32,11 +32,16 @@ from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.per_example import DenseGradient, Gradients, LayerGradient
+from sourcetrace.core.gradients.per_example import (
+    DenseGradient,
+    Gradients,
+    LayerGradient,
+    bytes_of,
+)
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.examples import EvaluationPoint, Examples
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.plan.methods import SCALING_QUERIES
+from sourcetrace.core.plan.methods import scaling_queries
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
@@ -44,10 +49,13 @@ from sourcetrace.core.responses.propagation import SegmentStep
 from sourcetrace.core.responses.queries import QueryGradients
 
 EXAMPLES = 512
-"""Training examples of a segment's stage that stand for its Fisher matrix, memory allowing."""
+"""Training examples whose gradients at a point stand for its Fisher matrix, memory allowing."""
 
 _SAMPLE_BYTES = 2**30
-"""Bound on the sampled gradients of a segment, were all of them dense."""
+"""Bound on the sampled gradients of a segment."""
+
+_PROBE = 8
+"""Examples, in one batch, that say what one takes."""
 
 _TRIALS = (1.0, 6.0, 36.0)
 """Factors c_k whose responses are combined."""
@@ -81,25 +89,23 @@ def curvature_scales(
         engine: Gives the gradients with sampled labels, and the queries'.
         plan: The members and their segments.
         fitted: H̄ of each segment.
-        queries: The queries, of which `SCALING_QUERIES` are used.
+        queries: The queries, of which `scaling_queries` are used.
         groups: The layers whose gradients are in memory together; each in one.
     """
-    chosen = queries.subset(
-        _drawn(queries, torch.arange(len(queries)), SCALING_QUERIES, engine.seed).tolist()
-    )
+    count = scaling_queries(len(queries), sum(one.size for one in engine.coverage.layers))
+    numbers = _drawn(queries, torch.arange(len(queries)), count, engine.seed)
+    chosen = queries.subset(numbers.tolist())
     parts = [engine.of_layers(group) for group in groups]
     found: list[dict[str, float]] = []
     for member, curvatures in plan.by_member(fitted):
         steps = list(zip(member.segments, curvatures, strict=True))[::-1]
         last_first: list[dict[str, float]] = []
         for planned, curvature in steps:
-            limits = {"most": EXAMPLES, "limit": _SAMPLE_BYTES, "points": len(planned.points)}
-            count = min(part.affordable(**limits) for part in parts)
-            examples = _drawn(engine.training, planned.examples, count, engine.seed)
+            count = min(_affordable(part, planned) for part in parts)
             met = (
                 (
                     _reaching(part, member, chosen, list(zip(steps, last_first, strict=False))),
-                    [sample_gradients(part, p, examples, sampled=True) for p in planned.points],
+                    [_sampled(part, planned, point, count) for point in planned.points],
                 )
                 for part in parts
             )
@@ -108,9 +114,24 @@ def curvature_scales(
     return found
 
 
-def _drawn(examples: Examples, numbers: Tensor, count: int, seed: int) -> Tensor:
+def _affordable(part: GradientEngine, planned: PlannedSegment) -> int:
+    """Return how many examples' gradients to take at each point of a segment."""
+    points, few = planned.points, min(_PROBE, len(planned.examples))
+    each = bytes_of(_sampled(part, planned, points[0], few)) // few
+    return part.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points), each=each)
+
+
+def _sampled(
+    part: GradientEngine, planned: PlannedSegment, point: EvaluationPoint, count: int
+) -> Gradients:
+    """Return gradients at a point; another point has other examples, so that all say more."""
+    examples = _drawn(part.training, planned.examples, count, part.seed, at=point.draws)
+    return sample_gradients(part, point, examples, sampled=True)
+
+
+def _drawn(examples: Examples, numbers: Tensor, count: int, seed: int, at: str = "") -> Tensor:
     """Return at most `count` of the numbers; one example more or less changes at most one."""
-    return examples.drawn(numbers, count, seed=seed, purpose="curvature scale")
+    return examples.drawn(numbers, count, seed=seed, purpose=f"curvature scale {at}")
 
 
 def _reaching(

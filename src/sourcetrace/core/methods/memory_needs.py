@@ -16,7 +16,7 @@ from torch import nn
 
 from sourcetrace.core.curvature.covariance_terms import MAXIMUM_BARE, MAXIMUM_FACTOR
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.plan.methods import METHODS, SCALING_QUERIES
+from sourcetrace.core.plan.methods import METHODS, scaling_queries
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.core.responses.propagation import AT_ONCE
 
@@ -136,7 +136,8 @@ class MemoryNeeds:
         checkpoints = {name for point in plan.points for name in point.checkpoints}
         record, curved = METHODS[method], plan.uses_curvature
         at_once = max(len(member.segments) for member in plan.members)
-        rotated = 3 * itemsize * min(queries, SCALING_QUERIES) if record.scales_curvature else 0
+        few = scaling_queries(queries, sum(layer.size for layer in layers))
+        rotated = 3 * itemsize * few if record.scales_curvature else 0
 
         def extraction(layer: Layer) -> _LayerNeeds:
             """The sums, and a product before it is added, or their bytes as they are written."""

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import probe_point
-from sourcetrace.core.gradients.per_example import Gradients
+from sourcetrace.core.gradients.per_example import bytes_of
 from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.core.model.examples import EvaluationPoint
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -95,7 +95,7 @@ def _bytes_of_passes(
     """Return the bytes of a batch's passes, of the given labels' gradients, and its examples."""
     with _saved_bytes(engine.model_at(point)) as saved:
         found = probe_point(engine, point, examples=examples)
-    given, sampled = _bytes_of(found.gradients), _bytes_of(found.sampled)
+    given, sampled = bytes_of(found.gradients), bytes_of(found.sampled)
     return saved() + given + engine.draws * sampled, given, len(found.signals.examples)
 
 
@@ -113,7 +113,3 @@ def _saved_bytes(model: nn.Module) -> Iterator[Callable[[], int]]:
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         yield lambda: sum(sizes.values())
-
-
-def _bytes_of(gradients: Gradients) -> int:
-    return sum(one.nbytes for layer in gradients.values() for one in layer.tensors().values())

@@ -11,8 +11,17 @@ from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 _Evaluated = Literal["every checkpoint", "mean weights", "final checkpoint"]
 _Scoring = Literal["filters", "exact solves", "projections", "representations"]
 
-SCALING_QUERIES = 32
+_SCALING_QUERIES = 32, 64
 """Queries whose responses measure how much larger the curvature is; they share the factors."""
+
+_SCALING_NUMBERS = 2**28
+"""Bound on the numbers of their responses, unless they are the fewest."""
+
+
+def scaling_queries(queries: int, parameters: int) -> int:
+    """Return how many of the queries measure the curvature's scale."""
+    fewest, most = _SCALING_QUERIES
+    return min(queries, most, max(fewest, _SCALING_NUMBERS // parameters))
 
 
 @dataclass(frozen=True)
