@@ -273,6 +273,13 @@ def test_unstable_suspects_are_counted():
     assert "For 2 of these 3 even the sign of the gain is uncertain" in printed(summary)
 
 
+def test_what_was_set_aside_is_counted():
+    content = uncertain()
+    summary, metrics = summarised(review(**content)[0], content)
+    assert summary.set_aside == metrics["set_aside"]["value"] == 1
+    assert "1 example could not be used and was left out (task.set_aside)" in printed(summary)
+
+
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(st.text(st.characters() | st.sampled_from("\x00\x07\x1b[31m\u202e]")))
 def test_the_terminal_shows_texts_and_does_not_obey_them(text):

@@ -126,6 +126,8 @@ class Terminal:
                 "gain is uncertain: look before you act."
             )
         self._print(suggested)
+        if summary.set_aside:
+            self._print(plain_words("set_aside", summary.set_aside))
         self._print_trust(summary.trust)
         if summary.suspects:
             self._print(_suspect_table(summary))

@@ -24,7 +24,9 @@ class Plain(ClassificationTask):
         return F.cross_entropy(outputs, batch[1], reduction="none")
 
 
-def extract(items, task=None, collate=default_collate, block=None, set_aside=None, half=False):
+def extract(
+    items, task=None, collate=default_collate, block=None, set_aside=None, half=False, keep=True
+):
     with seeded(0):
         model = nn.Sequential(nn.Linear(2, 3))
     count = len(items)
@@ -44,7 +46,7 @@ def extract(items, task=None, collate=default_collate, block=None, set_aside=Non
         engine._halving.most = 4
     every = torch.arange(count)
     point = EvaluationPoint("end", ("end",), every, every)
-    return engine.extract(point, Block(*(block or (0, count))))
+    return engine.extract(point, Block(*(block or (0, count))), keep=keep)
 
 
 def items(change=None, at=7):
@@ -163,6 +165,13 @@ def test_what_may_be_set_aside_is_left_out(half):
     for name, terms in passed.covariances.items():
         assert sum(one.examples for one in terms) == 8
         assert len(alone.gradients[name]) == len(passed.gradients[name]) == 8
+
+
+def test_what_is_only_measured_skips_them_and_tells_nobody():
+    told = []
+    found = extract(odd_items(3, 9), Bad(), set_aside=lambda *one: told.append(one), keep=False)
+    assert found.signals.examples.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 10]
+    assert not told
 
 
 def test_what_every_example_raises_is_set_aside_of_none():

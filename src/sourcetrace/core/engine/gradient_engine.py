@@ -9,7 +9,7 @@ same numbers. A batch that does not fit into memory is run in parts (`core.machi
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,15 @@ from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, o
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.halving import Halving
-from sourcetrace.core.machine.nested import to_dtype
+from sourcetrace.core.machine.nested import mean_state, to_dtype
 from sourcetrace.core.machine.timing import Timings
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.objective import Objective
 from sourcetrace.core.model.precision import Precision, products_in
 
 _Result = TypeVar("_Result")
+
+_Unusable = Literal["refused", "set aside", "skipped"]
 
 _FEWEST = 32
 """Examples of a sample however large their gradients are; a mean over fewer says little."""
@@ -154,28 +156,18 @@ class GradientEngine:
     def model_at(self, point: EvaluationPoint) -> nn.Module:
         """Return the model with the weights of `point`, in evaluation mode."""
         if self._loaded.point != point.id:
-            self.model.load_state_dict(self._weights(point))
+            states = [self.load_weights(checkpoint) for checkpoint in point.checkpoints]
+            self.model.load_state_dict(mean_state(states))
             self._loaded.point = point.id
         return self.model
-
-    def _weights(self, point: EvaluationPoint) -> Mapping[str, Tensor]:
-        states = [self.load_weights(checkpoint) for checkpoint in point.checkpoints]
-        if len(states) == 1:
-            return states[0]
-        return {
-            # Counters such as BatchNorm's are whole numbers; the last one stands.
-            key: torch.stack([state[key] for state in states]).mean(0)
-            if value.is_floating_point()
-            else value
-            for key, value in states[-1].items()
-        }
 
     def extract(
         self, point: EvaluationPoint, block: Block, *, keep: bool = True, sketched: bool = False
     ) -> TrainingPasses:
         """Run a block's forward pass and both backward passes, and keep what the cache takes.
 
-        Examples that cannot be used are left out, if `set_aside` lets them be.
+        Examples that cannot be used are left out, if `set_aside` lets them be; of what is not
+        kept, in any case.
 
         Args:
             point: The weights.
@@ -199,7 +191,10 @@ class GradientEngine:
             )
 
         rows = point.rows(block)
-        passed = self._run(passes, self.training, point, rows, backward=1 + self.draws, usable=True)
+        unusable: _Unusable = "set aside" if keep else "skipped"
+        passed = self._run(
+            passes, self.training, point, rows, backward=1 + self.draws, unusable=unusable
+        )
         if keep and sampled:
             self.cache.put(point.key(block), passed.tensors())
         own = point.in_curvature(passed.signals.examples)
@@ -216,7 +211,9 @@ class GradientEngine:
             return batch.covariances(self._seeds(point, batch.rows), draws=self.draws)
 
         own = rows[point.in_curvature(rows)]
-        return self._run(passes, self.training, point, own, backward=self.draws, usable=True)
+        return self._run(
+            passes, self.training, point, own, backward=self.draws, unusable="set aside"
+        )
 
     def _run(
         self,
@@ -226,7 +223,7 @@ class GradientEngine:
         rows: Tensor,
         *,
         backward: int,
-        usable: bool = False,
+        unusable: _Unusable = "refused",
     ) -> _Result:
         """Run passes of some examples at a point, in parts where memory does not hold all at once.
 
@@ -236,7 +233,7 @@ class GradientEngine:
             point: The weights.
             rows: Numbers of the examples.
             backward: How many backward passes follow the forward one.
-            usable: Whether training examples that are set aside are left out.
+            unusable: What becomes of training examples that cannot be used.
 
         Raises:
             UnusableError: If an example cannot be evaluated, or not to finite numbers.
@@ -260,17 +257,18 @@ class GradientEngine:
             return found
 
         ours = examples is self.training
+        set_aside = self.set_aside if ours and unusable != "skipped" else None
+        refused = unusable == "refused" or (unusable == "set aside" and set_aside is None)
         while True:
             try:
                 run = blaming(attempt, examples)
                 found: _Result = self._halving.run(run, rows, join=join_parts)
                 refuse_infinite(found, examples, f"at {point.id}" if ours else "as a query")
             except UnusableError as error:
-                if not ours or self.set_aside is None:
-                    raise
-                self.set_aside(error, point)
+                if set_aside is not None:
+                    set_aside(error, point)
                 rows = error.without(rows)
-                if not usable or not len(rows):
+                if refused or not len(rows):
                     raise
             else:
                 return found

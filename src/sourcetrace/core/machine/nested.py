@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -42,3 +42,16 @@ def to_dtype(value: Any, dtype: torch.dtype) -> Any:
     return map_tensors(
         value, lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor
     )
+
+
+def mean_state(states: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Return the mean of state dicts; of one, itself."""
+    if len(states) == 1:
+        return states[0]
+    return {
+        # Counters such as BatchNorm's are whole numbers; the last one stands.
+        key: torch.stack([state[key] for state in states]).mean(0)
+        if value.is_floating_point()
+        else value
+        for key, value in states[-1].items()
+    }
