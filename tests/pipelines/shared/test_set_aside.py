@@ -154,7 +154,7 @@ def audit(setup, at="memory"):
     signals, *_, covariances, _ = extract_gradients(
         setup, GradientParameters(cache=at, batch_size=3)
     )
-    ExampleSignals.validate(signals)
+    signals = ExampleSignals.validate(signals.collect())
     curvature = fit_curvature(setup, covariances)[0]
     scores, _, own, *_ = score_tables(setup, curvature)
     return scores, own, signals
