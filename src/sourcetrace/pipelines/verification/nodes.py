@@ -60,7 +60,7 @@ def plan_retrainings(
         ),
     ]
     return VerificationPlan.frame(
-        (group.name, group.kind, group.query, group.removed.tolist(), digest) for group in groups
+        (group.name, group.kind, group.query, group.removed, digest) for group in groups
     )
 
 

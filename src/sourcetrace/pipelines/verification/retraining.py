@@ -68,8 +68,9 @@ class Job:
             seeds: Of every group.
         """
         jobs = []
-        for row in plan.iter_rows(named=True):
-            numbers = np.array(row["removed"], dtype="<i4")
+        rows = plan.drop("removed").iter_rows(named=True)
+        for row, removed in zip(rows, plan["removed"], strict=True):
+            numbers = np.array(removed, dtype="<i4")
             whole = hashlib.sha256(f"{identity}\0".encode() + numbers.tobytes())
             labels = dict(zip(row.get("relabelled", ()), row.get("new_labels", ()), strict=True))
             if labels:
