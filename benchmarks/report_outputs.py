@@ -35,7 +35,10 @@ def outputs_of(count: int, queries: int) -> Iterator[tuple[str, Any]]:
     sides = {"training": count, "queries": queries}
     yield (
         "data_digests",
-        {side: {"digest": f"st1-{side}", "rows": rows} for side, rows in sides.items()},
+        {
+            side: {"digest": f"st1-{side}", "rows": rows, "columns": {}}
+            for side, rows in sides.items()
+        },
     )
     yield "measurement", {"name": "margin", "higher_is_better": True, "by_token": False}
     steps = [
