@@ -30,7 +30,14 @@ from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, TensorFil
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.gradient_extraction.work import Extracted, extract
 from sourcetrace.pipelines.shared.set_up import AuditSetup
-from sourcetrace.pipelines.shared.units import Work, do, do_summed, optimizer_part, passes_parts
+from sourcetrace.pipelines.shared.units import (
+    Work,
+    do,
+    do_summed,
+    optimizer_part,
+    passes_parts,
+    until_settled,
+)
 from sourcetrace.work.ledger import Unit
 
 _STAGE = "ekfac_fitting"
@@ -38,8 +45,8 @@ _STAGE = "ekfac_fitting"
 _BASES, _SQUARES = "bases.safetensors", "squares.safetensors"
 _EIGENVALUES, _SCALES = "eigenvalues.safetensors", "scales.json"
 
-_CUBES = 2**40
-"""Multiplications of a unit of eigendecompositions, minutes of a core, unless a layer has more."""
+_CUBES = 2**38
+"""Multiplications of a unit of eigendecompositions, unless one layer has more."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def fit(setup: AuditSetup) -> Fitted:
     """
     if not setup.plan.uses_curvature:
         return Fitted([], [], [])
-    return setup.team.until_sound(lambda: _fitted(setup))
+    return until_settled(setup, lambda: _fitted(setup))
 
 
 def _fitted(setup: AuditSetup) -> Fitted:

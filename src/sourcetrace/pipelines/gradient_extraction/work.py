@@ -5,7 +5,6 @@ dropped; their rows are linked. Where there is one, it is the point's.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
@@ -26,9 +25,8 @@ from sourcetrace.core.model.precision import products_in
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
 from sourcetrace.files import link_file
 from sourcetrace.pipelines.gradient_extraction.rows import signal_rows, sketch_rows
-from sourcetrace.pipelines.shared.set_aside import FewerExamplesError
 from sourcetrace.pipelines.shared.set_up import AuditSetup
-from sourcetrace.pipelines.shared.units import Work, do_summed, passes_parts
+from sourcetrace.pipelines.shared.units import Work, do_summed, passes_parts, until_settled
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
 from sourcetrace.schemas.table import Table
 from sourcetrace.work.ledger import Unit
@@ -58,15 +56,8 @@ class Extracted:
 
 
 def extract(setup: AuditSetup) -> Extracted:
-    """Do what is missing of the passes at all points, and return what they gave.
-
-    Where an example is set aside, what has it is done again without it: of a point whose sums are
-    not added yet the range alone.
-    """
-    while True:
-        setup.set_aside.refresh()
-        with suppress(FewerExamplesError):
-            return setup.team.until_sound(lambda: _extracted(setup))
+    """Do what is missing of the passes at all points, and return what they gave."""
+    return until_settled(setup, lambda: _extracted(setup))
 
 
 def units_of(setup: AuditSetup) -> list[Unit]:

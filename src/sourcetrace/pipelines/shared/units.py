@@ -6,8 +6,9 @@ dropped.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 import torch
@@ -16,8 +17,11 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.files import digest_of
+from sourcetrace.pipelines.shared.set_aside import FewerExamplesError
 from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.work.ledger import Unit
+
+_Result = TypeVar("_Result")
 
 Work = Mapping[Unit, Callable[[Path], None]]
 """Unit -> what writes its files into a folder."""
@@ -92,6 +96,18 @@ def do(setup: AuditSetup, work: Work, description: str) -> None:
         return {"threads": torch.get_num_threads()}
 
     setup.team.run(list(work), one, description)
+
+
+def until_settled(setup: AuditSetup, work: Callable[[], _Result]) -> _Result:
+    """Return what a stage's work returns, done again where a file turns out damaged.
+
+    Where an example is set aside, what has it is done again without it: of sums that are not added
+    yet the range alone.
+    """
+    while True:
+        setup.set_aside.refresh()
+        with suppress(FewerExamplesError):
+            return setup.team.until_sound(work)
 
 
 def do_summed(
