@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import polars as pl
 import torch
@@ -174,7 +175,7 @@ def _audit(asked: argparse.Namespace) -> None:
     )
     watch.start("set-up")
     setup = set_up_audit(
-        Ingested(task, checkpoints, found[1], found[3], found[4], "", identity="benchmark"),
+        Ingested(task, checkpoints, found[1], found[3], found[4], "", identity=uuid4().hex),
         GradientCache(asked.folder / "gradients"),
         gradients,
         attribution,
