@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 
@@ -35,6 +36,10 @@ space is taken from others."""
 
 _TIMED_BYTES = 64 * 2**20
 """Of gradients that are written and read to know what the disk takes."""
+
+_SUMS_A_SECOND = 25e6
+"""Bytes of covariance sums to a unit's second: where a disk takes 500 MB/s, they are written and
+read in a tenth of its time."""
 
 _SCORE_BYTES = 8
 """Of a training example and a query, in all tables together."""
@@ -77,12 +82,18 @@ class PlannedCost:
             memory: Bytes by which layers are grouped.
             unit_seconds: What a unit of work is to take.
         """
+        sums = sum(one.kept_bytes for one in self.run.stages if one.name == "covariances")
+        sums //= len(plan.points)
         size = range_size(
             engine.batch_size,
             self.example_seconds,
             points=max(len(one.points) for one in plan.segments),
-            wanted=unit_seconds,
+            wanted=max(unit_seconds, sums / _SUMS_A_SECOND),
         )
+        examples = len(engine.training)
+        # The ranges of a point wait on disk until all are added.
+        while size < examples and sums * ceil(examples / size) > self.free_disk - self.disk:
+            size *= 2
         return Grid(engine.batch_size, size, memory, self.policy)
 
 
