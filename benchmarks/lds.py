@@ -325,9 +325,7 @@ def _scores(
             cache_folder=Path(folder),
             preconditioned=variant.adam,
         )
-    residuals = "; ".join(
-        f"{float(one.residuals.max()):.2g} ({int(one.iterations.max())})" for one in run.solves
-    )
+    residuals = "; ".join(f"{max(one.residuals):.2g} ({max(one.iterations)})" for one in run.solves)
     return _Scored(run.scores, run.passes, residuals)
 
 

@@ -156,8 +156,8 @@ def test_a_scale_of_the_ekfac_eigenvalues_changes_the_path_and_not_the_solution(
 
 def test_the_solve_says_how_well_it_did():
     _, _, _, _, solve = solved(tolerance=0.01)
-    assert bool((solve.residuals <= 0.01).all())
-    assert bool((solve.iterations > 0).all())
+    assert max(solve.residuals) <= 0.01
+    assert min(solve.iterations) > 0
     assert solve.examples == 8
 
 

@@ -57,15 +57,15 @@ class SegmentSolve:
 
     Attributes:
         segment: Its number.
-        residuals: Relative residual of every query, [Q].
-        iterations: Of every query, [Q].
+        residuals: Relative residual of every query.
+        iterations: Of every query.
         examples: Training examples in G.
         tolerance: What the residuals were to reach.
     """
 
     segment: int
-    residuals: Tensor
-    iterations: Tensor
+    residuals: Sequence[float]
+    iterations: Sequence[int]
     examples: int
     tolerance: float
 
@@ -121,8 +121,8 @@ def astra_responses(
         solves.append(
             SegmentSolve(
                 planned.segment.number,
-                solved.residuals,
-                solved.iterations,
+                solved.residuals.tolist(),
+                solved.iterations.tolist(),
                 len(system.examples),
                 settings.tolerance,
             )

@@ -6,22 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sourcetrace.core.engine.passes import Passes
-from sourcetrace.core.methods.scorers import MeanScorer
+from sourcetrace.core.methods.astra import SegmentSolve
 from sourcetrace.core.responses.low_rank_responses import ScoreCheck
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.validation import JsonRecord
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Solve:
-    """How one segment's systems were solved, a query each."""
-
-    segment: int
-    residuals: Sequence[float]
-    iterations: Sequence[int]
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -35,17 +25,8 @@ class Preparation(JsonRecord):
     """
 
     checks: Sequence[ScoreCheck]
-    solves: Sequence[_Solve]
+    solves: Sequence[SegmentSolve]
     passes: Passes
-
-    @classmethod
-    def of(cls, scorer: MeanScorer, passes: Passes) -> "Preparation":
-        """Return that of a scorer."""
-        solves = [
-            _Solve(one.segment, one.residuals.tolist(), one.iterations.tolist(), one.tolerance)
-            for one in scorer.solves
-        ]
-        return cls(scorer.checks, solves, replace(passes))
 
     def __add__(self, other: "Preparation") -> "Preparation":
         """Return that of the layers of both, the other's prepared later."""
@@ -53,7 +34,7 @@ class Preparation(JsonRecord):
             replace(one, error=max(one.error, more.error), choices=one.choices + more.choices)
             for one, more in zip(self.checks, other.checks, strict=True)
         ]
-        return Preparation(checks, [*self.solves, *other.solves], other.passes)
+        return replace(other, checks=checks)  # what solves has all layers in one group
 
     def report(self) -> dict[str, Any]:
         """Log it, and return it as metrics."""

@@ -174,7 +174,8 @@ class _Group:
     def _prepared(self) -> tuple[MeanScorer, Preparation]:
         setup = self.setup
         scorer = scorer_of(setup, self.curvature, setup.queries, self.layers)
-        return scorer, Preparation.of(scorer, setup.engine.passes)
+        passes = replace(setup.engine.passes)
+        return scorer, Preparation(scorer.checks, scorer.solves, passes)
 
     def _preparation(self, task: _Task) -> Preparation:
         """Return that of the layers so far."""
