@@ -27,7 +27,8 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
+from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.shared.units import AuditSetup
 
 COVARIANCES, EIGENDECOMPOSITION, CORRECTED_EIGENVALUES, SCORES = STAGES
 INGEST = "ingest"

@@ -14,7 +14,7 @@ from sourcetrace.parameters import AttributionParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.checkpoint_ingest.tables import checked_table, digest_side
 from sourcetrace.pipelines.shared import memory
-from sourcetrace.pipelines.shared.set_up import stage_examples
+from sourcetrace.pipelines.shared.manifest import stage_examples
 from sourcetrace.schemas import CheckpointManifest, TrainTable, UnattributedParameters
 from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask
 from sourcetrace.tasks.items import CheckedItems

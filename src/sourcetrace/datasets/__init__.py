@@ -27,7 +27,7 @@ _MODULES = {
     "ScoreFilesDataset": "score_files",
     "ShardedParquetDataset": "sharded_parquet",
     "StoredAuditDataset": "audited",
-    "StreamedParquetDataset": "streamed_parquet",
+    "StreamedParquetDataset": "sharded_parquet",
     "TaskDataset": "task",
 }
 """Class -> module of this package."""

@@ -22,7 +22,8 @@ from sourcetrace.datasets.entries import open_catalog
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import LaunchParameters
 from sourcetrace.pipelines.shared.inputs import check_inputs
-from sourcetrace.pipelines.shared.set_up import AuditSetup, set_up_audit
+from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.progress import hide_progress
 from sourcetrace.validation import validated
 from sourcetrace.work.ranks import Rank

@@ -174,7 +174,7 @@ def scales_of(
 def test_one_in_a_hundred_left_out_leaves_the_samples_and_another_order_the_factors(
     seed, monkeypatch
 ):
-    monkeypatch.setattr(curvature_scale, "EXAMPLES", 150)
+    monkeypatch.setattr(curvature_scale, "SCALING_EXAMPLES", 150)
     monkeypatch.setattr(curvature_scale, "scaling_queries", lambda *counts: 2)
     case = tiny_case(300 * "a")
     found, met = scales_of(case, monkeypatch)

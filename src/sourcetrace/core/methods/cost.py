@@ -19,9 +19,8 @@ from sourcetrace.core.gradients.per_example import DenseGradient, Gradients
 from sourcetrace.core.gradients.tied import TiedGradient
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
-from sourcetrace.core.methods.curvature_scale import EXAMPLES, TRIALS
 from sourcetrace.core.methods.memory_needs import sides, sizes
-from sourcetrace.core.plan.methods import scaling_queries
+from sourcetrace.core.plan.methods import SCALING_EXAMPLES, SCALING_TRIALS, scaling_queries
 from sourcetrace.core.plan.plan import AttributionPlan
 
 
@@ -149,10 +148,10 @@ class RunCost:
         if scales:
             # Gradients of every draw, under each trial factor for a few queries.
             shown = draws * sum(
-                min(EXAMPLES, len(one.examples)) * len(one.points) for one in plan.segments
+                min(SCALING_EXAMPLES, len(one.examples)) * len(one.points) for one in plan.segments
             )
             few = scaling_queries(queries, total["parameters"])
-            products = total["rotated"] + TRIALS * few * total["parameters"]
+            products = total["rotated"] + len(SCALING_TRIALS) * few * total["parameters"]
             seconds = shown * (probe.passes * one_pass * 2 + products / rate)
             stages.append(_StageCost("curvature_scales", seconds, 0, at_most=True))
         if solve is not None:

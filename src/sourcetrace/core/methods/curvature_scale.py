@@ -41,26 +41,18 @@ from sourcetrace.core.gradients.per_example import (
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import EvaluationPoint, Examples
 from sourcetrace.core.plan.filters import SegmentFilter
-from sourcetrace.core.plan.methods import scaling_queries
+from sourcetrace.core.plan.methods import SCALING_EXAMPLES, SCALING_TRIALS, scaling_queries
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
 from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
 from sourcetrace.core.responses.propagation import SegmentStep
 from sourcetrace.core.responses.queries import QueryGradients
 
-EXAMPLES = 512
-"""Training examples whose gradients at a point stand for its Fisher matrix, memory allowing."""
-
 _SAMPLE_BYTES = 2**30
 """Bound on the sampled gradients of a segment."""
 
 _PROBE = 8
 """Examples, in one batch, that say what one takes."""
-
-_TRIALS = (1.0, 6.0, 36.0)
-"""Factors c_k whose responses are combined."""
-
-TRIALS = len(_TRIALS)
 
 _SMALLEST, LARGEST = 1 / 64, 2.0**20
 """Bounds on a factor. A layer to which the others leave nothing has the largest."""
@@ -118,7 +110,9 @@ def _affordable(part: GradientEngine, planned: PlannedSegment) -> int:
     """Return how many examples' gradients to take at each point of a segment."""
     points, few = planned.points, min(_PROBE, len(planned.examples))
     each = bytes_of(_sampled(part, planned, points[0], few)) // few
-    return part.affordable(most=EXAMPLES, limit=_SAMPLE_BYTES, points=len(points), each=each)
+    return part.affordable(
+        most=SCALING_EXAMPLES, limit=_SAMPLE_BYTES, points=len(points), each=each
+    )
 
 
 def _sampled(
@@ -233,7 +227,7 @@ class _Trial:
             rotated, met = queries, list(sampled)
             energy = block.basis.rotate(block.preconditioner * queries.dense()).square().sum(0)
         products = []
-        for factor in _TRIALS:
+        for factor in SCALING_TRIALS:
             response = _responses(segment_filter, block.scaled(factor), rotated)
             products.append(torch.cat([one.products(response).flatten() for one in met]))
         count = sum(len(one) for one in met)
@@ -254,7 +248,7 @@ class _Trial:
     @cached_property
     def lengths(self) -> Tensor:
         """Σ_q vᵀx under every factor, [K]."""
-        return torch.stack([self.energy @ self.response(factor) for factor in _TRIALS])
+        return torch.stack([self.energy @ self.response(factor) for factor in SCALING_TRIALS])
 
     @property
     def moves(self) -> bool:
@@ -266,7 +260,7 @@ class _Trial:
         exact = self.response(scale)
         damping = (1 / exact - scale * self.eigenvalues).clamp_min(0)
         weights = (self.energy * damping).where(exact > 0, 0.0)
-        values = torch.stack([self.response(factor) for factor in _TRIALS])
+        values = torch.stack([self.response(factor) for factor in SCALING_TRIALS])
         return (values * weights) @ values.T
 
     def factor_of(self, length: float) -> float:
@@ -300,7 +294,7 @@ def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
     products = torch.cat([one.products for one in trials])
     system = products @ products.T / max(1, trials[0].count)
     for number, (trial, scale) in enumerate(zip(trials, scales, strict=True)):
-        own = slice(number * len(_TRIALS), (number + 1) * len(_TRIALS))
+        own = slice(number * len(SCALING_TRIALS), (number + 1) * len(SCALING_TRIALS))
         system[own, own] += trial.overlaps(scale)
     lengths = torch.cat([one.lengths for one in trials])
     units = system.diagonal().sqrt()

@@ -11,6 +11,12 @@ from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 _Evaluated = Literal["every checkpoint", "mean weights", "final checkpoint"]
 _Scoring = Literal["filters", "exact solves", "projections", "representations"]
 
+SCALING_EXAMPLES = 512
+"""Training examples whose gradients at a point stand for its Fisher matrix, memory allowing."""
+
+SCALING_TRIALS = (1.0, 6.0, 36.0)
+"""Factors c_k whose responses are combined."""
+
 _SCALING_QUERIES = 32, 64
 """Queries whose responses measure how much larger the curvature is; they share the factors."""
 

@@ -43,8 +43,8 @@ from sourcetrace.pipelines.checkpoint_ingest.thinned import Thinned, warn_of_man
 from sourcetrace.pipelines.checkpoint_ingest.training import Training, refuse_lost_moments
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
+from sourcetrace.pipelines.shared.manifest import plan_of, stage_examples
 from sourcetrace.pipelines.shared.memory import refuse_too_large
-from sourcetrace.pipelines.shared.set_up import plan_of, stage_examples
 from sourcetrace.tasks import Task
 from sourcetrace.tasks.items import CheckedItems
 

@@ -29,8 +29,8 @@ from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, TensorFile
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.gradient_extraction.work import Extracted, extract
-from sourcetrace.pipelines.shared.set_up import AuditSetup
 from sourcetrace.pipelines.shared.units import (
+    AuditSetup,
     Work,
     do,
     do_summed,

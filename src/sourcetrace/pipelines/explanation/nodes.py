@@ -16,8 +16,9 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.shared.scoring import scorer_of
-from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
+from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.progress import track
 from sourcetrace.reporting.explanation import (
     Asked,

@@ -8,12 +8,13 @@ from kedro.pipeline import Pipeline
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.parameters import GradientParameters
+from sourcetrace.pipelines.gradient_extraction.rows import average_signals
 from sourcetrace.pipelines.gradient_extraction.work import extract, units_of
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
 from sourcetrace.pipelines.shared.costs import advise_on_threads, log_kept
-from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
-from sourcetrace.pipelines.shared.signals import average_signals
+from sourcetrace.pipelines.shared.set_up import SET_UP, planned_cost
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.schemas.scores import QueryHistory, QuerySignals
 
 
@@ -57,7 +58,7 @@ def list_set_aside(audit_setup: AuditSetup, *written: Any) -> list[dict[str, Any
 def _said_before(setup: AuditSetup, gradients: GradientParameters) -> dict[str, Any]:
     """Say what the audit will take, and how exact its passes are."""
     engine, plan = setup.engine, setup.plan
-    cost = setup.planned_cost(gradients)
+    cost = planned_cost(setup, gradients)
     log_kept(engine, plan, cost)
     metrics = report_cost(engine, cost.run)
     advise_on_threads(engine, plan.points[-1])

@@ -25,8 +25,13 @@ from sourcetrace.core.model.precision import products_in
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
 from sourcetrace.files import link_file
 from sourcetrace.pipelines.gradient_extraction.rows import signal_rows, sketch_rows
-from sourcetrace.pipelines.shared.set_up import AuditSetup
-from sourcetrace.pipelines.shared.units import Work, do_summed, passes_parts, until_settled
+from sourcetrace.pipelines.shared.units import (
+    AuditSetup,
+    Work,
+    do_summed,
+    passes_parts,
+    until_settled,
+)
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
 from sourcetrace.schemas.table import Table
 from sourcetrace.work.ledger import Unit

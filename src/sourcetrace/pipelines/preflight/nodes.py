@@ -29,7 +29,7 @@ from sourcetrace.pipelines.checkpoint_ingest.described import describe
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
 from sourcetrace.pipelines.shared.accounting import seconds_text
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.shared.set_up import planned_cost, set_up_audit
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.preflight import (
     CheckLine,
@@ -73,7 +73,7 @@ def check_everything(
         # Where an audit would keep them; what is chosen for this one is not kept.
         with TemporaryDirectory(dir=gradient_cache.existing_folder) as folder:
             setup = set_up_audit(inputs, GradientCache(Path(folder)), gradients, attribution)
-            found = setup.planned_cost(gradients)
+            found = planned_cost(setup, gradients)
         return (
             f"{seconds_text(found.run.seconds)} of computing (Python and files come on top), in "
             "batches of "

@@ -5,7 +5,7 @@ chosen by the time and memory that there are when an audit is first set up.
 """
 
 import json
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from sourcetrace.core.model.examples import Block
 from sourcetrace.datasets.gradient_cache import Policy
 from sourcetrace.files import digest_of, read_optional_json, replacing
 from sourcetrace.parameters import GradientParameters
-from sourcetrace.pipelines.shared.inputs import Ingested
 
 _FILE = "grid.json"
 
@@ -50,10 +49,15 @@ class Grid:
         return _cut(one, self.batch_size)
 
 
-def grid_key(ingested: Ingested, device: torch.device, gradients: GradientParameters) -> str:
-    """Return a digest of what a grid is chosen for; more checkpoints of the data have the same."""
-    own = ("code", "task", "data", "audit")
-    parts = {k: v for k, v in ingested.parts_for("gradient_extraction").items() if k in own}
+def grid_key(audit: Mapping[str, str], device: torch.device, gradients: GradientParameters) -> str:
+    """Return a digest of what a grid is chosen for; more checkpoints of the data have the same.
+
+    Args:
+        audit: Part -> digest, of what the audit is made of.
+        device: Where it is computed.
+        gradients: By which batches and groups of layers are chosen.
+    """
+    parts = {name: audit[name] for name in ("code", "task", "data", "audit") if name in audit}
     return digest_of([parts, device.type, gradients.batch_size, gradients.memory_gib])
 
 

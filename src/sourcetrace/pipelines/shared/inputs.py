@@ -11,7 +11,7 @@ from sourcetrace.audit.identity.data_digest import task_digests
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
-from sourcetrace.tasks import Task
+from sourcetrace.tasks.protocol import Task
 
 _READ: dict[int, tuple[Task, str]] = {}
 """The task whose data this process has read, by its `id`, and the digest of them."""

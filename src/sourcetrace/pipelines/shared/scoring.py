@@ -8,7 +8,7 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.shared.units import AuditSetup
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Units of work: what decides their bytes, who does them, and sums that are made of parts.
+"""What the stages work with, and their units: what decides their bytes, and sums of parts.
 
 A sum over the examples is made in units of a range each, which are added in their order and
 dropped.
@@ -7,19 +7,128 @@ dropped.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import polars as pl
 import torch
 
+from sourcetrace.core.curvature.preconditioner import mean_preconditioner
+from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.examples import Block, EvaluationPoint
-from sourcetrace.core.plan.plan import PlannedSegment
+from sourcetrace.core.methods.memory_needs import MemoryNeeds
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
+from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
+from sourcetrace.core.training.optimizer_settings import ADAPTIVE
+from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.files import digest_of
-from sourcetrace.pipelines.shared.set_aside import FewerExamplesError
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.parameters import AttributionParameters
+from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.set_aside import FewerExamplesError, SettingAside
 from sourcetrace.work.ledger import Unit
+from sourcetrace.work.team import Team
+
+
+@dataclass(frozen=True)
+class AuditSetup:
+    """What the numerical stages work with.
+
+    Attributes:
+        inputs: What the ingest accepted.
+        planned: Numbers of examples that are set aside -> what is evaluated without them.
+        engine: The training gradients.
+        queries: The queries.
+        cache: Where the engine keeps gradients.
+        attribution: The method and its settings.
+        needs: What is held in memory, and which layers at once.
+        grid: How the work is cut.
+        team: The processes that do it, this one among them.
+        set_aside: What takes note of examples that cannot be used.
+        cost: `costs.PlannedCost`, by the probe with which this process chose the grid; None where
+            it found one.
+    """
+
+    inputs: Ingested
+    planned: Callable[[tuple[int, ...]], AttributionPlan]
+    engine: GradientEngine
+    queries: Examples
+    cache: GradientCache
+    attribution: AttributionParameters
+    needs: MemoryNeeds
+    grid: Grid
+    team: Team
+    set_aside: SettingAside
+    cost: Any = None
+
+    @property
+    def plan(self) -> AttributionPlan:
+        """What is evaluated, without the examples that are known to be set aside."""
+        return self.planned(self.set_aside.numbers)
+
+    def unit(
+        self,
+        stage: str,
+        name: str,
+        *,
+        reads: Sequence[Unit] = (),
+        cost: float = 1.0,
+        **parts: str,
+    ) -> Unit:
+        """Return a unit of a stage's work.
+
+        Args:
+            stage: Its pipeline.
+            name: Its place in the stage.
+            reads: The units whose files it reads.
+            cost: Relative to others' of its phase.
+            parts: Digests of what decides its bytes, beside or instead of those of its stage.
+        """
+        made_of = {
+            **self.inputs.parts_for(stage),
+            "grid": digest_of([self.grid.batch_size, self.engine.draws, self.engine.device.type]),
+            "set_aside": digest_of(self.set_aside.numbers),
+            **parts,
+        }
+        if reads:
+            made_of["reads"] = digest_of([one.identity for one in reads])
+        return Unit(stage, name, made_of, cost)
+
+    def roots(
+        self, planned: PlannedSegment, layers: Sequence[Layer] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Return P̄^½ of a segment by layer; nothing where steps follow the gradient itself.
+
+        Args:
+            planned: The segment.
+            layers: Of these alone; None for all.
+        """
+        if not self.is_preconditioned(planned):
+            return {}
+        layers = self.engine.coverage.layers if layers is None else layers
+        wanted = {name for layer in layers for name in layer.parameters}
+        rows = {row["checkpoint_id"]: row for row in self.inputs.manifest.iter_rows(named=True)}
+        found = [self._denominators(rows[name], wanted) for name in planned.segment.checkpoints]
+        means = {
+            layer.name: mean_preconditioner(layer, found, dtype=self.engine.dtype)
+            for layer in layers
+        }
+        return {name: root for name, root in means.items() if root is not None}
+
+    def is_preconditioned(self, planned: PlannedSegment) -> bool:
+        """Return whether a segment's curvature is seen through P̄^½."""
+        follows = METHODS[self.attribution.method].follows_optimizer
+        return follows and planned.segment.optimizer in ADAPTIVE
+
+    def _denominators(self, row: Mapping[str, Any], wanted: set[str]) -> dict[str, torch.Tensor]:
+        names: dict[int, list[str]] = {}
+        for one in row["state_places"]:
+            names.setdefault(one["place"], []).append(one["parameter"])
+        names = {place: own for place, own in names.items() if not wanted.isdisjoint(own)}
+        return self.inputs.checkpoints.denominators(row["file"], row["sha256"], names)
+
 
 _Result = TypeVar("_Result")
 

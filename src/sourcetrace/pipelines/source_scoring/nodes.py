@@ -8,8 +8,9 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.suggestions.suspicion import weigh_evidence
 from sourcetrace.pipelines.shared.accounting import report_work
-from sourcetrace.pipelines.shared.set_up import SET_UP, AuditSetup
+from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
+from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.pictures import draw_queries, draw_suspects
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score

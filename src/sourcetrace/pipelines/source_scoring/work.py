@@ -24,7 +24,7 @@ from sourcetrace.core.model.examples import Block
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.shared.scoring import scorer_of
-from sourcetrace.pipelines.shared.set_up import AuditSetup
+from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
 from sourcetrace.work.ledger import KeptFile, Ledger, Unit
