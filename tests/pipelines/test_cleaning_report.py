@@ -277,7 +277,7 @@ def test_what_was_set_aside_is_counted():
     content = uncertain()
     summary, metrics = summarised(review(**content)[0], content)
     assert summary.set_aside == metrics["set_aside"]["value"] == 1
-    assert "1 example could not be used and was left out (task.set_aside)" in printed(summary)
+    assert "\n1 example could not be used and was left out (task.set_aside)" in printed(summary)
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
