@@ -79,7 +79,7 @@ class Audit:
             f"{examples:,}",
             str(processes),
             *(f"{cost.wall:.1f} ({cost.cpu:.1f})" for cost in (*stages, total)),
-            ", ".join(f"{cpu:.0f} s, {peak / 1e6:.0f} MB" for cpu, peak in self.processes),
+            "; ".join(f"{cpu:.0f} s, {peak / 1e6:.0f} MB" for cpu, peak in self.processes),
             f"{self.load:.1f}",
         ]
         return f"| {' | '.join(cells)} |"

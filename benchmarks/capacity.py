@@ -26,7 +26,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +47,9 @@ ASSUMED, EIGENVECTORS = 0.3, 0.05
 
 DISK = 1e9
 """Bytes a second that a device's share of the storage is assumed to write and read."""
+
+UNIT, LONGEST, SUMS_A_SECOND = 10.0, 600.0, 25e6
+"""Seconds of a unit of work and at most, and bytes of sums to a second of it, as audits have it."""
 
 WAITING = 1.2
 """A night over its ideal, as `benchmarks.night` has it for units of 200 s."""
@@ -73,6 +78,11 @@ class Model:
     def covariances(self) -> int:
         """C, numbers of a checkpoint's covariances."""
         return sum(count * (inputs**2 + outputs**2) for inputs, outputs, count in self.layers)
+
+    @property
+    def sums(self) -> int:
+        """Bytes of the covariances of a checkpoint, and of every part of them."""
+        return 8 * self.covariances
 
     @property
     def cubes(self) -> int:
@@ -123,14 +133,6 @@ class Size:
     def eigenvectors(self) -> int:
         """Multiplications of all eigendecompositions."""
         return self.segments * self.model.cubes
-
-    @property
-    def written(self) -> float:
-        """Bytes: covariances in float64 of every checkpoint and its parts, curvature, scores."""
-        model = self.model
-        sums = 2 * 8 * self.checkpoints * model.covariances
-        curvature = 4 * self.segments * (model.covariances + model.parameters)
-        return sums + curvature + 4 * self.examples * self.queries
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(predictions())
 
 
-def measure() -> dict[str, object]:
+def measure() -> dict[str, Any]:
     """Return the rate of products and every point's CPU seconds by stage."""
     points = []
     for examples, width in (*POINTS, HELD_OUT):
@@ -214,7 +216,7 @@ def measure() -> dict[str, object]:
     return {"rate": _rate(), "points": points}
 
 
-def fit_table(measured: Mapping[str, object]) -> str:
+def fit_table(measured: Mapping[str, Any]) -> str:
     """Return what was fitted, and measured and predicted seconds of every point."""
     rate, points = measured["rate"], measured["points"]
     sizes = [
@@ -274,25 +276,34 @@ def predictions(queries: int = 100, checkpoints: int = 4, segments: int = 2) -> 
                 lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| model | P | weights in float32, GB | fits | covariances of a checkpoint, TB | curvature "
-        "of a segment, TB | scores of 10^6, GB | of 10^9, GB |",
-        "|" + " --- |" * 8,
+        "| model | P | weights in float32, GB | fits | covariances of a checkpoint, TB "
+        "| curvature of a segment, TB | parts that wait to be added, N = 10^6, TB |",
+        "|" + " --- |" * 7,
     ]
     for model in MODELS:
         weights = 4 * model.parameters
-        fits = ", ".join(one.name for one in DEVICES if weights < one.memory) or "none"
+        fits = [one.name for one in DEVICES if weights < one.memory]
+        size = Size(model, 10**6, queries, checkpoints, segments)
         cells = [
             model.name,
             f"{model.parameters:.2e}",
             f"{weights / 1e9:.0f}",
-            fits,
-            f"{8 * model.covariances / 1e12:.2f}",
+            ", ".join(fits) or "none of them",
+            f"{model.sums / 1e12:.2f}",
             f"{4 * (model.covariances + model.parameters) / 1e12:.2f}",
-            f"{4 * 10**6 * queries / 1e9:.1f}",
-            f"{4 * 10**9 * queries / 1e9:.0f}",
+            _short(waiting_parts(size, DEVICES[1]) * model.sums / 1e12),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    scores = ", ".join(f"{4 * n * queries / 1e9:,.1f} GB for {n:,}" for n in (10**6, 10**9))
+    return "\n".join([*lines, "", f"Scores in float32: {scores} examples"])
+
+
+def waiting_parts(size: Size, device: Device) -> int:
+    """Return how many units of a point's extraction there are; each has all its covariances."""
+    seconds = 2 * size.multiplications["extraction"] / (ASSUMED * device.dense)
+    points = ceil(size.checkpoints / size.segments)
+    unit = min(LONGEST / points, max(UNIT, size.model.sums / SUMS_A_SECOND))
+    return ceil(seconds / size.checkpoints / unit)
 
 
 def device_hours(size: Size, device: Device) -> dict[str, float]:
@@ -302,8 +313,11 @@ def device_hours(size: Size, device: Device) -> dict[str, float]:
         for stage, work in size.multiplications.items()
     }
     eigenvectors = 2 * size.eigenvectors / (EIGENVECTORS * device.single) / 3600
+    model, parts = size.model, size.checkpoints * waiting_parts(size, device)
+    curvature = 4 * size.segments * (model.covariances + model.parameters)
+    written = (parts + size.checkpoints) * model.sums + curvature
     # Written once, read once.
-    files = 2 * size.written / DISK / 3600
+    files = 2 * (written + 4 * size.examples * size.queries) / DISK / 3600
     return {
         "extraction": found["extraction"],
         "fitting": found["fitting"],

@@ -16,7 +16,7 @@ the work of units that were not finished, *waiting* the time of living processes
 both in shares of what all processes had; *twice* are units with more than one line. Where locks do
 not work (`--without-locks`), whoever comes to an unfinished unit does it.
 
-`--ledger` measures the ledger's own real seconds: logs of as many processes, lines of so many
+`--ledger` measures the ledger's own CPU seconds: logs of as many processes, lines of so many
 units, and, up to `--real-up-to` units, their folders. What has no folder is looked for as well.
 """
 
@@ -128,7 +128,7 @@ class Simulation:
         count: Of kills, starts of the job and finished units.
         lost: Seconds of work that were not finished.
         waited: Seconds of living processes without a unit.
-        read: Real seconds in which a new process read all logs.
+        read: CPU seconds in which a new process read all logs.
     """
 
     night: Night
@@ -201,10 +201,7 @@ class Simulation:
 
     def _start_job(self) -> None:
         self.count["starts"] += 1
-        start = time.perf_counter()
-        ledger = Ledger(self.root)
-        ledger.refresh()
-        self.read.append(time.perf_counter() - start)
+        self.read.append(_seconds(Ledger(self.root).refresh))
         for rank in range(self.night.ranks):
             self._back(rank)
         self._at(self.now + self.night.limit_hours * HOUR, "limit", -1)
@@ -287,7 +284,7 @@ def _nothing(unit: Unit, folder: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table of nights, or of the ledger's own seconds."""
+    """Print a table of nights, or of what the ledger takes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -312,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(_ledger_seconds(count, ranks, given.folder, real=count <= given.real_up_to))
         return
     print("| | night, h | ideal, h | ratio | lost, % | waiting, % | twice | kills | starts "
-          "| log, MB in files | read by a new process, s |")  # fmt: skip
+          "| log, MB in files | read by a new process, CPU s |")  # fmt: skip
     print("|" + " --- |" * 11)
     for name in given.only:
         print(f"| {name} | {_night(Night(**{**SCENARIOS[name], **set_here}), given.folder)} |")
@@ -376,9 +373,9 @@ def _ledger_seconds(count: int, ranks: int, folder: Path | None, *, real: bool) 
 
 
 def _seconds(do: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     do()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _write(root: Path, parts: Sequence[Sequence[Unit]], *, real: bool) -> None:
