@@ -54,3 +54,12 @@ def test_an_unknown_command_is_refused_with_the_nearest(capsys, given, said):
     told = capsys.readouterr().err
     assert f"There is no command {given}. " in told
     assert said in told
+
+
+def test_many_versions_are_not_audited_by_processes_that_others_start(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", "--pending"])
+    assert ended.value.code == 2
+    assert "--pending is one process" in capsys.readouterr().err

@@ -72,7 +72,7 @@ def test_a_worker_ends_with_standard_input_in_the_middle_of_its_work():
 def test_a_worker_says_what_it_failed_of():
     with start("fail") as process:
         said = process.stderr.read()
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert said.startswith("Rank 2: Traceback")
     assert said.endswith("ValueError: no such thing\n\n")
 

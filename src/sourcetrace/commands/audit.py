@@ -10,6 +10,7 @@ import click
 from sourcetrace.commands.exit_codes import INTERRUPTED
 from sourcetrace.commands.options import CONTEXT, env, verbose
 from sourcetrace.commands.streams import stdout_as_stderr
+from sourcetrace.work.ranks import Rank
 
 _HELP = """Audit the model of the project in this folder and judge the result.
 
@@ -82,6 +83,11 @@ def audit(
     """Run pipelines, judge, and exit with the code of the verdict."""
     if (dry_run or force) and not pending:
         raise click.UsageError("--dry-run and --force are options of --pending.")
+    if pending and Rank.here().size > 1:
+        raise click.UsageError(
+            "--pending is one process, which audits one version after the other. Start "
+            "it once, with launch.processes for each audit."
+        )
     try:
         with stdout_as_stderr() if output == "json" else nullcontext():
             # Here: where Kedro finds no logging configuration, it says so on standard output when

@@ -30,6 +30,9 @@ from sourcetrace.work.ranks import Rank
 
 logger = logging.getLogger(__name__)
 
+_ERROR = 2
+"""Exit code, that of a command without a verdict."""
+
 _PARAMETERS = "params:"
 _TELLS_MLFLOW = "MlflowArtifactDataset"
 
@@ -49,11 +52,11 @@ def serve(configuration: Mapping[str, Any], orders: Iterator[Mapping[str, Any]])
         orders: Each is the number of a run, what its nodes read, the stage and torch's threads.
     """
     hide_progress()
-    logging.basicConfig(
-        format=f"Rank {Rank.here().number}: %(message)s", level=logging.WARNING, force=True
-    )
-    for name in logging.root.manager.loggerDict:
-        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.basicConfig(format=f"Rank {Rank.here().number}: %(message)s", force=True)
+    logging.root.handlers[0].setLevel(logging.WARNING)
+    # Deprecations, as in conf/logging.yml.
+    logging.captureWarnings(capture=True)
+    logging.getLogger("py.warnings").setLevel(logging.ERROR)
     given: Queue[Mapping[str, Any]] = Queue()
     threading.Thread(target=_ends, args=(lambda: _listen(orders, given),), daemon=True).start()
     _ends(lambda: _obey(configuration, given))
@@ -69,7 +72,7 @@ def _ends(work: Callable[[], None]) -> None:
         logger.error("%s", traceback.format_exc())
     else:
         os._exit(0)
-    os._exit(1)
+    os._exit(_ERROR)
 
 
 def _listen(orders: Iterator[Mapping[str, Any]], given: "Queue[Mapping[str, Any]]") -> None:
