@@ -359,7 +359,7 @@ def _ledger_seconds(count: int, ranks: int, folder: Path | None, *, real: bool) 
             "states of all": lambda: ledger.states(units),
             "logged of all": lambda: [ledger.is_logged(one) for one in units],
             "order of a process": lambda: list(in_order(shares(units, ranks), 0)),
-            "join the logs": ledger.join_logs,
+            "join the logs": ledger.tidy,
         }
         seconds = {"write all": writing, "read all": reading} | {
             step: _seconds(do) for step, do in steps.items()

@@ -121,7 +121,7 @@ def test_what_a_later_phase_has_used_up_is_not_missing(project, joined):
     ledger.write(end[0], lambda *_: {})
     ledger.drop(sums)
     if joined:
-        ledger.join_logs()
+        ledger.tidy()
     stage = status(project).stages[1]
     assert stage.state == "partly done (4 of 6 units)"
     assert stage.run == "do 2 units and what follows them"

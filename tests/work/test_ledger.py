@@ -121,14 +121,17 @@ def test_a_file_of_another_size_is_not_done(tmp_path, spoil):
     assert _states(tmp_path, unit) == ["missing"]
 
 
-def test_joined_logs_say_the_same_and_keep_what_is_not_ours(tmp_path):
+def test_a_tidied_ledger_says_the_same_and_keeps_what_is_not_ours(tmp_path):
     units = [_unit(str(number)) for number in range(3)]
     for unit in units:
         _write(Ledger(tmp_path), unit)
     (tmp_path / "extraction" / "notes.txt").write_text("a person's")
+    killed = tmp_path / "extraction" / "unit.host-1.partial"
+    killed.mkdir()
     ledger = Ledger(tmp_path)
-    ledger.join_logs()
+    ledger.tidy()
     assert len(list((tmp_path / "log").iterdir())) == 1
+    assert not killed.exists()
     ledger.prune("extraction", units[:1])
     assert _states(tmp_path, *units) == ["done", "missing", "missing"]
     assert (tmp_path / "extraction" / "notes.txt").exists()

@@ -249,8 +249,15 @@ class Ledger:
             if key.stage == stage and key not in wanted
         ]
 
-    def join_logs(self) -> None:
-        """Put all logs into one; only where no other process works here."""
+    def tidy(self) -> None:
+        """Put all logs into one, and remove what killed processes had not finished.
+
+        Only where no other process works here.
+        """
+        for left in self.root.glob("*/*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
+        for left in self.root.glob("*/*.lock"):
+            left.unlink(missing_ok=True)
         self.refresh()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         old = sorted(self._log.parent.glob("*.jsonl"))

@@ -36,6 +36,7 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
+from sourcetrace.work.ranks import Rank
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +118,8 @@ def set_up_audit(
         grid = replace(grid, policy=gradients.cache)
     # On another device the same gradients differ by their rounding, as in other batches.
     gradient_cache.open(f"{ingested.identity} {device.type} {grid.batch_size}")
-    if team.size == 1:
-        team.ledger.join_logs()
+    if Rank.here().size == 1:  # others are not started yet
+        team.ledger.tidy()
     return AuditSetup(
         ingested,
         planned,
