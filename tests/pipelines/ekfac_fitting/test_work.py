@@ -1,5 +1,7 @@
 """The curvature is the same bytes however the work on it is cut off, and the same by any ranges."""
 
+import multiprocessing
+import time
 from dataclasses import replace
 
 import polars as pl
@@ -148,3 +150,26 @@ def test_adam_s_moments_decide_what_is_seen_through_them_alone(tmp_path):
     before = units_of(audits.set_up())
     fit(plain := audits.set_up())
     assert not before & units_of(plain)
+
+
+def help_out(folder, root, threads):
+    torch.set_num_threads(threads)
+    fit(cut(set_up(folder), Ledger(root), rank=1, size=2))
+
+
+def test_two_processes_write_what_one_does(tmp_path):
+    audit = set_up(tmp_path)
+    fit(cut(audit, Ledger(tmp_path / "one")))
+    # Not forked from here: polars' threads would be missing.
+    processes = multiprocessing.get_context("forkserver")
+    other = processes.Process(
+        target=help_out, args=(tmp_path, tmp_path / "two", torch.get_num_threads())
+    )
+    other.start()
+    while other.is_alive() and not (tmp_path / "two").exists():
+        time.sleep(0.01)
+    fit(cut(audit, Ledger(tmp_path / "two"), size=2))
+    other.join(60)
+    assert other.exitcode == 0
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+    assert len(list((tmp_path / "two/log").iterdir())) == 2

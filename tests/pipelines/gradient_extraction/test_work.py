@@ -40,13 +40,15 @@ class Killed(Ledger):
 
 def set_up(folder, *, optimizer=torch.optim.SGD, method="scaled_source"):
     """Return the set-up of an audit of three checkpoints in two segments."""
-    train(folder / "run", lambda model: optimizer(model.parameters(), lr=0.01))
+    if not (folder / "run").exists():
+        train(folder / "run", lambda model: optimizer(model.parameters(), lr=0.01))
     inputs = inputs_of(folder, folder / "run", method=method, task=Longer(), count=2)
+    inputs["ingested"] = replace(inputs["ingested"], identity="this")
     inputs["gradients"] = GradientParameters(cache="memory", batch_size=4)
     return set_up_audit(**inputs)
 
 
-def cut(setup, ledger, *, range_size=8, groups=1):
+def cut(setup, ledger, *, range_size=8, groups=1, rank=0, size=1):
     """Return the set-up for other units, which are kept elsewhere."""
     layers = setup.engine.coverage.layers
     own = tuple(layers[at::groups] for at in range(groups))
@@ -55,7 +57,7 @@ def cut(setup, ledger, *, range_size=8, groups=1):
     }
     grid = Grid(4, range_size, policy="memory")
     needs = replace(setup.needs, **stages)
-    return replace(setup, grid=grid, needs=needs, team=Team(ledger))
+    return replace(setup, grid=grid, needs=needs, team=Team(ledger, rank=rank, size=size))
 
 
 def files_of(root):
