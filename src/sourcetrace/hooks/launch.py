@@ -14,6 +14,8 @@ from kedro.framework.context.context import _convert_paths_to_absolute_posix
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 
+from sourcetrace.errors import InputError
+from sourcetrace.hooks.terminal import show_readable_error
 from sourcetrace.namespace import stages_of
 from sourcetrace.work.crew import CREW
 from sourcetrace.work.orders import OrderFile
@@ -25,22 +27,34 @@ _SHARED = "GradientCacheDataset"
 class LaunchHook:
     """Has the other processes of an audit do their part."""
 
+    def __init__(self) -> None:
+        self._file: OrderFile | None = None
+
     # The outermost: a worker tells MLflow nothing, and nobody of what is wrong with conf/.
     @hook_impl(wrapper=True, tryfirst=True)
     def after_context_created(self, context: KedroContext) -> Generator[None, Any, Any]:
-        """Become a worker, where torchrun or another started this process as one of several."""
+        """Become a worker, where torchrun or another started this process as one of several.
+
+        Raises:
+            InputError: If the first process has no locks to lead the others by.
+        """
         rank = Rank.here()
-        folder = _shared_folder(context) if rank.size > 1 else None
-        file = OrderFile(folder / "orders", rank.launch) if folder else None
-        if file is not None and rank.number:
+        if rank.number and (file := _order_file(context, rank)):
             sys.path.append(str(context.project_path))
             # Now, as the stages' pipelines are: it imports torch.
             worker = import_module("sourcetrace.pipelines.worker")
             worker.serve(_configuration(context), file.follow())
-        elif file is not None:
-            file.lead()
-        CREW.prepare(partial(_configuration, context), file)
-        return (yield)
+        result = yield
+        # Once: the sessions of a process, for pipeline after pipeline, are one launch.
+        if rank.size > 1 and self._file is None and (file := _order_file(context, rank)):
+            try:
+                file.lead()
+            except InputError as error:
+                show_readable_error(error)
+                raise
+            self._file = file
+        CREW.prepare(partial(_configuration, context), self._file)
+        return result
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
@@ -61,11 +75,12 @@ class LaunchHook:
     on_pipeline_error = after_pipeline_run
 
 
-def _shared_folder(context: KedroContext) -> Path | None:
-    """Return where the first audit of the catalog keeps its units; None where there is no audit."""
-    entries = sorted(_catalog(context).items())
-    of_type = (one for _, one in entries if str(one.get("type", "")).endswith(_SHARED))
-    return next((Path(one["path"]) for one in of_type), None)
+def _order_file(context: KedroContext, rank: Rank) -> OrderFile | None:
+    """Return where orders go, beside the units of the catalog's first audit; None without one."""
+    entries = (one for _, one in sorted(_catalog(context).items()) if isinstance(one, dict))
+    shared = (one["path"] for one in entries if str(one.get("type", "")).endswith(_SHARED))
+    folder = next(shared, None)
+    return None if folder is None else OrderFile(Path(folder) / "orders", rank.launch)
 
 
 def _configuration(context: KedroContext) -> Mapping[str, Any]:

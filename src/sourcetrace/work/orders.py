@@ -102,6 +102,7 @@ class OrderFile:
             self._say(ended=True)
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock = None
 
 
 def _is_held(lock: Path) -> bool:
