@@ -40,6 +40,7 @@ def outputs_of(count: int, queries: int) -> Iterator[tuple[str, Any]]:
             for side, rows in sides.items()
         },
     )
+    yield "set_aside", []
     yield "measurement", {"name": "margin", "higher_is_better": True, "by_token": False}
     steps = [
         (
