@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from sourcetrace.audit.suggestions.members import average_signals
 from sourcetrace.audit.suggestions.suspicion import weigh_evidence
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
@@ -22,7 +23,6 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
-from sourcetrace.pipelines.gradient_extraction.rows import average_signals
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.schemas import (

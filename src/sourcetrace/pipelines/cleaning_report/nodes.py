@@ -9,10 +9,10 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.decisions.content import content_digests
 from sourcetrace.audit.decisions.standing import standing_decisions
+from sourcetrace.audit.suggestions.members import average_signals
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
 from sourcetrace.pipelines.cleaning_report.queries import list_strongest
-from sourcetrace.pipelines.gradient_extraction.rows import average_signals
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.decided import mark_decided

@@ -5,10 +5,10 @@ from typing import Any
 import polars as pl
 from kedro.pipeline import Pipeline
 
+from sourcetrace.audit.suggestions.members import average_signals
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.parameters import GradientParameters
-from sourcetrace.pipelines.gradient_extraction.rows import average_signals
 from sourcetrace.pipelines.gradient_extraction.work import extract, units_of
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
 from sourcetrace.pipelines.shared.costs import advise_on_threads, log_kept
