@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from sourcetrace.commands.exit_codes import INTERRUPTED
-from sourcetrace.commands.options import CONTEXT, env, verbose
+from sourcetrace.commands.options import CONTEXT, INTERRUPTED, env, verbose
 from sourcetrace.commands.streams import stdout_as_stderr
 from sourcetrace.work.ranks import Rank
 

@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from sourcetrace.audit.gate.report import OUTCOMES
 from sourcetrace.audit.identity.audit_key import AuditKey
 from sourcetrace.commands.audit_process import run_audit
-from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
+from sourcetrace.commands.options import ERROR, EXIT_CODES, FAILED, INCONCLUSIVE, PASSED
 from sourcetrace.commands.pending_report import print_plan, print_results
 from sourcetrace.datasets.entries import with_entries
 from sourcetrace.interruption import ended_in_order

@@ -11,7 +11,7 @@ from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import pipelines
 
 from sourcetrace.audit.gate.report import GateFailed
-from sourcetrace.commands.exit_codes import ERROR, EXIT_CODES
+from sourcetrace.commands.options import ERROR, EXIT_CODES
 from sourcetrace.commands.project import configure_project_here, print_error
 from sourcetrace.configuration import merge_parameters, read_parameters
 from sourcetrace.hooks.misspelt import refuse_unknown_pipelines

@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from sourcetrace.commands.exit_codes import ERROR, INTERRUPTED
-from sourcetrace.commands.options import CONTEXT, env, verbose
+from sourcetrace.commands.options import CONTEXT, ERROR, INTERRUPTED, env, verbose
 from sourcetrace.commands.streams import stdout_as_stderr
 
 _HELP = """Show the training examples that helped and harmed queries most, behind an audit.

@@ -1,5 +1,6 @@
-"""What the commands have in common: how help is asked for, and options that mean the same."""
+"""What the commands have in common: how help is asked for, options, and exit codes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -11,3 +12,13 @@ env = click.option(
 )
 
 verbose = click.option("--verbose", is_flag=True, help="Show the traceback of an error.")
+
+PASSED, FAILED, ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
+
+EXIT_CODES: Mapping[str, int] = {
+    "pass": PASSED,
+    "warn": PASSED,
+    "fail": FAILED,
+    "inconclusive": INCONCLUSIVE,
+}
+"""Stable: schedulers depend on them. 2 is an error: there is no verdict."""

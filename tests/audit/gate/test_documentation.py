@@ -7,7 +7,7 @@ import yaml
 from tests import REPOSITORY
 
 from sourcetrace.audit.gate.report import OUTCOMES
-from sourcetrace.commands.exit_codes import EXIT_CODES
+from sourcetrace.commands.options import EXIT_CODES
 from sourcetrace.parameters import GateParameters, TrackingParameters
 from sourcetrace.schemas.metric_names import METRICS
 

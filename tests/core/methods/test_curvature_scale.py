@@ -16,7 +16,8 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import DenseGradient
 from sourcetrace.core.methods import curvature_scale
-from sourcetrace.core.methods.curvature_scale import LARGEST, curvature_scales, layer_scales
+from sourcetrace.core.methods.curvature_scale import curvature_scales, layer_scales
+from sourcetrace.core.methods.trial_responses import LARGEST
 from sourcetrace.core.model.examples import EvaluationPoint, Examples
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.core.responses.queries import QueryGradients

@@ -21,17 +21,14 @@ factors found before, until they settle. c_i H̄_i takes the place of H̄_i in b
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
-from scipy.optimize import brentq, nnls
+from scipy.optimize import nnls
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import sample_gradients
-from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.gradients.per_example import (
     DenseGradient,
     Gradients,
@@ -39,12 +36,12 @@ from sourcetrace.core.gradients.per_example import (
     bytes_of,
 )
 from sourcetrace.core.layers.layer import Layer
+from sourcetrace.core.methods.trial_responses import TOLERANCE, TrialResponses
 from sourcetrace.core.model.examples import EvaluationPoint, Examples
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.methods import SCALING_EXAMPLES, SCALING_TRIALS, scaling_queries
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember, PlannedSegment
-from sourcetrace.core.responses.low_rank_filters import FilterSum, Weights
-from sourcetrace.core.responses.low_rank_propagation import Propagation, most_terms
+from sourcetrace.core.responses.low_rank_propagation import Propagation
 from sourcetrace.core.responses.propagation import SegmentStep
 from sourcetrace.core.responses.queries import QueryGradients
 
@@ -54,18 +51,10 @@ _SAMPLE_BYTES = 2**30
 _PROBE = 8
 """Examples, in one batch, that say what one takes."""
 
-_SMALLEST, LARGEST = 1 / 64, 2.0**20
-"""Bounds on a factor. A layer to which the others leave nothing has the largest."""
-
 _ITERATIONS = 10
-_TOLERANCE = 0.01
-"""Relative change of the factors at which the iteration stops; low-rank sums are held to it too."""
 
 _RIDGE = 1e-6
 """Added to the normalised system, whose columns may be nearly alike."""
-
-_MANTISSA_LEFT_OUT = 17
-"""Bits of float32's 23 that do not tell eigenvalues apart."""
 
 
 def curvature_scales(
@@ -150,7 +139,7 @@ def _handed_on(
     if block.preconditioner is not None:
         return DenseGradient(SegmentStep(queries.dense(), segment_filter, block).propagated())
     rotated = queries.rotated(block.basis.inputs, block.basis.outputs)
-    left = Propagation.of(segment_filter, block, tolerance=_TOLERANCE).apply(rotated)
+    left = Propagation.of(segment_filter, block, tolerance=TOLERANCE).apply(rotated)
     back = block.basis.inverse()
     return left.rotated(back.inputs, back.outputs)
 
@@ -167,10 +156,10 @@ def layer_scales(
         curvature: H̄ by layer.
         met: Of every group of layers, v, and gradients with sampled labels at each point.
     """
-    trials: dict[str, _Trial] = {}
+    trials: dict[str, TrialResponses] = {}
     for queries, sampled in met:
         trials |= {
-            name: _Trial.of(
+            name: TrialResponses.of(
                 planned.filter_of(name), curvature[name], one, [part[name] for part in sampled]
             )
             for name, one in queries.items()
@@ -183,113 +172,12 @@ def layer_scales(
         before = dict(scales)
         for (name, trial), share in zip(moving.items(), shares, strict=True):
             scales[name] = trial.factor_of(float(share @ trial.lengths))
-        if max(abs(math.log(scales[name] / before[name])) for name in moving) <= _TOLERANCE:
+        if max(abs(math.log(scales[name] / before[name])) for name in moving) <= TOLERANCE:
             break
     return scales
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """One layer's responses under the trial factors.
-
-    Attributes:
-        filter: F_r of the layer.
-        eigenvalues: Λ, of H̄, float64, [M].
-        shift: What coupled decay adds to them, [M]; 0 for none.
-        energy: Σ_q v² at each, float64, [M].
-        products: ⟨x, g⟩ under every factor, float64, [K, points · Q · N].
-        count: Sampled gradients, over all points.
-    """
-
-    filter: SegmentFilter
-    eigenvalues: Tensor
-    shift: Tensor | float
-    energy: Tensor
-    products: Tensor
-    count: int
-
-    @classmethod
-    def of(
-        cls,
-        segment_filter: SegmentFilter,
-        block: CurvatureBlock,
-        queries: LayerGradient,
-        sampled: Sequence[LayerGradient],
-    ) -> "_Trial":
-        """Filter the queries under every factor, and meet the sampled gradients with them."""
-        if block.preconditioner is None:
-            # All in the eigenbasis: c changes the filter alone.
-            basis = block.basis
-            rotated = queries.rotated(basis.inputs, basis.outputs)
-            met = [one.rotated(basis.inputs, basis.outputs) for one in sampled]
-            energy = rotated.dense().square().sum(0)
-        else:  # it stands between the parameters and the eigenbasis
-            rotated, met = queries, list(sampled)
-            energy = block.basis.rotate(block.preconditioner * queries.dense()).square().sum(0)
-        products = []
-        for factor in SCALING_TRIALS:
-            response = _responses(segment_filter, block.scaled(factor), rotated)
-            products.append(torch.cat([one.products(response).flatten() for one in met]))
-        count = sum(len(one) for one in met)
-        shift: Tensor | float = segment_filter.coupled_decay
-        if shift and block.preconditioner is not None:
-            shift = (
-                (block.decayed(segment_filter.coupled_decay) - block.eigenvalues).double().flatten()
-            )
-            values, summed = block.eigenvalues.double().flatten(), energy.double().flatten()
-        else:
-            values, summed = _binned(block.eigenvalues, energy)
-        return cls(segment_filter, values, shift, summed, torch.stack(products).double(), count)
-
-    def response(self, factor: float) -> Tensor:
-        """Return F_r(cΛ), float64, [M]."""
-        return self.filter.response(factor * self.eigenvalues + self.shift)
-
-    @cached_property
-    def lengths(self) -> Tensor:
-        """Σ_q vᵀx under every factor, [K]."""
-        return torch.stack([self.energy @ self.response(factor) for factor in SCALING_TRIALS])
-
-    @property
-    def moves(self) -> bool:
-        """Whether the queries have any response here, and the curvature a say in it."""
-        return bool((self.lengths > 0).all() and (self.eigenvalues > 0).any())
-
-    def overlaps(self, scale: float) -> Tensor:
-        """Return Σ_q xᵀDx of every two factors, D that of c H̄, [K, K]."""
-        exact = self.response(scale)
-        damping = (1 / exact - scale * self.eigenvalues).clamp_min(0)
-        weights = (self.energy * damping).where(exact > 0, 0.0)
-        values = torch.stack([self.response(factor) for factor in SCALING_TRIALS])
-        return (values * weights) @ values.T
-
-    def factor_of(self, length: float) -> float:
-        """Return c at which Σ_q vᵀ F_r(c H̄) v is `length`, within the bounds."""
-        low, high = math.log(_SMALLEST), math.log(LARGEST)
-
-        def excess(logarithm: float) -> float:
-            return float(self.energy @ self.response(math.exp(logarithm))) - length
-
-        if excess(high) > 0:
-            return LARGEST
-        return math.exp(brentq(excess, low, high)) if excess(low) > 0 else _SMALLEST
-
-
-def _binned(eigenvalues: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean eigenvalues of bins 1/64 wide, relatively, and the energy in each, float64, [M].
-
-    Only sums over all eigenvalues are wanted, of smooth functions of them.
-    """
-    values, weights = eigenvalues.float().flatten(), energy.double().flatten()
-    keys, places = torch.unique(values.view(torch.int32) >> _MANTISSA_LEFT_OUT, return_inverse=True)
-    empty = weights.new_zeros(len(keys))
-    summed = empty.index_add(0, places, weights)
-    means = empty.index_add(0, places, weights * values.double()) / summed
-    plain = empty.index_add(0, places, values.double()) / torch.bincount(places)
-    return means.where(summed > 0, plain), summed
-
-
-def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
+def _best_shares(trials: Sequence[TrialResponses], scales: Sequence[float]) -> Tensor:
     """Return α ≥ 0 of every layer and factor, [layers, K], D that of the layers' scales."""
     products = torch.cat([one.products for one in trials])
     system = products @ products.T / max(1, trials[0].count)
@@ -305,19 +193,3 @@ def _best_shares(trials: Sequence[_Trial], scales: Sequence[float]) -> Tensor:
     target = torch.linalg.solve_triangular(root, (lengths / units).unsqueeze(1), upper=False)
     shares = torch.from_numpy(nnls(root.mT.cpu().numpy(), target[:, 0].cpu().numpy())[0])
     return (shares.to(units) / units).reshape(len(trials), -1)
-
-
-def _responses(
-    segment_filter: SegmentFilter, block: CurvatureBlock, queries: LayerGradient
-) -> Tensor | FactoredGradient:
-    """Return x of the queries, in the eigenbasis unless there is a preconditioner."""
-    if block.preconditioner is not None:
-        return SegmentStep(queries.dense(), segment_filter, block).response()
-    values = segment_filter.response(block.decayed(segment_filter.coupled_decay))
-    written_out = queries.dense()
-    if isinstance(queries, FactoredGradient):
-        weights = Weights.of(written_out.square().sum(0), block.eigenvalues)
-        sums = FilterSum.of(values, weights, tolerance=_TOLERANCE, longest=most_terms(block))
-        if sums is not None:
-            return sums.apply(queries)
-    return values * written_out

@@ -10,8 +10,8 @@ from kedro.pipeline import Pipeline
 from torch import Tensor
 
 from sourcetrace.core.machine.memory import start_peak
-from sourcetrace.core.methods.curvature_scale import LARGEST
 from sourcetrace.core.methods.precision_check import PrecisionError
+from sourcetrace.core.methods.trial_responses import LARGEST
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
