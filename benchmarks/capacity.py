@@ -276,7 +276,7 @@ def predictions(queries: int = 100, checkpoints: int = 4, segments: int = 2) -> 
                 lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| model | P | weights in float32, GB | fits | covariances of a checkpoint, TB "
+        "| model | P | weights in float32, GB | which alone fit | covariances of a checkpoint, TB "
         "| curvature of a segment, TB | parts that wait to be added, N = 10^6, TB |",
         "|" + " --- |" * 7,
     ]
