@@ -1,5 +1,6 @@
 """The curvature is the same bytes however the work on it is cut off, and the same by any ranges."""
 
+import json
 import multiprocessing
 import time
 from dataclasses import replace
@@ -150,6 +151,17 @@ def test_adam_s_moments_decide_what_is_seen_through_them_alone(tmp_path):
     before = units_of(audits.set_up())
     fit(plain := audits.set_up())
     assert not before & units_of(plain)
+
+
+def test_what_is_said_of_adam_beside_a_checkpoint_decides_it_too(tmp_path):
+    audits = Audits(tmp_path, torch.optim.AdamW)
+    fit(audits.set_up())
+    before = units_of(audits.set_up())
+    (file,) = (tmp_path / "run").rglob("step_000010.*")
+    said = {"optimizer": "AdamW", "learning_rate": 0.1, "eps": 0.5}
+    file.with_suffix(".json").write_text(json.dumps(said))
+    fit(audits.set_up())
+    assert not before & units_of(audits.set_up())
 
 
 def help_out(folder, root, threads):

@@ -119,6 +119,11 @@ class _Segment:
     planned: PlannedSegment
 
     @cached_property
+    def optimizer(self) -> str:
+        """What decides P̄^½."""
+        return optimizer_part(self.setup, self.planned)
+
+    @cached_property
     def bases(self) -> Work:
         """What decomposes its layers' covariances."""
         reads = [one for point in self.planned.points for one in self.extracted.sums[point.id]]
@@ -170,7 +175,7 @@ class _Segment:
             f"{planned.mean_point.id}/{name}",
             reads=reads,
             cost=cost,
-            optimizer=optimizer_part(setup, planned),
+            optimizer=self.optimizer,
             **passes_parts(setup, planned.points, block or whole, [layers]),
         )
 

@@ -187,8 +187,10 @@ def optimizer_part(setup: AuditSetup, planned: PlannedSegment) -> str:
         return ""
     stated = setup.inputs.parts_for("checkpoint_ingest").get("segments")
     own = pl.col("checkpoint_id").is_in(planned.segment.checkpoints)
-    files = setup.inputs.manifest.filter(own).select("sha256", "state_places").to_dicts()
-    return digest_of([planned.segment.optimizer, stated, files])
+    rows = setup.inputs.manifest.filter(own)
+    # The JSON beside a checkpoint may say Adam's beta2, eps and step.
+    files = setup.inputs.checkpoints.digests(dict(rows.select("file", "sha256").iter_rows()))
+    return digest_of([planned.segment.optimizer, stated, files, rows["state_places"].to_list()])
 
 
 def do(setup: AuditSetup, work: Work, description: str) -> None:
