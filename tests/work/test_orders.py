@@ -74,6 +74,21 @@ def test_a_first_process_that_is_killed_ends_the_others_with_an_error(tmp_path, 
         next(found)
 
 
+def test_an_orderly_end_between_two_looks_is_one(tmp_path, leader, monkeypatch):
+    end = leader("first")
+    found = OrderFile(tmp_path, "this").follow(5)
+    next(found)
+    held = orders._is_held
+
+    def looked_late(lock):
+        monkeypatch.setattr(orders, "_is_held", held)
+        end("end")
+        return held(lock)
+
+    monkeypatch.setattr(orders, "_is_held", looked_late)
+    assert list(found) == []
+
+
 def test_orders_of_an_earlier_attempt_are_not_obeyed(tmp_path, leader):
     leader("of the dead")("kill")
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["order"]

@@ -73,10 +73,11 @@ class OrderFile:
         patience, done = time.monotonic() + seconds, 0
         leader: str | None = None
         while True:
+            # Looked at before what is said is read: who ends in order says so while it holds it.
+            is_led = leader is not None and _is_held(self._path.with_name(leader))
             said = read_optional_json(self._path) or {"by": ""}
-            is_led = said["by"] != "" and _is_held(self._path.with_name(said["by"]))
-            if leader is None and is_led:
-                leader = said["by"]
+            if leader is None and said["by"] and _is_held(self._path.with_name(said["by"])):
+                leader, is_led = said["by"], True
             if leader is None and time.monotonic() > patience:
                 raise InputError(
                     f"Rank 0 was not seen in {self._path.parent} for {seconds:.0f} s. Expected a "
