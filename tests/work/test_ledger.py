@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -138,9 +139,25 @@ def test_a_tidied_ledger_says_the_same_and_keeps_what_is_not_ours(tmp_path):
     assert ledger.states(units) == ["done", "missing", "missing"]
 
 
+def test_who_asks_while_the_logs_are_put_into_one_hears_of_all(tmp_path, monkeypatch):
+    units = [_unit("a"), _unit("b")]
+    for unit in units:
+        _write(Ledger(tmp_path), unit)
+    asks, opened = Ledger(tmp_path), Path.open
+
+    def tidied_before(log, mode):
+        monkeypatch.setattr(Path, "open", opened)
+        Ledger(tmp_path).tidy()
+        return opened(log, mode)
+
+    monkeypatch.setattr(Path, "open", tidied_before)
+    assert asks.refresh() == units
+    assert asks.states(units) == ["done", "done"]
+
+
 @given(st.text(max_size=300))
 def test_any_name_is_a_folder_s_within_the_root(name):
-    ledger = Ledger(__import__("pathlib").Path("/root"))
+    ledger = Ledger(Path("/root"))
     folder = ledger._folder(_unit(name))
     assert folder.parent.as_posix() == "/root/extraction"
     assert len(folder.name) < 150

@@ -59,3 +59,17 @@ def test_the_first_of_a_team_keeps_them_before_they_are_done(tmp_path):
     Team(Ledger(tmp_path), rank=1, size=2).run([], do, "nothing")
     Team(Ledger(tmp_path), parts_for=lambda stage: {"data": stage}).run(units, do, "units")
     assert [one.audit for one in Phases(tmp_path).of("extraction")] == [{"data": "extraction"}]
+
+
+def test_who_asks_while_another_audit_begins_hears_of_what_is_there(tmp_path, monkeypatch):
+    first, second = _phase("a"), _phase("b")
+    _keep(tmp_path, first, second)
+    files = Phases._files
+
+    def gone_since(self, stage):
+        found = files(self, stage)
+        found[0].unlink()
+        return found
+
+    monkeypatch.setattr(Phases, "_files", gone_since)
+    assert _known(tmp_path) == [second]

@@ -66,7 +66,8 @@ class Phases:
                     for name, cost, own in one["units"]
                 ],
             )
-            for one in map(read_optional_json, self._files(stage))
+            # Another audit's may begin meanwhile.
+            for one in filter(None, map(read_optional_json, self._files(stage)))
         ]
 
     def _files(self, stage: str) -> list[Path]:
