@@ -139,6 +139,39 @@ def test_a_tidied_ledger_says_the_same_and_keeps_what_is_not_ours(tmp_path):
     assert ledger.states(units) == ["done", "missing", "missing"]
 
 
+@pytest.mark.parametrize("killed", ["before a line says so", "while it is removed"])
+def test_what_no_line_names_is_gone_when_a_ledger_is_tidied(tmp_path, monkeypatch, killed):
+    kept, left = _unit("kept"), _unit("left")
+    ledger = Ledger(tmp_path)
+    _write(ledger, kept)
+    if killed == "while it is removed":
+        _write(ledger, left)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+            ledger.drop([left])
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "_say", lambda *_, **__: None)
+            _write(ledger, left)
+    assert ledger._folder(left).exists()
+    Ledger(tmp_path).tidy()
+    assert list((tmp_path / "extraction").iterdir()) == [ledger._folder(kept)]
+    assert _states(tmp_path, kept, left) == ["done", "missing"]
+
+
+def test_the_logs_are_kept_until_the_disk_has_what_is_in_their_place(tmp_path, monkeypatch):
+    for name in "ab":
+        _write(Ledger(tmp_path), _unit(name))
+    done = []
+    synced, unlinked = os.fsync, Path.unlink
+    monkeypatch.setattr(os, "fsync", lambda opened: (done.append("sync"), synced(opened)))
+    monkeypatch.setattr(
+        Path, "unlink", lambda self, **given: (done.append("unlink"), unlinked(self, **given))
+    )
+    Ledger(tmp_path).tidy()
+    assert done == ["sync"] * 4 + ["unlink"] * 2  # three logs and their folder
+
+
 def test_who_asks_while_the_logs_are_put_into_one_hears_of_all(tmp_path, monkeypatch):
     units = [_unit("a"), _unit("b")]
     for unit in units:

@@ -26,6 +26,9 @@ from sourcetrace.files import digest_of, file_digest, sync_tree
 State = Literal["done", "missing", "stale"]
 
 _LOG = "log"
+_FOLDERS = f"*/*.{'[0-9a-f]' * 16}"
+"""Of units."""
+
 _LONGEST = 80
 """Characters of a unit's name in a folder's; a longer one is cut, and told apart by its digest."""
 
@@ -254,19 +257,24 @@ class Ledger:
         ]
 
     def tidy(self) -> None:
-        """Put all logs into one, and remove what killed processes had not finished.
+        """Put all logs into one, and remove what killed processes had not finished or removed.
 
         Only where no other process works here.
         """
-        for left in self.root.glob("*/*.partial"):
+        self.refresh()
+        known = {
+            self._folder(Unit(key.stage, key.name, line["made_of"]))
+            for key, line in self._lines.items()
+        }
+        for left in {*self.root.glob(_FOLDERS), *self.root.glob("*/*.partial")} - known:
             shutil.rmtree(left, ignore_errors=True)
         for left in self.root.glob("*/*.lock"):
             left.unlink(missing_ok=True)
-        self.refresh()
         self._log.parent.mkdir(parents=True, exist_ok=True)
         old = sorted(self._log.parent.glob("*.jsonl"))
         if len(old) > 1:
             self._append(*self._lines.values())
+            sync_tree(self._log.parent)  # else a power failure may take the new one with the old
             for log in old:
                 if log != self._log:
                     log.unlink()
