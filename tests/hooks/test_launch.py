@@ -1,11 +1,13 @@
 """The first process leads the others of its launch, through all its sessions."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 from kedro.config import MissingConfigException
 from kedro.pipeline import Pipeline
 
+from sourcetrace.errors import InputError
 from sourcetrace.hooks.launch import LaunchHook
 from sourcetrace.pipelines.audit import create_audit
 from sourcetrace.work import orders
@@ -67,3 +69,14 @@ def test_a_project_without_an_audit_has_no_orders(hook, context):
     begin(hook, context)
     hook.before_pipeline_run(Pipeline([]))
     assert hook._file is None
+
+
+def test_a_wrong_rank_is_told_without_a_traceback(hook, context, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setenv("RANK", "2")
+    with pytest.raises(InputError) as refused:
+        begin(hook, context)
+    sys.excepthook(refused.type, refused.value, refused.tb)
+    told = capsys.readouterr().err
+    assert "RANK is '2'" in told
+    assert "Traceback" not in told

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sourcetrace.errors import InputError
 from sourcetrace.work.ranks import Rank
 
 TORCHRUN = {
@@ -41,3 +42,9 @@ STEP = {
 )
 def test_the_variables_of_whoever_started_the_process_say_which_it_is(environment, expected):
     assert Rank.here(environment) == expected
+
+
+@pytest.mark.parametrize(("rank", "size"), [("x", "2"), ("", ""), ("2", "2"), ("-1", "2")])
+def test_a_rank_that_is_none_of_the_started_is_refused(rank, size):
+    with pytest.raises(InputError, match=f"RANK is {rank!r} and WORLD_SIZE is {size!r}"):
+        Rank.here({"RANK": rank, "WORLD_SIZE": size})

@@ -1,7 +1,8 @@
 """Several processes: all but the first become workers, and are told what the first one runs."""
 
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -36,9 +37,11 @@ class LaunchHook:
         """Become a worker, where torchrun or another started this process as one of several.
 
         Raises:
-            InputError: If the first process has no locks to lead the others by.
+            InputError: If it is not known which one this is, or the first has no locks to lead the
+                others by.
         """
-        rank = Rank.here()
+        with _told():
+            rank = Rank.here()
         if rank.number and (file := _order_file(context, rank)):
             sys.path.append(str(context.project_path))
             # Now, as the stages' pipelines are: it imports torch.
@@ -47,11 +50,8 @@ class LaunchHook:
         result = yield
         # Once: the sessions of a process, for pipeline after pipeline, are one launch.
         if rank.size > 1 and self._file is None and (file := _order_file(context, rank)):
-            try:
+            with _told():
                 file.lead()
-            except InputError as error:
-                show_readable_error(error)
-                raise
             self._file = file
         CREW.prepare(partial(_configuration, context), self._file)
         return result
@@ -73,6 +73,16 @@ class LaunchHook:
         CREW.dismiss()
 
     on_pipeline_error = after_pipeline_run
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Have the process end with the message alone of an input's error."""
+    try:
+        yield
+    except InputError as error:
+        show_readable_error(error)
+        raise
 
 
 def _order_file(context: KedroContext, rank: Rank) -> OrderFile | None:

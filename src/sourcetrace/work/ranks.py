@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from sourcetrace.errors import InputError
+
 RANK, SIZE = "SOURCETRACE_RANK", "SOURCETRACE_PROCESSES"
 """Of processes that an audit starts itself. Under torchrun's names, a task's libraries would wait
 for each other."""
@@ -42,14 +44,25 @@ class Rank:
 
     @classmethod
     def here(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Return that of this process, as torchrun, Slurm or a Kubernetes job's manifest say it."""
+        """Return that of this process, as torchrun, Slurm or a Kubernetes job's manifest say it.
+
+        Raises:
+            InputError: If they say none.
+        """
         for number, size, local, launch in _SAID_BY:
             if number in environment and size in environment:
+                said, count = environment[number], environment[size]
+                if not (said.isdecimal() and count.isdecimal() and int(said) < int(count)):
+                    raise InputError(
+                        f"{number} is {said!r} and {size} is {count!r} in the environment. "
+                        "Expected this process's number, from 0, and how many were started, which "
+                        "is more. Correct what starts the processes; or unset both, for one."
+                    )
                 named = [environment[name] for name in launch if name in environment]
                 place = [environment.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT")]
                 return cls(
-                    int(environment[number]),
-                    int(environment[size]),
+                    int(said),
+                    int(count),
                     int(environment.get(local) or 0),
                     ":".join(named or place),
                 )
