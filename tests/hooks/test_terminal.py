@@ -1,7 +1,9 @@
 """Which errors a user is meant to read."""
 
+import errno
 import logging
 
+import polars as pl
 import pytest
 import torch
 
@@ -34,6 +36,21 @@ def test_memory_that_ran_out_is_said_in_a_paragraph(error):
     said = str(readable_error(chained(error)))
     assert said.startswith("Memory ran out (")
     assert "preflight" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "data/part"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device\nmore"),
+    ],
+)
+def test_a_full_disk_is_said_in_a_paragraph(error):
+    said = str(readable_error(chained(error)))
+    assert said.startswith("The disk is full (")
+    assert str(error).splitlines()[0] in said
     assert "\n" not in said
 
 

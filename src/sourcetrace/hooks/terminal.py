@@ -32,6 +32,8 @@ from sourcetrace.reporting.templating import plain_words
 _ACTIVATED = shutil.which("kedro") is not None
 """Whether commands are found by their names."""
 
+_FULL = "No space left on device", "Disk quota exceeded"
+
 
 def is_no_vain_advice(record: logging.LogRecord) -> bool:
     """Return whether a line of Kedro's stands: not to repeat a command that is refused, nor why.
@@ -69,7 +71,13 @@ def readable_error(error: BaseException | None) -> BaseException | None:
                 "or gradients.cache to disk, audit fewer checkpoints, or freeze layers that need "
                 "no attribution; `kedro run --pipelines preflight` says what an audit takes."
             )
-        error = error.__cause__ or error.__context__
+        error, last = error.__cause__ or error.__context__, error
+        # Polars and safetensors have errors of their own, which others' messages repeat.
+        if error is None and any(words in str(last) for words in _FULL):
+            return InputError(
+                f"The disk is full ({str(last).splitlines()[0]}). Make room and run it again: "
+                "units of work that are done are kept."
+            )
     return None
 
 
