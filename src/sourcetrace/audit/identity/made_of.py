@@ -41,6 +41,8 @@ from sourcetrace.validation import validated
 _COMPUTING = (
     "checkpoints",
     "core",
+    "datasets",
+    "schemas",
     "tasks",
     "pipelines/shared",
     "pipelines/checkpoint_ingest",
@@ -48,7 +50,7 @@ _COMPUTING = (
     "pipelines/ekfac_fitting",
     "pipelines/source_scoring",
 )
-"""Folders of this package whose code decides the numbers."""
+"""Folders of this package whose code decides the numbers, and how units of work write them."""
 
 _GRADIENTS = ("method", "seed", "curvature_examples")
 """Of `attribution`: what decides gradients and curvature, besides their precisions."""

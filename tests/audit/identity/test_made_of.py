@@ -1,0 +1,27 @@
+"""Results are made of the code that computes and writes them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sourcetrace.audit.identity import made_of
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("core/methods/score.py", True),
+        ("datasets/score_files.py", True),
+        ("schemas/scores.py", True),
+        ("reporting/records.py", False),
+    ],
+)
+def test_code_that_a_unit_s_bytes_depend_on_counts(tmp_path, monkeypatch, file, counts):
+    package = tmp_path / "sourcetrace"
+    shutil.copytree(Path(made_of.__file__).parents[2], package)
+    monkeypatch.setattr(made_of, "__file__", str(package / "audit/identity/made_of.py"))
+    before = made_of._code_part.__wrapped__()
+    with (package / file).open("a") as changed:
+        changed.write("\n_OTHER = 1\n")
+    assert (made_of._code_part.__wrapped__() != before) == counts
