@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sourcetrace.work import ledger
 from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
 
 
@@ -170,6 +171,14 @@ def test_the_logs_are_kept_until_the_disk_has_what_is_in_their_place(tmp_path, m
     )
     Ledger(tmp_path).tidy()
     assert done == ["sync"] * 4 + ["unlink"] * 2  # three logs and their folder
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_not_what_was_written(tmp_path, monkeypatch):
+    unit, instance = _unit(), Ledger(tmp_path)
+    _write(instance, unit)
+    digest = ledger.file_digest
+    monkeypatch.setattr(ledger, "file_digest", lambda file: (file.unlink(), digest(file)))
+    assert instance.damaged_file(unit).name == "part"
 
 
 def test_who_asks_while_the_logs_are_put_into_one_hears_of_all(tmp_path, monkeypatch):

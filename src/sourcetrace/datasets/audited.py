@@ -185,10 +185,12 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         """Return in words what is not as it was written; empty where all is."""
         found = {file.name: file for file in self._files()}
         for name in sorted({*found, *record.files}):
-            if name not in found:
-                return f"{self._filepath / name} is missing"
-            if reads and record.files.get(name) != file_digest(found[name]):
-                return f"{found[name]} is damaged, or another file was put in its place"
+            try:
+                file = found[name]
+                if reads and record.files.get(name) != file_digest(file):
+                    return f"{file} is damaged, or another file was put in its place"
+            except (KeyError, FileNotFoundError):  # a run may put others there meanwhile
+                return f"{found.get(name, self._filepath / name)} is missing"
         return ""
 
     def _now(self) -> MadeOf | None:
