@@ -181,6 +181,17 @@ def test_a_file_that_goes_while_it_is_looked_at_is_not_what_was_written(tmp_path
     assert instance.damaged_file(unit).name == "part"
 
 
+def test_a_line_behind_one_that_a_full_disk_has_cut_is_read(tmp_path):
+    units, instance = [_unit("a"), _unit("b"), _unit("c")], Ledger(tmp_path)
+    _write(instance, units[0])
+    with instance._log.open("ab") as opened:
+        opened.write(b'{"stage": ')
+    instance.refresh()
+    for unit in units[1:]:
+        _write(instance, unit)
+    assert _states(tmp_path, *units) == ["done"] * 3
+
+
 def test_who_asks_while_the_logs_are_put_into_one_hears_of_all(tmp_path, monkeypatch):
     units = [_unit("a"), _unit("b")]
     for unit in units:

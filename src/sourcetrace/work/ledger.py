@@ -312,6 +312,8 @@ class Ledger:
     def _append(self, *lines: Mapping[str, Any]) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as opened:
+            if opened.tell() != self._read.get(self._log, 0):  # a full disk has cut the last line
+                opened.write(b"\n")
             for one in lines:
                 opened.write(json.dumps({**one, "line": digest_of(one)}).encode() + b"\n")
             self._read[self._log] = opened.tell()
