@@ -73,10 +73,11 @@ def readable_error(error: BaseException | None) -> BaseException | None:
             )
         error, last = error.__cause__ or error.__context__, error
         # Polars and safetensors have errors of their own, which others' messages repeat.
-        if error is None and any(words in str(last) for words in _FULL):
+        full = next((words for words in _FULL if words in str(last)), None)
+        if error is None and full:
             return InputError(
-                f"The disk is full ({str(last).splitlines()[0]}). Make room and run it again: "
-                "units of work that are done are kept."
+                f"{full} ({str(last).splitlines()[0]}). Make room and run it again: units of work "
+                "that are done are kept."
             )
     return None
 
