@@ -9,7 +9,6 @@ from torch import Tensor
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.methods.self_influence import SelfInfluence
-from sourcetrace.core.model.examples import Block
 from sourcetrace.core.plan.filters import FilterSettings
 from tests.tiny import seeded
 
@@ -65,7 +64,7 @@ def test_sums_of_a_few_terms_are_near_the_filters_written_out(
         layer_steps=lambda *_: (filters, blocks, None),
     )
     block = SimpleNamespace(
-        block=Block(0, EXAMPLES),
+        count=EXAMPLES,
         places=[rows] * SEGMENTS,
         met=[[{"layer": met}]] * SEGMENTS,
         final={"layer": own},

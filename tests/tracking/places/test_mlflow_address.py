@@ -231,6 +231,7 @@ def test_a_server_serves_what_it_keeps(read, tmp_path, monkeypatch):
         assert read(f"{address}/checkpoints/step_10.pt") == ([10], ["step_10.pt"])
         assert read(f"{address}/net") == read(model) == ([20], ["checkpoint-20/state.pt"])
         mlflow.set_tracking_uri(TRACKED.address)
+        mlflow.set_experiment(experiment_id="0")  # other tests of the process have theirs
         with mlflow.start_run(run_id=run.info.run_id):  # begun again
             torch.save(checkpoint(15), tmp_path / "step_10.pt")  # as many bytes
             mlflow.log_artifact(str(tmp_path / "step_10.pt"), "checkpoints")
