@@ -39,8 +39,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measurement import peak_bytes
 
 from sourcetrace.files import digest_of
-from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.team import in_order, shares
+from sourcetrace.work.unit import Unit
 
 SLOWER = 3.0
 HOUR = 3600.0

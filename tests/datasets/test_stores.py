@@ -23,7 +23,7 @@ from sourcetrace.datasets import (
     StreamedParquetDataset,
 )
 from sourcetrace.errors import InputError
-from sourcetrace.work.ledger import KeptFile
+from sourcetrace.work.unit import KeptFile
 
 
 def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp_path):

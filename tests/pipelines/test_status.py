@@ -12,8 +12,9 @@ from sourcetrace.datasets.entries import open_catalog
 from sourcetrace.hooks.terminal import Terminal
 from sourcetrace.parameters import StatusParameters
 from sourcetrace.pipelines.audit import STAGES, create_audit, create_status
-from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
+from sourcetrace.work.unit import Unit
 from tests.pipelines.test_stored_results import (
     RECORD,
     catalog_of,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sourcetrace.work import ledger
-from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.unit import CorruptUnitError, Unit
 
 
 def _unit(name="a", **made_of):

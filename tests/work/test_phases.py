@@ -1,8 +1,9 @@
 """What a stage's phases are made of is known to who has made none of them."""
 
-from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
 from sourcetrace.work.team import Team
+from sourcetrace.work.unit import Unit
 
 
 def _phase(name, count=3, stage="extraction", **parts):

@@ -11,8 +11,9 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.team import Team, in_order, shares
+from sourcetrace.work.unit import CorruptUnitError, Unit
 
 _UNITS = [Unit("stage", f"{number:03d}", {"number": str(number)}) for number in range(12)]
 

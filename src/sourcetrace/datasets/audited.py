@@ -15,7 +15,7 @@ from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets.entries import open_entries
 from sourcetrace.errors import InputError
 from sourcetrace.files import file_digest, replacing
-from sourcetrace.work.ledger import KeptFile
+from sourcetrace.work.unit import KeptFile
 
 _ENDING = ".made_of.json"
 

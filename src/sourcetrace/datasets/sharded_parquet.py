@@ -7,7 +7,7 @@ import polars as pl
 from kedro.io import AbstractDataset
 
 from sourcetrace.files import link_file, replacing
-from sourcetrace.work.ledger import KeptFile
+from sourcetrace.work.unit import KeptFile
 
 
 class ShardedParquetDataset(AbstractDataset[pl.DataFrame | KeptFile, pl.DataFrame]):

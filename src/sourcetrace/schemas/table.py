@@ -6,7 +6,7 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from sourcetrace.work.ledger import KeptFile
+from sourcetrace.work.unit import KeptFile
 
 
 class Table(pa.DataFrameModel):

@@ -14,14 +14,12 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from sourcetrace.errors import InputError
 from sourcetrace.files import digest_of, file_digest, sync_tree
+from sourcetrace.work.unit import CorruptUnitError, KeptFile, Unit
 
 State = Literal["done", "missing", "stale"]
 
@@ -35,52 +33,6 @@ _LONGEST = 80
 _WORTH_SYNCING = 1.0
 """Seconds of work for whose result the disk is waited for. What a power failure takes of others,
 sizes and digests find, and they are done again."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A piece of work whose result is kept.
-
-    Attributes:
-        stage: Of the audit.
-        name: Its place in the stage's grid, such as `step_000120/g0/000000000-000006000`.
-        made_of: Part -> digest: all that decides its bytes, the identities of the units that it
-            reads among them.
-        cost: Of its work, relative to other units'.
-    """
-
-    stage: str
-    name: str
-    made_of: Mapping[str, str] = field(hash=False)
-    cost: float = field(default=1.0, compare=False)
-
-    @cached_property
-    def identity(self) -> str:
-        """One digest of all that it is made of."""
-        return digest_of(dict(self.made_of))
-
-
-class CorruptUnitError(InputError):
-    """A unit's files are not those that were written; it is missing from now on."""
-
-    def __init__(self, unit: Unit, file: Path) -> None:
-        super().__init__(
-            f"{file} is damaged, or another file was put in its place. It is computed again by the "
-            "next run."
-        )
-        self.unit = unit
-
-
-class KeptFile(NamedTuple):
-    """A file of a unit that is done; it is no more written to, and may be linked.
-
-    Attributes:
-        path: The file.
-        digest: SHA-256 of its bytes.
-    """
-
-    path: Path
-    digest: str
 
 
 class _Key(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sourcetrace.files import read_optional_json, replacing
-from sourcetrace.work.ledger import Unit
+from sourcetrace.work.unit import Unit
 
 _FOLDER = "phases"
 

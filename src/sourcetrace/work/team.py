@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 
 from sourcetrace.progress import track
-from sourcetrace.work.ledger import CorruptUnitError, Ledger, Unit
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
+from sourcetrace.work.unit import CorruptUnitError, Unit
 
 logger = logging.getLogger(__name__)
 

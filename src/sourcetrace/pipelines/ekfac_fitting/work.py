@@ -38,7 +38,7 @@ from sourcetrace.pipelines.shared.units import (
     passes_parts,
     until_settled,
 )
-from sourcetrace.work.ledger import Unit
+from sourcetrace.work.unit import Unit
 
 _STAGE = "ekfac_fitting"
 

@@ -34,7 +34,7 @@ from sourcetrace.pipelines.shared.units import (
 )
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
 from sourcetrace.schemas.table import Table
-from sourcetrace.work.ledger import Unit
+from sourcetrace.work.unit import Unit
 
 _STAGE = "gradient_extraction"
 

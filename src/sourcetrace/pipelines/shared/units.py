@@ -28,8 +28,8 @@ from sourcetrace.parameters import AttributionParameters
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_aside import FewerExamplesError, SettingAside
-from sourcetrace.work.ledger import Unit
 from sourcetrace.work.team import Team
+from sourcetrace.work.unit import Unit
 
 
 @dataclass(frozen=True)

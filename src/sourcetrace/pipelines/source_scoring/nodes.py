@@ -15,7 +15,7 @@ from sourcetrace.pipelines.source_scoring.pictures import draw_queries, draw_sus
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.reporting.queries.view import Measurement
-from sourcetrace.work.ledger import KeptFile
+from sourcetrace.work.unit import KeptFile
 
 
 def score_examples(

@@ -27,7 +27,8 @@ from sourcetrace.pipelines.shared.scoring import scorer_of
 from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
-from sourcetrace.work.ledger import KeptFile, Ledger, Unit
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.unit import KeptFile, Unit
 
 _STAGE = "source_scoring"
 

@@ -14,8 +14,9 @@ from sourcetrace.parameters import StatusParameters
 from sourcetrace.pipelines.audit import STAGES
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.records import AuditStatus, StageStatus
-from sourcetrace.work.ledger import Ledger, Unit
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
+from sourcetrace.work.unit import Unit
 
 _ALWAYS = {"checkpoint_ingest": "read the inputs again", "cleaning_report": "write it again"}
 """What every run does of the stages without units."""
