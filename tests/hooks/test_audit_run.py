@@ -7,7 +7,7 @@ import pytest
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline, node
 
-from sourcetrace.datasets.optional_json import OptionalJSONDataset
+from sourcetrace.datasets.optional import OptionalJSONDataset
 from sourcetrace.hooks.audit_run import AuditRunHook
 from sourcetrace.namespace import AuditNames
 from sourcetrace.pipelines.audit import create_audit, create_stage

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _MODULES = {
-    "AuditIdentityDataset": "audited",
+    "AuditIdentityDataset": "audit_identity",
     "AuditLogDataset": "audit_log",
     "AuditSnapshotsDataset": "audit_snapshots",
     "AuditedDataset": "audited",
@@ -20,8 +20,8 @@ _MODULES = {
     "DecisionLogDataset": "decisions",
     "DecisionsFileDataset": "decisions",
     "GradientCacheDataset": "gradient_cache",
-    "OptionalJSONDataset": "optional_json",
-    "OptionalParquetDataset": "optional_parquet",
+    "OptionalJSONDataset": "optional",
+    "OptionalParquetDataset": "optional",
     "RetrainedOutcomesDataset": "retrained_outcomes",
     "ReviewSampleDataset": "decisions",
     "ScoreFilesDataset": "score_files",

@@ -1,6 +1,5 @@
 """Results of an audit that say what they were made of, and are checked when they are loaded."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from kedro.io.core import parse_dataset_definition
 from pydantic import BaseModel
 
 from sourcetrace.audit.identity.made_of import MadeOf
+from sourcetrace.datasets.audit_identity import read_identity
 from sourcetrace.datasets.entries import open_entries
 from sourcetrace.errors import InputError
 from sourcetrace.files import file_digest, replacing
@@ -44,37 +44,6 @@ class _Record(BaseModel):
 
     made_of: MadeOf | None
     files: dict[str, str]
-
-
-class AuditIdentityDataset(AbstractDataset[Mapping[str, str], MadeOf]):
-    """What an audit is made of: data and checkpoints as ingested, the rest as it is now.
-
-    YAML:
-        audit_identity:
-          type: sourcetrace.datasets.AuditIdentityDataset
-          filepath: data/02_intermediate/audit_identity.json
-          parameters: {task: "${parameter:task}", attribution: "${parameter:attribution}"}
-
-    Python:
-        AuditIdentityDataset("audit_identity.json", parameters).save({"data": …, "checkpoints": …})
-    """
-
-    def __init__(self, filepath: str, parameters: Mapping[str, Any]) -> None:
-        self._filepath = Path(filepath)
-        self._parameters = parameters
-
-    def _load(self) -> MadeOf:
-        return _read_identity(self._filepath, self._parameters)
-
-    def _save(self, data: Mapping[str, str]) -> None:
-        with replacing(self._filepath) as partial:
-            partial.write_text(json.dumps(dict(data)), encoding="utf-8")
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 class AuditedDataset(AbstractDataset[Any, Any]):
@@ -197,7 +166,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         """Return what the audit is made of now; None where only bytes are checked."""
         if self.identity is None:
             return None
-        return _read_identity(self.identity, self._parameters)
+        return read_identity(self.identity, self._parameters)
 
     def _refusal(self, what: str) -> InputError:
         return InputError(
@@ -265,7 +234,7 @@ class StoredAuditDataset(AbstractDataset[NoReturn, StoredAudit]):
     def _load(self) -> StoredAudit:
         file = Path(self._identity)
         return StoredAudit(
-            _read_identity(file, self._parameters) if file.exists() else None,
+            read_identity(file, self._parameters) if file.exists() else None,
             [
                 one
                 for one in open_entries()
@@ -279,27 +248,3 @@ class StoredAuditDataset(AbstractDataset[NoReturn, StoredAudit]):
 
     def _describe(self) -> dict[str, Any]:
         return {"identity": self._identity, "units": self._units}
-
-
-def _read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
-    """Return what an audit is made of.
-
-    Args:
-        file: Of `audit_identity`.
-        parameters: Of the project, by group.
-
-    Raises:
-        InputError: If the file is missing or damaged, or a parameter is wrong.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        data, checkpoints = content["data"], content["checkpoints"]
-    except FileNotFoundError as error:
-        raise InputError(
-            f"Nothing was audited yet: there is no {file}. Run `kedro run --pipelines audit` first."
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{file}, which says what was audited, is damaged. Run `kedro run --pipelines audit`."
-        ) from error
-    return MadeOf.of(parameters, data=str(data), checkpoints=str(checkpoints))
