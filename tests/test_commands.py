@@ -262,7 +262,7 @@ def test_a_wrong_input_ends_with_one_paragraph_and_leaves_outputs_alone(demo):
         project, "run", "--pipelines", "source_scoring", "--params", "attribution.method=influence"
     )
     assert mixed.returncode not in (0, None)
-    assert "was made with another method, seed, precision or curvature_examples" in " ".join(
+    assert "was made with another method, seed, precision, sampled_labels" in " ".join(
         mixed.stderr.split()
     )
     for mistyped, meant in (

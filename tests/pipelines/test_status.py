@@ -135,7 +135,7 @@ def test_what_a_later_phase_has_used_up_is_not_missing(project, joined):
 def test_a_changed_parameter_is_named_in_the_stages_that_it_decides(project):
     begin(project, done=5, of=5)
     found = status(project, seed=7)
-    said = "out of date: another method, seed, precision or curvature_examples"
+    said = "out of date: another method, seed, precision, sampled_labels or curvature_examples"
     assert states(found) == {
         "checkpoint_ingest": "done",
         **dict.fromkeys((*NUMERICAL, "cleaning_report"), said),

@@ -102,6 +102,8 @@ class AttributionParameters(Parameters):
         method: `scaled_source`, or one of the methods to compare it with.
         device: `auto` takes a GPU where there is one; else a torch device.
         seed: Of the labels drawn from the model.
+        sampled_labels: How many an example has in the curvature; `auto` takes one, or of few
+            examples as many as make its expectation exact.
         curvature_examples: How many examples of each stage make up the curvature, drawn by the
             seed; null for all.
         damping: λ of `influence` and `astra_influence`; null means 0.1 of the mean eigenvalue.
@@ -118,6 +120,7 @@ class AttributionParameters(Parameters):
     method: str = "scaled_source"
     device: str = "auto"
     seed: int = Field(default=0, ge=0)
+    sampled_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     curvature_examples: int | None = Field(default=None, ge=1)
     damping: float | None = Field(default=None, gt=0)
     astra: _SolveParameters = _SolveParameters()

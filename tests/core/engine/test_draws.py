@@ -12,6 +12,7 @@ from sourcetrace.core.engine.draws import choose_draws
 from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import Gradients
 from sourcetrace.core.model.examples import Block, EvaluationPoint
+from sourcetrace.errors import InputError
 from sourcetrace.tasks import BinaryTask, ClassificationTask, RegressionTask, TaskBase, signs
 from tests.tiny import (
     KeepsEverything,
@@ -90,6 +91,22 @@ def test_there_are_as_many_as_make_it_exact_where_that_is_affordable(monkeypatch
     assert choose_draws(engine) == 4
     monkeypatch.setattr(draws, "_DRAWS", 8 * 4 - 1)
     assert choose_draws(engine) == 1
+    assert [choose_draws(engine, wanted) for wanted in (1, 2, 3, 4, 16)] == [1, 2, 3, 4, 4]
+
+
+def test_two_draws_say_more_than_one():
+    """Of an estimate with errors of its own sign, the mean over seeds is the expectation."""
+    engine = gradient_source(tiny_case(), ClassificationTask(), batch_size=8)
+    expected = moment_over_labels(engine, POINT.curvature_examples)
+    errors = {}
+    for engine.draws in (1, 2):
+        found = []
+        for engine.seed in range(8):
+            drawn = sample_gradients(engine, POINT, POINT.curvature_examples, sampled=True)
+            rows = rows_of(drawn)
+            found.append((rows.T @ rows / engine.draws - expected).norm())
+        errors[engine.draws] = torch.stack(found).mean()
+    assert errors[2] < 0.8 * errors[1]
 
 
 @pytest.mark.parametrize(("task", "expected"), [(BinaryTask, 1), (RegressionTask, 1)])
@@ -110,6 +127,7 @@ def test_a_task_that_draws_labels_has_one():
             return F.cross_entropy(outputs, outputs.argmax(1), reduction="none")
 
     assert choose_draws(gradient_source(tiny_case(), Drawn())) == 1
+    assert choose_draws(gradient_source(tiny_case(), Drawn()), 3) == 3
 
 
 def test_examples_of_several_lengths_have_one_whatever_their_padding():
@@ -131,3 +149,5 @@ def test_examples_of_several_lengths_have_one_whatever_their_padding():
 
     assert choose_draws(gradient_source(tiny_case(), Padded())) == 4
     assert choose_draws(gradient_source(tiny_case(), Tokens())) == 1
+    with pytest.raises(InputError, match="sampled_labels is 2, but examples differ"):
+        choose_draws(gradient_source(tiny_case(), Tokens()), 2)

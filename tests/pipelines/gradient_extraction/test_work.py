@@ -201,6 +201,7 @@ def audits(tmp_path_factory):
         ({"method": "scaled_source"}, False),
         ({"method": "influence"}, False),
         ({"seed": 1}, True),
+        ({"sampled_labels": 2}, True),
         ({"curvature_examples": 7}, True),
         ({"precision": {"passes": "bfloat16"}}, True),
         ({"precision": {"curvature": "tf32"}}, True),

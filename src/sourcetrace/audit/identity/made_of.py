@@ -52,7 +52,7 @@ _COMPUTING = (
 )
 """Folders of this package whose code decides the numbers, and how units of work write them."""
 
-_GRADIENTS = ("method", "seed", "curvature_examples")
+_GRADIENTS = ("method", "seed", "sampled_labels", "curvature_examples")
 """Of `attribution`: what decides gradients and curvature, besides their precisions."""
 
 _INGEST = ("code", "task", "data", "checkpoints", "segments")
@@ -69,7 +69,7 @@ _WORDS: Final = {
     "data": "other training data or queries, or a model made of other files",
     "checkpoints": "other checkpoints",
     "segments": "other segments, stages, learning rates or limit of bare parameters",
-    "gradients": "another method, seed, precision or curvature_examples",
+    "gradients": "another method, seed, precision, sampled_labels or curvature_examples",
     "scores": "other settings of attribution",
     "report": "other settings of report",
 }

@@ -92,7 +92,7 @@ def set_up_audit(
         unit_norm=METHODS[attribution.method].unit_norm,
         set_aside=setting_aside,
     )
-    engine.draws = choose_draws(replace(engine, training=usable))
+    engine.draws = choose_draws(replace(engine, training=usable), attribution.sampled_labels)
     with kept_grids(gradient_cache.folder) as grids:
         key = grid_key(ingested.parts_for("gradient_extraction"), device, gradients)
         grid, cost = grids.get(key), None
