@@ -17,6 +17,7 @@ from kedro.pipeline import Pipeline
 
 from sourcetrace.errors import InputError
 from sourcetrace.hooks.terminal import show_readable_error
+from sourcetrace.imports import lasting
 from sourcetrace.namespace import stages_of
 from sourcetrace.work.crew import CREW
 from sourcetrace.work.orders import OrderFile
@@ -47,7 +48,8 @@ class LaunchHook:
             # Now, as the stages' pipelines are: it imports torch.
             worker = import_module("sourcetrace.pipelines.worker")
             worker.serve(_configuration(context), file.follow())
-        result = yield
+        with lasting():  # stages are imported, and MLflow's store
+            result = yield
         # Once: the sessions of a process, for pipeline after pipeline, are one launch.
         if rank.size > 1 and self._file is None and (file := _order_file(context, rank)):
             with _told():

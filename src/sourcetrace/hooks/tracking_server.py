@@ -94,7 +94,12 @@ class TrackingServerHook:
             context.config_loader["mlflow"] = {
                 **content,
                 "server": {**server, **own},
-                "tracking": {**tracking, "experiment": {**given, "name": "Default"}},
+                "tracking": {
+                    **tracking,
+                    "experiment": {**given, "name": "Default"},
+                    # Else kedro-mlflow reads and begins the run again for every node.
+                    "run": {**(tracking.get("run") or {}), "nested": False},
+                },
             }
             result = yield
             self._config = context.mlflow  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import polars as pl
-from scipy.stats import binomtest
+import scipy
 
 from sourcetrace.audit.decisions.content import inputs_part
 from sourcetrace.errors import InputError
@@ -40,7 +40,7 @@ class ErrorShare(JsonRecord):
         decided = wrong + int((decisions == "keep").sum())
         if not decided:
             return cls(0, 0, 0.0, 1.0)
-        share = binomtest(wrong, decided).proportion_ci(method="wilson")
+        share = scipy.stats.binomtest(wrong, decided).proportion_ci(method="wilson")
         return cls(decided, wrong, float(share.low), float(share.high))
 
 

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy.sparse import csc_array
-from scipy.stats import binom, false_discovery_control, hypergeom
+import scipy
 
 from sourcetrace.audit.groups.groupings import groupings
 from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups
@@ -93,12 +92,16 @@ def _beyond_chance(
             groups = _pairs_by_chance(groups, listed)
         else:
             suspects, examples = int(listed["suspect"].sum()), groups["examples"].to_numpy()
-            tail = hypergeom.sf(groups["suspects"] - 1, listed.height, suspects, examples)
+            tail = scipy.stats.hypergeom.sf(
+                groups["suspects"] - 1, listed.height, suspects, examples
+            )
             groups = _by_chance(groups, examples * suspects / listed.height, tail)
         counted.append(groups.with_columns(grouping=pl.lit(place), kind=pl.lit(kind)))
     table = pl.concat(counted)
     # A pair that nobody has was looked at as well; of many labels there are too many to hold.
-    corrected = false_discovery_control(table["p_value"]) * (1 + unseen / max(1, table.height))
+    corrected = scipy.stats.false_discovery_control(table["p_value"]) * (
+        1 + unseen / max(1, table.height)
+    )
     return table.with_columns(p_value=corrected).filter(
         pl.col("p_value") <= _FALSE, pl.col("suspects") >= _FEWEST
     )
@@ -138,7 +141,7 @@ def _pairs_by_chance(groups: pl.DataFrame, listed: pl.DataFrame) -> pl.DataFrame
     pairs = groups.select("given_label", "predicted_label").iter_rows()
     share = np.array([given[a] * predicted[b] / (1 - predicted.get(a, 0.0)) for a, b in pairs])
     exchanged = int(groups["suspects"].sum())
-    tail = binom.sf(groups["suspects"] - 1, exchanged, share)
+    tail = scipy.stats.binom.sf(groups["suspects"] - 1, exchanged, share)
     return _by_chance(groups, exchanged * share, tail)
 
 
@@ -158,7 +161,7 @@ def _described(
     """
     number, places = belongs["number"], belongs["place"]
     shape = (found.height, listed.height)
-    members = csc_array((np.ones(belongs.height), (number, places)), shape=shape)
+    members = scipy.sparse.csc_array((np.ones(belongs.height), (number, places)), shape=shape)
     queries, start = np.zeros((found.height, 1)), 0
     for names, block in scores:
         part = members[:, start : start + len(names)] @ block.astype(np.float64)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
-from scipy.stats import false_discovery_control, mannwhitneyu
+import scipy
 
 from sourcetrace.audit.groups.groupings import slices
 from sourcetrace.schemas.review import labels_are_numbers
@@ -88,10 +88,12 @@ def unsupported_queries(influence: Influence, query_table: pl.DataFrame) -> pl.D
         for name in names.unique().sort():
             inside = (names == name).to_numpy()
             if min(inside.sum(), (~inside).sum()) >= _FEWEST_QUERIES:
-                less = mannwhitneyu(helpers[inside], helpers[~inside], alternative="less")
+                less = scipy.stats.mannwhitneyu(
+                    helpers[inside], helpers[~inside], alternative="less"
+                )
                 score = 1 - np.median(helpers[inside]) / np.median(helpers[~inside])
                 found.append((name, inside, score, less.pvalue))
-    corrected = false_discovery_control([one[-1] for one in found]) if found else []
+    corrected = scipy.stats.false_discovery_control([one[-1] for one in found]) if found else []
     ids = query_table["example_id"]
     tables = [
         pl.DataFrame({"example_id": ids.filter(pl.Series(inside))}).with_columns(

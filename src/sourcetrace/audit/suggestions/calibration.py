@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 FEWEST_DECISIONS = 20
 """With fewer decided examples, or fewer than `FEWEST_OF_A_KIND` right or wrong, nothing is said."""
@@ -39,6 +37,10 @@ def error_probability(review_list: pl.DataFrame, decisions: pl.DataFrame) -> pl.
     name = "error_probability"
     if len(wrong) < FEWEST_DECISIONS or kinds < FEWEST_OF_A_KIND:
         return pl.Series(name, [None] * review_list.height, dtype=pl.Float64)
+    # Here: few audits have that many decisions, and the others would wait for the import.
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
     known, wanted = _log_odds(decided["suspicion"]), _log_odds(review_list["suspicion"])
     if len(wrong) >= _FEWEST_FOR_STEPS:
         steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(known, wrong)

@@ -15,7 +15,7 @@ less, other data anything.
 from typing import Any
 
 import numpy as np
-from scipy.stats import false_discovery_control, median_abs_deviation, norm
+import scipy
 
 _Array = np.ndarray[Any, Any]
 
@@ -44,14 +44,14 @@ def false_discovery(
     if harm is not None:
         evidence = evidence + harm
         queries = (queries[:, None] + np.quantile(harm, _LEVELS)).ravel()
-    scale = median_abs_deviation(evidence, scale="normal")
+    scale = scipy.stats.median_abs_deviation(evidence, scale="normal")
     if not why:
         chances = _tail_shares(evidence, np.sort(queries))
     elif scale > 0:
-        chances = norm.sf((evidence - np.median(evidence)) / scale)
+        chances = scipy.stats.norm.sf((evidence - np.median(evidence)) / scale)
     else:
         chances = np.ones(len(evidence))
-    return false_discovery_control(chances), why
+    return scipy.stats.false_discovery_control(chances), why
 
 
 def _why_not(evidence: _Array, queries: _Array) -> str:

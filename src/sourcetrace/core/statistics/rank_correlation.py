@@ -7,8 +7,8 @@ removal-signed, so the prediction is minus the sum.
 Source: Park et al. 2023 (TRAK), arXiv 2303.14186.
 """
 
+import scipy
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -23,4 +23,4 @@ def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 def _ranks(values: Tensor) -> Tensor:
     """Return ranks down the columns; equal values share the mean of theirs, as in resamples."""
-    return torch.from_numpy(rankdata(values.double().numpy(), axis=0))
+    return torch.from_numpy(scipy.stats.rankdata(values.double().numpy(), axis=0))
