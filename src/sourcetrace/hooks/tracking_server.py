@@ -80,6 +80,9 @@ class TrackingServerHook:
         self._command = "sourcetrace sync" + (f" --env {context.env}" if context.env else "")
         content = _configuration(context)
         server, tracking = content.get("server") or {}, content.get("tracking") or {}
+        # Else kedro-mlflow reads the run and begins it again for every node.
+        tracking = {**tracking, "run": {**(tracking.get("run") or {}), "nested": False}}
+        context.config_loader["mlflow"] = {**content, "tracking": tracking}
         address = server.get("mlflow_tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI", "")
         # Of a run that was interrupted in a process that goes on.
         self._interrupted()
@@ -94,12 +97,7 @@ class TrackingServerHook:
             context.config_loader["mlflow"] = {
                 **content,
                 "server": {**server, **own},
-                "tracking": {
-                    **tracking,
-                    "experiment": {**given, "name": "Default"},
-                    # Else kedro-mlflow reads and begins the run again for every node.
-                    "run": {**(tracking.get("run") or {}), "nested": False},
-                },
+                "tracking": {**tracking, "experiment": {**given, "name": "Default"}},
             }
             result = yield
             self._config = context.mlflow  # type: ignore[attr-defined]

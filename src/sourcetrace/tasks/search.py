@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from sklearn.feature_extraction.text import CountVectorizer
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import CandidateParameters
@@ -78,6 +77,9 @@ def bm25(
         k1: How soon a word's repetitions stop to count.
         b: How much long texts are held back, 0 to 1.
     """
+    # Here: few searches need it, and every task would wait for the import.
+    from sklearn.feature_extraction.text import CountVectorizer  # noqa: PLC0415
+
     counter = CountVectorizer(analyzer=_words)
     counts = counter.fit_transform(texts).astype(float).tocoo()
     lengths = np.asarray(counts.sum(1)).ravel()

@@ -11,8 +11,8 @@ Source: George et al. 2018 (EK-FAC); Bae et al. 2024, arXiv 2405.12186 (averages
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import scipy
 import torch
-from scipy.linalg import eigh
 from torch import Tensor
 
 from sourcetrace.core.machine.products import both_sides
@@ -156,7 +156,9 @@ def _eigenvectors(covariance: Tensor, dtype: torch.dtype) -> Tensor | None:
         return None
     exact = covariance.double()
     if exact.device.type == "cpu" and exact.shape[-1] >= _LARGE:
-        found = torch.stack([torch.from_numpy(eigh(one, driver="evd")[1]) for one in exact.numpy()])
+        found = torch.stack(
+            [torch.from_numpy(scipy.linalg.eigh(one, driver="evd")[1]) for one in exact.numpy()]
+        )
     else:
         found = torch.linalg.eigh(exact)[1]
     largest = found.abs().argmax(dim=-2, keepdim=True)

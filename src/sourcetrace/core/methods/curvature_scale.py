@@ -22,8 +22,8 @@ factors found before, until they settle. c_i H̄_i takes the place of H̄_i in b
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+import scipy
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
@@ -191,5 +191,7 @@ def _best_shares(trials: Sequence[TrialResponses], scales: Sequence[float]) -> T
     normalised.diagonal().add_(_RIDGE)
     root = torch.linalg.cholesky(normalised)
     target = torch.linalg.solve_triangular(root, (lengths / units).unsqueeze(1), upper=False)
-    shares = torch.from_numpy(nnls(root.mT.cpu().numpy(), target[:, 0].cpu().numpy())[0])
+    shares = torch.from_numpy(
+        scipy.optimize.nnls(root.mT.cpu().numpy(), target[:, 0].cpu().numpy())[0]
+    )
     return (shares.to(units) / units).reshape(len(trials), -1)

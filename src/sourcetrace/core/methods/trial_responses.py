@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import scipy
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock
@@ -112,7 +112,7 @@ class TrialResponses:
 
         if excess(high) > 0:
             return LARGEST
-        return math.exp(brentq(excess, low, high)) if excess(low) > 0 else _SMALLEST
+        return math.exp(scipy.optimize.brentq(excess, low, high)) if excess(low) > 0 else _SMALLEST
 
 
 def _binned(eigenvalues: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:

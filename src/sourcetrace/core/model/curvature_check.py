@@ -60,10 +60,10 @@ def sampled_loss_share(
                 2 * torch.randint(2, zero.shape, generator=generator).to(zero) - 1
                 for _, zero in bent
             ]
+            # As sums: with `grad_outputs`, autograd imports SymPy.
             curved = torch.autograd.grad(
-                [slope for slope, _ in bent],
+                [(slope * v).sum() for (slope, _), v in zip(bent, along, strict=True)],
                 [zero for _, zero in bent],
-                along,
                 retain_graph=True,
                 materialize_grads=True,
             )
