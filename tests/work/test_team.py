@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.team import Team, in_order, shares
-from sourcetrace.work.unit import CorruptUnitError, Unit
+from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
 
 _UNITS = [Unit("stage", f"{number:03d}", {"number": str(number)}) for number in range(12)]
 
@@ -107,6 +107,37 @@ def test_a_unit_that_fails_elsewhere_is_the_first_process_s_to_raise(tmp_path, p
         Team(Ledger(tmp_path), rank=0, size=2).run(_UNITS, fails, "Working")
     other.terminate()
     other.join(5)
+
+
+def test_no_process_waits_for_units_that_are_none_any_more(tmp_path, processes):
+    """One finds in a unit that other units are wanted, and the others learn it where it says so."""
+    said = tmp_path / "other"
+
+    def work(rank):
+        def check():
+            if said.exists():
+                raise OtherUnitsError
+
+        def changes(unit, folder):
+            if unit.name == "005":
+                said.touch()
+                raise OtherUnitsError
+            return _do(unit, folder)
+
+        team = Team(Ledger(tmp_path / "units"), rank=rank, size=3, check=check)
+        with pytest.raises(OtherUnitsError):
+            team.run(_UNITS, changes, "Working")
+
+    others = [processes.Process(target=work, args=(rank,)) for rank in range(3)]
+    for one in others:
+        one.start()
+    for one in others:
+        one.join(20)
+    assert [one.exitcode for one in others] == [0] * 3
+    ledger = Ledger(tmp_path / "units")
+    ledger.refresh()
+    assert "005" in {one.name for one in ledger.missing(_UNITS)}
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_damaged_units_are_done_again_by_who_reads_them(tmp_path):

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from sourcetrace.progress import track
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
-from sourcetrace.work.unit import CorruptUnitError, Unit
+from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Team:
             standard error; longer where units take long. A process alone has all the time.
         call: Has the other processes do a stage, too.
         parts_for: Returns what the audit is made of, as far as a stage goes: part -> digest.
+        check: Raises `OtherUnitsError` where what is to be done has changed; asked whenever others'
+            logs are read, so that nobody waits for units that nobody does.
     """
 
     ledger: Ledger
@@ -63,6 +65,7 @@ class Team:
     timeout: float = 1800.0
     call: Callable[[str], None] = lambda _: None
     parts_for: Callable[[str], Mapping[str, str]] = lambda _: {}
+    check: Callable[[], None] = lambda: None
     _slowest: float = field(default=0.0, init=False)
     _next_read: float = field(default=0.0, init=False)
     _called: set[str] = field(default_factory=set, init=False)
@@ -81,7 +84,9 @@ class Team:
 
         Raises:
             Exception: What `do` raised in the first process; others leave such a unit to it.
+            OtherUnitsError: If `check` or `do` raised it, in any process.
         """
+        self.check()
         if self.rank == 0 and units:
             self._phases.keep(Phase(self.parts_for(units[0].stage), units))
         self.ledger.refresh()
@@ -145,6 +150,7 @@ class Team:
         if start < self._next_read:
             return []
         read = self.ledger.refresh()
+        self.check()
         end = time.monotonic()
         self._next_read = end + _RARER * (end - start)
         return read
@@ -173,8 +179,8 @@ class Team:
         faulthandler.dump_traceback_later(max(self.timeout, _SLOWER * self._slowest), exit=True)
         try:
             self._do(unit, do)
-        except Exception:
-            if self.rank == 0:
+        except Exception as error:
+            if self.rank == 0 or isinstance(error, OtherUnitsError):
                 raise
             logger.exception("Rank %d leaves %s/%s to another", self.rank, unit.stage, unit.name)
             failed.add(unit)

@@ -44,6 +44,10 @@ class CorruptUnitError(InputError):
         self.unit = unit
 
 
+class OtherUnitsError(Exception):
+    """What is to be done has other units by now than were planned."""
+
+
 class KeptFile(NamedTuple):
     """A file of a unit that is done; it is no more written to, and may be linked.
 

@@ -3,10 +3,11 @@
 import polars as pl
 import pytest
 import torch
+from polars.testing import assert_frame_equal
 from torch import nn
 from torch.utils.data import Dataset
 
-from sourcetrace.core.engine.blame import UnusableError
+from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.core.engine.passes import Passes
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.errors import InputError
@@ -19,6 +20,7 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
+from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients, list_set_aside
 from sourcetrace.pipelines.gradient_extraction.work import extract
 from sourcetrace.pipelines.shared.inputs import Ingested
@@ -28,6 +30,7 @@ from sourcetrace.pipelines.verification.retraining import Retrainings
 from sourcetrace.schemas.scores import ExampleSignals
 from sourcetrace.tasks import ClassificationTask
 from sourcetrace.tasks.set_aside import without_unusable
+from tests.pipelines.gradient_extraction.test_work import Killed
 from tests.pipelines.test_training import score_tables
 
 STEPS, COUNT, QUERIES = (10, 20, 30), 12, 3
@@ -122,28 +125,45 @@ def prepare(checkpoints, tmp_path):
         sample=None,
         at="memory",
         unit_seconds=10.0,
+        segments=2,
     ):
-        attribution = AttributionParameters(
-            method=method,
-            device="cpu",
-            curvature_examples=sample,
-            projection_dimension=8,
-            tolerance=0,
-        )
+        parameters = {
+            "task": {"class": "a.Task", "set_aside": share},
+            "attribution": {
+                "method": method,
+                "device": "cpu",
+                "curvature_examples": sample,
+                "projection_dimension": 8,
+                "tolerance": 0,
+            },
+            "segments": {"count": segments},
+        }
+        attribution = AttributionParameters.model_validate(parameters["attribution"])
         found = CheckpointsDataset(path=str(folder)).load()
         task.items.raises, raises = (), task.items.raises  # not before the ingest is over
-        tables = ingest_checkpoints(found, task, SegmentParameters(count=2), attribution)
+        tables = ingest_checkpoints(found, task, SegmentParameters(count=segments), attribution)
         _, manifest, _, training, queries, *_ = tables
         # Others than these visit the last alone, or the means of weights.
         task.items.raises = raises
         task.weight = weights[1 if method in ("source", "scaled_source") else 2]
+        made_of = MadeOf.of(parameters, data=str(task.train_table()), checkpoints="", code="")
+        identity = made_of.digest_for("gradient_extraction")
         return set_up_audit(
-            Ingested(task, found, manifest, training, queries, data="", identity="these"),
+            Ingested(
+                task,
+                found,
+                manifest,
+                training,
+                queries,
+                data="",
+                identity=identity,
+                made_of=made_of,
+            ),
             GradientCacheDataset(path=str(tmp_path / cache)).load(),
             GradientParameters(cache=at, batch_size=batch_size),
             attribution,
             LaunchParameters(unit_seconds=unit_seconds),
-            specification=TaskParameters.model_validate({"class": "a.Task", "set_aside": share}),
+            specification=TaskParameters.model_validate(parameters["task"]),
         )
 
     return prepare
@@ -215,6 +235,24 @@ def test_only_the_ranges_that_have_them_are_done_again(prepare):
     assert_same(audit(setup, "recompute"), expected)
 
 
+def test_what_a_killed_run_did_with_them_is_no_other_audit_s(prepare):
+    """Each of two audits of the same passes learns for itself what cannot be used."""
+    settings = {"batch_size": 2, "at": "recompute", "unit_seconds": 1e-9}
+    expected = extract(prepare(Blobs(infinite=(4,)), segments=1, cache="other", **settings))
+    for after in (10, 11, 14):  # in the unit that has it, and behind it
+        cut = {"cache": str(after), **settings}
+        setup = prepare(Blobs(infinite=(4,)), **cut)
+        setup.team.ledger = Killed(setup.team.ledger.root, after)
+        with pytest.raises(KeyboardInterrupt):
+            extract(setup)
+        found = extract(prepare(Blobs(infinite=(4,)), segments=1, **cut))
+        assert_frame_equal(found.signals.collect(), expected.signals.collect())
+        for point, layers in expected.covariances.items():
+            for layer, sums in layers.items():
+                for name, tensor in sums.tensors().items():
+                    assert torch.equal(found.covariances[point][layer].tensors()[name], tensor)
+
+
 def test_they_are_named_and_later_runs_know_them(prepare, caplog):
     task = Blobs(infinite=(4,))
     setup = prepare(task)
@@ -237,15 +275,17 @@ def test_they_are_named_and_later_runs_know_them(prepare, caplog):
         assert name in again.engine.timings.seconds
 
 
-def test_one_that_fails_in_a_later_stage_ends_it_and_is_left_out_from_then_on(prepare):
+def test_one_that_fails_first_in_fitting_is_left_out_there(prepare):
     task = Blobs(infinite=(7,))
     setup = prepare(task, at="recompute")
-    *_, covariances, _ = extract_gradients(setup, GradientParameters(cache="recompute"))
+    extract(setup)
     task.items.raises = (4,)
-    with pytest.raises(UnusableError, match=r"Example 'e4' .*disk on fire"):
-        fit_curvature(setup, covariances)
-    expected = audit(prepare(Blobs(KEPT), cache="other"))
-    assert_same(audit(prepare(task), "recompute"), expected)
+    found = fit(setup).curvature
+    expected = fit(prepare(Blobs(KEPT), cache="other")).curvature
+    for one, other in zip(found, expected, strict=True):
+        for name in other:
+            torch.testing.assert_close(one[name].eigenvalues, other[name].eigenvalues)
+    assert_same(audit(prepare(task), "recompute"), audit(prepare(Blobs(KEPT), cache="other")))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])

@@ -6,6 +6,8 @@ cannot be read are left out by the task itself (`tasks.set_aside`), before anyth
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,11 @@ from sourcetrace.files import read_optional_json, replacing
 from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.tasks.set_aside import set_aside
+from sourcetrace.work.unit import OtherUnitsError
 
 logger = logging.getLogger(__name__)
 
 _FILE = "excluded.json"
-
-
-class FewerExamplesError(Exception):
-    """What was planned has examples that are set aside by now."""
 
 
 @dataclass
@@ -46,6 +45,7 @@ class SettingAside:
     folder: Path
     share: float
     excluded: list[dict[str, Any]] = field(default_factory=list)
+    _noted: bool = field(default=False, init=False)
 
     def refresh(self) -> tuple[int, ...]:
         """Read anew which they are; return their numbers, increasing.
@@ -62,14 +62,30 @@ class SettingAside:
         return self.numbers
 
     def settle(self) -> None:
-        """Read them anew at the end of a phase in which some may have been set aside.
+        """Read them anew, as another process may have set some aside.
 
         Raises:
-            FewerExamplesError: If there are others than before.
+            OtherUnitsError: If there are others than before.
         """
         known = self.numbers
         if self.refresh() != known:
-            raise FewerExamplesError
+            raise OtherUnitsError
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Do a unit's work, which is of no use where it has set an example aside.
+
+        Raises:
+            OtherUnitsError: If it has.
+        """
+        self._noted = False
+        try:
+            yield
+        except UnusableError:
+            if not self._noted:
+                raise
+        if self._noted:
+            raise OtherUnitsError
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -97,6 +113,7 @@ class SettingAside:
             kept[self.inputs.identity] = list(known.values())
             with replacing(file) as partial:
                 partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        self._noted |= not found.keys() <= {*self.numbers}
         logger.warning(
             "%s set aside that cannot be used (task.set_aside): %s; the first: %s. set_aside.json "
             "names all",

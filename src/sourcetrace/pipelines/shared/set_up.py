@@ -76,6 +76,7 @@ def set_up_audit(
     segments = segments_of(manifest)
     setting_aside = SettingAside(ingested, gradient_cache.folder, specification.set_aside)
     usable = training.without(setting_aside.refresh())
+    team.check = setting_aside.settle
     coverage = coverage_of(task, model, usable, device, segments, attribution=attribution)
     planned = cache(partial(plan_of, segments, train_table, training, coverage, attribution))
     plan = planned(setting_aside.numbers)

@@ -27,9 +27,9 @@ from sourcetrace.files import digest_of
 from sourcetrace.parameters import AttributionParameters
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_aside import FewerExamplesError, SettingAside
+from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.work.team import Team
-from sourcetrace.work.unit import Unit
+from sourcetrace.work.unit import OtherUnitsError, Unit
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,8 @@ def do(setup: AuditSetup, work: Work, description: str) -> None:
     """
 
     def one(unit: Unit, folder: Path) -> dict[str, Any]:
-        work[unit](folder)
+        with setup.set_aside.refusing():
+            work[unit](folder)
         return {"threads": torch.get_num_threads()}
 
     setup.team.run(list(work), one, description)
@@ -217,8 +218,10 @@ def until_settled(setup: AuditSetup, work: Callable[[], _Result]) -> _Result:
     """
     while True:
         setup.set_aside.refresh()
-        with suppress(FewerExamplesError):
-            return setup.team.until_sound(work)
+        with suppress(OtherUnitsError):
+            found = setup.team.until_sound(work)
+            setup.set_aside.settle()
+            return found
 
 
 def do_summed(
@@ -231,9 +234,6 @@ def do_summed(
         wanted: The sums.
         said: Descriptions of doing the parts and of adding them, for the terminal.
         beside: What else belongs to the parts' phase.
-
-    Raises:
-        FewerExamplesError: If examples of the parts were set aside.
     """
     ledger = setup.team.ledger
     sums = {one.unit: one for one in wanted}
@@ -241,7 +241,6 @@ def do_summed(
     missing = [own for unit, own in sums.items() if not ledger.is_over(unit)]
     parts = {unit: part for one in missing for unit, part in one.parts.items()}
     do(setup, {**parts, **(beside or {})}, said[0])
-    setup.set_aside.settle()
     do(setup, {one.unit: one.join for one in missing}, said[1])
     if setup.team.rank == 0:
         ledger.drop(unit for unit in parts if unit not in sums)

@@ -24,7 +24,7 @@ from sourcetrace.core.model.examples import Block
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.shared.scoring import scorer_of
-from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.shared.units import AuditSetup, until_settled
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
 from sourcetrace.work.ledger import Ledger
@@ -57,10 +57,9 @@ def score(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
         setup: Of the audit.
         curvature: Of every segment; none where the method needs none.
     """
-    setup.set_aside.refresh()
     start_peak(setup.engine.device)
     with setup.engine.timings.timed(_STAGE):
-        return setup.team.until_sound(lambda: _scored(setup, curvature))
+        return until_settled(setup, lambda: _scored(setup, curvature))
 
 
 def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
