@@ -40,7 +40,6 @@ from sourcetrace.parameters import (  # noqa: E402
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints  # noqa: E402
-from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature  # noqa: E402
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients  # noqa: E402
 from sourcetrace.pipelines.shared.inputs import Ingested  # noqa: E402
 from sourcetrace.pipelines.shared.set_up import set_up_audit  # noqa: E402
@@ -80,9 +79,8 @@ def audit(noisy: NoisySet, folder: Path, *, seed: int) -> dict[str, pl.DataFrame
         gradients,
         attribution,
     )
-    signals, query_signals, history, _, covariances, _ = extract_gradients(setup, gradients)
-    curvature = fit_curvature(setup, covariances)[0]
-    parts = list(zip(*score(setup, curvature).parts, strict=True))
+    signals, query_signals, history, *_ = extract_gradients(setup, gradients)
+    parts = list(zip(*score(setup).parts, strict=True))
     scores, influence, own = (pl.read_parquet([one.path for one in files]) for files in parts[:3])
     return {
         "train_table": train_table,

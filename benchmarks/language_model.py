@@ -203,7 +203,7 @@ def _fit_and_score(
     curvature = CurvatureDataset(str(folder / "curvature.safetensors"))
     curvature.save(fit_curvature(setup, covariances.load())[0])
     watch.start("scoring")
-    files = [files[0].path for files in score(setup, curvature.load()).parts]
+    files = [files[0].path for files in score(setup).parts]
     watch.stop()
     scores = pl.read_parquet(files)["scores"].to_numpy()
     print(f"RMS score {(scores**2).mean() ** 0.5:.3g}")

@@ -22,6 +22,7 @@ with lasting():
     from sourcetrace.hooks.project_folder import ProjectFolderHook
     from sourcetrace.hooks.run_lock import RunLockHook
     from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
+    from sourcetrace.hooks.set_aside import SetAsideHook
     from sourcetrace.hooks.summary import TerminalHook
     from sourcetrace.hooks.tracking_server import TrackingServerHook
 
@@ -39,6 +40,7 @@ HOOKS = (
     AlertHook(),
     MisspeltHook(),
     LaunchHook(),
+    SetAsideHook(),
 )
 
 CONFIG_LOADER_CLASS = ParameterAwareConfigLoader

@@ -47,7 +47,7 @@ def test_killed_in_any_unit_and_taken_up_it_is_as_undisturbed(
     ranges = -(-EXAMPLES // range_size)
     units = SEGMENTS * groups * (1 + ranges + (ranges > 1)) + 1
     found = extract(cut(adam, Ledger(tmp_path / "sums"), groups=groups, range_size=range_size))
-    monkeypatch.setattr(work, "extract", lambda _: found)
+    monkeypatch.setattr(work, "extracted", lambda _: found)
     check_killed(adam, fit, tmp_path, units, groups=groups, range_size=range_size)
 
 
@@ -76,7 +76,7 @@ def test_ranges_change_no_score(request, tmp_path, optimizer):
     found = []
     for size in (EXAMPLES, 8, 4):
         own = cut(audit, Ledger(tmp_path / str(size)), range_size=size)
-        found.append(tables(score(own, fit(own).curvature)))
+        found.append(tables(score(own)))
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):
             assert_frame_equal(

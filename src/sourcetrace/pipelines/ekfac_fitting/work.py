@@ -28,7 +28,7 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, TensorFile
 from sourcetrace.files import digest_of
-from sourcetrace.pipelines.gradient_extraction.work import Extracted, extract
+from sourcetrace.pipelines.gradient_extraction.work import Extracted, extracted
 from sourcetrace.pipelines.shared.units import (
     AuditSetup,
     Work,
@@ -75,8 +75,8 @@ def fit(setup: AuditSetup) -> Fitted:
 
 
 def _fitted(setup: AuditSetup) -> Fitted:
-    extracted, ledger = extract(setup), setup.team.ledger
-    segments = [_Segment(setup, extracted, one) for one in setup.plan.segments]
+    passed, ledger = extracted(setup), setup.team.ledger
+    segments = [_Segment(setup, passed.at(one.points), one) for one in setup.plan.segments]
     found = {unit: work for one in segments for unit, work in one.bases.items()}
     do(setup, found, "Decomposing covariances")
     sums = [own for one in segments for own in one.groups]
@@ -91,8 +91,8 @@ def _fitted(setup: AuditSetup) -> Fitted:
         scales = json.loads((ledger.folder(units[-1]) / _SCALES).read_text(encoding="utf-8"))
     if setup.team.rank == 0:
         ledger.prune(_STAGE, units)
-    for unit in units:  # so that a damaged one is found here
-        ledger.folder(unit)
+        for unit in units:  # so that a damaged one is found here
+            ledger.folder(unit)
     scaled = [
         LazyLayers(blocks, partial(_scaled, blocks, factors))
         for blocks, factors in zip(unscaled, scales, strict=bool(scales))

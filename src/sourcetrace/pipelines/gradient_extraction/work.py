@@ -5,7 +5,7 @@ dropped; their rows are linked. Where there is one, it is the point's.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from operator import add
 from pathlib import Path
@@ -34,6 +34,7 @@ from sourcetrace.pipelines.shared.units import (
 )
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
 from sourcetrace.schemas.table import Table
+from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import Unit
 
 _STAGE = "gradient_extraction"
@@ -43,26 +44,72 @@ _SUMS = "sums.safetensors"
 
 @dataclass(frozen=True)
 class Extracted:
-    """What the passes at all points gave.
+    """What the passes at all points gave, read when it is asked for.
 
     Attributes:
-        signals: A row a training example and point.
-        queries: A row a query and point.
-        sketches: Of what the layers see, at the last point.
-        covariances: Point id -> layer -> sums.
-        sums: Point id -> the units that have them.
+        ledger: Of the units that have it.
+        points: In the order of the plan.
     """
 
-    signals: pl.LazyFrame
-    queries: pl.LazyFrame
-    sketches: pl.LazyFrame
-    covariances: Mapping[str, LayerCovariances]
-    sums: Mapping[str, Sequence[Unit]]
+    ledger: Ledger
+    points: "Sequence[_Point]"
+
+    def at(self, points: Sequence[EvaluationPoint]) -> "Extracted":
+        """Return what they gave at some of the points."""
+        wanted = {one.id for one in points}
+        return replace(self, points=[one for one in self.points if one.point.id in wanted])
+
+    @property
+    def signals(self) -> pl.LazyFrame:
+        """A row a training example and point."""
+        return self._scanned("signals", ExampleSignals.frame(), self._rows)
+
+    @property
+    def queries(self) -> pl.LazyFrame:
+        """A row a query and point."""
+        return self._scanned("signals", ExampleSignals.frame(), self._asked)
+
+    @property
+    def sketches(self) -> pl.LazyFrame:
+        """Of what the layers see, at the last point."""
+        return self._scanned("sketches", ContentSketches.frame(), self._rows + self._asked)
+
+    @property
+    def covariances(self) -> Mapping[str, LayerCovariances]:
+        """Point id -> layer -> sums."""
+        return {one.point.id: one.covariances for one in self.points}
+
+    @property
+    def sums(self) -> Mapping[str, Sequence[Unit]]:
+        """Point id -> the units that have them."""
+        return {one.point.id: [own.unit for own in one.sums] for one in self.points}
+
+    @property
+    def _rows(self) -> list[Unit]:
+        return [own.unit for one in self.points for own in one.sums[:1]]
+
+    @property
+    def _asked(self) -> list[Unit]:
+        return [one.queries for one in self.points]
+
+    def _scanned(self, name: str, empty: pl.DataFrame, units: Sequence[Unit]) -> pl.LazyFrame:
+        folders = map(self.ledger.folder, units)
+        files = [file for folder in folders for file in sorted(folder.glob(f"{name}-*.parquet"))]
+        found = pl.scan_parquet(files, glob=False) if files else empty.lazy()
+        return found.select(empty.columns)
 
 
 def extract(setup: AuditSetup) -> Extracted:
     """Do what is missing of the passes at all points, and return what they gave."""
-    return until_settled(setup, lambda: _extracted(setup))
+
+    def work() -> Extracted:
+        found = extracted(setup)
+        if setup.team.rank == 0:
+            for unit in units_of(setup):  # so that a damaged one is found here
+                setup.team.ledger.folder(unit)
+        return found
+
+    return until_settled(setup, work)
 
 
 def units_of(setup: AuditSetup) -> list[Unit]:
@@ -70,7 +117,8 @@ def units_of(setup: AuditSetup) -> list[Unit]:
     return [unit for one in _points(setup) for unit in (*(s.unit for s in one.sums), one.queries)]
 
 
-def _extracted(setup: AuditSetup) -> Extracted:
+def extracted(setup: AuditSetup) -> Extracted:
+    """Do what is missing, as a part of another stage's work; no file of what is done is read."""
     points, ledger = _points(setup), setup.team.ledger
     setup.cache.restart(setup.grid.policy)
     ranged = any(len(one.parts) > 1 for point in points for one in point.sums)
@@ -85,21 +133,7 @@ def _extracted(setup: AuditSetup) -> Extracted:
         )
     if setup.team.rank == 0:
         ledger.prune(_STAGE, units_of(setup))
-    rows = [ledger.folder(own.unit) for one in points for own in one.sums[:1]]
-    asked = [ledger.folder(one.queries) for one in points]
-    return Extracted(
-        _scanned(rows, "signals", ExampleSignals.frame()),
-        _scanned(asked, "signals", ExampleSignals.frame()),
-        _scanned([*rows, *asked], "sketches", ContentSketches.frame()),
-        {one.point.id: one.covariances for one in points},
-        {one.point.id: [own.unit for own in one.sums] for one in points},
-    )
-
-
-def _scanned(folders: Sequence[Path], name: str, empty: pl.DataFrame) -> pl.LazyFrame:
-    files = [file for folder in folders for file in sorted(folder.glob(f"{name}-*.parquet"))]
-    found = pl.scan_parquet(files, glob=False) if files else empty.lazy()
-    return found.select(empty.columns)
+    return Extracted(ledger, points)
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,8 @@ class AuditSetup:
 
 _Result = TypeVar("_Result")
 
-Work = Mapping[Unit, Callable[[Path], None]]
-"""Unit -> what writes its files into a folder."""
+Work = Mapping[Unit, Callable[[Path], Mapping[str, Any] | None]]
+"""Unit -> what writes its files into a folder, and returns what is said of it beside."""
 
 
 class Summed(Protocol):
@@ -204,8 +204,8 @@ def do(setup: AuditSetup, work: Work, description: str) -> None:
 
     def one(unit: Unit, folder: Path) -> dict[str, Any]:
         with setup.set_aside.refusing():
-            work[unit](folder)
-        return {"threads": torch.get_num_threads()}
+            said = work[unit](folder) or {}
+        return {"threads": torch.get_num_threads(), **said}
 
     setup.team.run(list(work), one, description)
 

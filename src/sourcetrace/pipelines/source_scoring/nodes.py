@@ -19,14 +19,15 @@ from sourcetrace.work.unit import KeptFile
 
 
 def score_examples(
-    audit_setup: AuditSetup, curvature: list[Any]
+    audit_setup: AuditSetup, curvature: object
 ) -> Iterator[tuple[KeptFile | dict[str, Any], ...]]:
     """Score the training examples.
 
     Yields:
         A range's part of each of `TABLES`; with the first, the metrics.
     """
-    scored = score(audit_setup, curvature)
+    del curvature  # so that it runs behind it; its units have the same
+    scored = score(audit_setup)
     metrics = scored.preparation.report() | report_work(audit_setup.engine, "source_scoring")
     for parts in scored.parts:
         yield (*parts, metrics)

@@ -6,9 +6,9 @@ table. The queries' responses to a group are made by each process for itself, wh
 first of its units that is not done, and are let go before the next group's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Block
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.files import digest_of
+from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.shared.scoring import scorer_of
-from sourcetrace.pipelines.shared.units import AuditSetup, until_settled
+from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
 from sourcetrace.work.ledger import Ledger
@@ -50,30 +51,25 @@ class Scored:
     preparation: Preparation
 
 
-def score(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
-    """Score all training examples for the queries of an audit.
-
-    Args:
-        setup: Of the audit.
-        curvature: Of every segment; none where the method needs none.
-    """
+def score(setup: AuditSetup) -> Scored:
+    """Score all training examples for the queries of an audit."""
     start_peak(setup.engine.device)
     with setup.engine.timings.timed(_STAGE):
-        return until_settled(setup, lambda: _scored(setup, curvature))
+        return until_settled(setup, lambda: _scored(setup, fit(setup).curvature))
 
 
 def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
     setup.engine.passes = Passes()  # those of this stage
-    team, ledger = setup.team, setup.team.ledger
+    ledger = setup.team.ledger
     tasks, groups = _tasks(setup), setup.needs.scoring.groups
     done = [one.unit for one in tasks[-1]]
     for layers, wanted in zip(groups, _needed(tasks, ledger), strict=True):
-        group = _Group(setup, curvature, layers, {one.unit: one for one in wanted})
-        team.run(list(group.tasks), group.do, "Scoring")
-        if team.rank == 0:
+        group = _Group(setup, curvature, layers)
+        do(setup, {one.unit: partial(group.do, one) for one in wanted}, "Scoring")
+        if setup.team.rank == 0:
             ledger.drop(one.before for one in wanted if one.before)
     preparation = Preparation.from_json(ledger.facts(done[0])["preparation"])
-    if team.rank != 0:
+    if setup.team.rank != 0:
         return Scored([], preparation)
     ledger.prune(_STAGE, done)
     parts = [
@@ -137,17 +133,15 @@ class _Group:
         setup: Of the audit.
         curvature: Of every segment.
         layers: The group.
-        tasks: What each unit is to do.
     """
 
     setup: AuditSetup
     curvature: Sequence[SegmentCurvature]
     layers: Sequence[Layer]
-    tasks: Mapping[Unit, _Task]
 
-    def do(self, unit: Unit, folder: Path) -> dict[str, Any]:
+    def do(self, task: _Task, folder: Path) -> dict[str, Any]:
         """Write the scores of a unit's range."""
-        setup, task = self.setup, self.tasks[unit]
+        setup = self.setup
         if self.layers is setup.needs.scoring.groups[-1]:
             for part in _parts(setup, task.examples):
                 rows = [tables_of(setup, *one) for one in self._scores(task, part)]

@@ -1,0 +1,44 @@
+"""Nodes run again in the same run, that took for usable what a later one has set aside.
+
+Most of such examples are found by the extraction. What fails first behind it was in tables that are
+saved by then; without it they are, after the run, those of one that knew it from its start.
+"""
+
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.runner import SequentialRunner
+
+from sourcetrace.namespace import AuditNames
+
+
+class SetAsideHook:
+    """Keeps what a run has saved to the examples that can be used."""
+
+    def __init__(self) -> None:
+        self._setup = ""
+        self._behind, self._done = Pipeline([]), Pipeline([])
+        self._known: tuple[int, ...] | None = None
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline) -> None:
+        """Note which nodes are behind an audit's set-up."""
+        self._setup = AuditNames.of(pipeline).full("audit_setup")
+        prepared = self._setup in pipeline.datasets()
+        self._behind = pipeline.from_inputs(self._setup) if prepared else Pipeline([])
+        self._done, self._known = Pipeline([]), None
+
+    @hook_impl
+    def after_node_run(
+        self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], outputs: dict[str, Any]
+    ) -> None:
+        """Run those again that ran before, if a node has set examples aside."""
+        setup = {**inputs, **outputs}.get(self._setup)
+        if setup is not None:
+            known, self._known = self._known, setup.set_aside.numbers
+            if known not in (None, self._known):
+                SequentialRunner().run(self._done, catalog)
+        self._done += Pipeline([node]) & self._behind
