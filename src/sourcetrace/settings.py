@@ -23,6 +23,7 @@ with lasting():
     from sourcetrace.hooks.run_lock import RunLockHook
     from sourcetrace.hooks.run_record import RunRecordHook, SecretsHook
     from sourcetrace.hooks.set_aside import SetAsideHook
+    from sourcetrace.hooks.standing import StandingResultsHook
     from sourcetrace.hooks.summary import TerminalHook
     from sourcetrace.hooks.tracking_server import TrackingServerHook
 
@@ -35,6 +36,7 @@ HOOKS = (
     RunRecordHook(),
     AuditRunHook(),
     LineageHook(),
+    StandingResultsHook(),
     OpenLineageHook(),
     TerminalHook(),
     AlertHook(),

@@ -55,6 +55,15 @@ def test_a_page_that_is_rendered_again_tells_of_the_run_that_scored(catalog, tmp
     assert (other["run_id"], other["environment"], other["seconds"]) == ("", "", None)
 
 
+def test_a_second_run_on_finished_work_is_not_the_one_that_scored(catalog, tmp_path, monkeypatch):
+    first = run(catalog, create_audit(), tmp_path, environment="mine")
+    later = SimpleNamespace(info=SimpleNamespace(run_id="run-2"))
+    monkeypatch.setattr(mlflow, "active_run", lambda: later)
+    assert run(catalog, create_audit(), tmp_path, environment="mine") == first
+    assert run(catalog, create_audit(), tmp_path, environment="theirs")["run_id"] == "run-2"
+    assert run(catalog, create_audit(), tmp_path, scores="others")["scores_digest"] == "others"
+
+
 def test_under_a_namespace_the_record_is_the_namespaces(tmp_path):
     entry = OptionalJSONDataset(str(tmp_path / "run.json"))
     catalog = DataCatalog({"churn.audit_run": entry})

@@ -18,12 +18,15 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from kedro.framework.hooks import hook_impl
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from torch import nn
 
 from sourcetrace import parameters as groups
 from sourcetrace.errors import InputError
+from sourcetrace.hooks.standing import StandingResultsHook
 from sourcetrace.pipeline_registry import register_pipelines
 from sourcetrace.pipelines.audit import (
     JUDGEMENT,
@@ -31,6 +34,8 @@ from sourcetrace.pipelines.audit import (
     create_audit,
     create_stage,
 )
+from sourcetrace.schemas import DecisionLog
+from sourcetrace.work.unit import KeptFile
 from tests import REPOSITORY
 from tests.tiny import seeded, state_of
 
@@ -111,8 +116,13 @@ ENTRIES = {
 }
 """The project's catalog, what goes to MLflow as it lies on disk."""
 
+FOR_PEOPLE = {"review_list_csv", "cleaning_report"}
+"""What no stage computes with."""
+
 AUDITED = {
-    name: entry for name, entry in ENTRIES.items() if entry["type"].endswith(".AuditedDataset")
+    name: entry
+    for name, entry in ENTRIES.items()
+    if entry["type"].endswith(".AuditedDataset") and name not in FOR_PEOPLE
 }
 
 
@@ -206,9 +216,12 @@ def inside(folder):
         sys.path.remove(str(folder))
 
 
-def run(folder, pipeline, **arguments):
+def run(folder, pipeline, *hooks, **arguments):
+    manager = _create_hook_manager()
+    for hook in hooks:
+        manager.register(hook)
     with inside(folder):
-        SequentialRunner().run(pipeline, catalog_of(**arguments))
+        SequentialRunner().run(pipeline, catalog_of(**arguments), manager)
 
 
 def refusal(folder, pipeline, **arguments):
@@ -396,6 +409,43 @@ def test_without_what_was_audited_nothing_is_used(broken, content):
     said = refusal(broken, readers()["query_influence"])
     assert "kedro run --pipelines" in said
     assert "audit_identity.json" in said or "other training data" in said
+
+
+class Called:
+    """Which nodes' functions ran."""
+
+    def __init__(self):
+        self.nodes = set()
+
+    @hook_impl
+    def after_node_run(self, node, outputs):
+        if not any(isinstance(one, KeptFile) for one in outputs.values()):
+            self.nodes.add(node.name)
+
+
+def called(folder, pipeline):
+    hook = Called()
+    run(folder, pipeline, StandingResultsHook(), hook)
+    return hook.nodes
+
+
+def test_a_report_that_stands_is_not_written_again_and_with_a_decision_it_is(broken):
+    report = create_stage(*STAGES["cleaning_report"])
+    made = {"list_for_review", "list_strongest", "find_groups", "find_issues", "render_page"}
+    assert made <= called(broken, report)
+    before = (broken / "data/08_reporting/cleaning_report.html").read_bytes()
+    assert not made & called(broken, report)
+    with inside(broken):
+        listed = catalog_of().load("review_list")
+        decided = {**dict.fromkeys(DecisionLog.columns()), **listed.row(0, named=True)}
+        said = {"decision": "keep", "decided_by": "me", "decided_at": "2026-01-01T00:00:00"}
+        decided |= {**said, "scores_digest": ""}
+        decided = {name: decided[name] for name in DecisionLog.columns()}
+        catalog_of().save("decision_log", DecisionLog.frame([decided]))
+    assert made - called(broken, report) == {"list_strongest"}
+    after = (broken / "data/08_reporting/cleaning_report.html").read_bytes()
+    assert b"1 decision stands" in after
+    assert b"1 decision stands" not in before
 
 
 CHANGES = {

@@ -14,7 +14,7 @@ from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets.audit_identity import read_identity
 from sourcetrace.datasets.entries import open_entries
 from sourcetrace.errors import InputError
-from sourcetrace.files import file_digest, replacing
+from sourcetrace.files import digest_of, file_digest, replacing
 from sourcetrace.work.unit import KeptFile
 
 _ENDING = ".made_of.json"
@@ -40,10 +40,12 @@ class _Record(BaseModel):
     Attributes:
         made_of: What it was made of; None where that is not known.
         files: Name -> SHA-256.
+        node: Digest of the code and the inputs of the node that made it, where they are known.
     """
 
     made_of: MadeOf | None
     files: dict[str, str]
+    node: str = ""
 
 
 class AuditedDataset(AbstractDataset[Any, Any]):
@@ -59,6 +61,9 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         identity: File of `audit_identity`; without it, only the bytes are checked, and the file may
             be missing.
         parameters: Of the project, by group.
+
+    Attributes:
+        node: As the record of the next save will have it.
 
     YAML:
         train_table:
@@ -86,6 +91,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         self.identity = None if identity is None else Path(identity)
         self._parameters = parameters or {}
         self._digests: list[str | None] = []
+        self.node = ""
 
     @cached_property
     def _dataset(self) -> AbstractDataset[Any, Any]:
@@ -94,6 +100,8 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         return kind(**arguments)
 
     def _save(self, data: Any) -> None:
+        if isinstance(data, KeptFile) and data == self.kept():
+            return
         # First, so that nothing half-written passes for the whole.
         self._record.unlink(missing_ok=True)
         self._dataset.save(data)
@@ -105,9 +113,25 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         """Write what the files are made of: they are complete."""
         known = dict(zip(self._files(), self._digests, strict=False))
         files = {file.name: known.get(file) or file_digest(file) for file in self._files()}
-        record = _Record(made_of=self._now(), files=files)
+        record = _Record(made_of=self._now(), files=files, node=self.node)
+        self.node = ""  # whoever saves it once more may have made it of something else
         with replacing(self._record) as partial:
             partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+
+    def stands(self, node: str) -> bool:
+        """Return whether the result is whole, and a node of this digest made it."""
+        return self.fault() is None and self._read().node == node
+
+    def kept(self) -> KeptFile:
+        """Return the result as it is, which is not written again where it is saved."""
+        return KeptFile(self._filepath, "")
+
+    def digest(self) -> str:
+        """Return one digest of the files, as they were written; empty where nothing was."""
+        return digest_of(self._read().files) if self._record.exists() else ""
+
+    def _read(self) -> _Record:
+        return _Record.model_validate_json(self._record.read_bytes())
 
     def _load(self) -> Any:
         if self.identity is not None or self._exists() or self._record.exists():
@@ -132,7 +156,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         if not self._exists():
             return Fault("missing", f"There is no {self._filepath}")
         try:
-            record = _Record.model_validate_json(self._record.read_bytes())
+            record = self._read()
         except FileNotFoundError:
             return Fault(
                 "incomplete",

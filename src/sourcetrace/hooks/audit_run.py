@@ -20,6 +20,8 @@ from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.reporting.records import AuditRun
 
 _BEGINS, _SCORES = "checkpoint_manifest", "attribution_scores"
+_TOLD = ("scores_digest", "commit", "dirty", "environment")
+"""What a record is kept for that says the same."""
 
 
 class AuditRunHook:
@@ -55,10 +57,12 @@ class AuditRunHook:
         summary = self._names.own(outputs).get("audit_summary")
         if summary is None or self._audit is None or "audit_run" not in self._audit:
             return
-        entry, digest = self._audit["audit_run"], summary["scores_digest"]
-        earlier = entry.load()
-        if _SCORES in self._made or not earlier or earlier["scores_digest"] != digest:
-            entry.save(self._record(digest).model_dump(mode="json"))
+        entry, record = self._audit["audit_run"], self._record(summary["scores_digest"])
+        # A second run on finished work, and one that renders the page, computed none of them.
+        told = _TOLD if _SCORES in self._made else _TOLD[:1]
+        earlier, now = entry.load(), record.model_dump(mode="json")
+        if not earlier or any(earlier.get(name) != now[name] for name in told):
+            entry.save(now)
 
     def _record(self, scores_digest: str) -> AuditRun:
         run, revision = mlflow.active_run(), CodeRevision.of(self._project)

@@ -1,6 +1,7 @@
 """Results are made of the code that computes and writes them."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ from sourcetrace.audit.identity import made_of
         ("datasets/score_files.py", True),
         ("schemas/scores.py", True),
         ("reporting/records.py", False),
+        ("reporting/templates/page.html.j2", False),
     ],
 )
 def test_code_that_a_unit_s_bytes_depend_on_counts(tmp_path, monkeypatch, file, counts):
     package = tmp_path / "sourcetrace"
     shutil.copytree(Path(made_of.__file__).parents[2], package)
     monkeypatch.setattr(made_of, "__file__", str(package / "audit/identity/made_of.py"))
-    before = made_of._code_part.__wrapped__()
+    of_results = partial(made_of.code_part.__wrapped__, *made_of._COMPUTING)
+    before, of_all = of_results(), made_of.code_part.__wrapped__()
     with (package / file).open("a") as changed:
         changed.write("\n_OTHER = 1\n")
-    assert (made_of._code_part.__wrapped__() != before) == counts
+    assert (of_results() != before) == counts
+    assert made_of.code_part.__wrapped__() != of_all

@@ -127,7 +127,7 @@ class MadeOf:
         rates = rates_file(named.get("learning_rates"), named.get("cache"))
         segments = checked("segments", SegmentParameters, parameters)
         return cls(
-            code=_code_part(),
+            code=code_part(*_COMPUTING),
             task=cls.task_part(
                 validated(TaskParameters, parameters.get("task") or {}, name="task"), code=code
             ),
@@ -238,10 +238,12 @@ def _source_digest(file: Path, modified: int, size: int) -> str:
 
 
 @cache
-def _code_part() -> str:
+def code_part(*folders: str) -> str:
+    """Return the digest of the versions and of this package's code, or of that of some folders."""
     package = Path(__file__).parents[2]
     content = hashlib.sha256()
-    for file in chain.from_iterable(sorted((package / one).rglob("*.py")) for one in _COMPUTING):
+    found = chain.from_iterable(sorted((package / one).rglob("*.*")) for one in folders or [""])
+    for file in (one for one in found if one.suffix != ".pyc"):
         content.update(f"{file.relative_to(package).as_posix()}\0".encode())
         content.update(hashlib.sha256(file.read_bytes()).digest())
     try:

@@ -18,7 +18,7 @@ from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
 from sourcetrace.work.unit import Unit
 
-_ALWAYS = {"checkpoint_ingest": "read the inputs again", "cleaning_report": "write it again"}
+_ALWAYS = {"checkpoint_ingest": "read the inputs again", "cleaning_report": "write what changed"}
 """What every run does of the stages without units."""
 
 
