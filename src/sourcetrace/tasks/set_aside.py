@@ -32,16 +32,21 @@ def without_unusable(task: Task, share: float) -> Task:
         found = {side: _unusable(task, side, share) for side in ("train", "query")}
     except InputError:
         return task
-    if not any(found.values()):
-        return task
     view = copy.copy(task)
     own = vars(view)  # over what the class has
     own["set_aside"] = found
     for side, wrong in found.items():
+        if not wrong:
+            continue
         left_out = {one["index"] for one in wrong}
         kept = [i for i in range(len(items_of(task, side))) if i not in left_out]
         own |= of_side(task, side, kept)
     return view
+
+
+def may_set_aside(task: Any) -> bool:
+    """Return whether examples may be left out."""
+    return hasattr(task, "set_aside")
 
 
 def set_aside(task: Any, side: str) -> list[dict[str, Any]]:

@@ -53,14 +53,16 @@ class Items(Dataset):
 
 
 class Blobs(ClassificationTask):
-    """Twelve examples and three queries; some have no finite loss at one checkpoint."""
+    """Twelve examples and three queries; some have no finite loss at one checkpoint, or at all."""
 
-    def __init__(self, numbers=tuple(range(COUNT)), infinite=(), queries=()):
+    always = False
+
+    def __init__(self, numbers=tuple(range(COUNT)), infinite=(), broken=()):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             self.inputs = torch.randn(COUNT + QUERIES, 3)
         self.labels = torch.arange(COUNT + QUERIES) % 3
-        self.numbers, self.infinite, self.queries = list(numbers), infinite, queries
+        self.numbers, self.infinite, self.broken = list(numbers), infinite, broken
         self.items = Items(self.inputs, self.labels, self.numbers)
         self.weight = None
 
@@ -71,7 +73,10 @@ class Blobs(ClassificationTask):
 
     def forward(self, model, batch):
         outputs = model(batch[0])
-        for number in self.infinite if model[0].weight[0, 0].item() == self.weight else ():
+        if any(bool((batch[0] == self.inputs[one]).all(1).any()) for one in self.broken):
+            raise ValueError("broken")
+        here = self.always or model[0].weight[0, 0].item() == self.weight
+        for number in self.infinite if here else ():
             outputs = outputs + torch.where(batch[0][:, :1] == self.inputs[number, 0], torch.nan, 0)
         return outputs
 
@@ -141,6 +146,8 @@ def prepare(checkpoints, tmp_path):
         attribution = AttributionParameters.model_validate(parameters["attribution"])
         found = CheckpointsDataset(path=str(folder)).load()
         task.items.raises, raises = (), task.items.raises  # not before the ingest is over
+        if share:
+            vars(task).setdefault("set_aside", {})
         tables = ingest_checkpoints(found, task, SegmentParameters(count=segments), attribution)
         _, manifest, _, training, queries, *_ = tables
         # Others than these visit the last alone, or the means of weights.
@@ -218,6 +225,27 @@ def test_the_others_have_the_scores_that_they_have_without(prepare, method, batc
     task.items.raises = (7,)
     expected = audit(prepare(Blobs(KEPT), cache="other", **settings), at)
     assert_same(audit(setup, at), expected)
+
+
+@pytest.mark.parametrize("fault", ["infinite", "broken"])
+@pytest.mark.parametrize("segments", [2, "auto"])
+def test_no_trial_of_a_run_ends_with_one(prepare, fault, segments):
+    """The first of all, at every point, and what is tried beside it."""
+    gone = (0, 1)
+    kept = [i for i in range(COUNT) if i not in gone]
+    task = Blobs(**{fault: gone})
+    task.always = True
+    setup = prepare(task, batch_size="auto", at="recompute", segments=segments)
+    own = audit(setup, "recompute")[1]
+    assert own["example_id"].to_list() == [f"e{i}" for i in kept]
+    settings = {"batch_size": setup.grid.batch_size, "at": "recompute", "segments": 2}
+    if segments == 2:
+        expected = audit(prepare(Blobs(kept), cache="other", **settings), "recompute")[1]
+        ratio = own["self_influence"] / expected["self_influence"]
+        assert float((ratio - 1).abs().max()) < 1e-4
+    del task.set_aside
+    with pytest.raises(InputError, match="first examples"):
+        prepare(task, share=0, cache="strict")
 
 
 def test_only_the_ranges_that_have_them_are_done_again(prepare):

@@ -11,6 +11,7 @@ import torch
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.samples import spread
+from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
 from sourcetrace.errors import InputError
 
@@ -21,19 +22,29 @@ _TRIED = 8
 """Examples whose numbers of signs are compared."""
 
 
-def choose_draws(engine: GradientEngine, wanted: int | Literal["auto"] = "auto") -> int:
+def choose_draws(
+    engine: GradientEngine,
+    wanted: int | Literal["auto"] = "auto",
+    *,
+    few: Examples | None = None,
+) -> int:
     """Return how many an example has: as many as are wanted, and no more than are exact.
 
     `auto` takes those that make the expectation exact, a power of two, or 1 where these are too
     many. 1 as well where examples differ in their signs, as sequences do: how many a batch has
     depends then on its padding, of which scores must not.
 
+    Args:
+        engine: Of the audit.
+        wanted: How many.
+        few: Training examples that are tried; all, if not given.
+
     Raises:
         InputError: If several are wanted where examples differ.
     """
-    count = len(engine.training)
-    tried = spread(torch.arange(count), _TRIED).tolist()
-    (signs, *others) = {_signs(engine, index) for index in tried}
+    count, few = len(engine.training), few or engine.training
+    tried = spread(torch.arange(len(few)), _TRIED).tolist()
+    (signs, *others) = {_signs(engine, few, index) for index in tried}
     if others:
         if wanted in ("auto", 1):
             return 1
@@ -48,9 +59,9 @@ def choose_draws(engine: GradientEngine, wanted: int | Literal["auto"] = "auto")
     return min(wanted, exact) if signs else wanted  # a task of its own may draw without signs
 
 
-def _signs(engine: GradientEngine, index: int) -> int:
+def _signs(engine: GradientEngine, few: Examples, index: int) -> int:
     """Return how many signs `sampled_loss` draws for an example."""
-    batch = engine.training.batch([index], engine.device)
+    batch = few.batch([index], engine.device)
     generator = ExampleGenerator.for_examples([index])
     with torch.no_grad():
         outputs = engine.objective.forward(engine.model, batch)

@@ -48,10 +48,10 @@ _DENSE_BYTES = 64 * 2**20
 
 def gradient_drift(before: Gradients, after: Gradients) -> float:
     """Return the drift between the gradients of the same examples at two checkpoints."""
-    squares = float((squared_norms(before) + squared_norms(after)).double().sum())
-    if squares == 0:
-        return 0.0
-    return 1 - 2 * _inner_products(before, after) / squares
+    squares = (squared_norms(before) + squared_norms(after)).double()
+    known = squares.isfinite()  # what has no gradient says nothing
+    whole = float(squares[known].sum())
+    return 1 - 2 * float(_inner_products(before, after)[known].sum()) / whole if whole else 0.0
 
 
 def measure_drifts(
@@ -95,15 +95,17 @@ def _gradients(engine: GradientEngine, record: CheckpointRecord, examples: Tenso
     )
 
 
-def _inner_products(before: Gradients, after: Gradients) -> float:
-    """Return Σ_m ⟨g(m), g'(m)⟩ over all layers, a few examples written out at a time."""
-    total = 0.0
+def _inner_products(before: Gradients, after: Gradients) -> Tensor:
+    """Return ⟨g(m), g'(m)⟩ over all layers, [M], a few examples written out at a time."""
+    total: Tensor | float = 0.0
     for name, gradients in before.items():
         other = after[name]
         count = len(gradients)
         one = other.rows(torch.arange(1)).dense()
         step = max(1, _DENSE_BYTES // (one.numel() * one.element_size()))
-        for rows in torch.split(torch.arange(count), step):
-            products = gradients.rows(rows).paired_products(other.rows(rows).dense())
-            total += float(products.double().sum())
-    return total
+        products = [
+            gradients.rows(rows).paired_products(other.rows(rows).dense())
+            for rows in torch.split(torch.arange(count), step)
+        ]
+        total = total + torch.cat(products).double()
+    return torch.as_tensor(total)

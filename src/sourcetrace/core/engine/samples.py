@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature.covariance import RunningCovariances
+from sourcetrace.core.engine.blame import UnusableError
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.results import TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
@@ -25,10 +26,20 @@ def spread(examples: Tensor, count: int) -> Tensor:
 def probe_point(
     engine: GradientEngine, point: EvaluationPoint, *, examples: int = _PROBE
 ) -> TrainingPasses:
-    """Return what the passes of a few examples give, as one batch; nothing is cached."""
-    rows = spread(point.examples, examples)
-    part = replace(point, examples=rows, curvature_examples=rows)
-    return engine.extract(part, Block(0, len(engine.training)), keep=False)
+    """Return what the passes of a few examples give, as one batch; nothing is cached.
+
+    Of examples that cannot be used others take the place, where none of the few is left.
+    """
+    left = point.examples
+    while True:
+        rows = spread(left, examples)
+        part = replace(point, examples=rows, curvature_examples=rows)
+        try:
+            return engine.extract(part, Block(0, len(engine.training)), keep=False)
+        except UnusableError:
+            left = left[~torch.isin(left, rows)]
+            if not len(left):
+                raise
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from sourcetrace.checkpoints.folder import CheckpointFolder
+from sourcetrace.core.engine.blame import UnusableError
 from sourcetrace.core.engine.drift import LARGEST_DRIFT, measure_drifts, segment_ends
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import Coverage
@@ -20,6 +22,7 @@ from sourcetrace.core.training.segments import (
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.progress import track
 from sourcetrace.tasks import Task
+from sourcetrace.tasks.set_aside import may_set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +61,17 @@ def drifting_segments(
         batch_size=len(training),
         seed=0,
     )
-    return number_segments(records, lambda one: _segments_of_run(engine, one, stage_examples))
+    while True:
+        try:
+            return number_segments(records, partial(_segments_of_run, engine, stage_examples))
+        except UnusableError as error:
+            if not may_set_aside(task):
+                raise
+            stage_examples = {name: error.without(one) for name, one in stage_examples.items()}
 
 
 def _segments_of_run(
-    engine: GradientEngine, records: Sequence[CheckpointRecord], examples: Mapping[str, Tensor]
+    engine: GradientEngine, examples: Mapping[str, Tensor], records: Sequence[CheckpointRecord]
 ) -> list[Segment]:
     drifts = list(measure_drifts(engine, track(records, "Drift"), examples))
     logger.debug(

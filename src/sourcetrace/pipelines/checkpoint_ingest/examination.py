@@ -45,6 +45,7 @@ from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.manifest import plan_of, stage_examples
 from sourcetrace.pipelines.shared.memory import refuse_too_large
+from sourcetrace.pipelines.shared.set_aside import usable_few
 from sourcetrace.tasks import Task
 from sourcetrace.tasks.items import CheckedItems
 
@@ -185,10 +186,15 @@ class Examination:
         return losses.model_at(self.task, self.found[-1], self.device)
 
     @part
+    def few(self) -> Examples:
+        """The training examples that are tried."""
+        return usable_few(self.task, self.trained, self.training)
+
+    @part
     def tried(self) -> tuple[nn.Module, Any]:
         """The trained model, which has sound losses for the first examples, and its outputs."""
         model, outputs = self.trained, None
-        for examples in (self.queries, self.training):
+        for examples in (self.queries, self.few):
             outputs = losses.try_losses(self.task, model, examples, file=self.found[-1].file)
         return model, outputs
 
@@ -198,7 +204,7 @@ class Examination:
         coverage = coverage_of(
             self.task,
             self.tried[0],
-            self.training,
+            self.few,
             self.device,
             self.planned,
             attribution=self._attribution,
@@ -218,7 +224,7 @@ class Examination:
     @part
     def gradient_error(self) -> float:
         """How far the first examples' gradients are from autograd's, relative."""
-        return losses.gradient_error(self.task, self.tried[0], self.training, self.coverage)
+        return losses.gradient_error(self.task, self.tried[0], self.few, self.coverage)
 
     @part
     def queries_independent(self) -> None:
@@ -228,7 +234,7 @@ class Examination:
     @part
     def training_independent(self) -> None:
         """Whether a few training examples' values depend on their batch."""
-        self._independent(self.training, "train_loss")
+        self._independent(self.few, "train_loss")
 
     def _independent(self, examples: Examples, differentiated: str) -> None:
         refuse_coupled(
@@ -242,7 +248,7 @@ class Examination:
     @part
     def curvature(self) -> float | None:
         """The sampled loss's curvature over the training loss's."""
-        return losses.compare_curvatures(self.task, self.tried[0], self.training)
+        return losses.compare_curvatures(self.task, self.tried[0], self.few)
 
     @part
     def segments(self) -> list[Segment]:

@@ -33,12 +33,13 @@ def fit_curvature(
         curvature, curvature_spectra and metrics.
     """
     del covariances  # so that it runs behind them; their units have the same
-    engine, plan = audit_setup.engine, audit_setup.plan
-    if not plan.uses_curvature:
+    engine = audit_setup.engine
+    if not audit_setup.plan.uses_curvature:
         return [], CurvatureSpectra.frame(), {}
     start_peak(engine.device)
     with engine.timings.timed("ekfac_fitting"):
         fitted = fit(audit_setup)
+    plan = audit_setup.plan  # without what fitting has set aside
     metrics = report_work(engine, "ekfac_fitting")
     precision = audit_setup.attribution.precision.curvature
     if precision != "float32":

@@ -30,11 +30,14 @@ def extract_gradients(
     setup, engine = audit_setup, audit_setup.engine
     metrics = {}
     setup.team.ledger.refresh()
-    if setup.team.ledger.missing(units_of(setup)):
+    if missing := setup.team.ledger.missing(units_of(setup)):
         metrics = _said_before(setup, gradients)
     start_peak(engine.device)
     with engine.timings.timed("gradient_extraction"):
         found = extract(setup)
+    if missing and engine.precision != "float32":
+        error = PrecisionError.of_passes(engine, setup.plan.points[-1])
+        metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
     history = found.queries.collect()
     finals = ["+".join(member.final.checkpoints) for member in setup.plan.members]
     return (
@@ -44,7 +47,7 @@ def extract_gradients(
         ),
         history.select(list(QueryHistory.columns())),
         found.sketches,
-        dict(found.covariances),
+        found.covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
 
@@ -56,15 +59,12 @@ def list_set_aside(audit_setup: AuditSetup, *written: Any) -> list[dict[str, Any
 
 
 def _said_before(setup: AuditSetup, gradients: GradientParameters) -> dict[str, Any]:
-    """Say what the audit will take, and how exact its passes are."""
+    """Say what the audit will take."""
     engine, plan = setup.engine, setup.plan
     cost = planned_cost(setup, gradients)
     log_kept(engine, plan, cost)
     metrics = report_cost(engine, cost.run)
     advise_on_threads(engine, plan.points[-1])
-    if engine.precision != "float32":
-        error = PrecisionError.of_passes(engine, plan.points[-1])
-        metrics |= report_precision("examples' gradients", "passes", engine.precision, error)
     return metrics
 
 

@@ -75,7 +75,7 @@ class Extracted:
         return self._scanned("sketches", ContentSketches.frame(), self._rows + self._asked)
 
     @property
-    def covariances(self) -> Mapping[str, LayerCovariances]:
+    def covariances(self) -> dict[str, LayerCovariances]:
         """Point id -> layer -> sums."""
         return {one.point.id: one.covariances for one in self.points}
 

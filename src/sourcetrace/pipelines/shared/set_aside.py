@@ -13,20 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
+from torch import nn
 
 from sourcetrace.core.engine.blame import UnusableError
-from sourcetrace.core.model.examples import EvaluationPoint
+from sourcetrace.core.engine.samples import spread
+from sourcetrace.core.model.examples import EvaluationPoint, Examples
 from sourcetrace.errors import InputError
 from sourcetrace.files import read_optional_json, replacing
 from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.tasks.set_aside import set_aside
+from sourcetrace.tasks import Task
+from sourcetrace.tasks.set_aside import may_set_aside, set_aside
 from sourcetrace.work.unit import OtherUnitsError
 
 logger = logging.getLogger(__name__)
 
 _FILE = "excluded.json"
+
+_TRIED = 32
+"""Examples among which a run's checks and choices take theirs."""
+
+
+def usable_few(task: Task, model: nn.Module, training: Examples) -> Examples:
+    """Return what a run tries itself on before it computes: all, where none may be set aside.
+
+    Else a few, spread evenly, without those that have no finite loss; an audit comes to these.
+    """
+
+    def works(example: int) -> bool:
+        try:
+            batch = few.batch([example], next(model.parameters()).device)
+            with torch.no_grad():
+                losses = task.train_loss(task.forward(model, batch), batch)
+            return bool(losses.isfinite().all())
+        except Exception:  # whatever the user's code raises
+            return False
+
+    if not may_set_aside(task):
+        return training
+    few = training.subset(spread(torch.arange(len(training)), _TRIED).tolist())
+    usable = [i for i in range(len(few)) if works(i)]
+    return few.subset(usable) if len(usable) > 1 else training
 
 
 @dataclass

@@ -31,7 +31,7 @@ from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
-from sourcetrace.pipelines.shared.set_aside import SettingAside
+from sourcetrace.pipelines.shared.set_aside import SettingAside, usable_few
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.shared.weights import LargeWeights
@@ -77,7 +77,8 @@ def set_up_audit(
     setting_aside = SettingAside(ingested, gradient_cache.folder, specification.set_aside)
     usable = training.without(setting_aside.refresh())
     team.check = setting_aside.settle
-    coverage = coverage_of(task, model, usable, device, segments, attribution=attribution)
+    few = usable_few(task, model.eval(), usable)
+    coverage = coverage_of(task, model, few, device, segments, attribution=attribution)
     planned = cache(partial(plan_of, segments, train_table, training, coverage, attribution))
     plan = planned(setting_aside.numbers)
     engine = GradientEngine(
@@ -93,7 +94,7 @@ def set_up_audit(
         unit_norm=METHODS[attribution.method].unit_norm,
         set_aside=setting_aside,
     )
-    engine.draws = choose_draws(replace(engine, training=usable), attribution.sampled_labels)
+    engine.draws = choose_draws(engine, attribution.sampled_labels, few=few)
     with kept_grids(gradient_cache.folder) as grids:
         key = grid_key(ingested.parts_for("gradient_extraction"), device, gradients)
         grid, cost = grids.get(key), None
