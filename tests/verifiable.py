@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
-from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
+from sourcetrace.parameters import LaunchParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.verification.nodes import retrain_groups
 from sourcetrace.tasks import ClassificationTask
+from sourcetrace.work.ledger import Ledger
 
 EXAMPLES, QUERIES = 20, 6
 
@@ -36,7 +36,8 @@ class CountingTask(ClassificationTask):
     """Trains to the logarithm of the class counts, and notes in a folder that it did.
 
     Args:
-        folder: Where a file is written for each training begun, with the process's number.
+        folder: Where a file is written for each training begun, with the process's number in its
+            name, of the names of the environment's variables.
         pause: Seconds that a training takes.
         trouble: "raise" or "die" in a training that lacks the first example.
         together: Whether all trainings but the first wait until a second process trains too.
@@ -68,7 +69,7 @@ class CountingTask(ClassificationTask):
 
     def train(self, indices, *, seed):
         name = f"{time.monotonic_ns()}-{os.getpid()}"
-        (self.folder / name).touch()
+        (self.folder / name).write_text("\n".join(os.environ))
         if self.trouble and 0 not in indices:
             if self.trouble == "die":
                 os._exit(9)
@@ -146,9 +147,9 @@ def retrain(root, plan, *, workers=2, seeds=1, **arguments):
             {"class": "tests.verifiable.CountingTask", "arguments": arguments}
         ),
         verification_plan=plan,
-        retrained_outcomes=RetrainedOutcomes(root / "kept"),
+        retrained_outcomes=Ledger(root / "kept"),
         gradient_cache=GradientCache(root / "cache"),
-        gradients=GradientParameters(batch_size=4),
+        launch=LaunchParameters(),
         verification=VerificationParameters(workers=workers, seeds=seeds),
     )
 
@@ -169,4 +170,4 @@ def plan_of(*removed):
 
 def trained(root):
     """Return the numbers of the processes, one for each training begun."""
-    return [int(file.name.split("-")[1]) for file in (root / "trained").iterdir()]
+    return [int(file.name.split("-")[1]) for file in (root / "trained").glob("*")]

@@ -1,4 +1,4 @@
-"""Retrained outcomes, score files and tables that may be missing."""
+"""Score files and tables that may be missing."""
 
 import numpy as np
 import polars as pl
@@ -6,34 +6,10 @@ import pytest
 
 from sourcetrace.datasets import (
     OptionalParquetDataset,
-    RetrainedOutcomesDataset,
     ShardedParquetDataset,
 )
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.schemas import VerificationOutcomes, VerificationPlan, VerificationSummary
-
-
-def test_an_outcome_comes_back_exactly(tmp_path):
-    store = RetrainedOutcomesDataset(str(tmp_path / "outcomes")).load()
-    outcome = RetrainedOutcome(1.5, [0.1 + 0.2, -1e-300], ["ä", "b"])
-    assert "key" not in store
-    store.put("key", outcome)
-    assert store["key"] == outcome
-    assert [file.name for file in (tmp_path / "outcomes").iterdir()] == ["key.json"]
-
-
-@pytest.mark.parametrize("content", ["", '{"seconds": 1.0', '{"seconds": 1.0}'])
-def test_a_damaged_outcome_is_no_outcome(tmp_path, content, caplog):
-    (tmp_path / "key.json").write_text(content)
-    assert "key" not in RetrainedOutcomes(tmp_path)
-    assert "is damaged; its retraining is done again" in caplog.text
-
-
-def test_an_outcome_that_is_no_number_is_not_kept(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        RetrainedOutcomes(tmp_path).put("key", RetrainedOutcome(1.0, [float("nan")], None))
-    assert "key" not in RetrainedOutcomes(tmp_path)
 
 
 def write_scores(folder, ids, values, sizes):

@@ -1,9 +1,11 @@
 """A process knows its rank from who started it."""
 
+import os
+
 import pytest
 
 from sourcetrace.errors import InputError
-from sourcetrace.work.ranks import Rank
+from sourcetrace.work.ranks import Rank, as_alone
 
 TORCHRUN = {
     "RANK": "3",
@@ -48,3 +50,14 @@ def test_the_variables_of_whoever_started_the_process_say_which_it_is(environmen
 def test_a_rank_that_is_none_of_the_started_is_refused(rank, size):
     with pytest.raises(InputError, match=f"RANK is {rank!r} and WORLD_SIZE is {size!r}"):
         Rank.here({"RANK": rank, "WORLD_SIZE": size})
+
+
+def test_a_users_code_sees_no_launch_and_what_it_sets_is_set_back(monkeypatch):
+    named = {**TORCHRUN, **STEP, "SLURM_NTASKS": "8", "GROUP_RANK": "0", "SOURCETRACE_RANK": "3"}
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    with as_alone():
+        assert before.keys() - os.environ.keys() == named.keys() - {"SLURM_JOB_ID"}
+        os.environ["RANK"] = "7"
+    assert dict(os.environ) == before

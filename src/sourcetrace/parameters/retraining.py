@@ -20,6 +20,7 @@ class VerificationParameters(Parameters):
         removal_sizes: How many helpers are removed: shares of the training examples below 1,
             numbers of examples from 1 on.
         workers: Retrainings at the same time, a process each; null means one a CPU core.
+            Under torchrun, Slurm or Kubernetes, each of their processes does one.
         seed: Of the subsets and the choice of queries, and the first seed of the retrainings.
     """
 
@@ -56,6 +57,7 @@ class CleaningParameters(Parameters):
         seeds: Retrainings with and without the changes.
         random: Draws of as many changes at random, each trained with every seed.
         workers: Retrainings at the same time, a process each; null means one a CPU core.
+            Under torchrun, Slurm or Kubernetes, each of their processes does one.
         seed: The first seed of the retrainings, and of the draws.
     """
 

@@ -1,7 +1,7 @@
-"""What a process does that is not the first of an audit: the numerical stages, as it is told.
+"""What a process does that is not the first of an audit: stages of units, as it is told.
 
 It has no Kedro session and tells MLflow nothing. It reads what the first process has saved, makes
-the same set-up, does its share of the units, and forgets what a stage returns.
+what the stage works with, does its share of the units, and forgets what a stage returns.
 """
 
 import logging
@@ -9,7 +9,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from functools import reduce
+from functools import cached_property, reduce
 from importlib import import_module
 from inspect import signature
 from operator import getitem
@@ -21,7 +21,7 @@ from kedro.io import DataCatalog
 from sourcetrace.datasets.entries import open_catalog
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import LaunchParameters
-from sourcetrace.pipelines.shared.inputs import check_inputs
+from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.progress import hide_progress
@@ -40,6 +40,8 @@ STAGES = {
     "gradient_extraction": ("extract_gradients", "gradient_extraction.work", "extract"),
     "ekfac_fitting": ("fit_curvature", "ekfac_fitting.work", "fit"),
     "source_scoring": ("score_examples", "source_scoring.work", "score"),
+    "verification": ("retrain_groups", "verification.nodes", "retrain_groups"),
+    "verify_cleaning": ("retrain_cleaned", "verify_cleaning.nodes", "retrain_cleaned"),
 }
 """Stage -> its node, and the module and name of the work that it hands to a team."""
 
@@ -103,14 +105,25 @@ class _Run:
             credentials=configuration["credentials"],
         )
         open_catalog(self._catalog)
-        ingested = self._call(check_inputs, "check_inputs")
-        self._setup: AuditSetup = self._call(set_up_audit, "set_up_audit", ingested=ingested)
 
     def do(self, stage: str) -> None:
         """Do this process's share of a stage."""
         node, module, name = STAGES[stage]
         work = getattr(import_module(f"sourcetrace.pipelines.{module}"), name)
-        self._call(work, node, setup=self._setup)
+        made = {"ingested", "setup"}.intersection(signature(work).parameters)
+        self._call(work, node, **{name: getattr(self, name) for name in made})
+
+    @cached_property
+    def ingested(self) -> Ingested:
+        """The inputs, checked."""
+        found: Ingested = self._call(check_inputs, "check_inputs")
+        return found
+
+    @cached_property
+    def setup(self) -> AuditSetup:
+        """What the numerical stages work with."""
+        found: AuditSetup = self._call(set_up_audit, "set_up_audit", ingested=self.ingested)
+        return found
 
     def _call(self, function: Callable[..., Any], node: str, **made: Any) -> Any:
         """Call a function with what is made, and else with what a node of its arguments reads."""

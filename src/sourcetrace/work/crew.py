@@ -69,6 +69,8 @@ class Crew:
         if self._file is not None:
             self._file.give(order)
         elif self._configuration is not None and "inputs" in order:
+            if self._children is not None and self._children.size != size:
+                self.dismiss()
             if self._children is None:
                 self._children = _Children(size, self._configuration())
             self._children.give(order)
@@ -88,11 +90,11 @@ class _Children:
             self._first = json.dumps(yaml.safe_dump(dict(configuration)))
         except yaml.YAMLError as error:
             raise InputError(
-                "launch.processes: the configuration holds what cannot be told to another process "
-                f"({error}). Expected numbers, texts, lists and mappings, in catalog, parameters "
-                "and credentials; or let torchrun start the processes."
+                "launch.processes or workers: the configuration holds what cannot be told to "
+                f"another process ({error}). Expected numbers, texts, lists and mappings, in "
+                "catalog, parameters and credentials; or set it to 1, or let torchrun start them."
             ) from error
-        self._size, self._last = size, ""
+        self.size, self._last = size, ""
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._died: set[int] = set()
         self._changing, self._ended = threading.Lock(), threading.Event()
@@ -106,7 +108,7 @@ class _Children:
             for process in self._processes.values():
                 _send(process, self._last)
             if begins:
-                self._processes = {rank: self._started(rank) for rank in range(1, self._size)}
+                self._processes = {rank: self._started(rank) for rank in range(1, self.size)}
                 threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self) -> None:
@@ -128,7 +130,7 @@ class _Children:
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # that of the first process is a program's to read
-            env={**os.environ, RANK: str(rank), SIZE: str(self._size)},
+            env={**os.environ, RANK: str(rank), SIZE: str(self.size)},
         )
         _send(process, self._first, self._last)
         return process

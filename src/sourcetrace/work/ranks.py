@@ -1,7 +1,9 @@
 """Which of the processes of a launch this one is."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +26,12 @@ _SAID_BY = (
 )
 """Variables of who starts processes: the rank, how many there are, the rank among those of a
 machine, and what names the launch."""
+
+_TOLD = re.compile(
+    rf"{RANK}|{SIZE}|RANK|WORLD_SIZE|(LOCAL|GROUP|ROLE|NODE)_(RANK|WORLD_SIZE|NAME)"
+    "|MASTER_(ADDR|PORT)|TORCHELASTIC_.*|SLURM_(PROCID|LOCALID|NODEID|NNODES|NTASKS.*|STEP_.*)"
+)
+"""All variables by which a library knows that its process is one of several."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +75,16 @@ class Rank:
                     ":".join(named or place),
                 )
         return cls()
+
+
+@contextmanager
+def as_alone() -> Iterator[None]:
+    """Hide what says that this process is one of several from a user's code, which does not know.
+
+    Lightning's trainer and others would wait for their like in the other processes.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if _TOLD.fullmatch(name)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

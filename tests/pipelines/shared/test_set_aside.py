@@ -17,6 +17,7 @@ from sourcetrace.parameters import (
     LaunchParameters,
     SegmentParameters,
     TaskParameters,
+    VerificationParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
@@ -26,7 +27,7 @@ from sourcetrace.pipelines.gradient_extraction.work import extract
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.verification.retrained import retrain_plan
-from sourcetrace.pipelines.verification.retraining import Retrainings
+from sourcetrace.pipelines.verification.retraining import Job
 from sourcetrace.schemas.scores import ExampleSignals
 from sourcetrace.tasks import ClassificationTask
 from sourcetrace.tasks.set_aside import without_unusable
@@ -356,21 +357,23 @@ def test_nothing_is_trained_on_them(prepare, monkeypatch):
     class StoppedError(Exception):
         pass
 
-    def stop(_, jobs, *, workers):
+    def stop(*given, **others):
+        jobs = of_plan(*given, **others)
         raise StoppedError([(job.group, job.removed.tolist()) for job in jobs])
 
     setup = prepare(Blobs(infinite=(4, 7)))
     audit(setup)
-    monkeypatch.setattr(Retrainings, "do", stop)
+    of_plan = Job.of_plan
+    monkeypatch.setattr(Job, "of_plan", stop)
     with pytest.raises(StoppedError) as stopped:
         retrain_plan(
             pl.DataFrame({"group": ["all", "some"], "removed": [[], [2, 7, 9]]}),
             setup.inputs,
             TaskParameters.model_validate({"class": f"{__name__}.Blobs", "set_aside": 0.2}),
             None,
-            GradientParameters(),
             setup.cache,
-            seeds=range(1),
-            workers=1,
+            LaunchParameters(),
+            VerificationParameters(seeds=1),
+            stage="verification",
         )
     assert stopped.value.args[0] == [("all", [4, 7]), ("some", [2, 4, 7, 9])]

@@ -32,15 +32,14 @@ def make_team(launch: LaunchParameters, folder: Path) -> Team:
         )
     size = max(rank.size, launch.processes)
     # Said, as many as there are too: MKL would take fewer at times, and the last bits depend on it.
-    torch.set_num_threads(launch.threads or _threads(size))
+    shared_out = cores_each(size) if size > 1 else torch.get_num_threads()
+    torch.set_num_threads(launch.threads or shared_out)
     call = partial(CREW.call, size=size, threads=torch.get_num_threads())
     return Team(Ledger(folder), rank.number, size, launch.timeout_seconds, call)
 
 
-def _threads(size: int) -> int:
-    """Return what each of the processes of this machine has, where nobody says it."""
-    if size == 1:
-        return torch.get_num_threads()
+def cores_each(size: int) -> int:
+    """Return the CPU cores that each of the processes of this machine has, at least one."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     return max(1, available_cores() // here)
 

@@ -8,10 +8,9 @@ import torch
 from kedro.pipeline import Pipeline
 
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import GradientParameters, TaskParameters, VerificationParameters
+from sourcetrace.parameters import LaunchParameters, TaskParameters, VerificationParameters
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
@@ -20,6 +19,7 @@ from sourcetrace.pipelines.verification.measures import Measure, Retrained
 from sourcetrace.pipelines.verification.retrained import check_trainable, retrain_plan
 from sourcetrace.schemas.verification import VerificationPlan
 from sourcetrace.tasks import Task
+from sourcetrace.work.ledger import Ledger
 
 
 def plan_retrainings(
@@ -68,9 +68,9 @@ def retrain_groups(
     ingested: Ingested,
     task: TaskParameters,
     verification_plan: pl.DataFrame,
-    retrained_outcomes: RetrainedOutcomes,
-    gradients: GradientParameters,
+    retrained_outcomes: Ledger,
     verification: VerificationParameters,
+    launch: LaunchParameters,
     gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries came out of every retraining, group by group and seed by seed."""
@@ -79,10 +79,10 @@ def retrain_groups(
         ingested,
         task,
         retrained_outcomes,
-        gradients,
         gradient_cache,
-        seeds=range(verification.seed, verification.seed + verification.seeds),
-        workers=verification.workers,
+        launch,
+        verification,
+        stage="verification",
     )
 
 

@@ -1,6 +1,12 @@
-"""A plan of retrainings, done: what is known already is not trained again."""
+"""A plan of retrainings, done: known ones are not repeated, the cost is said beforehand."""
 
-from dataclasses import astuple
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,15 +15,29 @@ from sourcetrace.audit.identity.data_digest import data_digest
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets.entries import with_entries
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import GradientParameters, TaskParameters
+from sourcetrace.parameters import (
+    CleaningParameters,
+    LaunchParameters,
+    TaskParameters,
+    VerificationParameters,
+)
 from sourcetrace.pipelines.shared.grid import last_batch_size
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.launch import available_cores
+from sourcetrace.pipelines.shared.launch import available_cores, cores_each
 from sourcetrace.pipelines.shared.set_aside import SettingAside
-from sourcetrace.pipelines.verification.retraining import Job, Retrainings
+from sourcetrace.pipelines.verification.retraining import Job, Outcome, Retrainings
 from sourcetrace.schemas.verification import VerificationOutcomes
+from sourcetrace.work.crew import CREW
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.ranks import Rank
+from sourcetrace.work.team import Team
+from sourcetrace.work.unit import Unit
+
+logger = logging.getLogger(__name__)
+
+_FILE = "outcome.json"
+"""Of a unit."""
 
 _QUERIES = 256
 """A forward pass, where no audit has chosen; without gradients they take little."""
@@ -27,12 +47,12 @@ def retrain_plan(
     plan: pl.DataFrame,
     ingested: Ingested,
     task: TaskParameters,
-    outcomes: RetrainedOutcomes,
-    gradients: GradientParameters,
+    outcomes: Ledger,
     cache: GradientCache,
+    launch: LaunchParameters,
+    parameters: VerificationParameters | CleaningParameters,
     *,
-    seeds: range,
-    workers: int | None,
+    stage: str,
     held_out: bool = False,
 ) -> pl.DataFrame:
     """Return `schemas.VerificationOutcomes`, group by group and seed by seed.
@@ -40,19 +60,17 @@ def retrain_plan(
     Args:
         plan: `schemas.VerificationPlan` or `schemas.CleaningPlan`.
         ingested: What the audit read.
-        task: Of which every process makes its own.
+        task: Of which a process that has none makes its own.
         outcomes: Where they are kept.
-        gradients: Of which the batch size counts.
         cache: Which knows the batch size that an audit has chosen.
-        seeds: Of every group.
-        workers: Processes; None means one a CPU core.
+        launch: When a process hangs.
+        parameters: Seeds of every group, and processes.
+        stage: To which others are called.
         held_out: Whether the task's held-out examples are measured instead of the queries.
+
+    Raises:
+        InputError: If the user's code failed or a process died; finished outcomes are kept.
     """
-    cores = available_cores()
-    workers = workers or cores
-    batch_size = gradients.batch_size
-    if batch_size == "auto":
-        batch_size = last_batch_size(cache.folder) or _QUERIES
     made: Any = ingested.task
     recipe = getattr(made, "recipe", None)
     identity = MadeOf.retraining_part(task, recipe=recipe, data=ingested.data)
@@ -64,19 +82,112 @@ def retrain_plan(
     plan = plan.with_columns(
         pl.col("removed").list.set_union(pl.lit(gone, plan["removed"].dtype)).list.sort()
     )
+    seeds = range(parameters.seed, parameters.seed + parameters.seeds)
     jobs = Job.of_plan(plan, identity=identity, seeds=seeds)
-    Retrainings(
+    # Two groups may hold the same examples.
+    units = {job.unit: job for job in jobs}
+    team = _team(units, outcomes, launch, parameters.workers, stage)
+    retrainings = Retrainings(
         specification=with_entries(task.model_dump(by_alias=True)),
         examples=ingested.train_table.height,
         queries=queries,
-        outcomes=outcomes,
-        batch_size=batch_size,
-        threads=max(1, cores // workers),
+        batch_size=last_batch_size(cache.folder) or _QUERIES,
+        threads=cores_each(team.size),
         measured="holdout_examples" if held_out else "query_examples",
-    ).do(jobs, workers=workers)
-    return VerificationOutcomes.frame(
-        (job.group, job.seed, *astuple(outcomes[job.key])) for job in jobs
     )
+
+    def work() -> pl.DataFrame:
+        with retrainings.trainer(team.rank, made) as retrain:
+            _do(units, retrain, team, retrainings.examples)
+        return VerificationOutcomes.frame(
+            {"group": job.group, "seed": job.seed, **_read(outcomes.folder(job.unit) / _FILE)}
+            for job in jobs
+        )
+
+    return team.until_sound(work)
+
+
+def _team(
+    units: Mapping[Unit, Job],
+    outcomes: Ledger,
+    launch: LaunchParameters,
+    workers: int | None,
+    stage: str,
+) -> Team:
+    """Return the processes that somebody else started, or at most `workers` of this machine."""
+    rank = Rank.here()
+    outcomes.refresh()
+    if rank.number == 0:
+        _take_over(outcomes, units)
+    missing = len(outcomes.missing(units))
+    size = rank.size
+    if size == 1:  # others are not started yet
+        outcomes.tidy()
+        size = max(1, min(workers or available_cores(), missing))
+
+    def call(_: str) -> None:
+        CREW.call(stage, size=size, threads=cores_each(size))
+
+    return Team(outcomes, rank.number, size, launch.timeout_seconds, call)
+
+
+def _take_over(outcomes: Ledger, units: Iterable[Unit]) -> None:
+    """Make units of what versions without them kept: `<key>.json` in the folder."""
+    for unit in outcomes.missing(units):
+        with suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged
+            kept = _read(outcomes.root / f"{unit.name}.json")
+            outcomes.write(unit, partial(_keep, kept))
+
+
+def _do(
+    units: Mapping[Unit, Job], retrain: Callable[[Job], Outcome], team: Team, examples: int
+) -> None:
+    """Return when all outcomes are kept; the first is timed alone."""
+
+    def do(unit: Unit, folder: Path) -> dict[str, Any]:
+        return _keep(retrain(units[unit]), unit, folder)
+
+    missing = team.ledger.missing(units) if team.rank == 0 else []
+    logger.info(
+        "%d retrainings of up to %d examples, %d of them known already",
+        len(units),
+        examples,
+        len(units) - len(missing),
+    )
+    for unit in missing[:1]:
+        logger.info("Timing the first of %d retrainings", len(missing))
+        Team(team.ledger).run([unit], do, "Retraining once")  # for as long as it takes
+        _announce(
+            team.ledger.facts(unit)["seconds"],
+            [examples - len(units[one].removed) for one in missing],
+            team.size,
+        )
+    team.run(list(units), do, "Retraining")
+
+
+def _announce(seconds: float, examples: Sequence[int], workers: int) -> None:
+    """Log what those after the first will cost, if time goes with the number of examples."""
+    first, *others = examples
+    total = seconds / first * sum(others) / workers
+    finish = datetime.now().astimezone() + timedelta(seconds=total)
+    logger.info(
+        "The first retraining took %.1f s; %d more on %d workers take about %.0f s, until %s",
+        seconds,
+        len(others),
+        workers,
+        total,
+        finish.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _keep(outcome: Outcome, _: Unit, folder: Path) -> dict[str, Any]:
+    (folder / _FILE).write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
+    return {"seconds": outcome["seconds"]}
+
+
+def _read(file: Path) -> Outcome:
+    found: Outcome = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def check_trainable(task: Any) -> None:

@@ -1,6 +1,6 @@
-"""Retrainings in parallel processes: known ones are not repeated, the cost is said beforehand.
+"""One retraining: the task is trained without some examples, and the queries are measured.
 
-A process makes the task, trains, measures the queries, and keeps the outcome.
+The first process of a run, which has Kedro's and MLflow's, has another one train.
 """
 
 import hashlib
@@ -8,17 +8,17 @@ import importlib
 import json
 import logging
 import math
-import multiprocessing
 import os
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from multiprocessing import connection, parent_process
+from functools import cached_property, partial
+from multiprocessing import active_children, connection, get_context, parent_process
 from typing import Any, Self
 
 import numpy as np
@@ -26,13 +26,19 @@ import polars as pl
 import torch
 
 from sourcetrace.core.machine.nested import map_tensors
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcome, RetrainedOutcomes
 from sourcetrace.errors import InputError
-from sourcetrace.interruption import Interrupted
-from sourcetrace.progress import track
+from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.tasks.loading import load_task
+from sourcetrace.work.ranks import as_alone
+from sourcetrace.work.unit import Unit
 
 logger = logging.getLogger(__name__)
+
+Outcome = dict[str, Any]
+"""A retraining's columns of `schemas.VerificationOutcomes`."""
+
+_TRIES = 2
+"""Of the first process with a retraining in which its other process dies."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Job:
     """One retraining.
 
     Attributes:
-        key: Under which the outcome is kept.
+        key: Digest of all that decides the outcome.
         group: Of examples, in the plan.
         seed: Handed to `train`.
         removed: Numbers of the examples left out.
@@ -57,6 +63,11 @@ class Job:
     def name(self) -> str:
         """What a message calls it."""
         return f"{self.group}, seed {self.seed}"
+
+    @cached_property
+    def unit(self) -> Unit:
+        """What is kept of it, for any audit."""
+        return Unit("retraining", self.key, {"retraining": self.key})
 
     @classmethod
     def of_plan(cls, plan: pl.DataFrame, *, identity: str, seeds: range) -> list[Self]:
@@ -86,102 +97,89 @@ class Retrainings:
     """What all retrainings have in common.
 
     Attributes:
-        specification: The task's class and arguments; every process makes its own task.
+        specification: The task's class and arguments, of which another process makes its own.
         examples: Training examples in all.
         queries: Queries.
-        measured: Name of the task's method that returns them.
-        outcomes: Where outcomes are kept.
         batch_size: Queries a forward pass.
         threads: torch's threads in one process.
+        measured: Name of the task's method that returns the queries.
     """
 
     specification: Mapping[str, Any]
     examples: int
     queries: int
-    outcomes: RetrainedOutcomes
     batch_size: int
     threads: int
     measured: str = "query_examples"
 
-    def do(self, jobs: Sequence[Job], *, workers: int) -> None:
-        """Do the jobs whose outcomes are not kept yet.
+    def trainer(self, rank: int, task: Any) -> AbstractContextManager[Callable[[Job], Outcome]]:
+        """Return what trains in this process, or in another where this one is the first.
 
-        The first is timed alone, so that the others' cost is known before they start.
-
-        Raises:
-            InputError: If the user's code failed or a process died; finished outcomes are kept.
+        Args:
+            rank: Of this process.
+            task: That it has.
         """
-        # Two groups may hold the same examples.
-        missing = list({job.key: job for job in jobs if job.key not in self.outcomes}.values())
-        logger.info(
-            "%d retrainings of up to %d examples, %d of them known already",
-            len(jobs),
-            self.examples,
-            len(jobs) - len(missing),
-        )
-        if not missing:
-            return
-        logger.info("Timing the first of %d retrainings", len(missing))
-        workers = min(workers, len(missing))
-        pool = ProcessPoolExecutor(
-            workers,
-            # A fork of a process in which torch has threads may hang.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start_process,
-            initargs=(self,),
-        )
-        try:
-            first, *others = missing
-            seconds = pool.submit(_retrain, first).result()
-            if others:
-                self._announce(first, others, seconds, workers)
-            futures = [pool.submit(_retrain, job) for job in others]
-            for future in track(as_completed(futures), "Retraining", total=len(futures)):
-                future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "A retraining process died without a word, as when memory runs out. Finished "
-                "retrainings are kept: lower verification.workers or cleaning.workers, run again."
-            ) from error
-        except Interrupted:
-            # A scheduler waits seconds, a retraining may take hours.
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        if rank == 0:
+            return _apart(self)
+        _prepare(self, task)
+        return nullcontext(_retrain)
 
-    def _announce(self, first: Job, others: Sequence[Job], seconds: float, workers: int) -> None:
-        """Log what the others will cost, if time goes with the number of examples."""
-        each = seconds / (self.examples - len(first.removed))
-        total = each * sum(self.examples - len(job.removed) for job in others) / workers
-        finish = datetime.now().astimezone() + timedelta(seconds=total)
-        logger.info(
-            "The first retraining took %.1f s; %d more on %d workers take about %.0f s, until %s",
-            seconds,
-            len(others),
-            workers,
-            total,
-            finish.strftime("%Y-%m-%d %H:%M"),
+
+@contextmanager
+def _apart(common: Retrainings) -> Iterator[Callable[[Job], Outcome]]:
+    """Yield what retrains in another process, whose end is not this one's."""
+    # A fork of a process in which torch has threads may hang.
+    start = partial(ProcessPoolExecutor, 1, get_context("spawn"), _prepare, (common,))
+    pool = start()
+
+    def retrain(job: Job) -> Outcome:
+        nonlocal pool
+        for _ in range(_TRIES):
+            with suppress(BrokenProcessPool):
+                return pool.submit(_retrain, job).result()
+            logger.warning("A process died in retraining %s, as when memory runs out", job.name)
+            pool = start()
+        raise InputError(
+            f"Retraining {job.name}: {_TRIES} processes died without a word, as when memory runs "
+            "out. Finished retrainings are kept: lower verification.workers or cleaning.workers, "
+            "run again."
         )
+
+    try:
+        yield retrain
+    except BaseException:
+        # A scheduler waits seconds, a retraining may take hours.
+        for process in active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Process:
-    """What a worker process holds between its jobs."""
+    """What a process that trains holds between its jobs."""
 
     common: Retrainings
     task: Any = None
 
 
-def _start_process(common: Retrainings) -> None:
-    """Prepare a worker process; it ends when the process that started it is gone."""
-    _Process.common = common
+def _prepare(common: Retrainings, task: Any = None) -> None:
+    """Prepare this process to train; it ends when one that spawned it is gone.
+
+    Args:
+        common: Of all retrainings.
+        task: If this process has one.
+    """
+    _Process.common, _Process.task = common, task
     torch.set_num_threads(common.threads)
+    device = pick_device("auto")
+    if device.index is not None:
+        torch.cuda.set_device(device)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _retrain(job: Job) -> float:
-    """Do one retraining; return its seconds.
+def _retrain(job: Job) -> Outcome:
+    """Do one retraining.
 
     Raises:
         InputError: If the user's code failed: not every exception can be sent to a process.
@@ -190,7 +188,7 @@ def _retrain(job: Job) -> float:
     try:
         if _Process.task is None:
             _Process.task = load_task(common.specification)
-        outcome = _measure(_Process.task, job, common)
+        return _measure(_Process.task, job, common)
     except Exception as error:  # the user's code may raise anything
         what = str(error)
         if not isinstance(error, InputError):
@@ -199,16 +197,15 @@ def _retrain(job: Job) -> float:
             f"Retraining {job.name} failed: {what}. Correct the task; finished retrainings are "
             "kept."
         ) from None
-    common.outcomes.put(job.key, outcome)
-    return outcome.seconds
 
 
-def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
+def _measure(task: Any, job: Job, common: Retrainings) -> Outcome:
     """Train without the removed examples and measure every query."""
     started = time.perf_counter()
     kept = np.delete(np.arange(common.examples), job.removed).tolist()
     trained = task.relabelled(job.labels) if job.labels else task
-    model = trained.train(kept, seed=job.seed)
+    with as_alone():
+        model = trained.train(kept, seed=job.seed)
     if not isinstance(model, torch.nn.Module):
         raise InputError(
             f"task.train returned {type(model).__name__}; expected the trained torch.nn.Module."
@@ -241,7 +238,12 @@ def _measure(task: Any, job: Job, common: Retrainings) -> RetrainedOutcome:
         predicted = None if predicted is None or labels is None else [*predicted, *map(str, labels)]
     seconds = time.perf_counter() - started
     finite = all(map(math.isfinite, losses))
-    return RetrainedOutcome(seconds, measurements, predicted, losses if finite else None)
+    return {
+        "seconds": seconds,
+        "measurements": measurements,
+        "predicted_labels": predicted,
+        "losses": losses if finite else None,
+    }
 
 
 def _place(error: Exception, common: Retrainings) -> str:

@@ -6,10 +6,9 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.retrained_outcomes import RetrainedOutcomes
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
-from sourcetrace.parameters import CleaningParameters, GradientParameters, TaskParameters
+from sourcetrace.parameters import CleaningParameters, LaunchParameters, TaskParameters
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
@@ -24,6 +23,7 @@ from sourcetrace.pipelines.verify_cleaning.halves import (
 from sourcetrace.pipelines.verify_cleaning.measures import measured_gains
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.schemas.cleaned import CleaningPlan
+from sourcetrace.work.ledger import Ledger
 
 
 def plan_cleaning(
@@ -69,9 +69,9 @@ def retrain_cleaned(
     ingested: Ingested,
     task: TaskParameters,
     cleaning_plan: pl.DataFrame,
-    retrained_outcomes: RetrainedOutcomes,
-    gradients: GradientParameters,
+    retrained_outcomes: Ledger,
     cleaning: CleaningParameters,
+    launch: LaunchParameters,
     gradient_cache: GradientCache,
 ) -> pl.DataFrame:
     """Return how the queries, or the held-out examples, came out of every retraining."""
@@ -80,10 +80,10 @@ def retrain_cleaned(
         ingested,
         task,
         retrained_outcomes,
-        gradients,
         gradient_cache,
-        seeds=range(cleaning.seed, cleaning.seed + cleaning.seeds),
-        workers=cleaning.workers,
+        launch,
+        cleaning,
+        stage="verify_cleaning",
         held_out=held_out_table(ingested.task) is not None,
     )
 
