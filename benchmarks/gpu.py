@@ -42,7 +42,8 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.capture import ForwardPass
 from sourcetrace.core.gradients.per_example import per_example_gradient
 from sourcetrace.core.layers.discovery import find_layers
-from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
+from sourcetrace.core.methods.preparation import QueryPreparation, ScoreSettings
+from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -206,15 +207,9 @@ def _run_stages(case: Case, device: torch.device, timer: DeviceTimer) -> Tensor:
     point = plan.points[0]
     blocks = _fit(engine, point, timer)
     with timer.stage(QUERIES):
-        scorer = MeanScorer.of(
-            "influence",
-            engine,
-            plan,
-            [blocks],
-            case.queries,
-            higher_is_better=True,
-            settings=ScoreSettings(precision=case.precision),
-        )
+        settings = ScoreSettings(precision=case.precision)
+        preparation = QueryPreparation("influence", engine, case.queries, settings)
+        scorer = MeanScorer.of(preparation, plan, [blocks], higher_is_better=True)
     found = []
     for block in engine.blocks():
         engine.extract(point, block)  # into the cache; the same passes are timed as capture

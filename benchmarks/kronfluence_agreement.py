@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.methods.preparation import QueryPreparation
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -143,7 +144,9 @@ def _scores(model: nn.Module, state: dict[str, Tensor], sides: dict[str, list[Te
         running[point.id].add(engine.extract(point, block).covariances)
     covariances = {name: one.sums() for name, one in running.items()}
     curvatures = [fit_segment(engine, planned, covariances) for planned in plan.segments]
-    scorer = MeanScorer.of("influence", engine, plan, curvatures, queries, higher_is_better=False)
+    scorer = MeanScorer.of(
+        QueryPreparation("influence", engine, queries), plan, curvatures, higher_is_better=False
+    )
     return torch.cat(
         [
             scorer.scores(block, self_influence=False).shares.sum(0)[:-1]

@@ -18,7 +18,8 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.curvature.covariance import RunningCovariances
 from sourcetrace.core.methods.astra import SegmentSolve, SolveSettings
 from sourcetrace.core.methods.curvature_scale import curvature_scales
-from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
+from sourcetrace.core.methods.preparation import QueryPreparation, ScoreSettings
+from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -106,19 +107,17 @@ def run_pipeline(
     engine, plan = setup.engine, setup.plan
     curvatures = fit_curvatures(setup, preconditioned=preconditioned, watch=watch)
     watch.start(SCORES)
+    settings = ScoreSettings(
+        solve=SolveSettings(**attribution.astra.model_dump()),
+        projection_dimension=attribution.projection_dimension,
+        tolerance=attribution.tolerance if tolerance is None else tolerance,
+        precision=attribution.precision.scores,
+    )
     scorer = MeanScorer.of(
-        attribution.method,
-        engine,
+        QueryPreparation(attribution.method, engine, setup.queries, settings),
         plan,
         curvatures,
-        setup.queries,
         higher_is_better=task.measurement_higher_is_better,
-        settings=ScoreSettings(
-            solve=SolveSettings(**attribution.astra.model_dump()),
-            projection_dimension=attribution.projection_dimension,
-            tolerance=attribution.tolerance if tolerance is None else tolerance,
-            precision=attribution.precision.scores,
-        ),
     )
     kept, own = [], []
     for block in engine.blocks():

@@ -32,6 +32,7 @@ from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import DenseGradient, LayerGradient
 from sourcetrace.core.layers.discovery import find_layers
+from sourcetrace.core.methods.preparation import QueryPreparation
 from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.plan.plan import AttributionPlan
@@ -247,7 +248,9 @@ def source_scores(
         [f"query {i}" for i in range(QUERIES)],
         task.collate,
     )
-    scorer = MeanScorer.of("source", engine, plan, curvatures, queries, higher_is_better=True)
+    scorer = MeanScorer.of(
+        QueryPreparation("source", engine, queries), plan, curvatures, higher_is_better=True
+    )
     scores = [scorer.scores(block, self_influence=False).shares for block in engine.blocks()]
     return torch.cat(scores, dim=2).sum(0)[:-1]
 

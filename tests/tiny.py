@@ -17,12 +17,13 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.discovery import find_layers
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.fit import bases, eigenvalues, squares
-from sourcetrace.core.methods.scorers import MeanScorer, ScoreSettings
+from sourcetrace.core.methods.preparation import QueryPreparation, ScoreSettings
+from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.plan.filters import FilterSettings, SegmentFilter
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
-from sourcetrace.core.responses.low_rank_responses import ScoreCheck
+from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.core.training.segments import CheckpointRecord, number_segments, partition
 from sourcetrace.tasks import ClassificationTask
 
@@ -424,19 +425,17 @@ def attribute(
     ]
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
+    settings = ScoreSettings(
+        solve=SolveSettings(tolerance=1e-13, max_iterations=300),
+        projection_dimension=20,
+        tolerance=tolerance,
+        precision=precision,
+    )
     scorer = MeanScorer.of(
-        method,
-        engine,
+        QueryPreparation(method, engine, queries, settings),
         plan,
         curvatures,
-        queries,
         higher_is_better=task.measurement_higher_is_better,
-        settings=ScoreSettings(
-            solve=SolveSettings(tolerance=1e-13, max_iterations=300),
-            projection_dimension=20,
-            tolerance=tolerance,
-            precision=precision,
-        ),
     )
     blocks = engine.blocks()
     return Outcome(

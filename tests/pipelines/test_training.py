@@ -66,9 +66,9 @@ class Tiny(ClassificationTask):
         return pl.DataFrame({"example_id": ["q0", "q1"]})
 
 
-def train(folder, make_optimizer, *, make_scheduler=None, stages=None, note=None):
+def train(folder, make_optimizer, *, make_scheduler=None, stages=None, note=None, task=None):
     """Train and save checkpoints at `STEPS`; return the optimiser's last state."""
-    task = Tiny()
+    task = task or Tiny()
     model = task.build_model()
     optimizer = make_optimizer(model)
     scheduler = make_scheduler(optimizer) if make_scheduler else None

@@ -74,7 +74,7 @@ class TensorFile:
     def write(self, tensors: Mapping[str, Tensor]) -> None:
         """Write tensors by name; a reader sees the old file or the new one, never a part."""
         dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        metadata = {"digest": _digest(dense, self._sealed)} if self._sealed else None
+        metadata = {"digest": tensors_digest(dense, self._sealed)} if self._sealed else None
         with replacing(self.path) as partial:
             save_file(dense, partial, metadata=metadata)
 
@@ -126,7 +126,7 @@ class TensorFile:
             wanted = file.keys() if names is None else names
             tensors = {key: file.get_tensor(key).clone() for key in wanted}
             digest = (file.metadata() or {}).get("digest")
-        if self._sealed and digest != _digest(tensors, self._sealed):
+        if self._sealed and digest != tensors_digest(tensors, self._sealed):
             raise self._damaged()
         return tensors
 
@@ -228,7 +228,8 @@ class LayersOfFile(LazyLayers[LayerValue]):
         )
 
 
-def _digest(tensors: Mapping[str, Tensor], sealed: str) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor], sealed: str = "") -> str:
+    """Return the SHA-256 of tensors by name, and of what they are."""
     content = hashlib.sha256(sealed.encode())
     for key in sorted(tensors):
         tensor = tensors[key]

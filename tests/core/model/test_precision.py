@@ -18,7 +18,7 @@ from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.methods.scorers import FrameScorer
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.model.precision import products_in
-from sourcetrace.core.responses import low_rank_responses
+from sourcetrace.core.responses import score_check
 from sourcetrace.tasks import ClassificationTask
 from tests.core.methods.test_transformer import transformer_case
 from tests.tiny import (
@@ -156,7 +156,7 @@ def asked(monkeypatch):
         yield
         rounding.pop()
 
-    for module in (gradient_source_module, precision_check, scorers, low_rank_responses):
+    for module in (gradient_source_module, precision_check, scorers, score_check):
         monkeypatch.setattr(module, "products_in", noted)
     seen_and_now = SimpleNamespace(seen=seen, now=lambda: rounding[-1] if rounding else None)
     return seen_and_now
@@ -276,12 +276,12 @@ def test_scores_in_tf32_are_checked_and_multiplied_in_it(asked, monkeypatch):
 
 
 def test_scores_that_tf32_would_spoil_are_multiplied_in_float32(asked, monkeypatch):
-    true = low_rank_responses._scores
+    true = score_check._scores
 
     def spoiled(*arguments):
         return [1.1 * one if asked.now() == "tf32" else one for one in true(*arguments)]
 
-    monkeypatch.setattr(low_rank_responses, "_scores", spoiled)
+    monkeypatch.setattr(score_check, "_scores", spoiled)
     (check,) = attribute(wide_case(), precision="tf32").checks
     assert check.precision == "float32"
     assert check.refused == pytest.approx(0.1, rel=0.05)

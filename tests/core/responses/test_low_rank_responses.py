@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.responses import low_rank_responses
+from sourcetrace.core.responses import score_check
 from sourcetrace.tasks import ClassificationTask
 from tests.tiny import (
     LossAsMeasurement,
@@ -40,8 +40,8 @@ def test_scores_are_within_the_tolerance_of_the_exact_ones(stages, positions, to
 
 def test_the_reported_error_is_that_of_the_sample(monkeypatch):
     """With a sample of all pairs it is the error of all scores at the segments' last points."""
-    monkeypatch.setattr(low_rank_responses, "_QUERIES", 100)
-    monkeypatch.setattr(low_rank_responses, "_EXAMPLES", 100)
+    monkeypatch.setattr(score_check, "_QUERIES", 100)
+    monkeypatch.setattr(score_check, "_EXAMPLES", 100)
     case = wide_case()
     found = attribute(case, "influence", damping=0.1, tolerance=0.02)
     exact = attribute(case, "influence", damping=0.1, tolerance=0)
@@ -51,11 +51,11 @@ def test_the_reported_error_is_that_of_the_sample(monkeypatch):
 
 
 def test_sums_that_fail_the_check_are_made_longer_until_they_pass(monkeypatch):
-    monkeypatch.setattr(low_rank_responses, "_FIRST_AIM", 100.0)
+    monkeypatch.setattr(score_check, "_FIRST_AIM", 100.0)
     loose = attribute(wide_case(), segments=2, tolerance=0.003)
     (check,) = loose.checks
     assert check.error <= 0.003
-    monkeypatch.setattr(low_rank_responses, "_ATTEMPTS", 1)
+    monkeypatch.setattr(score_check, "_ATTEMPTS", 1)
     (check,) = attribute(wide_case(), segments=2, tolerance=0.003).checks
     assert check.error == 0
     assert not any(choice.terms for choice in check.choices), "the exact filters were to be taken"

@@ -9,7 +9,8 @@ from torch import Tensor
 from sourcetrace.core.methods.score import BlockGradients, BlockScores, SegmentResponses
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import AttributionPlan
-from sourcetrace.core.responses.queries import QueryGradients, query_responses
+from sourcetrace.core.responses.propagation import propagate
+from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.core.statistics.uncertainty import (
     in_quadrature,
     sign_is_stable,
@@ -54,7 +55,12 @@ def scored(
     items = list(zip(case.query_images, case.query_labels, strict=True))
     queries = Examples(items, [f"query-{i}" for i in range(len(items))], task.collate)
     stacked = QueryGradients.of(source, plan.members[0], queries).dense()
-    responses = query_responses(stacked, plan.members[0], curvatures)
+    steps = {name: plan.members[0].layer_steps(name, curvatures) for name in stacked}
+    by_layer = {name: propagate(one, *steps[name]) for name, one in stacked.items()}
+    responses = [
+        {name: found[index] for name, found in by_layer.items()}
+        for index in range(len(plan.segments))
+    ]
     member = (alone or plan).members[0]
     meet = SegmentResponses(member, responses, source.like)
     parts = [meet.scores(BlockGradients.of(source, member, block)) for block in source.blocks()]

@@ -1,6 +1,7 @@
 """Scores are the same bytes however the work on them is cut off, taken up and shared."""
 
 import multiprocessing
+import shutil
 import time
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from polars.testing import assert_frame_equal
 from torch.utils.data import TensorDataset
 
 from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.work import Fitted
 from sourcetrace.pipelines.shared.grid import Grid
@@ -101,23 +103,26 @@ def audit(tmp_path_factory):
 @pytest.mark.parametrize("groups", [1, 3])
 def test_killed_at_any_unit_and_taken_up_it_is_as_undisturbed(audit, tmp_path, groups, monkeypatch):
     expected = content(audit.scored(Ledger(tmp_path / "whole"), groups=groups))
-    prepared = []
+    measured = []
     monkeypatch.setattr(
-        work, "scorer_of", lambda *of, make=work.scorer_of: prepared.append(of) or make(*of)
+        QueryGradients, "of", lambda *of, make=QueryGradients.of: measured.append(of) or make(*of)
     )
-    units = 3 * groups
+    # Of a group: its layers' responses, their check, three ranges.
+    layers = 3 // groups
+    units = groups * (own := layers + 1 + 3)
     for after in range(units):
         root = tmp_path / str(after)
         with pytest.raises(KeyboardInterrupt):
             audit.scored(Killed(root, after), groups=groups)
-        prepared.clear()
+        measured.clear()
         resumed = audit.scored(ledger := Killed(root, units - after), groups=groups)
         assert content(resumed) == expected
         assert ledger.left == 0
-        assert len(prepared) == groups - after // 3  # once a group that has anything to do
-    prepared.clear()
+        # Once a group whose responses are not all there.
+        assert len(measured) == groups - after // own - (after % own >= layers)
+    measured.clear()
     assert content(audit.scored(Killed(root, 0), groups=groups)) == expected
-    assert not prepared
+    assert not measured
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -170,7 +175,8 @@ def test_a_damaged_part_is_done_again(audit, tmp_path, name, caplog):
     changed = bytearray(damaged.read_bytes())
     changed[len(changed) // 2] ^= 1
     damaged.write_bytes(changed)
-    ledger = Killed(tmp_path, 3)  # of its range alone, by every group
+    # Of its range alone, by every group, whose responses were dropped behind it.
+    ledger = Killed(tmp_path, 3 * (1 + 1 + 1))
     assert content(audit.scored(ledger, groups=3)) == expected
     assert caplog.text.count("is damaged") == 1
 
@@ -178,7 +184,7 @@ def test_a_damaged_part_is_done_again(audit, tmp_path, name, caplog):
 def test_scores_of_the_layers_so_far_that_are_damaged_are_done_again(audit, tmp_path):
     expected = content(audit.scored(Ledger(tmp_path / "whole"), groups=3))
     with pytest.raises(KeyboardInterrupt):
-        audit.scored(Killed(tmp_path / "killed", 7), groups=3)
+        audit.scored(Killed(tmp_path / "killed", 12), groups=3)
     (damaged,) = (tmp_path / "killed").rglob("g1*8-*16.*/12")
     damaged.write_bytes(damaged.read_bytes()[::-1])
     assert content(audit.scored(Ledger(tmp_path / "killed"), groups=3)) == expected
@@ -190,3 +196,13 @@ def test_what_is_kept_in_the_end_is_the_last_group_s(audit, tmp_path):
     kept = {file.parent.name.split("%2F")[0] for file in tmp_path.rglob("*.parquet")}
     assert kept == {"g2"}
     assert len(list((tmp_path / "source_scoring").iterdir())) == 3
+
+
+def test_scores_that_are_lost_are_done_again_by_the_responses_that_are_kept(
+    audit, tmp_path, monkeypatch
+):
+    expected = content(audit.scored(Ledger(tmp_path)))
+    (lost,) = (tmp_path / "source_scoring").glob("g0%2F*8-*16.*")
+    shutil.rmtree(lost)
+    monkeypatch.setattr(QueryGradients, "of", None)
+    assert content(audit.scored(Killed(tmp_path, 1))) == expected

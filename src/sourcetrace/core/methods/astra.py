@@ -83,7 +83,7 @@ def astra_responses(
     settings: SolveSettings | None = None,
     report: Report | None = None,
 ) -> tuple[list[dict[str, Tensor]], list[SegmentSolve]]:
-    """Return what `query_responses` does, solved with the exact matrix, and how well.
+    """Return the segments' responses, solved for with the exact matrix, and how well.
 
     Memory holds five blocks of the queries' size while a segment is solved.
 

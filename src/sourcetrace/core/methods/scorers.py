@@ -8,7 +8,7 @@ Each member of an ensemble has a scorer; the ensemble's is their mean.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -16,17 +16,16 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.methods.astra import Report, SegmentSolve, SolveSettings, astra_responses
+from sourcetrace.core.methods.astra import SegmentSolve
+from sourcetrace.core.methods.preparation import Prepared, QueryPreparation
 from sourcetrace.core.methods.representations import representations
 from sourcetrace.core.methods.score import BlockGradients, BlockScores, SegmentResponses
 from sourcetrace.core.methods.self_influence import SelfInfluence
 from sourcetrace.core.methods.trak import TrakFit
-from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.core.model.precision import Precision, products_in
-from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan, EnsembleMember
-from sourcetrace.core.responses.low_rank_responses import ScoreCheck, low_rank_responses
-from sourcetrace.core.responses.queries import QueryGradients
+from sourcetrace.core.responses.score_check import ScoreCheck, settle
 
 
 class _Scorer(Protocol):
@@ -122,23 +121,6 @@ class _RepresentationScorer:
 
 
 @dataclass(frozen=True)
-class ScoreSettings:
-    """How exactly queries become scores.
-
-    Attributes:
-        solve: How exactly ASTRA solves; None for its defaults.
-        projection_dimension: TRAK's k.
-        tolerance: Of the relative error of scores by low-rank sums; 0 for the exact filters.
-        precision: Of the products of queries and training gradients, within the tolerance.
-    """
-
-    solve: SolveSettings | None = None
-    projection_dimension: int = 2048
-    tolerance: float = 1e-3
-    precision: Precision = "float32"
-
-
-@dataclass(frozen=True)
 class MeanScorer:
     """The mean over the members of an ensemble; one, for an ordinary run.
 
@@ -157,70 +139,49 @@ class MeanScorer:
     @classmethod
     def of(
         cls,
-        method: str,
-        engine: GradientEngine,
+        preparation: QueryPreparation,
         plan: AttributionPlan,
         curvatures: Sequence[SegmentCurvature | None],
-        queries: Examples,
+        found: Sequence[tuple[Prepared, ScoreCheck]] = (),
         *,
         higher_is_better: bool,
-        settings: ScoreSettings | None = None,
-        report: Report | None = None,
     ) -> "MeanScorer":
         """Prepare the queries and return what scores training examples for them.
 
         Args:
-            method: Name of the method.
-            engine: The training gradients.
-            plan: Of this method.
+            preparation: Of the queries.
+            plan: Of its method.
             curvatures: EK-FAC of every segment; None where the method needs none.
-            queries: The queries.
+            found: Of every member, where the queries are prepared: what was, and how far its scores
+                are off.
             higher_is_better: Whether a higher measurement is; similarity takes its sign from it.
-            settings: How exactly.
-            report: Told of every iteration of ASTRA.
         """
-        settings = settings or ScoreSettings()
-        members: list[_Scorer] = []
-        solves: list[SegmentSolve] = []
-        checks: list[ScoreCheck] = []
-        scoring = METHODS[method].scoring
-        for member, fitted in plan.by_member(curvatures):
-            if scoring == "representations":
-                blocks = queries.blocks(engine.batch_size)
-                found = [representations(engine, queries, member.final, block) for block in blocks]
-                sign = -1 if higher_is_better else 1
-                members.append(_RepresentationScorer(engine, member, torch.cat(found), sign))
-                continue
-            gradients = QueryGradients.of(engine, member, queries)
-            if scoring == "projections":
-                fit = TrakFit.of(engine, member, dimension=settings.projection_dimension)
-                responses = SegmentResponses(member, fit.responses(gradients.dense()), engine.like)
-                members.append(_TrakScorer(engine, member, fit, responses))
-            elif scoring == "exact solves":
-                solved, own = astra_responses(
-                    engine,
-                    gradients.dense(),
-                    member,
-                    fitted,
-                    settings=settings.solve,
-                    report=report,
-                )
-                responses = SegmentResponses(member, solved, engine.like)
-                members.append(FrameScorer(engine, member, fitted, responses))
-                solves += own
+        found = found or [
+            settle(preparation.settings.tolerance, partial(preparation.checked, member, fitted))
+            for member, fitted in plan.by_member(curvatures)
+        ]
+        engine = preparation.engine
+        scorers: list[_Scorer] = []
+        for (member, fitted), (one, check) in zip(plan.by_member(curvatures), found, strict=True):
+            segments = [
+                {name: response.multiplied_in(check.precision) for name, response in own.items()}
+                for own in one.segments
+            ]
+            responses = SegmentResponses(member, segments, engine.like)
+            if one.fixed is None:
+                scorers.append(FrameScorer(engine, member, fitted, responses, check.precision))
+            elif preparation.scoring == "projections":
+                fit = TrakFit.of(engine, member, dimension=len(one.fixed), inverse=one.fixed)
+                scorers.append(_TrakScorer(engine, member, fit, responses))
             else:
-                propagated, check = low_rank_responses(
-                    engine,
-                    gradients,
-                    member,
-                    fitted,
-                    tolerance=settings.tolerance,
-                    precision=settings.precision,
-                )
-                responses = SegmentResponses(member, propagated, engine.like)
-                members.append(FrameScorer(engine, member, fitted, responses, check.precision))
-                checks.append(check)
-        return cls(members, plan.members[0].final, solves, checks)
+                sign = -1 if higher_is_better else 1
+                scorers.append(_RepresentationScorer(engine, member, one.fixed, sign))
+        return cls(
+            scorers,
+            plan.members[0].final,
+            [solve for one, _ in found for solve in one.solves],
+            [check for _, check in found if check.choices],
+        )
 
     @property
     def responses(self) -> list[SegmentResponses]:

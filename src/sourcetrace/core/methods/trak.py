@@ -101,16 +101,26 @@ class TrakFit:
     inverse: Tensor
 
     @classmethod
-    def of(cls, engine: GradientEngine, member: EnsembleMember, *, dimension: int) -> "TrakFit":
+    def of(
+        cls,
+        engine: GradientEngine,
+        member: EnsembleMember,
+        *,
+        dimension: int,
+        inverse: Tensor | None = None,
+    ) -> "TrakFit":
         """Visit every training example once more, for the gradient of its measurement.
 
         Args:
             engine: The training examples and the model.
             member: Whose final weights count.
             dimension: k, the projection's dimension.
+            inverse: As an earlier visit gave it; none is made then.
         """
         layers = engine.coverage.layers
         projection = _Projection.draw(layers, dimension, seed=engine.seed, like=engine.like)
+        if inverse is not None:
+            return cls(projection, inverse)
         moments = torch.zeros(dimension, dimension, dtype=torch.float64, device=engine.device)
         for _, block in engine.visits([member.final]):
             measured, _ = engine.query_gradients(engine.training, member.final, block)

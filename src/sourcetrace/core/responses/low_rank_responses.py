@@ -1,46 +1,25 @@
-"""Responses as low-rank sums where that is cheaper, checked on scores of the run itself.
+"""One layer's responses, as low-rank sums where that is cheaper.
 
-A sample of queries and training examples is scored once with the responses as they are to be
-used and once by the exact filters. The relative error of the one against the other, over all
-layers and segments, must be within the tolerance; the sums are made again, longer, until it is.
+Some queries are propagated by the exact filters too, for `core.responses.score_check`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
-from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import sample_gradients, spread
 from sourcetrace.core.gradients.factored import FactoredGradient
-from sourcetrace.core.gradients.per_example import Gradients, LayerGradient
-from sourcetrace.core.model.precision import Precision, products_in
+from sourcetrace.core.gradients.per_example import LayerGradient
+from sourcetrace.core.model.precision import Precision
 from sourcetrace.core.plan.plan import EnsembleMember, PlannedSegment
 from sourcetrace.core.responses.low_rank_propagation import propagate_low_rank
-from sourcetrace.core.responses.propagation import Response, Vectors, propagate
-from sourcetrace.core.responses.queries import QueryGradients, query_responses
-
-_QUERIES = 4
-_EXAMPLES = 64
-"""The sample of pairs."""
-
-_SAMPLE_BYTES = 2**31
-"""Bound on the gradients of the sample, were all of them dense."""
-
-_FIRST_AIM = 1.2
-"""What is left out of a filter overstates the error of scores by more than that, as a rule."""
-
-_TIGHTER = 0.8
-"""Of the aim by which the measured error would have been the tolerance."""
-
-_ATTEMPTS = 4
+from sourcetrace.core.responses.propagation import Response, propagate
 
 
 @dataclass(frozen=True)
-class _LayerChoice:
+class LayerChoice:
     """How one layer's scores of one segment are computed.
 
     Attributes:
@@ -61,97 +40,116 @@ class _LayerChoice:
 
 
 @dataclass(frozen=True)
-class ScoreCheck:
-    """How far the scores are from those of the exact filters.
+class LayerResponse:
+    """What a layer answers to the queries in one segment.
 
     Attributes:
-        error: Relative error over a sample of pairs, ‖s − s_exact‖ / ‖s_exact‖.
-        tolerance: What it was to be within.
-        choices: A layer and segment each.
-        precision: Of the products.
-        refused: The error that a lower precision would have had, where it was too large.
+        response: The mean loss's in the last row.
+        exact: Of some queries, by the exact filters, where `response` has sums in their place.
     """
 
-    error: float
-    tolerance: float
-    choices: tuple[_LayerChoice, ...]
-    precision: Precision = "float32"
-    refused: float | None = None
+    response: Response
+    exact: Tensor | None = None
+
+    def multiplied_in(self, precision: Precision) -> Response:
+        """Return the response as products in a precision take it; the mean loss's stays."""
+        if precision != "bfloat16":
+            return self.response
+        if isinstance(self.response, tuple):
+            return self.response[0].to(torch.bfloat16), self.response[1]
+        return self.response[:-1].to(torch.bfloat16), self.response[-1:]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what `of_tensors` rebuilds it of."""
+        exact = {} if self.exact is None else {"exact": self.exact}
+        if isinstance(self.response, Tensor):
+            return {"rows": self.response} | exact
+        measured, mean_loss = self.response
+        if isinstance(measured, Tensor):
+            return {"rows": torch.cat([measured, mean_loss])} | exact
+        return measured.tensors() | {"mean_loss": mean_loss} | exact
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "LayerResponse":
+        """Rebuild the response."""
+        exact = tensors.get("exact")
+        if "rows" in tensors:
+            return cls(tensors["rows"], exact)
+        measured = FactoredGradient(tensors["inputs"], tensors["output_gradients"])
+        return cls((measured, tensors["mean_loss"]), exact)
+
+    def to(self, device: torch.device) -> "LayerResponse":
+        """Return the response on another device."""
+        return self.of_tensors({name: one.to(device) for name, one in self.tensors().items()})
 
 
 def low_rank_responses(
-    engine: GradientEngine,
-    queries: QueryGradients,
+    name: str,
+    gradient: LayerGradient,
+    mean_loss: Tensor,
     member: EnsembleMember,
     curvatures: Sequence[SegmentCurvature | None],
     *,
-    tolerance: float,
-    precision: Precision = "float32",
-) -> tuple[list[dict[str, Response]], ScoreCheck]:
-    """Return every segment's responses by layer, the mean loss's in the last row.
+    aim: float,
+    checked: Tensor,
+) -> tuple[list[LayerResponse], list[LayerChoice]]:
+    """Return a layer's response of every segment, and how its scores are computed.
 
     Args:
-        engine: Gives the sample's training gradients.
-        queries: The queries.
+        name: The layer.
+        gradient: Of the queries' measurements.
+        mean_loss: Of their mean loss.
         member: Segments and filters.
         curvatures: One a segment; None where the filter needs none.
-        tolerance: Of the relative error of the scores; 0 takes the exact filters everywhere.
-        precision: Of the products with training gradients, where the tolerance allows it.
+        aim: Relative error of the scores by low-rank sums; 0 takes the exact filters.
+        checked: Numbers of queries that are to have an exact response, too.
     """
-    sample = _Sample(engine, queries, member, curvatures)
-    rounded = precision != "float32" and tolerance > 0
-    refused: float | None = None
-    aim = _FIRST_AIM * tolerance
-    for attempt in range(_ATTEMPTS + 1):
-        exactly = not tolerance or attempt == _ATTEMPTS
-        responses = (
-            _exact_responses(queries, member, curvatures)
-            if exactly
-            else _responses(queries, member, curvatures, tolerance=aim)
-        )
-        choices = _choices(responses, queries, member)
-        exact = not any(one.terms for one in choices)
-        error = 0.0 if exact else sample.error(responses)
-        if error <= tolerance or exactly:
-            break
-        aim *= _TIGHTER * tolerance / error
-    responses = _written_out(responses, queries, member)
-    if rounded:
-        lower = responses if precision == "tf32" else _rounded(responses)
-        refused = sample.error(lower, precision)
-        if refused <= tolerance:
-            return lower, ScoreCheck(refused, tolerance, choices, precision)
-    return responses, ScoreCheck(error, tolerance, choices, refused=refused)
+    steps = member.layer_steps(name, curvatures)
+    found: Sequence[Response]
+    if aim and isinstance(gradient, FactoredGradient):
+        measured = propagate_low_rank(gradient, *steps, tolerance=aim)
+        found = [
+            torch.cat([one, other]) if isinstance(one, Tensor) else (one, other)
+            for one, other in zip(measured, propagate(mean_loss, *steps), strict=True)
+        ]
+    else:
+        found = propagate(gradient, *steps, behind=mean_loss)
+    choices = [
+        _choice(name, one, gradient, planned)
+        for one, planned in zip(found, member.segments, strict=True)
+    ]
+    exact: Sequence[Tensor | None] = [None] * len(found)
+    if any(one.terms for one in choices):
+        exact = propagate(gradient.rows(checked).dense(), *steps)
+    written = map(_written_out, found, choices)
+    return list(map(LayerResponse, written, exact)), choices
 
 
-def _exact_responses(
-    queries: QueryGradients, member: EnsembleMember, curvatures: Sequence[SegmentCurvature | None]
-) -> list[dict[str, Response]]:
-    responses: list[dict[str, Response]] = [{} for _ in member.segments]
-    for name, gradient in queries.measured.items():
-        steps = member.layer_steps(name, curvatures)
-        found = propagate(gradient, *steps, behind=queries.mean_loss[name])
-        for segment, response in zip(responses, found, strict=True):
-            segment[name] = response
-    return responses
-
-
-def _written_out(
-    responses: Sequence[Mapping[str, Response]], queries: QueryGradients, member: EnsembleMember
-) -> list[dict[str, Response]]:
+def _written_out(response: Response, choice: LayerChoice) -> Response:
     """Write out, once, what the products with every block would write out again."""
-    written: list[dict[str, Response]] = []
-    for segment, planned in zip(responses, member.segments, strict=True):
-        written.append(dict(segment))
-        for name, response in segment.items():
-            if not isinstance(response, tuple):
-                continue
-            measured, mean_loss = response
-            if isinstance(measured, FactoredGradient):
-                short = _multiplications(measured, queries.measured[name], planned)
-                if short >= measured.dense_size:
-                    written[-1][name] = torch.cat([measured.dense(), mean_loss])
-    return written
+    if choice.terms and choice.multiplications == choice.dense_multiplications:
+        measured, mean_loss = response
+        if isinstance(measured, FactoredGradient):
+            return torch.cat([measured.dense(), mean_loss])
+    return response
+
+
+def _choice(
+    layer: str, response: Response, query: LayerGradient, planned: PlannedSegment
+) -> LayerChoice:
+    first = response[0] if isinstance(response, tuple) else response
+    if isinstance(first, Tensor):
+        terms, dense = 0, first[0].numel()
+        short, reason = dense, "a low-rank sum would need as many multiplications, or more"
+    else:
+        terms, dense = first.terms, first.dense_size
+        short = min(dense, _multiplications(first, query, planned))
+        reason = (
+            f"{short:,} multiplications a pair instead of {dense:,}"
+            if short < dense
+            else "a low-rank sum is cheaper to rotate; products write it out"
+        )
+    return LayerChoice(planned.segment.number, layer, terms, short, dense, reason)
 
 
 def _multiplications(
@@ -164,135 +162,3 @@ def _multiplications(
     """
     positions = query.terms if isinstance(query, FactoredGradient) else 1
     return response.size * positions * len(planned.points)
-
-
-def _rounded(responses: Sequence[Mapping[str, Response]]) -> list[dict[str, Response]]:
-    """Return the measurements' rows in bfloat16; the mean loss's stays as it is."""
-
-    def lower(response: Response) -> Response:
-        if isinstance(response, tuple):
-            return (response[0].to(torch.bfloat16), response[1])
-        return (response[:-1].to(torch.bfloat16), response[-1:])
-
-    return [{name: lower(one) for name, one in segment.items()} for segment in responses]
-
-
-def _responses(
-    queries: QueryGradients,
-    member: EnsembleMember,
-    curvatures: Sequence[SegmentCurvature | None],
-    *,
-    tolerance: float,
-) -> list[dict[str, Response]]:
-    responses: list[dict[str, Response]] = [{} for _ in member.segments]
-    for name, gradient in queries.measured.items():
-        steps = member.layer_steps(name, curvatures)
-        total = queries.mean_loss[name]
-        found: Sequence[Response]
-        if isinstance(gradient, FactoredGradient):
-            measured = propagate_low_rank(gradient, *steps, tolerance=tolerance)
-            mean_loss = propagate(total, *steps)
-            found = [
-                torch.cat([one, other]) if isinstance(one, Tensor) else (one, other)
-                for one, other in zip(measured, mean_loss, strict=True)
-            ]
-        else:
-            found = propagate(gradient, *steps, behind=total)
-        for segment, response in zip(responses, found, strict=True):
-            segment[name] = response
-    return responses
-
-
-class _Sample:
-    """Some queries' scores by the exact filters, computed when they are first asked for.
-
-    Args:
-        engine: Gives the training gradients, at the last checkpoint of every segment.
-        queries: The queries.
-        member: Segments and filters.
-        curvatures: One a segment.
-    """
-
-    def __init__(
-        self,
-        engine: GradientEngine,
-        queries: QueryGradients,
-        member: EnsembleMember,
-        curvatures: Sequence[SegmentCurvature | None],
-    ) -> None:
-        self._source, self._queries = engine, queries
-        self._member, self._curvatures = member, curvatures
-        count = len(next(iter(queries.measured.values())))
-        self._rows = spread(torch.arange(count), _QUERIES)
-
-    @cached_property
-    def _gradients(self) -> list[Gradients]:
-        segments = self._member.segments
-        count = self._source.affordable(most=_EXAMPLES, limit=_SAMPLE_BYTES, points=len(segments))
-        return [
-            sample_gradients(self._source, one.points[-1], spread(one.examples, count))
-            for one in segments
-        ]
-
-    @cached_property
-    def _exact(self) -> list[Tensor]:
-        chosen = {
-            name: gradient.rows(self._rows).dense()
-            for name, gradient in self._queries.measured.items()
-        }
-        return _scores(query_responses(chosen, self._member, self._curvatures), self._gradients)
-
-    def error(
-        self, responses: Sequence[Mapping[str, Response]], precision: Precision = "float32"
-    ) -> float:
-        """Return ‖s − s_exact‖ / ‖s_exact‖ over all segments, s multiplied in a precision."""
-        chosen = [
-            {name: _rows(response, self._rows) for name, response in segment.items()}
-            for segment in responses
-        ]
-        with products_in(precision, self._source.device):
-            found = _scores(chosen, self._gradients)
-        off = sum(
-            float((one - other).double().square().sum())
-            for one, other in zip(found, self._exact, strict=True)
-        )
-        whole = sum(float(one.double().square().sum()) for one in self._exact)
-        return (off / whole) ** 0.5 if whole else 0.0
-
-
-def _scores(
-    responses: Sequence[Mapping[str, Vectors]], gradients: Sequence[Gradients]
-) -> list[Tensor]:
-    return [
-        reduce(torch.add, (own[name].products(one) for name, one in segment.items()))
-        for segment, own in zip(responses, gradients, strict=True)
-    ]
-
-
-def _rows(response: Response, rows: Tensor) -> Vectors:
-    """Return rows of the measurements, which come first."""
-    measured = response[0] if isinstance(response, tuple) else response
-    return measured[rows] if isinstance(measured, Tensor) else measured.rows(rows)
-
-
-def _choices(
-    responses: Sequence[Mapping[str, Response]], queries: QueryGradients, member: EnsembleMember
-) -> tuple[_LayerChoice, ...]:
-    found = []
-    for segment, planned in zip(responses, member.segments, strict=True):
-        for name, response in segment.items():
-            first = response[0] if isinstance(response, tuple) else response
-            if isinstance(first, Tensor):
-                terms, dense = 0, first[0].numel()
-                short, reason = dense, "a low-rank sum would need as many multiplications, or more"
-            else:
-                terms, dense = first.terms, first.dense_size
-                short = min(dense, _multiplications(first, queries.measured[name], planned))
-                reason = (
-                    f"{short:,} multiplications a pair instead of {dense:,}"
-                    if short < dense
-                    else "a low-rank sum is cheaper to rotate; products write it out"
-                )
-            number = planned.segment.number
-            found.append(_LayerChoice(number, name, terms, short, dense, reason))
-    return tuple(found)

@@ -1,17 +1,15 @@
-"""The queries' gradients, and the segments' responses to them with the filters written out."""
+"""The queries' gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate, squared_norms
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.plan import EnsembleMember
-from sourcetrace.core.responses.propagation import propagate
 from sourcetrace.errors import InputError
 
 
@@ -62,23 +60,3 @@ class QueryGradients:
             name: torch.cat([gradient.dense(), self.mean_loss[name]])
             for name, gradient in self.measured.items()
         }
-
-
-def query_responses(
-    queries: Mapping[str, Tensor],
-    member: EnsembleMember,
-    curvatures: Sequence[SegmentCurvature | None],
-) -> list[dict[str, Tensor]]:
-    """Return F_r(H̄_ℓ) v_ℓ / N_stage of a member's segments, by layer, [Q, groups, D_out, D_in].
-
-    Args:
-        queries: Query gradients by layer, [Q, groups, D_out, D_in].
-        member: Segments and filters.
-        curvatures: One a segment; None where the filter needs none.
-    """
-    responses: list[dict[str, Tensor]] = [{} for _ in member.segments]
-    for name, gradients in queries.items():
-        propagated = propagate(gradients, *member.layer_steps(name, curvatures))
-        for segment, response in zip(responses, propagated, strict=True):
-            segment[name] = response
-    return responses

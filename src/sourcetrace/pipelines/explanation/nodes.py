@@ -15,10 +15,10 @@ from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.shared.scoring import scorer_of
 from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.source_scoring.work import scorer_of
 from sourcetrace.progress import track
 from sourcetrace.reporting.explanation import (
     Asked,
@@ -135,9 +135,10 @@ class _Shown:
 
 def _scores(setup: AuditSetup, curvature: Sequence[Any], queries: Examples) -> Tensor:
     """Return the scores of all training examples for some queries, [Q, N]."""
+    segments = curvature or [None] * len(setup.plan.segments)
 
     def of_layers(layers: Sequence[Layer]) -> Tensor:
-        scorer = scorer_of(setup, curvature, queries, layers)
+        scorer = scorer_of(setup, segments, queries, layers)
         found = (
             scorer.scores(block, self_influence=False).shares.sum(0)
             for block in track(setup.engine.blocks(), "Scoring")
@@ -158,11 +159,12 @@ def _parts(
         queries: The queries.
         lengths: Number of an example -> tokens of its sequence.
     """
+    segments = curvature or [None] * len(setup.plan.segments)
     parts: dict[int, TokenScores] = {}
     for group in setup.needs.scoring.groups:
         # In a line: what it holds makes room for the next group.
         found = token_scores(
-            scorer_of(setup, curvature, queries, group).responses,
+            scorer_of(setup, segments, queries, group).responses,
             setup.engine.of_layers(group),
             lengths,
         )

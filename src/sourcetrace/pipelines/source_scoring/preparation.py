@@ -7,7 +7,7 @@ from typing import Any
 
 from sourcetrace.core.engine.passes import Passes
 from sourcetrace.core.methods.astra import SegmentSolve
-from sourcetrace.core.responses.low_rank_responses import ScoreCheck
+from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.validation import JsonRecord
 

@@ -2,8 +2,9 @@
 
 A score is a sum over layers. A unit of the first group keeps what its layers give to the scores of
 a range, one of the next adds to what it finds, and one of the last writes the range's rows of every
-table. The queries' responses to a group are made by each process for itself, when it meets the
-first of its units that is not done, and are let go before the next group's.
+table. The queries' responses to a group are units of their own, before its scores
+(`pipelines.source_scoring.responses`): kept with the scores where all layers are one group, which
+bounds their size by the memory that holds them, and dropped behind a group where there are several.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,23 +16,27 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
-from sourcetrace.core.engine.passes import Passes
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.methods.preparation import Prepared
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.methods.scorers import MeanScorer
-from sourcetrace.core.model.examples import Block
+from sourcetrace.core.model.examples import Block, Examples
+from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.ekfac_fitting.work import fit
-from sourcetrace.pipelines.shared.scoring import scorer_of
 from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
+from sourcetrace.pipelines.source_scoring.responses import (
+    STAGE,
+    GroupResponses,
+    fitted_of,
+    preparation_of,
+)
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import KeptFile, Unit
-
-_STAGE = "source_scoring"
 
 _AT_ONCE = 2**22
 """Scores of a file, which a process holds some ten times as it writes them, and a reader once."""
@@ -54,24 +59,31 @@ class Scored:
 def score(setup: AuditSetup) -> Scored:
     """Score all training examples for the queries of an audit."""
     start_peak(setup.engine.device)
-    with setup.engine.timings.timed(_STAGE):
+    with setup.engine.timings.timed(STAGE):
         return until_settled(setup, lambda: _scored(setup, fit(setup).curvature))
 
 
 def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
-    setup.engine.passes = Passes()  # those of this stage
     ledger = setup.team.ledger
     tasks, groups = _tasks(setup), setup.needs.scoring.groups
     done = [one.unit for one in tasks[-1]]
-    for layers, wanted in zip(groups, _needed(tasks, ledger), strict=True):
-        group = _Group(setup, curvature, layers)
+    none: list[SegmentCurvature | None] = [None] * len(setup.plan.segments)
+    kept: list[Unit] = []
+    for number, (layers, wanted) in enumerate(zip(groups, _needed(tasks, ledger), strict=True)):
+        responses = GroupResponses(setup, curvature or none, layers, number)
+        group = _Group(setup, responses)
+        if not all(ledger.is_over(one.unit) for one in wanted):
+            _ = responses.settled
         do(setup, {one.unit: partial(group.do, one) for one in wanted}, "Scoring")
+        kept += responses.units
         if setup.team.rank == 0:
             ledger.drop(one.before for one in wanted if one.before)
+            ledger.drop(responses.units if len(groups) > 1 else [])
     preparation = Preparation.from_json(ledger.facts(done[0])["preparation"])
     if setup.team.rank != 0:
         return Scored([], preparation)
-    ledger.prune(_STAGE, done)
+    if kept:  # else nothing was missing, and nothing is known of what there is beside
+        ledger.prune(STAGE, [*done, *kept])
     parts = [
         tuple(ledger.file(one.unit, _file(name, part)) for name in TABLES)
         for one in tasks[-1]
@@ -105,7 +117,7 @@ def _tasks(setup: AuditSetup) -> list[list[_Task]]:
         for place, one in enumerate(ranges):
             before = found[-2][place].unit if number else None
             unit = setup.unit(
-                _STAGE,
+                STAGE,
                 f"g{number}/{one.start:09d}-{one.stop:09d}",
                 reads=[before] if before else [],
                 cost=len(one),
@@ -131,18 +143,16 @@ class _Group:
 
     Attributes:
         setup: Of the audit.
-        curvature: Of every segment.
-        layers: The group.
+        responses: Of the queries to its layers.
     """
 
     setup: AuditSetup
-    curvature: Sequence[SegmentCurvature]
-    layers: Sequence[Layer]
+    responses: GroupResponses
 
     def do(self, task: _Task, folder: Path) -> dict[str, Any]:
         """Write the scores of a unit's range."""
         setup = self.setup
-        if self.layers is setup.needs.scoring.groups[-1]:
+        if self.responses.layers is setup.needs.scoring.groups[-1]:
             for part in _parts(setup, task.examples):
                 rows = [tables_of(setup, *one) for one in self._scores(task, part)]
                 for name, tables in zip(TABLES, zip(*rows, strict=True), strict=True):
@@ -156,7 +166,7 @@ class _Group:
         """Yield every block of a part of a range with its scores by the layers so far."""
         ledger, device = self.setup.team.ledger, self.setup.engine.device
         before = ledger.folder(task.before) if task.before else None
-        scorer = self._prepared[0]
+        scorer = self._scorer
         for block in self.setup.grid.blocks(part):
             found = scorer.scores(block)
             if before:
@@ -165,19 +175,42 @@ class _Group:
             yield block, found
 
     @cached_property
-    def _prepared(self) -> tuple[MeanScorer, Preparation]:
-        setup = self.setup
-        scorer = scorer_of(setup, self.curvature, setup.queries, self.layers)
-        passes = replace(setup.engine.passes)
-        return scorer, Preparation(scorer.checks, scorer.solves, passes)
+    def _scorer(self) -> MeanScorer:
+        setup, group = self.setup, self.responses
+        return scorer_of(setup, group.curvature, setup.queries, group.layers, group.prepared())
 
     def _preparation(self, task: _Task) -> Preparation:
         """Return that of the layers so far."""
-        own = self._prepared[1]
+        own = self.responses.preparation
         if task.before is None:
             return own
         said = self.setup.team.ledger.facts(task.before)["preparation"]
         return Preparation.from_json(said) + own
+
+
+def scorer_of(
+    setup: AuditSetup,
+    curvature: Sequence[SegmentCurvature | None],
+    queries: Examples,
+    layers: Sequence[Layer],
+    found: Sequence[tuple[Prepared, ScoreCheck]] = (),
+) -> MeanScorer:
+    """Return what scores training examples for some queries by a group of layers.
+
+    Args:
+        setup: Of the audit.
+        curvature: Of every segment; None where the method needs none.
+        queries: The audit's, or others.
+        layers: The group.
+        found: Of every member, where the queries are prepared.
+    """
+    return MeanScorer.of(
+        preparation_of(setup, queries, layers),
+        setup.plan,
+        fitted_of(curvature, layers, setup.engine.device),
+        found,
+        higher_is_better=setup.inputs.task.measurement_higher_is_better,
+    )
 
 
 def _parts(setup: AuditSetup, examples: Block) -> list[Block]:
