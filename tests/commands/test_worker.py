@@ -77,6 +77,15 @@ def test_a_worker_says_what_it_failed_of():
     assert said.endswith("ValueError: no such thing\n\n")
 
 
+def test_who_starts_it_by_hand_is_told_how_a_run_does(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["worker"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "A run starts it itself: kedro run" in said
+    assert "Traceback" not in said
+
+
 def test_no_help_names_it(capsys):
     main(["--help"])
     assert "worker" not in capsys.readouterr().out

@@ -89,6 +89,19 @@ def test_an_orderly_end_between_two_looks_is_one(tmp_path, leader, monkeypatch):
     assert list(found) == []
 
 
+def test_who_comes_when_the_first_process_has_ended_has_nothing_to_do(tmp_path, leader, caplog):
+    late = OrderFile(tmp_path, "this")
+    leader("first")("end")
+    assert list(late.follow(5)) == []
+    assert "nothing left to do" in caplog.text
+    # To one that begins later, it may be of an earlier run: it waits for its own.
+    found = OrderFile(tmp_path, "this").follow(5)
+    leader("second")
+    assert next(found) == {"stage": "second"}
+    leader("third")("end")
+    assert list(OrderFile(tmp_path, "this").follow(0.1)) == []
+
+
 def test_orders_of_an_earlier_attempt_are_not_obeyed(tmp_path, leader):
     leader("of the dead")("kill")
     assert json.loads(next(tmp_path.glob("*.json")).read_text())["order"]

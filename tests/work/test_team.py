@@ -1,5 +1,6 @@
 """Units are done once, whoever does them, however many they are and whoever dies."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -81,15 +82,33 @@ def test_a_process_that_hangs_ends_itself_and_says_where(tmp_path, processes, ca
         time.sleep(100)
 
     def work():
+        logging.basicConfig(force=True)
         Team(Ledger(tmp_path), rank=1, size=2, timeout=0.2).run(_UNITS, hangs, "Working")
 
     other = processes.Process(target=work)
     other.start()
     other.join(10)
     assert other.exitcode == 1
-    assert "in hangs" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert 0 < said.index("launch.timeout_seconds") < said.index("in hangs")
     _work(tmp_path, 0, 2)
     assert len(_results(tmp_path)) == len(_UNITS)
+
+
+def test_a_process_that_others_were_as_slow_as_does_not_hang(tmp_path, processes):
+    """A unit may take long in one that has done none yet."""
+    Team(Ledger(tmp_path)).run(_UNITS[:1], lambda unit, folder: {"seconds": 60.0}, "Working")
+
+    def slow(unit, folder):
+        time.sleep(0.8)
+
+    def work():
+        Team(Ledger(tmp_path), rank=1, size=2, timeout=0.1).run(_UNITS[:2], slow, "Working")
+
+    other = processes.Process(target=work)
+    other.start()
+    other.join(10)
+    assert other.exitcode == 0
 
 
 def test_a_unit_that_fails_elsewhere_is_the_first_process_s_to_raise(tmp_path, processes):

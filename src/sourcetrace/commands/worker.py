@@ -1,16 +1,23 @@
 """`sourcetrace worker`: one of several processes of an audit, which started it; for nobody else."""
 
 import json
+import os
 import signal
 import sys
 
 import click
 import yaml
 
+from sourcetrace.work.ranks import RANK
+
 
 @click.command(hidden=True)
 def worker() -> None:
     """Do what standard input says, to its end."""
+    if RANK not in os.environ:
+        raise click.UsageError(
+            "A run starts it itself: kedro run --pipelines audit --params launch.processes=2."
+        )
     # A terminal's Ctrl-C is for the parent, with which standard input ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configuration = yaml.safe_load(json.loads(sys.stdin.readline()))

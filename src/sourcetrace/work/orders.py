@@ -6,6 +6,7 @@ held, so that the file of an earlier attempt is not.
 
 import atexit
 import json
+import logging
 import os
 import socket
 import time
@@ -23,6 +24,8 @@ try:
 except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 _POLL_SECONDS = 0.5
 _SECONDS_TO_MEET = 300.0
 
@@ -36,9 +39,10 @@ class OrderFile:
     """
 
     def __init__(self, folder: Path, launch: str) -> None:
+        self._begun = time.time()
         self._path = folder / f"{digest_of(launch)}.json"
         self._lock: FileLock | None = None
-        self._said: dict[str, Any] = {"number": 0, "order": None, "ended": False}
+        self._said: dict[str, Any] = {"number": 0, "order": None, "ended": 0.0}
 
     def lead(self) -> None:
         """Be the first process, to this process's end.
@@ -75,10 +79,15 @@ class OrderFile:
         while True:
             # Looked at before what is said is read: who ends in order says so while it holds it.
             is_led = leader is not None and _is_held(self._path.with_name(leader))
-            said = read_optional_json(self._path) or {"by": ""}
+            said = read_optional_json(self._path) or {"by": "", "ended": 0.0}
             if leader is None and said["by"] and _is_held(self._path.with_name(said["by"])):
                 leader, is_led = said["by"], True
-            if leader is None and time.monotonic() > patience:
+            late = leader is None and time.monotonic() > patience
+            # One that ended before this process began may be of an earlier run.
+            if leader is None and said["ended"] and (late or said["ended"] > self._begun):
+                logger.warning("Rank 0 has ended: there is nothing left to do.")
+                return
+            if late:
                 raise InputError(
                     f"Rank 0 was not seen in {self._path.parent} for {seconds:.0f} s. Expected a "
                     "folder that all processes share, on a file system whose locks reach all "
@@ -100,7 +109,7 @@ class OrderFile:
 
     def _end(self) -> None:
         if self._lock is not None:
-            self._say(ended=True)
+            self._say(ended=time.time())
             self._lock.release()
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock = None

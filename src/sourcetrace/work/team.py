@@ -8,8 +8,9 @@ Every process computes the same bytes, so that their number is in no result.
 
 import faulthandler
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from pathlib import Path
@@ -40,7 +41,14 @@ _ASKED = 16
 
 _TRIES = 3
 _SLOWER = 20
-"""Times what the phase's longest unit took is no slowness any more, but a hanging process."""
+"""Times what the longest unit took is no slowness any more, but a hanging process."""
+
+_HANGS = (
+    "%s/%s takes longer than %.0f s, which is launch.timeout_seconds or 20 times what the slowest "
+    "unit took. The process ends itself, here:"
+)
+_SECONDS_TO_SAY = 0.5
+"""Python's to say so, if it is not what hangs."""
 
 
 @dataclass
@@ -97,6 +105,7 @@ class Team:
         left = [one for one in in_order(parts, self.rank) if not self.ledger.is_over(one)]
         if not left:
             return
+        self._learn(units)
         if self.rank == 0 and self.size > 1 and len(left) > 1:
             self._call(left[0].stage)
         finished = self._finished(left, do)
@@ -139,7 +148,9 @@ class Team:
                 end = time.monotonic()
                 time.sleep(max(_POLL_SECONDS, _RARER * (end - start), self._next_read - end))
             # Read just before the next is asked for: what was done and dropped is not done again.
-            for one in (unit, *self._read()):
+            over = (unit, *self._read())
+            self._learn(over)
+            for one in over:
                 if one in left and self.ledger.is_over(one):
                     del left[one]
                     yield one
@@ -160,7 +171,7 @@ class Team:
         if self.ledger.is_over(unit):
             return True
         if self.size == 1:
-            self._do(unit, do)
+            self.ledger.write(unit, do)
             return True
         lock = FileLock(self.ledger.lock_file(unit))
         lock_path = Path(lock.lock_file)
@@ -176,9 +187,13 @@ class Team:
 
     def _watched(self, unit: Unit, do: Do, failed: set[Unit]) -> None:
         """Do a unit in one of several processes."""
-        faulthandler.dump_traceback_later(max(self.timeout, _SLOWER * self._slowest), exit=True)
+        limit = max(self.timeout, _SLOWER * self._slowest)
+        saying = threading.Timer(limit, logger.error, (_HANGS, unit.stage, unit.name, limit))
+        saying.daemon = True
+        saying.start()
+        faulthandler.dump_traceback_later(limit + _SECONDS_TO_SAY, exit=True)
         try:
-            self._do(unit, do)
+            self.ledger.write(unit, do)
         except Exception as error:
             if self.rank == 0 or isinstance(error, OtherUnitsError):
                 raise
@@ -186,10 +201,12 @@ class Team:
             failed.add(unit)
         finally:
             faulthandler.cancel_dump_traceback_later()
+            saying.cancel()
 
-    def _do(self, unit: Unit, do: Do) -> None:
-        self.ledger.write(unit, do)
-        self._slowest = max(self._slowest, self.ledger.facts(unit)["seconds"])
+    def _learn(self, units: Iterable[Unit]) -> None:
+        """Know how long units took, whoever did them."""
+        known = (self.ledger.seconds(one) or 0.0 for one in units)
+        self._slowest = max(self._slowest, max(known, default=0.0))
 
 
 def shares(units: Sequence[Unit], size: int) -> list[Sequence[Unit]]:
