@@ -166,4 +166,4 @@ def test_the_terminal_shows_it(project):
     said = " ".join(page.getvalue().split())
     assert "partly done (1 of 2 units)" in said
     # Those of the audit that there was.
-    assert "A run may remove 4 units of other audits in data/04_feature" in said
+    assert "Of other audits 4 units are in data/04_feature" in said

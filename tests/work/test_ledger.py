@@ -46,7 +46,7 @@ def test_what_is_made_of_something_else_is_stale_and_says_in_what(tmp_path):
     _write(ledger, changed)
     # The older result is still there: who goes back has it.
     assert ledger.states([changed, _unit(data="1")]) == ["done", "done"]
-    ledger.prune("extraction", [changed])
+    ledger.drop(ledger.others("extraction", [changed]))
     assert _states(tmp_path, changed, _unit(data="1")) == ["done", "stale"]
 
 
@@ -135,7 +135,7 @@ def test_a_tidied_ledger_says_the_same_and_keeps_what_is_not_ours(tmp_path):
     ledger.tidy()
     assert len(list((tmp_path / "log").iterdir())) == 1
     assert not killed.exists()
-    ledger.prune("extraction", units[:1])
+    ledger.drop(ledger.others("extraction", units[:1]))
     assert _states(tmp_path, *units) == ["done", "missing", "missing"]
     assert (tmp_path / "extraction" / "notes.txt").exists()
     assert ledger.states(units) == ["done", "missing", "missing"]

@@ -1,5 +1,8 @@
 """What a stage's phases are made of is known to who has made none of them."""
 
+import time
+
+from sourcetrace.work import phases
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
 from sourcetrace.work.team import Team
@@ -17,9 +20,9 @@ def _phase(name, count=3, stage="extraction", **parts):
 AUDIT = {"data": "1"}
 
 
-def _keep(root, *phases, audit=AUDIT):
+def _keep(root, *own, audit=AUDIT):
     kept = Phases(root)
-    for units in phases:
+    for units in own:
         kept.keep(Phase(audit, units))
 
 
@@ -50,6 +53,16 @@ def test_a_run_that_goes_on_keeps_what_it_has_not_reached_and_another_audit_s_be
     cut_otherwise = _phase("a", grid="2")
     _keep(tmp_path, cut_otherwise, audit={"data": "2"})
     assert _known(tmp_path) == [cut_otherwise]
+    assert [one.units for one in Phases(tmp_path).of("extraction", AUDIT)] == [first, second]
+
+
+def test_the_last_audits_are_kept(tmp_path):
+    for number in ("1", "2", "3", "1"):
+        _keep(tmp_path, _phase("a", data=number), audit={"data": number})
+        time.sleep(0.01)  # a file system's clock
+    kept = Phases(tmp_path).before("extraction", {"data": "1"}, 1)
+    assert kept == _phase("a", data="3")
+    assert Phases(tmp_path).before("extraction", {"data": "1"}, 2) == kept
 
 
 def test_the_first_of_a_team_keeps_them_before_they_are_done(tmp_path):
@@ -65,12 +78,12 @@ def test_the_first_of_a_team_keeps_them_before_they_are_done(tmp_path):
 def test_who_asks_while_another_audit_begins_hears_of_what_is_there(tmp_path, monkeypatch):
     first, second = _phase("a"), _phase("b")
     _keep(tmp_path, first, second)
-    files = Phases._files
+    files = phases._files
 
-    def gone_since(self, stage):
-        found = files(self, stage)
+    def gone_since(folder):
+        found = files(folder)
         found[0].unlink()
         return found
 
-    monkeypatch.setattr(Phases, "_files", gone_since)
+    monkeypatch.setattr(phases, "_files", gone_since)
     assert _known(tmp_path) == [second]

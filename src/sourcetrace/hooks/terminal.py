@@ -181,7 +181,10 @@ class Terminal:
         removed = "A run removes nothing."
         if status.left:
             left = format_noun(status.left, "unit")
-            removed = f"A run may remove {left} of other audits in {status.folder}, no other file."
+            removed = (
+                f"Of other audits {left} are in {status.folder}; a run keeps the last audits' "
+                "(launch.kept_audits) and removes no other file."
+            )
         self._print(_plain(f"\n{looked} {removed}"))
 
     def print_verification(self, trust: Trust, *, page: str) -> None:

@@ -17,9 +17,11 @@ class LaunchParameters(Parameters):
         timeout_seconds: After which a process that is at one unit of work hangs, and is ended;
             longer where units take long. A process alone has all the time.
         unit_seconds: What a unit of work, all that a kill loses, is to take.
+        kept_audits: Whose units of work are kept in the folder, the one at hand among them.
     """
 
     processes: int = Field(default=1, ge=1)
     threads: Annotated[int, Field(ge=1)] | None = None
     timeout_seconds: float = Field(default=1800.0, gt=0)
     unit_seconds: float = Field(default=10.0, gt=0)
+    kept_audits: int = Field(default=2, ge=1)

@@ -168,7 +168,7 @@ class AuditStatus(_Record):
     Attributes:
         stages: In their order.
         checked: Whether every byte was read.
-        left: Units of work of other audits, which a run may remove.
+        left: Units of work of other audits, of which a run keeps the last ones'.
         folder: Of the units.
     """
 

@@ -197,10 +197,6 @@ class Ledger:
                 self._say(unit, files=None, facts=facts)
                 shutil.rmtree(self._folder(unit), ignore_errors=True)
 
-    def prune(self, stage: str, units: Sequence[Unit]) -> None:
-        """Remove a stage's units that are none of these: what older audits left."""
-        self.drop(self.others(stage, units))
-
     def others(self, stage: str, units: Sequence[Unit]) -> list[Unit]:
         """Return a stage's units that are done and none of these."""
         wanted = {_key(one) for one in units}

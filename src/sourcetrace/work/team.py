@@ -65,6 +65,7 @@ class Team:
         parts_for: Returns what the audit is made of, as far as a stage goes: part -> digest.
         check: Raises `OtherUnitsError` where what is to be done has changed; asked whenever others'
             logs are read, so that nobody waits for units that nobody does.
+        kept_audits: How many have their units kept, the one at hand among them.
     """
 
     ledger: Ledger
@@ -74,6 +75,7 @@ class Team:
     call: Callable[[str], None] = lambda _: None
     parts_for: Callable[[str], Mapping[str, str]] = lambda _: {}
     check: Callable[[], None] = lambda: None
+    kept_audits: int = 2
     _slowest: float = field(default=0.0, init=False)
     _next_read: float = field(default=0.0, init=False)
     _called: set[str] = field(default_factory=set, init=False)
@@ -125,6 +127,19 @@ class Team:
                 self.ledger.begin()
                 self._called.discard(error.unit.stage)
         return work()
+
+    def prune(self, units: Sequence[Unit]) -> None:
+        """Remove a stage's units that are none of these nor of the audits before that are kept.
+
+        Args:
+            units: What the stage has done, to its end.
+        """
+        if self.rank == 0:
+            stage = units[0].stage
+            audit, there = self.parts_for(stage), filter(self.ledger.is_logged, units)
+            self._phases.keep(Phase(audit, list(there)))
+            before = self._phases.before(stage, audit, self.kept_audits - 1)
+            self.ledger.drop(self.ledger.others(stage, [*units, *before]))
 
     def _call(self, stage: str) -> None:
         """Call the others to a stage, once for all of its phases."""

@@ -7,7 +7,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from sourcetrace.audit.identity.made_of import MadeOf
-from sourcetrace.parameters import AttributionParameters, GradientParameters
+from sourcetrace.parameters import AttributionParameters, GradientParameters, LaunchParameters
 from sourcetrace.pipelines.gradient_extraction.work import extract, units_of
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.set_up import set_up_audit
@@ -150,7 +150,7 @@ class Audits:
         train(folder / "run", lambda model: optimizer(model.parameters(), lr=0.1))
         self.inputs = inputs_of(folder, folder / "run", task=Longer(), count=1)
 
-    def set_up(self, *, steps=None, gradients=None, **attribution):
+    def set_up(self, *, steps=None, gradients=None, kept_audits=1, **attribution):
         """Return the set-up of an audit with other parameters, of the first checkpoints."""
         given = {"method": "source", "device": "cpu", **attribution}
         made_of = MadeOf.of(
@@ -171,6 +171,7 @@ class Audits:
             self.inputs["gradient_cache"],
             GradientParameters.model_validate(kept),
             AttributionParameters.model_validate(given),
+            LaunchParameters(kept_audits=kept_audits),
         )
 
 
@@ -185,6 +186,30 @@ def test_one_more_checkpoint_computes_that_one_alone(tmp_path):
     assert {one.name.split("/")[0] for one in missing} == {"step_000020", "step_000030"}
     extract(more)
     assert not more.team.ledger.missing(units_of(more))
+
+
+def test_the_units_of_the_audits_before_stand(tmp_path):
+    """Of another namespace, or with other parameters that are tried in turns."""
+    audits = Audits(tmp_path)
+
+    def missing(**changed):
+        setup = audits.set_up(**changed)
+        setup.team.ledger.refresh()
+        return len(setup.team.ledger.missing(units_of(setup)))
+
+    def audit(**changed):
+        extract(audits.set_up(kept_audits=2, **changed))
+
+    for seed in (0, 1, 0):
+        audit(seed=seed)
+    assert [missing(seed=0), missing(seed=1)] == [0, 0]
+    # Nothing was left to do, and all of it is another audit's.
+    audit(seed=0, method="scaled_source")
+    audit(seed=2)
+    assert [missing(seed=0), missing(seed=2)] == [0, 0]
+    assert missing(seed=1)
+    audit(seed=3)
+    assert missing(seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -89,8 +89,8 @@ def _fitted(setup: AuditSetup) -> Fitted:
         units.append(setup.unit(_STAGE, "scales", reads=units, groups=groups))
         do(setup, {units[-1]: partial(_scale, setup, unscaled)}, "Scaling curvature")
         scales = json.loads((ledger.folder(units[-1]) / _SCALES).read_text(encoding="utf-8"))
+    setup.team.prune(units)
     if setup.team.rank == 0:
-        ledger.prune(_STAGE, units)
         for unit in units:  # so that a damaged one is found here
             ledger.folder(unit)
     scaled = [

@@ -119,7 +119,7 @@ def units_of(setup: AuditSetup) -> list[Unit]:
 
 def extracted(setup: AuditSetup) -> Extracted:
     """Do what is missing, as a part of another stage's work; no file of what is done is read."""
-    points, ledger = _points(setup), setup.team.ledger
+    points = _points(setup)
     setup.cache.restart(setup.grid.policy)
     ranged = any(len(one.parts) > 1 for point in points for one in point.sums)
     # The parts of a point's sums make room for the next point's.
@@ -131,9 +131,8 @@ def extracted(setup: AuditSetup) -> Extracted:
             "Adding covariances",
             beside={one.queries: one.measure for one in some},
         )
-    if setup.team.rank == 0:
-        ledger.prune(_STAGE, units_of(setup))
-    return Extracted(ledger, points)
+    setup.team.prune(units_of(setup))
+    return Extracted(setup.team.ledger, points)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,14 @@ def make_team(launch: LaunchParameters, folder: Path) -> Team:
     shared_out = cores_each(size) if size > 1 else torch.get_num_threads()
     torch.set_num_threads(launch.threads or shared_out)
     call = partial(CREW.call, size=size, threads=torch.get_num_threads())
-    return Team(Ledger(folder), rank.number, size, launch.timeout_seconds, call)
+    return Team(
+        Ledger(folder),
+        rank.number,
+        size,
+        launch.timeout_seconds,
+        call,
+        kept_audits=launch.kept_audits,
+    )
 
 
 def cores_each(size: int) -> int:

@@ -83,7 +83,7 @@ def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
     if setup.team.rank != 0:
         return Scored([], preparation)
     if kept:  # else nothing was missing, and nothing is known of what there is beside
-        ledger.prune(STAGE, [*done, *kept])
+        setup.team.prune([*done, *kept])
     parts = [
         tuple(ledger.file(one.unit, _file(name, part)) for name in TABLES)
         for one in tasks[-1]

@@ -121,7 +121,8 @@ class _Stage:
 
     @cached_property
     def _phases(self) -> list[Phase]:
-        return Phases(self.ledger.root).of(self.name)
+        audit = self.now.parts_for(self.name) if self.now else None
+        return Phases(self.ledger.root).of(self.name, audit)
 
     @cached_property
     def _today(self) -> list[Phase]:
