@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from sourcetrace.parameters import RegisteredModelParameters
-from sourcetrace.reporting.drawing import Ink
+from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.records import AuditRun
 from tests.reporting.content import ground_truth, page_content
 

@@ -116,7 +116,7 @@ def _queries(names: list[str], ids: list[str]) -> QuerySection:
     told["train_table"] = told["train_table"].with_columns(label="example_id", text="example_id")
     told["query_signals"] = told["query_signals"].with_columns(predicted_label="example_id")
     view = replace(view, **told)
-    return QuerySection(view.explained(view.worst(len(names))), len(names) + 1)
+    return QuerySection(lambda: view.explained(view.worst(len(names))), len(names) + 1)
 
 
 def measured_cleaning() -> MeasuredCleaning:

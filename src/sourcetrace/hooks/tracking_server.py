@@ -215,7 +215,7 @@ class TrackingServerHook:
         """End the run where nobody has, and send it."""
         self._runs = False
         try:
-            # kedro-mlflow enters the run once more for every node and leaves it once.
+            # kedro-mlflow may enter the run once more for every node, and leaves it once.
             while not self._begun_before and mlflow.active_run() is not None:
                 mlflow.end_run(status)
         except MlflowException as error:

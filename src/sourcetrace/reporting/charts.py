@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.formats import format_span
-from sourcetrace.reporting.drawing import DIGITS, Figure, Ink, across, marks_by, rule_at, upwards
+from sourcetrace.reporting.drawing import DIGITS, Figure, across, marks_by, rule_at, upwards
+from sourcetrace.reporting.inks import Ink
 from sourcetrace.schemas.review import is_suspect
 
 _POINTS = 300

@@ -18,18 +18,15 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.formats import format_count
 from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
-from sourcetrace.reporting.charts import suspect_figures
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.reporting.decided import DecisionSummary, count_decisions, standing_words
-from sourcetrace.reporting.drawing import Ink
+from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.queries.pages import QuerySection
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.suspects import SuspectTable
 from sourcetrace.reporting.tables import Table
 from sourcetrace.reporting.templating import Script, template
-from sourcetrace.reporting.trend_charts import trend_figures
 from sourcetrace.reporting.trust import Retraining
-from sourcetrace.reporting.trust_charts import recall_curve, trust_figures
 from sourcetrace.schemas.decisions import DecisionLog
 from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups
 from sourcetrace.schemas.issues import ExampleIssues
@@ -114,6 +111,9 @@ class PageContent:
                 "The review list is empty: expected one row a training example. Was the scoring "
                 "run?"
             )
+        # Here: they import Altair, and a page that stands is not drawn.
+        from sourcetrace.reporting import charts, trend_charts, trust_charts  # noqa: PLC0415
+
         summary, manifest = self.summary, self.checkpoint_manifest
         # As it is written; another copy of a million rows is spared.
         in_order = self.review_list["rank"].is_sorted()
@@ -145,7 +145,7 @@ class PageContent:
             queries=self.queries,
             overlap=_LossOverlap.of(review_list, top_share=summary.suspect_share),
             dead_layers=_layers_without_gradients(self.curvature_spectra),
-            figures=suspect_figures(
+            figures=charts.suspect_figures(
                 review_list,
                 self.example_signals,
                 self.segment_contributions,
@@ -161,15 +161,15 @@ class PageContent:
             outdated=self._is_outdated(),
             trust=self.verification.trust_in(summary.scores_digest),
             verification=self.verification if verified else None,
-            trust_figures=trust_figures(self.verification) if verified else [],
+            trust_figures=trust_charts.trust_figures(self.verification) if verified else [],
             compared=compared,
-            trend_figures=trend_figures(compared.points) if compared else [],
+            trend_figures=trend_charts.trend_figures(compared.points) if compared else [],
             ground_truth=truth,
             standing=standing_words(self.review_list, self.decision_log),
             decided=self._of_these_scores(self.decided),
             cleaning=self._of_these_scores(self.cleaning),
             ranking_table=Table.of_rankings(truth) if truth else None,
-            ranking_figure=recall_curve(truth) if truth else None,
+            ranking_figure=trust_charts.recall_curve(truth) if truth else None,
             inks=Ink,
         )
 

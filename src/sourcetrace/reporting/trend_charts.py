@@ -6,7 +6,8 @@ import altair as alt
 import polars as pl
 
 from sourcetrace.audit.comparison.summary import AuditPoint
-from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, Ink, across, marks_by, upwards
+from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, across, marks_by, upwards
+from sourcetrace.reporting.inks import Ink
 
 _OUTCOMES = {
     "pass": (Ink.KEEP, "circle"),

@@ -6,7 +6,8 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from sourcetrace.reporting.drawing import PER_CENT, Figure, Ink, across, marks_by, rule_at, upwards
+from sourcetrace.reporting.drawing import PER_CENT, Figure, across, marks_by, rule_at, upwards
+from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.records import GroundTruth
 from sourcetrace.reporting.trust import Retraining
 

@@ -16,7 +16,7 @@ EVIL = "</script><script>alert(1)</script><!-- \u202e"
 def section(queries=3, **options):
     view = query_view(queries, **options)
     return QuerySection(
-        view.explained(view.worst(queries)),
+        lambda: view.explained(view.worst(queries)),
         queries,
         {"e1": np.zeros((8, 8)), "e2": np.ones((48, 32, 3))},
         {"q0": np.zeros((8, 8))},

@@ -105,7 +105,7 @@ def gather_queries(
         train_table,
     )
     return QuerySection(
-        view.explained(view.worst(_QUERIES)),
+        lambda: view.explained(view.worst(_QUERIES)),
         query_table.height,
         _pictures(strongest_pictures),
         _pictures(query_pictures),

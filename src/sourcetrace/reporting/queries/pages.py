@@ -1,15 +1,16 @@
 """Explained queries in HTML: a page of their own, and the section of the report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from markupsafe import Markup
 
-from sourcetrace.reporting.drawing import Ink
 from sourcetrace.reporting.explanation import Explanations
+from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.suspects import picture_uri
 from sourcetrace.reporting.templating import template
 
@@ -45,16 +46,21 @@ class QuerySection:
     """The queries that the report shows.
 
     Attributes:
-        found: The worst measured, the worst first.
+        find: Returns the worst measured, the worst first.
         total: How many there are in all.
         pictures: Training example -> [H, W] or [H, W, 3] in 0..1; may be empty.
         query_pictures: The same of queries.
     """
 
-    found: Explanations
+    find: Callable[[], Explanations]
     total: int
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     query_pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def found(self) -> Explanations:
+        """What is shown; looked for when it is first asked for."""
+        return self.find()
 
     def shown(self) -> list[Markup]:
         """Return the first queries in HTML, as many as there is room for."""
