@@ -112,7 +112,7 @@ def digest_examples(
     targets: list[str | None] = []
 
     def add(item: Any) -> None:
-        part, target = _split_label(item)
+        part, target = split_label(item)
         if each is not None:
             each(target)
         if inputs_of is not None:
@@ -150,7 +150,7 @@ def task_digests(task: Any) -> dict[str, dict[str, str]]:
     return found
 
 
-def _split_label(item: Any) -> tuple[Any, Any]:
+def split_label(item: Any) -> tuple[Any, Any]:
     """Return an example's inputs and its label, None where the label cannot be told apart.
 
     Of a pair, the first part is what the model is given (`TaskBase.forward` says so); of a
@@ -163,6 +163,11 @@ def _split_label(item: Any) -> tuple[Any, Any]:
         rest = {key: item[key] for key in item if key not in _LABEL_KEYS}
         return (rest, target) if target and rest else (item, None)
     return item, None
+
+
+def exchange_label(item: Any, label: Any) -> Any:
+    """Return an example, or a batch, with another label of those that `split_label` returns."""
+    return {**item, **label} if isinstance(item, Mapping) else (item[0], label)
 
 
 def varying_examples(read: Callable[[int], Any], count: int) -> list[int]:

@@ -133,7 +133,7 @@ class GradientEngine:
         """Return the numbers of a block's examples: of the training's, those needed at a point."""
         if examples is self.training:
             return point.rows(block)
-        return torch.arange(block.start, block.stop)
+        return block.numbers
 
     def visits(self, points: Iterable[EvaluationPoint]) -> list[tuple[EvaluationPoint, Block]]:
         """Return every (point, block) with an example whose gradient is needed there."""

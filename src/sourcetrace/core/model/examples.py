@@ -27,6 +27,45 @@ class Block:
         bounds = torch.searchsorted(examples, torch.tensor([self.start, self.stop]))
         return examples[int(bounds[0]) : int(bounds[1])]
 
+    @property
+    def numbers(self) -> Tensor:
+        """Those of its examples, increasing, [n]."""
+        return torch.arange(self.start, self.stop)
+
+    def cut(self, size: int) -> "list[Block]":
+        """Return consecutive blocks of at most `size` of its examples."""
+        starts = range(self.start, self.stop, size)
+        return [Block(start, min(start + size, self.stop)) for start in starts]
+
+
+@dataclass(frozen=True)
+class Picked(Block):
+    """Some examples `start` up to, without, `stop`: those of these numbers, increasing."""
+
+    picked: tuple[int, ...]
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> "Picked":
+        """Return the block of some numbers, increasing, at least one."""
+        return cls(numbers[0], numbers[-1] + 1, tuple(numbers))
+
+    def __len__(self) -> int:
+        return len(self.picked)
+
+    def among(self, examples: Tensor) -> Tensor:
+        """Return those of some numbers that are its own."""
+        return examples[torch.isin(examples, self.numbers)]
+
+    @property
+    def numbers(self) -> Tensor:
+        """Those of its examples."""
+        return torch.tensor(self.picked)
+
+    def cut(self, size: int) -> "list[Block]":
+        """Return blocks of at most `size` of its examples."""
+        starts = range(0, len(self), size)
+        return [Picked.of(self.picked[start : start + size]) for start in starts]
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -56,8 +95,7 @@ class Examples:
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Return consecutive blocks of at most `size` examples."""
-        for start in range(0, len(self), size):
-            yield Block(start, min(start + size, len(self)))
+        yield from Block(0, len(self)).cut(size)
 
     def batch(self, index: Sequence[int], device: torch.device) -> Any:
         """Return the collated batch of these examples on `device`."""
@@ -100,7 +138,7 @@ class EvaluationPoint:
 
     def key(self, block: Block) -> str:
         """Return the name of a block at this point."""
-        return f"{self.id}/{block.start}-{block.stop}"
+        return f"{self.id}/{block}"
 
     def in_curvature(self, rows: Tensor) -> Tensor:
         """Return which of some examples' numbers make up the curvature, [n] bool."""

@@ -28,7 +28,8 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, TensorFile
 from sourcetrace.files import digest_of
-from sourcetrace.pipelines.gradient_extraction.work import Extracted, extracted
+from sourcetrace.pipelines.gradient_extraction.extracted import Extracted
+from sourcetrace.pipelines.gradient_extraction.work import extracted
 from sourcetrace.pipelines.shared.units import (
     AuditSetup,
     Work,

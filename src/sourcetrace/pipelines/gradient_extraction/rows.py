@@ -1,10 +1,25 @@
 """What passes tell of examples, as rows of tables."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
 import polars as pl
+import torch
 
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.model.examples import EvaluationPoint, Examples
-from sourcetrace.schemas.scores import ContentSketches
+from sourcetrace.pipelines.shared.contents import digest_contents
+from sourcetrace.pipelines.shared.kept_rows import contents_of, write_contents
+from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
+from sourcetrace.schemas.table import Table
+
+TABLES: Final[Mapping[str, type[Table]]] = {
+    "signals": ExampleSignals,
+    "sketches": ContentSketches,
+}
+"""Of training examples: beginning of a file's name -> what its rows are held against."""
 
 
 def sketch_rows(signals: BlockSignals, examples: Examples, side: str) -> list[pl.DataFrame]:
@@ -39,3 +54,42 @@ def signal_rows(signals: BlockSignals, examples: Examples, point: EvaluationPoin
             "gradient_norm": pl.Float64,
         },
     )
+
+
+def write_training(
+    setup: AuditSetup,
+    point: EvaluationPoint,
+    folder: Path,
+    found: Sequence[BlockSignals],
+    *,
+    part: int,
+) -> None:
+    """Write what passes told of training examples, and what these are.
+
+    Args:
+        setup: Of the audit.
+        point: The weights.
+        folder: Of the unit.
+        found: What they told; nothing is written of nothing.
+        part: Number of the first example that the unit may have.
+    """
+    training = setup.engine.training
+    write_table(folder, "signals", [signal_rows(one, training, point) for one in found], part=part)
+    sketches = [rows for one in found for rows in sketch_rows(one, training, "training")]
+    write_table(folder, "sketches", sketches, part=part)
+    if found:
+        rows = torch.cat([one.examples for one in found])
+        write_contents(setup, folder, rows, part=part)
+
+
+def written(folder: Path) -> dict[str, str]:
+    """Return, for the log, what the examples are of which a folder has rows."""
+    return {"rows": digest_contents(contents_of(folder))}
+
+
+def write_table(folder: Path, name: str, parts: Sequence[pl.DataFrame], *, part: int) -> None:
+    """Write rows of training examples, held against their model: those of an audit are too many."""
+    if parts:
+        model, rows = TABLES[name], pl.concat(parts)
+        checked = model.validate(rows.select(list(model.columns())))
+        checked.write_parquet(folder / f"{name}-{part:09d}.parquet")

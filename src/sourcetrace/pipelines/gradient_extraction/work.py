@@ -1,11 +1,13 @@
 """The units of gradient extraction: a range of the examples at a point, by a group of layers.
 
 Where there are several ranges, their sums are added to the point's, in their order, and are
-dropped; their rows are linked. Where there is one, it is the point's.
+dropped; their rows are linked. Where there is one, it is the point's. Sums know no given label;
+where labels are others than those of the rows beside them, the point's rows are a unit of their
+own, for which only the examples are visited whose rows are nowhere.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
 from pathlib import Path
@@ -15,16 +17,24 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.covariance import (
     CovarianceSums,
-    LayerCovariances,
     RunningCovariances,
 )
 from sourcetrace.core.engine.blame import UnusableError
+from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import Block, EvaluationPoint
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
 from sourcetrace.files import link_file
-from sourcetrace.pipelines.gradient_extraction.rows import signal_rows, sketch_rows
+from sourcetrace.pipelines.gradient_extraction.extracted import SUMS, Extracted, sums_of
+from sourcetrace.pipelines.gradient_extraction.other_rows import OtherRows
+from sourcetrace.pipelines.gradient_extraction.rows import (
+    signal_rows,
+    sketch_rows,
+    write_table,
+    write_training,
+    written,
+)
 from sourcetrace.pipelines.shared.units import (
     AuditSetup,
     Work,
@@ -32,71 +42,9 @@ from sourcetrace.pipelines.shared.units import (
     passes_parts,
     until_settled,
 )
-from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
-from sourcetrace.schemas.table import Table
-from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import Unit
 
 _STAGE = "gradient_extraction"
-
-_SUMS = "sums.safetensors"
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What the passes at all points gave, read when it is asked for.
-
-    Attributes:
-        ledger: Of the units that have it.
-        points: In the order of the plan.
-    """
-
-    ledger: Ledger
-    points: "Sequence[_Point]"
-
-    def at(self, points: Sequence[EvaluationPoint]) -> "Extracted":
-        """Return what they gave at some of the points."""
-        wanted = {one.id for one in points}
-        return replace(self, points=[one for one in self.points if one.point.id in wanted])
-
-    @property
-    def signals(self) -> pl.LazyFrame:
-        """A row a training example and point."""
-        return self._scanned("signals", ExampleSignals.frame(), self._rows)
-
-    @property
-    def queries(self) -> pl.LazyFrame:
-        """A row a query and point."""
-        return self._scanned("signals", ExampleSignals.frame(), self._asked)
-
-    @property
-    def sketches(self) -> pl.LazyFrame:
-        """Of what the layers see, at the last point."""
-        return self._scanned("sketches", ContentSketches.frame(), self._rows + self._asked)
-
-    @property
-    def covariances(self) -> dict[str, LayerCovariances]:
-        """Point id -> layer -> sums."""
-        return {one.point.id: one.covariances for one in self.points}
-
-    @property
-    def sums(self) -> Mapping[str, Sequence[Unit]]:
-        """Point id -> the units that have them."""
-        return {one.point.id: [own.unit for own in one.sums] for one in self.points}
-
-    @property
-    def _rows(self) -> list[Unit]:
-        return [own.unit for one in self.points for own in one.sums[:1]]
-
-    @property
-    def _asked(self) -> list[Unit]:
-        return [one.queries for one in self.points]
-
-    def _scanned(self, name: str, empty: pl.DataFrame, units: Sequence[Unit]) -> pl.LazyFrame:
-        folders = map(self.ledger.folder, units)
-        files = [file for folder in folders for file in sorted(folder.glob(f"{name}-*.parquet"))]
-        found = pl.scan_parquet(files, glob=False) if files else empty.lazy()
-        return found.select(empty.columns)
 
 
 def extract(setup: AuditSetup) -> Extracted:
@@ -113,8 +61,8 @@ def extract(setup: AuditSetup) -> Extracted:
 
 
 def units_of(setup: AuditSetup) -> list[Unit]:
-    """Return the units whose files have what the passes gave."""
-    return [unit for one in _points(setup) for unit in (*(s.unit for s in one.sums), one.queries)]
+    """Return the units whose files have what the passes gave, as far as it is known."""
+    return [unit for one in _points(setup) for unit in one.units]
 
 
 def extracted(setup: AuditSetup) -> Extracted:
@@ -131,8 +79,15 @@ def extracted(setup: AuditSetup) -> Extracted:
             "Adding covariances",
             beside={one.queries: one.measure for one in some},
         )
+    others = [one.others for one in points if not one.has_rows]
+    do_summed(setup, others, "Visiting changed examples", "Gathering rows")
     setup.team.prune(units_of(setup))
-    return Extracted(setup.team.ledger, points)
+    return Extracted(
+        setup.team.ledger,
+        {one.point.id: one.rows for one in points},
+        {one.point.id: one.queries for one in points},
+        {one.point.id: [own.unit for own in one.sums] for one in points},
+    )
 
 
 @dataclass(frozen=True)
@@ -170,41 +125,36 @@ class _Sums:
         parts = list(self.parts)
         return parts[0] if len(parts) == 1 else self._unit(None, reads=parts)
 
-    @property
-    def layers(self) -> LayerCovariances:
-        """The sums by layer, read when they are asked for."""
-        return _sums_of(self.setup.team.ledger.folder(self.unit))
-
-    def join(self, folder: Path) -> None:
+    def join(self, folder: Path) -> dict[str, str]:
         """Add the ranges' sums, and link their rows."""
         folders = [self.setup.team.ledger.folder(one) for one in self.parts]
-        found = [_sums_of(own) for own in folders]
+        found = [sums_of(own) for own in folders]
 
         def added(name: str) -> CovarianceSums:
             return reduce(add, (layers[name] for layers in found if name in layers))
 
         names = dict.fromkeys(name for layers in found for name in layers)
-        LayersOfFile.write(folder / _SUMS, {"sums": LazyLayers(names, added)})
+        LayersOfFile.write(folder / SUMS, {"sums": LazyLayers(names, added)})
         for rows in (file for own in folders for file in own.glob("*.parquet")):
             link_file(rows, folder / rows.name)
+        return written(folder)
 
     def _rows(self, block: Block) -> Tensor:
         rows = self.point.rows(block)
         return rows if self.first else rows[self.point.in_curvature(rows)]
 
-    def _extract(self, examples: Block, folder: Path) -> None:
+    def _extract(self, examples: Block, folder: Path) -> dict[str, str]:
         engine = self.setup.engine
         precision = self.setup.attribution.precision.curvature
         running = RunningCovariances()
-        tables, sketches = [], []
+        rows: list[BlockSignals] = []
         for block in self.setup.grid.blocks(examples):
             if not len(self._rows(block)):
                 continue
             try:
                 if self.first:
                     passed = engine.extract(self.point, block, sketched=self.sketched)
-                    tables.append(signal_rows(passed.signals, engine.training, self.point))
-                    sketches += sketch_rows(passed.signals, engine.training, "training")
+                    rows.append(passed.signals)
                     found = passed.covariances
                 else:
                     found = engine.of_layers(self.group).covariances(self.point, block)
@@ -213,9 +163,9 @@ class _Sums:
             with products_in(precision, engine.device):
                 running.add({layer.name: found[layer.name] for layer in self.group})
         with products_in(precision, engine.device):
-            LayersOfFile.write(folder / _SUMS, {"sums": running.sums()})
-        _write(folder, examples, "signals", tables, ExampleSignals)
-        _write(folder, examples, "sketches", sketches, ContentSketches)
+            LayersOfFile.write(folder / SUMS, {"sums": running.sums()})
+        write_training(self.setup, self.point, folder, rows, part=examples.start)
+        return written(folder)
 
     def _unit(self, block: Block | None, reads: Sequence[Unit] = ()) -> Unit:
         setup, name = self.setup, f"{self.point.id}/{self.group[0].name}"
@@ -249,6 +199,30 @@ class _Point:
             for number, group in enumerate(groups)
         ]
 
+    @property
+    def units(self) -> list[Unit]:
+        """Those whose files are read, as far as it is known."""
+        ledger, sums = self.setup.team.ledger, [one.unit for one in self.sums]
+        rows = [self.rows] if ledger.is_logged(sums[0]) and not self.has_rows else []
+        return [*sums, *rows, self.queries]
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows beside the sums are those of the labels."""
+        wanted = self.setup.contents.digest(self.point.examples, labels=True)
+        said: str = self.setup.team.ledger.facts(self.sums[0].unit)["rows"]
+        return said == wanted
+
+    @property
+    def rows(self) -> Unit:
+        """What has the rows, once the sums are done."""
+        return self.sums[0].unit if self.has_rows else self.others.unit
+
+    @cached_property
+    def others(self) -> OtherRows:
+        """The rows, where they are not beside the sums."""
+        return OtherRows(self.setup, self.point, self.sums[0].unit, self.sketched)
+
     @cached_property
     def queries(self) -> Unit:
         """What has the queries' rows."""
@@ -263,11 +237,6 @@ class _Point:
             ),
         )
 
-    @property
-    def covariances(self) -> LayerCovariances:
-        """The sums by layer, read when they are asked for."""
-        return LazyLayers.joined(own.layers for own in self.sums)
-
     def measure(self, folder: Path) -> None:
         """Run the queries' forward passes."""
         engine, queries = self.setup.engine, self.setup.queries
@@ -276,29 +245,11 @@ class _Point:
             found = engine.query_signals(queries, self.point, block, sketched=self.sketched)
             tables.append(signal_rows(found, queries, self.point))
             sketches += sketch_rows(found, queries, "query")
-        _write(folder, Block(0, len(queries)), "signals", tables)
-        _write(folder, Block(0, len(queries)), "sketches", sketches, ContentSketches)
+        pl.concat(tables).write_parquet(folder / "signals-queries.parquet")
+        write_table(folder, "sketches", sketches, part=0)
 
 
 def _points(setup: AuditSetup) -> list[_Point]:
     # Sketches at one set of weights, for those at different ones do not compare.
     last = setup.plan.members[-1].final.id
     return [_Point(setup, one, one.id == last) for one in setup.plan.points]
-
-
-def _sums_of(folder: Path) -> LayerCovariances:
-    return LayersOfFile.by_prefix(folder / _SUMS, CovarianceSums).get("sums", {})
-
-
-def _write(
-    folder: Path,
-    block: Block,
-    name: str,
-    parts: Sequence[pl.DataFrame],
-    model: type[Table] | None = None,
-) -> None:
-    """Write rows of a range, held against their model here: those of an audit are too many."""
-    if parts:
-        rows = pl.concat(parts)
-        checked = model.validate(rows.select(list(model.columns()))) if model else rows
-        checked.write_parquet(folder / f"{name}-{block.start:09d}.parquet")

@@ -94,7 +94,7 @@ class PlannedCost:
         # The ranges of a point wait on disk until all are added.
         while size < examples and sums * ceil(examples / size) > self.free_disk - self.disk:
             size *= 2
-        return Grid(engine.batch_size, size, memory, self.policy)
+        return Grid(engine.batch_size, size, memory, self.policy, examples)
 
 
 def choose_batch(

@@ -23,6 +23,9 @@ _FILE = "grid.json"
 _LONGEST = 600
 """Seconds of a unit of the later stages, which are at all points of a segment."""
 
+_NEAR = 0.25
+"""Share by which data may have grown or shrunk for whose like a grid was chosen."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -33,32 +36,44 @@ class Grid:
         range_size: Examples a unit of work, a whole number of batches.
         memory_bytes: By which layers are grouped.
         policy: Where gradients are kept.
+        examples: How many it was chosen for.
     """
 
     batch_size: int
     range_size: int
     memory_bytes: int = 0
     policy: Policy = "recompute"
+    examples: int = 0
 
     def ranges(self, examples: int) -> list[Block]:
         """Return consecutive ranges of the training examples."""
-        return _cut(Block(0, examples), self.range_size)
+        return Block(0, examples).cut(self.range_size)
 
     def blocks(self, one: Block) -> list[Block]:
         """Return the batches of a range."""
-        return _cut(one, self.batch_size)
+        return one.cut(self.batch_size)
 
 
 def grid_key(audit: Mapping[str, str], device: torch.device, gradients: GradientParameters) -> str:
-    """Return a digest of what a grid is chosen for; more checkpoints of the data have the same.
+    """Return a digest of what a grid is chosen for; more checkpoints, or examples, have the same.
 
     Args:
-        audit: Part -> digest, of what the audit is made of.
+        audit: Part -> digest, of what units are made of but for the examples.
         device: Where it is computed.
         gradients: By which batches and groups of layers are chosen.
     """
     parts = {name: audit[name] for name in ("code", "task", "data", "audit") if name in audit}
     return digest_of([parts, device.type, gradients.batch_size, gradients.memory_gib])
+
+
+def grid_for(grids: Mapping[str, Grid], key: str, examples: int) -> Grid | None:
+    """Return the grid that was chosen for about as many examples, the nearest; None without one."""
+    near = {
+        abs(one.examples - examples): one
+        for name, one in grids.items()
+        if name.startswith(key) and abs(one.examples - examples) <= _NEAR * examples
+    }
+    return near[min(near)] if near else None
 
 
 @contextmanager
@@ -96,8 +111,3 @@ def range_size(batch_size: int, seconds: float, *, points: int, wanted: float) -
     """
     batches = min(wanted, _LONGEST / points) / (seconds * batch_size)
     return batch_size << max(0, int(batches).bit_length() - 1)
-
-
-def _cut(whole: Block, size: int) -> list[Block]:
-    starts = range(whole.start, whole.stop, size)
-    return [Block(start, min(start + size, whole.stop)) for start in starts]

@@ -13,8 +13,8 @@ from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
 from sourcetrace.tasks.protocol import Task
 
-_READ: dict[int, tuple[Task, str]] = {}
-"""The task whose data this process has read, by its `id`, and the digest of them."""
+_READ: dict[int, tuple[Task, Mapping[str, Mapping[str, Any]]]] = {}
+"""The task whose data this process has read, by its `id`, and the digests of both sides."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Ingested:
         data: Digest of the training data and the queries.
         identity: Digest of all that gradients and curvature depend on.
         made_of: Digests of all that the audit is made of, where it was audited.
+        example_digests: `schemas.ExampleDigests`, where the ingest wrote them.
+        beside: Digest of all data but the training examples.
     """
 
     task: Task
@@ -40,10 +42,17 @@ class Ingested:
     data: str
     identity: str
     made_of: MadeOf | None = None
+    example_digests: pl.DataFrame | None = None
+    beside: str = ""
 
     def parts_for(self, stage: str) -> dict[str, str]:
         """Return the digests of what a stage depends on, by name."""
         return self.made_of.parts_for(stage) if self.made_of else {"audit": self.identity}
+
+    def unit_parts(self, stage: str) -> dict[str, str]:
+        """Return the same without the training examples."""
+        parts = self.parts_for(stage)
+        return parts | {"data": self.beside} if "data" in parts else parts
 
 
 def check_inputs(
@@ -52,6 +61,7 @@ def check_inputs(
     checkpoint_manifest: pl.DataFrame,
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
+    example_digests: pl.DataFrame,
     checkpoints: CheckpointFolder,
     task: Task,
 ) -> Ingested:
@@ -70,7 +80,8 @@ def check_inputs(
         )
     if id(task) not in _READ:
         remember_data(task, _digests_now(task))
-    if _READ[id(task)][1] != audit_identity.data:
+    digests = _READ[id(task)][1]
+    if MadeOf.data_part(digests) != audit_identity.data:
         raise InputError(
             "The data are not those that checkpoint_ingest described: inputs, labels, a column "
             "of a table or the files of the task's model changed since then, or come out "
@@ -87,6 +98,9 @@ def check_inputs(
         audit_identity.data,
         audit_identity.digest_for("gradient_extraction"),
         audit_identity,
+        example_digests,
+        # How examples are joined is told by the queries' batch.
+        MadeOf.data_part({**digests, "training": {"model": digests["training"].get("model")}}),
     )
 
 
@@ -107,4 +121,4 @@ def _digests_now(task: Task) -> Mapping[str, Mapping[str, Any]]:
 def remember_data(task: Task, digests: Mapping[str, Mapping[str, Any]]) -> None:
     """Keep what a task's data were, so that the same process need not read them again."""
     _READ.clear()
-    _READ[id(task)] = (task, MadeOf.data_part(digests))
+    _READ[id(task)] = (task, digests)

@@ -23,10 +23,11 @@ from sourcetrace.parameters import (
     LaunchParameters,
     TaskParameters,
 )
+from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.pipelines.shared.costs import PlannedCost, choose_batch, plan_costs
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
-from sourcetrace.pipelines.shared.grid import grid_key, kept_grids
+from sourcetrace.pipelines.shared.grid import grid_for, grid_key, kept_grids
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
 from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
@@ -96,8 +97,8 @@ def set_up_audit(
     )
     engine.draws = choose_draws(engine, attribution.sampled_labels, few=few)
     with kept_grids(gradient_cache.folder) as grids:
-        key = grid_key(ingested.parts_for("gradient_extraction"), device, gradients)
-        grid, cost = grids.get(key), None
+        key = grid_key(ingested.unit_parts("gradient_extraction"), device, gradients)
+        grid, cost = grid_for(grids, key, len(training)), None
         needs, free = refuse_too_large(
             model,
             coverage.layers,
@@ -113,7 +114,9 @@ def set_up_audit(
             cost = plan_costs(
                 engine, plan, needs, gradient_cache, attribution, gradients, queries=len(queries)
             )
-            grid = grids[key] = cost.grid(engine, plan, free, unit_seconds=launch.unit_seconds)
+            grid = grids[f"{key}-{len(training)}"] = cost.grid(
+                engine, plan, free, unit_seconds=launch.unit_seconds
+            )
     log_held(needs, free)
     engine.batch_size = grid.batch_size
     if gradients.cache != "auto":
@@ -133,6 +136,7 @@ def set_up_audit(
         grid,
         team,
         setting_aside,
+        Contents.of(ingested, engine),
         cost,
     )
 

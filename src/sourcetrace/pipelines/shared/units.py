@@ -25,6 +25,7 @@ from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.files import digest_of
 from sourcetrace.parameters import AttributionParameters
+from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_aside import SettingAside
@@ -47,6 +48,7 @@ class AuditSetup:
         grid: How the work is cut.
         team: The processes that do it, this one among them.
         set_aside: What takes note of examples that cannot be used.
+        contents: What the training examples are.
         cost: `costs.PlannedCost`, by the probe with which this process chose the grid; None where
             it found one.
     """
@@ -61,6 +63,7 @@ class AuditSetup:
     grid: Grid
     team: Team
     set_aside: SettingAside
+    contents: Contents
     cost: Any = None
 
     @property
@@ -87,7 +90,8 @@ class AuditSetup:
             parts: Digests of what decides its bytes, beside or instead of those of its stage.
         """
         made_of = {
-            **self.inputs.parts_for(stage),
+            **self.inputs.unit_parts(stage),
+            "examples": self.contents.all_inputs,
             "grid": digest_of([self.grid.batch_size, self.engine.draws, self.engine.device.type]),
             "set_aside": digest_of(self.set_aside.numbers),
             **parts,
@@ -147,8 +151,8 @@ class Summed(Protocol):
     def parts(self) -> Work:
         """What does the ranges, in their order; of one range the unit itself."""
 
-    def join(self, folder: Path) -> None:
-        """Write what the parts have together."""
+    def join(self, folder: Path) -> Mapping[str, Any] | None:
+        """Write what the parts have together, and return what is said of it beside."""
 
 
 def passes_parts(
@@ -156,6 +160,8 @@ def passes_parts(
     points: Sequence[EvaluationPoint],
     block: Block,
     layers: Sequence[Sequence[Layer]],
+    *,
+    labels: bool = False,
 ) -> dict[str, str]:
     """Return digests of what decides passes at some points, in place of all that an audit has.
 
@@ -164,18 +170,23 @@ def passes_parts(
         points: The weights.
         block: The examples.
         layers: Whose gradients are taken, and what else the passes are of.
+        labels: Whether the examples' own labels decide what is kept.
     """
     files = dict(setup.inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
     weights = [[files[name] for name in one.checkpoints] for one in points]
     examples = [
-        [one.draws, *map(_digest, (one.rows(block), block.among(one.curvature_examples)))]
+        [
+            setup.contents.digest(one.rows(block), labels=labels),
+            *map(_digest, (one.rows(block), block.among(one.curvature_examples))),
+        ]
         for one in points
     ]
     shapes = [[(one.name, one.shape) for one in own] for own in layers]
     precision = setup.attribution.precision
     return {
         "checkpoints": digest_of(weights),
-        "segments": digest_of([examples, shapes]),
+        "examples": digest_of(examples),
+        "segments": digest_of([[one.draws for one in points], shapes]),
         "gradients": digest_of([setup.attribution.seed, precision.passes, precision.curvature]),
         "set_aside": "",
     }

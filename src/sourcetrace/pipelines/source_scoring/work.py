@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
@@ -109,7 +110,9 @@ class _Task:
 
 def _tasks(setup: AuditSetup) -> list[list[_Task]]:
     """Return every group's, in the order of the ranges."""
-    ranges = setup.grid.ranges(len(setup.engine.training))
+    count = len(setup.engine.training)
+    ranges = setup.grid.ranges(count)
+    labelled = setup.contents.digest(torch.arange(count), labels=True)
     found: list[list[_Task]] = []
     for number, layers in enumerate(setup.needs.scoring.groups):
         names = digest_of([layer.name for layer in layers])
@@ -122,6 +125,7 @@ def _tasks(setup: AuditSetup) -> list[list[_Task]]:
                 reads=[before] if before else [],
                 cost=len(one),
                 layers=names,
+                examples=labelled,
             )
             found[-1].append(_Task(unit, one, before))
     return found

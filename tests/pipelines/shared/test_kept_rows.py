@@ -1,0 +1,165 @@
+"""Of changed data, what is known stays to the byte, and the rest is what a full audit makes."""
+
+import multiprocessing
+import shutil
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+
+from sourcetrace.audit.identity.made_of import MadeOf
+from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
+from sourcetrace.parameters import AttributionParameters, GradientParameters, SegmentParameters
+from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.ekfac_fitting.work import fit
+from sourcetrace.pipelines.gradient_extraction.work import extract
+from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.shared.inputs import check_inputs
+from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.team import Team
+from tests.pipelines.gradient_extraction.test_work import Killed
+from tests.pipelines.source_scoring.test_work import EXAMPLES, Longer
+from tests.pipelines.test_training import train
+
+POINTS = 3
+RELABELLED = (3, 11, 12)
+
+
+class Changed(Longer):
+    """The same data with other labels, inputs or columns of some examples."""
+
+    def __init__(self, relabelled=(), edited=(), column=None):
+        super().__init__()
+        self.labels = self.labels.clone()
+        for number in relabelled:
+            self.labels[number] = (self.labels[number] + 1) % 3
+        for number in edited:
+            self.inputs[number] *= -1
+        self.column = column
+
+    def train_table(self):
+        table = super().train_table()
+        return table if self.column is None else table.with_columns(note=pl.lit(self.column))
+
+
+class Audits:
+    """Audits of the same checkpoints in ledgers, as the data change."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        if not (folder / "run").exists():
+            train(folder / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.01))
+
+    def set_up(self, task, ledger, *, range_size=8, rank=0, size=1, **attribution):
+        given = {"method": "scaled_source", "device": "cpu", "tolerance": 0.0, **attribution}
+        parameters = AttributionParameters.model_validate(given)
+        checkpoints = CheckpointsDataset(path=str(self.folder / "run")).load()
+        identity, manifest, _, training, queries, _, examples = ingest_checkpoints(
+            checkpoints, task, SegmentParameters(count=2), parameters
+        )
+        given = {"task": {"class": "tests.Changed"}, "attribution": given}
+        made_of = MadeOf.of(given, **identity, code="")
+        inputs = check_inputs(made_of, manifest, training, queries, examples, checkpoints, task)
+        cache = GradientCacheDataset(path=str(ledger.root)).load()
+        setup = set_up_audit(inputs, cache, GradientParameters(batch_size=4), parameters)
+        grid = Grid(4, range_size, policy="memory")
+        return replace(setup, grid=grid, team=Team(ledger, rank=rank, size=size))
+
+    def run(self, task, ledger, **options):
+        """Return what extraction and fitting give, and the tables."""
+        setup = self.set_up(task, ledger, **options)
+        fitted, found = fit(setup), extract(setup)
+        rows = {name: getattr(found, name).collect() for name in ("signals", "sketches")}
+        return Result(bytes_of(fitted), rows)
+
+
+class Result:
+    def __init__(self, curvature, rows):
+        self.curvature, self.rows = curvature, rows
+
+
+def bytes_of(fitted):
+    return [
+        {name: {k: v.numpy().tobytes() for k, v in blocks[name].tensors().items()}}
+        for blocks in fitted.curvature
+        for name in blocks
+    ]
+
+
+def check(found, full, before=None, changed=()):
+    """Fail unless a result is a full audit's, and rows that did not change are those before."""
+    assert found.curvature == full.curvature
+    names = [f"e{number}" for number in changed]
+    for name, rows in found.rows.items():
+        assert_frame_equal(rows, full.rows[name], rel_tol=1e-6, abs_tol=1e-7)
+        if before:
+            kept = ~pl.col("example_id").is_in(names)
+            assert_frame_equal(rows.filter(kept), before.rows[name].filter(kept), check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def audits(tmp_path_factory):
+    return Audits(tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("range_size", [8, EXAMPLES])
+def test_relabelled_examples_are_visited_alone(audits, tmp_path, range_size):
+    kept, options = tmp_path / "kept", {"range_size": range_size}
+    before = audits.run(Changed(), Ledger(kept), **options)
+    ledger = Killed(kept, 2 * POINTS)  # a visit and a table a point
+    found = audits.run(Changed(RELABELLED), ledger, **options)
+    assert ledger.left == 0
+    full = audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"), **options)
+    check(found, full, before, RELABELLED)
+    # Back again, and forth: what is beside the sums stands.
+    back = audits.run(Changed(), Killed(kept, 0), **options)
+    check(back, before, before)
+    forth = audits.run(Changed(RELABELLED), Ledger(kept), **options)
+    check(forth, full, found)
+
+
+def test_what_an_example_s_input_was_decides_all(audits, tmp_path):
+    before = audits.run(Changed(), Ledger(tmp_path / "kept"))
+    found = audits.run(Changed(edited=[4]), Ledger(tmp_path / "kept"))
+    assert found.curvature != before.curvature
+    check(found, audits.run(Changed(edited=[4]), Ledger(tmp_path / "full")))
+
+
+def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
+    before = audits.run(Changed(), Ledger(tmp_path))
+    check(audits.run(Changed(column="new"), Killed(tmp_path, 0)), before, before)
+
+
+def test_killed_while_labels_are_taken_it_goes_on(audits, tmp_path):
+    audits.run(Changed(), Ledger(tmp_path / "whole"))
+    full = audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"))
+    for after in range(2 * POINTS):
+        kept = tmp_path / str(after)
+        shutil.copytree(tmp_path / "whole", kept)
+        with pytest.raises(KeyboardInterrupt):
+            audits.run(Changed(RELABELLED), Killed(kept, after))
+        ledger = Killed(kept, 2 * POINTS)
+        check(audits.run(Changed(RELABELLED), ledger), full)
+        assert ledger.left == after
+
+
+def help_out(folder, root):
+    torch.set_num_threads(1)
+    Audits(folder).run(Changed(RELABELLED), Ledger(root), rank=1, size=2)
+
+
+def test_two_processes_take_labels_as_one_does(audits, tmp_path):
+    kept = tmp_path / "kept"
+    audits.run(Changed(), Ledger(kept))
+    # Not forked from here: polars' threads would be missing.
+    other = multiprocessing.get_context("forkserver").Process(
+        target=help_out, args=(audits.folder, kept)
+    )
+    other.start()
+    found = audits.run(Changed(RELABELLED), Ledger(kept), size=2)
+    other.join(60)
+    assert other.exitcode == 0
+    check(found, audits.run(Changed(RELABELLED), Ledger(tmp_path / "full")))
