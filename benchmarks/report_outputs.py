@@ -153,5 +153,7 @@ def _scored(ids: pl.Series, wrong: Any, queries: int) -> Iterator[tuple[str, pl.
     for segment in (1, 2):
         own = schemas.SegmentContributions
         yield "segment_contributions", _table(own, example_id=ids, segment=segment, harm=harm / 2)
-    sizes = pl.Series(np.abs([scores, scores]).sum(1), dtype=pl.Array(pl.Float64, queries))
-    yield "query_contributions", pl.DataFrame({"segment": [1, 2], "absolute_scores": sizes})
+    sizes = pl.Series(np.abs(scores[:16]), dtype=pl.Array(pl.Float64, queries))
+    shown = pl.DataFrame([ids[:16].alias("example_id"), sizes.alias("absolute_scores")])
+    for segment in (1, 2):
+        yield "query_contributions", shown.with_columns(segment=pl.lit(segment, pl.Int64))

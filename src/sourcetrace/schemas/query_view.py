@@ -51,12 +51,13 @@ class QueryShares(Table):
 
 
 class QueryContributions(Table):
-    """One row a block of training examples and segment.
+    """One row a segment and training example, of up to 1,024 that are drawn by their names.
 
     Attributes:
-        absolute_scores: One value a query, in their order: Σ over the block's examples of the size
-            of what the segment gives to their scores.
+        absolute_scores: One value a query, in their order: the size of what the segment gives to
+            the example's score.
     """
 
+    example_id: str
     segment: int = pa.Field(ge=1)
     absolute_scores: pl.Array

@@ -27,11 +27,13 @@ class Contents:
     """Name and content of every training example.
 
     Attributes:
+        names: Ids, [N].
         whole: With its label, [N].
         inputs: All by which it takes part in the curvature: without its label, unless that makes
             a difference with sampled labels, too, as an ignored one does, [N].
     """
 
+    names: pl.Series
     whole: pl.Series
     inputs: pl.Series
 
@@ -42,22 +44,23 @@ class Contents:
         Where an example has no digest of its own, that of all data stands for it; so too where the
         task says what of an example counts (`inputs_of`), which need not be all that passes read.
         """
-        digests = inputs.example_digests
+        ids, digests = pl.Series(engine.training.ids), inputs.example_digests
         if (
             digests is None
             or digests["input_digest"].null_count()
             or hasattr(inputs.task, "inputs_of")
         ):
-            whole = pl.Series([f"{one}\0{inputs.data}" for one in engine.training.ids])
-            return cls(whole, whole)
+            whole = ids + f"\0{inputs.data}"
+            return cls(ids, whole, whole)
         names, target = pl.concat_str("example_id", "input_digest", separator="\0"), "target_digest"
         read = pl.col(target).is_in(_read_labels(engine, digests[target]))
         labels = pl.when(read).then(target).fill_null(""), pl.col(target).fill_null("")
         return cls(
+            ids,
             *digests.select(
                 whole=pl.concat_str(names, labels[1], separator="\0"),
                 inputs=pl.concat_str(names, labels[0], separator="\0"),
-            )
+            ),
         )
 
     @cached_property

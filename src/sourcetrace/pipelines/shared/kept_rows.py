@@ -61,13 +61,12 @@ class KeptRows:
             units: Those that may have them, with what else decides the rows the same.
             rows: Numbers of the examples, increasing.
         """
-        contents, ids = setup.contents.whole, pl.Series(setup.engine.training.ids)
-        numbers = pl.Series(rows.numpy())
+        contents, numbers = setup.contents, pl.Series(rows.numpy())
         left = pl.DataFrame(
             {
                 "number": numbers,
-                "example_id": ids.gather(numbers),
-                "content": contents.gather(numbers),
+                "example_id": contents.names.gather(numbers),
+                "content": contents.whole.gather(numbers),
             }
         )
         places = {}

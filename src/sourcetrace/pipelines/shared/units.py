@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +32,9 @@ from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.work.team import Team
 from sourcetrace.work.unit import OtherUnitsError, Unit
+
+_DRAWN = 1024
+"""Examples at most whose scores are kept by segment and query."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,17 @@ class AuditSetup:
     def plan(self) -> AttributionPlan:
         """What is evaluated, without the examples that are known to be set aside."""
         return self.planned(self.set_aside.numbers)
+
+    @cached_property
+    def drawn(self) -> torch.Tensor:
+        """Numbers of the examples whose scores are kept by segment and query, increasing."""
+        training = self.engine.training
+        return training.drawn(
+            torch.arange(len(training)),
+            _DRAWN,
+            seed=self.attribution.seed,
+            purpose="contributions",
+        )
 
     def unit(
         self,

@@ -62,11 +62,14 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
     better = 1 if setup.inputs.task.measurement_higher_is_better else -1
     gain = better * scores
     best = gain.max(0)
-    examples = pl.Series(setup.engine.training.ids[block.start : block.stop])
+    numbers = block.numbers.numpy()
+    examples = setup.contents.names.gather(numbers)
     values = scores.T.float().cpu().contiguous().numpy()
     stored = score_columns(values, setup.attribution.precision.stored_scores)
-    sizes = segments[:, :-1].abs().sum(2).double().cpu().numpy()
-    used = ~examples.is_in([setup.engine.training.ids[i] for i in setup.set_aside.numbers])
+    used = ~pl.Series(numbers).is_in(setup.set_aside.numbers)
+    drawn = used & pl.Series(torch.isin(block.numbers, setup.drawn).numpy())
+    sizes = segments[:, :-1, drawn.to_torch()].abs().mT.double().cpu().numpy()
+    kind = pl.Array(pl.Float64, sizes.shape[2])
     return (
         pl.DataFrame([examples.alias("example_id"), *stored]),
         pl.DataFrame(
@@ -95,11 +98,15 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
             ).filter(used)
             for index, planned in enumerate(setup.plan.segments)
         ),
-        pl.DataFrame(
-            {
-                "segment": [planned.segment.number for planned in setup.plan.segments],
-                "absolute_scores": pl.Series(sizes, dtype=pl.Array(pl.Float64, sizes.shape[1])),
-            }
+        pl.concat(
+            pl.DataFrame(
+                {
+                    "example_id": examples.filter(drawn),
+                    "segment": pl.Series([planned.segment.number] * len(own), dtype=pl.Int64),
+                    "absolute_scores": pl.Series(own, dtype=kind),
+                }
+            )
+            for planned, own in zip(setup.plan.segments, sizes, strict=True)
         ),
     )
 
