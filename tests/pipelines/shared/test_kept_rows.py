@@ -18,6 +18,8 @@ from sourcetrace.pipelines.gradient_extraction.work import extract
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import check_inputs
 from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.source_scoring.tables import TABLES
+from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.team import Team
 from tests.pipelines.gradient_extraction.test_work import Killed
@@ -53,7 +55,7 @@ class Audits:
         if not (folder / "run").exists():
             train(folder / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.01))
 
-    def set_up(self, task, ledger, *, range_size=8, rank=0, size=1, **attribution):
+    def set_up(self, task, ledger, *, range_size=8, groups=1, rank=0, size=1, **attribution):
         given = {"method": "scaled_source", "device": "cpu", "tolerance": 0.0, **attribution}
         parameters = AttributionParameters.model_validate(given)
         checkpoints = CheckpointsDataset(path=str(self.folder / "run")).load()
@@ -66,13 +68,18 @@ class Audits:
         cache = GradientCacheDataset(path=str(ledger.root)).load()
         setup = set_up_audit(inputs, cache, GradientParameters(batch_size=4), parameters)
         grid = Grid(4, range_size, policy="memory")
-        return replace(setup, grid=grid, team=Team(ledger, rank=rank, size=size))
+        layers = setup.engine.coverage.layers
+        cut = tuple(layers[at::groups] for at in range(groups))
+        needs = replace(setup.needs, scoring=replace(setup.needs.scoring, groups=cut))
+        return replace(setup, grid=grid, needs=needs, team=Team(ledger, rank=rank, size=size))
 
     def run(self, task, ledger, **options):
         """Return what extraction and fitting give, and the tables."""
         setup = self.set_up(task, ledger, **options)
-        fitted, found = fit(setup), extract(setup)
+        fitted, found, scored = fit(setup), extract(setup), score(setup)
         rows = {name: getattr(found, name).collect() for name in ("signals", "sketches")}
+        for name, files in zip(TABLES, zip(*scored.parts, strict=True), strict=False):
+            rows[name] = pl.read_parquet([one.path for one in files])
         return Result(bytes_of(fitted), rows)
 
 
@@ -92,12 +99,21 @@ def bytes_of(fitted):
 def check(found, full, before=None, changed=()):
     """Fail unless a result is a full audit's, and rows that did not change are those before."""
     assert found.curvature == full.curvature
-    names = [f"e{number}" for number in changed]
-    for name, rows in found.rows.items():
-        assert_frame_equal(rows, full.rows[name], rel_tol=1e-6, abs_tol=1e-7)
+    kept = ~pl.col("example_id").is_in([f"e{number}" for number in changed])
+    for name in found.rows:
+        rows, expected = ordered(found.rows[name]), ordered(full.rows[name])
+        assert_frame_equal(rows, expected, rel_tol=1e-6, abs_tol=1e-7)
         if before:
-            kept = ~pl.col("example_id").is_in(names)
-            assert_frame_equal(rows.filter(kept), before.rows[name].filter(kept), check_exact=True)
+            earlier = ordered(before.rows[name])
+            assert_frame_equal(rows.filter(kept), earlier.filter(kept), check_exact=True)
+
+
+def ordered(rows):
+    """Return a number a row, in an order that does not depend on how examples are cut."""
+    columns = [one for one in ("side", "checkpoint_id", "segment") if one in rows.columns]
+    rows = rows.sort(*columns, maintain_order=True) if columns else rows
+    lists = [name for name, kind in rows.schema.items() if kind.is_nested()]
+    return rows.explode(lists) if lists else rows
 
 
 @pytest.fixture(scope="module")
@@ -105,20 +121,22 @@ def audits(tmp_path_factory):
     return Audits(tmp_path_factory.mktemp("run"))
 
 
-@pytest.mark.parametrize("range_size", [8, EXAMPLES])
-def test_relabelled_examples_are_visited_alone(audits, tmp_path, range_size):
-    kept, options = tmp_path / "kept", {"range_size": range_size}
+@pytest.mark.parametrize(("range_size", "groups"), [(8, 1), (EXAMPLES, 3)])
+def test_relabelled_examples_are_visited_alone(audits, tmp_path, range_size, groups):
+    kept, options = tmp_path / "kept", {"range_size": range_size, "groups": groups}
     before = audits.run(Changed(), Ledger(kept), **options)
-    ledger = Killed(kept, 2 * POINTS)  # a visit and a table a point
+    # A visit and a table a point; scores, and responses where they are not kept; ranges with them.
+    units = 2 * POINTS + groups + (2 * groups if groups > 1 else 0) + (2 if range_size == 8 else 1)
+    ledger = Killed(kept, units)
     found = audits.run(Changed(RELABELLED), ledger, **options)
     assert ledger.left == 0
     full = audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"), **options)
     check(found, full, before, RELABELLED)
-    # Back again, and forth: what is beside the sums stands.
-    back = audits.run(Changed(), Killed(kept, 0), **options)
-    check(back, before, before)
+    # Back again, where the signals still lie beside the sums, and forth.
+    back = audits.run(Changed(), Killed(kept, units - 2 * POINTS), **options)
+    check(back, before, before, RELABELLED)
     forth = audits.run(Changed(RELABELLED), Ledger(kept), **options)
-    check(forth, full, found)
+    check(forth, full, found, RELABELLED)
 
 
 def test_what_an_example_s_input_was_decides_all(audits, tmp_path):
@@ -126,6 +144,16 @@ def test_what_an_example_s_input_was_decides_all(audits, tmp_path):
     found = audits.run(Changed(edited=[4]), Ledger(tmp_path / "kept"))
     assert found.curvature != before.curvature
     check(found, audits.run(Changed(edited=[4]), Ledger(tmp_path / "full")))
+
+
+@pytest.mark.parametrize("method", ["trak", "astra_source", "representation_similarity"])
+def test_methods_that_take_labels_otherwise_do_so(audits, tmp_path, method):
+    kept, options = tmp_path / "kept", {"method": method}
+    before = audits.run(Changed(), Ledger(kept), **options)
+    found = audits.run(Changed(RELABELLED), Ledger(kept), **options)
+    check(found, audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"), **options))
+    same = found.rows["attribution_scores"]["scores"] == before.rows["attribution_scores"]["scores"]
+    assert bool(same.any()) == (method == "representation_similarity")
 
 
 def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
@@ -136,12 +164,13 @@ def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
 def test_killed_while_labels_are_taken_it_goes_on(audits, tmp_path):
     audits.run(Changed(), Ledger(tmp_path / "whole"))
     full = audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"))
-    for after in range(2 * POINTS):
+    units = 2 * POINTS + 3
+    for after in range(0, units, 3):
         kept = tmp_path / str(after)
         shutil.copytree(tmp_path / "whole", kept)
         with pytest.raises(KeyboardInterrupt):
             audits.run(Changed(RELABELLED), Killed(kept, after))
-        ledger = Killed(kept, 2 * POINTS)
+        ledger = Killed(kept, units)
         check(audits.run(Changed(RELABELLED), ledger), full)
         assert ledger.left == after
 

@@ -16,7 +16,7 @@ from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.work import Fitted
 from sourcetrace.pipelines.shared.grid import Grid
-from sourcetrace.pipelines.source_scoring import work
+from sourcetrace.pipelines.source_scoring import ranges, work
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.work.ledger import Ledger
@@ -136,7 +136,7 @@ def test_every_method_is_taken_up(tmp_path, method):
 
 def test_ranges_groups_and_files_change_no_score(audit, tmp_path, monkeypatch):
     found = tables(audit.scored(Ledger(tmp_path / "one"), range_size=EXAMPLES))
-    monkeypatch.setattr(work, "_AT_ONCE", 17)  # two batches of four examples for two queries
+    monkeypatch.setattr(ranges, "_AT_ONCE", 17)  # two batches of four examples for two queries
     parts = audit.scored(Ledger(tmp_path / "parts"), range_size=EXAMPLES)
     assert len(parts.parts) == 3
     for one, other in zip(tables(parts), found, strict=True):

@@ -203,4 +203,4 @@ class MeanScorer:
         )
         if len(rows) == len(block):
             return scores
-        return scores.spread(rows - block.start, len(block))
+        return scores.spread(torch.searchsorted(block.numbers, rows), len(block))

@@ -3,6 +3,7 @@
 A sample of queries and training examples is scored once with the responses as they are to be
 used and once by the exact filters. The relative error of the one against the other, over all
 layers and segments, must be within the tolerance; the sums are made again, longer, until it is.
+The gradients are those of sampled labels, so that a label that is corrected changes no response.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +106,7 @@ def check_scores(
         return ScoreCheck(0.0, tolerance, choices)
     count = engine.affordable(most=_EXAMPLES, limit=_SAMPLE_BYTES, points=len(member.segments))
     gradients = [
-        sample_gradients(engine, one.points[-1], spread(one.examples, count))
+        sample_gradients(engine, one.points[-1], spread(one.examples, count), sampled=True)
         for one in member.segments
     ]
     exact = _scores([{k: _exact(v) for k, v in one.items()} for one in segments], gradients)

@@ -46,9 +46,10 @@ class OtherRows:
     def join(self, folder: Path) -> None:
         """Gather the rows."""
         kept = self._kept(*self.parts)
+        every = Block(0, len(self.setup.engine.training))
         for name in TABLES:
-            write_table(folder, name, kept.tables(name), part=0)
-        write_contents(self.setup, folder, self.point.examples, part=0)
+            write_table(folder, name, kept.tables(name, every), every)
+        write_contents(self.setup, folder, every, self.point.examples)
 
     def _kept(self, *parts: Unit) -> KeptRows:
         units = [*parts, self.sums, *units_like(self.setup, self.unit)]
@@ -61,7 +62,7 @@ class OtherRows:
             with suppress(UnusableError):  # all that was left of the block is set aside
                 passed = setup.engine.extract(self.point, block, sketched=self.sketched)
                 rows.append(passed.signals)
-        write_training(setup, self.point, folder, rows, part=examples.start)
+        write_training(setup, self.point, folder, examples, rows)
 
     def _unit(self, block: Block) -> Unit:
         layers = [self.setup.engine.coverage.layers]

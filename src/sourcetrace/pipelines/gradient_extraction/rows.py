@@ -8,7 +8,7 @@ import polars as pl
 import torch
 
 from sourcetrace.core.engine.results import BlockSignals
-from sourcetrace.core.model.examples import EvaluationPoint, Examples
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.pipelines.shared.contents import digest_contents
 from sourcetrace.pipelines.shared.kept_rows import contents_of, write_contents
 from sourcetrace.pipelines.shared.units import AuditSetup
@@ -60,9 +60,8 @@ def write_training(
     setup: AuditSetup,
     point: EvaluationPoint,
     folder: Path,
+    part: Block,
     found: Sequence[BlockSignals],
-    *,
-    part: int,
 ) -> None:
     """Write what passes told of training examples, and what these are.
 
@@ -70,16 +69,15 @@ def write_training(
         setup: Of the audit.
         point: The weights.
         folder: Of the unit.
+        part: The examples that the unit may have.
         found: What they told; nothing is written of nothing.
-        part: Number of the first example that the unit may have.
     """
     training = setup.engine.training
-    write_table(folder, "signals", [signal_rows(one, training, point) for one in found], part=part)
+    write_table(folder, "signals", [signal_rows(one, training, point) for one in found], part)
     sketches = [rows for one in found for rows in sketch_rows(one, training, "training")]
-    write_table(folder, "sketches", sketches, part=part)
+    write_table(folder, "sketches", sketches, part)
     if found:
-        rows = torch.cat([one.examples for one in found])
-        write_contents(setup, folder, rows, part=part)
+        write_contents(setup, folder, part, torch.cat([one.examples for one in found]))
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -87,9 +85,9 @@ def written(folder: Path) -> dict[str, str]:
     return {"rows": digest_contents(contents_of(folder))}
 
 
-def write_table(folder: Path, name: str, parts: Sequence[pl.DataFrame], *, part: int) -> None:
+def write_table(folder: Path, name: str, parts: Sequence[pl.DataFrame], part: Block) -> None:
     """Write rows of training examples, held against their model: those of an audit are too many."""
     if parts:
         model, rows = TABLES[name], pl.concat(parts)
         checked = model.validate(rows.select(list(model.columns())))
-        checked.write_parquet(folder / f"{name}-{part:09d}.parquet")
+        checked.write_parquet(folder / f"{name}-{part.start:09d}.parquet")

@@ -164,7 +164,7 @@ class _Sums:
                 running.add({layer.name: found[layer.name] for layer in self.group})
         with products_in(precision, engine.device):
             LayersOfFile.write(folder / SUMS, {"sums": running.sums()})
-        write_training(self.setup, self.point, folder, rows, part=examples.start)
+        write_training(self.setup, self.point, folder, examples, rows)
         return written(folder)
 
     def _unit(self, block: Block | None, reads: Sequence[Unit] = ()) -> Unit:
@@ -246,7 +246,7 @@ class _Point:
             tables.append(signal_rows(found, queries, self.point))
             sketches += sketch_rows(found, queries, "query")
         pl.concat(tables).write_parquet(folder / "signals-queries.parquet")
-        write_table(folder, "sketches", sketches, part=0)
+        write_table(folder, "sketches", sketches, Block(0, len(queries)))
 
 
 def _points(setup: AuditSetup) -> list[_Point]:

@@ -1,4 +1,7 @@
-"""What every training example is: by it, what was computed of one is known again in other data."""
+"""What every training example is: by it, what was computed of one is known again in other data.
+
+That is its name, its stages of training, and the content that the ingest digested.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ class Contents:
 
     Attributes:
         names: Ids, [N].
-        whole: With its label, [N].
+        whole: All of it, [N].
         inputs: All by which it takes part in the curvature: without its label, unless that makes
             a difference with sampled labels, too, as an ignored one does, [N].
     """
@@ -52,7 +55,9 @@ class Contents:
         ):
             whole = ids + f"\0{inputs.data}"
             return cls(ids, whole, whole)
-        names, target = pl.concat_str("example_id", "input_digest", separator="\0"), "target_digest"
+        stages = inputs.train_table["stage"].list.join(",")
+        names = pl.concat_str("example_id", stages, "input_digest", separator="\0")
+        target = "target_digest"
         read = pl.col(target).is_in(_read_labels(engine, digests[target]))
         labels = pl.when(read).then(target).fill_null(""), pl.col(target).fill_null("")
         return cls(
@@ -66,7 +71,12 @@ class Contents:
     @cached_property
     def all_inputs(self) -> str:
         """The digest of all examples, as far as the curvature knows them."""
-        return self.digest(torch.arange(len(self.inputs)), labels=False)
+        return digest_contents(self.inputs)
+
+    @cached_property
+    def all_labelled(self) -> str:
+        """The digest of all examples."""
+        return digest_contents(self.whole)
 
     def digest(self, rows: Tensor, *, labels: bool) -> str:
         """Return the digest of some examples, in their order.

@@ -12,23 +12,27 @@ from typing import Self
 import polars as pl
 from torch import Tensor
 
+from sourcetrace.core.model.examples import Block
 from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.work.unit import Unit
 
 _FILES = "contents-*.parquet"
 
 
-def write_contents(setup: AuditSetup, folder: Path, rows: Tensor, *, part: int) -> None:
+def write_contents(
+    setup: AuditSetup, folder: Path, part: Block, rows: Tensor | None = None
+) -> None:
     """Write what the examples are of which a unit has rows.
 
     Args:
         setup: Of the audit.
         folder: The unit's.
-        rows: Their numbers.
-        part: Number of the first example that the unit's part may have.
+        part: The examples of a part of it.
+        rows: Numbers of those that have rows; None for all.
     """
-    contents = setup.contents.whole.gather(rows.numpy())
-    file = folder / _FILES.replace("*", f"{part:09d}")
+    numbers = part.numbers if rows is None else rows
+    contents = setup.contents.whole.gather(numbers.numpy())
+    file = folder / _FILES.replace("*", f"{part.start:09d}")
     pl.DataFrame({"content": contents}).write_parquet(file)
 
 
@@ -43,13 +47,12 @@ class KeptRows:
     """Where rows of examples are found.
 
     Attributes:
-        setup: Of the audit.
-        places: Unit -> the examples of which it has rows: example_id and number.
+        places: File that says of what examples a part of a unit has rows -> those of them that are
+            wanted: example_id and number.
         left: Numbers of those that no unit has, increasing.
     """
 
-    setup: AuditSetup
-    places: Mapping[Unit, pl.DataFrame]
+    places: Mapping[Path, pl.DataFrame]
     left: tuple[int, ...]
 
     @classmethod
@@ -71,30 +74,31 @@ class KeptRows:
         )
         places = {}
         for unit in dict.fromkeys(units):
-            held = contents_of(setup.team.ledger.folder(unit))
-            here = pl.col("content").is_in(held.implode())
-            places[unit] = left.filter(here).drop("content")
-            left = left.filter(~here)
-        return cls(setup, places, tuple(left["number"].to_list()))
+            for file in sorted(setup.team.ledger.folder(unit).glob(_FILES)):
+                here = pl.col("content").is_in(pl.read_parquet(file)["content"].implode())
+                places[file] = left.filter(here).drop("content")
+                left = left.filter(~here)
+        return cls(places, tuple(left["number"].to_list()))
 
-    def tables(self, name: str) -> list[pl.DataFrame]:
-        """Return the rows of a table, by the examples' numbers, in one piece; none without any."""
+    def tables(self, name: str, block: Block) -> list[pl.DataFrame]:
+        """Return the rows of a table of a block, in one piece, by number; none without any."""
         found = []
-        for unit, places in self.places.items():
-            files = sorted(self.setup.team.ledger.folder(unit).glob(f"{name}-*.parquet"))
-            if files and places.height:
-                found.append(pl.read_parquet(files).join(places, on="example_id"))
+        for file, places in self.places.items():
+            wanted = places.filter(pl.col("number").is_between(block.start, block.stop - 1))
+            table = file.with_name(_FILES.replace("contents", name).replace("*", file.stem[-9:]))
+            if wanted.height and table.exists():
+                found.append(pl.read_parquet(table).join(wanted, on="example_id"))
         if not found:
             return []
         return [pl.concat(found).sort("number", maintain_order=True).drop("number")]
 
 
 def units_like(setup: AuditSetup, unit: Unit) -> list[Unit]:
-    """Return the units that differ from one in its examples and its place alone."""
-
-    def basis(one: Unit) -> dict[str, str]:
-        return {name: part for name, part in one.made_of.items() if name != "examples"}
-
+    """Return the units that differ from one in its examples, and its place, alone."""
     ledger = setup.team.ledger
-    like = [one for one in ledger.others(unit.stage, [unit]) if basis(one) == basis(unit)]
+    like = [one for one in ledger.others(unit.stage, [unit]) if _basis(one) == _basis(unit)]
     return [one for one, state in zip(like, ledger.states(like), strict=True) if state == "done"]
+
+
+def _basis(unit: Unit) -> dict[str, str]:
+    return {name: one for name, one in unit.made_of.items() if name not in ("examples", "reads")}

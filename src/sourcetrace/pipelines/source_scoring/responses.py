@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from sourcetrace.audit.identity.data_digest import batch_digest, data_digest, model_digest
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.passes import Passes
 from sourcetrace.core.layers.layer import Layer
@@ -179,14 +178,11 @@ class GroupResponses:
         examples, and know all of them.
         """
         if self._scoring in ("exact solves", "projections"):
-            return {}
-        inputs, queries = self.setup.inputs, self.setup.queries
-        files = dict(inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
-        asked = data_digest(queries.items, inputs.query_table)
-        batch = batch_digest(queries.items, queries.collate)
+            return {"examples": self.setup.contents.all_labelled}
+        files = dict(self.setup.inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
         segments = [(one.segment, len(one.examples)) for one in member.segments]
         return {
-            "data": digest_of([asked, batch, model_digest(inputs.task)]),
+            "examples": "",
             "checkpoints": digest_of([files[one] for one in member.final.checkpoints]),
             "segments": digest_of(segments),
             "set_aside": "",

@@ -8,13 +8,12 @@ bounds their size by the memory that holds them, and dropped behind a group wher
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
@@ -25,10 +24,11 @@ from sourcetrace.core.methods.scorers import MeanScorer
 from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.datasets.tensor_file import TensorFile
-from sourcetrace.files import digest_of
 from sourcetrace.pipelines.ekfac_fitting.work import fit
+from sourcetrace.pipelines.shared.kept_rows import write_contents
 from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
+from sourcetrace.pipelines.source_scoring.ranges import Ranges, Task, file_of, needed, parts_of
 from sourcetrace.pipelines.source_scoring.responses import (
     STAGE,
     GroupResponses,
@@ -36,11 +36,7 @@ from sourcetrace.pipelines.source_scoring.responses import (
     preparation_of,
 )
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
-from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import KeptFile, Unit
-
-_AT_ONCE = 2**22
-"""Scores of a file, which a process holds some ten times as it writes them, and a reader once."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +62,12 @@ def score(setup: AuditSetup) -> Scored:
 
 def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
     ledger = setup.team.ledger
-    tasks, groups = _tasks(setup), setup.needs.scoring.groups
-    done = [one.unit for one in tasks[-1]]
+    ranges = Ranges(setup)
+    done, tasks = ranges.units, ranges.tasks
+    groups = setup.needs.scoring.groups
     none: list[SegmentCurvature | None] = [None] * len(setup.plan.segments)
     kept: list[Unit] = []
-    for number, (layers, wanted) in enumerate(zip(groups, _needed(tasks, ledger), strict=True)):
+    for number, (layers, wanted) in enumerate(zip(groups, needed(tasks, ledger), strict=True)):
         responses = GroupResponses(setup, curvature or none, layers, number)
         group = _Group(setup, responses)
         if not all(ledger.is_over(one.unit) for one in wanted):
@@ -80,65 +77,20 @@ def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
         if setup.team.rank == 0:
             ledger.drop(one.before for one in wanted if one.before)
             ledger.drop(responses.units if len(groups) > 1 else [])
-    preparation = Preparation.from_json(ledger.facts(done[0])["preparation"])
+    do(setup, ranges.gathering, "Gathering rows")
+    if setup.team.rank == 0:
+        ledger.drop(one.unit for one in tasks[-1] if one.unit not in done)
+    preparation = Preparation.from_json(ledger.facts(next(iter(done)))["preparation"])
     if setup.team.rank != 0:
         return Scored([], preparation)
     if kept:  # else nothing was missing, and nothing is known of what there is beside
         setup.team.prune([*done, *kept])
     parts = [
-        tuple(ledger.file(one.unit, _file(name, part)) for name in TABLES)
-        for one in tasks[-1]
-        for part in _parts(setup, one.examples)
+        tuple(ledger.file(unit, file_of(name, part)) for name in TABLES)
+        for unit, examples in done.items()
+        for part in parts_of(setup, examples)
     ]
     return Scored(parts, preparation)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a unit is to do.
-
-    Attributes:
-        unit: The unit.
-        examples: Its range.
-        before: The unit of the range whose scores it adds to; None in the first group.
-    """
-
-    unit: Unit
-    examples: Block
-    before: Unit | None
-
-
-def _tasks(setup: AuditSetup) -> list[list[_Task]]:
-    """Return every group's, in the order of the ranges."""
-    count = len(setup.engine.training)
-    ranges = setup.grid.ranges(count)
-    labelled = setup.contents.digest(torch.arange(count), labels=True)
-    found: list[list[_Task]] = []
-    for number, layers in enumerate(setup.needs.scoring.groups):
-        names = digest_of([layer.name for layer in layers])
-        found.append([])
-        for place, one in enumerate(ranges):
-            before = found[-2][place].unit if number else None
-            unit = setup.unit(
-                STAGE,
-                f"g{number}/{one.start:09d}-{one.stop:09d}",
-                reads=[before] if before else [],
-                cost=len(one),
-                layers=names,
-                examples=labelled,
-            )
-            found[-1].append(_Task(unit, one, before))
-    return found
-
-
-def _needed(tasks: Sequence[Sequence[_Task]], ledger: Ledger) -> list[list[_Task]]:
-    """Return those of every group whose range no later group has done."""
-    found: list[list[_Task]] = []
-    places: Sequence[int] = range(len(tasks[-1]))
-    for group in reversed(tasks):
-        found.insert(0, [group[place] for place in places])
-        places = [place for place in places if not ledger.is_logged(group[place].unit)]
-    return found
 
 
 @dataclass(frozen=True)
@@ -153,20 +105,21 @@ class _Group:
     setup: AuditSetup
     responses: GroupResponses
 
-    def do(self, task: _Task, folder: Path) -> dict[str, Any]:
+    def do(self, task: Task, folder: Path) -> dict[str, Any]:
         """Write the scores of a unit's range."""
         setup = self.setup
         if self.responses.layers is setup.needs.scoring.groups[-1]:
-            for part in _parts(setup, task.examples):
+            for part in parts_of(setup, task.examples):
                 rows = [tables_of(setup, *one) for one in self._scores(task, part)]
                 for name, tables in zip(TABLES, zip(*rows, strict=True), strict=True):
-                    write_table(folder / _file(name, part), name, pl.concat(tables))
+                    write_table(folder / file_of(name, part), name, pl.concat(tables))
+                write_contents(setup, folder, part)
         else:
             for block, found in self._scores(task, task.examples):
                 TensorFile(folder / str(block.start)).write(found.tensors())
         return {} if task.examples.start else {"preparation": self._preparation(task).to_json()}
 
-    def _scores(self, task: _Task, part: Block) -> Iterator[tuple[Block, BlockScores]]:
+    def _scores(self, task: Task, part: Block) -> Iterator[tuple[Block, BlockScores]]:
         """Yield every block of a part of a range with its scores by the layers so far."""
         ledger, device = self.setup.team.ledger, self.setup.engine.device
         before = ledger.folder(task.before) if task.before else None
@@ -183,7 +136,7 @@ class _Group:
         setup, group = self.setup, self.responses
         return scorer_of(setup, group.curvature, setup.queries, group.layers, group.prepared())
 
-    def _preparation(self, task: _Task) -> Preparation:
+    def _preparation(self, task: Task) -> Preparation:
         """Return that of the layers so far."""
         own = self.responses.preparation
         if task.before is None:
@@ -215,14 +168,3 @@ def scorer_of(
         found,
         higher_is_better=setup.inputs.task.measurement_higher_is_better,
     )
-
-
-def _parts(setup: AuditSetup, examples: Block) -> list[Block]:
-    """Return the examples of a range that have a file of each table, whole batches."""
-    batch = setup.grid.batch_size
-    batches = max(1, _AT_ONCE // (batch * len(setup.queries)))
-    return replace(setup.grid, batch_size=batches * batch).blocks(examples)
-
-
-def _file(table: str, part: Block) -> str:
-    return f"{table}-{part.start:09d}.parquet"

@@ -1,0 +1,149 @@
+"""The units of scoring: ranges of the training examples by groups of layers, and what they need.
+
+Where rows of a range are in units of earlier data, with all that decides them the same, those of
+the other examples alone are scored, in ranges of their own, and the range's rows are gathered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcetrace.core.model.examples import Block, Picked
+from sourcetrace.core.plan.methods import METHODS
+from sourcetrace.files import digest_of
+from sourcetrace.pipelines.shared.kept_rows import KeptRows, units_like, write_contents
+from sourcetrace.pipelines.shared.units import AuditSetup, Work
+from sourcetrace.pipelines.source_scoring.responses import STAGE
+from sourcetrace.pipelines.source_scoring.tables import TABLES, write_table
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.unit import Unit
+
+_AT_ONCE = 2**22
+"""Scores of a file, which a process holds some ten times as it writes them, and a reader once."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a unit is to do.
+
+    Attributes:
+        unit: The unit.
+        examples: Its range.
+        before: The unit of the range whose scores it adds to; None in the first group.
+    """
+
+    unit: Unit
+    examples: Block
+    before: Unit | None
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The ranges of an audit, and what is to be done for their rows."""
+
+    setup: AuditSetup
+
+    @cached_property
+    def units(self) -> Mapping[Unit, Block]:
+        """What has the rows of each range, in their order."""
+        return {one.unit: one.examples for one in self._whole[-1]}
+
+    @cached_property
+    def tasks(self) -> list[list[Task]]:
+        """Every group's: of the ranges, or of the examples whose rows are nowhere."""
+        left = KeptRows.of(self.setup, self._kept, self._missing).left
+        if len(left) == len(self._missing):
+            return self._whole
+        return _tasks(self.setup, Picked.of(left).cut(self.setup.grid.range_size) if left else [])
+
+    @cached_property
+    def gathering(self) -> Work:
+        """What gathers each range's rows, where they are not scored as they are."""
+        if self.tasks is self._whole:
+            return {}
+        return {unit: partial(self._gather, block) for unit, block in self.units.items()}
+
+    def _gather(self, examples: Block, folder: Path) -> dict[str, Any]:
+        for part in parts_of(self.setup, examples):
+            for name in TABLES:
+                for table in self._gathered.tables(name, part):
+                    write_table(folder / file_of(name, part), name, table)
+            write_contents(self.setup, folder, part)
+        if examples.start:
+            return {}
+        said = map(self.setup.team.ledger.facts, self._sources)
+        return {"preparation": next(one["preparation"] for one in said if "preparation" in one)}
+
+    @cached_property
+    def _whole(self) -> list[list[Task]]:
+        return _tasks(self.setup, self.setup.grid.ranges(len(self.setup.engine.training)))
+
+    @cached_property
+    def _missing(self) -> Tensor:
+        """Numbers of the examples of the ranges that are not done."""
+        missing = self.setup.team.ledger.missing(self.units)
+        return torch.cat([torch.arange(0), *(self.units[one].numbers for one in missing)])
+
+    @cached_property
+    def _kept(self) -> list[Unit]:
+        """Units of earlier data that may have their rows."""
+        first, last = next(iter(self.units)), f"g{len(self._whole) - 1}/"
+        like = units_like(self.setup, first) if len(self._missing) else []
+        return [one for one in like if one not in self.units and one.name.startswith(last)]
+
+    @property
+    def _sources(self) -> list[Unit]:
+        return [*(one.unit for one in self.tasks[-1]), *self._kept]
+
+    @cached_property
+    def _gathered(self) -> KeptRows:
+        return KeptRows.of(self.setup, self._sources, self._missing)
+
+
+def _tasks(setup: AuditSetup, ranges: Sequence[Block]) -> list[list[Task]]:
+    """Return every group's, in the order of the ranges."""
+    contents = setup.contents
+    takes_all = METHODS[setup.attribution.method].scoring in ("exact solves", "projections")
+    found: list[list[Task]] = []
+    for number, layers in enumerate(setup.needs.scoring.groups):
+        names = digest_of([layer.name for layer in layers])
+        found.append([])
+        for place, one in enumerate(ranges):
+            before = found[-2][place].unit if number else None
+            unit = setup.unit(
+                STAGE,
+                f"g{number}/{one.start:09d}-{one.stop:09d}",
+                reads=[before] if before else [],
+                cost=len(one),
+                layers=names,
+                known=contents.all_labelled if takes_all else contents.all_inputs,
+                examples=contents.digest(one.numbers, labels=True),
+            )
+            found[-1].append(Task(unit, one, before))
+    return found
+
+
+def needed(tasks: Sequence[Sequence[Task]], ledger: Ledger) -> list[list[Task]]:
+    """Return those of every group whose range no later group has done."""
+    found: list[list[Task]] = []
+    places: Sequence[int] = range(len(tasks[-1]))
+    for group in reversed(tasks):
+        found.insert(0, [group[place] for place in places])
+        places = [place for place in places if not ledger.is_logged(group[place].unit)]
+    return found
+
+
+def parts_of(setup: AuditSetup, examples: Block) -> list[Block]:
+    """Return the examples of a range that have a file of each table, whole batches."""
+    batch = setup.grid.batch_size
+    return examples.cut(max(1, _AT_ONCE // (batch * len(setup.queries))) * batch)
+
+
+def file_of(table: str, part: Block) -> str:
+    """Return the name of the file that has a part of a table."""
+    return f"{table}-{part.start:09d}.parquet"
