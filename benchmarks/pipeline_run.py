@@ -4,6 +4,7 @@ Ingest, covariances, eigendecomposition, corrected eigenvalues and scores, by th
 the nodes call. Nothing is written but what the cache keeps.
 """
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,46 +97,49 @@ def run_pipeline(
     manifest, _, train_table, query_table = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=segments), attribution
     )[1:5]
-    gradient_cache = GradientCache(cache_folder or Path("unused"))
-    gradient_cache.policy = cache
-    setup = set_up_audit(
-        Ingested(task, checkpoints, manifest, train_table, query_table, "", identity="benchmark"),
-        gradient_cache=gradient_cache,
-        gradients=GradientParameters(batch_size=batch_size),
-        attribution=attribution,
-    )
-    engine, plan = setup.engine, setup.plan
-    curvatures = fit_curvatures(setup, preconditioned=preconditioned, watch=watch)
-    watch.start(SCORES)
-    settings = ScoreSettings(
-        solve=SolveSettings(**attribution.astra.model_dump()),
-        projection_dimension=attribution.projection_dimension,
-        tolerance=attribution.tolerance if tolerance is None else tolerance,
-        precision=attribution.precision.scores,
-    )
-    scorer = MeanScorer.of(
-        QueryPreparation(attribution.method, engine, setup.queries, settings),
-        plan,
-        curvatures,
-        higher_is_better=task.measurement_higher_is_better,
-    )
-    kept, own = [], []
-    for block in engine.blocks():
-        if scored_examples is not None and block.start >= scored_examples:
-            break
-        found = scorer.scores(block, self_influence=self_influence)
-        scores = found.shares.sum(0)[:-1]
-        own.append(found.self_influence.sum(0))
-        # A copy: a view of nothing would hold all of it.
-        kept.append(scores if keep_scores else scores[:, :0].clone())
-    watch.stop()
-    return PipelineRun(
-        torch.cat(kept, dim=1),
-        torch.cat(own),
-        (engine.passes.forward, engine.passes.backward),
-        scorer.solves,
-        [check.error for check in scorer.checks],
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        gradient_cache = GradientCache(cache_folder or Path(scratch))
+        gradient_cache.policy = cache
+        setup = set_up_audit(
+            Ingested(
+                task, checkpoints, manifest, train_table, query_table, "", identity="benchmark"
+            ),
+            gradient_cache=gradient_cache,
+            gradients=GradientParameters(batch_size=batch_size),
+            attribution=attribution,
+        )
+        engine, plan = setup.engine, setup.plan
+        curvatures = fit_curvatures(setup, preconditioned=preconditioned, watch=watch)
+        watch.start(SCORES)
+        settings = ScoreSettings(
+            solve=SolveSettings(**attribution.astra.model_dump()),
+            projection_dimension=attribution.projection_dimension,
+            tolerance=attribution.tolerance if tolerance is None else tolerance,
+            precision=attribution.precision.scores,
+        )
+        scorer = MeanScorer.of(
+            QueryPreparation(attribution.method, engine, setup.queries, settings),
+            plan,
+            curvatures,
+            higher_is_better=task.measurement_higher_is_better,
+        )
+        kept, own = [], []
+        for block in engine.blocks():
+            if scored_examples is not None and block.start >= scored_examples:
+                break
+            found = scorer.scores(block, self_influence=self_influence)
+            scores = found.shares.sum(0)[:-1]
+            own.append(found.self_influence.sum(0))
+            # A copy: a view of nothing would hold all of it.
+            kept.append(scores if keep_scores else scores[:, :0].clone())
+        watch.stop()
+        return PipelineRun(
+            torch.cat(kept, dim=1),
+            torch.cat(own),
+            (engine.passes.forward, engine.passes.backward),
+            scorer.solves,
+            [check.error for check in scorer.checks],
+        )
 
 
 def fit_curvatures(
