@@ -105,6 +105,7 @@ class _Run:
             credentials=configuration["credentials"],
         )
         open_catalog(self._catalog)
+        self.ingested: Ingested = self._call(check_inputs, "check_inputs")
 
     def do(self, stage: str) -> None:
         """Do this process's share of a stage."""
@@ -112,12 +113,6 @@ class _Run:
         work = getattr(import_module(f"sourcetrace.pipelines.{module}"), name)
         made = {"ingested", "setup"}.intersection(signature(work).parameters)
         self._call(work, node, **{name: getattr(self, name) for name in made})
-
-    @cached_property
-    def ingested(self) -> Ingested:
-        """The inputs, checked."""
-        found: Ingested = self._call(check_inputs, "check_inputs")
-        return found
 
     @cached_property
     def setup(self) -> AuditSetup:

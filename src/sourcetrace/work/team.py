@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from sourcetrace.errors import InputError
 from sourcetrace.progress import track
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
@@ -212,7 +213,11 @@ class Team:
         except Exception as error:
             if self.rank == 0 or isinstance(error, OtherUnitsError):
                 raise
-            logger.exception("Rank %d leaves %s/%s to another", self.rank, unit.stage, unit.name)
+            logger.error(
+                "Rank %d leaves %s/%s to another: %s",
+                *(self.rank, unit.stage, unit.name, error),
+                exc_info=not isinstance(error, InputError),
+            )
             failed.add(unit)
         finally:
             faulthandler.cancel_dump_traceback_later()

@@ -26,7 +26,7 @@ from sourcetrace.pipelines.shared.grid import last_batch_size
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.launch import available_cores, cores_each
 from sourcetrace.pipelines.shared.set_aside import SettingAside
-from sourcetrace.pipelines.verification.retraining import Job, Outcome, Retrainings
+from sourcetrace.pipelines.verification.retraining import Job, Outcome, Retrainings, trainer
 from sourcetrace.schemas.verification import VerificationOutcomes
 from sourcetrace.work.crew import CREW
 from sourcetrace.work.ledger import Ledger
@@ -97,11 +97,12 @@ def retrain_plan(
     )
 
     def work() -> pl.DataFrame:
-        with retrainings.trainer(team.rank, made) as retrain:
+        with trainer(retrainings, team.rank, made) as retrain:
             _do(units, retrain, team, retrainings.examples)
+        kept = [json.loads((outcomes.folder(job.unit) / _FILE).read_text()) for job in jobs]
         return VerificationOutcomes.frame(
-            {"group": job.group, "seed": job.seed, **_read(outcomes.folder(job.unit) / _FILE)}
-            for job in jobs
+            {"group": job.group, "seed": job.seed, **one}
+            for job, one in zip(jobs, kept, strict=True)
         )
 
     return team.until_sound(work)
@@ -135,7 +136,7 @@ def _take_over(outcomes: Ledger, units: Iterable[Unit]) -> None:
     """Make units of what versions without them kept: `<key>.json` in the folder."""
     for unit in outcomes.missing(units):
         with suppress(OSError, ValueError, KeyError):  # there is none, or it is damaged
-            kept = _read(outcomes.root / f"{unit.name}.json")
+            kept = json.loads((outcomes.root / f"{unit.name}.json").read_text())
             outcomes.write(unit, partial(_keep, kept))
 
 
@@ -181,13 +182,8 @@ def _announce(seconds: float, examples: Sequence[int], workers: int) -> None:
 
 
 def _keep(outcome: Outcome, _: Unit, folder: Path) -> dict[str, Any]:
-    (folder / _FILE).write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
+    (folder / _FILE).write_text(json.dumps(outcome, allow_nan=False))
     return {"seconds": outcome["seconds"]}
-
-
-def _read(file: Path) -> Outcome:
-    found: Outcome = json.loads(file.read_text(encoding="utf-8"))
-    return found
 
 
 def check_trainable(task: Any) -> None:

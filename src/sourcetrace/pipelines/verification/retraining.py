@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from multiprocessing import active_children, connection, get_context, parent_process
@@ -112,22 +112,20 @@ class Retrainings:
     threads: int
     measured: str = "query_examples"
 
-    def trainer(self, rank: int, task: Any) -> AbstractContextManager[Callable[[Job], Outcome]]:
-        """Return what trains in this process, or in another where this one is the first.
-
-        Args:
-            rank: Of this process.
-            task: That it has.
-        """
-        if rank == 0:
-            return _apart(self)
-        _prepare(self, task)
-        return nullcontext(_retrain)
-
 
 @contextmanager
-def _apart(common: Retrainings) -> Iterator[Callable[[Job], Outcome]]:
-    """Yield what retrains in another process, whose end is not this one's."""
+def trainer(common: Retrainings, rank: int, task: Any) -> Iterator[Callable[[Job], Outcome]]:
+    """Yield what retrains in this process, or for the first in another, whose end is not its own.
+
+    Args:
+        common: Of all retrainings.
+        rank: Of this process.
+        task: That it has.
+    """
+    if rank > 0:
+        _prepare(common, task)
+        yield _retrain
+        return
     # A fork of a process in which torch has threads may hang.
     start = partial(ProcessPoolExecutor, 1, get_context("spawn"), _prepare, (common,))
     pool = start()
