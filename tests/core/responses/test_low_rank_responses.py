@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.factored import FactoredGradient
 from sourcetrace.core.responses import score_check
 from sourcetrace.tasks import ClassificationTask
@@ -39,9 +40,13 @@ def test_scores_are_within_the_tolerance_of_the_exact_ones(stages, positions, to
 
 
 def test_the_reported_error_is_that_of_the_sample(monkeypatch):
-    """With a sample of all pairs it is the error of all scores at the segments' last points."""
+    """With a sample of all pairs it is the error of all scores at the segments' last points.
+
+    Of given labels, here, as scores are.
+    """
     monkeypatch.setattr(score_check, "_QUERIES", 100)
     monkeypatch.setattr(score_check, "_EXAMPLES", 100)
+    monkeypatch.setattr(score_check, "sample_gradients", lambda *of, **_: sample_gradients(*of))
     case = wide_case()
     found = attribute(case, "influence", damping=0.1, tolerance=0.02)
     exact = attribute(case, "influence", damping=0.1, tolerance=0)

