@@ -31,7 +31,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.core.model.objective import signs
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.datasets.layers import CovariancesDataset, CurvatureDataset
+from sourcetrace.datasets.layers import CurvatureDataset
 from sourcetrace.parameters import (
     AttributionParameters,
     GradientParameters,
@@ -182,10 +182,9 @@ def _audit(asked: argparse.Namespace) -> None:
         attribution,
     )
     watch.start("extraction")
-    covariances = CovariancesDataset(str(asked.folder / "covariances.safetensors"))
-    covariances.save(extract_gradients(setup, gradients)[-2])
+    _, signals, *_ = extract_gradients(setup, gradients)
     if asked.last == "scoring":
-        _fit_and_score(setup, covariances, asked.folder, watch)
+        _fit_and_score(setup, signals, asked.folder, watch)
     watch.stop()
     visited = asked.examples * asked.tokens * asked.checkpoints
     for stage, cost in watch.costs.items():
@@ -197,11 +196,11 @@ def _audit(asked: argparse.Namespace) -> None:
 
 
 def _fit_and_score(
-    setup: AuditSetup, covariances: CovariancesDataset, folder: Path, watch: Stopwatch
+    setup: AuditSetup, signals: pl.DataFrame, folder: Path, watch: Stopwatch
 ) -> None:
     watch.start("fitting")
     curvature = CurvatureDataset(str(folder / "curvature.safetensors"))
-    curvature.save(fit_curvature(setup, covariances.load())[0])
+    curvature.save(fit_curvature(setup, signals)[0])
     watch.start("scoring")
     files = [files[0].path for files in score(setup).parts]
     watch.stop()

@@ -14,9 +14,7 @@ from kedro.validation import DataValidationError
 from polars.testing import assert_frame_equal
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
-from sourcetrace.core.curvature.covariance import CovarianceSums
 from sourcetrace.datasets import (
-    CovariancesDataset,
     CurvatureDataset,
     GradientCacheDataset,
     ShardedParquetDataset,
@@ -110,17 +108,6 @@ def test_a_basis_that_is_the_identity_comes_back_as_such(tmp_path, basis):
     assert (loaded["embedding"].basis.outputs is None) == (basis.outputs is None)
     gradients = torch.rand(4, 1, 3, 2)
     assert torch.equal(loaded["embedding"].basis.rotate(gradients), basis.rotate(gradients))
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 2), (1, 2)], ids=["whole", "diagonal"])
-def test_covariances_come_back(tmp_path, shape):
-    name = "run0/step_1#mask2"
-    sums = {name: {"a.b": CovarianceSums(torch.rand(shape), torch.rand(1, 3, 3), 7)}}
-    dataset = CovariancesDataset(filepath=str(tmp_path / "covariances.safetensors"))
-    dataset.save(sums)
-    loaded = dataset.load()[name]["a.b"]
-    assert loaded.examples == 7
-    assert torch.equal(loaded.activation, sums[name]["a.b"].activation)
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def inputs(catalog, tmp_path):
             [{**row, "sha256": digest, "run": "", "optimizer": "SGD"}]
         ),
         "data_digests": {"training": one, "queries": one},
-        "covariances": 0,
+        "query_signals": 0,
         "curvature": 0,
         "attribution_scores": 0,
         "audit_summary": SUMMARY,
@@ -320,7 +320,7 @@ def test_judging_again_knows_the_limits_alone_and_a_resumed_audit_nothing(
     catalog, recorded, inputs
 ):
     run(LineageHook(), catalog, {"gate_report": PASSED})
-    run(LineageHook(), catalog, {name: inputs[name] for name in inputs if name != "covariances"})
+    run(LineageHook(), catalog, {name: inputs[name] for name in inputs if name != "query_signals"})
     judged, resumed = recorded
     assert set(judged.key) == {"limits"}
     assert resumed.key is None

@@ -12,7 +12,6 @@ from kedro_datasets.json import JSONDataset
 
 from sourcetrace.datasets import (
     AuditedDataset,
-    CovariancesDataset,
     CurvatureDataset,
     StreamedParquetDataset,
 )
@@ -58,7 +57,6 @@ def run(setup, folder, *hooks):
             "example_signals": StreamedParquetDataset(str(folder / "signals.parquet")),
             "content_sketches": StreamedParquetDataset(str(folder / "sketches.parquet")),
             "set_aside": JSONDataset(filepath=str(folder / "set_aside.json")),
-            "covariances": CovariancesDataset(str(folder / "covariances.safetensors")),
             "curvature": CurvatureDataset(str(folder / "curvature.safetensors")),
             **{name: scores(folder / name) for name in TABLES},
             "counted": JSONDataset(filepath=str(folder / "counted.json")),

@@ -119,10 +119,10 @@ def audit(folder, task=None, *, method="source", count=2):
         gradients,
         attribution,
     )
-    signals, query_signals, history, _, covariances, _ = extract_gradients(setup, gradients)
+    signals, query_signals, history, *_ = extract_gradients(setup, gradients)
     QueryHistory.validate(history)
     signals = ExampleSignals.validate(signals.collect())
-    curvature, spectra, _ = fit_curvature(setup, covariances)
+    curvature, spectra, _ = fit_curvature(setup, query_signals)
     CurvatureSpectra.validate(spectra)
     scores, influence, own, contributions, _ = score_tables(setup, curvature)
     SegmentContributions.validate(contributions)

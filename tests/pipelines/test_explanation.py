@@ -121,8 +121,8 @@ def audit(checkpoints, tmp_path):
             gradients,
             attribution,
         )
-        _, signals, _, _, covariances, _ = extract_gradients(setup, gradients)
-        curvature = fit_curvature(setup, covariances)[0]
+        _, signals, *_ = extract_gradients(setup, gradients)
+        curvature = fit_curvature(setup, signals)[0]
         scores, *_, contributions = score_tables(setup, curvature)
         folder = tmp_path / "scores"
         folder.mkdir()

@@ -15,6 +15,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.gradient_extraction.work import extract
 from sourcetrace.pipelines.shared.costs import plan_costs
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
@@ -32,8 +33,8 @@ def inputs(tmp_path):
 def run(inputs):
     """Run the numerical stages and return all metrics, as MLflow gets them."""
     setup = set_up_audit(**inputs)
-    *_, covariances, extracted = extract_gradients(setup, inputs["gradients"])
-    curvature, _, fitted = fit_curvature(setup, covariances)
+    _, signals, *_, extracted = extract_gradients(setup, inputs["gradients"])
+    curvature, _, fitted = fit_curvature(setup, signals)
     (*_, scored), *others = score_examples(setup, curvature)
     assert not any(block[-1] for block in others)
     return extracted | fitted | scored
@@ -107,13 +108,13 @@ def test_layers_in_groups_score_as_all_at_once(tmp_path, monkeypatch, method, op
 
     def tables():
         setup = set_up_audit(**inputs)
-        *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
+        _, signals, *_ = extract_gradients(setup, inputs["gradients"])
         sums = {
             (point, name): one.tensors()
-            for point, layers in covariances.items()
+            for point, layers in extract(setup).covariances.items()
             for name, one in layers.items()
         }
-        curvature, *_ = fit_curvature(setup, covariances)
+        curvature, *_ = fit_curvature(setup, signals)
         return setup.needs, sums, score_tables(setup, curvature)
 
     whole, together, expected = tables()
@@ -159,11 +160,11 @@ def test_runs_of_the_same_audit_keep_the_size_however_much_memory_there_is_then(
     inputs = inputs_of(tmp_path, tmp_path / "run", task=Many())
     setup = set_up_audit(**inputs)
     assert setup.engine.batch_size == 128  # four blocks at least
-    *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
+    _, signals, *_ = extract_gradients(setup, inputs["gradients"])
     monkeypatch.setattr(batch_size, "free_memory", lambda _: 0)
     # As a later run does, of the last stages alone.
     again = set_up_audit(**(inputs | {"gradient_cache": GradientCache(tmp_path / "cache")}))
-    curvature, _, _ = fit_curvature(again, covariances)
+    curvature, _, _ = fit_curvature(again, signals)
     *_, contributions = score_tables(again, curvature)
     assert len(contributions) == 5 * len(again.plan.segments)  # a row a block
     # Of another audit, the size is chosen anew.

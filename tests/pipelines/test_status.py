@@ -73,7 +73,7 @@ def begin(folder, *, done, of):
     """Leave a stage's work as a kill leaves it: some units, and not all results."""
     with inside(folder):
         parts = catalog_of().load("audit_identity").parts_for("gradient_extraction")
-        path_of("covariances").with_name(path_of("covariances").name + RECORD).unlink()
+        path_of("query_signals").with_name(path_of("query_signals").name + RECORD).unlink()
     units = [
         Unit("gradient_extraction", f"{number}", {**parts, "checkpoints": "1"}, cost=2.0)
         for number in range(of)

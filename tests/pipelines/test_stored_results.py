@@ -398,7 +398,7 @@ def test_a_result_with_a_fault_is_refused_by_its_first_reader(audits, broken, na
 
 
 def test_without_a_fault_the_readers_run(broken):
-    for name in ("covariances", "query_influence", "score_files"):
+    for name in ("query_signals", "query_influence", "score_files"):
         run(broken, readers()[name])
 
 

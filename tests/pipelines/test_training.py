@@ -141,8 +141,8 @@ def roots_of(inputs):
 def fitted(inputs):
     """Run the stages up to the curvature; return the set-up and what the last of them gave."""
     setup = set_up_audit(**inputs)
-    *_, covariances, _ = extract_gradients(setup, inputs["gradients"])
-    return setup, fit_curvature(setup, covariances)
+    _, signals, *_ = extract_gradients(setup, inputs["gradients"])
+    return setup, fit_curvature(setup, signals)
 
 
 def scored(tmp_path, folder, **settings):

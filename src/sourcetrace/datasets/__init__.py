@@ -15,7 +15,6 @@ _MODULES = {
     "AuditedDataset": "audited",
     "CheckpointsDataset": "checkpoints",
     "CodeRevisionDataset": "code_revision",
-    "CovariancesDataset": "layers",
     "CurvatureDataset": "layers",
     "DecisionLogDataset": "decisions",
     "DecisionsFileDataset": "decisions",

@@ -179,11 +179,11 @@ def prepare(checkpoints, tmp_path):
 
 def audit(setup, at="memory"):
     """Return attribution_scores, self_influence and example_signals."""
-    signals, *_, covariances, _ = extract_gradients(
+    signals, query_signals, *_ = extract_gradients(
         setup, GradientParameters(cache=at, batch_size=3)
     )
     signals = ExampleSignals.validate(signals.collect())
-    curvature = fit_curvature(setup, covariances)[0]
+    curvature = fit_curvature(setup, query_signals)[0]
     scores, _, own, *_ = score_tables(setup, curvature)
     return scores, own, signals
 

@@ -28,7 +28,7 @@ NO_KEY = "none"
 """Stands in the tag where the inputs of an audit are not all known."""
 
 _READ = ("checkpoint_manifest", "data_digests")
-_SCORED = (*_READ, "covariances", "curvature", "attribution_scores")
+_SCORED = (*_READ, "query_signals", "curvature", "attribution_scores")
 """Outputs of the numerical stages; a run that makes all of them knows what its audit is of."""
 
 

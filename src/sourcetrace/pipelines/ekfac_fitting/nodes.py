@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 
 def fit_curvature(
-    audit_setup: AuditSetup, covariances: dict[str, Any]
+    audit_setup: AuditSetup, query_signals: object
 ) -> tuple[Sequence[Any], pl.DataFrame, dict[str, Any]]:
     """Return the curvature of every segment, none where the method needs none.
 
     Returns:
         curvature, curvature_spectra and metrics.
     """
-    del covariances  # so that it runs behind them; their units have the same
+    del query_signals  # so that it runs behind the extraction, whose units it reads
     engine = audit_setup.engine
     if not audit_setup.plan.uses_curvature:
         return [], CurvatureSpectra.frame(), {}

@@ -20,12 +20,12 @@ from sourcetrace.schemas.scores import QueryHistory, QuerySignals
 
 def extract_gradients(
     audit_setup: AuditSetup, gradients: GradientParameters
-) -> tuple[pl.LazyFrame, pl.DataFrame, pl.DataFrame, pl.LazyFrame, dict[str, Any], dict[str, Any]]:
+) -> tuple[pl.LazyFrame, pl.DataFrame, pl.DataFrame, pl.LazyFrame, dict[str, Any]]:
     """Run one forward and two backward passes an example and checkpoint, where they are not done.
 
     Returns:
-        example_signals, query_signals, query_history, content_sketches, the covariance sums by
-        point and layer, and the metrics: what the run will cost and what this stage did.
+        example_signals, query_signals, query_history, content_sketches, and the metrics: what the
+        run will cost and what this stage did.
     """
     setup, engine = audit_setup, audit_setup.engine
     metrics = {}
@@ -47,7 +47,6 @@ def extract_gradients(
         ),
         history.select(list(QueryHistory.columns())),
         found.sketches,
-        found.covariances,
         metrics | report_work(engine, "gradient_extraction"),
     )
 
@@ -78,7 +77,6 @@ PIPELINE = Pipeline(
                 "query_signals",
                 "query_history",
                 "content_sketches",
-                "covariances",
                 "extraction_metrics",
             ],
         ),

@@ -167,11 +167,9 @@ def plan_costs(
     run = recomputed if policy == "recompute" else kept
     written = {stage.name: stage.kept_bytes for stage in run.stages}
     disk = _SCORE_BYTES * len(engine.training) * (queries + 1)
-    # In units, and as the catalog has them.
-    disk += 2 * sum(
-        written.get(name, 0)
-        for name in ("covariances", "eigendecompositions", "corrected_eigenvalues")
-    )
+    # The curvature in units, and as the catalog has it.
+    curvature = sum(written.get(one, 0) for one in ("eigendecompositions", "corrected_eigenvalues"))
+    disk += written.get("covariances", 0) + 2 * curvature
     disk += needs.weights_on_disk + size * (policy == "disk")
     seconds = probe.passes + probe.covariances
     cost = PlannedCost(policy, size, seconds, run, disk, free)
