@@ -21,7 +21,6 @@ from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.astra import SolveSettings
 from sourcetrace.core.methods.preparation import Prepared, QueryPreparation, ScoreSettings
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.low_rank_responses import LayerResponse
 from sourcetrace.core.responses.score_check import ScoreCheck, settle
@@ -142,10 +141,9 @@ class GroupResponses:
             found = preparing.check(member, self._read(made))
             return {_SAID: Preparation([found], [], Passes()).to_json()}
 
-        parts, made = self._parts(member), {}
-        for layers in (
-            [[one] for one in self.layers] if self._scoring == "filters" else [self.layers]
-        ):
+        parts, made = self._parts(preparing.scoring, member), {}
+        alone = preparing.scoring == "filters"
+        for layers in [[one] for one in self.layers] if alone else [self.layers]:
             fitted = [one[layer.name] for one in curvature if one for layer in layers]
             unit = self.setup.unit(
                 STAGE,
@@ -167,17 +165,13 @@ class GroupResponses:
         self.units.extend(work)
         do(self.setup, work, description)
 
-    @property
-    def _scoring(self) -> str:
-        return METHODS[self.setup.attribution.method].scoring
-
-    def _parts(self, member: EnsembleMember) -> dict[str, str]:
+    def _parts(self, scoring: str, member: EnsembleMember) -> dict[str, str]:
         """Return digests of what decides a member's responses, in place of all that an audit has.
 
         Of the training data filters know the curvature and N_stage; solves and projections take
         examples, and know all of them.
         """
-        if self._scoring in ("exact solves", "projections"):
+        if scoring in ("exact solves", "projections"):
             return {"examples": self.setup.contents.all_labelled}
         files = dict(self.setup.inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
         segments = [(one.segment, len(one.examples)) for one in member.segments]
