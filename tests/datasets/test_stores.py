@@ -58,6 +58,11 @@ def test_a_part_that_a_unit_keeps_is_linked_where_that_can_be(tmp_path, monkeypa
     assert_frame_equal(pl.concat(map(pl.read_parquet, files)), pl.concat(parts))
     record = json.loads((tmp_path / "table.made_of.json").read_text())
     assert record["files"] == {file.name: f"digest {n}" for n, file in enumerate(files)}
+    # Another run of the process begins anew.
+    catalog.save("table", kept[2])
+    catalog.confirm("table")
+    record = json.loads((tmp_path / "table.made_of.json").read_text())
+    assert record["files"] == {"part-000000.parquet": "digest 2"}
     with pytest.raises(DataValidationError):  # what is not a unit's is checked here
         catalog.save("table", parts[0])
 

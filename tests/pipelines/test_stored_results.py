@@ -522,7 +522,9 @@ def test_a_block_of_gradients_is_checked_or_computed_again(broken, fault):
     one, other, *_ = sorted((broken / "data/04_feature/gradients").glob("*/*.safetensors"))
     scores = broken / path_of("attribution_scores")
     before = [file.read_bytes() for file in sorted(scores.iterdir())]
-    shutil.rmtree(broken / "data/04_feature/gradients/units")  # so that they are read
+    shutil.rmtree(
+        broken / "data/04_feature/gradients/units/source_scoring"
+    )  # so that they are read
     if fault == "swapped":
         shutil.copy(other, one)
     else:

@@ -117,6 +117,9 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         self.node = ""  # whoever saves it once more may have made it of something else
         with replacing(self._record) as partial:
             partial.write_text(record.model_dump_json(indent=1), encoding="utf-8")
+        # What is saved from now on is another run's, from its first part.
+        self._digests.clear()
+        vars(self).pop("_dataset", None)
 
     def stands(self, node: str) -> bool:
         """Return whether the result is whole, and a node of this digest made it."""

@@ -148,7 +148,7 @@ def planned_cost(setup: AuditSetup, gradients: GradientParameters) -> PlannedCos
         setup: Of the audit.
         gradients: Where they may be kept.
     """
-    if isinstance(setup.cost, PlannedCost):
+    if setup.cost is not None:
         return setup.cost
     kept = gradients.model_copy(update={"cache": setup.grid.policy})
     return plan_costs(

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import polars as pl
 import torch
@@ -33,6 +33,9 @@ from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.work.team import Team
 from sourcetrace.work.unit import OtherUnitsError, Unit
 
+if TYPE_CHECKING:
+    from sourcetrace.pipelines.shared.costs import PlannedCost
+
 _DRAWN = 1024
 """Examples at most whose scores are kept by segment and query."""
 
@@ -53,8 +56,7 @@ class AuditSetup:
         team: The processes that do it, this one among them.
         set_aside: What takes note of examples that cannot be used.
         contents: What the training examples are.
-        cost: `costs.PlannedCost`, by the probe with which this process chose the grid; None where
-            it found one.
+        cost: By the probe with which this process chose the grid; None where it found one.
     """
 
     inputs: Ingested
@@ -68,7 +70,7 @@ class AuditSetup:
     team: Team
     set_aside: SettingAside
     contents: Contents
-    cost: Any = None
+    cost: "PlannedCost | None" = None
 
     @property
     def plan(self) -> AttributionPlan:
