@@ -36,7 +36,7 @@ class QueryShares(Table):
     Attributes:
         kind: One of `KINDS`: of the training examples, or of training.
         name: The stage, several joined by ", ", or the segment, "2 (narrow)".
-        share: Of the scores' summed sizes.
+        share: Of the scores' summed sizes; by segment of those of `QueryContributions`.
     """
 
     query_id: str

@@ -5,7 +5,7 @@ import torch
 
 from sourcetrace.tasks.losses import CrossEntropy
 from sourcetrace.work.ledger import Ledger
-from tests.pipelines.shared.test_kept_rows import Audits, Changed
+from tests.pipelines.test_changed_data import Audits, Changed
 
 
 class Named(Changed):
@@ -23,6 +23,11 @@ class Own(Changed):
 
 class Weighted(Changed):
     loss = CrossEntropy(class_weights=[1.0, 1.0, 2.0], mean_weight=1.0)
+
+
+class Doubled(Changed):
+    def sampled_loss(self, outputs, generator, batch=None):
+        return super().sampled_loss(outputs, generator, batch) * (1 + (batch[1] == 2))
 
 
 class Masked(Changed):
@@ -66,8 +71,9 @@ def audits(tmp_path_factory):
         (Forward, [False] * 3),
         (Broken, [False] * 3),
         (Named, [False] * 3),
-        # From 0 to 1, twice, and from 1 to 2, which has another weight.
-        (Weighted, [True, True, False]),
+        (Weighted, [False] * 3),
+        # From 0 to 1, twice, and from 1 to 2, which counts twice.
+        (Doubled, [True, True, False]),
         (Masked, [True] * 3),
     ],
 )

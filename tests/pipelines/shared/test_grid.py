@@ -9,6 +9,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.shared.grid import (
     Grid,
+    grid_for,
     grid_key,
     kept_grids,
     last_batch_size,
@@ -62,6 +63,15 @@ def test_the_first_choice_stands_and_others_stand_beside_it(tmp_path):
     with kept_grids(tmp_path) as grids:
         assert grids == {"one": first, "other": second}
     assert last_batch_size(tmp_path) == 16
+
+
+def test_about_as_many_examples_have_the_same_grid():
+    grids = {"a-100": Grid(4, 8, examples=100), "a-120": Grid(8, 8, examples=120)}
+    grids["b-100"] = Grid(16, 16, examples=100)
+    assert grid_for(grids, "a", 99) == grids["a-100"]
+    assert grid_for(grids, "a", 125) == grids["a-120"]
+    assert grid_for(grids, "b", 99) == grids["b-100"]
+    assert grid_for(grids, "b", 200) is grid_for(grids, "c", 100) is None
 
 
 def test_a_grid_is_of_the_data_and_of_what_batches_go_by():

@@ -9,9 +9,7 @@ import torch
 
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
-from sourcetrace.pipelines.shared.contents import digest_contents
-from sourcetrace.pipelines.shared.kept_rows import contents_of, write_contents
-from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.shared.contents import Contents, contents_of, digest_contents
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
 from sourcetrace.schemas.table import Table
 
@@ -57,7 +55,8 @@ def signal_rows(signals: BlockSignals, examples: Examples, point: EvaluationPoin
 
 
 def write_training(
-    setup: AuditSetup,
+    contents: Contents,
+    training: Examples,
     point: EvaluationPoint,
     folder: Path,
     part: Block,
@@ -66,18 +65,18 @@ def write_training(
     """Write what passes told of training examples, and what these are.
 
     Args:
-        setup: Of the audit.
+        contents: What they are.
+        training: The examples.
         point: The weights.
         folder: Of the unit.
         part: The examples that the unit may have.
         found: What they told; nothing is written of nothing.
     """
-    training = setup.engine.training
     write_table(folder, "signals", [signal_rows(one, training, point) for one in found], part)
     sketches = [rows for one in found for rows in sketch_rows(one, training, "training")]
     write_table(folder, "sketches", sketches, part)
     if found:
-        write_contents(setup, folder, part, torch.cat([one.examples for one in found]))
+        contents.write(folder, part, torch.cat([one.examples for one in found]))
 
 
 def written(folder: Path) -> dict[str, str]:

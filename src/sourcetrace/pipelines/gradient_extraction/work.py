@@ -7,6 +7,7 @@ own, for which only the examples are visited whose rows are nowhere.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from operator import add
@@ -15,26 +16,24 @@ from pathlib import Path
 import polars as pl
 from torch import Tensor
 
-from sourcetrace.core.curvature.covariance import (
-    CovarianceSums,
-    RunningCovariances,
-)
+from sourcetrace.core.curvature.covariance import CovarianceSums, RunningCovariances
 from sourcetrace.core.engine.blame import UnusableError
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.model.examples import Block, EvaluationPoint
+from sourcetrace.core.model.examples import Block, EvaluationPoint, Picked
 from sourcetrace.core.model.precision import products_in
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
 from sourcetrace.files import link_file
 from sourcetrace.pipelines.gradient_extraction.extracted import SUMS, Extracted, sums_of
-from sourcetrace.pipelines.gradient_extraction.other_rows import OtherRows
 from sourcetrace.pipelines.gradient_extraction.rows import (
+    TABLES,
     signal_rows,
     sketch_rows,
     write_table,
     write_training,
     written,
 )
+from sourcetrace.pipelines.shared.contents import KeptRows, units_like
 from sourcetrace.pipelines.shared.units import (
     AuditSetup,
     Work,
@@ -79,7 +78,7 @@ def extracted(setup: AuditSetup) -> Extracted:
             "Adding covariances",
             beside={one.queries: one.measure for one in some},
         )
-    others = [one.others for one in points if not one.has_rows]
+    others = [one for one in points if not one.has_rows]
     do_summed(setup, others, "Visiting changed examples", "Gathering rows")
     setup.team.prune(units_of(setup))
     return Extracted(
@@ -164,7 +163,7 @@ class _Sums:
                 running.add({layer.name: found[layer.name] for layer in self.group})
         with products_in(precision, engine.device):
             LayersOfFile.write(folder / SUMS, {"sums": running.sums()})
-        write_training(self.setup, self.point, folder, examples, rows)
+        write_training(self.setup.contents, engine.training, self.point, folder, examples, rows)
         return written(folder)
 
     def _unit(self, block: Block | None, reads: Sequence[Unit] = ()) -> Unit:
@@ -184,7 +183,13 @@ class _Sums:
 
 @dataclass(frozen=True)
 class _Point:
-    """What is extracted at a point."""
+    """What is extracted at a point; as a sum, its rows where those beside its sums are no more so.
+
+    Attributes:
+        setup: Of the audit.
+        point: The weights.
+        sketched: Whether sketches are taken.
+    """
 
     setup: AuditSetup
     point: EvaluationPoint
@@ -216,26 +221,36 @@ class _Point:
     @property
     def rows(self) -> Unit:
         """What has the rows, once the sums are done."""
-        return self.sums[0].unit if self.has_rows else self.others.unit
+        return self.sums[0].unit if self.has_rows else self.unit
 
     @cached_property
-    def others(self) -> OtherRows:
-        """The rows, where they are not beside the sums."""
-        return OtherRows(self.setup, self.point, self.sums[0].unit, self.sketched)
+    def unit(self) -> Unit:
+        """What has the rows, where they are not beside the sums."""
+        return self._unit("rows", self._every, labels=True)
+
+    @cached_property
+    def parts(self) -> Work:
+        """What visits the examples whose rows are nowhere."""
+        left = self._kept().left
+        cut = Picked.of(left).cut(self.setup.grid.range_size) if left else []
+        return {
+            self._unit(f"rows/{one.start:09d}-{one.stop:09d}", one, labels=True): partial(
+                self._visit, one
+            )
+            for one in cut
+        }
+
+    def join(self, folder: Path) -> None:
+        """Gather the rows."""
+        kept = self._kept(*self.parts)
+        for name in TABLES:
+            write_table(folder, name, kept.tables(name, self._every), self._every)
+        self.setup.contents.write(folder, self._every, self.point.examples)
 
     @cached_property
     def queries(self) -> Unit:
         """What has the queries' rows."""
-        return self.setup.unit(
-            _STAGE,
-            f"{self.point.id}/queries",
-            reads=(),
-            cost=len(self.setup.queries),
-            sketched=str(self.sketched),
-            **passes_parts(
-                self.setup, [self.point], Block(0, 0), [self.setup.engine.coverage.layers]
-            ),
-        )
+        return self._unit("queries", Block(0, 0), labels=False)
 
     def measure(self, folder: Path) -> None:
         """Run the queries' forward passes."""
@@ -247,6 +262,33 @@ class _Point:
             sketches += sketch_rows(found, queries, "query")
         pl.concat(tables).write_parquet(folder / "signals-queries.parquet")
         write_table(folder, "sketches", sketches, Block(0, len(queries)))
+
+    def _visit(self, examples: Block, folder: Path) -> None:
+        engine, rows = self.setup.engine, []
+        for block in self.setup.grid.blocks(examples):
+            with suppress(UnusableError):  # all that was left of the block is set aside
+                rows.append(engine.extract(self.point, block, sketched=self.sketched).signals)
+        write_training(self.setup.contents, engine.training, self.point, folder, examples, rows)
+
+    def _kept(self, *parts: Unit) -> KeptRows:
+        ledger = self.setup.team.ledger
+        units = [*parts, self.sums[0].unit, *units_like(ledger, self.unit)]
+        return KeptRows.of(self.setup.contents, ledger, units, self.point.examples)
+
+    @property
+    def _every(self) -> Block:
+        return Block(0, len(self.setup.engine.training))
+
+    def _unit(self, name: str, block: Block, *, labels: bool) -> Unit:
+        layers = [self.setup.engine.coverage.layers]
+        return self.setup.unit(
+            _STAGE,
+            f"{self.point.id}/{name}",
+            reads=(),
+            cost=len(block) or len(self.setup.queries),
+            sketched=str(self.sketched),
+            **passes_parts(self.setup, [self.point], block, layers, labels=labels),
+        )
 
 
 def _points(setup: AuditSetup) -> list[_Point]:

@@ -1,11 +1,16 @@
 """What every training example is: by it, what was computed of one is known again in other data.
 
-That is its name, its stages of training, and the content that the ingest digested.
+That is its name, its stages of training, and the content that the ingest digested. A unit that has
+rows of examples writes it beside them; where data has changed, the rows of the others are found by
+it in the units that the ledger still has.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 import polars as pl
 import torch
@@ -13,15 +18,19 @@ from torch import Tensor
 
 from sourcetrace.audit.identity.data_digest import exchange_label, split_label
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.machine.nested import map_tensors
+from sourcetrace.core.model.examples import Block
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
 from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.unit import Unit
+
+_FILES = "contents-*.parquet"
 
 _LABELS = 256
-"""Different ones at most that are tried; of more, all count."""
+"""Different ones at most that are tried; of more, or of one an example, all count."""
 
-_TRIED = 2
+_TRIED = 4
 """Examples that are given every label."""
 
 
@@ -39,6 +48,7 @@ class Contents:
     names: pl.Series
     whole: pl.Series
     inputs: pl.Series
+    _known: dict[tuple[bytes, bool], str] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, inputs: Ingested, engine: GradientEngine) -> "Contents":
@@ -85,7 +95,92 @@ class Contents:
             rows: Their numbers.
             labels: Whether labels count that sampled labels do not.
         """
-        return digest_contents((self.whole if labels else self.inputs).gather(rows.numpy()))
+        numbers = rows.numpy()
+        key = hashlib.sha256(numbers.tobytes()).digest(), labels
+        if key not in self._known:  # many units are of the same examples
+            contents = self.whole if labels else self.inputs
+            self._known[key] = digest_contents(contents.gather(numbers))
+        return self._known[key]
+
+    def write(self, folder: Path, part: Block, rows: Tensor | None = None) -> None:
+        """Write what the examples are of which a unit has rows.
+
+        Args:
+            folder: The unit's.
+            part: The examples of a part of it.
+            rows: Numbers of those that have rows; None for all.
+        """
+        numbers = part.numbers if rows is None else rows
+        file = folder / _FILES.replace("*", f"{part.start:09d}")
+        pl.DataFrame({"content": self.whole.gather(numbers.numpy())}).write_parquet(file)
+
+
+def contents_of(folder: Path) -> pl.Series:
+    """Return what the examples are of which a unit has rows."""
+    files = sorted(folder.glob(_FILES))
+    return pl.read_parquet(files)["content"] if files else pl.Series([], dtype=pl.String)
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Where rows of examples are found.
+
+    Attributes:
+        places: File that says of what examples a part of a unit has rows -> those of them that are
+            wanted: example_id and number.
+        left: Numbers of those that no unit has, increasing.
+    """
+
+    places: Mapping[Path, pl.DataFrame]
+    left: tuple[int, ...]
+
+    @classmethod
+    def of(cls, contents: Contents, ledger: Ledger, units: Iterable[Unit], rows: Tensor) -> Self:
+        """Look for the rows of some examples.
+
+        Args:
+            contents: Of the audit.
+            ledger: Of the units.
+            units: Those that may have them, with what else decides the rows the same.
+            rows: Numbers of the examples, increasing.
+        """
+        numbers = pl.Series(rows.numpy())
+        left = pl.DataFrame(
+            {
+                "number": numbers,
+                "example_id": contents.names.gather(numbers),
+                "content": contents.whole.gather(numbers),
+            }
+        )
+        places = {}
+        for unit in dict.fromkeys(units):
+            for file in sorted(ledger.folder(unit).glob(_FILES)):
+                here = pl.col("content").is_in(pl.read_parquet(file)["content"].implode())
+                places[file] = left.filter(here).drop("content")
+                left = left.filter(~here)
+        return cls(places, tuple(left["number"].to_list()))
+
+    def tables(self, name: str, block: Block) -> list[pl.DataFrame]:
+        """Return the rows of a table of a block, in one piece, by number; none without any."""
+        found = []
+        for file, places in self.places.items():
+            wanted = places.filter(pl.col("number").is_between(block.start, block.stop - 1))
+            table = file.with_name(_FILES.replace("contents", name).replace("*", file.stem[-9:]))
+            if wanted.height and table.exists():
+                found.append(pl.read_parquet(table).join(wanted, on="example_id"))
+        if not found:
+            return []
+        return [pl.concat(found).sort("number", maintain_order=True).drop("number")]
+
+
+def units_like(ledger: Ledger, unit: Unit) -> list[Unit]:
+    """Return the units that differ from one in its examples, and its place, alone."""
+    like = [one for one in ledger.others(unit.stage, [unit]) if _basis(one) == _basis(unit)]
+    return [one for one, state in zip(like, ledger.states(like), strict=True) if state == "done"]
+
+
+def _basis(unit: Unit) -> dict[str, str]:
+    return {name: one for name, one in unit.made_of.items() if name not in ("examples", "reads")}
 
 
 def digest_contents(contents: pl.Series) -> str:
@@ -103,11 +198,12 @@ def _read_labels(engine: GradientEngine, targets: pl.Series) -> list[str]:
     items, numbered = engine.training.items, pl.DataFrame({"target": targets}).with_row_index()
     found = numbered.drop_nulls().group_by("target").agg(pl.len(), pl.col("index").min())
     digests, _, firsts = found.sort("len", "target", descending=True)
-    if not len(digests) or len(digests) > _LABELS:
+    known = getattr(getattr(engine.objective, "loss", None), "needs_targets", False)
+    if known or len(digests) > min(_LABELS, len(targets) // 2):
         return digests.to_list()
     try:
         read = torch.zeros(len(digests), dtype=torch.bool)
-        for number in spread(torch.arange(len(targets)), _TRIED).tolist():
+        for number in range(0, len(targets), -(-len(targets) // _TRIED)):
             labels = [split_label(items[first])[1] for first in firsts]
             losses = [_sampled_loss(engine, exchange_label(items[number], one)) for one in labels]
             read |= torch.tensor([not torch.equal(one, losses[0]) for one in losses])

@@ -16,7 +16,7 @@ from torch import Tensor
 from sourcetrace.core.model.examples import Block, Picked
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.files import digest_of
-from sourcetrace.pipelines.shared.kept_rows import KeptRows, units_like, write_contents
+from sourcetrace.pipelines.shared.contents import KeptRows, units_like
 from sourcetrace.pipelines.shared.units import AuditSetup, Work
 from sourcetrace.pipelines.source_scoring.responses import STAGE
 from sourcetrace.pipelines.source_scoring.tables import TABLES, write_table
@@ -56,7 +56,7 @@ class Ranges:
     @cached_property
     def tasks(self) -> list[list[Task]]:
         """Every group's: of the ranges, or of the examples whose rows are nowhere."""
-        left = KeptRows.of(self.setup, self._kept, self._missing).left
+        left = self._found(self._kept).left
         if len(left) == len(self._missing):
             return self._whole
         return _tasks(self.setup, Picked.of(left).cut(self.setup.grid.range_size) if left else [])
@@ -73,7 +73,7 @@ class Ranges:
             for name in TABLES:
                 for table in self._gathered.tables(name, part):
                     write_table(folder / file_of(name, part), name, table)
-            write_contents(self.setup, folder, part)
+            self.setup.contents.write(folder, part)
         if examples.start:
             return {}
         said = map(self.setup.team.ledger.facts, self._sources)
@@ -93,7 +93,7 @@ class Ranges:
     def _kept(self) -> list[Unit]:
         """Units of earlier data that may have their rows."""
         first, last = next(iter(self.units)), f"g{len(self._whole) - 1}/"
-        like = units_like(self.setup, first) if len(self._missing) else []
+        like = units_like(self.setup.team.ledger, first) if len(self._missing) else []
         return [one for one in like if one not in self.units and one.name.startswith(last)]
 
     @property
@@ -102,7 +102,11 @@ class Ranges:
 
     @cached_property
     def _gathered(self) -> KeptRows:
-        return KeptRows.of(self.setup, self._sources, self._missing)
+        return self._found(self._sources)
+
+    def _found(self, units: Sequence[Unit]) -> KeptRows:
+        ledger, contents = self.setup.team.ledger, self.setup.contents
+        return KeptRows.of(contents, ledger, units, self._missing)
 
 
 def _tasks(setup: AuditSetup, ranges: Sequence[Block]) -> list[list[Task]]:

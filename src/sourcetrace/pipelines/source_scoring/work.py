@@ -25,7 +25,6 @@ from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.pipelines.ekfac_fitting.work import fit
-from sourcetrace.pipelines.shared.kept_rows import write_contents
 from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.ranges import Ranges, Task, file_of, needed, parts_of
@@ -113,7 +112,7 @@ class _Group:
                 rows = [tables_of(setup, *one) for one in self._scores(task, part)]
                 for name, tables in zip(TABLES, zip(*rows, strict=True), strict=True):
                     write_table(folder / file_of(name, part), name, pl.concat(tables))
-                write_contents(setup, folder, part)
+                setup.contents.write(folder, part)
         else:
             for block, found in self._scores(task, task.examples):
                 TensorFile(folder / str(block.start)).write(found.tensors())

@@ -22,6 +22,11 @@ class BinaryCrossEntropy(Loss):
     pos_weight: float | Sequence[float] | None = None
     label_smoothing: float = 0.0
 
+    @property
+    def needs_targets(self) -> bool:
+        """Whether targets of 1 have a weight."""
+        return self.pos_weight is not None
+
     def value(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return -w y log p - (1 - y) log(1 - p)."""
         ones, zeros = self._weights(outputs, targets)
@@ -29,8 +34,8 @@ class BinaryCrossEntropy(Loss):
 
     def curvature(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return (w y + 1 - y) p (1 - p), the Hessian."""
-        ones, zeros = self._weights(outputs, targets)
-        return (ones + zeros) * margin_bend(outputs, 0)
+        bend = margin_bend(outputs, 0)
+        return bend * sum(self._weights(outputs, targets)) if self.needs_targets else bend
 
     def _weights(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the factors of log p and of log(1 - p)."""

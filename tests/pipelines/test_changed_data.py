@@ -146,7 +146,7 @@ def test_what_an_example_s_input_was_decides_all(audits, tmp_path):
     check(found, audits.run(Changed(edited=[4]), Ledger(tmp_path / "full")))
 
 
-@pytest.mark.parametrize("method", ["trak", "astra_source", "representation_similarity"])
+@pytest.mark.parametrize("method", ["trak", "astra_source"])
 def test_methods_that_take_labels_otherwise_do_so(audits, tmp_path, method):
     kept, options = tmp_path / "kept", {"method": method}
     audits.run(Changed(), Ledger(kept), **options)
@@ -163,7 +163,7 @@ def test_killed_while_labels_are_taken_it_goes_on(audits, tmp_path):
     audits.run(Changed(), Ledger(tmp_path / "whole"))
     full = audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"))
     units = 2 * POINTS + 3
-    for after in range(0, units, 3):
+    for after in (0, 4, 7):
         kept = tmp_path / str(after)
         shutil.copytree(tmp_path / "whole", kept)
         with pytest.raises(KeyboardInterrupt):
