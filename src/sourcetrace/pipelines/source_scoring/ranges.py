@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sourcetrace.core.model.examples import Block, Picked
 from sourcetrace.core.plan.methods import METHODS
@@ -57,7 +56,7 @@ class Ranges:
     def tasks(self) -> list[list[Task]]:
         """Every group's: of the ranges, or of the examples whose rows are nowhere."""
         left = self._found(self._kept).left
-        if len(left) == len(self._missing):
+        if len(left) == sum(map(len, self._missing.values())):
             return self._whole
         return _tasks(self.setup, Picked.of(left).cut(self.setup.grid.range_size) if left else [])
 
@@ -66,7 +65,7 @@ class Ranges:
         """What gathers each range's rows, where they are not scored as they are."""
         if self.tasks is self._whole:
             return {}
-        return {unit: partial(self._gather, block) for unit, block in self.units.items()}
+        return {unit: partial(self._gather, block) for unit, block in self._missing.items()}
 
     def _gather(self, examples: Block, folder: Path) -> dict[str, Any]:
         for part in parts_of(self.setup, examples):
@@ -84,16 +83,15 @@ class Ranges:
         return _tasks(self.setup, self.setup.grid.ranges(len(self.setup.engine.training)))
 
     @cached_property
-    def _missing(self) -> Tensor:
-        """Numbers of the examples of the ranges that are not done."""
-        missing = self.setup.team.ledger.missing(self.units)
-        return torch.cat([torch.arange(0), *(self.units[one].numbers for one in missing)])
+    def _missing(self) -> Mapping[Unit, Block]:
+        """Those that are not done."""
+        return {one: self.units[one] for one in self.setup.team.ledger.missing(self.units)}
 
     @cached_property
     def _kept(self) -> list[Unit]:
         """Units of earlier data that may have their rows."""
         first, last = next(iter(self.units)), f"g{len(self._whole) - 1}/"
-        like = units_like(self.setup.team.ledger, first) if len(self._missing) else []
+        like = units_like(self.setup.team.ledger, first) if self._missing else []
         return [one for one in like if one not in self.units and one.name.startswith(last)]
 
     @property
@@ -106,7 +104,8 @@ class Ranges:
 
     def _found(self, units: Sequence[Unit]) -> KeptRows:
         ledger, contents = self.setup.team.ledger, self.setup.contents
-        return KeptRows.of(contents, ledger, units, self._missing)
+        numbers = (one.numbers for one in self._missing.values())
+        return KeptRows.of(contents, ledger, units, torch.cat([torch.arange(0), *numbers]))
 
 
 def _tasks(setup: AuditSetup, ranges: Sequence[Block]) -> list[list[Task]]:
