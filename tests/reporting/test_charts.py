@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from sourcetrace.reporting import charts
-from sourcetrace.reporting.inks import Ink
+from sourcetrace.reporting.templating import Ink
 from sourcetrace.reporting.trust_charts import recall_curve
 from tests.reporting.content import ground_truth, page_content, two_runs
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sourcetrace.reporting.inks import Ink
+from sourcetrace.reporting.templating import Ink
 from sourcetrace.reporting.trust_charts import _RANKINGS
 
 INKS = {

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from sourcetrace.parameters import RegisteredModelParameters
-from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.records import AuditRun
+from sourcetrace.reporting.templating import Ink
 from tests.reporting.content import ground_truth, page_content
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from sourcetrace.formats import format_span
 from sourcetrace.reporting.drawing import DIGITS, Figure, across, marks_by, rule_at, upwards
-from sourcetrace.reporting.inks import Ink
+from sourcetrace.reporting.templating import Ink
 from sourcetrace.schemas.review import is_suspect
 
 _POINTS = 300

@@ -11,8 +11,7 @@ import polars as pl
 import vl_convert
 
 from sourcetrace.formats import safe_text
-from sourcetrace.reporting.inks import Ink
-from sourcetrace.reporting.templating import template
+from sourcetrace.reporting.templating import Ink, template
 
 # Of a mean that is drawn: more than a picture can show.
 DIGITS = 6

@@ -20,12 +20,11 @@ from sourcetrace.parameters import RegisteredModelParameters
 from sourcetrace.reporting.changes import ComparedAudit
 from sourcetrace.reporting.cleaning import MeasuredCleaning
 from sourcetrace.reporting.decided import DecisionSummary, count_decisions, standing_words
-from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.queries.pages import QuerySection
 from sourcetrace.reporting.records import AuditRun, AuditSummary, GroundTruth
 from sourcetrace.reporting.suspects import SuspectTable
 from sourcetrace.reporting.tables import Table
-from sourcetrace.reporting.templating import Script, template
+from sourcetrace.reporting.templating import Ink, Script, template
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.decisions import DecisionLog
 from sourcetrace.schemas.groups import GroupSuspects, SuspectGroups

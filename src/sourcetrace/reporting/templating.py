@@ -1,9 +1,10 @@
-"""The templates, in which the words of the page and of the model card stand."""
+"""The templates, in which the words of the page and of the model card stand, and their colours."""
 
 import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import jinja2
@@ -34,6 +35,31 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", "$": "&#36;"})
 _UNDERSCORE = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 # At the start of a line these make a list, a rule or a heading.
 _START = re.compile(r"^(\d*)([-+=]|[.)](?=\s|$))")
+
+
+class Ink(Enum):
+    """A colour of pages and charts, on light and on dark paper.
+
+    A chart's are attributes of its SVG. A style rule that names the attribute's value overrules it
+    (`page.html.j2`), so the same drawing reads well on both. Every ink has a contrast of at least
+    4.5 to 1 with its panel.
+    """
+
+    INK = ("#1b2330", "#e7eaef")
+    MUTED = ("#566273", "#a0acbb")
+    RULE = ("#dfe3e9", "#333d4b")
+    PAPER = ("#f6f6f3", "#11151b")
+    PANEL = ("#ffffff", "#1a2029")
+    LINK = ("#1f5aa8", "#8fbaf5")
+    RELABEL = ("#b3361c", "#ff9478")
+    CHECK = ("#825a00", "#e8b95c")
+    KEEP = ("#3f6493", "#93b4e2")
+    GREEN = ("#2b7150", "#79cba3")
+    VIOLET = ("#774a9b", "#c9a3e8")
+    GREY = ("#5d5d5d", "#bdbdbd")
+
+    def __init__(self, light: str, dark: str) -> None:
+        self.light, self.dark = light, dark
 
 
 def template(name: str, *, autoescape: bool = True) -> jinja2.Template:

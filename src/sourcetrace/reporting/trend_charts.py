@@ -7,7 +7,7 @@ import polars as pl
 
 from sourcetrace.audit.comparison.summary import AuditPoint
 from sourcetrace.reporting.drawing import DIGITS, PER_CENT, Figure, across, marks_by, upwards
-from sourcetrace.reporting.inks import Ink
+from sourcetrace.reporting.templating import Ink
 
 _OUTCOMES = {
     "pass": (Ink.KEEP, "circle"),

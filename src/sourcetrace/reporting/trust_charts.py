@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from sourcetrace.reporting.drawing import PER_CENT, Figure, across, marks_by, rule_at, upwards
-from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.records import GroundTruth
+from sourcetrace.reporting.templating import Ink
 from sourcetrace.reporting.trust import Retraining
 
 _BIN = 0.1

@@ -10,9 +10,8 @@ import polars as pl
 from markupsafe import Markup
 
 from sourcetrace.reporting.explanation import Explanations
-from sourcetrace.reporting.inks import Ink
 from sourcetrace.reporting.suspects import picture_uri
-from sourcetrace.reporting.templating import template
+from sourcetrace.reporting.templating import Ink, template
 
 _BYTES = 300_000
 """Of the section, so that a page stays one that can be mailed."""
