@@ -8,10 +8,16 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
+from torch.utils.data import TensorDataset
 
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
-from sourcetrace.parameters import AttributionParameters, GradientParameters, SegmentParameters
+from sourcetrace.parameters import (
+    AttributionParameters,
+    GradientParameters,
+    SegmentParameters,
+    TaskParameters,
+)
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.gradient_extraction.work import extract
@@ -31,10 +37,11 @@ RELABELLED = (3, 11, 12)
 
 
 class Changed(Longer):
-    """The same data with other labels, inputs or columns of some examples."""
+    """The same data with other labels, inputs or columns of some examples, or some of them."""
 
-    def __init__(self, relabelled=(), edited=(), column=None):
+    def __init__(self, relabelled=(), edited=(), column=None, order=range(EXAMPLES)):
         super().__init__()
+        self.order = list(order)
         self.labels = self.labels.clone()
         for number in relabelled:
             self.labels[number] = (self.labels[number] + 1) % 3
@@ -42,9 +49,20 @@ class Changed(Longer):
             self.inputs[number] *= -1
         self.column = column
 
+    def train_examples(self):
+        return TensorDataset(self.inputs[self.order], self.labels[self.order])
+
     def train_table(self):
-        table = super().train_table()
+        table = super().train_table()[self.order]
         return table if self.column is None else table.with_columns(note=pl.lit(self.column))
+
+
+class Unusable(Changed):
+    """An example has no loss."""
+
+    def train_loss(self, outputs, batch):
+        gone = (batch[0] == self.inputs[5]).all(1)
+        return super().train_loss(outputs, batch).masked_fill(gone, float("nan"))
 
 
 class Audits:
@@ -66,7 +84,10 @@ class Audits:
         made_of = MadeOf.of(given, **identity, code="")
         inputs = check_inputs(made_of, manifest, training, queries, examples, checkpoints, task)
         cache = GradientCacheDataset(path=str(ledger.root)).load()
-        setup = set_up_audit(inputs, cache, GradientParameters(batch_size=4), parameters)
+        allowed = TaskParameters.model_validate({"class": "tests.Changed", "set_aside": 0.1})
+        setup = set_up_audit(
+            inputs, cache, GradientParameters(batch_size=4), parameters, specification=allowed
+        )
         grid = Grid(4, range_size, policy="memory")
         layers = setup.engine.coverage.layers
         cut = tuple(layers[at::groups] for at in range(groups))
@@ -152,6 +173,21 @@ def test_methods_that_take_labels_otherwise_do_so(audits, tmp_path, method):
     audits.run(Changed(), Ledger(kept), **options)
     found = audits.run(Changed(RELABELLED), Ledger(kept), **options)
     check(found, audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"), **options))
+
+
+@pytest.mark.parametrize("order", [range(EXAMPLES - 1, -1, -1), range(1, EXAMPLES)])
+def test_examples_in_another_order_or_fewer_are_computed_anew(audits, tmp_path, order):
+    audits.run(Changed(), Ledger(tmp_path / "kept"))
+    found = audits.run(Changed(order=order), Ledger(tmp_path / "kept"))
+    check(found, audits.run(Changed(order=order), Ledger(tmp_path / "full")))
+
+
+def test_what_is_set_aside_stays_so(audits, tmp_path):
+    before = audits.run(Unusable(), Ledger(tmp_path / "kept"))
+    found = audits.run(Unusable(RELABELLED), Ledger(tmp_path / "kept"))
+    full = audits.run(Unusable(RELABELLED), Ledger(tmp_path / "full"))
+    check(found, full, before, RELABELLED)
+    assert found.rows["query_influence"].height == EXAMPLES - 1
 
 
 def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
