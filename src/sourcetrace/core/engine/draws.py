@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import spread
-from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.examples import Examples, spread
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
 from sourcetrace.errors import InputError
 

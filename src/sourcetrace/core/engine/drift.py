@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import sample_gradients, spread
+from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import Gradients, bytes_of, concatenate, squared_norms
 from sourcetrace.core.machine.memory import free_memory
-from sourcetrace.core.model.examples import EvaluationPoint, draws_at
+from sourcetrace.core.model.examples import EvaluationPoint, draws_at, spread
 from sourcetrace.core.training.segments import CheckpointRecord
 
 LARGEST_DRIFT = 0.6

@@ -11,16 +11,10 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.results import TrainingPasses
 from sourcetrace.core.gradients.per_example import LayerGradient, concatenate
 from sourcetrace.core.machine.timing import Timings
-from sourcetrace.core.model.examples import Block, EvaluationPoint
+from sourcetrace.core.model.examples import Block, EvaluationPoint, spread
 
 _PROBE = 8
 """Examples that say what one takes."""
-
-
-def spread(examples: Tensor, count: int) -> Tensor:
-    """Return at most `count` of the examples, at even distances."""
-    places = torch.linspace(0, len(examples) - 1, min(count, len(examples)))
-    return examples[places.round().long()]
 
 
 def probe_point(

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.machine.nested import to_dtype
-from sourcetrace.core.model.examples import EvaluationPoint
+from sourcetrace.core.model.examples import EvaluationPoint, spread
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import PlannedSegment
 

@@ -159,3 +159,9 @@ def example_seed(seed: int, purpose: str, example_id: str) -> int:
     """Return the 63-bit seed of an example's random draws."""
     digest = hashlib.sha256(f"{seed}\0{purpose}\0{example_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def spread(examples: Tensor, count: int) -> Tensor:
+    """Return at most `count` of the examples, at even distances."""
+    places = torch.linspace(0, len(examples) - 1, min(count, len(examples)))
+    return examples[places.round().long()]

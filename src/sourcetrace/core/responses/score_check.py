@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.engine.samples import sample_gradients, spread
+from sourcetrace.core.engine.samples import sample_gradients
 from sourcetrace.core.gradients.per_example import Gradients
+from sourcetrace.core.model.examples import spread
 from sourcetrace.core.model.precision import Precision, products_in
 from sourcetrace.core.plan.plan import EnsembleMember
 from sourcetrace.core.responses.low_rank_responses import LayerChoice, LayerResponse

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sourcetrace.core.engine.samples import spread
 from sourcetrace.core.gradients.check import hidden_uses
 from sourcetrace.core.layers.discovery import Coverage, find_layers
-from sourcetrace.core.model.examples import Examples
+from sourcetrace.core.model.examples import Examples, spread
 from sourcetrace.core.training.segments import Segment, settings_of
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names

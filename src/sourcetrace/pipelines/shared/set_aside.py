@@ -18,13 +18,12 @@ from filelock import FileLock
 from torch import nn
 
 from sourcetrace.core.engine.blame import UnusableError
-from sourcetrace.core.engine.samples import spread
-from sourcetrace.core.model.examples import EvaluationPoint, Examples
+from sourcetrace.core.model.examples import EvaluationPoint, Examples, spread
 from sourcetrace.errors import InputError
 from sourcetrace.files import read_optional_json, replacing
 from sourcetrace.formats import format_names, format_noun
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.tasks import Task
+from sourcetrace.tasks.protocol import Task
 from sourcetrace.tasks.set_aside import may_set_aside, set_aside
 from sourcetrace.work.unit import OtherUnitsError
 

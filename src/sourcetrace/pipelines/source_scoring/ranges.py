@@ -17,10 +17,11 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.shared.contents import KeptRows, units_like
 from sourcetrace.pipelines.shared.units import AuditSetup, Work
-from sourcetrace.pipelines.source_scoring.responses import STAGE
 from sourcetrace.pipelines.source_scoring.tables import TABLES, write_table
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import Unit
+
+_STAGE = "source_scoring"
 
 _AT_ONCE = 2**22
 """Scores of a file, which a process holds some ten times as it writes them, and a reader once."""
@@ -119,7 +120,7 @@ def _tasks(setup: AuditSetup, ranges: Sequence[Block]) -> list[list[Task]]:
         for place, one in enumerate(ranges):
             before = found[-2][place].unit if number else None
             unit = setup.unit(
-                STAGE,
+                _STAGE,
                 f"g{number}/{one.start:09d}-{one.stop:09d}",
                 reads=[before] if before else [],
                 cost=len(one),

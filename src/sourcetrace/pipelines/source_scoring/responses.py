@@ -32,7 +32,7 @@ from sourcetrace.work.unit import Unit
 
 logger = logging.getLogger(__name__)
 
-STAGE = "source_scoring"
+_STAGE = "source_scoring"
 
 _TENSORS, _SAID = "responses.safetensors", "preparation"
 
@@ -146,7 +146,7 @@ class GroupResponses:
         for layers in [[one] for one in self.layers] if alone else [self.layers]:
             fitted = [one[layer.name] for one in curvature if one for layer in layers]
             unit = self.setup.unit(
-                STAGE,
+                _STAGE,
                 f"g{self.number}/responses/{place}/{layers[0].name}",
                 reads=(),
                 cost=sum(one.size for one in layers),
@@ -157,7 +157,7 @@ class GroupResponses:
             )
             made[unit] = layers
         self._do({unit: partial(prepare, own) for unit, own in made.items()}, "Preparing queries")
-        checking = self.setup.unit(STAGE, f"g{self.number}/check/{place}", reads=list(made))
+        checking = self.setup.unit(_STAGE, f"g{self.number}/check/{place}", reads=list(made))
         self._do({checking: check}, "Checking responses")
         return made, self._said(checking).checks[0]
 

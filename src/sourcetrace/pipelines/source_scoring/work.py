@@ -29,13 +29,14 @@ from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.ranges import Ranges, Task, file_of, needed, parts_of
 from sourcetrace.pipelines.source_scoring.responses import (
-    STAGE,
     GroupResponses,
     fitted_of,
     preparation_of,
 )
 from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
 from sourcetrace.work.unit import KeptFile, Unit
+
+_STAGE = "source_scoring"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Scored:
 def score(setup: AuditSetup) -> Scored:
     """Score all training examples for the queries of an audit."""
     start_peak(setup.engine.device)
-    with setup.engine.timings.timed(STAGE):
+    with setup.engine.timings.timed(_STAGE):
         return until_settled(setup, lambda: _scored(setup, fit(setup).curvature))
 
 
