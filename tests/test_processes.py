@@ -28,9 +28,11 @@ LOGS = Path("data/04_feature/gradients/units/log")
 
 class Slow(DigitsTask):
     def forward(self, model, batch):
-        # The first process waits for others, which take long to come on a busy machine.
+        # The first process waits for others, which take long to come on a busy machine: not where
+        # a few examples are tried.
         slow = float(os.environ["SLOW"])
-        time.sleep(slow if len(list(LOGS.glob("*"))) == 1 else slow / 30)
+        alone = len(list(LOGS.glob("*"))) == 1 and len(batch[0]) > 8
+        time.sleep(slow if alone else slow / 30)
         return super().forward(model, batch)
 """
 
