@@ -195,6 +195,15 @@ def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
     check(audits.run(Changed(column="new"), Killed(tmp_path, 0)), before, before)
 
 
+def test_predictions_have_the_names_that_classes_have_now(audits, tmp_path):
+    for names in (["car", "cat", "truck"], ["car", "cat", "lorry"]):
+        task = Changed()
+        task.label_names = names
+        predicted = audits.run(task, Ledger(tmp_path)).rows["signals"]["predicted_label"]
+        assert set(predicted) <= set(names)
+        assert names[-1] in set(predicted)
+
+
 def test_killed_while_labels_are_taken_it_goes_on(audits, tmp_path):
     audits.run(Changed(), Ledger(tmp_path / "whole"))
     full = audits.run(Changed(RELABELLED), Ledger(tmp_path / "full"))

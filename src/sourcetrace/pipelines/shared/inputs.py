@@ -11,6 +11,7 @@ from sourcetrace.audit.identity.data_digest import task_digests
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
 from sourcetrace.errors import InputError
+from sourcetrace.files import digest_of
 from sourcetrace.tasks.protocol import Task
 
 _READ: dict[int, tuple[Task, Mapping[str, Mapping[str, Any]]]] = {}
@@ -31,7 +32,7 @@ class Ingested:
         identity: Digest of all that gradients and curvature depend on.
         made_of: Digests of all that the audit is made of, where it was audited.
         example_digests: `schemas.ExampleDigests`, where the ingest wrote them.
-        beside: Digest of all data but the training examples.
+        beside: Digest of all data but the training examples, names of classes among it.
     """
 
     task: Task
@@ -99,9 +100,14 @@ def check_inputs(
         audit_identity.digest_for("gradient_extraction"),
         audit_identity,
         example_digests,
-        # How examples are joined is told by the queries' batch.
-        MadeOf.data_part({**digests, "training": {"model": digests["training"].get("model")}}),
+        # Predictions have the classes' names, and examples their numbers alone.
+        digest_of([_without_training(digests), getattr(task, "label_names", None)]),
     )
+
+
+def _without_training(digests: Mapping[str, Mapping[str, Any]]) -> str:
+    # How examples are joined is told by the queries' batch.
+    return MadeOf.data_part({**digests, "training": {"model": digests["training"].get("model")}})
 
 
 def _digests_now(task: Task) -> Mapping[str, Mapping[str, Any]]:
