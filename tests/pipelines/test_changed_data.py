@@ -195,6 +195,16 @@ def test_a_column_more_is_nothing_to_compute(audits, tmp_path):
     check(audits.run(Changed(column="new"), Killed(tmp_path, 0)), before, before)
 
 
+def test_runs_that_have_a_checkpoint_in_common_keep_rows_of_their_own(audits, tmp_path):
+    for run in ("a", "b"):
+        shutil.copytree(audits.folder / "run", tmp_path / "run" / run)
+    runs, kept = Audits(tmp_path), tmp_path / "kept"
+    for relabelled in ((), RELABELLED[:1], RELABELLED):
+        found = runs.run(Changed(relabelled), Ledger(kept), method="source")
+    rows = found.rows["signals"].group_by("checkpoint_id").agg(pl.col("example_id").n_unique())
+    assert rows["example_id"].to_list() == [EXAMPLES] * 2 * POINTS
+
+
 def test_predictions_have_the_names_that_classes_have_now(audits, tmp_path):
     for names in (["car", "cat", "truck"], ["car", "cat", "lorry"]):
         task = Changed()

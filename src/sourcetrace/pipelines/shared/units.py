@@ -203,7 +203,8 @@ def passes_parts(
     return {
         "checkpoints": digest_of(weights),
         "examples": digest_of(examples),
-        "segments": digest_of([[one.draws for one in points], shapes]),
+        # Rows name their point, and the same weights may be of several.
+        "segments": digest_of([[(one.id, one.draws) for one in points], shapes]),
         "gradients": digest_of([setup.attribution.seed, precision.passes, precision.curvature]),
         "set_aside": "",
     }
