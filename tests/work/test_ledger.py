@@ -50,6 +50,17 @@ def test_what_is_made_of_something_else_is_stale_and_says_in_what(tmp_path):
     assert _states(tmp_path, changed, _unit(data="1")) == ["done", "stale"]
 
 
+def test_nothing_is_said_of_what_another_process_found_damaged(tmp_path):
+    ledger = Ledger(tmp_path)
+    _write(ledger, _unit())
+    other = Ledger(tmp_path)
+    other.refresh()
+    other.drop([_unit()], lost=True)
+    ledger.refresh()
+    with pytest.raises(CorruptUnitError, match="computed again"):
+        ledger.facts(_unit())
+
+
 @given(length=st.integers(0, 200))
 def test_a_log_torn_at_any_byte_leaves_whole_lines_alone(tmp_path_factory, length):
     root = tmp_path_factory.mktemp("torn")

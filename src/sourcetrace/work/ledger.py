@@ -114,7 +114,13 @@ class Ledger:
         return [name for name in names if last.get(name) != unit.made_of.get(name)]
 
     def facts(self, unit: Unit) -> Mapping[str, Any]:
-        """Return what was said of a unit that is done; `seconds` among it."""
+        """Return what was said of a unit that is done; `seconds` among it.
+
+        Raises:
+            CorruptUnitError: If another process found it damaged.
+        """
+        if not self.is_logged(unit):
+            raise CorruptUnitError(unit, self._folder(unit))
         facts: Mapping[str, Any] = self._lines[_key(unit)]["facts"]
         return facts
 
