@@ -29,3 +29,14 @@ def test_code_that_a_unit_s_bytes_depend_on_counts(tmp_path, monkeypatch, file, 
         changed.write("\n_OTHER = 1\n")
     assert (of_results() != before) == counts
     assert made_of.code_part.__wrapped__() != of_all
+
+
+def test_what_python_and_others_write_beside_the_code_does_not_count(tmp_path, monkeypatch):
+    package = tmp_path / "sourcetrace"
+    (package / "core/__pycache__").mkdir(parents=True)
+    (package / "core/score.py").write_text("")
+    monkeypatch.setattr(made_of, "__file__", str(package / "audit/identity/made_of.py"))
+    before = made_of.code_part.__wrapped__("core")
+    (package / "core/__pycache__/score.cpython-312.pyc.140234").write_bytes(b"half")
+    (package / "core/.ipynb_checkpoints").mkdir()
+    assert made_of.code_part.__wrapped__("core") == before

@@ -243,7 +243,8 @@ def code_part(*folders: str) -> str:
     package = Path(__file__).parents[2]
     content = hashlib.sha256()
     found = chain.from_iterable(sorted((package / one).rglob("*.*")) for one in folders or [""])
-    for file in (one for one in found if one.suffix != ".pyc"):
+    # Python writes there meanwhile, under passing names.
+    for file in (one for one in found if one.is_file() and one.parent.name != "__pycache__"):
         content.update(f"{file.relative_to(package).as_posix()}\0".encode())
         content.update(hashlib.sha256(file.read_bytes()).digest())
     try:
