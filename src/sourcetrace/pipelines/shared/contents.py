@@ -167,7 +167,8 @@ class KeptRows:
             wanted = places.filter(pl.col("number").is_between(block.start, block.stop - 1))
             table = file.with_name(_FILES.replace("contents", name).replace("*", file.stem[-9:]))
             if wanted.height and table.exists():
-                found.append(pl.read_parquet(table).join(wanted, on="example_id"))
+                rows = pl.read_parquet(table)
+                found.append(rows.join(wanted, on="example_id", maintain_order="left"))
         if not found:
             return []
         return [pl.concat(found).sort("number", maintain_order=True).drop("number")]
