@@ -7,7 +7,7 @@ import torch
 from filelock import FileLock
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, EigenBasis
-from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, folder_of
+from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, folder_of, tensors_digest
 
 
 def block(seed):
@@ -85,3 +85,19 @@ def test_a_layer_is_read_from_a_file_when_it_is_asked_for(tmp_path):
     }
     check_same(found["0"]["a.b/c"], block(0))
     check_same(found["1"]["d"], block(2))
+
+
+class Elsewhere(torch.Tensor):
+    """As a tensor on a GPU, whose bytes NumPy does not have."""
+
+    def numpy(self):
+        raise TypeError
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_digest_does_not_depend_on_the_device():
+    values = torch.arange(6.0).reshape(2, 3)
+    moved = {"values": values.as_subclass(Elsewhere)}
+    assert tensors_digest(moved) == tensors_digest({"values": values})

@@ -235,5 +235,5 @@ def tensors_digest(tensors: Mapping[str, Tensor], sealed: str = "") -> str:
         tensor = tensors[key]
         content.update(f"\0{key}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         if tensor.numel():
-            content.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            content.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return content.hexdigest()
