@@ -4,9 +4,10 @@ import json
 
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
-from kedro.io import DataCatalog, MemoryDataset
+from kedro.io import DataCatalog, MemoryDataset, Version
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
+from kedro_datasets.json import JSONDataset
 
 from sourcetrace.datasets.audited import AuditedDataset
 from sourcetrace.datasets.optional import OptionalJSONDataset
@@ -30,7 +31,16 @@ def told(text, beside):
     return {"said": text, "beside": beside}
 
 
-for one in (doubled, described, told):
+def added(known, wanted):
+    new = sorted({*wanted} - {*(known or [])})
+    return new, [*(known or []), *new]
+
+
+def counted(new):
+    return {"new": len(new)}
+
+
+for one in (doubled, described, told, added, counted):
     one.__module__ = "sourcetrace.pipelines.made_up"
 
 PIPELINE = Pipeline(
@@ -109,6 +119,47 @@ def test_functions_of_other_projects_and_of_unknown_inputs_are_called(run, monke
     monkeypatch.undo()
     assert run() == ["doubled", "described"]
     assert run() == ["doubled"]
+
+
+def test_what_a_node_has_read_counts_as_it_was_then(tmp_path):
+    summary = tmp_path / "summary.json"
+
+    def run(wanted):
+        entries = {name: OptionalJSONDataset(str(tmp_path / "log.json")) for name in ("log", "all")}
+        definition = {"type": "json.JSONDataset", "filepath": str(summary)}
+        entries["summary"] = AuditedDataset(definition, "apply_decisions")
+        entries["params:wanted"] = MemoryDataset(wanted)
+        manager = _create_hook_manager()
+        manager.register(StandingResultsHook())
+        count = node(counted, "new", "summary")
+        pipeline = Pipeline([node(added, ["log", "params:wanted"], ["new", "all"]), count])
+        SequentialRunner().run(pipeline, DataCatalog(entries), manager)
+        return json.loads(summary.read_text())["new"]
+
+    assert run(["a", "b"]) == 2
+    assert run(["a", "b"]) == 0
+    before = summary.stat().st_mtime_ns
+    assert run(["a", "b"]) == 0
+    assert summary.stat().st_mtime_ns == before
+
+
+def test_what_is_read_from_another_place_than_a_file_is_not_known(tmp_path):
+    count = AuditedDataset(
+        {"type": "json.JSONDataset", "filepath": str(tmp_path / "count.json")}, "cleaning_report"
+    )
+
+    def run(new):
+        version = Version(None, f"2026-01-0{len(new)}T00.00.00.000Z")
+        entry = JSONDataset(filepath=str(tmp_path / "new.json"), version=version)
+        entry.save(new)
+        entry = JSONDataset(filepath=entry._filepath, version=Version(None, None))
+        manager = _create_hook_manager()
+        manager.register(StandingResultsHook())
+        pipeline = Pipeline([node(counted, "new", "count")])
+        SequentialRunner().run(pipeline, DataCatalog({"new": entry, "count": count}), manager)
+        return count.load()["new"]
+
+    assert [run("a"), run("ab")] == [1, 2]
 
 
 def test_a_node_has_its_function_back(run):

@@ -23,21 +23,23 @@ class StandingResultsHook:
     """Looks at what a node is about to make."""
 
     def __init__(self) -> None:
-        self._makers: dict[str, Node] = {}
+        self._made: dict[str, str | None] = {}
 
     @hook_impl
     def before_pipeline_run(self) -> None:
         """Forget the run before."""
-        self._makers = {}
+        self._made = {}
 
     @hook_impl(trylast=True)
     def before_node_run(self, node: Node, catalog: DataCatalog) -> None:
         """Spare a node work whose results are there."""
-        self._makers |= dict.fromkeys(node.outputs, node)
+        # Now: a node may change a file that it reads, as what is added to a log.
+        made_of = self._made_of(node, catalog)
+        self._made |= dict.fromkeys(node.outputs, made_of)
         results = [catalog[name] for name in node.outputs]
         audited = [one for one in results if isinstance(one, AuditedDataset)]
         # Of other results, MLflow is told, or they are no files.
-        if len(audited) == len(results) and (made_of := self._made_of(node, catalog)):
+        if made_of and len(audited) == len(results):
             if all(one.stands(made_of) for one in audited):
                 _give(node, [one.kept() for one in audited])
             else:
@@ -46,8 +48,10 @@ class StandingResultsHook:
 
     def _made_of(self, node: Node, catalog: DataCatalog) -> str | None:
         """Return the digest of what a node makes its results of; None where it is not known."""
+        if not node.func.__module__.startswith("sourcetrace."):
+            return None
         digests = {name: self._digest(name, catalog) for name in node.inputs}
-        if None in digests.values() or not node.func.__module__.startswith("sourcetrace."):
+        if None in digests.values():
             return None
         return digest_of([node.name, code_part(), digests])
 
@@ -56,11 +60,13 @@ class StandingResultsHook:
         if isinstance(entry, AuditedDataset):
             return entry.digest()
         if path := getattr(entry, "_filepath", None):
-            return file_digest(Path(path)) if Path(path).is_file() else ""
+            if Path(path).is_file():
+                return file_digest(Path(path))
+            return None if entry.exists() else ""  # a folder of versions, or another machine's
         if name.startswith("params:"):
             value = entry.load()
             return digest_of(value.model_dump() if isinstance(value, BaseModel) else value)
-        return self._made_of(self._makers[name], catalog) if name in self._makers else None
+        return self._made.get(name)
 
 
 def _give(node: Node, results: list[KeptFile]) -> None:
