@@ -162,6 +162,27 @@ def test_what_is_read_from_another_place_than_a_file_is_not_known(tmp_path):
     assert [run("a"), run("ab")] == [1, 2]
 
 
+def test_what_an_entry_of_the_catalog_says_counts(tmp_path):
+    def run(kind, indent, wanted="ab"):
+        file = {"filepath": str(tmp_path / "summary.json"), "save_args": {"indent": indent}}
+        given = {"type": "json.JSONDataset", "filepath": str(tmp_path / "new.json")}
+        entries = {
+            "new": AuditedDataset({**given, "type": kind}, "cleaning_report"),
+            "summary": AuditedDataset({"type": "json.JSONDataset", **file}, "cleaning_report"),
+        }
+        (tmp_path / "new.json").write_text(json.dumps(wanted))
+        entries["new"].confirm()
+        manager = _create_hook_manager()
+        manager.register(StandingResultsHook())
+        pipeline = Pipeline([node(counted, "new", "summary")])
+        SequentialRunner().run(pipeline, DataCatalog(entries), manager)
+        return (tmp_path / "summary.json").read_text()
+
+    assert run("json.JSONDataset", None) == '{"new": 2}'
+    assert run("json.JSONDataset", 1) == '{\n "new": 2\n}'
+    assert run("text.TextDataset", 1) == '{\n "new": 4\n}'
+
+
 def test_a_node_has_its_function_back(run):
     functions = [one.func for one in PIPELINE.nodes]
     run()

@@ -63,6 +63,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         parameters: Of the project, by group.
 
     Attributes:
+        definition: Of the data set, as in a catalog.
         node: As the record of the next save will have it.
 
     YAML:
@@ -84,7 +85,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         identity: str | None = None,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self._definition = dict(dataset)
+        self.definition = dict(dataset)
         # Under the name by which hooks and MLflow find a file.
         self._filepath = Path(dataset.get("filepath") or dataset["path"])
         self.stage = stage
@@ -96,7 +97,7 @@ class AuditedDataset(AbstractDataset[Any, Any]):
     @cached_property
     def _dataset(self) -> AbstractDataset[Any, Any]:
         # Made when it is used: it may import torch.
-        kind, arguments = parse_dataset_definition(dict(self._definition))
+        kind, arguments = parse_dataset_definition(dict(self.definition))
         return kind(**arguments)
 
     def _save(self, data: Any) -> None:
@@ -130,8 +131,11 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         return KeptFile(self._filepath, "")
 
     def digest(self) -> str:
-        """Return one digest of the files, as they were written; empty where nothing was."""
-        return digest_of(self._read().files) if self._record.exists() else ""
+        """Return one digest of the files, as they were written, and of how they are read.
+
+        Empty where nothing was written.
+        """
+        return digest_of([self.definition, self._read().files]) if self._record.exists() else ""
 
     def _read(self) -> _Record:
         return _Record.model_validate_json(self._record.read_bytes())

@@ -1,8 +1,9 @@
 """Has a node whose results stand give them as they are, instead of making them again.
 
-They stand where their files are whole, and this code made them of inputs with these digests: of
-files their bytes', of parameters their values', and of what is in memory alone those of what it was
-made of. With an input of which none is known, such as a task, results are made every time.
+They stand where their files are whole, and this code made them, with the same entries in the
+catalog, of inputs with these digests: of files their bytes', of parameters their values', and of
+what is in memory alone those of what it was made of. With an input of which none is known, such as
+a task, results are made every time.
 """
 
 from pathlib import Path
@@ -40,11 +41,12 @@ class StandingResultsHook:
         audited = [one for one in results if isinstance(one, AuditedDataset)]
         # Of other results, MLflow is told, or they are no files.
         if made_of and len(audited) == len(results):
-            if all(one.stands(made_of) for one in audited):
+            written = digest_of([made_of, [one.definition for one in audited]])
+            if all(one.stands(written) for one in audited):
                 _give(node, [one.kept() for one in audited])
             else:
                 for one in audited:
-                    one.node = made_of
+                    one.node = written
 
     def _made_of(self, node: Node, catalog: DataCatalog) -> str | None:
         """Return the digest of what a node makes its results of; None where it is not known."""
