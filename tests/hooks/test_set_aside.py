@@ -15,6 +15,7 @@ from sourcetrace.datasets import (
     CurvatureDataset,
     StreamedParquetDataset,
 )
+from sourcetrace.errors import InputError
 from sourcetrace.hooks.set_aside import SetAsideHook
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.audit import create_stage
@@ -46,16 +47,17 @@ def scores(folder):
     return AuditedDataset({"type": shards, "path": str(folder)}, "source_scoring")
 
 
-def run(setup, folder, *hooks):
-    """Run the numerical stages; return their results by name."""
-    stages = create_stage(*_STAGES).filter(node_names=_NODES)
+def run(setup, folder, *hooks, names=_NODES):
+    """Run the numerical stages, or some of their nodes."""
+    stages = create_stage(*_STAGES).filter(node_names=names)
     nodes = [node(lambda: setup, None, "audit_setup", name="set_up"), *stages.nodes]
     pipeline = Pipeline([*nodes, node(count, "example_signals", "counted", name="count")])
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     catalog = DataCatalog(
         {
             "example_signals": StreamedParquetDataset(str(folder / "signals.parquet")),
             "content_sketches": StreamedParquetDataset(str(folder / "sketches.parquet")),
+            "query_signals": StreamedParquetDataset(str(folder / "queries.parquet")),
             "set_aside": JSONDataset(filepath=str(folder / "set_aside.json")),
             "curvature": CurvatureDataset(str(folder / "curvature.safetensors")),
             **{name: scores(folder / name) for name in TABLES},
@@ -88,3 +90,20 @@ def test_the_run_ends_with_what_one_has_that_knew_it(prepare, tmp_path, stage): 
     assert found == known
     assert b'"examples": 10' in found["counted.json"]
     assert b'"e4"' in found["set_aside.json"]
+
+
+@pytest.mark.parametrize("stage", ["fit_curvature", "score_examples"])
+def test_a_stage_alone_is_refused_where_tables_of_an_earlier_run_have_it(
+    prepare,  # noqa: F811
+    tmp_path,
+    stage,
+):
+    settings = {"batch_size": 2, "at": "recompute", "unit_seconds": 1e-9}
+    task, folder, before = Blobs(), tmp_path / "one", _NODES[: _NODES.index(stage)]
+    run(prepare(task, **settings), folder, names=before)
+    for hooks in [Breaks(task, stage)], []:
+        with pytest.raises(InputError, match=r"leave out 0; 1 are set aside.*--pipelines audit"):
+            run(prepare(task, **settings), folder, *hooks, names=(stage,))
+    run(prepare(task, **settings), folder)
+    assert b'"examples": 11' in files_of(folder)["counted.json"]
+    run(prepare(task, **settings), folder, names=(stage,))

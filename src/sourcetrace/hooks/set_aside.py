@@ -1,7 +1,8 @@
 """Nodes run again in the same run, that took for usable what a later one has set aside.
 
 Most of such examples are found by the extraction. What fails first behind it was in tables that are
-saved by then; without it they are, after the run, those of one that knew it from its start.
+saved by then; without it they are, after the run, those of one that knew it from its start. Tables
+of an earlier run that have it are refused.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro.runner import SequentialRunner
 
+from sourcetrace.errors import InputError
 from sourcetrace.namespace import AuditNames
 
 
@@ -19,14 +21,15 @@ class SetAsideHook:
     """Keeps what a run has saved to the examples that can be used."""
 
     def __init__(self) -> None:
-        self._setup = ""
+        self._setup, self._listed = "", ""
         self._behind, self._done = Pipeline([]), Pipeline([])
         self._known: tuple[int, ...] | None = None
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
         """Note which nodes are behind an audit's set-up."""
-        self._setup = AuditNames.of(pipeline).full("audit_setup")
+        names = AuditNames.of(pipeline)
+        self._setup, self._listed = names.full("audit_setup"), names.full("set_aside")
         prepared = self._setup in pipeline.datasets()
         self._behind = pipeline.from_inputs(self._setup) if prepared else Pipeline([])
         self._done, self._known = Pipeline([]), None
@@ -35,10 +38,26 @@ class SetAsideHook:
     def after_node_run(
         self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], outputs: dict[str, Any]
     ) -> None:
-        """Run those again that ran before, if a node has set examples aside."""
+        """Run those again that ran before, if a node has set examples aside.
+
+        Raises:
+            InputError: If an earlier run's tables have them.
+        """
         setup = {**inputs, **outputs}.get(self._setup)
         if setup is not None:
+            if self._listed not in self._behind.all_outputs() and catalog.exists(self._listed):
+                _refuse_others(catalog.load(self._listed), setup.set_aside.listed())
             known, self._known = self._known, setup.set_aside.numbers
             if known not in (None, self._known):
                 SequentialRunner().run(self._done, catalog)
         self._done += Pipeline([node]) & self._behind
+
+
+def _refuse_others(listed: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+    known, found = ({(one["side"], one["index"]) for one in some} for some in (listed, now))
+    if known != found:
+        raise InputError(
+            "Of the examples that cannot be used, the tables of gradient_extraction leave out "
+            f"{len(known)}; {len(found)} are set aside by now. Run `kedro run --pipelines audit`; "
+            "what is computed stands."
+        )
