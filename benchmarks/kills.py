@@ -94,7 +94,7 @@ class Reference:
             done: How many were finished.
         """
         seconds = self.seconds[stage]
-        # What a process makes before its first unit, such as the queries' responses.
+        # What a process makes before its first unit, and again in a second run.
         before = max(0.0, next(iter(seconds.values())) - median(seconds.values()))
         again = sum(seconds[one] for one in begun)
         if 0 < done < len(seconds):
