@@ -18,12 +18,7 @@ from sourcetrace.checkpoints.repeated import without_repeated
 from sourcetrace.core.layers.discovery import Coverage
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.core.training.segments import (
-    Segment,
-    number_segments,
-    partition,
-    partition_at,
-)
+from sourcetrace.core.training.segments import Segment, number_segments, partition, partition_at
 from sourcetrace.formats import format_names
 from sourcetrace.parameters import AttributionParameters, SegmentParameters
 from sourcetrace.pipelines.checkpoint_ingest import losses
