@@ -177,6 +177,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=[], help="these alone")
     parser.add_argument("--astra-examples", type=int, default=2048)
     parser.add_argument("--astra-iterations", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of sampled labels")
+    parser.add_argument("--sampled-labels", default="auto", help="of an example, or auto")
     arguments = parser.parse_args()
     # The ingest warns of every layer and rate; here its result is the table.
     logging.disable(logging.WARNING)
@@ -308,6 +310,8 @@ def _scores(
     attribution = AttributionParameters(
         method=variant.method,
         damping=variant.damping,
+        seed=arguments.seed,
+        sampled_labels=arguments.sampled_labels,
         astra={
             "examples": arguments.astra_examples,
             "max_iterations": arguments.astra_iterations,
