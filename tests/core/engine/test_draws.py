@@ -95,7 +95,6 @@ def test_there_are_as_many_as_make_it_exact_where_that_is_affordable(monkeypatch
 
 
 def test_two_draws_say_more_than_one():
-    """Of an estimate with errors of its own sign, the mean over seeds is the expectation."""
     engine = gradient_source(tiny_case(), ClassificationTask(), batch_size=8)
     expected = moment_over_labels(engine, POINT.curvature_examples)
     errors = {}
