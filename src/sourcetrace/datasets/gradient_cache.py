@@ -75,6 +75,10 @@ class GradientCache:
         folder = self._root.absolute()
         return next(one for one in (folder, *folder.parents) if one.is_dir())
 
+    def forget(self) -> None:
+        """Give up what is kept in memory."""
+        self._memory.clear()
+
     def restart(self, policy: Policy) -> None:
         """Keep blocks as `policy` says, and forget all others, those of earlier inputs too."""
         self.policy = policy

@@ -1,7 +1,7 @@
 """Every item of a data set, read once and held against the first."""
 
 import traceback
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any, NoReturn
 
 import torch
@@ -64,7 +64,7 @@ class CheckedItems:
         name: What the task calls the data set.
     """
 
-    def __init__(self, task: Task, side: str, ids: Sequence[str]) -> None:
+    def __init__(self, task: Task, side: str, ids: Any) -> None:
         self.side, self.ids, self.name = side, ids, f"{side}_examples()"
         self._items, self._collate = items_of(task, side), task.collate
         self._tried = bytearray(len(ids))

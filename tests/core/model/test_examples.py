@@ -156,6 +156,18 @@ def test_what_is_drawn_depends_on_names_and_seed_alone():
     assert names(whole, 99, 0) == set(whole.ids)
 
 
+def test_drawn_a_few_at_a_time_they_are_the_same(monkeypatch):
+    whole, among = examples(40), torch.arange(1, 40, 2)
+    expected = whole.drawn(among, 7, seed=3, purpose="curvature")
+    monkeypatch.setattr("sourcetrace.core.model.examples._DRAWN_AT_ONCE", 3)
+    assert torch.equal(whole.drawn(among, 7, seed=3, purpose="curvature"), expected)
+
+
+def test_without_nobody_no_name_is_copied():
+    whole = examples(4)
+    assert whole.without(()) is whole
+
+
 numbers = st.sets(st.integers(0, 40), max_size=20).map(sorted)
 
 

@@ -1,8 +1,12 @@
 """What an example is to the curvature: with its label only where that makes a difference there."""
 
+from dataclasses import replace
+
+import polars as pl
 import pytest
 import torch
 
+from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.tasks.losses import CrossEntropy
 from sourcetrace.work.ledger import Ledger
 from tests.pipelines.test_changed_data import Audits, Changed
@@ -85,6 +89,21 @@ def test_a_label_counts_where_it_makes_a_difference(audits, tmp_path, task, kept
     assert not (before.whole == after.whole).gather(numbers).any()
     if task is not Named:
         assert (before.whole == after.whole).sum() == len(same) - 3
+
+
+def test_of_every_example_there_are_two_digests_and_no_text(audits, tmp_path, monkeypatch):
+    """However many are digested at a time, and whether theirs are a table or a file."""
+    setup = audits.set_up(Changed(), Ledger(tmp_path))
+    found, table = setup.contents, setup.inputs.example_digests
+    table.write_parquet(tmp_path / "digests.parquet")
+    scanned = replace(setup.inputs, example_digests=pl.scan_parquet(tmp_path / "digests.parquet"))
+    monkeypatch.setattr("sourcetrace.pipelines.shared.contents._AT_ONCE", 5)
+    again = Contents.of(scanned, setup.engine)
+    for name in ("whole", "inputs"):
+        digests = getattr(found, name)
+        assert set(digests.bin.size()) == {16}
+        assert digests.n_unique() == len(digests) == len(found.names)
+        assert getattr(again, name).equals(digests)
 
 
 def test_an_ignored_label_is_another_s_input(audits, tmp_path):

@@ -100,6 +100,14 @@ def audit(tmp_path_factory):
     return Audit(tmp_path_factory.mktemp("audit"))
 
 
+def test_behind_the_scores_no_gradient_is_in_memory(audit, tmp_path):
+    cache = audit.setup.cache
+    cache.put("a block", {"layer": torch.ones(2)})
+    assert cache.get("a block") is not None
+    audit.scored(Ledger(tmp_path))
+    assert cache.get("a block") is None
+
+
 @pytest.mark.parametrize("groups", [1, 3])
 def test_killed_at_any_unit_and_taken_up_it_is_as_undisturbed(audit, tmp_path, groups, monkeypatch):
     expected = content(audit.scored(Ledger(tmp_path / "whole"), groups=groups))

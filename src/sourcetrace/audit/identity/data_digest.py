@@ -118,7 +118,8 @@ def digest_examples(
         if inputs_of is not None:
             part, target = inputs_of(item), None
         inputs.append(_shortened(part))
-        targets.append(None if target is None else _shortened(target))
+        # Of a million labels, most are the same few.
+        targets.append(None if target is None else sys.intern(_shortened(target)))
 
     digest = data_digest(examples, table, reading=reading, each=add)
     whole = digest.startswith(_EXAMPLES)

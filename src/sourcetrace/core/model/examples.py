@@ -11,6 +11,9 @@ from torch.utils.data import Subset
 
 from sourcetrace.core.machine.nested import map_tensors
 
+_DRAWN_AT_ONCE = 2**16
+"""Examples whose seeds are numbers of Python's at a time."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -73,12 +76,13 @@ class Examples:
 
     Attributes:
         items: Map-style data set, one item an example.
-        ids: Unique name of every example, in the same order.
+        ids: Unique name of every example, in the same order: a list, or a column, which has no
+            object a name.
         collate: Joins items to a batch.
     """
 
     items: Any
-    ids: Sequence[str]
+    ids: Any
     collate: Callable[[Sequence[Any]], Any]
 
     def __len__(self) -> int:
@@ -90,6 +94,8 @@ class Examples:
 
     def without(self, numbers: Collection[int]) -> "Examples":
         """Return the others, read as they are asked for; their numbers are others too."""
+        if not numbers:
+            return self
         kept = [i for i in range(len(self)) if i not in numbers]
         return replace(self, items=Subset(self.items, kept), ids=[self.ids[i] for i in kept])
 
@@ -110,8 +116,9 @@ class Examples:
         """Return at most `count` of these numbers, increasing, by names and seed alone."""
         if len(examples) <= count:
             return examples
-        seeds = self.seeds(examples.tolist(), seed=seed, purpose=purpose)
-        return examples[torch.tensor(seeds).argsort()[:count]].sort().values
+        parts = (part.tolist() for part in torch.split(examples, _DRAWN_AT_ONCE))
+        seeds = [torch.tensor(self.seeds(one, seed=seed, purpose=purpose)) for one in parts]
+        return examples[torch.cat(seeds).argsort()[:count]].sort().values
 
 
 @dataclass(frozen=True)

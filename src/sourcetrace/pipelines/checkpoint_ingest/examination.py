@@ -155,7 +155,7 @@ class Examination:
     @part
     def training(self) -> Examples:
         """The training examples."""
-        ids = self.train_given["example_id"].to_list()
+        ids = self.train_given["example_id"]
         return Examples(CheckedItems(self.task, "train", ids), ids, self.task.collate)
 
     @part

@@ -30,13 +30,19 @@ _FILES = "contents-*.parquet"
 _LABELS = 256
 """Different ones at most that are tried; of more, or of one an example, all count."""
 
+_DIGEST = 16
+"""Bytes of one; as many as of the inputs' in `schemas.ExampleDigests`."""
+
+_AT_ONCE = 2**16
+"""Examples whose texts are in memory at a time."""
+
 _TRIED = 4
 """Examples that are given every label."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Name and content of every training example.
+    """Name and content of every training example, of the contents a digest.
 
     Attributes:
         names: Ids, [N].
@@ -57,26 +63,16 @@ class Contents:
         Where an example has no digest of its own, that of all data stands for it; so too where the
         task says what of an example counts (`inputs_of`), which need not be all that passes read.
         """
-        ids, digests = pl.Series(engine.training.ids), inputs.example_digests
-        if (
-            digests is None
-            or digests["input_digest"].null_count()
-            or hasattr(inputs.task, "inputs_of")
-        ):
-            whole = ids + f"\0{inputs.data}"
-            return cls(ids, whole, whole)
-        stages = inputs.train_table["stage"].list.join(",")
-        names = pl.concat_str("example_id", stages, "input_digest", separator="\0")
-        target = "target_digest"
-        read = pl.col(target).is_in(_read_labels(engine, digests[target]))
-        labels = pl.when(read).then(target).fill_null(""), pl.col(target).fill_null("")
-        return cls(
-            ids,
-            *digests.select(
-                whole=pl.concat_str(names, labels[1], separator="\0"),
-                inputs=pl.concat_str(names, labels[0], separator="\0"),
-            ),
-        )
+        table, digests = inputs.train_table, inputs.example_digests
+        known = ["input_digest", "target_digest"]
+        others = pl.LazyFrame() if digests is None else digests.lazy().select(known)
+        texts, stages = _texts(inputs, engine, others), pl.col("stage").list.join(",")
+        each, parts = pl.all().map_batches(_each, return_dtype=pl.Binary), []
+        for start in range(0, table.height, _AT_ONCE):
+            rows = table.slice(start, _AT_ONCE).select("example_id", stages)
+            rows = rows.hstack(others.slice(start, _AT_ONCE).collect())
+            parts.append(rows.select(**texts).select(each))
+        return cls(table["example_id"], **pl.concat(parts).rechunk().to_dict())
 
     @cached_property
     def all_inputs(self) -> str:
@@ -118,7 +114,7 @@ class Contents:
 def contents_of(folder: Path) -> pl.Series:
     """Return what the examples are of which a unit has rows."""
     files = sorted(folder.glob(_FILES))
-    return pl.read_parquet(files)["content"] if files else pl.Series([], dtype=pl.String)
+    return pl.read_parquet(files)["content"] if files else pl.Series([], dtype=pl.Binary)
 
 
 @dataclass(frozen=True)
@@ -186,25 +182,52 @@ def _basis(unit: Unit) -> dict[str, str]:
 
 def digest_contents(contents: pl.Series) -> str:
     """Return the digest of what some examples are, in their order."""
-    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
-def _read_labels(engine: GradientEngine, targets: pl.Series) -> list[str]:
+def _each(texts: pl.Series) -> pl.Series:
+    found = [hashlib.sha256(one.encode()).digest()[:_DIGEST] for one in texts]
+    return pl.Series(found, dtype=pl.Binary)
+
+
+def _texts(inputs: Ingested, engine: GradientEngine, digests: pl.LazyFrame) -> dict[str, pl.Expr]:
+    """Return what is digested of an example, of its name, stages and digests."""
+    unknown = pl.col("input_digest").is_null().any()
+    if (
+        inputs.example_digests is None
+        or digests.select(unknown).collect().item()
+        or hasattr(inputs.task, "inputs_of")
+    ):
+        whole = pl.concat_str("example_id", pl.lit(inputs.data), separator="\0")
+        return {"whole": whole, "inputs": whole}
+    target = pl.col("target_digest")
+    read = target.is_in(_read_labels(engine, digests.select(target=target)))
+    labels = {"whole": target, "inputs": pl.when(read).then(target)}
+    return {
+        name: pl.concat_str(
+            "example_id", "stage", "input_digest", label.fill_null(""), separator="\0"
+        )
+        for name, label in labels.items()
+    }
+
+
+def _read_labels(engine: GradientEngine, targets: pl.LazyFrame) -> list[str]:
     """Return the labels with which a sampled loss is not what it is with the most frequent one.
 
     Args:
         engine: The examples, and the loss.
-        targets: Digest of every example's label.
+        targets: `target`, the digest of every example's label.
     """
-    items, numbered = engine.training.items, pl.DataFrame({"target": targets}).with_row_index()
-    found = numbered.drop_nulls().group_by("target").agg(pl.len(), pl.col("index").min())
+    items, count = engine.training.items, len(engine.training)
+    groups = targets.with_row_index().drop_nulls().group_by("target")
+    found = groups.agg(pl.len(), pl.col("index").min()).collect(engine="streaming")
     digests, _, firsts = found.sort("len", "target", descending=True)
     known = getattr(getattr(engine.objective, "loss", None), "needs_targets", False)
-    if known or len(digests) > min(_LABELS, len(targets) // 2):
+    if known or len(digests) > min(_LABELS, count // 2):
         return digests.to_list()
     try:
         read = torch.zeros(len(digests), dtype=torch.bool)
-        for number in range(0, len(targets), -(-len(targets) // _TRIED)):
+        for number in range(0, count, -(-count // _TRIED)):
             labels = [split_label(items[first])[1] for first in firsts]
             losses = [_sampled_loss(engine, exchange_label(items[number], one)) for one in labels]
             read |= torch.tensor([not torch.equal(one, losses[0]) for one in losses])

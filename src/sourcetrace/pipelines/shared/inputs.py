@@ -43,7 +43,7 @@ class Ingested:
     data: str
     identity: str
     made_of: MadeOf | None = None
-    example_digests: pl.DataFrame | None = None
+    example_digests: pl.LazyFrame | None = None
     beside: str = ""
 
     def parts_for(self, stage: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ def check_inputs(
     checkpoint_manifest: pl.DataFrame,
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
-    example_digests: pl.DataFrame,
+    example_digests: pl.LazyFrame,
     checkpoints: CheckpointFolder,
     task: Task,
 ) -> Ingested:

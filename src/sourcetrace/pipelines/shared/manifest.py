@@ -91,7 +91,7 @@ def stage_examples(
     numbered = train_table.select("stage").with_row_index("number").explode("stage")
     numbered = numbered.filter(~pl.col("number").is_in(list(set_aside)))
     return {
-        str(stage): torch.tensor(rows["number"].to_list())
+        str(stage): rows["number"].cast(pl.Int64).to_torch()
         for (stage,), rows in numbered.group_by("stage", maintain_order=True)
     }
 

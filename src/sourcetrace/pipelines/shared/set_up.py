@@ -60,7 +60,7 @@ def set_up_audit(
     task, manifest, train_table = ingested.task, ingested.manifest, ingested.train_table
     _refuse_without_hessian(task, attribution.method)
     query_ids = ingested.query_table["example_id"].to_list()
-    training = Examples(task.train_examples(), train_table["example_id"].to_list(), task.collate)
+    training = Examples(task.train_examples(), train_table["example_id"], task.collate)
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
     team = make_team(launch, gradient_cache.folder / "units")

@@ -34,9 +34,11 @@ def score_examples(
         metrics = {}
 
 
-def describe_measurement(audit_setup: AuditSetup, query_influence: pl.DataFrame) -> dict[str, Any]:
+def describe_measurement(
+    audit_setup: AuditSetup, query_contributions: pl.DataFrame
+) -> dict[str, Any]:
     """Return what is said of the queries' measurement where no task is loaded."""
-    del query_influence  # so that it runs behind the scores, and not where they are refused
+    del query_contributions  # so that it runs behind the scores, and not where they are refused
     task = audit_setup.inputs.task
     higher = task.measurement_higher_is_better
     return Measurement(

@@ -56,6 +56,8 @@ class Ranges:
     @cached_property
     def tasks(self) -> list[list[Task]]:
         """Every group's: of the ranges, or of the examples whose rows are nowhere."""
+        if not self._kept:
+            return self._whole
         left = self._found(self._kept).left
         if len(left) == sum(map(len, self._missing.values())):
             return self._whole

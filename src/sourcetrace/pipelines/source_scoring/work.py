@@ -17,7 +17,7 @@ import polars as pl
 
 from sourcetrace.core.curvature.blocks import SegmentCurvature
 from sourcetrace.core.layers.layer import Layer
-from sourcetrace.core.machine.memory import start_peak
+from sourcetrace.core.machine.memory import return_freed, start_peak
 from sourcetrace.core.methods.preparation import Prepared
 from sourcetrace.core.methods.score import BlockScores
 from sourcetrace.core.methods.scorers import MeanScorer
@@ -57,7 +57,11 @@ def score(setup: AuditSetup) -> Scored:
     """Score all training examples for the queries of an audit."""
     start_peak(setup.engine.device)
     with setup.engine.timings.timed(_STAGE):
-        return until_settled(setup, lambda: _scored(setup, fit(setup).curvature))
+        found = until_settled(setup, lambda: _scored(setup, fit(setup).curvature))
+    # Of an audit, nobody asks for gradients behind the scores.
+    setup.cache.forget()
+    return_freed()
+    return found
 
 
 def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
