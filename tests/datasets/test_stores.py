@@ -36,6 +36,15 @@ def test_a_table_comes_back_in_the_order_of_its_saves_without_the_run_before(tmp
     assert [file.name for file in tmp_path.iterdir()] == ["part-000000.parquet"]
 
 
+def test_a_lazy_table_is_read_by_the_column(tmp_path):
+    dataset = ShardedParquetDataset(path=str(tmp_path), lazy=True)
+    for number in (0, 1):
+        dataset.save(pl.DataFrame({"example_id": [f"{number}"], "harm": [0.5]}))
+    found = dataset.load().select("example_id")
+    assert "PROJECT 1/2 COLUMNS" in found.explain()
+    assert found.collect()["example_id"].to_list() == ["0", "1"]
+
+
 @pytest.mark.parametrize("linked", [True, False])
 def test_a_part_that_a_unit_keeps_is_linked_where_that_can_be(tmp_path, monkeypatch, linked):
     """Checked and digested when it was written, it is not read again."""

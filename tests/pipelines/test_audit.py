@@ -21,6 +21,11 @@ def test_everything_is_under_the_namespace_but_what_stays_outside():
     assert audit.nodes[-1].name == "churn_audit.enforce_gate"
 
 
+def test_all_sketches_are_read_when_gradients_are_not_in_memory_any_more():
+    nodes = [node.name for node in create_audit().nodes]
+    assert nodes.index("pair_near_duplicates") > nodes.index("score_examples")
+
+
 def test_without_a_namespace_an_input_can_be_exchanged():
     inputs = create_audit(inputs={"checkpoints": "churn_checkpoints"}).inputs()
     assert "churn_checkpoints" in inputs

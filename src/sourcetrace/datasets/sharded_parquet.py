@@ -10,13 +10,17 @@ from sourcetrace.files import link_file, replacing
 from sourcetrace.work.unit import KeptFile
 
 
-class ShardedParquetDataset(AbstractDataset[pl.DataFrame | KeptFile, pl.DataFrame]):
+class ShardedParquetDataset(AbstractDataset[pl.DataFrame | KeptFile, pl.DataFrame | pl.LazyFrame]):
     """Appends one file a save, for nodes that yield a table part by part.
 
     A part that a unit of work keeps is linked, not copied.
 
     The first save of a run removes the files of the run before, so a table is never a mixture
     of two. Read by name, the files are in the order in which they were saved.
+
+    Args:
+        path: The folder.
+        lazy: Whether a load scans the files, for nodes that read some of the columns.
 
     YAML:
         attribution_scores:
@@ -28,13 +32,14 @@ class ShardedParquetDataset(AbstractDataset[pl.DataFrame | KeptFile, pl.DataFram
         dataset.save(pl.DataFrame({"example_id": ["a"]}))
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, *, lazy: bool = False) -> None:
+        self._path, self._lazy = Path(path), lazy
         self._saved = 0
 
-    def _load(self) -> pl.DataFrame:
+    def _load(self) -> pl.DataFrame | pl.LazyFrame:
         files = sorted(self._path.glob("part-*.parquet"))
-        return pl.read_parquet(files, glob=False, hive_partitioning=False)
+        table = pl.scan_parquet(files, glob=False, hive_partitioning=False)
+        return table if self._lazy else table.collect()
 
     def _save(self, data: pl.DataFrame | KeptFile) -> None:
         self._path.mkdir(parents=True, exist_ok=True)

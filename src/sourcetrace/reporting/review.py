@@ -5,6 +5,7 @@ beside it and says what a removal is worth.
 """
 
 import polars as pl
+import polars.selectors as cs
 
 from sourcetrace.audit.suggestions.actions import class_of_example, suggest_actions
 from sourcetrace.formats import UNSEEN
@@ -14,6 +15,7 @@ from sourcetrace.schemas import ReviewList
 from sourcetrace.schemas.table import beside
 
 _LABEL = 80
+_MADE_OF = ("mean_query_loss_influence", "corrected_probability", "other_label")
 _OF_DECISIONS = {"content_digest", "decision", "error_probability"}
 
 
@@ -21,9 +23,9 @@ def build_review_list(
     *,
     train_table: pl.DataFrame,
     final_signals: pl.DataFrame,
-    query_influence: pl.DataFrame,
-    self_influence: pl.DataFrame,
-    suspicions: pl.DataFrame,
+    query_influence: pl.LazyFrame,
+    self_influence: pl.LazyFrame,
+    suspicions: pl.LazyFrame,
     queries: int,
     report: ReportParameters,
 ) -> pl.DataFrame:
@@ -44,14 +46,10 @@ def build_review_list(
     given = train_table.select(
         "example_id", "index", pl.col("stage").list.join(", "), given_label="label"
     )
-    table = self_influence  # of those that were not set aside
-    for other in (
-        given,
-        final_signals.drop("checkpoint_id", strict=False),
-        query_influence.drop("method", strict=False),
-        suspicions,
-    ):
-        table = beside(table, other)
+    table = self_influence.lazy().collect()  # of those that were not set aside
+    needed = cs.by_name(*ReviewList.columns(), *_MADE_OF, require_all=False)
+    for other in (given, final_signals, query_influence, suspicions):
+        table = beside(table, other.lazy().select(needed).collect())
     table = (
         table.with_columns(
             total_query_loss_influence=pl.col("mean_query_loss_influence") * queries,

@@ -35,6 +35,11 @@ class Table(pa.DataFrameModel):
         return pl.DataFrame(list(rows), schema=cls.columns(), orient="row")
 
 
+def first_of(table: pl.LazyFrame, column: str) -> Any:
+    """Return what the first row has, read alone: a column may say the same of all."""
+    return table.lazy().select(column).head(1).collect().item()
+
+
 def beside(table: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
     """Return a table with what another has of each `example_id`; null where it has nothing.
 

@@ -7,7 +7,7 @@ from sourcetrace.schemas import AuditComparison
 from sourcetrace.schemas.review import is_suspect
 
 
-def kept_examples(example_digests: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
+def kept_examples(example_digests: pl.LazyFrame, review_list: pl.DataFrame) -> pl.DataFrame:
     """Return what a later audit needs of this one's examples, in their order.
 
     Examples whose id and label are not in both tables are left out: those are of different audits.
@@ -16,21 +16,23 @@ def kept_examples(example_digests: pl.DataFrame, review_list: pl.DataFrame) -> p
         example_digests: `schemas.ExampleDigests`.
         review_list: `schemas.ReviewList`.
     """
-    return example_digests.join(
-        review_list.select(
-            "example_id",
-            "rank",
-            "harm",
-            "decision",
-            label="given_label",
-            suspect=is_suspect(),
-        ),
+    listed = review_list.lazy().select(
+        "example_id",
+        "rank",
+        "harm",
+        "decision",
+        label="given_label",
+        suspect=is_suspect(),
+    )
+    found = example_digests.lazy().join(
+        listed,
         on=["example_id", "label"],
         how="inner",
         nulls_equal=True,
         validate="1:1",
         maintain_order="left",
     )
+    return found.collect()
 
 
 def compare_examples(now: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ _INPUTS = 32
 _LABEL = 8
 
 
-def content_digests(example_digests: pl.DataFrame) -> pl.DataFrame:
+def content_digests(example_digests: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
     """Return `example_id` and `content_digest` of every example.
 
     Args:
@@ -22,10 +22,8 @@ def content_digests(example_digests: pl.DataFrame) -> pl.DataFrame:
     inputs = pl.col("input_digest")
     itself = pl.when(inputs.is_null()).then(pl.format("id\0{}", "example_id"))
     label = pl.format("{}\0{}", *(pl.col(one).fill_null("") for one in ("label", "target_digest")))
-    return example_digests.select(
-        "example_id",
-        content_digest=pl.coalesce(inputs, _digest(itself, _INPUTS)) + _digest(label, _LABEL),
-    )
+    digest = pl.coalesce(inputs, _digest(itself, _INPUTS)) + _digest(label, _LABEL)
+    return example_digests.lazy().select("example_id", content_digest=digest).collect()
 
 
 def inputs_of(content_digest: str) -> str:

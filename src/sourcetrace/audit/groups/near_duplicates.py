@@ -36,7 +36,7 @@ _PAIR = {"first": pl.String, "second": pl.String, "similarity": pl.Float64}
 
 
 def near_pairs(
-    example_digests: pl.DataFrame, content_sketches: pl.DataFrame, *, similarity: float
+    example_digests: pl.LazyFrame, content_sketches: pl.LazyFrame, *, similarity: float
 ) -> pl.DataFrame:
     """Return pairs of training examples that are near-duplicates, each in both orders.
 
@@ -50,9 +50,11 @@ def near_pairs(
         the first.
     """
     same = _equal(example_digests, "input_digest")
-    training = content_sketches.filter(side="training").drop("side")
-    alone = _centred(training, _centre(training))
+    alone = _of_side(content_sketches, "training")
+    centre = _centre(alone)
+    # What is the same goes first: each step copies the sketches that are left.
     alone = alone.join(same, left_on="example_id", right_on="second", how="anti")
+    alone = _centred(alone, centre)
     seen = _equal(alone, "sketch")
     alone = alone.join(seen, left_on="example_id", right_on="second", how="anti")
     names = alone["example_id"]
@@ -65,7 +67,7 @@ def near_pairs(
     return both.unique(["first", "second"], maintain_order=True)
 
 
-def near_queries(content_sketches: pl.DataFrame, *, similarity: float) -> pl.DataFrame:
+def near_queries(content_sketches: pl.LazyFrame, *, similarity: float) -> pl.DataFrame:
     """Return, for every training example near to a query, the nearest one.
 
     Args:
@@ -75,7 +77,7 @@ def near_queries(content_sketches: pl.DataFrame, *, similarity: float) -> pl.Dat
     Returns:
         first (training example), second (query) and similarity.
     """
-    training, queries = (content_sketches.filter(side=side) for side in ("training", "query"))
+    training, queries = (_of_side(content_sketches, side) for side in ("training", "query"))
     centre = _centre(training)
     queries = _centred(queries, centre)
     names, others = queries["example_id"], queries["sketch"].to_numpy()
@@ -111,7 +113,7 @@ def cluster_of(pairs: pl.DataFrame, ids: pl.Series) -> pl.Series:
     ]
 
 
-def _equal(table: pl.DataFrame, content: str) -> pl.DataFrame:
+def _equal(table: pl.LazyFrame | pl.DataFrame, content: str) -> pl.DataFrame:
     """Return every example whose content is known with the first of that content, if another."""
     known = table.lazy().select("example_id", content).drop_nulls(content)
     # Groups of a million contents are large; most have a hash of their own.
@@ -119,6 +121,10 @@ def _equal(table: pl.DataFrame, content: str) -> pl.DataFrame:
     leaders = alike.with_columns(first=pl.col("example_id").first().over(content))
     others = leaders.filter(pl.col("first") != pl.col("example_id"))
     return others.select("first", second="example_id", similarity=pl.lit(1.0)).collect()
+
+
+def _of_side(content_sketches: pl.LazyFrame, side: str) -> pl.DataFrame:
+    return content_sketches.lazy().filter(side=side).drop("side").collect()
 
 
 def _centre(training: pl.DataFrame) -> _Array:

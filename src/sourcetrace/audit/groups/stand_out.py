@@ -38,7 +38,7 @@ _NAMED = 3
 def suspect_groups(
     train_table: pl.DataFrame,
     review_list: pl.DataFrame,
-    query_influence: pl.DataFrame,
+    query_influence: pl.LazyFrame,
     clusters: pl.Series,
     scores: Iterable[tuple[pl.Series, _Array]],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -54,7 +54,7 @@ def suspect_groups(
     Returns:
         `schemas.SuspectGroups` and `schemas.GroupSuspects`.
     """
-    errors = query_influence.select("example_id", "harm_error_checkpoints")
+    errors = query_influence.lazy().select("example_id", "harm_error_checkpoints").collect()
     listed = beside(in_order_of(train_table, review_list), errors)
     listed = listed.with_columns(suspect=is_suspect())
     if not (listed["suspect"] & listed["sign_stable"]).any():

@@ -39,16 +39,17 @@ def weigh_evidence(
     checkpoint_manifest: pl.DataFrame,
     example_signals: pl.LazyFrame,
     query_history: pl.DataFrame,
-    query_influence: pl.DataFrame,
-    self_influence: pl.DataFrame,
+    query_influence: pl.LazyFrame,
+    self_influence: pl.LazyFrame,
 ) -> pl.DataFrame:
     """Return `schemas.Suspicions` of the examples with an influence, in the training table's order.
 
     Examples without labels have harm alone: their suspicion is its rank.
     """
-    examples = self_influence  # of those that were not set aside
+    examples = self_influence.lazy().collect()  # of those that were not set aside
     given = train_table.select("example_id", given="label")
-    for other in (given, query_influence.select("example_id", "harm", "harm_error")):
+    harms = query_influence.lazy().select("example_id", "harm", "harm_error")
+    for other in (given, harms.collect()):
         examples = beside(examples, other)
     errors = (pl.col("harm") / pl.col("harm_error")).fill_nan(0.0)
     harm = examples.select(errors.clip(-1e6, 1e6)).to_series().to_numpy()

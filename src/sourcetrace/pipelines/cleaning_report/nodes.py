@@ -20,7 +20,7 @@ from sourcetrace.reporting.records import AuditSummary, Suspect
 from sourcetrace.reporting.review import build_review_list, spreadsheet_text
 from sourcetrace.reporting.trust import Retraining
 from sourcetrace.schemas.review import ACTIONS, is_suspect, open_action, rounded_labels
-from sourcetrace.schemas.table import beside
+from sourcetrace.schemas.table import beside, first_of
 
 _SUSPECTS_NAMED = 5
 
@@ -30,11 +30,11 @@ def list_for_review(
     checkpoint_manifest: pl.DataFrame,
     example_signals: pl.LazyFrame,
     query_signals: pl.DataFrame,
-    query_influence: pl.DataFrame,
-    self_influence: pl.DataFrame,
-    suspicions: pl.DataFrame,
+    query_influence: pl.LazyFrame,
+    self_influence: pl.LazyFrame,
+    suspicions: pl.LazyFrame,
     data_digests: dict[str, dict[str, Any]],
-    example_digests: pl.DataFrame,
+    example_digests: pl.LazyFrame,
     decision_log: pl.DataFrame,
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.LazyFrame]:
@@ -66,10 +66,10 @@ def list_for_review(
 
 def summarise_audit(
     score_files: ScoreFiles,
-    query_influence: pl.DataFrame,
+    query_influence: pl.LazyFrame,
     verification_summary: pl.DataFrame,
     review_list: pl.DataFrame,
-    suspicions: pl.DataFrame,
+    suspicions: pl.LazyFrame,
     checkpoint_manifest: pl.DataFrame,
     query_signals: pl.DataFrame,
     segment_contributions: pl.DataFrame,
@@ -84,7 +84,7 @@ def summarise_audit(
     summary = AuditSummary(
         scores_digest=digest,
         task=task.class_path,
-        method=query_influence["method"][0],
+        method=first_of(query_influence, "method"),
         trust=Retraining(verification_summary).trust_in(digest),
         training_examples=review_list.height,
         queries=query_signals.height,
@@ -92,7 +92,7 @@ def summarise_audit(
         checkpoints=checkpoint_manifest.height,
         segments=checkpoint_manifest["segment"].n_unique(),
         attributed_share=checkpoint_manifest["attributed_share"][-1],
-        exploratory=suspicions["exploratory"][0],
+        exploratory=first_of(suspicions, "exploratory"),
         mean_query_loss=query_signals.select(pl.col("loss").mean()).item(),
         without_effect=review_list.filter(~effect).height,
         set_aside=len(set_aside),

@@ -35,7 +35,7 @@ _EDITS = ("added", "removed", "relabelled", "edited")
 def describe_this_audit(
     score_files: ScoreFiles,
     audit_summary: dict[str, Any],
-    example_digests: pl.DataFrame,
+    example_digests: pl.LazyFrame,
     review_list: pl.DataFrame,
     curvature_spectra: pl.DataFrame,
     data_digests: dict[str, dict[str, Any]],

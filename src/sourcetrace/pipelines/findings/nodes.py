@@ -22,17 +22,21 @@ from sourcetrace.schemas.review import in_order_of
 
 
 def pair_near_duplicates(
-    example_digests: pl.DataFrame, content_sketches: pl.LazyFrame, report: ReportParameters
+    example_digests: pl.LazyFrame,
+    content_sketches: pl.LazyFrame,
+    measurement: object,
+    report: ReportParameters,
 ) -> pl.DataFrame:
     """Return pairs of training examples that are the same, or nearly."""
+    del measurement  # so that it runs behind the scores, when gradients are not in memory any more
     least = min(report.near_duplicate, report.issues.conflicting_duplicate)
-    return near_pairs(example_digests, content_sketches.collect(), similarity=least)
+    return near_pairs(example_digests, content_sketches, similarity=least)
 
 
 def find_groups(
     train_table: pl.DataFrame,
     review_list: pl.DataFrame,
-    query_influence: pl.DataFrame,
+    query_influence: pl.LazyFrame,
     near_duplicate_pairs: pl.DataFrame,
     score_files: ScoreFiles,
     report: ReportParameters,
@@ -57,7 +61,7 @@ def find_issues(
 ) -> pl.DataFrame:
     """Return what can be wrong with an example beside its label, and its label."""
     thresholds = report.issues.model_dump()
-    near = near_queries(content_sketches.collect(), similarity=thresholds["leakage"])
+    near = near_queries(content_sketches, similarity=thresholds["leakage"])
     listed = in_order_of(train_table, review_list)
     higher = measurement["higher_is_better"]
     influence = Influence.of(score_files.blocks(), higher_is_better=higher)

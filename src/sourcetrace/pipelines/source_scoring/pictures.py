@@ -20,15 +20,17 @@ _SMALL = 48
 def draw_suspects(
     task: Task,
     train_table: pl.DataFrame,
-    suspicions: pl.DataFrame,
+    suspicions: pl.LazyFrame,
     report: ReportParameters,
 ) -> pl.DataFrame:
     """Return pictures of the most suspicious examples, if the task has any."""
     draw = getattr(task, "picture", None)
     if draw is None or report.pictures == 0:
         return SuspectPictures.frame()
-    suspects = suspicions.sort(["suspicion", "example_id"], descending=[True, False])
-    return _pictures(draw, train_table, suspects["example_id"].head(report.pictures))
+    in_order = suspicions.lazy().select("suspicion", "example_id")
+    in_order = in_order.sort(["suspicion", "example_id"], descending=[True, False])
+    suspects = in_order.head(report.pictures).collect()
+    return _pictures(draw, train_table, suspects["example_id"])
 
 
 def draw_queries(
@@ -36,7 +38,7 @@ def draw_queries(
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
     query_signals: pl.DataFrame,
-    query_influence: pl.DataFrame,
+    query_contributions: pl.DataFrame,
     score_files: ScoreFiles,
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -47,11 +49,11 @@ def draw_queries(
         train_table: Of the training examples.
         query_table: Of the queries.
         query_signals: Of the queries; those that are measured worst are shown.
-        query_influence: The node runs behind the scores.
+        query_contributions: The node runs behind the scores.
         score_files: The scores.
         report: How many.
     """
-    del query_influence
+    del query_contributions
     higher = task.measurement_higher_is_better
     worst = worst_queries(query_signals, higher_is_better=higher).head(report.pictures)
     places = worst.to_list() if hasattr(task, "picture") or hasattr(task, "query_picture") else []

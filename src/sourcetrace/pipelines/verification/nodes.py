@@ -17,6 +17,7 @@ from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.verification.groups import Group
 from sourcetrace.pipelines.verification.measures import Measure, Retrained
 from sourcetrace.pipelines.verification.retrained import check_trainable, retrain_plan
+from sourcetrace.schemas.table import first_of
 from sourcetrace.schemas.verification import VerificationPlan
 from sourcetrace.tasks import Task
 from sourcetrace.work.ledger import Ledger
@@ -93,7 +94,7 @@ def measure_trust(
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
     query_signals: pl.DataFrame,
-    query_influence: pl.DataFrame,
+    query_influence: pl.LazyFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, Any]]:
     """Return the summary, a row a query, a row a removal, and the metrics for MLflow."""
     digest = verification_plan["scores_digest"][0]
@@ -121,7 +122,7 @@ def measure_trust(
     changes = retrained.removal_table(query_table["example_id"])
     summary = Measure.table(
         [*measures, *retrained.recipe_measures(audited), *Measure.of_removals(changes)],
-        method=query_influence["method"][0],
+        method=first_of(query_influence, "method"),
         scores_digest=digest,
     )
     table = pl.DataFrame({"query_id": query_table["example_id"], "lds": per_query.tolist()})

@@ -41,7 +41,7 @@ def suggest_with_half(
     review_list: pl.DataFrame,
     example_signals: pl.LazyFrame,
     query_history: pl.DataFrame,
-    self_influence: pl.DataFrame,
+    self_influence: pl.LazyFrame,
     report: ReportParameters,
     cleaning: CleaningParameters,
 ) -> pl.DataFrame:
@@ -67,7 +67,7 @@ def suggest_with_half(
         ingested.manifest,
         example_signals,
         query_history.filter(pl.col("example_id").is_in(queries.filter(suggesting).implode())),
-        harms,
+        harms.lazy(),
         self_influence,
     )
     found = harms.join(suspicions, on="example_id", maintain_order="left")
