@@ -14,7 +14,7 @@ from sourcetrace.configuration import (
     ParameterAwareConfigLoader,
     refuse_unknown_environment,
 )
-from sourcetrace.datasets.score_files import ScoreFiles, stored_scores
+from sourcetrace.datasets.score_files import ScoreFiles, listed_strongest, stored_scores
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.reporting.explanation import Explanations
@@ -53,7 +53,7 @@ class OpenAudit:
         """Return `example_id` and `scores`, one a query; or the `score` for one query.
 
         Raises:
-            InputError: If there is no such query.
+            InputError: If there is no such query, or the audit kept no scores.
         """
         table = self.table(_SCORES)
         if query_id is None:
@@ -163,14 +163,15 @@ def explain_stored(
             are read.
     """
     view, queries = QueryView.of(load), tuple(dict.fromkeys(queries))
-    if strongest > (view.query_strongest["rank"].max() or 0):  # type: ignore[operator]
-        places = query_places(queries, view.query_table["example_id"].to_list())
-        found = load("score_files").strongest(
-            places, strongest, higher_is_better=view.measurement.higher_is_better
-        )
-        names = pl.Series(queries, dtype=pl.String).gather(found["query"])
-        view = replace(view, query_strongest=found.with_columns(query_id=names))
-    return view.explained(queries, strongest)
+    listed = listed_strongest(
+        view.query_strongest,
+        lambda: load("score_files"),
+        queries,
+        view.query_table["example_id"].to_list(),
+        strongest,
+        higher_is_better=view.measurement.higher_is_better,
+    )
+    return replace(view, query_strongest=listed).explained(queries, strongest)
 
 
 def _path_in(entry: Any) -> str | None:

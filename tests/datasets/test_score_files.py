@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sourcetrace.datasets.score_files import ScoreFiles, score_columns, stored_scores
+from sourcetrace.datasets.score_files import (
+    ScoreFiles,
+    merge_strongest,
+    score_columns,
+    stored_scores,
+    strongest_of,
+)
+from sourcetrace.errors import InputError
 from sourcetrace.schemas import AttributionScores
 
 SCORES = arrays(
@@ -67,3 +74,60 @@ def test_what_is_no_number_is_refused_in_any_precision(wrong):
             AttributionScores.validate(
                 table_of(np.array([[1, wrong]], np.float32), precision), lazy=True
             )
+
+
+FEW = arrays(
+    np.float32,
+    st.tuples(st.integers(1, 12), st.integers(1, 3)),
+    elements=st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 2.0]),
+)
+
+
+def sorted_strongest(scores, count, higher):
+    """Return what `strongest_of` should, by sorting every query's scores."""
+    rows = []
+    for query, column in enumerate(scores.T.tolist()):
+        for side, sign in (("helper", -1), ("harmer", 1)):
+            gains = [sign * (score if higher else -score) for score in column]
+            order = sorted(range(len(gains)), key=lambda i: -gains[i])
+            strongest = [i for i in order if gains[i] > 0][:count]
+            rows += [(query, side, rank, f"e{i}", column[i]) for rank, i in enumerate(strongest, 1)]
+    return rows
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(FEW, st.integers(1, 5), st.lists(st.integers(0, 12), max_size=4), st.booleans())
+def test_merged_parts_have_the_strongest_of_all_of_equal_ones_the_first(
+    scores, count, cuts, higher
+):
+    ids = pl.Series([f"e{i}" for i in range(len(scores))])
+    ends = [*sorted({min(cut, len(scores)) for cut in cuts}), len(scores)]
+    blocks = [
+        (ids[start:end], scores[start:end]) for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    expected = sorted_strongest(scores, count, higher)
+    together = strongest_of(blocks, count, higher_is_better=higher)
+    parts = [strongest_of([one], count, higher_is_better=higher) for one in blocks]
+    for found in (together, merge_strongest(parts, count)):
+        assert [tuple(row) for row in found.iter_rows()] == expected
+
+
+def test_what_needs_all_scores_says_what_to_set_where_they_are_not_kept(tmp_path):
+    table = pl.DataFrame({"example_id": ["a", "b"], "scores_digest": "0"})
+    AttributionScores.validate(table).write_parquet(tmp_path / "part-000000.parquet")
+    files = ScoreFiles(tmp_path)
+    assert not files.are_kept
+    needs = (
+        files.require,
+        lambda: next(files.blocks()),
+        lambda: files.sums_over(pl.Series([[0]])),
+        lambda: files.strongest([0], 1, higher_is_better=True),
+    )
+    for need in needs:
+        with pytest.raises(InputError, match=r"Set attribution\.precision\.stored_scores to"):
+            need()
+    digest = files.digest()
+    table.with_columns(scores_digest=pl.lit("1")).write_parquet(tmp_path / "part-000000.parquet")
+    assert ScoreFiles(tmp_path).digest() != digest
+    with pytest.raises(Exception, match="finite numbers"):
+        AttributionScores.validate(table.drop("scores_digest"), lazy=True)

@@ -73,9 +73,8 @@ def test_the_strongest_are_those_of_a_sorted_table_whatever_the_files(
     assert [tuple(row) for row in found.iter_rows()] == expected
 
 
-def test_sizes_are_added_up_without_their_signs(tmp_path):
+def test_sums_are_of_the_groups_whatever_the_files(tmp_path):
     values = np.array([[1, -2], [-3, 4], [5, -6]], np.float32)
     scores = write_scores(tmp_path, ["a", "b", "c"], values, [2, 1])
     groups = pl.Series([[0, 2], [1]])
-    assert scores.sums_over(groups, sizes=True).tolist() == [[6, 8], [3, 4]]
     assert scores.sums_over(groups).tolist() == [[6, -8], [-3, 4]]

@@ -24,6 +24,7 @@ from sourcetrace.pipelines.gradient_extraction.work import extract
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import check_inputs
 from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.work.ledger import Ledger
@@ -101,12 +102,15 @@ class Audits:
         rows = {name: getattr(found, name).collect() for name in ("signals", "sketches")}
         for name, files in zip(TABLES, zip(*scored.parts, strict=True), strict=False):
             rows[name] = pl.read_parquet([one.path for one in files])
-        return Result(bytes_of(fitted), rows)
+        if rank:
+            return None
+        strongest, *_ = describe_queries(setup, rows["query_contributions"])
+        return Result(bytes_of(fitted), rows, strongest)
 
 
 class Result:
-    def __init__(self, curvature, rows):
-        self.curvature, self.rows = curvature, rows
+    def __init__(self, curvature, rows, strongest):
+        self.curvature, self.rows, self.strongest = curvature, rows, strongest
 
 
 def bytes_of(fitted):
@@ -120,6 +124,8 @@ def bytes_of(fitted):
 def check(found, full, before=None, changed=()):
     """Fail unless a result is a full audit's, and rows that did not change are those before."""
     assert found.curvature == full.curvature
+    told = ("query_id", "side", "rank", "example_id")
+    assert found.strongest.select(told).equals(full.strongest.select(told))
     kept = ~pl.col("example_id").is_in([f"e{number}" for number in changed])
     for name in found.rows:
         rows, expected = ordered(found.rows[name]), ordered(full.rows[name])
@@ -158,6 +164,19 @@ def test_relabelled_examples_are_visited_alone(audits, tmp_path, range_size, gro
     check(back, before, before, RELABELLED)
     forth = audits.run(Changed(RELABELLED), Ledger(kept), **options)
     check(forth, full, found, RELABELLED)
+
+
+def test_where_scores_are_not_kept_ranges_with_relabelled_examples_are_scored_as_a_whole(
+    audits, tmp_path
+):
+    options = {"precision": {"stored_scores": "strongest"}}
+    audits.run(Changed(), Ledger(tmp_path / "kept"), **options)
+    # A visit and a table a point, and one of three ranges.
+    ledger = Killed(tmp_path / "kept", 2 * POINTS + 1)
+    found = audits.run(Changed(RELABELLED[:1]), ledger, **options)
+    assert ledger.left == 0
+    full = audits.run(Changed(RELABELLED[:1]), Ledger(tmp_path / "full"), **options)
+    check(found, full)
 
 
 def test_what_an_example_s_input_was_decides_all(audits, tmp_path):

@@ -14,17 +14,16 @@ from sourcetrace.errors import InputError
 from sourcetrace.parameters import (
     AttributionParameters,
     GradientParameters,
-    ReportParameters,
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
-from sourcetrace.pipelines.cleaning_report.queries import list_strongest
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.explanation.nodes import explain_queries
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import describe_measurement
+from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.reporting.explanation import Asked
 from sourcetrace.tasks import ClassificationTask
 from tests.pipelines.test_training import score_tables
@@ -108,7 +107,7 @@ def audit(checkpoints, tmp_path):
 
     def run(task, method="source"):
         attribution = AttributionParameters(
-            method=method, device="cpu", projection_dimension=8, tolerance=0
+            method=method, device="cpu", projection_dimension=8, tolerance=0, strongest_examples=2
         )
         gradients = GradientParameters(cache="memory", batch_size=3)
         found = CheckpointsDataset(path=str(checkpoints)).load()
@@ -128,15 +127,7 @@ def audit(checkpoints, tmp_path):
         folder.mkdir()
         scores[:5].write_parquet(folder / "part-000000.parquet")
         scores[5:].write_parquet(folder / "part-000001.parquet")
-        _, shares = list_strongest(
-            contributions,
-            ScoreFiles(folder),
-            setup.inputs.query_table,
-            setup.inputs.train_table,
-            manifest,
-            describe_measurement(setup, pl.DataFrame()),
-            ReportParameters(),
-        )
+        strongest, shares, _ = describe_queries(setup, contributions)
 
         def explain(*, layers_at_once=None, **asked):
             layers = setup.engine.coverage.layers
@@ -149,6 +140,7 @@ def audit(checkpoints, tmp_path):
                 grouped,
                 curvature,
                 ScoreFiles(folder),
+                strongest,
                 describe_measurement(setup, pl.DataFrame()),
                 signals,
                 shares,

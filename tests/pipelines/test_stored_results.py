@@ -431,7 +431,7 @@ def called(folder, pipeline):
 
 def test_a_report_that_stands_is_not_written_again_and_with_a_decision_it_is(broken):
     report = create_stage(*STAGES["cleaning_report"])
-    made = {"list_for_review", "list_strongest", "find_groups", "find_issues", "render_page"}
+    made = {"list_for_review", "find_groups", "find_issues", "render_page"}
     assert made <= called(broken, report)
     before = (broken / "data/08_reporting/cleaning_report.html").read_bytes()
     assert not made & called(broken, report)
@@ -442,7 +442,7 @@ def test_a_report_that_stands_is_not_written_again_and_with_a_decision_it_is(bro
         decided |= {**said, "scores_digest": ""}
         decided = {name: decided[name] for name in DecisionLog.columns()}
         catalog_of().save("decision_log", DecisionLog.frame([decided]))
-    assert made - called(broken, report) == {"list_strongest"}
+    assert made <= called(broken, report)
     after = (broken / "data/08_reporting/cleaning_report.html").read_bytes()
     assert b"1 decision stands" in after
     assert b"1 decision stands" not in before
@@ -547,3 +547,21 @@ def test_signals_are_those_of_their_own_folder_whatever_it_is_called(tmp_path):
         catalog.save("signals", pl.DataFrame({"number": [number]}))
         found.append(catalog.load("signals").collect().item())
     assert found == [0, 1]
+
+
+def test_an_audit_that_keeps_no_scores_is_the_same_and_what_needs_them_is_refused(broken):
+    given = {"precision": {"stored_scores": "strongest"}}
+    same = ("query_strongest", "query_shares", "query_helpers", "example_issues", "review_list")
+    with inside(broken):
+        whole = {name: catalog_of().load(name) for name in same}
+        digest = catalog_of().load("audit_summary")["scores_digest"]
+    run(broken, create_stage("source_scoring", *STAGES["cleaning_report"], *JUDGEMENT), **given)
+    with inside(broken):
+        catalog = catalog_of(**given)
+        assert catalog.load("attribution_scores").columns == ["example_id", "scores_digest"]
+        assert catalog.load("audit_summary")["scores_digest"] != digest
+        for name, table in whole.items():
+            assert catalog.load(name).equals(table), name
+    for stage in ("verification", "verify_cleaning"):
+        said = refusal(broken, create_stage(stage), **given)
+        assert "Set attribution.precision.stored_scores to float32 or float16" in said

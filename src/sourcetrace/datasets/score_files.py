@@ -1,7 +1,7 @@
 """The attribution scores read a file at a time, and a digest of them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -11,6 +11,16 @@ from kedro.io import AbstractDataset
 
 from sourcetrace.errors import InputError
 from sourcetrace.files import file_digest
+from sourcetrace.reporting.queries.view import query_places
+from sourcetrace.schemas.query_view import SIDES, QueryStrongest
+
+_STRONGEST = {
+    "query": pl.Int64,
+    "side": pl.String,
+    "rank": pl.Int64,
+    "example_id": pl.String,
+    "score": pl.Float64,
+}
 
 
 class ScoreFiles:
@@ -23,21 +33,32 @@ class ScoreFiles:
         """Yield the ids and the scores [block, Q] of consecutive training examples.
 
         Raises:
-            InputError: If there are no scores yet.
+            InputError: If there are no scores yet, or not all are kept.
         """
-        for file in self._files():
-            table = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        for table in self._tables():
             rows = table.select("example_id", stored_scores(table)).collect()
             yield rows["example_id"], rows["scores"].to_numpy()
 
-    def sums_over(self, groups: pl.Series, *, sizes: bool = False) -> "np.ndarray[Any, Any]":
+    @property
+    def are_kept(self) -> bool:
+        """Whether all scores are, and not the strongest of every query alone."""
+        return "scores" in next(self._tables()).collect_schema()
+
+    def require(self) -> None:
+        """Refuse, before anything expensive, to go on where not all scores are kept.
+
+        Raises:
+            InputError: If they are not.
+        """
+        stored_scores(next(self._tables()))
+
+    def sums_over(self, groups: pl.Series) -> "np.ndarray[Any, Any]":
         """Return the sum of the scores over each group of training examples, [groups, Q].
 
         The predicted change of the queries' measurements on its removal.
 
         Args:
             groups: A list of numbers each, increasing.
-            sizes: Whether to add up the scores' absolute values.
         """
         start, total = 0, 0.0
         numbers = [group.to_numpy() for group in groups]
@@ -46,55 +67,22 @@ class ScoreFiles:
             for row, group in zip(inside, numbers, strict=True):
                 first, last = np.searchsorted(group, (start, start + len(scores)))
                 row[group[first:last] - start] = 1
-            values: np.ndarray[Any, Any] = np.abs(scores) if sizes else scores
-            total = total + inside @ values.astype(np.float64)
+            total = total + inside @ scores.astype(np.float64)
             start += len(scores)
         return np.asarray(total)
 
     def strongest(
         self, queries: Sequence[int], count: int, *, higher_is_better: bool
     ) -> pl.DataFrame:
-        """Return the strongest helpers and harmers of some queries, of equal ones the first.
-
-        Memory is that of a file and of what is returned.
+        """Return `strongest_of` the scores for some queries.
 
         Args:
-            queries: Their places among the scores.
-            count: At most so many of each side; those that change nothing are none.
+            queries: Their places among the scores; those in the table are places among these.
+            count: At most so many of each side.
             higher_is_better: Whether a larger measurement is a better one.
-
-        Returns:
-            query (place in `queries`), side, rank, example_id and score, in this order.
         """
-        better = 1 if higher_is_better else -1
-        # A column a query and side; what does not exceed its floor cannot be among the strongest.
-        floors = np.zeros(2 * len(queries), np.float32)
-        order, descending = ["column", "gain", "example"], [False, True, False]
-        columns = {"column": pl.Int64, "gain": pl.Float32, "example": pl.Int64}
-        best, start = pl.DataFrame(schema={**columns, "example_id": pl.String}), 0
-        for ids, scores in self.blocks():
-            gains = better * scores[:, queries]
-            gains = np.concatenate([-gains, gains], axis=1)
-            rows, own = np.nonzero(gains > floors)
-            found = pl.DataFrame(
-                {"column": own, "gain": gains[rows, own], "example": start + rows}, schema=columns
-            ).with_columns(example_id=ids.gather(rows))
-            start += len(ids)
-            best = pl.concat([best, found]).sort(order, descending=descending)
-            best = best.group_by("column", maintain_order=True).head(count)
-            full = best.group_by("column").agg(pl.len(), pl.col("gain").last())
-            full = full.filter(pl.col("len") == count)
-            floors[full["column"].to_numpy()] = full["gain"].to_numpy()
-        harms = pl.col("column") >= len(queries)
-        return best.select(
-            (pl.col("column") % len(queries)).alias("query"),
-            pl.when(harms).then(pl.lit("harmer")).otherwise(pl.lit("helper")).alias("side"),
-            pl.int_range(1, pl.len() + 1).over("column").alias("rank"),
-            "example_id",
-            score=(better * pl.when(harms).then("gain").otherwise(-pl.col("gain"))).cast(
-                pl.Float64
-            ),
-        ).sort("query", pl.col("side") == "harmer", "rank")
+        own = ((ids, scores[:, list(queries)]) for ids, scores in self.blocks())
+        return strongest_of(own, count, higher_is_better=higher_is_better)
 
     def digest(self) -> str:
         """Return a digest of the files: of ids, scores and how they are spread over files.
@@ -117,6 +105,10 @@ class ScoreFiles:
                 "there now. Run `kedro run --pipelines cleaning_report` first."
             )
         return digest
+
+    def _tables(self) -> Iterator[pl.LazyFrame]:
+        for file in self._files():
+            yield pl.scan_parquet(file, glob=False, hive_partitioning=False)
 
     def _files(self) -> list[Path]:
         files = sorted(self._folder.glob("part-*.parquet"))
@@ -150,14 +142,107 @@ def score_columns(
     ]
 
 
+def strongest_of(
+    blocks: Iterable[tuple[pl.Series, "np.ndarray[Any, Any]"]],
+    count: int,
+    *,
+    higher_is_better: bool,
+) -> pl.DataFrame:
+    """Return the strongest helpers and harmers of every query, of equal ones the first.
+
+    Memory is that of a block and of what is returned.
+
+    Args:
+        blocks: Ids and scores [block, Q] of consecutive training examples.
+        count: At most so many of each side; those that change nothing are none.
+        higher_is_better: Whether a larger measurement is a better one.
+
+    Returns:
+        query (its place), side, rank, example_id and score, in this order.
+    """
+    better = 1 if higher_is_better else -1
+    found = (_strongest(ids, better * scores.T, better, count) for ids, scores in blocks)
+    return merge_strongest(found, count)
+
+
+def merge_strongest(tables: Iterable[pl.DataFrame], count: int) -> pl.DataFrame:
+    """Return the strongest of tables, each the strongest of consecutive training examples."""
+    best = pl.DataFrame(schema=_STRONGEST)
+    order = ["query", pl.col("side") == SIDES[1], pl.col("score").abs()]
+    for table in tables:
+        best = pl.concat([best, table])
+        best = best.sort(order, descending=[False, False, True], maintain_order=True)
+        best = best.with_columns(rank=pl.int_range(1, pl.len() + 1).over("query", "side"))
+        best = best.filter(pl.col("rank") <= count)
+    return best
+
+
+def listed_strongest(
+    query_strongest: pl.DataFrame,
+    files: Callable[[], ScoreFiles],
+    queries: Sequence[str],
+    ids: Sequence[str],
+    count: int,
+    *,
+    higher_is_better: bool,
+) -> pl.DataFrame:
+    """Return `schemas.QueryStrongest` of some queries; of the scores where the list has too few.
+
+    Args:
+        query_strongest: The list.
+        files: Returns the scores.
+        queries: Ids of the queries, each once.
+        ids: Of all queries, in the scores' order.
+        count: How many of each side.
+        higher_is_better: Whether a larger measurement is a better one.
+
+    Raises:
+        InputError: If a query is unknown, or the scores would have to be read and are not kept.
+    """
+    places = query_places(queries, ids)
+    if count <= (query_strongest["rank"].max() or 0):  # type: ignore[operator]
+        wanted = pl.col("query_id").is_in(list(queries))
+        return query_strongest.filter(wanted, pl.col("rank") <= count)
+    found = files().strongest(places, count, higher_is_better=higher_is_better)
+    names = pl.Series(queries, dtype=pl.String).gather(found["query"])
+    return found.with_columns(query_id=names).select(list(QueryStrongest.columns()))
+
+
+def _strongest(
+    ids: pl.Series, gains: "np.ndarray[Any, Any]", better: int, count: int
+) -> pl.DataFrame:
+    """Return a block's rows that can be among the strongest; `gains` are [Q, block]."""
+    tables = [pl.DataFrame(schema=_STRONGEST)]
+    for side, sign in zip(SIDES, (-1, 1), strict=True):
+        sizes = sign * gains
+        wanted = sizes > 0
+        if len(ids) > count:
+            # What equals the last of them is kept: which come first, the order decides.
+            wanted &= sizes >= np.partition(sizes, -count, axis=1)[:, -count, None]
+        query, row = np.nonzero(wanted)
+        columns = (query, side, 0, ids.gather(row), better * gains[query, row])
+        rows = dict(zip(_STRONGEST, columns, strict=True))
+        tables.append(pl.DataFrame(rows, schema=_STRONGEST))
+    return pl.concat(tables)
+
+
 def stored_scores(table: pl.LazyFrame, query: int | None = None) -> pl.Expr:
     """Return the scores in float32, of all queries or of one.
 
     Args:
         table: `schemas.AttributionScores`.
         query: Its place.
+
+    Raises:
+        InputError: If they are not kept.
     """
     schema, scores = table.collect_schema(), pl.col("scores")
+    if "scores" not in schema:
+        raise InputError(
+            "This needs all scores, and the audit kept the strongest of every query alone. Set "
+            "attribution.precision.stored_scores to float32 or float16, expected for it in place "
+            "of strongest, and run `kedro run --pipelines audit` again."
+        )
     if query is not None:
         scores = scores.arr.get(query)
     if "scale" not in schema:

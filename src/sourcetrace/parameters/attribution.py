@@ -74,13 +74,14 @@ class _PrecisionParameters(Parameters):
         scores: Of the products of queries and training gradients, used where the tolerance allows
             its error.
         stored_scores: In which scores are kept: `float16` takes half the disk, and each is off by
-            at most 2⁻¹¹ of itself and 2⁻³⁹ of the example's largest.
+            at most 2⁻¹¹ of itself and 2⁻³⁹ of the example's largest; `strongest` keeps those of
+            each query's strongest examples alone, and sums over the others.
     """
 
     passes: Literal["float32", "tf32", "bfloat16"] = "float32"
     curvature: Literal["float32", "tf32"] = "float32"
     scores: Literal["float32", "tf32", "bfloat16"] = "float32"
-    stored_scores: Literal["float32", "float16"] = "float32"
+    stored_scores: Literal["float32", "float16", "strongest"] = "float32"
 
 
 class LayerParameters(Parameters):
@@ -114,6 +115,7 @@ class AttributionParameters(Parameters):
         bare_parameters: How many numbers the parameters together may have that no known kind of
             layer covers; null for no passes of examples alone, which they and some layers take.
         layers: Which of the model's parameters are attributed.
+        strongest_examples: How many helpers, and harmers, of every query are listed.
         precision: Of passes, curvature and scores.
     """
 
@@ -128,6 +130,7 @@ class AttributionParameters(Parameters):
     tolerance: float = Field(default=1e-3, ge=0, lt=1)
     bare_parameters: int | None = Field(default=1_000_000, ge=0)
     layers: LayerParameters = LayerParameters()
+    strongest_examples: int = Field(default=10, ge=1)
     precision: _PrecisionParameters = _PrecisionParameters()
 
     @field_validator("method")

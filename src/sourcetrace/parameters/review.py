@@ -34,7 +34,6 @@ class ReportParameters(Parameters):
             example itself, gives its label less than this.
         pictures: Suspects, and queries with their strongest examples, whose pictures are kept for
             the page.
-        query_examples: How many helpers, and harmers, of every query are kept.
         near_duplicate: Cosine from which on two examples are near-duplicates.
         issues: Thresholds.
     """
@@ -42,7 +41,6 @@ class ReportParameters(Parameters):
     false_discovery_rate: float = Field(default=0.2, ge=0, lt=1)
     relabel_probability: float = Field(default=0.5, ge=0, le=1)
     pictures: int = Field(default=48, ge=0)
-    query_examples: int = Field(default=10, ge=1)
     near_duplicate: float = Field(default=0.99, gt=0, le=1)
     issues: _IssueParameters = _IssueParameters()
 

@@ -18,6 +18,7 @@ from sourcetrace.schemas.groups import GroupSuspects as GroupSuspects
 from sourcetrace.schemas.groups import SuspectGroups as SuspectGroups
 from sourcetrace.schemas.issues import ExampleIssues as ExampleIssues
 from sourcetrace.schemas.query_view import QueryContributions as QueryContributions
+from sourcetrace.schemas.query_view import QueryHelpers as QueryHelpers
 from sourcetrace.schemas.query_view import QueryShares as QueryShares
 from sourcetrace.schemas.query_view import QueryStrongest as QueryStrongest
 from sourcetrace.schemas.review import ReviewList as ReviewList

@@ -50,6 +50,18 @@ class QueryShares(Table):
         unique = ("query_id", "kind", "name")
 
 
+class QueryHelpers(Table):
+    """One row a query: how many training examples share in helping it.
+
+    Attributes:
+        helpers: Their effective number: (Σ h)² / Σ h² of the helpful scores h, n where n examples
+            help alike, 0 where none does.
+    """
+
+    query_id: str = pa.Field(unique=True)
+    helpers: float = pa.Field(ge=0)
+
+
 class QueryContributions(Table):
     """One row a segment and training example, of up to 1,024 that are drawn by their names.
 

@@ -72,17 +72,22 @@ class AttributionScores(Table):
     Attributes:
         scores: One value a query, in their order; float32 or float16.
         scale: What scores in float16 are to be multiplied by, a power of two.
+        scores_digest: Of a file whose scores are not kept, the SHA-256 of theirs in float32.
     """
 
     example_id: str = pa.Field(unique=True)
-    scores: pl.Array
+    scores: pl.Array | None
     scale: pl.Float32 | None = pa.Field(gt=0)
+    scores_digest: str | None
 
     @pa.dataframe_check(error="scores must be an array of finite numbers")
     @classmethod
     def finite(cls, data: pa.PolarsData) -> bool:
         """Refuse NaN and infinite scores: they come from a diverged model or a bad loss."""
-        if not isinstance(data.lazyframe.collect_schema()["scores"], pl.Array):
+        schema = data.lazyframe.collect_schema()
+        if "scores_digest" in schema:
+            return "scores" not in schema
+        if not isinstance(schema.get("scores"), pl.Array):
             return False
         values = data.lazyframe.select(pl.col("scores").explode())
         return bool(values.select(pl.col("scores").is_finite().all()).collect().item())
@@ -104,6 +109,7 @@ class QueryInfluence(Table):
         queries_harmed: Queries whose measurement would get better.
         most_harmed_query: The query that would gain most.
         most_harmed_score: Its score.
+        absolute_score: Σ over queries of |score|.
         method: The attribution method that scored.
     """
 
@@ -117,6 +123,7 @@ class QueryInfluence(Table):
     queries_harmed: int = pa.Field(ge=0)
     most_harmed_query: str
     most_harmed_score: float
+    absolute_score: float = pa.Field(ge=0)
     method: str
 
 

@@ -48,7 +48,11 @@ def audit(labels, predicted, harm, *, share=0.1, checkpoint_error=0.1, seed=0, *
             [name for name in ReviewList.columns() if name in listed.columns]
         ),
         "query_influence": pl.DataFrame(
-            {"example_id": ids, "harm_error_checkpoints": [checkpoint_error] * count}
+            {
+                "example_id": ids,
+                "harm_error_checkpoints": [checkpoint_error] * count,
+                "harm_error_queries": np.sqrt(QUERIES) * (harm[:, None] * weights).std(1, ddof=1),
+            }
         ),
         "scores": [
             (pl.Series(ids[start : start + 32]), (harm[:, None] * weights)[start : start + 32])

@@ -5,20 +5,15 @@ import polars as pl
 import pytest
 from sklearn.datasets import load_digits
 
-from sourcetrace.audit.issues.influence import (
-    Influence,
-    dominating_examples,
-    unsupported_queries,
-)
+from sourcetrace.audit.issues.influence import dominating_examples, unsupported_queries
 
 QUERIES = 360
 
 
-def blocks(scores):
-    return [
-        (pl.Series(range(start, min(start + 100, len(scores)))), scores[start : start + 100])
-        for start in range(0, len(scores), 100)
-    ]
+def helpers(scores):
+    """Return schemas.QueryHelpers of scores of losses: what rises on removal was helped."""
+    gains = scores.clip(0)
+    return pl.DataFrame({"helpers": gains.sum(0) ** 2 / (gains**2).sum(0)})
 
 
 def ridge_scores(inputs, targets, queries, query_targets):
@@ -64,21 +59,14 @@ def queries(labels, **columns):
     return pl.DataFrame({"example_id": ids, "label": [str(one) for one in labels]} | columns)
 
 
-def test_sums_are_those_of_all_scores_whichever_way_is_better(digits):
-    *_, scores = digits
-    # The scores are of losses: what rises on removal was helped.
-    found = Influence.of(blocks(scores), higher_is_better=False)
-    assert found.of_examples == pytest.approx(np.abs(scores).sum(1))
-    assert found.helpful == pytest.approx(scores.clip(0).sum(0))
-    assert found.squares == pytest.approx((scores.clip(0) ** 2).sum(0))
-    other = Influence.of(blocks(-scores), higher_is_better=True)
-    assert other.helpful == pytest.approx(found.helpful)
-
-
 def test_scaled_scans_of_a_wrong_label_dominate_their_class(digits):
     labels, planted, _, scores = digits
-    influence = Influence.of(blocks(scores), higher_is_better=False)
-    found = dominating_examples(influence, review(labels))
+    listed = review(labels)
+    sizes = listed.select("example_id", absolute_score=np.abs(scores).sum(1))
+    found = dominating_examples(sizes, listed)
+    assert dominating_examples(sizes.reverse(), listed).equals(found)
+    # What was set aside has no influence.
+    assert not dominating_examples(sizes[1:], listed)["score"][0]
     broken = {f"e{number}" for number in planted}
     assert set(found.filter(pl.col("score") >= 0.8)["example_id"]) == broken
     strict = set(found.filter(pl.col("score") >= 0.9)["example_id"])
@@ -88,9 +76,8 @@ def test_scaled_scans_of_a_wrong_label_dominate_their_class(digits):
 
 def test_queries_of_a_class_with_few_examples_lack_support(digits):
     _, _, targets, scores = digits
-    influence = Influence.of(blocks(scores), higher_is_better=False)
     half = np.arange(QUERIES) % 2
-    found = unsupported_queries(influence, queries(targets, half=half.tolist()))
+    found = unsupported_queries(helpers(scores), queries(targets, half=half.tolist()))
     flagged = found.filter(pl.col("score") >= 0.5)
     assert set(flagged["related"]) == {"label: 9"}
     assert flagged.height == (targets == 9).sum()
@@ -99,6 +86,5 @@ def test_queries_of_a_class_with_few_examples_lack_support(digits):
 def test_slices_by_chance_lack_nothing():
     random = np.random.default_rng(0)
     scores = random.normal(size=(300, 120))
-    influence = Influence.of(blocks(scores), higher_is_better=False)
     table = queries(random.integers(0, 6, 120), part=random.integers(0, 6, 120).tolist())
-    assert unsupported_queries(influence, table).is_empty()
+    assert unsupported_queries(helpers(scores), table).is_empty()

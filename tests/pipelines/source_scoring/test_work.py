@@ -13,7 +13,7 @@ from torch.utils.data import TensorDataset
 
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.responses.queries import QueryGradients
-from sourcetrace.parameters import GradientParameters
+from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.work import Fitted
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.source_scoring import ranges, work
@@ -70,15 +70,21 @@ class Audit:
         inputs["gradients"] = GradientParameters(cache="memory", batch_size=4)
         self.setup, (self.curvature, *_) = fitted(inputs)
 
-    def scored(self, ledger, *, range_size=8, groups=1, rank=0, size=1):
+    def shared(self, ledger, *, range_size=8, groups=1, rank=0, size=1, **attribution):
+        """Return the set-up of a process."""
         needs, layers = self.setup.needs, self.setup.engine.coverage.layers
         cut = [layers[at::groups] for at in range(groups)]
-        setup = replace(
+        given = self.setup.attribution.model_dump() | attribution
+        return replace(
             self.setup,
             grid=Grid(4, range_size),
             team=Team(ledger, rank=rank, size=size),
             needs=replace(needs, scoring=replace(needs.scoring, groups=tuple(cut))),
+            attribution=AttributionParameters.model_validate(given),
         )
+
+    def scored(self, ledger, **options):
+        setup = self.shared(ledger, **options)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(work, "fit", lambda _: Fitted(self.curvature, [], []))
             return score(setup)

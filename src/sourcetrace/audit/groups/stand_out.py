@@ -10,8 +10,9 @@ so that a share `_FALSE` of those shown stands there by chance (Benjamini and Ho
 
 A group's harm is a sum over its members, suspects or not, so that no choice flatters it. Its error
 is not the members': they share queries and checkpoints. The spread over the queries is of the
-group's own scores, summed by query. That over the checkpoints is known by example alone, and added
-up as if all moved together, which is the most that it can be.
+group's own scores, summed by query; where these are not kept, it is taken as that over the
+checkpoints. That is known by example alone, and added up as if all moved together, which is the
+most that it can be.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ def suspect_groups(
     review_list: pl.DataFrame,
     query_influence: pl.LazyFrame,
     clusters: pl.Series,
-    scores: Iterable[tuple[pl.Series, _Array]],
+    scores: Iterable[tuple[pl.Series, _Array]] | None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the groups that stand out and their suspects; none if no suspect's sign is stable.
 
@@ -49,14 +50,15 @@ def suspect_groups(
         review_list: `schemas.ReviewList`.
         query_influence: `schemas.QueryInfluence`.
         clusters: The cluster of near-duplicates of every example; null where it has none.
-        scores: Ids and scores [block, Q] of consecutive examples, in the training table's order.
+        scores: Ids and scores [block, Q] of consecutive examples, in the training table's order;
+            None where they are not kept.
 
     Returns:
         `schemas.SuspectGroups` and `schemas.GroupSuspects`.
     """
-    errors = query_influence.lazy().select("example_id", "harm_error_checkpoints").collect()
+    errors = query_influence.lazy().select("example_id", "^harm_error_.*$").collect()
     listed = beside(in_order_of(train_table, review_list), errors)
-    listed = listed.with_columns(suspect=is_suspect())
+    listed = listed.with_columns(pl.col("^harm_error_.*$").fill_null(0), suspect=is_suspect())
     if not (listed["suspect"] & listed["sign_stable"]).any():
         return SuspectGroups.frame(), GroupSuspects.frame()
     # A million texts are large; most are the same few.
@@ -149,7 +151,7 @@ def _described(
     found: pl.DataFrame,
     listed: pl.DataFrame,
     belongs: pl.DataFrame,
-    scores: Iterable[tuple[pl.Series, _Array]],
+    scores: Iterable[tuple[pl.Series, _Array]] | None,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the tables of the groups found.
 
@@ -162,13 +164,10 @@ def _described(
     number, places = belongs["number"], belongs["place"]
     shape = (found.height, listed.height)
     members = scipy.sparse.csc_array((np.ones(belongs.height), (number, places)), shape=shape)
-    queries, start = np.zeros((found.height, 1)), 0
-    for names, block in scores:
-        part = members[:, start : start + len(names)] @ block.astype(np.float64)
-        queries = part if start == 0 else queries + part
-        start += len(names)
-    count = max(1, queries.shape[1])
-    spread = np.sqrt(count) * queries.std(1, ddof=1) if count > 1 else 0.0
+    if scores is None:
+        spread = members @ listed["harm_error_queries"].to_numpy()
+    else:
+        spread = _spread(members, scores)
     error = np.hypot(spread, members @ listed["harm_error_checkpoints"].to_numpy())
     order = listed.select("example_id", "harm", "suspect")
     within = (
@@ -188,3 +187,18 @@ def _described(
         ),
         suspects.select(list(GroupSuspects.columns())).sort("group_id", maintain_order=True),
     )
+
+
+def _spread(members: Any, scores: Iterable[tuple[pl.Series, _Array]]) -> _Array:
+    """Return the standard error of the groups' harm over the queries.
+
+    Args:
+        members: Which examples each group has, [groups, N].
+        scores: As of `suspect_groups`.
+    """
+    queries, start = np.zeros((members.shape[0], 1)), 0
+    for names, block in scores:
+        queries = queries + members[:, start : start + len(names)] @ block.astype(np.float64)
+        start += len(names)
+    count = queries.shape[1]
+    return np.sqrt(count) * queries.std(1, ddof=1) if count > 1 else np.zeros(len(queries))

@@ -1,13 +1,8 @@
 """Issues that the scores show, one query and one training example beside all others.
 
 The helpful score of an example on a query is what the query would lose without it. A query is
-supported where many examples share in that: their effective number is (Σ h)² / Σ h², n where n
-examples help alike.
+supported where many examples share in that (`schemas.QueryHelpers`).
 """
-
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -15,74 +10,44 @@ import scipy
 
 from sourcetrace.audit.groups.groupings import slices
 from sourcetrace.schemas.review import labels_are_numbers
-
-_Array = np.ndarray[Any, Any]
+from sourcetrace.schemas.table import beside
 
 _FEWEST_QUERIES = 5
 _CHANCE = 0.05
 _COLUMNS = {"example_id": pl.String, "score": pl.Float64, "related": pl.String}
 
 
-@dataclass(frozen=True)
-class Influence:
-    """Sums over the scores.
-
-    Attributes:
-        of_examples: Σ over queries of |score|, [N].
-        helpful, squares: By query: Σ over examples of helpful scores and of their squares, [Q].
-    """
-
-    of_examples: _Array
-    helpful: _Array
-    squares: _Array
-
-    @classmethod
-    def of(cls, scores: Iterable[tuple[pl.Series, _Array]], *, higher_is_better: bool) -> Self:
-        """Add them up, block by block.
-
-        Args:
-            scores: Ids and scores [block, Q] of consecutive examples.
-            higher_is_better: Whether a larger measurement is a better one.
-        """
-        own: list[_Array] = []
-        by_query = np.zeros((2, 1))
-        for _, block in scores:
-            values = block.astype(np.float64)
-            helpful = np.maximum(-values if higher_is_better else values, 0)
-            by_query = by_query + np.stack([helpful.sum(0), np.square(helpful).sum(0)])
-            own.append(np.abs(values).sum(1))
-        return cls(np.concatenate([np.zeros(0), *own]), *by_query)
-
-
-def dominating_examples(influence: Influence, review_list: pl.DataFrame) -> pl.DataFrame:
+def dominating_examples(query_influence: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
     """Return how far each example's influence is above the mean of the others of its class.
 
     The score is 1 - 1/k where it is k times that mean, and 0 below it. Without classes all
     examples are one.
 
     Args:
-        influence: Of the same examples.
-        review_list: `schemas.ReviewList`, in the scores' order.
+        query_influence: `schemas.QueryInfluence`; what it does not have, has none.
+        review_list: `schemas.ReviewList`, best in the same order.
     """
     label = pl.lit("") if labels_are_numbers(review_list) else pl.col("given_label")
     own = pl.col("own")
     others = (own.sum().over("label") - own) / (pl.len().over("label") - 1)
     score = pl.when(own > 0).then(1 - others / own).fill_nan(0)
-    table = review_list.select("example_id", own=pl.Series(influence.of_examples), label=label)
+    sizes = query_influence.select("example_id", own="absolute_score")
+    table = beside(review_list.select("example_id", label=label), sizes)
+    table = table.with_columns(own.fill_null(0))
     return table.select("example_id", score=score, related=pl.lit(None, dtype=pl.String))
 
 
-def unsupported_queries(influence: Influence, query_table: pl.DataFrame) -> pl.DataFrame:
+def unsupported_queries(query_helpers: pl.DataFrame, query_table: pl.DataFrame) -> pl.DataFrame:
     """Return how much fewer helpers the queries of a slice have than the others, for each of them.
 
     The score is 1 minus the ratio of the medians, of slices whose queries have fewer than chance
     explains (rank sums, corrected for all slices); of several, a query has the worst.
 
     Args:
-        influence: On these queries.
+        query_helpers: `schemas.QueryHelpers`, of these queries.
         query_table: `schemas.QueryTable`, whose labels and columns of few values make the slices.
     """
-    helpers = np.square(influence.helpful) / np.maximum(influence.squares, np.finfo(float).tiny)
+    helpers = query_helpers["helpers"].to_numpy()
     found = []
     for names in slices(query_table.drop("example_id")):
         for name in names.unique().sort():

@@ -12,7 +12,6 @@ from sourcetrace.audit.decisions.standing import standing_decisions
 from sourcetrace.audit.suggestions.members import average_signals
 from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters, TaskParameters
-from sourcetrace.pipelines.cleaning_report.queries import list_strongest
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.decided import mark_decided
@@ -128,7 +127,6 @@ def summarise_audit(
 PIPELINE = Pipeline(
     [
         step(list_for_review, ["review_list", "review_list_csv"]),
-        step(list_strongest, ["query_strongest", "query_shares"]),
         step(summarise_audit, ["audit_summary", "audit_metrics"]),
     ]
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.datasets.score_files import ScoreFiles
+from sourcetrace.datasets.score_files import ScoreFiles, listed_strongest, strongest_of
 from sourcetrace.errors import InputError
 from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
@@ -34,6 +34,7 @@ from sourcetrace.reporting.queries.view import (
     row_words,
     shares_of,
 )
+from sourcetrace.schemas.query_view import SIDES
 from sourcetrace.tasks import Task
 from sourcetrace.tasks.calls import call
 
@@ -42,6 +43,7 @@ def explain_queries(
     audit_setup: AuditSetup,
     curvature: list[Any],
     score_files: ScoreFiles,
+    query_strongest: pl.DataFrame,
     measurement: dict[str, Any],
     query_signals: pl.DataFrame,
     query_shares: pl.DataFrame,
@@ -53,6 +55,7 @@ def explain_queries(
         audit_setup: Of the audit.
         curvature: That it fitted.
         score_files: Its scores.
+        query_strongest: Of its queries.
         measurement: What it measured of queries.
         query_signals: Of its queries.
         query_shares: Of its queries' scores.
@@ -60,16 +63,26 @@ def explain_queries(
     """
     setup, task = audit_setup, audit_setup.inputs.task
     queries = _audited(setup, asked.queries) if asked.source is None else _further(task, asked)
+    higher, names = task.measurement_higher_is_better, pl.Series(queries.examples.ids)
     if asked.source is None:
-        own = query_places(asked.queries, setup.queries.ids)
-        scores = torch.cat([torch.tensor(part[:, own]) for _, part in score_files.blocks()]).T
+        strongest = listed_strongest(
+            query_strongest,
+            lambda: score_files,
+            queries.examples.ids,
+            setup.queries.ids,
+            asked.strongest,
+            higher_is_better=higher,
+        )
     else:
-        scores = _scores(setup, curvature, queries.examples)
-    better = scores if task.measurement_higher_is_better else -scores
-    helpers, harmers = (_first(gain, asked.strongest) for gain in (-better, better))
+        scores = _scores(setup, curvature, queries.examples).T.numpy()
+        blocks = [(pl.Series(setup.engine.training.ids), scores)]
+        strongest = strongest_of(blocks, asked.strongest, higher_is_better=higher)
+        strongest = strongest.with_columns(query_id=names.gather(strongest["query"]))
     training = _Shown(task, setup.engine.training, setup.inputs.train_table)
     told = Measurement.model_validate(measurement)
-    numbers = sorted({number for one in (*helpers, *harmers) for number in one})
+    numbered = pl.DataFrame({"example_id": setup.engine.training.ids}).with_row_index("number")
+    strongest = strongest.join(numbered, on="example_id", maintain_order="left")
+    numbers = strongest["number"].unique().sort().to_list()
     tokens = {number: training.tokens(number) for number in numbers}
     parts = {}
     if told.by_token if asked.tokens is None else asked.tokens:
@@ -79,14 +92,15 @@ def explain_queries(
     # A query that was not audited has none, whatever it is called.
     known = query_shares if asked.source is None else query_shares.clear()
 
-    def influences(query: int, strongest: Sequence[Sequence[int]]) -> tuple[Influence, ...]:
+    def influences(query: int, side: str) -> tuple[Influence, ...]:
+        rows = strongest.filter(query_id=names[query], side=side)
         return tuple(
             Influence(
                 **training.said(number),
-                score=float(scores[query, number]),
+                score=score,
                 **_by_part(parts.get(number), query, tokens[number]),
             )
-            for number in strongest[query]
+            for number, score in rows.select("number", "score").iter_rows()
         )
 
     return Explanations(
@@ -104,10 +118,10 @@ def explain_queries(
                 measurement=measured[query],
                 predicted_label=predicted[query],
                 shares=shares_of(known, queries.examples.ids[query]),
-                helpers=influences(query, helpers),
-                harmers=influences(query, harmers),
+                helpers=influences(query, SIDES[0]),
+                harmers=influences(query, SIDES[1]),
             )
-            for query in range(len(scores))
+            for query in range(len(names))
         ),
     )
 
@@ -206,13 +220,6 @@ def _further(task: Task, asked: Asked) -> _Shown:
             "more, each with an id of its own. Correct the rows."
         )
     return _Shown(task, Examples(items, ids, task.collate), table)
-
-
-def _first(gains: Tensor, count: int) -> list[list[int]]:
-    """Return the examples with the largest gains above 0 of each query, [Q, N]."""
-    # Of equal ones the first: the same at every run.
-    values, numbers = gains.sort(dim=1, descending=True, stable=True)
-    return [own[gain > 0][:count].tolist() for gain, own in zip(values, numbers, strict=True)]
 
 
 def _measured(setup: AuditSetup, queries: Examples) -> tuple[list[float], list[str | None]]:

@@ -1,13 +1,11 @@
 """Groups of suspects, from the review list and the stored scores."""
 
-from typing import Any
-
 import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.groups.near_duplicates import cluster_of, near_pairs, near_queries
 from sourcetrace.audit.groups.stand_out import suspect_groups
-from sourcetrace.audit.issues.influence import Influence, dominating_examples, unsupported_queries
+from sourcetrace.audit.issues.influence import dominating_examples, unsupported_queries
 from sourcetrace.audit.issues.table import issue_table
 from sourcetrace.audit.issues.training import (
     conflicting_duplicates,
@@ -44,7 +42,8 @@ def find_groups(
     """Return the groups that hold more suspects than chance, and which suspects they hold."""
     pairs = near_duplicate_pairs.filter(pl.col("similarity") >= report.near_duplicate)
     clusters = cluster_of(pairs, train_table["example_id"])
-    return suspect_groups(train_table, review_list, query_influence, clusters, score_files.blocks())
+    scores = score_files.blocks() if score_files.are_kept else None
+    return suspect_groups(train_table, review_list, query_influence, clusters, scores)
 
 
 def find_issues(
@@ -55,23 +54,21 @@ def find_issues(
     checkpoint_manifest: pl.DataFrame,
     content_sketches: pl.LazyFrame,
     near_duplicate_pairs: pl.DataFrame,
-    score_files: ScoreFiles,
-    measurement: dict[str, Any],
+    query_influence: pl.DataFrame,
+    query_helpers: pl.DataFrame,
     report: ReportParameters,
 ) -> pl.DataFrame:
     """Return what can be wrong with an example beside its label, and its label."""
     thresholds = report.issues.model_dump()
     near = near_queries(content_sketches, similarity=thresholds["leakage"])
     listed = in_order_of(train_table, review_list)
-    higher = measurement["higher_is_better"]
-    influence = Influence.of(score_files.blocks(), higher_is_better=higher)
     return issue_table(
         {
             "label": label_issues(listed),
             "conflicting_duplicate": conflicting_duplicates(near_duplicate_pairs, listed),
             "leakage": leaking_examples(near),
-            "dominates_class": dominating_examples(influence, listed),
-            "unsupported_slice": unsupported_queries(influence, query_table),
+            "dominates_class": dominating_examples(query_influence, listed),
+            "unsupported_slice": unsupported_queries(query_helpers, query_table),
             "forgotten": forgotten_examples(example_signals, checkpoint_manifest, train_table),
         },
         thresholds,

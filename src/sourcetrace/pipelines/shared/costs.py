@@ -166,7 +166,8 @@ def plan_costs(
         policy = "disk" if visits * _disk_seconds(cache, probe) < most else "recompute"
     run = recomputed if policy == "recompute" else kept
     written = {stage.name: stage.kept_bytes for stage in run.stages}
-    disk = _SCORE_BYTES * len(engine.training) * (queries + 1)
+    kept_scores = 0 if attribution.precision.stored_scores == "strongest" else queries
+    disk = _SCORE_BYTES * len(engine.training) * (kept_scores + 1)
     # The curvature in units, and as the catalog has it.
     curvature = sum(written.get(one, 0) for one in ("eigendecompositions", "corrected_eigenvalues"))
     disk += written.get("covariances", 0) + 2 * curvature

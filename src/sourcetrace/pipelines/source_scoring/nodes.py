@@ -12,6 +12,7 @@ from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.pictures import draw_queries, draw_suspects
+from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.reporting.queries.view import Measurement
@@ -52,6 +53,7 @@ PIPELINE = Pipeline(
     [
         *SET_UP,
         step(score_examples, [*TABLES, "solve_metrics"], confirms=list(TABLES)),
+        step(describe_queries, ["query_strongest", "query_shares", "query_helpers"]),
         step(weigh_evidence, "suspicions"),
         step(draw_suspects, "suspect_pictures"),
         step(draw_queries, ["strongest_pictures", "query_pictures"]),

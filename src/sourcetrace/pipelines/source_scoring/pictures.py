@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from sourcetrace.datasets.score_files import ScoreFiles
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.reporting.queries.view import SHOWN_A_SIDE, worst_queries
 from sourcetrace.schemas.scores import SuspectPictures
@@ -38,8 +37,7 @@ def draw_queries(
     train_table: pl.DataFrame,
     query_table: pl.DataFrame,
     query_signals: pl.DataFrame,
-    query_contributions: pl.DataFrame,
-    score_files: ScoreFiles,
+    query_strongest: pl.DataFrame,
     report: ReportParameters,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return small pictures of what the page shows of single queries, and of those queries.
@@ -49,17 +47,17 @@ def draw_queries(
         train_table: Of the training examples.
         query_table: Of the queries.
         query_signals: Of the queries; those that are measured worst are shown.
-        query_contributions: The node runs behind the scores.
-        score_files: The scores.
+        query_strongest: Their strongest examples.
         report: How many.
     """
-    del query_contributions
     higher = task.measurement_higher_is_better
     worst = worst_queries(query_signals, higher_is_better=higher).head(report.pictures)
     places = worst.to_list() if hasattr(task, "picture") or hasattr(task, "query_picture") else []
     if not places:
         return SuspectPictures.frame(), SuspectPictures.frame()
-    found = score_files.strongest(places, SHOWN_A_SIDE, higher_is_better=higher)
+    shown = query_table[places].select(query_id="example_id")
+    shown = shown.join(query_strongest, on="query_id", maintain_order="left_right")
+    found = shown.filter(pl.col("rank") <= SHOWN_A_SIDE)
     return (
         _pictures(
             getattr(task, "picture", None),

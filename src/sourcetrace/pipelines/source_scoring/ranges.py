@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from sourcetrace.core.model.examples import Block, Picked
@@ -17,7 +18,8 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.shared.contents import KeptRows, units_like
 from sourcetrace.pipelines.shared.units import AuditSetup, Work
-from sourcetrace.pipelines.source_scoring.tables import TABLES, write_table
+from sourcetrace.pipelines.source_scoring.parts import write_range
+from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import Unit
 
@@ -71,11 +73,11 @@ class Ranges:
         return {unit: partial(self._gather, block) for unit, block in self._missing.items()}
 
     def _gather(self, examples: Block, folder: Path) -> dict[str, Any]:
-        for part in parts_of(self.setup, examples):
-            for name in TABLES:
-                for table in self._gathered.tables(name, part):
-                    write_table(folder / file_of(name, part), name, table)
-            self.setup.contents.write(folder, part)
+        rows = (
+            (part, [pl.concat(self._gathered.tables(name, part)) for name in TABLES])
+            for part in parts_of(self.setup, examples)
+        )
+        write_range(self.setup, folder, rows)
         if examples.start:
             return {}
         said = map(self.setup.team.ledger.facts, self._sources)
@@ -92,7 +94,12 @@ class Ranges:
 
     @cached_property
     def _kept(self) -> list[Unit]:
-        """Units of earlier data that may have their rows."""
+        """Units of earlier data that may have their rows.
+
+        There are none where scores are not kept, of which a range's strongest would be told.
+        """
+        if self.setup.attribution.precision.stored_scores == "strongest":
+            return []
         first, last = next(iter(self.units)), f"g{len(self._whole) - 1}/"
         like = units_like(self.setup.team.ledger, first) if self._missing else []
         return [one for one in like if one not in self.units and one.name.startswith(last)]
@@ -148,8 +155,3 @@ def parts_of(setup: AuditSetup, examples: Block) -> list[Block]:
     """Return the examples of a range that have a file of each table, whole batches."""
     batch = setup.grid.batch_size
     return examples.cut(max(1, _AT_ONCE // (batch * len(setup.queries))) * batch)
-
-
-def file_of(table: str, part: Block) -> str:
-    """Return the name of the file that has a part of a table."""
-    return f"{table}-{part.start:09d}.parquet"

@@ -1,8 +1,8 @@
 """The rows that a block of training examples has in each table of scores."""
 
-from pathlib import Path
 from typing import Final
 
+import numpy as np
 import polars as pl
 import torch
 from kedro.validation import DataValidationError, PanderaValidator
@@ -36,8 +36,8 @@ TABLES: Final = {
 """Entry of the catalog -> what its table is held against."""
 
 
-def write_table(file: Path, name: str, table: pl.DataFrame) -> None:
-    """Write a part of a table, held against its schema here, once, and not when it is handed on.
+def check_table(name: str, table: pl.DataFrame) -> None:
+    """Hold a part of a table against its schema, here, once, and not when it is handed on.
 
     Raises:
         DataValidationError: If it does not fit.
@@ -47,7 +47,6 @@ def write_table(file: Path, name: str, table: pl.DataFrame) -> None:
     except DataValidationError as error:
         error.dataset_name, error.mode = name, "save"
         raise
-    table.write_parquet(file)
 
 
 def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.DataFrame, ...]:
@@ -65,7 +64,8 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
     numbers = block.numbers.numpy()
     examples = setup.contents.names.gather(numbers)
     values = scores.T.float().cpu().contiguous().numpy()
-    stored = score_columns(values, setup.attribution.precision.stored_scores)
+    precision = setup.attribution.precision.stored_scores
+    stored = score_columns(values, "float16" if precision == "float16" else "float32")
     used = ~pl.Series(numbers).is_in(setup.set_aside.numbers)
     drawn = used & pl.Series(torch.isin(block.numbers, setup.drawn).numpy())
     sizes = segments[:, :-1, drawn.to_torch()].abs().mT.double().cpu().numpy()
@@ -80,6 +80,7 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
                 "queries_harmed": (gain > 0).sum(0).tolist(),
                 "most_harmed_query": [setup.queries.ids[query] for query in best.indices.tolist()],
                 "most_harmed_score": _floats(scores.gather(0, best.indices.unsqueeze(0))[0]),
+                "absolute_score": np.abs(values.astype(np.float64)).sum(1),
                 **_error_columns(scores, setup, found),
                 "method": [setup.attribution.method] * len(block),
             }

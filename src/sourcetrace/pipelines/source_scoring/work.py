@@ -26,14 +26,15 @@ from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
+from sourcetrace.pipelines.source_scoring.parts import file_of, write_range
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
-from sourcetrace.pipelines.source_scoring.ranges import Ranges, Task, file_of, needed, parts_of
+from sourcetrace.pipelines.source_scoring.ranges import Ranges, Task, needed, parts_of
 from sourcetrace.pipelines.source_scoring.responses import (
     GroupResponses,
     fitted_of,
     preparation_of,
 )
-from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of, write_table
+from sourcetrace.pipelines.source_scoring.tables import TABLES, tables_of
 from sourcetrace.work.unit import KeptFile, Unit
 
 _STAGE = "source_scoring"
@@ -113,15 +114,17 @@ class _Group:
         """Write the scores of a unit's range."""
         setup = self.setup
         if self.responses.layers is setup.needs.scoring.groups[-1]:
-            for part in parts_of(setup, task.examples):
-                rows = [tables_of(setup, *one) for one in self._scores(task, part)]
-                for name, tables in zip(TABLES, zip(*rows, strict=True), strict=True):
-                    write_table(folder / file_of(name, part), name, pl.concat(tables))
-                setup.contents.write(folder, part)
+            parts = parts_of(setup, task.examples)
+            write_range(setup, folder, ((part, self._rows(task, part)) for part in parts))
         else:
             for block, found in self._scores(task, task.examples):
                 TensorFile(folder / str(block.start)).write(found.tensors())
         return {} if task.examples.start else {"preparation": self._preparation(task).to_json()}
+
+    def _rows(self, task: Task, part: Block) -> Iterator[pl.DataFrame]:
+        """Yield a part's rows of each of `TABLES`."""
+        rows = [tables_of(self.setup, *one) for one in self._scores(task, part)]
+        return map(pl.concat, zip(*rows, strict=True))
 
     def _scores(self, task: Task, part: Block) -> Iterator[tuple[Block, BlockScores]]:
         """Yield every block of a part of a range with its scores by the layers so far."""

@@ -33,6 +33,7 @@ def plan_retrainings(
     verification: VerificationParameters,
 ) -> pl.DataFrame:
     """Return which examples each retraining leaves out; refuse what will not work."""
+    score_files.require()
     check_trainable(task)
     digest = score_files.digest_in(audit_summary)
     # A regression's target is no class; its labels would leave nothing to draw from.

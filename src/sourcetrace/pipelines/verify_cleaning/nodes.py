@@ -36,6 +36,7 @@ def plan_cleaning(
 ) -> pl.DataFrame:
     """Return what each retraining leaves out and relabels; refuse what will not work."""
     task, train_table = ingested.task, ingested.train_table
+    score_files.require()
     check_trainable(task)
     digest = score_files.digest_in(audit_summary)
     if cleaning.of == "decisions":
