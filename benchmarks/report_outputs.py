@@ -13,15 +13,25 @@ import polars as pl
 from sourcetrace import schemas
 from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot
 from sourcetrace.audit.comparison.summary import AuditPoint
+from sourcetrace.datasets.score_files import merge_strongest, strongest_of
 from sourcetrace.schemas.table import Table
 
 _BLOCK, _SKETCH, _STAGES = 1024, 32, ("pretraining", "finetuning")
+_STRONGEST = 10
 _CLASSES = pl.Series(map(str, range(10)))
 _RANDOM = np.random.default_rng(0)
 
 
-def outputs_of(count: int, queries: int) -> Iterator[tuple[str, Any]]:
-    """Yield entries and what to save in them; of large ones a part at a time."""
+def outputs_of(
+    count: int, queries: int, *, stored_scores: str = "float32"
+) -> Iterator[tuple[str, Any]]:
+    """Yield entries and what to save in them; of large ones a part at a time.
+
+    Args:
+        count: Training examples.
+        queries: Queries.
+        stored_scores: As `attribution.precision.stored_scores`.
+    """
     ids, asked = (
         pl.select(pl.format(name, pl.int_range(size))).to_series()
         for name, size in (("example-{}", count), ("query-{}", queries))
@@ -97,8 +107,24 @@ def outputs_of(count: int, queries: int) -> Iterator[tuple[str, Any]]:
     yield "example_signals", pl.concat(points)
     yield "suspicions", _suspicions(ids, wrong, said)
     yield "content_sketches", _sketches(pl.concat([ids, asked]), given, classes, copies)
+    strongest = []
     for start in range(0, count, _BLOCK):
-        yield from _scored(ids[start : start + _BLOCK], wrong[start : start + _BLOCK], queries)
+        own, scores = slice(start, start + _BLOCK), (len(ids[start : start + _BLOCK]), queries)
+        values = _RANDOM.normal(0.003 * wrong[own, None], 0.01, scores).astype(np.float32)
+        strongest.append(strongest_of([(ids[own], values)], _STRONGEST, higher_is_better=True))
+        yield from _scored(ids[own], values, stored_scores)
+    yield from _of_queries(asked, merge_strongest(strongest, _STRONGEST))
+
+
+def _of_queries(asked: pl.Series, found: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield what scoring says of the queries, with their strongest examples."""
+    found = found.with_columns(query_id=asked.gather(found["query"]))
+    yield "query_strongest", found.select(list(schemas.QueryStrongest.columns()))
+    names = [("stage", one) for one in _STAGES] + [("segment", f"{n} (x)") for n in (1, 2)]
+    shares = [(query, *name, 0.5) for query in asked for name in names]
+    yield "query_shares", schemas.QueryShares.frame(shares)
+    helpers = pl.Series(_RANDOM.uniform(10, 100, len(asked)))
+    yield "query_helpers", pl.DataFrame({"query_id": asked, "helpers": helpers})
 
 
 def _table(schema: type[Table], **columns: Any) -> pl.DataFrame:
@@ -137,12 +163,16 @@ def _sketches(ids: pl.Series, given: Any, classes: Any, copies: int) -> pl.DataF
     )
 
 
-def _scored(ids: pl.Series, wrong: Any, queries: int) -> Iterator[tuple[str, pl.DataFrame]]:
+def _scored(ids: pl.Series, scores: Any, stored_scores: str) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield what scoring writes of a block."""
-    scores = _RANDOM.normal(0.003 * wrong[:, None], 0.01, (len(ids), queries)).astype(np.float32)
-    harm = scores.sum(1, dtype=np.float64)
+    harm, queries = scores.sum(1, dtype=np.float64), scores.shape[1]
     values = pl.Series("scores", scores, dtype=pl.Array(pl.Float32, queries))
-    yield "attribution_scores", pl.DataFrame([ids.alias("example_id"), values])
+    kept = (
+        [values]
+        if stored_scores == "float32"
+        else [pl.repeat("0", len(ids), eager=True).alias("scores_digest")]
+    )
+    yield "attribution_scores", pl.DataFrame([ids.alias("example_id"), *kept])
     yield "self_influence", _table(schemas.SelfInfluence, example_id=ids)
     counted = {"queries_harmed": (scores > 0).sum(1), "sign_stable": np.abs(harm) > 0.2}  # noqa: PLR2004
     names = {"most_harmed_query": "query-0", "method": "scaled_source"}

@@ -1,6 +1,7 @@
 """What the report takes after an audit of many examples, node by node.
 
     python -m benchmarks.report_scale --examples 1000000 --queries 100 [--project DIR]
+    python -m benchmarks.report_scale --examples 200000 --stored-scores strongest
 
 The outputs of an audit are made up and written by the catalog; then `kedro run --pipelines
 cleaning_report,gate` runs in a process of its own: list, groups, issues, comparison, gate,
@@ -13,6 +14,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from kedro.framework.project import configure_project
@@ -36,18 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report_scale", description=__doc__)
     parser.add_argument("--examples", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--stored-scores", choices=("float32", "strongest"), default="float32")
     parser.add_argument("--project", type=Path, help="folder to keep; what it has is not made anew")
     parser.add_argument("--inside", choices=("make", "run"), help=argparse.SUPPRESS)
     parser.add_argument("--measurement", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.inside:
         os.chdir(given.project)
-        inside = _run() if given.inside == "run" else _make(given.examples, given.queries)
+        made = partial(_make, given.examples, given.queries, given.stored_scores)
+        inside = _run() if given.inside == "run" else made()
         inside.write(given.measurement)
         return
     with tempfile.TemporaryDirectory() as name:
         project = (given.project or Path(name) / "project").resolve()
         sizes = ["--examples", given.examples, "--queries", given.queries, "--project", project]
+        sizes += ["--stored-scores", given.stored_scores]
         if not project.exists():
             make_project(project, server=None)
             _in_process("make", sizes)
@@ -67,11 +72,11 @@ def _in_process(what: str, sizes: Sequence[object]) -> Measurement:
     return measure_in_process(sys.executable, "benchmarks.report_scale", options, threads=1)
 
 
-def _make(examples: int, queries: int) -> Measurement:
+def _make(examples: int, queries: int, stored_scores: str) -> Measurement:
     configure_project("sourcetrace")
     with KedroSession.create(project_path=Path.cwd()) as session:
         catalog, filled = session.load_context().catalog, set()
-        for name, data in outputs_of(examples, queries):
+        for name, data in outputs_of(examples, queries, stored_scores=stored_scores):
             if isinstance(catalog[name], AuditedDataset):
                 # Of the class, so that no run of MLflow is begun for an artifact.
                 AuditedDataset.save(catalog[name], data)
@@ -87,7 +92,12 @@ def _run() -> Measurement:
     found = run_watched(["--pipelines", "cleaning_report,gate"])
     page = Path("data/08_reporting/cleaning_report.html").read_text(encoding="utf-8")
     read = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
-    facts = {"bytes of the page": len(page.encode()), "words": len(read.split())}
+    scores = Path("data/07_model_output/attribution_scores").glob("*.parquet")
+    facts = {
+        "bytes of the page": len(page.encode()),
+        "words": len(read.split()),
+        "bytes of the scores": sum(file.stat().st_size for file in scores),
+    }
     return Measurement(found.costs, facts)
 
 

@@ -102,7 +102,7 @@ class Audits:
         rows = {name: getattr(found, name).collect() for name in ("signals", "sketches")}
         for name, files in zip(TABLES, zip(*scored.parts, strict=True), strict=False):
             rows[name] = pl.read_parquet([one.path for one in files])
-        if rank:
+        if setup.team.rank:
             return None
         strongest, *_ = describe_queries(setup, rows["query_contributions"])
         return Result(bytes_of(fitted), rows, strongest)

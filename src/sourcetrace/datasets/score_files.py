@@ -41,15 +41,11 @@ class ScoreFiles:
 
     @property
     def are_kept(self) -> bool:
-        """Whether all scores are, and not the strongest of every query alone."""
+        """Whether there are scores, and not their digest alone."""
         return "scores" in next(self._tables()).collect_schema()
 
     def require(self) -> None:
-        """Refuse, before anything expensive, to go on where not all scores are kept.
-
-        Raises:
-            InputError: If they are not.
-        """
+        """Raise an InputError, before anything expensive, where the scores are not kept."""
         stored_scores(next(self._tables()))
 
     def sums_over(self, groups: pl.Series) -> "np.ndarray[Any, Any]":
@@ -74,13 +70,7 @@ class ScoreFiles:
     def strongest(
         self, queries: Sequence[int], count: int, *, higher_is_better: bool
     ) -> pl.DataFrame:
-        """Return `strongest_of` the scores for some queries.
-
-        Args:
-            queries: Their places among the scores; those in the table are places among these.
-            count: At most so many of each side.
-            higher_is_better: Whether a larger measurement is a better one.
-        """
+        """Return `strongest_of` the scores for some queries, by their places among these."""
         own = ((ids, scores[:, list(queries)]) for ids, scores in self.blocks())
         return strongest_of(own, count, higher_is_better=higher_is_better)
 
@@ -186,26 +176,20 @@ def listed_strongest(
     *,
     higher_is_better: bool,
 ) -> pl.DataFrame:
-    """Return `schemas.QueryStrongest` of some queries; of the scores where the list has too few.
+    """Return `schemas.QueryStrongest` of some queries of all `ids`, from a list that has as many.
 
-    Args:
-        query_strongest: The list.
-        files: Returns the scores.
-        queries: Ids of the queries, each once.
-        ids: Of all queries, in the scores' order.
-        count: How many of each side.
-        higher_is_better: Whether a larger measurement is a better one.
+    Where more are wanted the scores are read.
 
     Raises:
-        InputError: If a query is unknown, or the scores would have to be read and are not kept.
+        InputError: If a query is unknown, or these scores are not kept.
     """
-    places = query_places(queries, ids)
+    names = list(dict.fromkeys(queries))
+    places = query_places(names, ids)
     if count <= (query_strongest["rank"].max() or 0):  # type: ignore[operator]
-        wanted = pl.col("query_id").is_in(list(queries))
-        return query_strongest.filter(wanted, pl.col("rank") <= count)
+        return query_strongest.filter(pl.col("query_id").is_in(names), pl.col("rank") <= count)
     found = files().strongest(places, count, higher_is_better=higher_is_better)
-    names = pl.Series(queries, dtype=pl.String).gather(found["query"])
-    return found.with_columns(query_id=names).select(list(QueryStrongest.columns()))
+    asked = pl.Series("query_id", names, dtype=pl.String).gather(found["query"])
+    return found.with_columns(asked).select(list(QueryStrongest.columns()))
 
 
 def _strongest(
@@ -239,9 +223,9 @@ def stored_scores(table: pl.LazyFrame, query: int | None = None) -> pl.Expr:
     schema, scores = table.collect_schema(), pl.col("scores")
     if "scores" not in schema:
         raise InputError(
-            "This needs all scores, and the audit kept the strongest of every query alone. Set "
-            "attribution.precision.stored_scores to float32 or float16, expected for it in place "
-            "of strongest, and run `kedro run --pipelines audit` again."
+            "Expected all scores, but this audit kept the strongest of every query alone. Set "
+            "attribution.precision.stored_scores to float32 or float16 in place of strongest, and "
+            "run `kedro run --pipelines audit` again."
         )
     if query is not None:
         scores = scores.arr.get(query)

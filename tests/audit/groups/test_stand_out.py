@@ -68,7 +68,7 @@ def test_the_error_is_of_the_sum_because_members_share_the_queries():
     assert row["harm"] == pytest.approx(by_query.sum())
     assert row["harm_error"] == pytest.approx(error)
     # Where scores are not kept it is the most that it can be.
-    most = found(content | {"scores": None})[0].row(0, named=True)
+    most = found(content | {"scores": []})[0].row(0, named=True)
     single = np.sqrt(7) * scores.std(1, ddof=1).sum()
     assert most["harm_error"] == pytest.approx(np.hypot(single, 40 * 0.1))
     assert error < most["harm_error"] < 2 * error

@@ -41,7 +41,7 @@ def suspect_groups(
     review_list: pl.DataFrame,
     query_influence: pl.LazyFrame,
     clusters: pl.Series,
-    scores: Iterable[tuple[pl.Series, _Array]] | None,
+    scores: Iterable[tuple[pl.Series, _Array]],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the groups that stand out and their suspects; none if no suspect's sign is stable.
 
@@ -51,7 +51,7 @@ def suspect_groups(
         query_influence: `schemas.QueryInfluence`.
         clusters: The cluster of near-duplicates of every example; null where it has none.
         scores: Ids and scores [block, Q] of consecutive examples, in the training table's order;
-            None where they are not kept.
+            nothing where they are not kept.
 
     Returns:
         `schemas.SuspectGroups` and `schemas.GroupSuspects`.
@@ -151,7 +151,7 @@ def _described(
     found: pl.DataFrame,
     listed: pl.DataFrame,
     belongs: pl.DataFrame,
-    scores: Iterable[tuple[pl.Series, _Array]] | None,
+    scores: Iterable[tuple[pl.Series, _Array]],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the tables of the groups found.
 
@@ -164,10 +164,14 @@ def _described(
     number, places = belongs["number"], belongs["place"]
     shape = (found.height, listed.height)
     members = scipy.sparse.csc_array((np.ones(belongs.height), (number, places)), shape=shape)
-    if scores is None:
-        spread = members @ listed["harm_error_queries"].to_numpy()
+    queries, start = np.zeros((found.height, 1)), 0
+    for names, block in scores:
+        queries = queries + members[:, start : start + len(names)] @ block.astype(np.float64)
+        start += len(names)
+    if (count := queries.shape[1]) > 1:
+        spread = np.sqrt(count) * queries.std(1, ddof=1)
     else:
-        spread = _spread(members, scores)
+        spread = members @ listed["harm_error_queries"].to_numpy()
     error = np.hypot(spread, members @ listed["harm_error_checkpoints"].to_numpy())
     order = listed.select("example_id", "harm", "suspect")
     within = (
@@ -187,18 +191,3 @@ def _described(
         ),
         suspects.select(list(GroupSuspects.columns())).sort("group_id", maintain_order=True),
     )
-
-
-def _spread(members: Any, scores: Iterable[tuple[pl.Series, _Array]]) -> _Array:
-    """Return the standard error of the groups' harm over the queries.
-
-    Args:
-        members: Which examples each group has, [groups, N].
-        scores: As of `suspect_groups`.
-    """
-    queries, start = np.zeros((members.shape[0], 1)), 0
-    for names, block in scores:
-        queries = queries + members[:, start : start + len(names)] @ block.astype(np.float64)
-        start += len(names)
-    count = queries.shape[1]
-    return np.sqrt(count) * queries.std(1, ddof=1) if count > 1 else np.zeros(len(queries))

@@ -74,7 +74,7 @@ def explain_queries(
             higher_is_better=higher,
         )
     else:
-        scores = _scores(setup, curvature, queries.examples).T.numpy()
+        scores = _scores(setup, curvature, queries.examples).double().T.numpy()
         blocks = [(pl.Series(setup.engine.training.ids), scores)]
         strongest = strongest_of(blocks, asked.strongest, higher_is_better=higher)
         strongest = strongest.with_columns(query_id=names.gather(strongest["query"]))

@@ -42,7 +42,7 @@ def find_groups(
     """Return the groups that hold more suspects than chance, and which suspects they hold."""
     pairs = near_duplicate_pairs.filter(pl.col("similarity") >= report.near_duplicate)
     clusters = cluster_of(pairs, train_table["example_id"])
-    scores = score_files.blocks() if score_files.are_kept else None
+    scores = score_files.blocks() if score_files.are_kept else ()
     return suspect_groups(train_table, review_list, query_influence, clusters, scores)
 
 

@@ -24,8 +24,8 @@ STRONGEST: Final = "strongest.parquet"
 """File of the strongest examples of every query, as `strongest_of` returns them."""
 
 SUMS: Final = "sums.safetensors"
-"""File of sums over the examples, each [Q]: of the helpful scores, of their squares, and of the
-scores' sizes by stage."""
+"""File of sums over the examples, each [Q]: `helpful` scores and their `squares`, and the scores'
+sizes by stage, `stage/<name>`."""
 
 
 def file_of(table: str, part: Block) -> str:
@@ -78,15 +78,10 @@ def _sums(
     present = names.unique(maintain_order=True)
     inside = (present.to_numpy()[:, None] == names.to_numpy()).astype(np.float64)
     found = {"helpful": helpful.sum(0), "squares": np.square(helpful).sum(0)}
-    found |= zip(map(stage_sum, present), inside @ np.abs(values), strict=True)
+    found |= zip("stage/" + present, inside @ np.abs(values), strict=True)
     return {name: torch.from_numpy(one) for name, one in found.items()}
 
 
 def stage_names(stages: pl.Series) -> pl.Series:
     """Return the stages that each example belongs to as one text."""
     return stages.list.join(", ")
-
-
-def stage_sum(stage: str) -> str:
-    """Return what the sum over a stage's examples is called."""
-    return f"stage/{stage}"

@@ -9,7 +9,7 @@ import polars as pl
 from sourcetrace.datasets.score_files import merge_strongest
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.pipelines.shared.units import AuditSetup
-from sourcetrace.pipelines.source_scoring.parts import STRONGEST, SUMS, stage_names, stage_sum
+from sourcetrace.pipelines.source_scoring.parts import STRONGEST, SUMS, stage_names
 from sourcetrace.pipelines.source_scoring.ranges import Ranges
 from sourcetrace.schemas import QueryStrongest
 
@@ -17,13 +17,9 @@ from sourcetrace.schemas import QueryStrongest
 def describe_queries(
     audit_setup: AuditSetup, query_contributions: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Return every query's strongest helpers and harmers, its scores' shares, and its helpers.
+    """Return the strongest examples of every query, the shares of its scores, and its helpers.
 
-    They are merged of what the units of the ranges have.
-
-    Args:
-        audit_setup: Of the audit.
-        query_contributions: By segment, of some examples; the node runs behind the scores.
+    They are merged of what the ranges' units have; shares by segment are of the contributions.
     """
     inputs, ledger = audit_setup.inputs, audit_setup.team.ledger
     queries = pl.Series("query_id", audit_setup.queries.ids, dtype=pl.String)
@@ -44,7 +40,7 @@ def describe_queries(
     }
     shares = pl.concat(
         [
-            _shares("stage", queries, stages, np.stack([sums[stage_sum(one)] for one in stages])),
+            _shares("stage", queries, stages, np.stack([sums[f"stage/{one}"] for one in stages])),
             _shares("segment", queries, list(sizes), np.stack(list(sizes.values()))),
         ]
     )
