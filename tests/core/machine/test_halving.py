@@ -103,10 +103,18 @@ def test_one_example_that_does_not_fit_is_an_error_that_says_so():
         source.extract(POINT, BLOCK)
 
 
-def test_a_cpu_runs_out_of_memory_by_another_name():
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DefaultCPUAllocator: can't allocate memory",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_what_no_allocator_of_a_gpu_was_asked_for_runs_out_by_other_names(words):
     def work(rows):
         if len(rows) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            raise RuntimeError(words)
         return rows + 1
 
     assert Halving().run(work, torch.arange(5), join=torch.cat).tolist() == [1, 2, 3, 4, 5]

@@ -40,6 +40,14 @@ def flags():
     return [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 
 
+def test_cudnn_adds_up_in_one_order_and_the_users_flags_go_back(monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    with products_in("float32", GPU):
+        assert [cudnn.deterministic, cudnn.benchmark] == [True, False]
+    assert [cudnn.deterministic, cudnn.benchmark] == [False, True]
+
+
 def single(case):
     """Return a case in float32."""
 

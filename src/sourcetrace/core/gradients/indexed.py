@@ -152,14 +152,14 @@ class IndexedGradient:
         return keys // self.width, keys % self.width, summed
 
 
-def sums_by_key(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct keys, increasing, and the sum of the rows of each.
+def sums_by_key(keys: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """Return the distinct keys, increasing, and of all values the sum of the rows of each.
 
     Sorted first: on a GPU the order of `index_add` is open, and so are its last bits.
     """
     if len(keys) == 0:  # torch reduces no empty tensor
-        return keys, values
+        return keys, *values
     ordered, order = keys.sort(stable=True)
     distinct, lengths = torch.unique_consecutive(ordered, return_counts=True)
-    rows = values[order].contiguous()
-    return distinct, torch.segment_reduce(rows, "sum", lengths=lengths, axis=0)
+    rows = (one[order].contiguous() for one in values)
+    return distinct, *(torch.segment_reduce(one, "sum", lengths=lengths, axis=0) for one in rows)

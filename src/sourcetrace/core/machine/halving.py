@@ -11,6 +11,9 @@ from sourcetrace.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+"""Where torch's allocator of a GPU is not asked: on a CPU, by CUDA itself, and by its libraries."""
+
 _Result = TypeVar("_Result")
 
 
@@ -74,5 +77,6 @@ class Halving:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether memory ran out."""
-    # On a CPU it is a RuntimeError like any other.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in _OUT_OF_MEMORY)

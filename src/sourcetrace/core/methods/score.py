@@ -145,16 +145,18 @@ class SegmentResponses:
             shares.new_zeros(len(one.points), examples, dtype=torch.float64) for one in segments
         ]
         for index, (columns, met) in enumerate(zip(gradients.places, gradients.met, strict=True)):
+            # Once: a copy to a GPU waits for all that it was given.
+            places = columns.to(shares.device)
             # The responses' order: a cache may return the layers in another, and sums of floats
             # in another order differ in their last bits.
             for name, response in self.responses[index].items() if met else ():
                 at_points = [one[name] for one in met]
                 found = products(mean(at_points), response)
-                shares[index][:, columns] += found
+                shares[index][:, places] += found
                 if len(at_points) == 1:
-                    sums[index][0, columns] += found[:-1].double().sum(0)
+                    sums[index][0, places] += found[:-1].double().sum(0)
                     continue
                 for number, one in enumerate(at_points):
                     alone = one.products(self._summed[index][name])[0]
-                    sums[index][number, columns] += alone.double()
+                    sums[index][number, places] += alone.double()
         return BlockScores(shares, tuple(sums), self.like.new_zeros(0, examples))

@@ -18,6 +18,7 @@ from torch import Tensor
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.engine.passes import Batch
 from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.indexed import sums_by_key
 from sourcetrace.core.gradients.per_example import (
     Positions,
     per_example_gradient,
@@ -179,5 +180,6 @@ def _by_token(positions: Sequence[Tensor], response: Response, length: int) -> T
         apart = inputs.transpose(0, 2) if inputs.is_floating_point() else inputs.T
         outputs = (output_gradients * own).transpose(0, 2)
         gradient = per_example_gradient(apart, outputs, width=first.shape[-1])
-        total.index_add_(1, row, products(gradient, response))
+        places, sums = sums_by_key(row, products(gradient, response).T)
+        total[:, places] += sums.T
     return total

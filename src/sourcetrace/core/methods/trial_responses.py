@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock
 from sourcetrace.core.gradients.factored import FactoredGradient
+from sourcetrace.core.gradients.indexed import sums_by_key
 from sourcetrace.core.gradients.per_example import LayerGradient
 from sourcetrace.core.plan.filters import SegmentFilter
 from sourcetrace.core.plan.methods import SCALING_TRIALS
@@ -121,12 +122,10 @@ def _binned(eigenvalues: Tensor, energy: Tensor) -> tuple[Tensor, Tensor]:
     Only sums over all eigenvalues are wanted, of smooth functions of them.
     """
     values, weights = eigenvalues.float().flatten(), energy.double().flatten()
-    keys, places = torch.unique(values.view(torch.int32) >> _MANTISSA_LEFT_OUT, return_inverse=True)
-    empty = weights.new_zeros(len(keys))
-    summed = empty.index_add(0, places, weights)
-    means = empty.index_add(0, places, weights * values.double()) / summed
-    plain = empty.index_add(0, places, values.double()) / torch.bincount(places)
-    return means.where(summed > 0, plain), summed
+    # Of numbers ≥ 0 it leaves 14 bits, which are sorted faster as 16 than as 32.
+    bins = (values.view(torch.int32) >> _MANTISSA_LEFT_OUT).to(torch.int16)
+    _, summed, weighted = sums_by_key(bins, weights, weights * values.double())
+    return (weighted / summed).where(summed > 0, 0.0), summed  # without energy any value does
 
 
 def _responses(

@@ -42,4 +42,8 @@ def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
             restored.callback(setattr, cudnn, "allow_tf32", before[1])
             torch.set_float32_matmul_precision("high" if rounded else "highest")
             cudnn.allow_tf32 = rounded
+        # Of cuDNN's algorithms some add up in an open order; timing them picks another each time.
+        for name, value in (("deterministic", True), ("benchmark", False)):
+            restored.callback(setattr, cudnn, name, getattr(cudnn, name))
+            setattr(cudnn, name, value)
         yield
