@@ -62,7 +62,7 @@ class Unusable(Changed):
     """An example has no loss."""
 
     def train_loss(self, outputs, batch):
-        gone = (batch[0] == self.inputs[5]).all(1)
+        gone = (batch[0] == self.inputs[5].to(batch[0])).all(1)
         return super().train_loss(outputs, batch).masked_fill(gone, float("nan"))
 
 
