@@ -1,10 +1,12 @@
 """What an audit of changed data takes beside the one before it, and how near a full one it is.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.incremental --ground-truth DIR [--queries 50]
+    OMP_NUM_THREADS=1 python -m benchmarks.incremental --ground-truth DIR [--epochs 6]
 
 The numerical stages without Kedro, on the first 6,000 MNIST images at six checkpoints in three
-segments: 1 % of the examples get another label, are removed, are added, or a third each. CPU
-seconds of set-up, extraction, fitting and scoring, without the ingest and imports.
+segments: a share of the examples get another label, are removed, are added, or a third each; but
+for the first, the curvature of the data before is kept. How near two full audits are that draw
+other labels from the model says the last one. CPU seconds of set-up, extraction, fitting and
+scoring, without the ingest and imports.
 """
 
 import argparse
@@ -33,7 +35,7 @@ from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.tasks import ClassificationTask
 
-WIDTHS, EXAMPLES, SHARE = (784, 512, 256, 128, 10), 6000, 0.01
+WIDTHS, EXAMPLES = (784, 512, 256, 128, 10), 6000
 
 
 class Digits(ClassificationTask):
@@ -64,13 +66,19 @@ class Digits(ClassificationTask):
         return pl.DataFrame({"example_id": [f"q{i}" for i in range(self.workload.queries)]})
 
 
-def audit(task: Digits, checkpoints: CheckpointFolder, ledger: Path) -> tuple[float, pl.DataFrame]:
+def audit(
+    task: Digits, checkpoints: CheckpointFolder, ledger: Path, **options: float
+) -> tuple[float, pl.DataFrame]:
     """Return the CPU seconds of an audit, and its scores and harm."""
-    attribution = AttributionParameters(device="cpu")
+    attribution = AttributionParameters.model_validate({"device": "cpu", **options})
     identity, manifest, _, *tables, _, examples = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=3), attribution
     )
-    parameters = {"task": {"class": "benchmarks.Digits"}, "segments": {"count": 3}}
+    parameters = {
+        "task": {"class": "benchmarks.Digits"},
+        "segments": {"count": 3},
+        "attribution": attribution.model_dump(mode="json"),
+    }
     made_of = MadeOf.of(parameters, **identity, code="")
     inputs = check_inputs(made_of, manifest, *tables, examples, checkpoints, task)
     start = time.process_time()
@@ -98,8 +106,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ground-truth", type=Path, required=True, help="has mnist/data.npz")
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--examples", type=int, default=EXAMPLES)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--share", type=float, default=0.01)
+    parser.add_argument("--kinds", nargs="*", help="removed, added, …; all without it")
     given = parser.parse_args(arguments)
-    workload = Workload("mlp", WIDTHS, given.examples, given.queries, epochs=6, checkpoints=6)
+    workload = Workload(
+        "mlp", WIDTHS, given.examples, given.queries, epochs=given.epochs, checkpoints=6
+    )
     raw = np.load(given.ground_truth / "mnist" / "data.npz")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -107,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         data = torch.load(root / "data.pt", weights_only=True)
         checkpoints, labels = CheckpointFolder(root / "checkpoints"), data["train"][1]
         order = torch.randperm(given.examples, generator=torch.Generator().manual_seed(1)).tolist()
-        picked = order[: round(SHARE * given.examples)]
+        picked = order[: round(given.share * given.examples)]
         every, third = range(given.examples), len(picked) // 3
 
         def relabelled(numbers: Sequence[int]) -> Any:
@@ -118,23 +131,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         def without(numbers: Sequence[int]) -> list[int]:
             return [number for number in every if number not in set(numbers)]
 
-        kinds = {
-            "relabelled": ((every, labels), (every, relabelled(picked))),
-            "removed": ((every, labels), (without(picked), labels)),
-            "added": ((without(picked), labels), (every, labels)),
+        whole, kept = (every, labels), {"kept_curvature": 0.1}
+        kinds: dict[str, tuple[Any, Any, dict[str, float]]] = {
+            "relabelled": (whole, (every, relabelled(picked)), {}),
+            "removed": (whole, (without(picked), labels), kept),
+            "added": ((without(picked), labels), whole, kept),
             "mixed": (
                 (without(picked[:third]), labels),
                 (without(picked[third : 2 * third]), relabelled(picked[2 * third :])),
+                kept,
             ),
+            "redrawn": (None, whole, {"seed": 1}),
         }
-        for kind, (before, after) in kinds.items():
-            ledgers = root / kind
-            audit(Digits(workload, data, *before), checkpoints, ledgers / "kept")
-            taken, found = audit(Digits(workload, data, *after), checkpoints, ledgers / "kept")
-            whole, full = audit(Digits(workload, data, *after), checkpoints, ledgers / "full")
+        for kind in given.kinds or kinds:
+            before, after, options = kinds[kind]
+            if before:
+                audit(Digits(workload, data, *before), checkpoints, root / kind)
+            taken, found = audit(
+                Digits(workload, data, *after), checkpoints, root / kind, **options
+            )
+            seconds, full = audit(
+                Digits(workload, data, *after), checkpoints, root / f"{kind}-full"
+            )
             rhos = ", ".join(f"{one:.6f}" for one in correlations(found, full))
             off = np.linalg.norm(found["scores"] - full["scores"]) / np.linalg.norm(full["scores"])
-            print(f"{kind}: {whole:.1f} s, {taken:.1f} s; rank correlations {rhos}; off {off:.1e}")
+            print(
+                f"{kind}: {seconds:.1f} s, {taken:.1f} s; rank correlations {rhos}; off {off:.1e}"
+            )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.checkpoint_ingest.thinned import warn_of_many
+from sourcetrace.pipelines.ekfac_fitting import preconditioner
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.shared.inputs import Ingested
@@ -135,7 +136,7 @@ def test_exact_solves_need_a_hessian(tmp_path):
 def roots_of(inputs):
     """Return the preconditioner of every segment."""
     setup = set_up_audit(**inputs)
-    return [setup.roots(planned) for planned in setup.plan.segments]
+    return [preconditioner.roots_of(setup, planned) for planned in setup.plan.segments]
 
 
 def fitted(inputs):

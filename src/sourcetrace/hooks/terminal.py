@@ -135,6 +135,8 @@ class Terminal:
                 "gain is uncertain: look before you act."
             )
         self._print(suggested)
+        if summary.kept_curvature:
+            self._print(summary.kept_curvature)
         if summary.set_aside:
             self._print(plain_words("set_aside", summary.set_aside))
         self._print_trust(summary.trust)

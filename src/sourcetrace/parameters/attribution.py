@@ -107,6 +107,9 @@ class AttributionParameters(Parameters):
             examples as many as make its expectation exact.
         curvature_examples: How many examples of each stage make up the curvature, drawn by the
             seed; null for all.
+        kept_curvature: Share of the training examples that may have come or gone since a curvature
+            was computed, up to which it is taken as it is, and so are the queries' responses; not
+            by the ASTRA methods and TRAK.
         damping: λ of `influence` and `astra_influence`; null means 0.1 of the mean eigenvalue.
         astra: How exactly the two methods of that name solve.
         projection_dimension: Of the gradients that `trak` projects.
@@ -124,6 +127,7 @@ class AttributionParameters(Parameters):
     seed: int = Field(default=0, ge=0)
     sampled_labels: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     curvature_examples: int | None = Field(default=None, ge=1)
+    kept_curvature: float = Field(default=0.0, ge=0, lt=1)
     damping: float | None = Field(default=None, gt=0)
     astra: _SolveParameters = _SolveParameters()
     projection_dimension: int = Field(default=2048, ge=1)

@@ -73,6 +73,8 @@ class AuditSummary(_Record):
         mean_query_loss: At the final checkpoint.
         without_effect: Training examples whose removal changes nothing: every score is 0.
         set_aside: Training examples and queries that could not be used, within task.set_aside.
+        kept_curvature: That the curvature is that of earlier data, and how far these have moved
+            since; empty in a full audit.
         unstable: Suspects whose harm has no stable sign.
         actions: Suggested action -> how many examples.
         suspects: The first ones.
@@ -92,6 +94,7 @@ class AuditSummary(_Record):
     mean_query_loss: float | None = None
     without_effect: int = 0
     set_aside: int = 0
+    kept_curvature: str = ""
     unstable: int
     actions: dict[str, int]
     suspects: tuple[Suspect, ...]

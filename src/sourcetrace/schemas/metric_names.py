@@ -20,6 +20,7 @@ GateMetric = Literal[
     "score_rank_correlation",
     "curvature_distance",
     "changed_example_share",
+    "curvature_moved_share",
 ]
 
 
@@ -81,6 +82,10 @@ METRICS: dict[GateMetric, str] = {
     "changed_example_share": (
         "Check that the change was meant: data/08_reporting/audit_comparison.parquet names every "
         "example."
+    ),
+    "curvature_moved_share": (
+        "Set attribution.kept_curvature to 0 and run the audit again: it computes the curvature of "
+        "the examples that are there now."
     ),
 }
 """Metric -> what to do when its limit is exceeded; docs/reference/audits.md says what each is."""

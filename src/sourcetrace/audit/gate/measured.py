@@ -44,6 +44,7 @@ def measure_audit(
     found: Comparison,
     *,
     verified: bool,
+    moved: float,
     gate: GateParameters,
 ) -> dict[GateMetric, Measured]:
     """Return every number that a check can be about.
@@ -56,6 +57,7 @@ def measure_audit(
         verification_summary: `schemas.VerificationSummary`; may be empty.
         found: The comparison with the audit before.
         verified: Whether the verification is of the scores that are judged.
+        moved: Examples that have come or gone since the curvature was computed, over those of it.
         gate: Which slices there are, and how many examples a concentration takes.
 
     Raises:
@@ -75,6 +77,7 @@ def measure_audit(
         "attributed_share": Measured(float(checkpoint_manifest["attributed_share"][-1])),
         "mean_query_loss": Measured(query_signals.select(pl.col("loss").mean()).item()),
         "training_examples": Measured(float(examples)),
+        "curvature_moved_share": Measured(moved),
         **_measure_trust(verification_summary, current=verified),
         **_measure_comparison(found),
     }

@@ -112,7 +112,10 @@ class AuditKey:
             sourcetrace=__version__,
             data=made.data,
             checkpoints=made.checkpoints,
-            parameters=digest_of([made.task, made.segments, made.gradients, made.scores]),
+            parameters=digest_of(
+                [made.task, made.segments, made.gradients, made.scores]
+                + [made.kept_curvature] * bool(made.kept_curvature)
+            ),
             limits=cls.limits_of(parameters),
         )
 

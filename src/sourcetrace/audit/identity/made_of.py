@@ -59,9 +59,9 @@ _INGEST = ("code", "task", "data", "checkpoints", "segments")
 _STAGES: Final = {
     "checkpoint_ingest": _INGEST,
     "gradient_extraction": (*_INGEST, "gradients"),
-    "ekfac_fitting": (*_INGEST, "gradients"),
-    "source_scoring": (*_INGEST, "gradients", "scores"),
-    "cleaning_report": (*_INGEST, "gradients", "scores", "report"),
+    "ekfac_fitting": (*_INGEST, "gradients", "kept_curvature"),
+    "source_scoring": (*_INGEST, "gradients", "kept_curvature", "scores"),
+    "cleaning_report": (*_INGEST, "gradients", "kept_curvature", "scores", "report"),
 }
 _WORDS: Final = {
     "code": "another version of Sourcetrace or torch",
@@ -70,6 +70,7 @@ _WORDS: Final = {
     "checkpoints": "other checkpoints",
     "segments": "other segments, stages, learning rates or limit of bare parameters",
     "gradients": "another method, seed, precision, sampled_labels or curvature_examples",
+    "kept_curvature": "another kept_curvature",
     "scores": "other settings of attribution",
     "report": "other settings of report",
 }
@@ -89,6 +90,7 @@ class MadeOf:
         gradients: Of the parameters on which gradients and curvature depend.
         scores: Of the other parameters of attribution, its device apart.
         report: Of the parameters of the review list.
+        kept_curvature: Where a curvature of other data may be taken, of how much others.
     """
 
     code: str
@@ -99,6 +101,7 @@ class MadeOf:
     gradients: str
     scores: str
     report: str
+    kept_curvature: str = ""
 
     @classmethod
     def of(
@@ -122,7 +125,7 @@ class MadeOf:
         """
         attribution = checked("attribution", AttributionParameters, parameters)
         del attribution["device"]  # it changes no more than the rounding
-        precision = attribution.pop("precision")
+        precision, kept = attribution.pop("precision"), attribution.pop("kept_curvature")
         named = parameters.get("checkpoints") or {}
         rates = rates_file(named.get("learning_rates"), named.get("cache"))
         segments = checked("segments", SegmentParameters, parameters)
@@ -151,6 +154,7 @@ class MadeOf:
             ),
             scores=digest_of([attribution, precision]),
             report=digest_of(checked("report", ReportParameters, parameters)),
+            kept_curvature=f"{kept:g}" if kept else "",
         )
 
     def digest_for(self, stage: str) -> str:
@@ -159,7 +163,7 @@ class MadeOf:
 
     def parts_for(self, stage: str) -> dict[str, str]:
         """Return the parts that a stage depends on."""
-        return {name: getattr(self, name) for name in _STAGES[stage]}
+        return {name: one for name in _STAGES[stage] if (one := getattr(self, name))}
 
     def differences(self, other: "MadeOf", stage: str) -> str:
         """Return in words what a stage's results were made with in `self` and not in `other`."""

@@ -94,7 +94,7 @@ class SelfInfluence:
             own = gradients.final[name]
             for rows in torch.split(torch.arange(count), _rows_at_once(own, steps)):
                 for index, columns, share in _propagated(own.rows(rows), steps, meetings, rows):
-                    shares[index, columns] += share / len(segments[index].examples)
+                    shares[index, columns] += share / segments[index].count
         return shares
 
 

@@ -38,6 +38,7 @@ class PlannedSegment:
         filter: F_r and F_S.
         examples: Training examples of the stage, increasing, [N_stage].
         layer_filters: Layer -> its own F_r and F_S, where the optimiser's settings differ.
+        stage_size: N_stage, where it is that of other data, whose curvature is taken.
     """
 
     segment: Segment
@@ -45,6 +46,12 @@ class PlannedSegment:
     filter: SegmentFilter
     examples: Tensor
     layer_filters: Mapping[str, SegmentFilter] = field(default_factory=dict)
+    stage_size: int | None = None
+
+    @property
+    def count(self) -> int:
+        """N_stage."""
+        return len(self.examples) if self.stage_size is None else self.stage_size
 
     @property
     def mean_point(self) -> EvaluationPoint:
@@ -74,7 +81,7 @@ class EnsembleMember:
         return (
             [segment.filter_of(name) for segment in self.segments],
             [None if fitted is None else fitted[name] for fitted in curvatures],
-            [len(segment.examples) for segment in self.segments],
+            [segment.count for segment in self.segments],
         )
 
 
@@ -127,6 +134,16 @@ class AttributionPlan:
         )
         runs = groupby(segments, key=lambda segment: segment.run)
         return cls(tuple(planner.member(list(own)) for _, own in runs))
+
+    def sized_as(self, other: "AttributionPlan") -> "AttributionPlan":
+        """Return the same with N_stage of a plan for other data."""
+
+        def sized(member: EnsembleMember, others: Sequence[PlannedSegment]) -> EnsembleMember:
+            pairs = zip(member.segments, others, strict=True)
+            segments = tuple(replace(own, stage_size=one.count) for own, one in pairs)
+            return replace(member, segments=segments)
+
+        return AttributionPlan(tuple(sized(*one) for one in self.by_member(other.segments)))
 
     @property
     def segments(self) -> tuple[PlannedSegment, ...]:

@@ -73,6 +73,7 @@ def summarise_audit(
     query_signals: pl.DataFrame,
     segment_contributions: pl.DataFrame,
     set_aside: list[dict[str, Any]],
+    kept_curvature: dict[str, Any],
     task: TaskParameters,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what a person reads at the end of the run, and the metrics for MLflow."""
@@ -95,6 +96,7 @@ def summarise_audit(
         mean_query_loss=query_signals.select(pl.col("loss").mean()).item(),
         without_effect=review_list.filter(~effect).height,
         set_aside=len(set_aside),
+        kept_curvature=kept_curvature.get("text", ""),
         unstable=suspects.filter(~pl.col("sign_stable")).height,
         actions={name: counted.get(name, 0) for name in ACTIONS},
         suspects=tuple(
@@ -114,6 +116,8 @@ def summarise_audit(
         "set_aside": len(set_aside),
         "training_runs": summary.runs,
         "mean_query_loss": summary.mean_query_loss,
+        "curvature_moved_share": kept_curvature.get("share"),
+        "curvature_moved_gradient_share": kept_curvature.get("gradient_share"),
     }
     shares = segment_contributions.group_by("segment", maintain_order=True).agg(
         pl.col("mean_absolute_score").sum()

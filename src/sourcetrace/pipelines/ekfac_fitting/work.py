@@ -28,6 +28,7 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers, TensorFile
 from sourcetrace.files import digest_of
+from sourcetrace.pipelines.ekfac_fitting.preconditioner import optimizer_part, roots_of
 from sourcetrace.pipelines.gradient_extraction.extracted import Extracted
 from sourcetrace.pipelines.gradient_extraction.work import extracted
 from sourcetrace.pipelines.shared.units import (
@@ -35,7 +36,6 @@ from sourcetrace.pipelines.shared.units import (
     Work,
     do,
     do_summed,
-    optimizer_part,
     passes_parts,
     until_settled,
 )
@@ -72,11 +72,11 @@ def fit(setup: AuditSetup) -> Fitted:
     """
     if not setup.plan.uses_curvature:
         return Fitted([], [], [])
-    return until_settled(setup, lambda: _fitted(setup))
+    return until_settled(setup, lambda: _fitted(setup.curvature, extracted(setup)))
 
 
-def _fitted(setup: AuditSetup) -> Fitted:
-    passed, ledger = extracted(setup), setup.team.ledger
+def _fitted(setup: AuditSetup, passed: Extracted) -> Fitted:
+    ledger = setup.team.ledger
     segments = [_Segment(setup, passed.at(one.points), one) for one in setup.plan.segments]
     found = {unit: work for one in segments for unit, work in one.bases.items()}
     do(setup, found, "Decomposing covariances")
@@ -182,7 +182,7 @@ class _Segment:
 
     def _decompose(self, layers: Sequence[Layer], folder: Path) -> None:
         setup, engine = self.setup, self.setup.engine
-        roots = setup.roots(self.planned, layers)
+        roots = roots_of(setup, self.planned, layers)
         with products_in(setup.attribution.precision.curvature, engine.device):
             found = bases(engine.of_layers(layers), self.planned, self.extracted.covariances, roots)
         tensors = {

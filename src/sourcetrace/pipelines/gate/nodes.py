@@ -48,6 +48,7 @@ def measure(
     checkpoint_manifest: pl.DataFrame,
     verification_summary: pl.DataFrame,
     comparison_summary: dict[str, Any],
+    kept_curvature: dict[str, Any],
     gate: GateParameters,
 ) -> dict[GateMetric, Measured]:
     """Return every number that a check can be about."""
@@ -59,6 +60,7 @@ def measure(
         verification_summary,
         Comparison.from_json(comparison_summary),
         verified=Retraining(verification_summary).is_of(audit_summary["scores_digest"]),
+        moved=kept_curvature.get("share", 0.0),
         gate=gate,
     )
 

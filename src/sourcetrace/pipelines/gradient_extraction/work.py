@@ -188,11 +188,13 @@ class _Point:
     Attributes:
         setup: Of the audit.
         point: The weights.
+        curved: The same with the examples of the curvature.
         sketched: Whether sketches are taken.
     """
 
     setup: AuditSetup
     point: EvaluationPoint
+    curved: EvaluationPoint
     sketched: bool
 
     @cached_property
@@ -200,7 +202,9 @@ class _Point:
         """Of every group of layers."""
         groups = self.setup.needs.extraction.groups
         return [
-            _Sums(self.setup, self.point, group, not number, self.sketched and not number)
+            _Sums(
+                self.setup.curvature, self.curved, group, not number, self.sketched and not number
+            )
             for number, group in enumerate(groups)
         ]
 
@@ -294,4 +298,5 @@ class _Point:
 def _points(setup: AuditSetup) -> list[_Point]:
     # Sketches at one set of weights, for those at different ones do not compare.
     last = setup.plan.members[-1].final.id
-    return [_Point(setup, one, one.id == last) for one in setup.plan.points]
+    points = zip(setup.plan.points, setup.curvature.plan.points, strict=True)
+    return [_Point(setup, one, curved, one.id == last) for one, curved in points]

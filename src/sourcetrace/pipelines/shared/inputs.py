@@ -51,8 +51,9 @@ class Ingested:
         return self.made_of.parts_for(stage) if self.made_of else {"audit": self.identity}
 
     def unit_parts(self, stage: str) -> dict[str, str]:
-        """Return the same without the training examples."""
+        """Return the same without the training examples, and how many may be others."""
         parts = self.parts_for(stage)
+        parts.pop("kept_curvature", None)
         return parts | {"data": self.beside} if "data" in parts else parts
 
 

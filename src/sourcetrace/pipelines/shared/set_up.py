@@ -17,6 +17,7 @@ from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.errors import InputError
+from sourcetrace.files import digest_of
 from sourcetrace.parameters import (
     AttributionParameters,
     GradientParameters,
@@ -29,6 +30,7 @@ from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
 from sourcetrace.pipelines.shared.grid import grid_for, grid_key, kept_grids
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
+from sourcetrace.pipelines.shared.kept_curvature import KeptCurvature
 from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
@@ -77,7 +79,6 @@ def set_up_audit(
     segments = segments_of(manifest)
     setting_aside = SettingAside(ingested, gradient_cache.folder, specification.set_aside)
     usable = training.without(setting_aside.refresh())
-    team.check = setting_aside.settle
     few = usable_few(task, model.eval(), usable)
     coverage = coverage_of(task, model, few, device, segments, attribution=attribution)
     planned = cache(partial(plan_of, segments, train_table, training, coverage, attribution))
@@ -125,7 +126,18 @@ def set_up_audit(
     gradient_cache.open(f"{ingested.identity} {device.type} {grid.batch_size}")
     if Rank.here().size == 1:  # others are not started yet
         team.ledger.tidy()
-    return AuditSetup(
+    kept = KeptCurvature(
+        gradient_cache.folder,
+        digest_of(ingested.parts_for("source_scoring")),
+        attribution.kept_curvature,
+    )
+
+    def settle() -> None:
+        setting_aside.settle()
+        kept.settle()
+
+    team.check = settle
+    setup = AuditSetup(
         ingested,
         planned,
         engine,
@@ -137,8 +149,11 @@ def set_up_audit(
         team,
         setting_aside,
         Contents.of(ingested, engine),
+        kept,
         cost,
     )
+    setup.choose_curvature()
+    return setup
 
 
 def planned_cost(setup: AuditSetup, gradients: GradientParameters) -> PlannedCost:

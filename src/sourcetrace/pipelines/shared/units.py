@@ -7,28 +7,28 @@ dropped.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import polars as pl
 import torch
 
-from sourcetrace.core.curvature.preconditioner import mean_preconditioner
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
 from sourcetrace.core.plan.methods import METHODS
-from sourcetrace.core.plan.plan import AttributionPlan, PlannedSegment
-from sourcetrace.core.training.optimizer_settings import ADAPTIVE
+from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.files import digest_of
 from sourcetrace.parameters import AttributionParameters
 from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.pipelines.shared.kept_curvature import KeptCurvature
+from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
 from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.work.team import Team
 from sourcetrace.work.unit import OtherUnitsError, Unit
@@ -56,6 +56,7 @@ class AuditSetup:
         team: The processes that do it, this one among them.
         set_aside: What takes note of examples that cannot be used.
         contents: What the training examples are.
+        kept: Which curvature is taken.
         cost: By the probe with which this process chose the grid; None where it found one.
     """
 
@@ -70,17 +71,67 @@ class AuditSetup:
     team: Team
     set_aside: SettingAside
     contents: Contents
+    kept: KeptCurvature
     cost: "PlannedCost | None" = None
+    _earlier: "dict[str, AuditSetup]" = field(default_factory=dict, init=False)
 
     @property
     def plan(self) -> AttributionPlan:
         """What is evaluated, without the examples that are known to be set aside."""
-        return self.planned(self.set_aside.numbers)
+        plan = self.planned(self.set_aside.numbers)
+        return plan if self.curvature is self else plan.sized_as(self.curvature.plan)
+
+    @property
+    def curvature(self) -> "AuditSetup":
+        """What names the units of the curvature: this, or the set-up of the data that it is of.
+
+        That one has no example to compute with.
+        """
+        earlier = self.kept.earlier
+        if earlier is None or self.set_aside.numbers:
+            return self
+        known = earlier.contents.all_inputs
+        if known not in self._earlier:
+            self._earlier[known] = self._of_earlier(earlier.contents)
+        return self._earlier[known]
+
+    def choose_curvature(self) -> None:
+        """Look for a curvature that may be taken as it is, for this process and all others."""
+        plan = self.planned(self.set_aside.numbers)
+        if plan.uses_curvature and METHODS[self.attribution.method].scoring == "filters":
+            self.kept.choose(
+                self.contents,
+                self.team.ledger,
+                self.unit("source_scoring", "", known="", layers=""),
+                plan.members[-1].final.id,
+                aloud=self.team.rank == 0,
+            )
+
+    def _of_earlier(self, contents: Contents) -> "AuditSetup":
+        table, segments = contents.table, segments_of(self.inputs.manifest)
+        training = Examples((), table["example_id"].to_list(), self.engine.training.collate)
+        coverage, attribution = self.engine.coverage, self.attribution
+        engine = replace(
+            self.engine,
+            training=training,
+            load_weights=self.kept.give_up,
+            cache=GradientCache(self.cache.folder),
+        )
+        return replace(
+            self,
+            contents=contents,
+            planned=cache(partial(plan_of, segments, table, training, coverage, attribution)),
+            engine=engine,
+            kept=KeptCurvature(),
+        )
 
     @cached_property
     def drawn(self) -> torch.Tensor:
         """Numbers of the examples whose scores are kept by segment and query, increasing."""
         training = self.engine.training
+        if self.curvature is not self:  # as kept rows have it, which know its examples
+            ids = pl.Series(self.curvature.engine.training.ids).gather(self.curvature.drawn.numpy())
+            return self.contents.names.is_in(ids.implode()).arg_true().to_torch().long()
         return training.drawn(
             torch.arange(len(training)),
             _DRAWN,
@@ -108,7 +159,7 @@ class AuditSetup:
         """
         made_of = {
             **self.inputs.unit_parts(stage),
-            "examples": self.contents.all_inputs,
+            "examples": self.curvature.contents.all_inputs,
             "grid": digest_of([self.grid.batch_size, self.engine.draws, self.engine.device.type]),
             "set_aside": digest_of(self.set_aside.numbers),
             **parts,
@@ -116,39 +167,6 @@ class AuditSetup:
         if reads:
             made_of["reads"] = digest_of([one.identity for one in reads])
         return Unit(stage, name, made_of, cost)
-
-    def roots(
-        self, planned: PlannedSegment, layers: Sequence[Layer] | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Return P̄^½ of a segment by layer; nothing where steps follow the gradient itself.
-
-        Args:
-            planned: The segment.
-            layers: Of these alone; None for all.
-        """
-        if not self.is_preconditioned(planned):
-            return {}
-        layers = self.engine.coverage.layers if layers is None else layers
-        wanted = {name for layer in layers for name in layer.parameters}
-        rows = {row["checkpoint_id"]: row for row in self.inputs.manifest.iter_rows(named=True)}
-        found = [self._denominators(rows[name], wanted) for name in planned.segment.checkpoints]
-        means = {
-            layer.name: mean_preconditioner(layer, found, dtype=self.engine.dtype)
-            for layer in layers
-        }
-        return {name: root for name, root in means.items() if root is not None}
-
-    def is_preconditioned(self, planned: PlannedSegment) -> bool:
-        """Return whether a segment's curvature is seen through P̄^½."""
-        follows = METHODS[self.attribution.method].follows_optimizer
-        return follows and planned.segment.optimizer in ADAPTIVE
-
-    def _denominators(self, row: Mapping[str, Any], wanted: set[str]) -> dict[str, torch.Tensor]:
-        names: dict[int, list[str]] = {}
-        for one in row["state_places"]:
-            names.setdefault(one["place"], []).append(one["parameter"])
-        names = {place: own for place, own in names.items() if not wanted.isdisjoint(own)}
-        return self.inputs.checkpoints.denominators(row["file"], row["sha256"], names)
 
 
 _Result = TypeVar("_Result")
@@ -210,18 +228,6 @@ def passes_parts(
     }
 
 
-def optimizer_part(setup: AuditSetup, planned: PlannedSegment) -> str:
-    """Return a digest of what decides P̄^½ of a segment; empty where there is none."""
-    if not setup.is_preconditioned(planned):
-        return ""
-    stated = setup.inputs.parts_for("checkpoint_ingest").get("segments")
-    own = pl.col("checkpoint_id").is_in(planned.segment.checkpoints)
-    rows = setup.inputs.manifest.filter(own)
-    # The JSON beside a checkpoint may say Adam's beta2, eps and step.
-    files = setup.inputs.checkpoints.digests(dict(rows.select("file", "sha256").iter_rows()))
-    return digest_of([planned.segment.optimizer, stated, files, rows["state_places"].to_list()])
-
-
 def do(setup: AuditSetup, work: Work, description: str) -> None:
     """Return when all units of a phase are done, whoever did them.
 
@@ -247,6 +253,7 @@ def until_settled(setup: AuditSetup, work: Callable[[], _Result]) -> _Result:
     """
     while True:
         setup.set_aside.refresh()
+        setup.choose_curvature()
         with suppress(OtherUnitsError):
             found = setup.team.until_sound(work)
             setup.set_aside.settle()

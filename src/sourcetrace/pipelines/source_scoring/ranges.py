@@ -120,7 +120,7 @@ class Ranges:
 
 def _tasks(setup: AuditSetup, ranges: Sequence[Block]) -> list[list[Task]]:
     """Return every group's, in the order of the ranges."""
-    contents = setup.contents
+    contents, curved = setup.contents, setup.curvature.contents
     takes_all = METHODS[setup.attribution.method].scoring in ("exact solves", "projections")
     found: list[list[Task]] = []
     for number, layers in enumerate(setup.needs.scoring.groups):
@@ -134,7 +134,7 @@ def _tasks(setup: AuditSetup, ranges: Sequence[Block]) -> list[list[Task]]:
                 reads=[before] if before else [],
                 cost=len(one),
                 layers=names,
-                known=contents.all_labelled if takes_all else contents.all_inputs,
+                known=curved.all_labelled if takes_all else curved.all_inputs,
                 examples=contents.digest(one.numbers, labels=True),
             )
             found[-1].append(Task(unit, one, before))

@@ -174,7 +174,7 @@ class GroupResponses:
         if scoring in ("exact solves", "projections"):
             return {"examples": self.setup.contents.all_labelled}
         files = dict(self.setup.inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
-        segments = [(one.segment, len(one.examples)) for one in member.segments]
+        segments = [(one.segment, one.count) for one in member.segments]
         return {
             "examples": "",
             "checkpoints": digest_of([files[one] for one in member.final.checkpoints]),

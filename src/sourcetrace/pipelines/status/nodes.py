@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 
 from kedro.pipeline import Pipeline
 
@@ -81,7 +82,8 @@ class _Stage:
         if damaged:
             return f"damaged: {format_names(damaged)}"
         if sound and not self._faults:
-            return f"done, but {len(self._to_do):,} units are gone" if self._to_do else "done"
+            gone = f", but {len(self._to_do):,} units are gone" if self._to_do else ""
+            return f"done{self._kept}{gone}"
         if done:
             return f"partly done ({done:,} of {format_noun(len(self.units), 'unit')})"
         if words:
@@ -89,6 +91,14 @@ class _Stage:
         if sound:
             return f"partly done ({sound} of {format_noun(len(self.results), 'result')})"
         return "not begun"
+
+    @property
+    def _kept(self) -> str:
+        """Return in words whose curvature is behind the scores, if that of other data."""
+        for file, result in self.results.items():
+            if Path(file).stem == "kept_curvature" and (found := result.load()):
+                return f" with the {found['earlier']}"
+        return ""
 
     def _run(self) -> str:
         if not self.units or len(self._to_do) == len(self.units):

@@ -1,0 +1,201 @@
+"""The curvature of earlier data, taken as it is where few examples have come or gone since.
+
+`attribution.kept_curvature` says how few. A curvature may be taken if everything else is as it was
+and examples were scored with it; of several the one of the nearest data. Its data are those that it
+was computed of, so that many small changes add up. One choice is noted for all processes and later
+runs of an audit. Where a file of the curvature is lost, it is given up for good, and all is
+computed: nobody has the examples any more.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import polars as pl
+from filelock import FileLock
+
+from sourcetrace.files import read_optional_json, replacing
+from sourcetrace.formats import format_noun
+from sourcetrace.pipelines.shared.contents import Contents, contents_of
+from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
+
+logger = logging.getLogger(__name__)
+
+_FILE = "kept_curvature.json"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The data of which a curvature was computed.
+
+    Attributes:
+        contents: Its examples.
+        gone, come: Names of those that are no more there, and of those that were not, by all that
+            the curvature knows of them.
+        computed: When.
+    """
+
+    contents: Contents
+    gone: pl.Series
+    come: pl.Series
+    computed: datetime
+
+    @classmethod
+    def of(cls, now: Contents, then: Contents, computed: float) -> "Earlier":
+        """Compare two data."""
+        gone, come = (
+            one.names.filter(~one.inputs.is_in(other.inputs.implode()))
+            for one, other in ((then, now), (now, then))
+        )
+        return cls(then, gone, come, datetime.fromtimestamp(computed, UTC))
+
+    @property
+    def share(self) -> float:
+        """Examples that have come or gone, over those of the curvature."""
+        return (len(self.gone) + len(self.come)) / len(self.contents.names)
+
+    def moved(self, then: pl.LazyFrame, now: pl.LazyFrame) -> dict[str, Any]:
+        """Return what is said of the curvature where it is taken, and log it.
+
+        Args:
+            then: `schemas.ExampleSignals` of its examples.
+            now: The same of the audit's.
+        """
+
+        def squares(signals: pl.LazyFrame, names: pl.Series) -> float:
+            own = signals.filter(pl.col("example_id").is_in(names.implode()))
+            return float(own.select((pl.col("gradient_norm") ** 2).sum()).collect().item())
+
+        total = squares(then, self.contents.names)
+        moved = (squares(then, self.gone) + squares(now, self.come)) / total if total else None
+        text = f"Not a full audit (attribution.kept_curvature): {self}"
+        if moved is not None:
+            text += f"; these have {100 * moved:.1f} % of the squared gradient norms"
+        logger.warning("%s.", text)
+        return {
+            "text": f"{text}.",
+            "earlier": str(self),
+            "share": self.share,
+            "gradient_share": moved,
+        }
+
+    def __str__(self) -> str:
+        return (
+            f"curvature of {format_noun(len(self.contents.names), 'example')} of "
+            f"{self.computed:%Y-%m-%d}, {len(self.gone):,} gone, {len(self.come):,} come"
+        )
+
+
+@dataclass
+class KeptCurvature:
+    """Which curvature an audit takes.
+
+    Attributes:
+        folder: Where the choice is noted.
+        identity: Of the audit.
+        share: `attribution.kept_curvature`; 0 where the method takes none.
+        earlier: The data whose curvature it is; None where it is that of the audit's own.
+    """
+
+    folder: Path = Path()
+    identity: str = ""
+    share: float = 0.0
+    earlier: Earlier | None = field(default=None, init=False)
+    _noted: str | None = field(default=None, init=False)
+    _said: bool = field(default=False, init=False)
+
+    def choose(
+        self, now: Contents, ledger: Ledger, scores: Unit, final: str, *, aloud: bool
+    ) -> None:
+        """Look for the curvature, or for the one that was chosen.
+
+        Args:
+            now: The audit's examples.
+            ledger: Of the units.
+            scores: Has what scores by the curvature are made of.
+            final: Id of the point where all examples are.
+            aloud: Whether to log what is found.
+        """
+        if not self.share:
+            return
+        with self._notes() as notes:
+            known = notes.get(self.identity)
+            if self.earlier is None or known != self._noted:
+                ledger.refresh()
+                found = [] if known == "" else _candidates(now, ledger, scores, final)
+                if known:
+                    found = [one for one in found if one.contents.all_inputs == known]
+                near = found[0] if found and found[0].share <= self.share else None
+                if aloud and not self._said:
+                    other = f"the nearest is the {found[0]}" if found else "there is none to take"
+                    logger.info(
+                        *(("Kept: %s", near) if near else ("No curvature is kept: %s", other))
+                    )
+                self.earlier, self._said = near, True
+                # Where others took it, they are to hear that it is gone.
+                if known or near:
+                    notes[self.identity] = near.contents.all_inputs if near else ""
+            self._noted = notes.get(self.identity)
+
+    def settle(self) -> None:
+        """Read the choice anew, as another process may have given the curvature up.
+
+        Raises:
+            OtherUnitsError: If it has.
+        """
+        if self.share and self._read().get(self.identity) != self._noted:
+            raise OtherUnitsError
+
+    def give_up(self, *_: object) -> NoReturn:
+        """Note that the curvature cannot be had: passes of its examples are missing.
+
+        Raises:
+            OtherUnitsError: In any case.
+        """
+        logger.warning("Of the kept %s units are gone: all is computed", self.earlier)
+        with self._notes() as notes:
+            notes[self.identity] = ""
+        raise OtherUnitsError
+
+    @contextmanager
+    def _notes(self) -> Iterator[dict[str, str]]:
+        """Give identity -> digest of a curvature's examples, empty once it is given up."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f"{_FILE}.lock"):
+            notes = self._read()
+            before = dict(notes)
+            yield notes
+            if notes != before:
+                with replacing(self.folder / _FILE) as partial:
+                    partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+
+    def _read(self) -> dict[str, str]:
+        return read_optional_json(self.folder / _FILE) or {}
+
+
+def _candidates(now: Contents, ledger: Ledger, scores: Unit, final: str) -> list[Earlier]:
+    """Return the data of the curvatures by which scores are kept, the nearest first."""
+    like = [one for one in ledger.others(scores.stage, [scores]) if _basis(one) == _basis(scores)]
+    scored = {one.made_of["known"] for one in like if "known" in one.made_of}
+    if not scored or now.all_inputs in scored:
+        return []
+    found = []
+    for unit in ledger.others("gradient_extraction", []):
+        if unit.name.startswith(f"{final}/"):
+            with suppress(CorruptUnitError):
+                folder = ledger.folder(unit)
+                then = now.of_earlier(contents_of(folder))
+                if then.all_inputs in scored:
+                    found.append(Earlier.of(now, then, folder.stat().st_mtime))
+    return sorted(found, key=lambda one: (one.share, one.computed))
+
+
+def _basis(unit: Unit) -> dict[str, str]:
+    own = ("examples", "known", "layers", "reads")
+    return {name: one for name, one in unit.made_of.items() if name not in own}
