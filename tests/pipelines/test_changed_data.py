@@ -84,7 +84,9 @@ class Audits:
         given = {"task": {"class": "tests.Changed"}, "attribution": given}
         made_of = MadeOf.of(given, **identity, code="")
         inputs = check_inputs(made_of, manifest, training, queries, examples, checkpoints, task)
-        cache = GradientCacheDataset(path=str(ledger.root)).load()
+        # Where the set-up's own ledger is to be the same, its folder is called so.
+        folder = ledger.root.parent if ledger.root.name == "units" else ledger.root
+        cache = GradientCacheDataset(path=str(folder)).load()
         allowed = TaskParameters.model_validate({"class": "tests.Changed", "set_aside": 0.1})
         setup = set_up_audit(
             inputs, cache, GradientParameters(batch_size=4), parameters, specification=allowed

@@ -163,7 +163,7 @@ class MadeOf:
 
     def parts_for(self, stage: str) -> dict[str, str]:
         """Return the parts that a stage depends on."""
-        return {name: one for name in _STAGES[stage] if (one := getattr(self, name))}
+        return {name: getattr(self, name) for name in _STAGES[stage]}
 
     def differences(self, other: "MadeOf", stage: str) -> str:
         """Return in words what a stage's results were made with in `self` and not in `other`."""

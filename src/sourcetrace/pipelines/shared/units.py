@@ -125,19 +125,19 @@ class AuditSetup:
             kept=KeptCurvature(),
         )
 
+    def is_drawn(self, examples: pl.Series) -> pl.Series:
+        """Return of which examples, by name, scores are kept by segment and query.
+
+        They are among those of the curvature, as rows are that are kept with it.
+        """
+        return examples.is_in(self.curvature._drawn.implode())
+
     @cached_property
-    def drawn(self) -> torch.Tensor:
-        """Numbers of the examples whose scores are kept by segment and query, increasing."""
-        training = self.engine.training
-        if self.curvature is not self:  # as kept rows have it, which know its examples
-            ids = pl.Series(self.curvature.engine.training.ids).gather(self.curvature.drawn.numpy())
-            return self.contents.names.is_in(ids.implode()).arg_true().to_torch().long()
-        return training.drawn(
-            torch.arange(len(training)),
-            _DRAWN,
-            seed=self.attribution.seed,
-            purpose="contributions",
-        )
+    def _drawn(self) -> pl.Series:
+        training, seed = self.engine.training, self.attribution.seed
+        every = torch.arange(len(training))
+        numbers = training.drawn(every, _DRAWN, seed=seed, purpose="contributions")
+        return self.contents.names.gather(numbers.numpy())
 
     def unit(
         self,

@@ -67,7 +67,7 @@ def tables_of(setup: AuditSetup, block: Block, found: BlockScores) -> tuple[pl.D
     precision = setup.attribution.precision.stored_scores
     stored = score_columns(values, "float16" if precision == "float16" else "float32")
     used = ~pl.Series(numbers).is_in(setup.set_aside.numbers)
-    drawn = used & pl.Series(torch.isin(block.numbers, setup.drawn).numpy())
+    drawn = used & setup.is_drawn(examples)
     sizes = segments[:, :-1, drawn.to_torch()].abs().mT.double().cpu().numpy()
     kind = pl.Array(pl.Float64, sizes.shape[2])
     return (
