@@ -250,6 +250,7 @@ def summarised(review_list, content, **changes):
         "query_signals": content["query_signals"],
         "segment_contributions": pl.DataFrame({"segment": [1], "mean_absolute_score": [1.0]}),
         "set_aside": [{"example_id": "e"}],
+        "kept_curvature": {},
         "task": TaskParameters.model_validate({"class": "a.Task"}),
     }
     summary, metrics = summarise_audit(**values | changes)

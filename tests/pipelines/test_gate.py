@@ -70,6 +70,7 @@ def judged(gate=None, *, summary=None, baseline=None, comparison=None, run=None,
         checkpoint_manifest=content.checkpoint_manifest,
         verification_summary=no_summary() if summary is None else summary,
         comparison_summary=(comparison or first_audit()).to_json(),
+        kept_curvature={},
         gate=gate,
     )
     return judge_audit(measured, audit_summary, read_baseline(baseline, gate), run, gate)

@@ -34,6 +34,7 @@ from sourcetrace.pipelines.gradient_extraction.rows import (
     written,
 )
 from sourcetrace.pipelines.shared.contents import KeptRows, units_like
+from sourcetrace.pipelines.shared.kept_curvature import write_data
 from sourcetrace.pipelines.shared.units import (
     AuditSetup,
     Work,
@@ -163,7 +164,10 @@ class _Sums:
                 running.add({layer.name: found[layer.name] for layer in self.group})
         with products_in(precision, engine.device):
             LayersOfFile.write(folder / SUMS, {"sums": running.sums()})
-        write_training(self.setup.contents, engine.training, self.point, folder, examples, rows)
+        contents = self.setup.contents
+        write_training(contents, engine.training, self.point, folder, examples, rows)
+        if self.sketched:  # at the last point, where all examples are
+            write_data(folder, examples, contents, self.setup.inputs.train_table)
         return written(folder)
 
     def _unit(self, block: Block | None, reads: Sequence[Unit] = ()) -> Unit:

@@ -84,24 +84,6 @@ class Contents:
         """The digest of all examples."""
         return digest_contents(self.whole)
 
-    @property
-    def table(self) -> pl.DataFrame:
-        """Name and stages of every example, as the training table has them."""
-        parts = self.whole.str.split("\0")
-        return pl.DataFrame({"example_id": self.names, "stage": parts.list.get(1).str.split(",")})
-
-    def of_earlier(self, whole: pl.Series) -> "Contents":
-        """Return what examples of other data were; of labels none counts that counts in none here.
-
-        Args:
-            whole: As a unit has it.
-        """
-        unread = self.whole.filter(self.whole != self.inputs).str.split("\0").list.last().unique()
-        names, label = whole.str.extract(r"(?s)^(.*)\x00"), whole.str.split("\0").list.last()
-        counts = pl.when(label.is_in(unread.implode())).then(pl.lit("")).otherwise(label)
-        inputs = pl.select(pl.concat_str(names, counts, separator="\0")).to_series()
-        return Contents(whole.str.split("\0").list.first(), whole, inputs.fill_null(""))
-
     def digest(self, rows: Tensor, *, labels: bool) -> str:
         """Return the digest of some examples, in their order.
 

@@ -19,15 +19,16 @@ from typing import Any, NoReturn
 import polars as pl
 from filelock import FileLock
 
+from sourcetrace.core.model.examples import Block
 from sourcetrace.files import read_optional_json, replacing
 from sourcetrace.formats import format_noun
-from sourcetrace.pipelines.shared.contents import Contents, contents_of
+from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
 
 logger = logging.getLogger(__name__)
 
-_FILE = "kept_curvature.json"
+_FILE, _DATA = "kept_curvature.json", "data-*.parquet"
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,30 @@ class Earlier:
     """The data of which a curvature was computed.
 
     Attributes:
-        contents: Its examples.
+        table: Name and stages of its examples.
+        contents: What they are, as far as the curvature knows them.
         gone, come: Names of those that are no more there, and of those that were not, by all that
             the curvature knows of them.
         computed: When.
     """
 
+    table: pl.DataFrame
     contents: Contents
     gone: pl.Series
     come: pl.Series
     computed: datetime
 
     @classmethod
-    def of(cls, now: Contents, then: Contents, computed: float) -> "Earlier":
-        """Compare two data."""
+    def read(cls, folder: Path, now: Contents) -> "Earlier":
+        """Return those whose covariances a unit has, beside the data that there are now."""
+        table = pl.read_parquet(sorted(folder.glob(_DATA)))
+        then = Contents(table["example_id"], table["inputs"], table["inputs"])
         gone, come = (
             one.names.filter(~one.inputs.is_in(other.inputs.implode()))
             for one, other in ((then, now), (now, then))
         )
-        return cls(then, gone, come, datetime.fromtimestamp(computed, UTC))
+        computed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        return cls(table, then, gone, come, computed)
 
     @property
     def share(self) -> float:
@@ -90,6 +96,20 @@ class Earlier:
             f"curvature of {format_noun(len(self.contents.names), 'example')} of "
             f"{self.computed:%Y-%m-%d}, {len(self.gone):,} gone, {len(self.come):,} come"
         )
+
+
+def write_data(folder: Path, part: Block, contents: Contents, train_table: pl.DataFrame) -> None:
+    """Write which examples covariances are of.
+
+    Args:
+        folder: Of the unit that has their sums.
+        part: The examples.
+        contents: Of all.
+        train_table: Has their stages.
+    """
+    table = train_table.select("example_id", "stage").with_columns(inputs=contents.inputs)
+    file = folder / _DATA.replace("*", f"{part.start:09d}")
+    table[part.start : part.stop].write_parquet(file)
 
 
 @dataclass
@@ -190,9 +210,9 @@ def _candidates(now: Contents, ledger: Ledger, scores: Unit, final: str) -> list
         if unit.name.startswith(f"{final}/"):
             with suppress(CorruptUnitError):
                 folder = ledger.folder(unit)
-                then = now.of_earlier(contents_of(folder))
-                if then.all_inputs in scored:
-                    found.append(Earlier.of(now, then, folder.stat().st_mtime))
+                if any(folder.glob(_DATA)):
+                    found.append(Earlier.read(folder, now))
+    found = [one for one in found if one.contents.all_inputs in scored]
     return sorted(found, key=lambda one: (one.share, one.computed))
 
 

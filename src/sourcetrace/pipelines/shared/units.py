@@ -27,7 +27,7 @@ from sourcetrace.parameters import AttributionParameters
 from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.pipelines.shared.grid import Grid
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.kept_curvature import KeptCurvature
+from sourcetrace.pipelines.shared.kept_curvature import Earlier, KeptCurvature
 from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
 from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.work.team import Team
@@ -92,7 +92,7 @@ class AuditSetup:
             return self
         known = earlier.contents.all_inputs
         if known not in self._earlier:
-            self._earlier[known] = self._of_earlier(earlier.contents)
+            self._earlier[known] = self._of_earlier(earlier)
         return self._earlier[known]
 
     def choose_curvature(self) -> None:
@@ -107,8 +107,8 @@ class AuditSetup:
                 aloud=self.team.rank == 0,
             )
 
-    def _of_earlier(self, contents: Contents) -> "AuditSetup":
-        table, segments = contents.table, segments_of(self.inputs.manifest)
+    def _of_earlier(self, data: Earlier) -> "AuditSetup":
+        table, segments = data.table, segments_of(self.inputs.manifest)
         training = Examples((), table["example_id"].to_list(), self.engine.training.collate)
         coverage, attribution = self.engine.coverage, self.attribution
         engine = replace(
@@ -119,7 +119,7 @@ class AuditSetup:
         )
         return replace(
             self,
-            contents=contents,
+            contents=data.contents,
             planned=cache(partial(plan_of, segments, table, training, coverage, attribution)),
             engine=engine,
             kept=KeptCurvature(),
