@@ -281,6 +281,16 @@ def test_what_was_set_aside_is_counted():
     assert "\n1 example could not be used and was left out (task.set_aside)" in printed(summary)
 
 
+def test_a_curvature_of_other_data_is_told():
+    content = uncertain()
+    kept = {"text": "Not a full audit: 1 gone.", "share": 0.25, "gradient_share": None}
+    summary, metrics = summarised(review(**content)[0], content, kept_curvature=kept)
+    assert kept["text"] in printed(summary)
+    assert metrics["curvature_moved_share"]["value"] == 0.25
+    assert "curvature_moved_gradient_share" not in metrics
+    assert "curvature_moved_share" not in summarised(review(**content)[0], content)[1]
+
+
 @settings(derandomize=True, deadline=None, max_examples=50)
 @given(st.text(st.characters() | st.sampled_from("\x00\x07\x1b[31m\u202e]")))
 def test_the_terminal_shows_texts_and_does_not_obey_them(text):

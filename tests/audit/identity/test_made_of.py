@@ -40,3 +40,14 @@ def test_what_python_and_others_write_beside_the_code_does_not_count(tmp_path, m
     (package / "core/__pycache__/score.cpython-312.pyc.140234").write_bytes(b"half")
     (package / "core/.ipynb_checkpoints").mkdir()
     assert made_of.code_part.__wrapped__("core") == before
+
+
+def test_a_curvature_that_may_be_kept_tells_results_apart_from_the_fitting_on():
+    def of(**attribution):
+        parameters = {"task": {"class": "a.Task"}, "attribution": attribution}
+        return made_of.MadeOf.of(parameters, data="", checkpoints="", code="")
+
+    full, kept = of(), of(kept_curvature=0.02)
+    assert not kept.differences(full, "gradient_extraction")
+    for stage in ("ekfac_fitting", "source_scoring", "cleaning_report"):
+        assert kept.differences(full, stage) == "another kept_curvature"
