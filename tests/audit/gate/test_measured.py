@@ -22,6 +22,7 @@ def measure(review, *, train=None, columns=(), minimum=1):
         pl.DataFrame(),
         first_audit(),
         verified=False,
+        moved=0.25,
         gate=GateParameters(slice_columns=columns, group_minimum=minimum),
     )
 
@@ -41,6 +42,7 @@ def test_only_harm_of_a_certain_sign_counts_as_harmful():
     assert values["attributed_share"] == 0.75
     assert values["mean_query_loss"] == pytest.approx(0.3)
     assert values["training_examples"] == 4
+    assert values["curvature_moved_share"] == 0.25
 
 
 def test_what_somebody_decided_to_keep_does_not_count_and_what_is_not_done_yet_does():
