@@ -1,11 +1,10 @@
 """Calls of a task's parts, which are a user's code."""
 
-import traceback
 from typing import Any
 
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.model.objective import sampled_loss
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, with_place
 from sourcetrace.tasks.protocol import Task
 
 
@@ -24,13 +23,12 @@ def call(task: Task, name: str, on: str = "", *arguments: Any) -> Any:
     except Exception as error:  # the user's code may raise anything
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise
-        at = traceback.extract_tb(error.__traceback__)[-1]
         causes = (
             " A usual cause: inputs of another dtype than the model's weights, a batch that is not "
             "(inputs, targets), lengths that collate does not pad, or statistics of the batch, as "
             "of F.batch_norm(training=True), which a single example does not have."
         )
         raise InputError(
-            f"task.{name} failed{f' on {on}' if on else ''}: {type(error).__name__}: {error} "
-            f"({at.filename}, line {at.lineno}).{causes if on else ''}"
+            f"task.{name} failed{f' on {on}' if on else ''}: {with_place(error)}."
+            f"{causes if on else ''}"
         ) from error

@@ -1,6 +1,5 @@
 """Every item of a data set, read once and held against the first."""
 
-import traceback
 from collections.abc import Hashable
 from typing import Any, NoReturn
 
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from sourcetrace.core.machine.nested import map_tensors
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, with_place
 from sourcetrace.formats import format_names
 from sourcetrace.tasks.calls import call
 from sourcetrace.tasks.protocol import Task
@@ -82,9 +81,7 @@ class CheckedItems:
         except Exception as error:  # the user's code may raise anything
             reason = str(error)
             if not isinstance(error, InputError):
-                at = traceback.extract_tb(error.__traceback__)[-1]
-                said = (reason.splitlines() or [""])[0].rstrip(".")
-                reason = f"{type(error).__name__}: {said} ({at.filename}, line {at.lineno})"
+                reason = with_place(error, (reason.splitlines() or [""])[0].rstrip("."))
             raise UnusableItemError(self.name, self.ids[index], index, reason) from error
         self._tried[index] = True
         return item

@@ -2,14 +2,13 @@
 
 import importlib
 import inspect
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from kedro.io import AbstractDataset, DatasetError
 
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, with_place
 from sourcetrace.parameters import TaskParameters
 from sourcetrace.redaction import hide_credentials
 from sourcetrace.tasks.protocol import Task
@@ -87,11 +86,8 @@ def _described(what: str) -> Iterator[None]:
     except (InputError, ModuleNotFoundError):
         raise
     except Exception as error:  # the user's code may raise anything
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        raise InputError(
-            f"{what} failed: {type(error).__name__}: {hide_credentials(str(error))} "
-            f"({at.filename}, line {at.lineno})."
-        ) from error
+        said = with_place(error, hide_credentials(str(error)))
+        raise InputError(f"{what} failed: {said}.") from error
 
 
 def _loaded(value: Any, called: str) -> Any:

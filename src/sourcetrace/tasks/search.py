@@ -11,7 +11,6 @@ the number of texts that have w.
 Source: Robertson and Zaragoza 2009 (BM25), with Lucene's idf, which is never negative.
 """
 
-import copy
 import logging
 import re
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import polars as pl
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import CandidateParameters
-from sourcetrace.tasks.set_aside import of_side
+from sourcetrace.tasks.set_aside import of_examples
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +46,7 @@ def with_candidates(task: Any, parameters: CandidateParameters) -> Any:
         len(texts),
         len(np.unique(found)),
     )
-    return _view(task, rows, frozenset(range(len(texts))).difference(rows))
-
-
-def _view(task: Any, rows: Sequence[int], others: frozenset[int]) -> Any:
-    """Return the task of some training examples, whose `train` is of the others besides."""
-    view = copy.copy(task)
-    parts = of_side(task, "train", rows)
-    if "train" in parts:
-        parts["train"] = lambda numbers, **options: task.train(
-            sorted(others.union(rows[number] for number in numbers)), **options
-        )
-    if "relabelled" in parts:
-        parts["relabelled"] = lambda labels: _view(
-            task.relabelled({rows[number]: label for number, label in labels.items()}), rows, others
-        )
-    vars(view).update(parts)  # over what the class has
-    return view
+    return of_examples(task, rows, besides=set(range(len(texts))).difference(rows))
 
 
 def bm25(

@@ -5,7 +5,7 @@ their numbers. Its own `train`, `picture` and `query_picture` are given the numb
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import polars as pl
@@ -55,26 +55,39 @@ def set_aside(task: Any, side: str) -> list[dict[str, Any]]:
     return found
 
 
-def of_examples(task: Any, kept: Sequence[int]) -> Any:
-    """Return a task with the training examples of these numbers alone."""
+def of_examples(task: Any, kept: Sequence[int], *, besides: Collection[int] = ()) -> Any:
+    """Return a task with the training examples of these numbers alone.
+
+    Args:
+        task: The task.
+        kept: The numbers.
+        besides: Examples that `train` is of as well, whichever of the kept ones it is given.
+    """
     view = copy.copy(task)
-    vars(view).update(of_side(task, "train", kept))  # over what the class has
+    vars(view).update(of_side(task, "train", kept, besides))  # over what the class has
     return view
 
 
-def of_side(task: Any, side: str, kept: Sequence[int]) -> dict[str, Callable[..., Any]]:
+def of_side(
+    task: Any, side: str, kept: Sequence[int], besides: Collection[int] = ()
+) -> dict[str, Callable[..., Any]]:
     """Return the parts of a task that know a side's examples by number, for those that are kept."""
+
+    def trained(numbers: Sequence[int], **options: Any) -> Any:
+        own = [kept[number] for number in numbers]
+        return task.train(sorted({*own, *besides}) if besides else own, **options)
+
     parts: dict[str, Callable[..., Any]] = {
         f"{side}_examples": lambda: Subset(getattr(task, f"{side}_examples")(), kept),
         f"{side}_table": lambda: getattr(task, f"{side}_table")()[kept],
     }
     if side == "train" and hasattr(task, "train"):
-        parts["train"] = lambda numbers, **options: task.train(
-            [kept[number] for number in numbers], **options
-        )
+        parts["train"] = trained
     if side == "train" and hasattr(task, "relabelled"):
         parts["relabelled"] = lambda labels: of_examples(
-            task.relabelled({kept[number]: label for number, label in labels.items()}), kept
+            task.relabelled({kept[number]: label for number, label in labels.items()}),
+            kept,
+            besides=besides,
         )
     draws = {"train": "picture", "query": "query_picture"}[side]
     if hasattr(task, draws):
