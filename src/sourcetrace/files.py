@@ -61,6 +61,12 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def write_json(path: Path, content: Any, **options: Any) -> None:
+    """Replace a file by a JSON value, written with `json.dumps` and its options."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(content, **options), encoding="utf-8")
+
+
 def read_optional_json(path: Path | None) -> Any:
     """Return the content of a JSON file; None where there is none, or no path is given.
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 from kedro.io import AbstractDataset
 
 from sourcetrace.audit.comparison.snapshot import AuditFigures, AuditSnapshot
-from sourcetrace.files import replacing
+from sourcetrace.files import replacing, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,7 @@ class AuditSnapshots:
         with replacing(self._folder / name) as partial:
             partial.write_bytes(written.getbuffer())
         content = {"version": _VERSION, "examples": name, "audit": figures.to_json()}
-        with replacing(self._json(number)) as partial:
-            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(self._json(number), content, indent=1, ensure_ascii=False)
 
     def _kept(self) -> list[tuple[int, AuditFigures, str]]:
         """Return number, figures and name of the parquet file of every audit, oldest first."""

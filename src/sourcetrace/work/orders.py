@@ -5,7 +5,6 @@ held, so that the file of an earlier attempt is not.
 """
 
 import atexit
-import json
 import logging
 import os
 import socket
@@ -17,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from sourcetrace.errors import InputError
-from sourcetrace.files import digest_of, read_optional_json, replacing
+from sourcetrace.files import digest_of, read_optional_json, write_json
 
 try:
     import fcntl
@@ -104,8 +103,7 @@ class OrderFile:
 
     def _say(self, **said: Any) -> None:
         self._said |= said
-        with replacing(self._path) as partial:
-            partial.write_text(json.dumps(self._said), encoding="utf-8")
+        write_json(self._path, self._said)
 
     def _end(self) -> None:
         if self._lock is not None:

@@ -1,13 +1,12 @@
 """The units of every phase of work, kept so that who counts them needs none of a stage's set-up."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sourcetrace.files import digest_of, read_optional_json, replacing
+from sourcetrace.files import digest_of, read_optional_json, write_json
 from sourcetrace.work.unit import Unit
 
 _FOLDER = "phases"
@@ -55,8 +54,7 @@ class Phases:
         common = dict(sorted(set.intersection(*(set(one.made_of.items()) for one in new))))
         own = [[one.name, one.cost, dict(one.made_of.items() - common.items())] for one in new]
         content = {"audit": dict(phase.audit), "made_of": common, "units": own}
-        with replacing(folder / f"{len(_files(folder)):06d}.json") as partial:
-            partial.write_text(json.dumps(content), encoding="utf-8")
+        write_json(folder / f"{len(_files(folder)):06d}.json", content)
 
     def of(self, stage: str, audit: Mapping[str, str] | None = None) -> list[Phase]:
         """Return the phases of an audit, in their order; of the last one where it has none."""

@@ -21,7 +21,7 @@ from sourcetrace.checkpoints.formats.distributed_files import METADATA
 from sourcetrace.checkpoints.formats.torch_file import SUFFIXES
 from sourcetrace.checkpoints.places.addresses import kept_at
 from sourcetrace.errors import InputError
-from sourcetrace.files import replacing
+from sourcetrace.files import replacing, write_json
 from sourcetrace.formats import format_bytes, format_names, format_noun
 from sourcetrace.locks import HeldLock
 from sourcetrace.progress import track
@@ -124,7 +124,7 @@ def _bring(source: _Source, address: str, files: Mapping[str, RemoteFile], folde
     for one in track(missing, "Checkpoints fetched"):
         # Before the file: what a kill leaves is not taken for the new one.
         if kept.pop(one.name, None):
-            _write_record(record, kept)
+            write_json(record, kept, indent=1)
         with replacing(folder / one.name) as partial:
             source.download(one.name, partial)
             if not _has_size(partial, one.size):
@@ -133,7 +133,7 @@ def _bring(source: _Source, address: str, files: Mapping[str, RemoteFile], folde
                     f"expected {one.size} bytes. Run the audit again."
                 )
         kept[one.name] = [one.size, one.stamp]
-        _write_record(record, kept)
+        write_json(record, kept, indent=1)
 
 
 def _check_room(address: str, missing: Sequence[RemoteFile], folder: Path) -> None:
@@ -186,8 +186,3 @@ def _read_record(file: Path) -> dict[str, list[object]]:
         # Nothing is known of what lies here: it is fetched anew.
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write_record(file: Path, kept: Mapping[str, list[object]]) -> None:
-    with replacing(file) as partial:
-        partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sourcetrace.files import replacing
+from sourcetrace.files import write_json
 from sourcetrace.schemas import AuditLog
 
 FIRST = "0" * 64
@@ -72,7 +72,7 @@ class AuditHistory:
                 file.write((b"" if complete else b"\n") + _canonical(row) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
-            self._write_head(row)
+            write_json(self._head, {name: row[name] for name in ("sequence", "hash")})
         return row
 
     def read(self) -> list[dict[str, Any]]:
@@ -142,12 +142,6 @@ class AuditHistory:
             return {"sequence": int(head["sequence"]), "hash": str(head["hash"])}
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-    def _write_head(self, row: Mapping[str, Any]) -> None:
-        with replacing(self._head) as partial:
-            partial.write_text(
-                json.dumps({"sequence": row["sequence"], "hash": row["hash"]}) + "\n"
-            )
 
 
 def _rows(first: int, last: int) -> str:

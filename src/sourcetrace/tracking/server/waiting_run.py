@@ -22,7 +22,7 @@ import mlflow
 from filelock import FileLock, Timeout
 from mlflow.tracking import MlflowClient
 
-from sourcetrace.files import replacing
+from sourcetrace.files import replacing, write_json
 
 FOLDER = "pending_runs"
 """Beside the history of audits."""
@@ -100,9 +100,7 @@ class WaitingRun:
             content: Of the audit's record.
             log: Name of the history's file.
         """
-        kept = {"log": log, "record": content}
-        with replacing(self._audit) as partial:
-            partial.write_text(json.dumps(kept, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(self._audit, {"log": log, "record": content}, indent=1, ensure_ascii=False)
 
     def audit(self) -> tuple[Path, dict[str, Any]] | None:
         """Return the history and the record of the audit; None where there is none yet."""
