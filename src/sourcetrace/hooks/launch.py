@@ -1,8 +1,7 @@
 """Several processes: all but the first become workers, and are told what the first one runs."""
 
 import sys
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -15,8 +14,7 @@ from kedro.framework.context.context import _convert_paths_to_absolute_posix
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 
-from sourcetrace.errors import InputError
-from sourcetrace.hooks.terminal import show_readable_error
+from sourcetrace.hooks.terminal import input_errors_shown
 from sourcetrace.imports import lasting
 from sourcetrace.namespace import stages_of
 from sourcetrace.work.crew import CREW
@@ -41,7 +39,7 @@ class LaunchHook:
             InputError: If it is not known which one this is, or the first has no locks to lead the
                 others by.
         """
-        with _told():
+        with input_errors_shown():
             rank = Rank.here()
         if rank.number and (file := _order_file(context, rank)):
             sys.path.append(str(context.project_path))
@@ -52,7 +50,7 @@ class LaunchHook:
             result = yield
         # Once: the sessions of a process, for pipeline after pipeline, are one launch.
         if rank.size > 1 and self._file is None and (file := _order_file(context, rank)):
-            with _told():
+            with input_errors_shown():
                 file.lead()
             self._file = file
         CREW.prepare(partial(_configuration, context), self._file)
@@ -75,16 +73,6 @@ class LaunchHook:
         CREW.dismiss()
 
     on_pipeline_error = after_pipeline_run
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Have the process end with the message alone of an input's error."""
-    try:
-        yield
-    except InputError as error:
-        show_readable_error(error)
-        raise
 
 
 def _order_file(context: KedroContext, rank: Rank) -> OrderFile | None:

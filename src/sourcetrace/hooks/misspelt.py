@@ -20,7 +20,7 @@ from kedro.pipeline import Pipeline
 from sourcetrace.configuration import refuse_unknown_environment
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_known
-from sourcetrace.hooks.terminal import show_readable_error
+from sourcetrace.hooks.terminal import input_errors_shown
 from sourcetrace.parameters import GROUPS
 from sourcetrace.validation import validated
 
@@ -41,16 +41,13 @@ class MisspeltHook:
             InputError: If there is no such environment, pipeline, group or key.
         """
         loader: Any = context.config_loader
-        try:
+        with input_errors_shown():
             refuse_unknown_environment(Path(loader.conf_source), context.env)
             _refuse_asked_for()
             result = yield
             with suppress(MissingConfigException):
                 refuse_misspelt(loader["parameters"], typed=loader.runtime_params or {})
             return result
-        except InputError as error:
-            show_readable_error(error)
-            raise
 
 
 def refuse_unknown_pipelines(names: Iterable[str], known: Mapping[str, Pipeline]) -> None:

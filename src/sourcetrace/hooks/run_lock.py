@@ -13,7 +13,7 @@ from kedro.io import DataCatalog, SharedMemoryDataCatalog
 from kedro.pipeline import Pipeline
 
 from sourcetrace.errors import InputError
-from sourcetrace.hooks.terminal import show_readable_error
+from sourcetrace.hooks.terminal import input_errors_shown
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
 from sourcetrace.namespace import AuditCatalog, AuditNames, stages_of
 
@@ -32,7 +32,7 @@ class RunLockHook:
             InputError: If the stages are of several audits, or to run in several processes, or
                 a hook behind this one refuses the run.
         """
-        try:
+        with input_errors_shown():
             names = AuditNames.of(pipeline)
             if isinstance(catalog, SharedMemoryDataCatalog) and stages_of(pipeline):
                 raise InputError(
@@ -48,10 +48,6 @@ class RunLockHook:
                 atexit.register(PROJECT_LOCK.release)
                 PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=True)
             return (yield)
-        except InputError as error:
-            # Kedro calls no hook for an error before the first node.
-            show_readable_error(error)
-            raise
 
     @hook_impl(wrapper=True, tryfirst=True)
     def after_pipeline_run(self) -> Generator[None, Any, Any]:

@@ -3,7 +3,8 @@
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import get_args
@@ -57,6 +58,19 @@ def show_readable_error(error: BaseException) -> None:
             sys.__excepthook__(kind, value, trace)
 
     sys.excepthook = show
+
+
+@contextmanager
+def input_errors_shown() -> Iterator[None]:
+    """Have the process end with the message alone of an input's error that is raised within.
+
+    For hooks outside of a node, of whose errors Kedro tells no hook.
+    """
+    try:
+        yield
+    except InputError as error:
+        show_readable_error(error)
+        raise
 
 
 def readable_error(error: BaseException | None) -> BaseException | None:
