@@ -101,6 +101,11 @@ class AuditCatalog:
         """Return whether an entry has been written."""
         return self._catalog.exists(self._names.full(name))
 
+    def file(self, name: str) -> Path | None:
+        """Return the file of an entry; None where there is none."""
+        path = getattr(self[name], "_filepath", None) if name in self else None
+        return Path(path) if path is not None and Path(path).is_file() else None
+
     def parameters(self) -> Mapping[str, Any]:
         """Return the audit's parameters, by group."""
         groups: Mapping[str, Any] = self._catalog.load("parameters")

@@ -26,11 +26,7 @@ from sourcetrace.tracking.history.audit_log import AuditHistory
 from sourcetrace.tracking.lineage.model_version import TRAINING_DIGEST, AuditedVersion
 from sourcetrace.tracking.lineage.publish import append_row
 from sourcetrace.tracking.lineage.read_parameters import read_tracking
-from sourcetrace.tracking.lineage.record import (
-    AuditRecord,
-    CheckpointFile,
-    DataRecord,
-)
+from sourcetrace.tracking.lineage.record import AuditRecord, CheckpointFile, DataRecord
 from sourcetrace.tracking.server.outage import reason_of
 from sourcetrace.tracking.server.tracked import TRACKED
 from sourcetrace.tracking.server.waiting_run import FOLDER, WaitingRun
@@ -162,6 +158,7 @@ class LineageHook:
         summary = self._output_or_file("audit_summary", audit)
         manifest = self._output_or_file("checkpoint_manifest", audit)
         digests = self._output_or_file("data_digests", audit) or {}
+        page = audit.file("cleaning_report")
         status, findings = _verdict(
             self._outputs.get("gate_report"), judges=self._judges, failed=error is not None
         )
@@ -186,7 +183,7 @@ class LineageHook:
             training_data=DataRecord.of_digests(digests.get("training")),
             query_data=DataRecord.of_digests(digests.get("queries")),
             checkpoints=() if manifest is None else CheckpointFile.of_manifest(manifest),
-            report_sha256=_file_digest(getattr(audit["cleaning_report"], "_filepath", None)),
+            report_sha256=None if page is None else file_digest(page),
             model=self._model,
             key=self._key.parts(),
         )
@@ -267,9 +264,3 @@ def _used_device(requested: str) -> str | None:
         requested = "cuda" if torch.cuda.is_available() else "cpu"
     named = requested.startswith("cuda") and torch.cuda.is_available()
     return f"{requested} ({torch.cuda.get_device_name(requested)})" if named else requested
-
-
-def _file_digest(path: Any) -> str | None:
-    if path is None or not Path(path).is_file():
-        return None
-    return file_digest(Path(path))

@@ -1,13 +1,13 @@
 """The reports of each audited version, in a folder of its own: data/ has the last audit's alone."""
 
-import hashlib
 import shutil
 from pathlib import Path
-from typing import Any
 
 from kedro.io import DataCatalog
 
+from sourcetrace.files import file_digest
 from sourcetrace.locks import PROJECT_LOCK, RUN_LOCK
+from sourcetrace.namespace import AuditCatalog, AuditNames
 
 FOLDER = "versions"
 """Beside the history of audits."""
@@ -36,26 +36,19 @@ def keep_reports(
         version: Its number.
         page_sha256: What the registry says of its page.
     """
-    log: Any = catalog["audit_log"]
-    files = [_path_of(catalog, name) for name in REPORTS]
-    if not PROJECT_LOCK.acquire(log.path.with_name(RUN_LOCK), wait=False):
+    audit = AuditCatalog(catalog, AuditNames())
+    if not PROJECT_LOCK.acquire(audit.log.with_name(RUN_LOCK), wait=False):
         return None
     try:
-        page = files[0]
-        if page is None or hashlib.sha256(page.read_bytes()).hexdigest() != page_sha256:
+        page, *others = (audit.file(name) for name in REPORTS)
+        if page is None or file_digest(page) != page_sha256:
             return None
-        folder: Path = log.path.parent / FOLDER / model / version
+        folder: Path = audit.log.parent / FOLDER / model / version
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        for file in files:
+        for file in (page, *others):
             if file is not None:
                 shutil.copy2(file, folder)
     finally:
         PROJECT_LOCK.release()
     return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
-
-
-def _path_of(catalog: DataCatalog, name: str) -> Path | None:
-    """Return the file of an entry; None where there is none."""
-    path = getattr(catalog[name], "_filepath", None) if name in catalog else None
-    return Path(path) if path is not None and Path(path).is_file() else None
