@@ -18,7 +18,6 @@ from typing import Self
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
@@ -42,11 +41,8 @@ _LAST = (KEY, STATUS)
 TRAINING_DIGEST = "training.data_digest"
 """Tag of a training run, or of a version, with `data_digest` of what it was trained on."""
 
-_ABSENT = (
-    ErrorCode.Name(RESOURCE_DOES_NOT_EXIST),
-    # What the registry's databases say of a missing alias.
-    "INVALID_PARAMETER_VALUE",
-)
+# The second is what the registry's databases say of a missing alias.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 _LONGEST_DESCRIPTION = 5000
 """Characters of a description that MLflow's databases keep."""
@@ -210,7 +206,7 @@ def _digest_of_run(client: MlflowClient, run_id: str) -> str | None:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         # Deleted, or of another server: nothing is known of it.
         return None

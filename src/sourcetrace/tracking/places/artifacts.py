@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mlflow.entities import FileInfo
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
@@ -18,27 +19,9 @@ _PICKLED_MODEL = "data/model.pth"
 """Of `mlflow.pytorch.log_model`: a whole model, which only executing it would read."""
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """A file of a store.
-
-    Attributes:
-        path: In the store.
-        size: In bytes.
-    """
-
-    path: str
-    size: int
-
-    @property
-    def folder(self) -> str:
-        """The folder that it is in; empty at the top."""
-        return parent_of(self.path)
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether it may be a checkpoint, or a part of one."""
-        return is_read(self.path) and self.path.endswith(WEIGHT_SUFFIXES)
+def has_weights(artifact: FileInfo) -> bool:
+    """Return whether a file may be a checkpoint, or a part of one."""
+    return is_read(artifact.path) and str(artifact.path).endswith(WEIGHT_SUFFIXES)
 
 
 def parent_of(path: str) -> str:
@@ -46,7 +29,7 @@ def parent_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def artifacts_below(store: ArtifactRepository, path: str = "") -> list[Artifact]:
+def artifacts_below(store: ArtifactRepository, path: str = "") -> list[FileInfo]:
     """Return what lies at a path of a store, the path itself where it is a file.
 
     What a logged model's folder pickles is left out.
@@ -55,7 +38,7 @@ def artifacts_below(store: ArtifactRepository, path: str = "") -> list[Artifact]
     if found or not path:
         return found
     beside = store.list_artifacts(parent_of(path) or None)
-    return [Artifact(one.path, one.file_size or 0) for one in beside if one.path == path]
+    return [one for one in beside if one.path == path]
 
 
 def local_folder(store: ArtifactRepository) -> Path | None:
@@ -76,14 +59,14 @@ class Part:
     """
 
     store: ArtifactRepository
-    artifacts: Sequence[Artifact]
+    artifacts: Sequence[FileInfo]
     base: str = ""
     into: str = ""
     stamp: str = ""
 
-    def name_of(self, artifact: Artifact) -> str:
+    def name_of(self, artifact: FileInfo) -> str:
         """Return the name that a file gets."""
-        name = artifact.path.removeprefix(self.base).lstrip("/")
+        name = str(artifact.path).removeprefix(self.base).lstrip("/")
         return f"{self.into}/{name}" if self.into else name
 
 
@@ -103,7 +86,7 @@ class ArtifactSource:
     def files(self) -> Sequence[RemoteFile]:
         """Return what lies there."""
         return [
-            RemoteFile(name, artifact.size, part.stamp)
+            RemoteFile(name, artifact.file_size or 0, part.stamp)
             for name, (part, artifact) in self._found.items()
         ]
 
@@ -118,10 +101,10 @@ class ArtifactSource:
             os.replace(written, target)
 
 
-def _walk(store: ArtifactRepository, path: str) -> Iterator[Artifact]:
+def _walk(store: ArtifactRepository, path: str) -> Iterator[FileInfo]:
     listed = store.list_artifacts(path or None)
     is_model = any(PurePosixPath(one.path).name == _MODEL_FILE for one in listed)
     pickled = f"{path}/{_PICKLED_MODEL}".lstrip("/") if is_model else ""
     for one in listed:
-        inside = _walk(store, one.path) if one.is_dir else [Artifact(one.path, one.file_size or 0)]
+        inside = _walk(store, one.path) if one.is_dir else [one]
         yield from (artifact for artifact in inside if artifact.path != pickled)

@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 
 import polars as pl
-from mlflow.entities import Metric
-from mlflow.tracking import MlflowClient
 
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
@@ -34,7 +32,9 @@ def fetch_rates(address: str, target: Path) -> None:
             "runs:/<run>/metrics/<name>."
         )
     with asking(address):
-        history = _whole_history(TRACKED.client(), found[1], found[2])
+        client = TRACKED.client()
+        client.get_run(found[1])  # of a run that is not there, the history is empty
+        history = client.get_metric_history(found[1], found[2])
     # Of a step that was logged again, after a crash, the later rate was used.
     rates = {one.step: one.value for one in sorted(history, key=lambda one: one.timestamp)}
     steps = sorted(rates)
@@ -55,9 +55,3 @@ def fetch_rates(address: str, target: Path) -> None:
     )
     with replacing(target) as partial:
         table.write_csv(partial)
-
-
-def _whole_history(client: MlflowClient, run_id: str, name: str) -> list[Metric]:
-    client.get_run(run_id)
-    history: list[Metric] = client.get_metric_history(run_id, name)
-    return history

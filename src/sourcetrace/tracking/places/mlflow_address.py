@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.entities import LoggedModel, Run
+from mlflow.entities import FileInfo, LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.tracking import MlflowClient
@@ -24,10 +24,10 @@ from sourcetrace.checkpoints.places.fetched import fetch
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.tracking.places.artifacts import (
-    Artifact,
     ArtifactSource,
     Part,
     artifacts_below,
+    has_weights,
     local_folder,
     parent_of,
 )
@@ -120,9 +120,10 @@ class _Resolver:
             until: The logged model that is the last checkpoint; of others, those of its name count.
         """
         every = artifacts_below(self._store(run))
-        if weights := [one for one in every if one.has_weights]:
+        if weights := [one for one in every if has_weights(one)]:
             base = self._one_place(run, weights)
-            return self._kept(run, base, [one for one in every if _is_in(one, base)])
+            inside = [one for one in every if not base or one.path.startswith(f"{base}/")]
+            return self._kept(run, base, inside)
         logged = self._logged_by(run)
         last = [one.step for one in logged if until and one.model.model_id == until.model_id]
         if until is not None and last:
@@ -131,9 +132,9 @@ class _Resolver:
             ]
         return self._models(logged) if logged else None
 
-    def _one_place(self, run: Run, weights: Sequence[Artifact]) -> str:
+    def _one_place(self, run: Run, weights: Sequence[FileInfo]) -> str:
         """Return the one folder of a run that holds its checkpoints, or a folder for each."""
-        folders = {one.folder for one in weights}
+        folders = {parent_of(one.path) for one in weights}
         above = {parent_of(one) for one in folders}
         for base in (*folders, *above):
             if all(base in (folder, parent_of(folder)) for folder in folders):
@@ -156,14 +157,14 @@ class _Resolver:
             f"{format_names(there) or 'none'}"
         )
 
-    def _kept(self, run: Run, base: str, artifacts: Sequence[Artifact]) -> Path:
+    def _kept(self, run: Run, base: str, artifacts: Sequence[FileInfo]) -> Path:
         """Return where artifacts of a run are on this machine, fetched if they are elsewhere."""
         store = self._store(run)
         if (local := local_folder(store)) is not None:
             return local / base
         is_file = [one.path for one in artifacts] == [base]
         if is_file:
-            base = artifacts[0].folder
+            base = parent_of(base)
         # A run that has ended is begun again before more is logged to it, as a rule.
         ended = run.info.end_time if run.info.status in _ENDED else None
         stamp = f"{run.info.run_id} {ended}" if ended else ""
@@ -207,7 +208,7 @@ class _Resolver:
         """Return the files of a logged model that are read: those of its one folder of weights."""
         store = repository_of(model.artifact_location)
         every = artifacts_below(store)
-        folders = sorted({one.folder for one in every if one.has_weights})
+        folders = sorted({parent_of(one.path) for one in every if has_weights(one)})
         if not folders:
             return None
         if len(folders) > 1:
@@ -215,7 +216,7 @@ class _Resolver:
                 f"checkpoints.path: the logged model {model.name} of {self.address} has "
                 f"weights in {format_names(folders)}. Keep its files in one folder."
             )
-        own = [one for one in every if one.folder == folders[0]]
+        own = [one for one in every if parent_of(one.path) == folders[0]]
         stamp = f"{model.model_id} {model.last_updated_timestamp}"
         return Part(store, own, base=folders[0], into=into, stamp=stamp)
 
@@ -240,7 +241,3 @@ class _Logged:
 
     step: int
     model: LoggedModel
-
-
-def _is_in(artifact: Artifact, folder: str) -> bool:
-    return not folder or artifact.path.startswith(f"{folder}/")

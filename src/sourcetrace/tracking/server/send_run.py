@@ -22,7 +22,6 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -74,7 +73,7 @@ class TrackingServer:
             try:
                 return str(self._server.get_run(run_id).info.run_id)
             except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 raise InputError(
                     f"Run {run_id} was begun on another server than this one, or was deleted "
