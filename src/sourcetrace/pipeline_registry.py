@@ -1,10 +1,11 @@
 """The pipelines of this project by name, each made when it is asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from kedro.pipeline import Pipeline
 
+from sourcetrace.lazy import LazyMapping
 from sourcetrace.pipelines.audit import (
     JUDGEMENT,
     STAGES,
@@ -27,37 +28,18 @@ _FOLDERS = {
 }
 
 
-class _Pipelines(Mapping[str, Pipeline]):
-    """Pipelines by name. Kedro asks for those of a run alone, and for all of them to list them."""
-
-    def __init__(self, makers: Mapping[str, Callable[[], Pipeline]]) -> None:
-        self._makers = makers
-
-    def __getitem__(self, name: str) -> Pipeline:
-        return self._makers[name]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-
 def register_pipelines() -> Mapping[str, Pipeline]:
-    """Return every pipeline by name."""
-    return _Pipelines(
-        {name: partial(create_stage, *folders) for name, folders in _FOLDERS.items()}
-        | {
-            "audit": create_audit,
-            "stages": create_stages,
-            "apply_decisions": create_decisions,
-            "verify_cleaning": create_cleaning_test,
-            "preflight": create_preflight,
-            "status": create_status,
-            "explain": create_explain,
-            "verification": create_verification,
-            "__default__": lambda: (
-                create_audit() + create_stage("demo_training", "demo_evaluation")
-            ),
-        }
-    )
+    """Return every pipeline by name: Kedro asks for those of a run alone, or lists them all."""
+    makers: dict[str, Callable[[], Pipeline]] = {
+        **{name: partial(create_stage, *folders) for name, folders in _FOLDERS.items()},
+        "audit": create_audit,
+        "stages": create_stages,
+        "apply_decisions": create_decisions,
+        "verify_cleaning": create_cleaning_test,
+        "preflight": create_preflight,
+        "status": create_status,
+        "explain": create_explain,
+        "verification": create_verification,
+        "__default__": lambda: create_audit() + create_stage("demo_training", "demo_evaluation"),
+    }
+    return LazyMapping(makers, lambda name: makers[name]())

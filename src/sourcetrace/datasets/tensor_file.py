@@ -6,7 +6,7 @@ import shutil
 import struct
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
+from sourcetrace.lazy import LazyMapping
 
 _NAMES = {
     torch.float64: "F64",
@@ -156,33 +157,14 @@ class _HasTensors(Protocol):
 LayerValue = TypeVar("LayerValue", bound=_HasTensors)
 
 
-class LazyLayers(Mapping[str, LayerValue]):
-    """Layer -> a value, made anew whenever it is asked for.
-
-    Args:
-        names: Of the layers.
-        make: Name -> value.
-    """
-
-    def __init__(self, names: Iterable[str], make: Callable[[str], LayerValue]) -> None:
-        self._names, self._make = dict.fromkeys(names), make
+class LazyLayers(LazyMapping[LayerValue]):
+    """Layer -> a value, made anew whenever it is asked for."""
 
     @classmethod
     def joined(cls, parts: Iterable[Mapping[str, LayerValue]]) -> "LazyLayers[LayerValue]":
         """Return the layers of all parts."""
         owners = {name: part for part in parts for name in part}
         return LazyLayers(owners, lambda name: owners[name][name])
-
-    def __getitem__(self, layer: str) -> LayerValue:
-        if layer not in self._names:
-            raise KeyError(layer)
-        return self._make(layer)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 class LayersOfFile(LazyLayers[LayerValue]):

@@ -4,7 +4,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +17,11 @@ from torch import Tensor
 from sourcetrace.core.machine.memory import free_memory
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_names
+from sourcetrace.lazy import LazyMapping
 from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataArguments, DataTask
 from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.side import ByNumber
 from sourcetrace.tasks.data.sources import ROW, Rows, Source
 from sourcetrace.validation import validated
 
@@ -86,11 +89,10 @@ class ArrayData(DataTask):
         return replace(source, data=table).rows(columns, optional=optional)
 
     def _usable(self, rows: Rows) -> Rows:
-        inputs = self._inputs(rows)
+        array, inputs = self._arrays[rows.called], self._inputs(rows)
         finite, contents = [], []
-        for index in track(range(len(inputs)), "Reading arrays"):
-            values = inputs[index].numpy()
-            own = inputs.array[inputs.rows[index]]
+        for index, row in enumerate(track(rows.table[ROW].to_list(), "Reading arrays")):
+            values, own = inputs[index].numpy(), array[row]
             wraps = own.dtype == np.uint64 and values.dtype == np.int64 and (values < 0).any()
             finite.append(bool(np.isfinite(values).all()) and not wraps)
             contents.append(content_digest(str(values.shape).encode(), values.tobytes()))
@@ -102,28 +104,17 @@ class ArrayData(DataTask):
         return replace(rows, table=rows.table.with_columns(pl.Series(_CONTENT, contents)))
 
     def _inputs(self, rows: Rows) -> Any:
-        array = self._arrays[rows.called]
-        kind = "float32" if array.dtype.kind == "f" else "int64"
-        return _RowsOf(array, rows.table[ROW].to_list(), self._array.dtype or kind)
+        array, numbers = self._arrays[rows.called], rows.table[ROW].to_list()
+        kind = self._array.dtype or ("float32" if array.dtype.kind == "f" else "int64")
+
+        def tensor(index: int) -> Tensor:
+            # A copy: what is mapped from a file cannot be written to.
+            return torch.from_numpy(np.array(array[numbers[index]], dtype=kind))
+
+        return ByNumber(len(numbers), tensor)
 
     def _contents(self, rows: Rows) -> list[str]:
         return rows.table[_CONTENT].to_list()
-
-
-@dataclass(frozen=True)
-class _RowsOf:
-    """Some rows of an array, one tensor each."""
-
-    array: _Array
-    rows: Sequence[int]
-    dtype: str
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Tensor:
-        # A copy: what is mapped from a file cannot be written to.
-        return torch.from_numpy(np.array(self.array[self.rows[index]], dtype=self.dtype))
 
 
 def _open(data: Any, called: str) -> Mapping[str, _Array]:
@@ -141,7 +132,7 @@ def _open(data: Any, called: str) -> Mapping[str, _Array]:
     elif path.suffix.lower() == ".npz":
         loaded = _load(path, called)
         if isinstance(loaded, np.lib.npyio.NpzFile):
-            return _Packed(path, called, loaded)
+            return _packed(path, called, loaded)
     raise InputError(
         f"{called}: {path} is no source of arrays; expected a .npz file, a folder of .npy files, "
         "or {name of the array: path of its .npy file}."
@@ -155,35 +146,24 @@ def _load_array(path: Path, called: str) -> _Array:
     return found
 
 
-class _Packed(Mapping[str, _Array]):
-    """The arrays of a `.npz` file; each is read, whole, when it is asked for."""
+def _packed(path: Path, called: str, file: Any) -> Mapping[str, _Array]:
+    """Return the arrays of a `.npz` file; each is read, whole, when it is first asked for."""
+    members = set(file.zip.namelist())
 
-    def __init__(self, path: Path, called: str, file: Any) -> None:
-        self._path, self._called, self._file = path, called, file
-        self._read: dict[str, _Array] = {}
+    @cache
+    def read(name: str) -> _Array:
+        member = name if name in members else f"{name}.npy"
+        size, free = file.zip.getinfo(member).file_size, free_memory(_MEMORY)
+        if size > free:
+            raise InputError(
+                f"{called}: {name!r} in {path} unpacks to {format_bytes(size)}, and "
+                f"{format_bytes(free)} of memory are free. Save it as .npy, which stays on disk."
+            )
+        with _readable(path, called):
+            found: _Array = file[name]
+            return found
 
-    def __getitem__(self, name: str) -> _Array:
-        if name not in self._read:
-            if name not in self._file.files:
-                raise KeyError(name)
-            members = set(self._file.zip.namelist())
-            member = name if name in members else f"{name}.npy"
-            size, free = self._file.zip.getinfo(member).file_size, free_memory(_MEMORY)
-            if size > free:
-                raise InputError(
-                    f"{self._called}: {name!r} in {self._path} unpacks to {format_bytes(size)}, "
-                    f"and {format_bytes(free)} of memory are free. Save it as .npy, which stays "
-                    "on disk."
-                )
-            with _readable(self._path, self._called):
-                self._read[name] = self._file[name]
-        return self._read[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.files)
-
-    def __len__(self) -> int:
-        return len(self._file.files)
+    return LazyMapping(file.files, read)
 
 
 def _load(path: Path, called: str) -> Any:

@@ -1,7 +1,7 @@
 """A side of a data task as it is handed on: items, a row each, names and contents."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,6 +13,20 @@ from torch.utils.data import Dataset
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.tasks.data.sources import Rows
+
+
+@dataclass(frozen=True)
+class ByNumber:
+    """What is made of so many rows, each when it is asked for by its number."""
+
+    count: int
+    make: Callable[[int], Any]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(index)
 
 
 class Examples(Dataset[Any]):

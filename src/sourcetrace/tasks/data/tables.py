@@ -1,20 +1,20 @@
 """Columns of a table: numbers as one float tensor, categories as integer codes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
 from sourcetrace.tasks.data.base import DataArguments, DataTask
 from sourcetrace.tasks.data.identity import content_digest
 from sourcetrace.tasks.data.labels import refuse_repeated
+from sourcetrace.tasks.data.side import ByNumber
 from sourcetrace.tasks.data.sources import Rows
 from sourcetrace.validation import validated
 
@@ -115,7 +115,9 @@ class TableData(DataTask):
         if self.categories:
             codes = [self._codes(rows, name) for name in self.categories]
             parts.append(torch.from_numpy(np.stack(codes, axis=1)))
-        return parts[0] if len(parts) == 1 else _Together(parts)
+        if len(parts) == 1:
+            return parts[0]
+        return ByNumber(rows.table.height, lambda index: tuple(part[index] for part in parts))
 
     def _scaled(self, name: str) -> pl.Expr:
         value, by = pl.col(name).cast(pl.Float64), self._table.standardise.get(name)
@@ -140,16 +142,3 @@ class TableData(DataTask):
             pl.col(self._numeric).cast(pl.Float64), pl.col(list(self.categories)).cast(pl.String)
         )
         return [content_digest(repr(row).encode()) for row in table.iter_rows()]
-
-
-@dataclass(frozen=True)
-class _Together:
-    """Parts of every row's inputs, [N, …] each."""
-
-    parts: Sequence[Tensor]
-
-    def __len__(self) -> int:
-        return len(self.parts[0])
-
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return tuple(part[index] for part in self.parts)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import polars as pl
@@ -13,6 +13,7 @@ from sourcetrace.errors import InputError
 from sourcetrace.progress import track
 from sourcetrace.tasks.data.base import DataTask
 from sourcetrace.tasks.data.identity import content_digest
+from sourcetrace.tasks.data.side import ByNumber
 from sourcetrace.tasks.data.sources import Rows
 
 TOKENS = "tokens: "
@@ -58,30 +59,21 @@ class TokenizedData(DataTask):
         tokens = pl.concat([pl.DataFrame(part) for part in parts])
         return replace(rows, table=rows.table.hstack(tokens))
 
-    def _inputs(self, rows: Rows) -> "_Tokens":
+    def _inputs(self, rows: Rows) -> ByNumber:
         lists = (one for one in rows.table.get_columns() if one.name.startswith(TOKENS))
-        return _Tokens({one.name.removeprefix(TOKENS): one for one in lists}, rows.table.height)
+        by_name = {one.name.removeprefix(TOKENS): one for one in lists}
+
+        def tensors(index: int) -> dict[str, Tensor]:
+            return {
+                name: torch.tensor(one[index].to_numpy(), dtype=torch.int64)
+                for name, one in by_name.items()
+            }
+
+        return ByNumber(rows.table.height, tensors)
 
     def _contents(self, rows: Rows) -> list[str]:
         texts = rows.table.select(self._columns())
         return [content_digest(*(one.encode() for one in row)) for row in texts.iter_rows()]
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """The tokens of N texts: name -> a list of whole numbers a text."""
-
-    lists: Mapping[str, pl.Series]
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {
-            name: torch.tensor(one[index].to_numpy(), dtype=torch.int64)
-            for name, one in self.lists.items()
-        }
 
 
 def _refuse_no_text(rows: Rows, column: pl.Series) -> None:
