@@ -59,10 +59,6 @@ class MultiLabelTask(ManyPartsTask):
     loss: Loss = BinaryCrossEntropy()
     label_names: Sequence[str] | None = None
 
-    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return minus the training loss, [B]."""
-        return -self.train_loss(outputs, batch)
-
     def describe(self, outputs: Tensor, batch: Any) -> dict[str, list[Any]]:
         """Return the labels of a probability above 1/2 as text, B values."""
         names = self.label_names or [str(i) for i in range(outputs.shape[1])]

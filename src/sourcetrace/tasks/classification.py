@@ -85,10 +85,6 @@ class TokenClassificationTask(ManyPartsTask):
         """Return which tokens count beside those of a label, [B, T], 0 or 1; None for all."""
         return None
 
-    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return minus the training loss, [B]."""
-        return -self.train_loss(outputs, batch)
-
     def describe(self, outputs: Tensor, batch: Any) -> dict[str, list[Any]]:
         """Return the predicted labels of an example's tokens that count as text, B values."""
         outputs, _, weights = self._parts(outputs, batch)

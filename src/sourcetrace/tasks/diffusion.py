@@ -89,10 +89,6 @@ class DiffusionTask(ManyPartsTask):
         ]
         return torch.stack(found, 1)
 
-    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return the training loss, [B]."""
-        return self.train_loss(outputs, batch)
-
     def _counted(self, batch: Any) -> Tensor:
         return torch.ones_like(self.draws_of(batch)[1], dtype=torch.bool)
 

@@ -108,6 +108,11 @@ class ManyPartsTask(LossTask):
 
     reduction: Literal["mean", "sum", "batch_mean"] | float = "mean"
 
+    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Return the training loss, or minus it where higher is better, [B]."""
+        losses = self.train_loss(outputs, batch)
+        return -losses if self.measurement_higher_is_better else losses
+
     @cached_property
     def _mean_count(self) -> float:
         """Parts that are not masked, of a training example on average."""

@@ -32,10 +32,6 @@ class RegressionTask(ManyPartsTask):
         """Return squared error times `loss_scale`."""
         return SquaredError(self.loss_scale)
 
-    def measurement(self, outputs: Tensor, batch: Any) -> Tensor:
-        """Return the training loss, [B]."""
-        return self.train_loss(outputs, batch)
-
     def describe(self, outputs: Tensor, batch: Any) -> dict[str, list[Any]]:
         """Return the prediction as text, B values."""
         predictions = outputs[..., 0] if self.loss.several_outputs else outputs
