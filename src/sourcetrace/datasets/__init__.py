@@ -14,7 +14,7 @@ _MODULES = {
     "AuditSnapshotsDataset": "audit_snapshots",
     "AuditedDataset": "audited",
     "CheckpointsDataset": "checkpoints",
-    "CodeRevisionDataset": "code_revision",
+    "CodeRevisionDataset": "audit_identity",
     "CurvatureDataset": "layers",
     "DecisionLogDataset": "decisions",
     "DecisionsFileDataset": "decisions",

@@ -1,15 +1,16 @@
 """The history of audits, read as a table."""
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import polars as pl
 from kedro.io import AbstractDataset
 
+from sourcetrace.datasets.in_file import InFile
 from sourcetrace.schemas.audit_log import AuditLog
 
 
-class AuditLogDataset(AbstractDataset[NoReturn, pl.DataFrame]):
+class AuditLogDataset(InFile, AbstractDataset[NoReturn, pl.DataFrame]):
     """JSON lines, oldest first; empty where nothing was audited. Audits add to it themselves.
 
     YAML:
@@ -36,9 +37,3 @@ class AuditLogDataset(AbstractDataset[NoReturn, pl.DataFrame]):
 
     def _save(self, data: NoReturn) -> None:
         raise NotImplementedError("The audit log is only added to, by an audit's end.")
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets.audit_identity import read_identity
 from sourcetrace.datasets.entries import open_entries
+from sourcetrace.datasets.in_file import InFile
 from sourcetrace.errors import InputError
 from sourcetrace.files import digest_of, file_digest, replacing
 from sourcetrace.work.unit import KeptFile
@@ -48,7 +49,7 @@ class _Record(BaseModel):
     node: str = ""
 
 
-class AuditedDataset(AbstractDataset[Any, Any]):
+class AuditedDataset(InFile, AbstractDataset[Any, Any]):
     """Another data set's file, or its folder of `part-*.parquet`, with what it was made of.
 
     Beside it lies `<name>.made_of.json`, written last: what the result was made of, and the digest
@@ -218,9 +219,6 @@ class AuditedDataset(AbstractDataset[Any, Any]):
         if self._filepath.is_dir():
             return sorted(self._filepath.glob("part-*.parquet"))
         return [self._filepath]
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"stage": self.stage, "filepath": str(self._filepath)}

@@ -9,6 +9,7 @@ from filelock import FileLock
 from kedro.io import AbstractDataset
 
 from sourcetrace.audit.decisions.spreadsheet import read_decisions_file
+from sourcetrace.datasets.in_file import InFile
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 from sourcetrace.schemas.decisions import DecisionLog
@@ -74,7 +75,7 @@ class ReviewSampleDataset(DecisionsFileDataset):
                 data.write_csv(partial)
 
 
-class DecisionLogDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
+class DecisionLogDataset(InFile, AbstractDataset[pl.DataFrame, pl.DataFrame]):
     """JSON lines, oldest first, that are only ever added to: what is saved is added.
 
     A line that a killed writer left unfinished does not count, and is removed by the next.
@@ -115,12 +116,6 @@ class DecisionLogDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
     def _complete_lines(self) -> bytes:
         content = self._filepath.read_bytes() if self._exists() else b""
         return content[: content.rfind(b"\n") + 1]
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
 
 
 _NO_ROWS = b"example_id,content_digest,decision\n"

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
+from sourcetrace.datasets.in_file import InFile
 from sourcetrace.datasets.tensor_file import LayersOfFile
 
 
-class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[SegmentCurvature]]):
+class CurvatureDataset(
+    InFile, AbstractDataset[Sequence[SegmentCurvature], Sequence[SegmentCurvature]]
+):
     """The EK-FAC curvature: a list of segments, each layer name -> `CurvatureBlock`.
 
     YAML:
@@ -32,9 +34,3 @@ class CurvatureDataset(AbstractDataset[Sequence[SegmentCurvature], Sequence[Segm
     def _load(self) -> Sequence[SegmentCurvature]:
         segments = LayersOfFile.by_prefix(self._filepath, CurvatureBlock)
         return [segments[number] for number in sorted(segments, key=int)]
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}

@@ -1,15 +1,15 @@
 """Files that another pipeline, or a person, may have written, or not yet."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from kedro.io import AbstractDataset
 
+from sourcetrace.datasets.in_file import InFile
 from sourcetrace.errors import InputError
-from sourcetrace.files import read_optional_json, replacing
+from sourcetrace.files import read_optional_json, replacing, write_json
 from sourcetrace.schemas.table import Table
 
 
@@ -39,8 +39,7 @@ class OptionalJSONDataset(AbstractDataset[Any, Any]):
                 f"{self._filepath} is only read: somebody approves it. Copy the file there "
                 "yourself."
             )
-        with replacing(self._filepath) as partial:
-            partial.write_text(json.dumps(data, indent=2, ensure_ascii=False), encoding="utf-8")
+        write_json(self._filepath, data, indent=2, ensure_ascii=False)
 
     def _exists(self) -> bool:
         return self._filepath is not None and self._filepath.exists()
@@ -49,7 +48,7 @@ class OptionalJSONDataset(AbstractDataset[Any, Any]):
         return {"filepath": str(self._filepath)}
 
 
-class OptionalParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
+class OptionalParquetDataset(InFile, AbstractDataset[pl.DataFrame, pl.DataFrame]):
     """A parquet file; where there is none, an empty table of the schema's columns.
 
     YAML:
@@ -76,9 +75,6 @@ class OptionalParquetDataset(AbstractDataset[pl.DataFrame, pl.DataFrame]):
     def _save(self, data: pl.DataFrame) -> None:
         with replacing(self._filepath) as partial:
             data.write_parquet(partial)
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "schema": self._schema}

@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 from kedro.io import AbstractDataset
 
+from sourcetrace.datasets.in_file import InFile
 from sourcetrace.files import link_file, replacing
 from sourcetrace.work.unit import KeptFile
 
@@ -61,7 +62,7 @@ class ShardedParquetDataset(AbstractDataset[pl.DataFrame | KeptFile, pl.DataFram
         return {"path": str(self._path)}
 
 
-class StreamedParquetDataset(AbstractDataset[pl.LazyFrame | pl.DataFrame, pl.LazyFrame]):
+class StreamedParquetDataset(InFile, AbstractDataset[pl.LazyFrame | pl.DataFrame, pl.LazyFrame]):
     """A lazy frame, written to a file as a stream, and scanned when it is loaded.
 
     YAML:
@@ -82,9 +83,3 @@ class StreamedParquetDataset(AbstractDataset[pl.LazyFrame | pl.DataFrame, pl.Laz
     def _save(self, data: pl.LazyFrame | pl.DataFrame) -> None:
         with replacing(self._filepath) as partial:
             data.lazy().sink_parquet(partial)
-
-    def _exists(self) -> bool:
-        return self._filepath.exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
