@@ -4,6 +4,7 @@ A signal becomes an exception, so that locks and unfinished files go as after an
 """
 
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -49,3 +50,12 @@ def ended_in_order() -> Iterator[None]:
     finally:
         for number in own:
             signal.signal(number, usual[number])
+
+
+def wait_or_kill(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait for the end of a process that was told to end, and kill it where it does not."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

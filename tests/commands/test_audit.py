@@ -60,7 +60,7 @@ def audit(monkeypatch, tmp_path):
                 raise action
             return {"verdict": Verdict(action)} if action else {}
 
-        monkeypatch.setattr(audit_run, "find_run_command", lambda _: kedro_run)
+        monkeypatch.setattr(project, "find_run_command", lambda _: kedro_run)
         with pytest.raises(SystemExit) as ended:
             command.audit(arguments, prog_name="sourcetrace audit")
         return ended.value.code

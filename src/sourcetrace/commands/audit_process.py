@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcetrace.interruption import BY_SIGNAL, Interrupted
+from sourcetrace.interruption import BY_SIGNAL, Interrupted, wait_or_kill
 
 _SECONDS_TO_END = 10
 
@@ -37,18 +37,9 @@ def run_audit(
         try:
             code = process.wait()
         except BaseException:
-            _end(process)
+            process.send_signal(signal.SIGINT)  # a terminal's Ctrl-C has reached it already
+            wait_or_kill(process, _SECONDS_TO_END)
             raise
     if code in BY_SIGNAL:
         raise Interrupted(code)
     return code
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End an audit with this process; a terminal's Ctrl-C has reached it already."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -1,18 +1,16 @@
 """Pipelines of the project in this folder, run to a verdict, and whoever is to know told of it."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 import mlflow
-from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import pipelines
 
 from sourcetrace.audit.gate.report import GateFailed
 from sourcetrace.commands.options import ERROR, EXIT_CODES
-from sourcetrace.commands.project import configure_project_here, print_error
+from sourcetrace.commands.project import print_error, run_command_here
 from sourcetrace.configuration import merge_parameters, read_parameters
 from sourcetrace.hooks.misspelt import refuse_unknown_pipelines
 from sourcetrace.integrations.alerts.outbox import OUTBOX
@@ -48,12 +46,8 @@ def run_and_tell(
     """
     with OUTBOX.held() as alert:
         try:
-            package = configure_project_here()
+            command = run_command_here(verbose=verbose)
             _check_names(names)
-            if not verbose:
-                # The command itself says what went wrong, once and at the end.
-                logging.getLogger("kedro").setLevel(logging.CRITICAL)
-            command = cast(click.Command, find_run_command(package))
             if pending is not None:
                 # Here, because it reads checkpoints: a verdict from tables needs no torch.
                 from sourcetrace.commands.audit_pending import audit_pending

@@ -4,7 +4,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
@@ -123,27 +123,20 @@ def _wait(log: Path) -> None:
 def _by_kedro(
     asked: Asked, *, params: Sequence[str], env: str | None, pipeline: str, verbose: bool
 ) -> Explanations:
-    import logging
-
-    from kedro.framework.cli.utils import find_run_command
     from kedro.framework.project import pipelines
     from kedro.framework.session import KedroSession
     from kedro.io import MemoryDataset
     from kedro.runner import SequentialRunner
 
-    from sourcetrace.commands.project import configure_project_here
+    from sourcetrace.commands.project import run_command_here
     from sourcetrace.namespace import AuditCatalog, AuditNames
 
-    package = configure_project_here()
-    if not verbose:
-        # The command itself says what went wrong, once and at the end.
-        logging.getLogger("kedro").setLevel(logging.CRITICAL)
+    command = run_command_here(verbose=verbose)
     if pipeline not in pipelines:
         raise click.ClickException(
             f"There is no pipeline {pipeline}. {format_known(pipeline, pipelines)}. In a project "
             "of your own, register what sourcetrace.pipelines.audit.create_explain makes."
         )
-    command = cast(click.Command, find_run_command(package))
     arguments = ["--params", ",".join(params)] if params else []
     given = command.make_context("run", arguments).params["params"]
     session: Any = KedroSession.create(Path.cwd(), env=env, runtime_params=given)

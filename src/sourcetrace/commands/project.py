@@ -1,9 +1,12 @@
 """The Kedro project in the current folder: this one, or one that has adopted the audit."""
 
+import logging
 import traceback
 from pathlib import Path
+from typing import cast
 
 import click
+from kedro.framework.cli.utils import find_run_command
 from kedro.framework.project import configure_project
 from kedro.framework.startup import bootstrap_project
 from kedro.utils import is_kedro_project
@@ -32,6 +35,22 @@ def configure_project_here() -> str:
     # Installed, without the source: a folder with conf/ is enough.
     configure_project(_PACKAGE)
     return _PACKAGE
+
+
+def run_command_here(*, verbose: bool) -> click.Command:
+    """Configure Kedro for the project in this folder, and return its `kedro run`.
+
+    Args:
+        verbose: Whether Kedro logs errors, too: the command itself says what went wrong, once and
+            at the end.
+
+    Raises:
+        click.ClickException: If there is no project.
+    """
+    package = configure_project_here()
+    if not verbose:
+        logging.getLogger("kedro").setLevel(logging.CRITICAL)
+    return cast(click.Command, find_run_command(package))
 
 
 def print_error(error: BaseException, *, verbose: bool, env: str | None = None) -> None:

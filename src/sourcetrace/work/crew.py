@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from sourcetrace.errors import InputError
+from sourcetrace.interruption import wait_or_kill
 from sourcetrace.work.orders import OrderFile
 from sourcetrace.work.ranks import RANK, SIZE
 
@@ -119,11 +120,7 @@ class _Children:
             for process in self._processes.values():
                 _close(process)
             for process in self._processes.values():
-                try:
-                    process.wait(_SECONDS_TO_END)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                wait_or_kill(process, _SECONDS_TO_END)
 
     def _started(self, rank: int) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(  # noqa: S603, our own words
