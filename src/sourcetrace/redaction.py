@@ -19,9 +19,9 @@ _QUERY = re.compile(r"(://[^\s?]*)\?\S+|\?[^\s=?]+=\S*")
 _ARGUMENTS = re.compile(r"(^|\.)(task\.arguments|checkpoints\.storage_options)(\.|$)")
 
 
-def hide_values(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def hide_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return nested parameters, their names as they are and secret values hidden."""
-    return {key: _hidden(f"{prefix}{key}", value) for key, value in values.items()}
+    return {key: _hidden(str(key), value) for key, value in values.items()}
 
 
 def _hidden(name: str, value: Any, *, secret: bool = False) -> Any:

@@ -293,8 +293,6 @@ def test_a_count_that_is_no_number_is_none(tmp_path, count):
 def test_parameters_that_are_wrong_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         StatedParameters(settings)
-    with pytest.raises(InputError, match="expected name, scheduler or null"):
-        StatedParameters(step_from="epoch")
 
 
 def test_a_name_alone_tells_the_state_of_adam_from_that_of_adamw(tmp_path):

@@ -70,10 +70,6 @@ class StatedParameters:
         Raises:
             InputError: If they cannot be what they should be.
         """
-        if self.step_from not in (None, "name", "scheduler"):
-            raise InputError(
-                f"checkpoints.step_from is {self.step_from!r}; expected name, scheduler or null."
-            )
         _ = self.settings
 
     @cached_property
