@@ -34,12 +34,7 @@ from sourcetrace.namespace import AuditCatalog, AuditNames
 from sourcetrace.tracking.lineage.send import Sender
 from sourcetrace.tracking.server.outage import is_full_disk, reason_of
 from sourcetrace.tracking.server.tracked import TRACKED
-from sourcetrace.tracking.server.waiting_run import (
-    FOLDER,
-    WITHOUT_HISTORY,
-    WaitingRun,
-    empty_store,
-)
+from sourcetrace.tracking.server.waiting_run import FOLDER, WITHOUT_HISTORY, WaitingRun, empty_store
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,7 @@ from typing import Any
 import polars as pl
 
 from sourcetrace.audit.comparison.summary import AuditPoint, Comparison
-from sourcetrace.formats import (
-    MISSING,
-    format_count,
-    format_moment,
-    format_noun,
-)
+from sourcetrace.formats import MISSING, format_count, format_moment, format_noun
 from sourcetrace.reporting.tables import Columns, Table
 
 _ROWS = 12

@@ -17,12 +17,7 @@ from torch import Tensor
 from sourcetrace.checkpoints.formats.checkpoint_file import CheckpointFile
 from sourcetrace.checkpoints.formats.distributed_files import METADATA, distributed_content
 from sourcetrace.checkpoints.formats.own_files import read_own
-from sourcetrace.checkpoints.formats.tensor_bytes import (
-    load_torch,
-    read_json,
-    small,
-    tensors_of,
-)
+from sourcetrace.checkpoints.formats.tensor_bytes import load_torch, read_json, small, tensors_of
 from sourcetrace.checkpoints.formats.usual_names import under_our_names, weights_of
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
