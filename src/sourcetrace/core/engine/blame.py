@@ -6,7 +6,6 @@ ends with the example at fault, whether it fails alone or only beside others.
 """
 
 import re
-import traceback
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, with_place
 
 _OF_BATCH = re.compile(r"^Example \d+ of the batch \(counted from 0\) ")
 """How a task begins that knows the example by its place alone."""
@@ -117,8 +116,7 @@ def _named(
             return error  # any example would do
         reason = _OF_BATCH.sub("it ", str(error))
         return UnusableError(f"{which}: {reason}", {number: reason})
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    reason = f"{type(error).__name__}: {_first_line(error)} ({at.filename}, line {at.lineno})"
+    reason = with_place(error, _first_line(error))
     message = (
         f"{which} cannot be evaluated: {reason}. Check its inputs and label: a value that is "
         "missing, of another shape or type than the others', or a label or token beyond what the "

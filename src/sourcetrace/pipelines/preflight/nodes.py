@@ -2,7 +2,6 @@
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +15,7 @@ from sourcetrace.audit.gate.baseline import Baseline
 from sourcetrace.checkpoints.folder import Checkpoint, CheckpointFolder
 from sourcetrace.core.training.segments import group_step_masses
 from sourcetrace.datasets.gradient_cache import GradientCache
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, with_place
 from sourcetrace.formats import format_bytes
 from sourcetrace.parameters import (
     AttributionParameters,
@@ -142,10 +141,7 @@ def _warnings() -> Iterator[list[str]]:
 
 
 def _said(error: Exception) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})"
+    return str(error) if isinstance(error, InputError) else with_place(error)
 
 
 def _checkpoint_lines(examined: Examination) -> tuple[CheckpointLine, ...]:

@@ -1,6 +1,5 @@
 """What the ingest accepted, and whether it is still there."""
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import polars as pl
 from sourcetrace.audit.identity.data_digest import task_digests
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.checkpoints.folder import CheckpointFolder
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, with_place
 from sourcetrace.files import digest_of
 from sourcetrace.tasks.protocol import Task
 
@@ -117,11 +116,10 @@ def _digests_now(task: Task) -> Mapping[str, Mapping[str, Any]]:
     except InputError:
         raise
     except Exception as error:  # the user's code may raise anything
-        at = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
             "The data that checkpoint_ingest described cannot be read any more: "
-            f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno}). Put back what was "
-            "there, or run the audit from its first stage again, `kedro run --pipelines audit`."
+            f"{with_place(error)}. Put back what was there, or run the audit from its first stage "
+            "again, `kedro run --pipelines audit`."
         ) from error
 
 
