@@ -14,7 +14,7 @@ _MODULES = {
     "AuditSnapshotsDataset": "audit_snapshots",
     "AuditedDataset": "audited",
     "CheckpointsDataset": "checkpoints",
-    "CodeRevisionDataset": "audit_identity",
+    "CodeRevisionDataset": "code_revision",
     "CurvatureDataset": "layers",
     "DecisionLogDataset": "decisions",
     "DecisionsFileDataset": "decisions",

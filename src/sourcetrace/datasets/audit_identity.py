@@ -1,16 +1,14 @@
-"""What an audit is made of, as its ingest and today's parameters say, and which code ran."""
+"""What an audit is made of, as its ingest and today's parameters say."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from kedro.io import AbstractDataset
 
-from sourcetrace.audit.identity.code_revision import CodeRevision
 from sourcetrace.audit.identity.made_of import MadeOf
-from sourcetrace.datasets.in_file import InFile
+from sourcetrace.datasets.optional import InFile
 from sourcetrace.errors import InputError
 from sourcetrace.files import write_json
 
@@ -61,29 +59,3 @@ def read_identity(file: Path, parameters: Mapping[str, Any]) -> MadeOf:
             f"{file}, which says what was audited, is damaged. Run `kedro run --pipelines audit`."
         ) from error
     return MadeOf.of(parameters, data=str(data), checkpoints=str(checkpoints))
-
-
-class CodeRevisionDataset(AbstractDataset[NoReturn, dict[str, Any]]):
-    """`commit` and `dirty` of a git repository; empty outside one.
-
-    YAML:
-        code_revision:
-          type: sourcetrace.datasets.CodeRevisionDataset
-          path: .
-
-    Python:
-        CodeRevisionDataset(path=".").load()
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
-
-    def _load(self) -> dict[str, Any]:
-        revision = CodeRevision.of(self._path)
-        return {} if revision is None else asdict(revision)
-
-    def _save(self, data: NoReturn) -> None:
-        raise NotImplementedError("A revision is git's own; commit instead.")
-
-    def _describe(self) -> dict[str, Any]:
-        return {"path": str(self._path)}

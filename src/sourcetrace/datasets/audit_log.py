@@ -6,7 +6,7 @@ from typing import NoReturn
 import polars as pl
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.in_file import InFile
+from sourcetrace.datasets.optional import InFile
 from sourcetrace.schemas.audit_log import AuditLog
 
 

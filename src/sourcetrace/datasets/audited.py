@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets.audit_identity import read_identity
 from sourcetrace.datasets.entries import open_entries
-from sourcetrace.datasets.in_file import InFile
+from sourcetrace.datasets.optional import InFile
 from sourcetrace.errors import InputError
 from sourcetrace.files import digest_of, file_digest, replacing
 from sourcetrace.work.unit import KeptFile

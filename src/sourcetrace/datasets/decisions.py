@@ -9,7 +9,7 @@ from filelock import FileLock
 from kedro.io import AbstractDataset
 
 from sourcetrace.audit.decisions.spreadsheet import read_decisions_file
-from sourcetrace.datasets.in_file import InFile
+from sourcetrace.datasets.optional import InFile
 from sourcetrace.errors import InputError
 from sourcetrace.files import replacing
 from sourcetrace.schemas.decisions import DecisionLog

@@ -6,7 +6,7 @@ from pathlib import Path
 from kedro.io import AbstractDataset
 
 from sourcetrace.core.curvature.blocks import CurvatureBlock, SegmentCurvature
-from sourcetrace.datasets.in_file import InFile
+from sourcetrace.datasets.optional import InFile
 from sourcetrace.datasets.tensor_file import LayersOfFile
 
 

@@ -7,10 +7,21 @@ from typing import Any
 import polars as pl
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.in_file import InFile
 from sourcetrace.errors import InputError
 from sourcetrace.files import read_optional_json, replacing, write_json
 from sourcetrace.schemas.table import Table
+
+
+class InFile:
+    """What data sets of one file have in common; hooks and MLflow find it by the attribute."""
+
+    _filepath: Path
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
 
 
 class OptionalJSONDataset(AbstractDataset[Any, Any]):

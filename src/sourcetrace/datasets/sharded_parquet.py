@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from kedro.io import AbstractDataset
 
-from sourcetrace.datasets.in_file import InFile
+from sourcetrace.datasets.optional import InFile
 from sourcetrace.files import link_file, replacing
 from sourcetrace.work.unit import KeptFile
 
