@@ -17,7 +17,7 @@ _CHANCE = 0.05
 _COLUMNS = {"example_id": pl.String, "score": pl.Float64, "related": pl.String}
 
 
-def dominating_examples(query_influence: pl.DataFrame, review_list: pl.DataFrame) -> pl.DataFrame:
+def dominating_examples(query_influence: pl.LazyFrame, review_list: pl.DataFrame) -> pl.DataFrame:
     """Return how far each example's influence is above the mean of the others of its class.
 
     The score is 1 - 1/k where it is k times that mean, and 0 below it. Without classes all
@@ -31,7 +31,7 @@ def dominating_examples(query_influence: pl.DataFrame, review_list: pl.DataFrame
     own = pl.col("own")
     others = (own.sum().over("label") - own) / (pl.len().over("label") - 1)
     score = pl.when(own > 0).then(1 - others / own).fill_nan(0)
-    sizes = query_influence.select("example_id", own="absolute_score")
+    sizes = query_influence.lazy().select("example_id", own="absolute_score").collect()
     table = beside(review_list.select("example_id", label=label), sizes)
     table = table.with_columns(own.fill_null(0))
     return table.select("example_id", score=score, related=pl.lit(None, dtype=pl.String))

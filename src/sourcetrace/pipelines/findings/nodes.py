@@ -54,7 +54,7 @@ def find_issues(
     checkpoint_manifest: pl.DataFrame,
     content_sketches: pl.LazyFrame,
     near_duplicate_pairs: pl.DataFrame,
-    query_influence: pl.DataFrame,
+    query_influence: pl.LazyFrame,
     query_helpers: pl.DataFrame,
     report: ReportParameters,
 ) -> pl.DataFrame:

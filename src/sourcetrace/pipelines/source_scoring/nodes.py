@@ -52,13 +52,13 @@ def describe_measurement(
 
 
 def describe_curvature(
-    audit_setup: AuditSetup, example_signals: pl.LazyFrame, query_influence: pl.DataFrame
+    audit_setup: AuditSetup, example_signals: pl.LazyFrame, query_contributions: pl.DataFrame
 ) -> dict[str, Any]:
     """Return of which data the curvature is behind the scores, and how far they have moved.
 
     Empty where it is that of the examples audited.
     """
-    del query_influence  # so that it runs behind the scores
+    del query_contributions  # so that it runs behind the scores
     if audit_setup.curvature is audit_setup or audit_setup.kept.earlier is None:
         return {}
     found = extracted(audit_setup)
