@@ -28,6 +28,7 @@ from sourcetrace.parameters import (
     SegmentParameters,
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
+from sourcetrace.pipelines.ekfac_fitting.preconditioner import roots_of
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.shared.units import AuditSetup
@@ -156,7 +157,7 @@ def fit_curvatures(
     covariances = {name: one.sums() for name, one in running.items()}
     fitted = []
     for planned in plan.segments:
-        roots = setup.roots(planned) if preconditioned else None
+        roots = roots_of(setup, planned) if preconditioned else None
         watch.start(EIGENDECOMPOSITION)
         # The decomposition is done when the first block is asked for.
         blocks = _announced(engine.visits(planned.points), CORRECTED_EIGENVALUES, watch)
