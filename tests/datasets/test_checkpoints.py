@@ -1,16 +1,18 @@
 """Whatever `checkpoints.path` is, the same checkpoints come of it."""
 
 import logging
+from inspect import signature
 
 import fsspec
 import pytest
 import torch
-from kedro.io import DatasetError
+from kedro.io import DataCatalog, DatasetError
 from torch import nn
 
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.datasets import CheckpointsDataset
 from sourcetrace.hooks.terminal import readable_error
+from sourcetrace.parameters import CheckpointParameters
 from tests.checkpoints.test_folder import checkpoint
 
 
@@ -28,6 +30,18 @@ def refusal(path, **options):
     with pytest.raises(DatasetError) as caught:
         CheckpointsDataset(path=path, **options).load()
     return str(readable_error(caught.value))
+
+
+def test_an_entry_takes_the_parameters_and_no_others():
+    assert (
+        signature(CheckpointsDataset).parameters.keys() == CheckpointParameters.model_fields.keys()
+    )
+    entry = {"type": "sourcetrace.datasets.CheckpointsDataset", "path": "here", "at_most": 3}
+    catalog = DataCatalog({"checkpoints": CheckpointsDataset(path="here", at_most=3)})
+    assert catalog.to_config()[0]["checkpoints"]["at_most"] == 3
+    # When it is made, before any node: the demo would train, and fail behind it.
+    with pytest.raises(DatasetError, match="at_mots"):
+        _ = DataCatalog.from_config({"checkpoints": {**entry, "at_mots": 3}})["checkpoints"]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ What an address means, see `sourcetrace.tracking.places`; what sub-folders mean,
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from kedro.io import AbstractDataset
 
@@ -31,10 +31,6 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
     Saving replaces the `.pt` files of an earlier save. A folder with checkpoints from elsewhere
     is left as it is, with an error.
 
-    Args:
-        path: Where they are, see `CheckpointParameters`.
-        others: What else those parameters have, by name; they are checked when it is loaded.
-
     YAML:
         checkpoints:
           type: sourcetrace.datasets.CheckpointsDataset
@@ -55,8 +51,29 @@ class CheckpointsDataset(AbstractDataset[Sequence[Mapping[str, Any]], "Checkpoin
         CheckpointsDataset(path="checkpoints").load().files()
     """
 
-    def __init__(self, path: str | Sequence[str], **others: Any) -> None:
-        self._named = {"path": path, **others}
+    def __init__(
+        self,
+        path: str | Sequence[str],
+        stages: Mapping[str, int] | None = None,
+        learning_rates: str | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        step_from: Literal["name", "scheduler"] | None = None,
+        cache: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        accept: Sequence[str] | None = None,
+        at_most: int | None = None,
+    ) -> None:
+        self._named = {
+            "path": path,
+            "stages": stages,
+            "learning_rates": learning_rates,
+            "optimizer": optimizer,
+            "step_from": step_from,
+            "cache": cache,
+            "storage_options": storage_options,
+            "accept": accept,
+            "at_most": at_most,
+        }
 
     def _load(self) -> "CheckpointFolder":
         from sourcetrace.tracking.places.local import open_local  # torch: see the package
