@@ -108,7 +108,9 @@ def test_one_example_that_does_not_fit_is_an_error_that_says_so():
     [
         "DefaultCPUAllocator: can't allocate memory",
         "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     ],
 )
 def test_what_no_allocator_of_a_gpu_was_asked_for_runs_out_by_other_names(words):

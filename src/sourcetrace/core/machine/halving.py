@@ -11,7 +11,12 @@ from sourcetrace.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    " error: out of memory",  # of CUDA, and of its driver, which expandable segments ask
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # of cuDNN from version 9 on
+)
 """Where torch's allocator of a GPU is not asked: on a CPU, by CUDA itself, and by its libraries."""
 
 _Result = TypeVar("_Result")
