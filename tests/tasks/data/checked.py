@@ -1,5 +1,6 @@
 """The checks of the ingest that need no model, on both sides of a task."""
 
+import pickle
 from typing import Any
 
 import polars as pl
@@ -21,5 +22,7 @@ def checked_tables(task: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
         refuse_varying(task, items)
         said, _ = digest_side(task, items, table)
         assert said["digest"].startswith("st1-")  # of the contents, not of the names alone
+        # For spawned workers of a DataLoader.
+        assert len(pickle.loads(pickle.dumps(getattr(task, f"{side}_examples")()))) == len(items)
         tables.append(table)
     return tables[0], tables[1]

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,15 +106,15 @@ class ArrayData(DataTask):
     def _inputs(self, rows: Rows) -> Any:
         array, numbers = self._arrays[rows.called], rows.table[ROW].to_list()
         kind = self._array.dtype or ("float32" if array.dtype.kind == "f" else "int64")
-
-        def tensor(index: int) -> Tensor:
-            # A copy: what is mapped from a file cannot be written to.
-            return torch.from_numpy(np.array(array[numbers[index]], dtype=kind))
-
-        return ByNumber(len(numbers), tensor)
+        return ByNumber(len(numbers), partial(_tensor, array, numbers, kind))
 
     def _contents(self, rows: Rows) -> list[str]:
         return rows.table[_CONTENT].to_list()
+
+
+def _tensor(array: _Array, rows: Sequence[int], dtype: str, index: int) -> Tensor:
+    # A copy: what is mapped from a file cannot be written to.
+    return torch.from_numpy(np.array(array[rows[index]], dtype=dtype))
 
 
 def _open(data: Any, called: str) -> Mapping[str, _Array]:

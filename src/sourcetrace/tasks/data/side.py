@@ -17,7 +17,12 @@ from sourcetrace.tasks.data.sources import Rows
 
 @dataclass(frozen=True)
 class ByNumber:
-    """What is made of so many rows, each when it is asked for by its number."""
+    """What is made of so many rows, each when it is asked for by its number.
+
+    Attributes:
+        count: Of the rows.
+        make: Number -> item; one that pickle knows, for workers of a `DataLoader` that are spawned.
+    """
 
     count: int
     make: Callable[[int], Any]

@@ -1,13 +1,14 @@
 """Columns of a table: numbers as one float tensor, categories as integer codes."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_names
@@ -117,7 +118,7 @@ class TableData(DataTask):
             parts.append(torch.from_numpy(np.stack(codes, axis=1)))
         if len(parts) == 1:
             return parts[0]
-        return ByNumber(rows.table.height, lambda index: tuple(part[index] for part in parts))
+        return ByNumber(rows.table.height, partial(_together, parts))
 
     def _scaled(self, name: str) -> pl.Expr:
         value, by = pl.col(name).cast(pl.Float64), self._table.standardise.get(name)
@@ -142,3 +143,7 @@ class TableData(DataTask):
             pl.col(self._numeric).cast(pl.Float64), pl.col(list(self.categories)).cast(pl.String)
         )
         return [content_digest(repr(row).encode()) for row in table.iter_rows()]
+
+
+def _together(parts: Sequence[Tensor], index: int) -> tuple[Tensor, ...]:
+    return tuple(part[index] for part in parts)

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import polars as pl
@@ -62,18 +63,17 @@ class TokenizedData(DataTask):
     def _inputs(self, rows: Rows) -> ByNumber:
         lists = (one for one in rows.table.get_columns() if one.name.startswith(TOKENS))
         by_name = {one.name.removeprefix(TOKENS): one for one in lists}
-
-        def tensors(index: int) -> dict[str, Tensor]:
-            return {
-                name: torch.tensor(one[index].to_numpy(), dtype=torch.int64)
-                for name, one in by_name.items()
-            }
-
-        return ByNumber(rows.table.height, tensors)
+        return ByNumber(rows.table.height, partial(_tokens, by_name))
 
     def _contents(self, rows: Rows) -> list[str]:
         texts = rows.table.select(self._columns())
         return [content_digest(*(one.encode() for one in row)) for row in texts.iter_rows()]
+
+
+def _tokens(lists: Mapping[str, pl.Series], index: int) -> dict[str, Tensor]:
+    return {
+        name: torch.tensor(one[index].to_numpy(), dtype=torch.int64) for name, one in lists.items()
+    }
 
 
 def _refuse_no_text(rows: Rows, column: pl.Series) -> None:
