@@ -65,6 +65,7 @@ def test_scaled_scans_of_a_wrong_label_dominate_their_class(digits):
     sizes = listed.select("example_id", absolute_score=np.abs(scores).sum(1))
     found = dominating_examples(sizes, listed)
     assert dominating_examples(sizes.reverse(), listed).equals(found)
+    assert dominating_examples(sizes.lazy(), listed).equals(found)  # as the catalog has it
     # What was set aside has no influence.
     assert not dominating_examples(sizes[1:], listed)["score"][0]
     broken = {f"e{number}" for number in planted}
