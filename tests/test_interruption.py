@@ -23,13 +23,19 @@ with ended_in_order():
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_an_error_with_its_exit_code(number):
-    before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as ended, ended_in_order():
-        os.kill(os.getpid(), number)
-    assert ended.value.code == 128 + number
-    assert signal.getsignal(number) is before
+@pytest.mark.parametrize(
+    ("number", "usual"),
+    [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)],
+)
+def test_a_signal_is_an_error_with_its_exit_code(number, usual):
+    before = signal.signal(number, usual)  # which of tests behind `&` is not so
+    try:
+        with pytest.raises(Interrupted) as ended, ended_in_order():
+            os.kill(os.getpid(), number)
+        assert ended.value.code == 128 + number
+        assert signal.getsignal(number) is usual
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_is_ignored_stays_ignored():
