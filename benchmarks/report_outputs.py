@@ -52,6 +52,7 @@ def outputs_of(
     )
     yield "set_aside", []
     yield "measurement", {"name": "margin", "higher_is_better": True, "by_token": False}
+    yield "kept_curvature", {}
     steps = [
         (
             *(
