@@ -119,6 +119,15 @@ def test_what_a_full_audit_has_computed_meanwhile_is_taken_instead(audits, befor
     check(audits.run(Changed(order=NOW), Hoarding(kept), kept_curvature=MOVED), full, full)
 
 
+def test_where_examples_only_go_units_of_earlier_data_are_removed(audits, kept):
+    responses = set(kept.glob("source_scoring/g0%2F[rc]*"))
+    for gone in (1, 2):
+        audits.run(Changed(order=THEN[gone:]), Ledger(kept), kept_curvature=0.5)
+        assert len(list(kept.glob("source_scoring/g0%2F0*"))) == 3
+    # A new example is scored by the responses that there are.
+    assert set(kept.glob("source_scoring/g0%2F[rc]*")) == responses != set()
+
+
 def test_killed_it_goes_on(audits, kept, tmp_path):
     for name in ("whole", "1", "5", "8"):
         shutil.copytree(kept.parent, tmp_path / name)

@@ -88,6 +88,8 @@ def _scored(setup: AuditSetup, curvature: Sequence[SegmentCurvature]) -> Scored:
     preparation = Preparation.from_json(ledger.facts(next(iter(done)))["preparation"])
     if setup.team.rank != 0:
         return Scored([], preparation)
+    if ranges.gathering and not kept:  # no row was missing: nobody has asked for the responses
+        kept = [one for one in ledger.others(_STAGE, []) if "known" not in one.made_of]
     if kept:  # else nothing was missing, and nothing is known of what there is beside
         setup.team.prune([*done, *kept])
     parts = [
