@@ -62,6 +62,14 @@ def test_unattributed_parameters_are_a_limit():
     assert "carry no attribution" not in render_model_card(audit_facts())
 
 
+def test_a_kept_curvature_is_a_limit():
+    card = render_model_card(audit_facts(metrics={"curvature_moved_share": 0.015}))
+    assert "no full audit: the curvature is that of earlier data" in card
+    assert "are 1.5 % of these" in card.replace("\u00a0", " ")
+    for full in ({"curvature_moved_share": 0.0}, {}):
+        assert "no full audit" not in render_model_card(audit_facts(metrics=full))
+
+
 @pytest.mark.parametrize(
     ("gate", "said"),
     [
