@@ -60,6 +60,7 @@ def run(setup, folder, *hooks, names=_NODES):
             "query_signals": StreamedParquetDataset(str(folder / "queries.parquet")),
             "set_aside": JSONDataset(filepath=str(folder / "set_aside.json")),
             "curvature": CurvatureDataset(str(folder / "curvature.safetensors")),
+            "kept_curvature": JSONDataset(filepath=str(folder / "kept.json")),
             **{name: scores(folder / name) for name in TABLES},
             "counted": JSONDataset(filepath=str(folder / "counted.json")),
             "audit_setup": MemoryDataset(copy_mode="assign"),
@@ -107,3 +108,17 @@ def test_a_stage_alone_is_refused_where_tables_of_an_earlier_run_have_it(
     run(prepare(task, **settings), folder)
     assert b'"examples": 11' in files_of(folder)["counted.json"]
     run(prepare(task, **settings), folder, names=(stage,))
+
+
+def test_scoring_alone_is_refused_where_the_stored_curvature_is_not_the_one_it_takes(
+    prepare,  # noqa: F811
+    tmp_path,
+):
+    run(prepare(Blobs(), batch_size=2, at="recompute"), tmp_path / "one")
+    kept, setup = tmp_path / "one" / "kept.json", prepare(Blobs(), batch_size=2, at="recompute")
+    kept.write_text('{"of": "other examples"}')
+    with pytest.raises(InputError, match=r"kept_curvature\).*--pipelines audit"):
+        run(setup, tmp_path / "one", names=("score_examples",))
+    run(setup, tmp_path / "one", names=("fit_curvature", "score_examples"))
+    kept.write_text("{}")
+    run(setup, tmp_path / "one", names=("score_examples",))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+from sourcetrace.pipelines.ekfac_fitting.nodes import describe_curvature
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.gradient_extraction.work import extract
-from sourcetrace.pipelines.source_scoring.nodes import describe_curvature
 from sourcetrace.pipelines.source_scoring.work import score, scorer_of
 from sourcetrace.work.ledger import Ledger
 from tests.pipelines.gradient_extraction.test_work import Killed

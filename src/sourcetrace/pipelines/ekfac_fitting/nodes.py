@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -14,6 +15,7 @@ from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.core.methods.trial_responses import LARGEST
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.ekfac_fitting.work import fit
+from sourcetrace.pipelines.gradient_extraction.work import extracted
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
 from sourcetrace.pipelines.shared.metrics import logged
 from sourcetrace.pipelines.shared.set_up import SET_UP
@@ -69,6 +71,21 @@ def fit_curvature(
     return fitted.curvature, spectra, metrics
 
 
+def describe_curvature(
+    audit_setup: AuditSetup, example_signals: pl.LazyFrame, curvature_spectra: object
+) -> dict[str, Any]:
+    """Return of which data the curvature is, and how far they have moved since.
+
+    Empty where it is that of the examples audited.
+    """
+    del curvature_spectra  # so that it runs behind the fitting
+    if audit_setup.curvature is audit_setup or audit_setup.kept.earlier is None:
+        return {}
+    found = extracted(audit_setup)
+    then = replace(found, rows={name: units[0] for name, units in found.sums.items()})
+    return audit_setup.kept.earlier.moved(then.signals, example_signals.lazy())
+
+
 def _spectrum(segment: int, layer: str, eigenvalues: Tensor) -> dict[str, Any]:
     return {
         "segment": segment,
@@ -80,5 +97,9 @@ def _spectrum(segment: int, layer: str, eigenvalues: Tensor) -> dict[str, Any]:
 
 
 PIPELINE = Pipeline(
-    [*SET_UP, step(fit_curvature, ["curvature", "curvature_spectra", "curvature_metrics"])]
+    [
+        *SET_UP,
+        step(fit_curvature, ["curvature", "curvature_spectra", "curvature_metrics"]),
+        step(describe_curvature, "kept_curvature"),
+    ]
 )

@@ -87,6 +87,7 @@ class Earlier:
         return {
             "text": f"{text}.",
             "earlier": str(self),
+            "of": self.contents.all_inputs,
             "share": self.share,
             "gradient_share": moved,
         }
@@ -207,7 +208,7 @@ def _candidates(now: Contents, ledger: Ledger, scores: Unit, final: str) -> list
         return []
     found = []
     for unit in ledger.others("gradient_extraction", []):
-        if unit.name.startswith(f"{final}/"):
+        if unit.name.startswith(f"{final}/") and unit.made_of.get("sketched") == "True":
             with suppress(CorruptUnitError):
                 folder = ledger.folder(unit)
                 if any(folder.glob(_DATA)):

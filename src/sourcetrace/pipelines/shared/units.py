@@ -95,6 +95,16 @@ class AuditSetup:
             self._earlier[known] = self._of_earlier(earlier)
         return self._earlier[known]
 
+    @property
+    def stands_on(self) -> tuple[tuple[int, ...], str]:
+        """What nodes of a run must have alike: who is set aside, and the data of the curvature.
+
+        Numbers, and a digest; empty where it is the curvature of the audit's own data.
+        """
+        curvature = self.curvature
+        own = "" if curvature is self else curvature.contents.all_inputs
+        return self.set_aside.numbers, own
+
     def choose_curvature(self) -> None:
         """Look for a curvature that may be taken as it is, for this process and all others."""
         plan = self.planned(self.set_aside.numbers)

@@ -1,14 +1,12 @@
 """Score the training examples; the tables' parts are handed on as they are kept."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.suggestions.suspicion import weigh_evidence
-from sourcetrace.pipelines.gradient_extraction.work import extracted
 from sourcetrace.pipelines.shared.accounting import report_work
 from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
@@ -51,21 +49,6 @@ def describe_measurement(
     ).model_dump(mode="json")
 
 
-def describe_curvature(
-    audit_setup: AuditSetup, example_signals: pl.LazyFrame, query_contributions: pl.DataFrame
-) -> dict[str, Any]:
-    """Return of which data the curvature is behind the scores, and how far they have moved.
-
-    Empty where it is that of the examples audited.
-    """
-    del query_contributions  # so that it runs behind the scores
-    if audit_setup.curvature is audit_setup or audit_setup.kept.earlier is None:
-        return {}
-    found = extracted(audit_setup)
-    then = replace(found, rows={name: units[0] for name, units in found.sums.items()})
-    return audit_setup.kept.earlier.moved(then.signals, example_signals.lazy())
-
-
 PIPELINE = Pipeline(
     [
         *SET_UP,
@@ -75,6 +58,5 @@ PIPELINE = Pipeline(
         step(draw_suspects, "suspect_pictures"),
         step(draw_queries, ["strongest_pictures", "query_pictures"]),
         step(describe_measurement, "measurement"),
-        step(describe_curvature, "kept_curvature"),
     ]
 )
