@@ -234,6 +234,7 @@ def audits(tmp_path_factory):
         ({"tolerance": 0.0}, False),
         ({"damping": 0.1}, False),
         ({"kept_curvature": 0.1}, False),
+        ({"strongest_examples": 3}, False),
         ({"projection_dimension": 16}, False),
         ({"astra": {"max_iterations": 3}}, False),
         ({"bare_parameters": 7}, False),

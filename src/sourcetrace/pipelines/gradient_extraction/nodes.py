@@ -9,7 +9,7 @@ from sourcetrace.audit.suggestions.members import average_signals
 from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.parameters import GradientParameters
-from sourcetrace.pipelines.gradient_extraction.work import extract, units_of
+from sourcetrace.pipelines.gradient_extraction.work import extract, units_of, visits_all
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
 from sourcetrace.pipelines.shared.costs import advise_on_threads, log_kept
 from sourcetrace.pipelines.shared.set_up import SET_UP, planned_cost
@@ -30,7 +30,8 @@ def extract_gradients(
     setup, engine = audit_setup, audit_setup.engine
     metrics = {}
     setup.team.ledger.refresh()
-    if missing := setup.team.ledger.missing(units_of(setup)):
+    missing = setup.team.ledger.missing(units_of(setup))
+    if visits_all(setup):
         metrics = _said_before(setup, gradients)
     start_peak(engine.device)
     with engine.timings.timed("gradient_extraction"):

@@ -6,35 +6,25 @@ where labels are others than those of the rows beside them, the point's rows are
 own, for which only the examples are visited whose rows are nowhere.
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial, reduce
-from operator import add
+from functools import cached_property, partial
 from pathlib import Path
 
 import polars as pl
-from torch import Tensor
 
-from sourcetrace.core.curvature.covariance import CovarianceSums, RunningCovariances
 from sourcetrace.core.engine.blame import UnusableError
-from sourcetrace.core.engine.results import BlockSignals
-from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Picked
-from sourcetrace.core.model.precision import products_in
-from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
-from sourcetrace.files import link_file
-from sourcetrace.pipelines.gradient_extraction.extracted import SUMS, Extracted, sums_of
+from sourcetrace.pipelines.gradient_extraction.extracted import Extracted
 from sourcetrace.pipelines.gradient_extraction.rows import (
     TABLES,
     signal_rows,
     sketch_rows,
     write_table,
     write_training,
-    written,
 )
+from sourcetrace.pipelines.gradient_extraction.sums import STAGE, PointSums
 from sourcetrace.pipelines.shared.contents import KeptRows, units_like
-from sourcetrace.pipelines.shared.kept_curvature import write_data
 from sourcetrace.pipelines.shared.units import (
     AuditSetup,
     Work,
@@ -43,8 +33,6 @@ from sourcetrace.pipelines.shared.units import (
     until_settled,
 )
 from sourcetrace.work.unit import Unit
-
-_STAGE = "gradient_extraction"
 
 
 def extract(setup: AuditSetup) -> Extracted:
@@ -63,6 +51,12 @@ def extract(setup: AuditSetup) -> Extracted:
 def units_of(setup: AuditSetup) -> list[Unit]:
     """Return the units whose files have what the passes gave, as far as it is known."""
     return [unit for one in _points(setup) for unit in one.units]
+
+
+def visits_all(setup: AuditSetup) -> bool:
+    """Return whether sums are missing, and not rows of a few examples alone."""
+    sums = [own.unit for one in _points(setup) for own in one.sums]
+    return bool(setup.team.ledger.missing(sums))
 
 
 def extracted(setup: AuditSetup) -> Extracted:
@@ -91,101 +85,6 @@ def extracted(setup: AuditSetup) -> Extracted:
 
 
 @dataclass(frozen=True)
-class _Sums:
-    """A point's covariance sums of a group of layers; of the first group, its rows as well.
-
-    Attributes:
-        setup: Of the audit.
-        point: The weights.
-        group: The layers.
-        first: Whether it is the first group.
-        sketched: Whether sketches are taken.
-    """
-
-    setup: AuditSetup
-    point: EvaluationPoint
-    group: tuple[Layer, ...]
-    first: bool
-    sketched: bool
-
-    @cached_property
-    def parts(self) -> Work:
-        """What does its ranges, in their order."""
-        setup = self.setup
-        ranges = setup.grid.ranges(len(setup.engine.training))
-        needed = [one for one in ranges if len(self._rows(one))] or ranges[:1]
-        return {
-            self._unit(one if len(needed) > 1 else None): partial(self._extract, one)
-            for one in needed
-        }
-
-    @cached_property
-    def unit(self) -> Unit:
-        """What has the sums of all ranges."""
-        parts = list(self.parts)
-        return parts[0] if len(parts) == 1 else self._unit(None, reads=parts)
-
-    def join(self, folder: Path) -> dict[str, str]:
-        """Add the ranges' sums, and link their rows."""
-        folders = [self.setup.team.ledger.folder(one) for one in self.parts]
-        found = [sums_of(own) for own in folders]
-
-        def added(name: str) -> CovarianceSums:
-            return reduce(add, (layers[name] for layers in found if name in layers))
-
-        names = dict.fromkeys(name for layers in found for name in layers)
-        LayersOfFile.write(folder / SUMS, {"sums": LazyLayers(names, added)})
-        for rows in (file for own in folders for file in own.glob("*.parquet")):
-            link_file(rows, folder / rows.name)
-        return written(folder)
-
-    def _rows(self, block: Block) -> Tensor:
-        rows = self.point.rows(block)
-        return rows if self.first else rows[self.point.in_curvature(rows)]
-
-    def _extract(self, examples: Block, folder: Path) -> dict[str, str]:
-        engine = self.setup.engine
-        precision = self.setup.attribution.precision.curvature
-        running = RunningCovariances()
-        rows: list[BlockSignals] = []
-        for block in self.setup.grid.blocks(examples):
-            if not len(self._rows(block)):
-                continue
-            try:
-                if self.first:
-                    passed = engine.extract(self.point, block, sketched=self.sketched)
-                    rows.append(passed.signals)
-                    found = passed.covariances
-                else:
-                    found = engine.of_layers(self.group).covariances(self.point, block)
-            except UnusableError:  # all that was left of the block is set aside
-                continue
-            with products_in(precision, engine.device):
-                running.add({layer.name: found[layer.name] for layer in self.group})
-        with products_in(precision, engine.device):
-            LayersOfFile.write(folder / SUMS, {"sums": running.sums()})
-        contents = self.setup.contents
-        write_training(contents, engine.training, self.point, folder, examples, rows)
-        if self.sketched:  # at the last point, where all examples are
-            write_data(folder, examples, contents, self.setup.inputs.train_table)
-        return written(folder)
-
-    def _unit(self, block: Block | None, reads: Sequence[Unit] = ()) -> Unit:
-        setup, name = self.setup, f"{self.point.id}/{self.group[0].name}"
-        whole = Block(0, len(setup.engine.training))
-        # Passes of the first group are of all layers.
-        layers = [self.group, setup.engine.coverage.layers if self.first else ()]
-        return setup.unit(
-            _STAGE,
-            name if block is None else f"{name}/{block.start:09d}-{block.stop:09d}",
-            reads=reads,
-            cost=len(self._rows(block or whole)),
-            sketched=str(self.sketched),
-            **passes_parts(setup, [self.point], block or whole, layers),
-        )
-
-
-@dataclass(frozen=True)
 class _Point:
     """What is extracted at a point; as a sum, its rows where those beside its sums are no more so.
 
@@ -202,11 +101,11 @@ class _Point:
     sketched: bool
 
     @cached_property
-    def sums(self) -> list[_Sums]:
+    def sums(self) -> list[PointSums]:
         """Of every group of layers."""
         groups = self.setup.needs.extraction.groups
         return [
-            _Sums(
+            PointSums(
                 self.setup.curvature, self.curved, group, not number, self.sketched and not number
             )
             for number, group in enumerate(groups)
@@ -290,7 +189,7 @@ class _Point:
     def _unit(self, name: str, block: Block, *, labels: bool) -> Unit:
         layers = [self.setup.engine.coverage.layers]
         return self.setup.unit(
-            _STAGE,
+            STAGE,
             f"{self.point.id}/{name}",
             reads=(),
             cost=len(block) or len(self.setup.queries),
