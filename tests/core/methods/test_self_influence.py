@@ -60,7 +60,7 @@ def test_sums_of_a_few_terms_are_near_the_filters_written_out(
     filters = [FilterSettings(step_mass, weight_decay=1e-3).training()] * SEGMENTS
     rows = torch.arange(EXAMPLES)
     member = SimpleNamespace(
-        segments=[SimpleNamespace(examples=rows)] * SEGMENTS,
+        segments=[SimpleNamespace(count=len(rows))] * SEGMENTS,
         layer_steps=lambda *_: (filters, blocks, None),
     )
     block = SimpleNamespace(
