@@ -261,6 +261,12 @@ def audits(tmp_path_factory):
     return made
 
 
+UNREAD = {
+    "attribution_scores",  # its files are read under another name
+    "query_contributions",  # its own stage makes other tables of it
+}
+
+
 @cache
 def readers():
     """Return result -> the pipeline up to the first node of a stage that reads it alone."""
@@ -373,15 +379,14 @@ def test_the_results_that_other_stages_read_are_all_checked():
         "checkpoints",  # every byte is held against the manifest
         "planted_label_errors",  # the demo's answer key, no result of an audit
     }
-    # Its files are read under another name.
-    assert set(AUDITED) - set(readers()) == {"attribution_scores"}
+    assert set(AUDITED) - set(readers()) == UNREAD
 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
         (name, fault)
-        for name in sorted(set(AUDITED) - {"attribution_scores"})
+        for name in sorted(set(AUDITED) - UNREAD)
         for fault in FAULTS
         if name not in BYTES_ALONE or fault not in SAID
     ],
