@@ -1,9 +1,10 @@
-"""A lock between processes that says who holds it.
+"""A lock between processes that says who holds it, and files that several processes change.
 
 The lock is the operating system's: it ends with the process that holds it, however that ends.
 A file beside it says who holds it.
 """
 
+import copy
 import json
 import logging
 import os
@@ -11,13 +12,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+
+from sourcetrace.files import read_optional_json, write_json
 
 logger = logging.getLogger(__name__)
 
 RUN_LOCK = "run.lock"
 """Beside the history of audits; held by every run of the project."""
+
+
+@contextmanager
+def shared_json(file: Path) -> Iterator[dict[str, Any]]:
+    """Give the JSON object of a file, empty where there is none, and keep what is changed of it.
+
+    Other processes wait meanwhile. What raises changes nothing.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_name(f"{file.name}.lock")):
+        content = read_optional_json(file) or {}
+        before = copy.deepcopy(content)
+        yield content
+        if content != before:
+            write_json(file, content, indent=1)
 
 
 class HeldLock:

@@ -4,18 +4,17 @@ Batches, ranges and groups of layers decide the last bits of sums, and the names
 chosen by the time and memory that there are when an audit is first set up.
 """
 
-import json
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from sourcetrace.core.model.examples import Block
 from sourcetrace.datasets.gradient_cache import Policy
-from sourcetrace.files import digest_of, read_optional_json, replacing
+from sourcetrace.files import digest_of, read_optional_json
+from sourcetrace.locks import shared_json
 from sourcetrace.parameters import GradientParameters
 
 _FILE = "grid.json"
@@ -82,16 +81,10 @@ def kept_grids(folder: Path) -> Iterator[MutableMapping[str, Grid]]:
 
     Other processes wait meanwhile: the first one chooses.
     """
-    file = folder / _FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f"{_FILE}.lock")):
-        grids = {key: Grid(**one) for key, one in (read_optional_json(file) or {}).items()}
-        before = dict(grids)
+    with shared_json(folder / _FILE) as content:
+        grids = {key: Grid(**one) for key, one in content.items()}
         yield grids
-        if grids != before:
-            with replacing(file) as partial:
-                content = {key: asdict(one) for key, one in grids.items()}
-                partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        content.update({key: asdict(one) for key, one in grids.items()})
 
 
 def last_batch_size(folder: Path) -> int | None:

@@ -7,21 +7,19 @@ runs of an audit. Where a file of the curvature is lost, it is given up for good
 computed: nobody has the examples any more.
 """
 
-import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import polars as pl
-from filelock import FileLock
 
 from sourcetrace.core.model.examples import Block
-from sourcetrace.files import read_optional_json, replacing
+from sourcetrace.files import read_optional_json
 from sourcetrace.formats import format_noun
+from sourcetrace.locks import shared_json
 from sourcetrace.pipelines.shared.contents import Contents
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
@@ -129,6 +127,7 @@ class KeptCurvature:
     share: float = 0.0
     earlier: Earlier | None = field(default=None, init=False)
     _noted: str | None = field(default=None, init=False)
+    """Digest of the curvature's examples, as it is noted; empty once it is given up."""
     _said: bool = field(default=False, init=False)
 
     def choose(
@@ -145,7 +144,7 @@ class KeptCurvature:
         """
         if not self.share:
             return
-        with self._notes() as notes:
+        with shared_json(self.folder / _FILE) as notes:
             known = notes.get(self.identity)
             if self.earlier is None or known != self._noted:
                 ledger.refresh()
@@ -170,7 +169,8 @@ class KeptCurvature:
         Raises:
             OtherUnitsError: If it has.
         """
-        if self.share and self._read().get(self.identity) != self._noted:
+        notes = read_optional_json(self.folder / _FILE) if self.share else None
+        if (notes or {}).get(self.identity) != self._noted:
             raise OtherUnitsError
 
     def give_up(self, *_: object) -> NoReturn:
@@ -180,24 +180,9 @@ class KeptCurvature:
             OtherUnitsError: In any case.
         """
         logger.warning("Of the kept %s units are gone: all is computed", self.earlier)
-        with self._notes() as notes:
+        with shared_json(self.folder / _FILE) as notes:
             notes[self.identity] = ""
         raise OtherUnitsError
-
-    @contextmanager
-    def _notes(self) -> Iterator[dict[str, str]]:
-        """Give identity -> digest of a curvature's examples, empty once it is given up."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{_FILE}.lock"):
-            notes = self._read()
-            before = dict(notes)
-            yield notes
-            if notes != before:
-                with replacing(self.folder / _FILE) as partial:
-                    partial.write_text(json.dumps(notes, indent=1), encoding="utf-8")
-
-    def _read(self) -> dict[str, str]:
-        return read_optional_json(self.folder / _FILE) or {}
 
 
 def _candidates(now: Contents, ledger: Ledger, scores: Unit, final: str) -> list[Earlier]:

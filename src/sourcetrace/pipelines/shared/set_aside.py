@@ -4,7 +4,6 @@ They are left out at every point and in every stage, as if the data had never ha
 cannot be read are left out by the task itself (`tasks.set_aside`), before anything has a number.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 
 from sourcetrace.core.engine.blame import UnusableError
 from sourcetrace.core.model.examples import EvaluationPoint, Examples, spread
 from sourcetrace.errors import InputError
-from sourcetrace.files import read_optional_json, replacing
+from sourcetrace.files import read_optional_json
 from sourcetrace.formats import format_names, format_noun
+from sourcetrace.locks import shared_json
 from sourcetrace.pipelines.shared.inputs import Ingested
 from sourcetrace.tasks.protocol import Task
 from sourcetrace.tasks.set_aside import may_set_aside, set_aside
@@ -126,21 +125,17 @@ class SettingAside:
         Raises:
             InputError: If there are more than the share by now.
         """
-        ids, file = self.inputs.train_table["example_id"], self.folder / _FILE
+        ids = self.inputs.train_table["example_id"]
         found = {
             i: {"example_id": ids[i], "index": i, "reason": one, "checkpoint_id": point.id}
             for i, one in error.reasons.items()
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_name(f"{_FILE}.lock")):
-            kept = read_optional_json(file) or {}
+        with shared_json(self.folder / _FILE) as kept:
             known = {one["index"]: one for one in kept.get(self.inputs.identity, [])}
             for number, one in found.items():
                 known.setdefault(number, one)
             self._refuse(str(error), len(known))
             kept[self.inputs.identity] = list(known.values())
-            with replacing(file) as partial:
-                partial.write_text(json.dumps(kept, indent=1), encoding="utf-8")
         self._noted |= not found.keys() <= {*self.numbers}
         logger.warning(
             "%s set aside that cannot be used (task.set_aside): %s; the first: %s. set_aside.json "
