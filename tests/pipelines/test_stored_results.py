@@ -564,7 +564,11 @@ def test_an_audit_that_keeps_no_scores_is_the_same_and_what_needs_them_is_refuse
     with inside(broken):
         catalog = catalog_of(**given)
         assert catalog.load("attribution_scores").columns == ["example_id", "scores_digest"]
-        assert catalog.load("audit_summary")["scores_digest"] != digest
+        summary = catalog.load("audit_summary")
+        assert summary["scores_digest"] != digest
+        assert not summary["scores_kept"]
+        assert not summary["trust"]["command"]
+        assert not catalog.load("audit_result")["trust"]["status"].startswith("Verified")
         for name, table in whole.items():
             assert catalog.load(name).equals(table), name
     for stage in ("verification", "verify_cleaning"):

@@ -39,6 +39,14 @@ def test_the_figure_is_one_sentence_with_its_interval_and_its_bound():
     assert (trust.status, trust.text, trust.command) == ("Verified", FIGURE, "")
 
 
+def test_where_no_scores_are_kept_nobody_is_sent_to_verify_them():
+    trust = verification().trust_in(DIGEST, kept=False)
+    assert (trust.status, trust.command) == ("Not verified", "")
+    page = text_of(page_with(scores_kept=False))
+    assert page.count(f"Not verified: {trust.text}") == 2
+    assert "pipelines verification" not in page
+
+
 def test_scores_no_better_than_chance_are_not_called_verified():
     trust = verification(low=-0.05).figure()
     assert trust.status == "Not confirmed"

@@ -158,7 +158,7 @@ class PageContent:
             parameter_table=Table.of_parameters(self.unattributed_parameters),
             gate=self._of_these_scores(self.gate),
             outdated=self._is_outdated(),
-            trust=self.verification.trust_in(summary.scores_digest),
+            trust=self.verification.trust_in(summary.scores_digest, kept=summary.scores_kept),
             verification=self.verification if verified else None,
             trust_figures=trust_charts.trust_figures(self.verification) if verified else [],
             compared=compared,

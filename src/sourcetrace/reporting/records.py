@@ -64,6 +64,7 @@ class AuditSummary(_Record):
 
     Attributes:
         scores_digest: SHA-256 of the scores; empty in a summary of an earlier version.
+        scores_kept: Whether all scores are there, and not each query's strongest alone.
         task: Import path of the task's class.
         method: `attribution.method` of the scores, whatever the parameters say by now.
         trust: How far the scores can be trusted.
@@ -81,6 +82,7 @@ class AuditSummary(_Record):
     """
 
     scores_digest: str = ""
+    scores_kept: bool = True
     task: str = ""
     method: str
     trust: Trust

@@ -52,12 +52,16 @@ class Retraining:
     queries: pl.DataFrame = field(default_factory=pl.DataFrame)
     removals: pl.DataFrame = field(default_factory=pl.DataFrame)
 
-    def trust_in(self, scores_digest: str) -> Trust:
+    def trust_in(self, scores_digest: str, *, kept: bool = True) -> Trust:
         """Return the line for scores, from the last verification there was.
 
         Args:
             scores_digest: Of the scores that the line is about.
+            kept: Whether there are scores, by which a verification predicts.
         """
+        if not kept:
+            text = "verification takes scores, and attribution.precision.stored_scores kept none."
+            return Trust(status="Not verified", text=text)
         if self.summary.is_empty():
             text = "no retraining has tested these scores."
             return Trust(status="Not verified", text=text, command=_COMMAND)

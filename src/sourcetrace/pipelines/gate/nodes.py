@@ -115,7 +115,8 @@ def state_result(
 ) -> dict[str, Any]:
     """Return the audit's result for other programs."""
     verdict = GateReport.model_validate(gate_report)
-    trust = Retraining(verification_summary).trust_in(verdict.scores_digest)
+    kept = audit_summary.get("scores_kept", True)
+    trust = Retraining(verification_summary).trust_in(verdict.scores_digest, kept=kept)
     suspects = review_list.filter(is_suspect())["example_id"]
     result = {
         "versions": {
