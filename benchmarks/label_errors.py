@@ -41,8 +41,8 @@ from sourcetrace.parameters import (  # noqa: E402
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints  # noqa: E402
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients  # noqa: E402
+from sourcetrace.pipelines.set_up.nodes import set_up_audit  # noqa: E402
 from sourcetrace.pipelines.shared.inputs import Ingested  # noqa: E402
-from sourcetrace.pipelines.shared.set_up import set_up_audit  # noqa: E402
 from sourcetrace.pipelines.source_scoring.work import score  # noqa: E402
 from sourcetrace.reporting.review import build_review_list  # noqa: E402
 from sourcetrace.tasks import train_with_sgd  # noqa: E402

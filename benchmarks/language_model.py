@@ -40,9 +40,9 @@ from sourcetrace.parameters import (
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
-from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.tasks import TaskBase
 

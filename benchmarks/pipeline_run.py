@@ -29,9 +29,9 @@ from sourcetrace.parameters import (
 )
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.preconditioner import roots_of
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
-from sourcetrace.pipelines.shared.units import AuditSetup
 
 COVARIANCES, EIGENDECOMPOSITION, CORRECTED_EIGENVALUES, SCORES = STAGES
 INGEST = "ingest"

@@ -21,9 +21,9 @@ from sourcetrace.parameters import (
 from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.gradient_extraction.work import extract
-from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.set_up.grid import Grid
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import check_inputs
-from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score

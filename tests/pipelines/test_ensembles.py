@@ -23,8 +23,8 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.cleaning_report.nodes import list_for_review
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.schemas import (
     CheckpointManifest,
     CurvatureSpectra,

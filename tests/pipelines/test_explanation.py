@@ -20,8 +20,8 @@ from sourcetrace.pipelines.checkpoint_ingest.nodes import ingest_checkpoints
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.explanation.nodes import explain_queries
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import describe_measurement
 from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.reporting.explanation import Asked

@@ -16,8 +16,8 @@ from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
 from sourcetrace.pipelines.gradient_extraction.work import extract
-from sourcetrace.pipelines.shared.costs import plan_costs
-from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.set_up.costs import plan_costs
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from tests.pipelines.test_training import Tiny, inputs_of, score_tables, train
 

@@ -29,8 +29,8 @@ from sourcetrace.pipelines.checkpoint_ingest.thinned import warn_of_many
 from sourcetrace.pipelines.ekfac_fitting import preconditioner
 from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.source_scoring.nodes import score_examples
 from sourcetrace.schemas import CheckpointManifest, CurvatureSpectra, QueryInfluence
 from sourcetrace.tasks import ClassificationTask

@@ -21,9 +21,9 @@ from kedro.io import DataCatalog
 from sourcetrace.datasets.entries import open_catalog
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import LaunchParameters
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
-from sourcetrace.pipelines.shared.set_up import set_up_audit
-from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.progress import hide_progress
 from sourcetrace.validation import validated
 from sourcetrace.work.ranks import Rank

@@ -9,8 +9,8 @@ from polars.testing import assert_frame_equal
 from sourcetrace.audit.identity.made_of import MadeOf
 from sourcetrace.parameters import AttributionParameters, GradientParameters, LaunchParameters
 from sourcetrace.pipelines.gradient_extraction.work import extract, units_of
-from sourcetrace.pipelines.shared.grid import Grid
-from sourcetrace.pipelines.shared.set_up import set_up_audit
+from sourcetrace.pipelines.set_up.grid import Grid
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.team import Team
 from tests.pipelines.source_scoring.test_work import EXAMPLES, Longer

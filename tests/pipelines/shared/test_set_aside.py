@@ -24,8 +24,8 @@ from sourcetrace.pipelines.ekfac_fitting.nodes import fit_curvature
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.gradient_extraction.nodes import extract_gradients, list_set_aside
 from sourcetrace.pipelines.gradient_extraction.work import extract
+from sourcetrace.pipelines.set_up.nodes import set_up_audit
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import set_up_audit
 from sourcetrace.pipelines.verification.retrained import retrain_plan
 from sourcetrace.pipelines.verification.retraining import Job
 from sourcetrace.schemas.scores import ExampleSignals

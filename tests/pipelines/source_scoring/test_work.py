@@ -15,7 +15,7 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.responses.queries import QueryGradients
 from sourcetrace.parameters import AttributionParameters, GradientParameters
 from sourcetrace.pipelines.ekfac_fitting.work import Fitted
-from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.set_up.grid import Grid
 from sourcetrace.pipelines.source_scoring import ranges, work
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score

@@ -4,7 +4,7 @@ Who uses what:
 
 - `datasets.audited` writes all parts beside every stored result and compares, when one is loaded,
   those that its stage depends on with what the parameters and the ingest say now;
-- `pipelines.shared.set_up` computes `data` and `checkpoints` again from the inputs themselves, and
+- `pipelines.set_up.nodes` computes `data` and `checkpoints` again from the inputs themselves, and
   keeps gradients under `digest_for("gradient_extraction")`;
 - `audit.identity.audit_key` makes the tag of a model version from the parts that decide the scores;
 - `pipelines.verification` keeps retrainings under `retraining_part`.
@@ -44,6 +44,7 @@ _COMPUTING = (
     "datasets",
     "schemas",
     "tasks",
+    "pipelines/set_up",
     "pipelines/shared",
     "pipelines/checkpoint_ingest",
     "pipelines/gradient_extraction",

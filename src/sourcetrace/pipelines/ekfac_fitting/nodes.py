@@ -16,11 +16,11 @@ from sourcetrace.core.methods.trial_responses import LARGEST
 from sourcetrace.core.statistics.spectrum import spectrum_quantiles
 from sourcetrace.pipelines.ekfac_fitting.work import fit
 from sourcetrace.pipelines.gradient_extraction.work import extracted
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.nodes import SET_UP
 from sourcetrace.pipelines.shared.accounting import report_precision, report_work
 from sourcetrace.pipelines.shared.metrics import logged
-from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.schemas.comparison import CurvatureSpectra
 
 logger = logging.getLogger(__name__)

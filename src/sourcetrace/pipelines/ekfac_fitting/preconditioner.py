@@ -12,7 +12,7 @@ from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import PlannedSegment
 from sourcetrace.core.training.optimizer_settings import ADAPTIVE
 from sourcetrace.files import digest_of
-from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
 
 
 def roots_of(

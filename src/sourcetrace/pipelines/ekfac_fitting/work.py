@@ -31,14 +31,8 @@ from sourcetrace.files import digest_of
 from sourcetrace.pipelines.ekfac_fitting.preconditioner import optimizer_part, roots_of
 from sourcetrace.pipelines.gradient_extraction.extracted import Extracted
 from sourcetrace.pipelines.gradient_extraction.work import extracted
-from sourcetrace.pipelines.shared.units import (
-    AuditSetup,
-    Work,
-    do,
-    do_summed,
-    passes_parts,
-    until_settled,
-)
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.units import Work, do, do_summed, passes_parts, until_settled
 from sourcetrace.work.unit import Unit
 
 _STAGE = "ekfac_fitting"

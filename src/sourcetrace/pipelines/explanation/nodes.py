@@ -15,9 +15,9 @@ from sourcetrace.core.methods.token_scores import TokenScores, token_scores
 from sourcetrace.core.model.examples import Examples
 from sourcetrace.datasets.score_files import ScoreFiles, listed_strongest, strongest_of
 from sourcetrace.errors import InputError
-from sourcetrace.pipelines.shared.set_up import SET_UP
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.nodes import SET_UP
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.work import scorer_of
 from sourcetrace.progress import track
 from sourcetrace.reporting.explanation import (

@@ -10,11 +10,11 @@ from sourcetrace.core.machine.memory import start_peak
 from sourcetrace.core.methods.precision_check import PrecisionError
 from sourcetrace.parameters import GradientParameters
 from sourcetrace.pipelines.gradient_extraction.work import extract, units_of, visits_all
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.costs import advise_on_threads, log_kept
+from sourcetrace.pipelines.set_up.nodes import SET_UP, planned_cost
 from sourcetrace.pipelines.shared.accounting import report_cost, report_precision, report_work
-from sourcetrace.pipelines.shared.costs import advise_on_threads, log_kept
-from sourcetrace.pipelines.shared.set_up import SET_UP, planned_cost
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.schemas.scores import QueryHistory, QuerySignals
 
 

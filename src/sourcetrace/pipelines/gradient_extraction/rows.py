@@ -9,7 +9,7 @@ import torch
 
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
-from sourcetrace.pipelines.shared.contents import Contents, contents_of, digest_contents
+from sourcetrace.pipelines.set_up.contents import Contents, contents_of, digest_contents
 from sourcetrace.schemas.scores import ContentSketches, ExampleSignals
 from sourcetrace.schemas.table import Table
 

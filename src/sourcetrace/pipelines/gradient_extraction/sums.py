@@ -18,8 +18,9 @@ from sourcetrace.datasets.tensor_file import LayersOfFile, LazyLayers
 from sourcetrace.files import link_file
 from sourcetrace.pipelines.gradient_extraction.extracted import SUMS, sums_of
 from sourcetrace.pipelines.gradient_extraction.rows import write_training, written
-from sourcetrace.pipelines.shared.kept_curvature import write_data
-from sourcetrace.pipelines.shared.units import AuditSetup, Work, passes_parts
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.kept_curvature import write_data
+from sourcetrace.pipelines.set_up.units import Work, passes_parts
 from sourcetrace.work.unit import Unit
 
 STAGE = "gradient_extraction"

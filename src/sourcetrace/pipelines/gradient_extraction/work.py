@@ -24,14 +24,9 @@ from sourcetrace.pipelines.gradient_extraction.rows import (
     write_training,
 )
 from sourcetrace.pipelines.gradient_extraction.sums import STAGE, PointSums
-from sourcetrace.pipelines.shared.contents import KeptRows, units_like
-from sourcetrace.pipelines.shared.units import (
-    AuditSetup,
-    Work,
-    do_summed,
-    passes_parts,
-    until_settled,
-)
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.contents import KeptRows, units_like
+from sourcetrace.pipelines.set_up.units import Work, do_summed, passes_parts, until_settled
 from sourcetrace.work.unit import Unit
 
 

@@ -26,9 +26,9 @@ from sourcetrace.parameters import (
 from sourcetrace.pipelines.checkpoint_ingest.checks import CHECKS
 from sourcetrace.pipelines.checkpoint_ingest.described import describe
 from sourcetrace.pipelines.checkpoint_ingest.examination import Examination
+from sourcetrace.pipelines.set_up.nodes import planned_cost, set_up_audit
 from sourcetrace.pipelines.shared.accounting import seconds_text
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.set_up import planned_cost, set_up_audit
 from sourcetrace.pipelines.shared.step import step
 from sourcetrace.reporting.preflight import (
     CheckLine,

@@ -7,10 +7,10 @@ import polars as pl
 from kedro.pipeline import Pipeline
 
 from sourcetrace.audit.suggestions.suspicion import weigh_evidence
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.nodes import SET_UP
 from sourcetrace.pipelines.shared.accounting import report_work
-from sourcetrace.pipelines.shared.set_up import SET_UP
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.shared.units import AuditSetup
 from sourcetrace.pipelines.source_scoring.pictures import draw_queries, draw_suspects
 from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.pipelines.source_scoring.tables import TABLES

@@ -17,7 +17,7 @@ from torch import Tensor
 from sourcetrace.core.model.examples import Block
 from sourcetrace.datasets.score_files import stored_scores, strongest_of
 from sourcetrace.datasets.tensor_file import TensorFile
-from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
 from sourcetrace.pipelines.source_scoring.tables import TABLES, check_table
 
 STRONGEST: Final = "strongest.parquet"

@@ -8,7 +8,7 @@ import polars as pl
 
 from sourcetrace.datasets.score_files import merge_strongest
 from sourcetrace.datasets.tensor_file import TensorFile
-from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
 from sourcetrace.pipelines.source_scoring.parts import STRONGEST, SUMS, stage_names
 from sourcetrace.pipelines.source_scoring.ranges import Ranges
 from sourcetrace.schemas import QueryStrongest

@@ -26,7 +26,8 @@ from sourcetrace.core.responses.low_rank_responses import LayerResponse
 from sourcetrace.core.responses.score_check import ScoreCheck, settle
 from sourcetrace.datasets.tensor_file import LayersOfFile, tensors_digest
 from sourcetrace.files import digest_of
-from sourcetrace.pipelines.shared.units import AuditSetup, Work, do
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.units import Work, do
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.work.unit import Unit
 

@@ -17,7 +17,7 @@ from sourcetrace.core.statistics.uncertainty import (
     standard_error_of_sum,
 )
 from sourcetrace.datasets.score_files import score_columns
-from sourcetrace.pipelines.shared.units import AuditSetup
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
 from sourcetrace.schemas import (
     AttributionScores,
     QueryContributions,

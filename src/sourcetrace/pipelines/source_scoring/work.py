@@ -25,7 +25,8 @@ from sourcetrace.core.model.examples import Block, Examples
 from sourcetrace.core.responses.score_check import ScoreCheck
 from sourcetrace.datasets.tensor_file import TensorFile
 from sourcetrace.pipelines.ekfac_fitting.work import fit
-from sourcetrace.pipelines.shared.units import AuditSetup, do, until_settled
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.units import do, until_settled
 from sourcetrace.pipelines.source_scoring.parts import file_of, write_range
 from sourcetrace.pipelines.source_scoring.preparation import Preparation
 from sourcetrace.pipelines.source_scoring.ranges import Ranges, Task, needed, parts_of

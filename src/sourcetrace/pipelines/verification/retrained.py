@@ -22,9 +22,9 @@ from sourcetrace.parameters import (
     TaskParameters,
     VerificationParameters,
 )
-from sourcetrace.pipelines.shared.grid import last_batch_size
+from sourcetrace.pipelines.set_up.grid import last_batch_size
+from sourcetrace.pipelines.set_up.launch import available_cores, cores_each
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.launch import available_cores, cores_each
 from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.pipelines.verification.retraining import Job, Outcome, Retrainings, trainer
 from sourcetrace.schemas.verification import VerificationOutcomes

@@ -20,7 +20,7 @@ from sourcetrace.core.model.examples import Block
 from sourcetrace.files import read_optional_json
 from sourcetrace.formats import format_noun
 from sourcetrace.locks import shared_json
-from sourcetrace.pipelines.shared.contents import Contents
+from sourcetrace.pipelines.set_up.contents import Contents
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
 

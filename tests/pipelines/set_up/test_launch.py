@@ -5,8 +5,8 @@ import torch
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import LaunchParameters
-from sourcetrace.pipelines.shared import launch
-from sourcetrace.pipelines.shared.launch import make_team
+from sourcetrace.pipelines.set_up import launch
+from sourcetrace.pipelines.set_up.launch import make_team
 from sourcetrace.work.crew import CREW
 
 

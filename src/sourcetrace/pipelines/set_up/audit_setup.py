@@ -1,40 +1,32 @@
-"""What the stages work with, and their units: what decides their bytes, and sums of parts.
+"""What the numerical stages work with, and what names their units."""
 
-A sum over the examples is made in units of a range each, which are added in their order and
-dropped.
-"""
-
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
 
 from sourcetrace.core.engine.gradient_engine import GradientEngine
-from sourcetrace.core.layers.layer import Layer
 from sourcetrace.core.methods.memory_needs import MemoryNeeds
-from sourcetrace.core.model.examples import Block, EvaluationPoint, Examples
+from sourcetrace.core.model.examples import Examples
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.core.plan.plan import AttributionPlan
 from sourcetrace.datasets.gradient_cache import GradientCache
 from sourcetrace.files import digest_of
 from sourcetrace.parameters import AttributionParameters
-from sourcetrace.pipelines.shared.contents import Contents
-from sourcetrace.pipelines.shared.grid import Grid
+from sourcetrace.pipelines.set_up.contents import Contents
+from sourcetrace.pipelines.set_up.grid import Grid
+from sourcetrace.pipelines.set_up.kept_curvature import Earlier, KeptCurvature
 from sourcetrace.pipelines.shared.inputs import Ingested
-from sourcetrace.pipelines.shared.kept_curvature import Earlier, KeptCurvature
 from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
 from sourcetrace.pipelines.shared.set_aside import SettingAside
 from sourcetrace.work.team import Team
-from sourcetrace.work.unit import OtherUnitsError, Unit
+from sourcetrace.work.unit import Unit
 
 if TYPE_CHECKING:
-    from sourcetrace.pipelines.shared.costs import PlannedCost
+    from sourcetrace.pipelines.set_up.costs import PlannedCost
 
 _DRAWN = 1024
 """Examples at most whose scores are kept by segment and query."""
@@ -177,120 +169,3 @@ class AuditSetup:
         if reads:
             made_of["reads"] = digest_of([one.identity for one in reads])
         return Unit(stage, name, made_of, cost)
-
-
-_Result = TypeVar("_Result")
-
-Work = Mapping[Unit, Callable[[Path], Mapping[str, Any] | None]]
-"""Unit -> what writes its files into a folder, and returns what is said of it beside."""
-
-
-class Summed(Protocol):
-    """A unit that has the sums of others, or is the only one."""
-
-    @property
-    def unit(self) -> Unit:
-        """What has the sums."""
-
-    @property
-    def parts(self) -> Work:
-        """What does the ranges, in their order; of one range the unit itself."""
-
-    def join(self, folder: Path) -> Mapping[str, Any] | None:
-        """Write what the parts have together, and return what is said of it beside."""
-
-
-def passes_parts(
-    setup: AuditSetup,
-    points: Sequence[EvaluationPoint],
-    block: Block,
-    layers: Sequence[Sequence[Layer]],
-    *,
-    labels: bool = False,
-) -> dict[str, str]:
-    """Return digests of what decides passes at some points, in place of all that an audit has.
-
-    Args:
-        setup: Of the audit.
-        points: The weights.
-        block: The examples.
-        layers: Whose gradients are taken, and what else the passes are of.
-        labels: Whether the examples' own labels decide what is kept.
-    """
-    files = dict(setup.inputs.manifest.select("checkpoint_id", "sha256").iter_rows())
-    weights = [[files[name] for name in one.checkpoints] for one in points]
-    examples = [
-        [
-            setup.contents.digest(one.rows(block), labels=labels),
-            *map(_digest, (one.rows(block), block.among(one.curvature_examples))),
-        ]
-        for one in points
-    ]
-    shapes = [[(one.name, one.shape) for one in own] for own in layers]
-    precision = setup.attribution.precision
-    return {
-        "checkpoints": digest_of(weights),
-        "examples": digest_of(examples),
-        # Rows name their point, and the same weights may be of several.
-        "segments": digest_of([[(one.id, one.draws) for one in points], shapes]),
-        "gradients": digest_of([setup.attribution.seed, precision.passes, precision.curvature]),
-        "set_aside": "",
-    }
-
-
-def do(setup: AuditSetup, work: Work, description: str) -> None:
-    """Return when all units of a phase are done, whoever did them.
-
-    Args:
-        setup: Of the audit.
-        work: The units.
-        description: For the terminal.
-    """
-
-    def one(unit: Unit, folder: Path) -> dict[str, Any]:
-        with setup.set_aside.refusing():
-            said = work[unit](folder) or {}
-        return {"threads": torch.get_num_threads(), **said}
-
-    setup.team.run(list(work), one, description)
-
-
-def until_settled(setup: AuditSetup, work: Callable[[], _Result]) -> _Result:
-    """Return what a stage's work returns, done again where a file turns out damaged.
-
-    Where an example is set aside, what has it is done again without it: of sums that are not added
-    yet the range alone.
-    """
-    while True:
-        setup.set_aside.refresh()
-        setup.choose_curvature()
-        with suppress(OtherUnitsError):
-            found = setup.team.until_sound(work)
-            setup.set_aside.settle()
-            return found
-
-
-def do_summed(
-    setup: AuditSetup, wanted: Sequence[Summed], *said: str, beside: Work | None = None
-) -> None:
-    """Return when some sums are done; parts are done of those alone that are missing.
-
-    Args:
-        setup: Of the audit.
-        wanted: The sums.
-        said: Descriptions of doing the parts and of adding them, for the terminal.
-        beside: What else belongs to the parts' phase.
-    """
-    ledger = setup.team.ledger
-    sums = {one.unit: one for one in wanted}
-    ledger.refresh()
-    missing = [own for unit, own in sums.items() if not ledger.is_over(unit)]
-    parts = {unit: part for one in missing for unit, part in one.parts.items()}
-    do(setup, {**parts, **(beside or {})}, said[0])
-    do(setup, {one.unit: one.join for one in missing}, said[1])
-    if setup.team.rank == 0:
-        ledger.drop(unit for unit in parts if unit not in sums)
-
-
-def _digest(numbers: torch.Tensor) -> str:
-    return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()

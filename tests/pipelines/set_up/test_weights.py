@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sourcetrace.pipelines.shared import weights
-from sourcetrace.pipelines.shared.weights import LargeWeights
+from sourcetrace.pipelines.set_up import weights
+from sourcetrace.pipelines.set_up.weights import LargeWeights
 
 
 @pytest.mark.parametrize(("kept", "reads"), [(7, 1), (8, 3)])

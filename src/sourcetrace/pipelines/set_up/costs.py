@@ -21,7 +21,7 @@ from sourcetrace.datasets.gradient_cache import GradientCache, Policy
 from sourcetrace.errors import InputError
 from sourcetrace.formats import format_bytes, format_noun
 from sourcetrace.parameters import AttributionParameters, GradientParameters
-from sourcetrace.pipelines.shared.grid import Grid, range_size
+from sourcetrace.pipelines.set_up.grid import Grid, range_size
 
 logger = logging.getLogger(__name__)
 

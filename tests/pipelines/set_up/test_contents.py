@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 import torch
 
-from sourcetrace.pipelines.shared.contents import Contents
+from sourcetrace.pipelines.set_up.contents import Contents
 from sourcetrace.tasks.losses import CrossEntropy
 from sourcetrace.work.ledger import Ledger
 from tests.pipelines.test_changed_data import Audits, Changed
@@ -97,7 +97,7 @@ def test_of_every_example_there_are_two_digests_and_no_text(audits, tmp_path, mo
     found, table = setup.contents, setup.inputs.example_digests
     table.write_parquet(tmp_path / "digests.parquet")
     scanned = replace(setup.inputs, example_digests=pl.scan_parquet(tmp_path / "digests.parquet"))
-    monkeypatch.setattr("sourcetrace.pipelines.shared.contents._AT_ONCE", 5)
+    monkeypatch.setattr("sourcetrace.pipelines.set_up.contents._AT_ONCE", 5)
     again = Contents.of(scanned, setup.engine)
     for name in ("whole", "inputs"):
         digests = getattr(found, name)

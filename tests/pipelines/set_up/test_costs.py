@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sourcetrace.core.methods.cost import RunCost, _StageCost
-from sourcetrace.pipelines.shared.costs import PlannedCost
+from sourcetrace.pipelines.set_up.costs import PlannedCost
 
 
 def cut(*, sums, free=10**15, seconds=1e-3, unit_seconds=10.0, examples=10**6):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sourcetrace.errors import InputError
 from sourcetrace.parameters import GradientParameters
-from sourcetrace.pipelines.shared.grid import (
+from sourcetrace.pipelines.set_up.grid import (
     Grid,
     grid_for,
     grid_key,

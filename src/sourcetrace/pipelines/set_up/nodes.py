@@ -24,20 +24,20 @@ from sourcetrace.parameters import (
     LaunchParameters,
     TaskParameters,
 )
-from sourcetrace.pipelines.shared.contents import Contents
-from sourcetrace.pipelines.shared.costs import PlannedCost, choose_batch, plan_costs
+from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
+from sourcetrace.pipelines.set_up.contents import Contents
+from sourcetrace.pipelines.set_up.costs import PlannedCost, choose_batch, plan_costs
+from sourcetrace.pipelines.set_up.grid import grid_for, grid_key, kept_grids
+from sourcetrace.pipelines.set_up.kept_curvature import KeptCurvature
+from sourcetrace.pipelines.set_up.launch import make_team
+from sourcetrace.pipelines.set_up.weights import LargeWeights
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device
-from sourcetrace.pipelines.shared.grid import grid_for, grid_key, kept_grids
 from sourcetrace.pipelines.shared.inputs import Ingested, check_inputs
-from sourcetrace.pipelines.shared.kept_curvature import KeptCurvature
-from sourcetrace.pipelines.shared.launch import make_team
 from sourcetrace.pipelines.shared.manifest import plan_of, segments_of
 from sourcetrace.pipelines.shared.memory import log_held, refuse_too_large
 from sourcetrace.pipelines.shared.set_aside import SettingAside, usable_few
 from sourcetrace.pipelines.shared.step import step
-from sourcetrace.pipelines.shared.units import AuditSetup
-from sourcetrace.pipelines.shared.weights import LargeWeights
 from sourcetrace.tasks import Task
 from sourcetrace.work.ranks import Rank
 
