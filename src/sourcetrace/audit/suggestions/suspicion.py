@@ -13,6 +13,7 @@ harm over its error, which is bounded. So the harm of a suspect is a little larg
 on other queries: what a cleaning is worth is for retraining to say.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +61,22 @@ def weigh_evidence(
         ranks = examples.select((pl.col("harm").rank() - 1) / max(1, examples.height - 1))
         suspicion = ranks.to_series().to_numpy()
     else:
-        signals = example_signals.lazy().collect()
-        history = _History.of(examples, checkpoint_manifest, signals, query_history)
-        evidence, queries = history.evidence(examples["self_influence"].to_numpy())
+        history = _History.of(
+            examples.select("example_id"),
+            checkpoint_manifest,
+            example_signals.lazy(),
+            query_history,
+        )
+        evidence = history.evidence(examples["self_influence"].to_numpy())
         labels = history.other_labels(examples)
         added = None
         if history.has_classes:
             added = _HARM_WEIGHT * np.clip(harm, -_MOST_ERRORS, _MOST_ERRORS)
             suspicion, chances = expit(evidence + added), expit(-evidence)
         else:
-            held_out = queries if len(queries) else evidence
+            held_out = history.queries if len(history.queries) else evidence
             suspicion = evidence / (evidence + np.quantile(held_out, _AS_BAD))
-        found, why = false_discovery(evidence, queries, harm=added)
+        found, why = false_discovery(evidence, history.queries, harm=added)
     return (
         examples.select("example_id")
         .with_columns(
@@ -89,36 +94,37 @@ def weigh_evidence(
 
 @dataclass(frozen=True)
 class _History:
-    """What the model said at the K checkpoints that predict the queries best.
+    """What the model said at the K checkpoints that predict the queries best, read one at a time.
 
     Attributes:
         has_classes: Whether labels have a probability.
-        looks: How bad the given labels look, [K, N]: minus their margin, or the root of twice the
-            loss, which is the error where the loss is half its square.
-        query_looks: The same of the queries, [K, Q].
-        grown: Share of its run's steps until each checkpoint, [K].
-        doubt: 1 - p of the given labels at the end, [N].
-        signals: Rows of example_signals at these checkpoints.
+        grown: These checkpoints, and the share of its run's steps until each.
+        ends: The last checkpoint of every run.
+        ids: `example_id` of the examples, [N].
+        signals: `schemas.ExampleSignals`.
+        queries: How bad the queries' labels look, as `looks` says it, [Q].
     """
 
     has_classes: bool
-    looks: _Array
-    query_looks: _Array
-    grown: _Array
-    doubt: _Array
-    signals: pl.DataFrame
+    grown: Mapping[str, float]
+    ends: Sequence[str]
+    ids: pl.DataFrame
+    signals: pl.LazyFrame
+    queries: _Array
 
     @classmethod
     def of(
         cls,
-        examples: pl.DataFrame,
+        ids: pl.DataFrame,
         manifest: pl.DataFrame,
-        example_signals: pl.DataFrame,
+        example_signals: pl.LazyFrame,
         query_history: pl.DataFrame,
     ) -> "_History":
         """Choose the checkpoints, among those at which every example was measured."""
-        counts = example_signals["checkpoint_id"].value_counts()
-        everywhere = counts.filter(pl.col("count") == examples.height)["checkpoint_id"]
+        known = pl.col("given_label_probability").is_not_null()
+        points = example_signals.group_by("checkpoint_id").agg(pl.len(), known=known.any())
+        measured = points.collect(engine="streaming")
+        everywhere = measured.filter(pl.col("len") == ids.height)["checkpoint_id"]
         best = (
             query_history.filter(pl.col("checkpoint_id").is_in(everywhere.implode()))
             .group_by("checkpoint_id", maintain_order=True)
@@ -126,59 +132,77 @@ class _History:
             .sort("loss", maintain_order=True)
         )
         kept = best["checkpoint_id"].head((best.height + 1) // 2).to_list()
-        ends = manifest.group_by("run", maintain_order=True).last()["checkpoint_id"].to_list()
-        known = pl.col("given_label_probability").is_not_null()
-        has_classes = bool(example_signals.select(known.any()).item())
-        if has_classes:
-            query_history = query_history.filter(known)
-
-        def looks(signals: pl.DataFrame, ids: pl.DataFrame, checkpoint: str) -> _Array:
-            rows = beside(ids, signals.filter(checkpoint_id=checkpoint))
-            if has_classes:
-                return -_margin(rows["given_label_probability"])
-            errors: _Array = np.sqrt(2 * np.maximum(rows["loss"].to_numpy(), 0))
-            return errors
-
-        ids, queries = (
-            examples.select("example_id"),
-            query_history.select("example_id").unique(maintain_order=True),
-        )
+        has_classes = bool(measured["known"].any())
+        held_out = query_history.filter(known) if has_classes else query_history
         steps = dict(
             manifest.select(
                 "checkpoint_id", pl.col("step") / pl.col("step").max().over("run")
             ).iter_rows()
         )
+        names = held_out.select("example_id").unique(maintain_order=True)
+        queries = (
+            _looks(beside(names, held_out.filter(checkpoint_id=one)), classes=has_classes)
+            for one in kept
+        )
         return cls(
             has_classes,
-            np.stack([looks(example_signals, ids, one) for one in kept]),
-            np.stack([looks(query_history, queries, one) for one in kept]),
             # A point that stands for several checkpoints ends with the last.
-            np.array([steps.get(one.rsplit("+", 1)[-1], 1.0) for one in kept]),
-            expit(np.mean([looks(example_signals, ids, one) for one in ends], axis=0)),
-            example_signals.filter(pl.col("checkpoint_id").is_in(kept)),
+            {one: steps.get(one.rsplit("+", 1)[-1], 1.0) for one in kept},
+            manifest.group_by("run", maintain_order=True).last()["checkpoint_id"].to_list(),
+            ids,
+            example_signals,
+            _mean(queries),
         )
 
-    def evidence(self, self_influence: _Array) -> tuple[_Array, _Array]:
-        """Return the mean over the checkpoints without the example itself, [N] and [Q]."""
-        own = self.grown[:, None] * np.maximum(self_influence, 0)
+    def looks(self, checkpoint: str) -> _Array:
+        """Return how bad the given labels look at a checkpoint, [N].
+
+        Minus their margin, or the root of twice the loss, which is the error where the loss is half
+        its square.
+        """
+        columns = "example_id", "loss", "given_label_probability"
+        rows = self.signals.filter(checkpoint_id=checkpoint).select(columns).collect()
+        return _looks(beside(self.ids, rows), classes=self.has_classes)
+
+    def evidence(self, self_influence: _Array) -> _Array:
+        """Return the mean over the checkpoints without the example itself, [N]."""
+        own = np.maximum(self_influence, 0)
         if self.has_classes:
-            without = self.looks + own / np.maximum(self.doubt, _LEAST)
-        else:
-            without = np.sqrt(self.looks**2 + 2 * own)
-        return without.mean(0), self.query_looks.mean(0)
+            doubt = np.maximum(expit(_mean(map(self.looks, self.ends))), _LEAST)
+            return _mean(self.looks(one) + grown * own / doubt for one, grown in self.grown.items())
+        return _mean(
+            np.sqrt(self.looks(one) ** 2 + 2 * grown * own) for one, grown in self.grown.items()
+        )
 
     def other_labels(self, examples: pl.DataFrame) -> pl.Series | None:
         """Return the label that most of the checkpoints say instead, null where they do not."""
         if not self.has_classes:
             return None
         said = (
-            self.signals.group_by("example_id", "predicted_label")
+            self.signals.filter(pl.col("checkpoint_id").is_in(list(self.grown)))
+            .group_by("example_id", "predicted_label")
             .len()
             .filter(2 * pl.col("len") > len(self.grown))
+            .collect(engine="streaming")
         )
         joined = examples.join(said, on="example_id", how="left", maintain_order="left")
         other = pl.col("predicted_label") != pl.col("given")
         return joined.select(pl.when(other).then("predicted_label")).to_series()
+
+
+def _looks(rows: pl.DataFrame, *, classes: bool) -> _Array:
+    if classes:
+        return -_margin(rows["given_label_probability"])
+    errors: _Array = np.sqrt(2 * np.maximum(rows["loss"].to_numpy(), 0))
+    return errors
+
+
+def _mean(arrays: Iterable[_Array]) -> _Array:
+    """Return the mean of arrays of which one at a time is in memory."""
+    count, total = 0, np.zeros(0)
+    for one in arrays:
+        count, total = count + 1, total + one if count else one
+    return total / max(1, count)
 
 
 def _margin(probability: pl.Series) -> _Array:
