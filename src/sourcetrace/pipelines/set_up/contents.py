@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ _FILES = "contents-*.parquet"
 _LABELS = 256
 """Different ones at most that are tried; of more, or of one an example, all count."""
 
-_DIGEST = 16
-"""Bytes of one; as many as of the inputs' in `schemas.ExampleDigests`."""
+DIGEST: Final = ["content_begin", "content_end"]
+"""Columns of a digest: 16 bytes, as of the inputs' in `schemas.ExampleDigests`, as two UInt64."""
 
 _AT_ONCE = 2**16
 """Examples whose texts are in memory at a time."""
@@ -46,14 +47,14 @@ class Contents:
 
     Attributes:
         names: Ids, [N].
-        whole: All of it, [N].
+        whole: All of it, N rows of `DIGEST`.
         inputs: All by which it takes part in the curvature: without its label, unless that makes
-            a difference with sampled labels, too, as an ignored one does, [N].
+            a difference with sampled labels, too, as an ignored one does, N rows.
     """
 
     names: pl.Series
-    whole: pl.Series
-    inputs: pl.Series
+    whole: pl.DataFrame
+    inputs: pl.DataFrame
     _known: dict[tuple[bytes, bool], str] = field(default_factory=dict, init=False)
 
     @classmethod
@@ -67,12 +68,16 @@ class Contents:
         known = ["input_digest", "target_digest"]
         others = pl.LazyFrame() if digests is None else digests.lazy().select(known)
         texts, stages = _texts(inputs, engine, others), pl.col("stage").list.join(",")
-        each, parts = pl.all().map_batches(_each, return_dtype=pl.Binary), []
+        parts: dict[str, list[pl.DataFrame]] = {name: [] for name in texts}
         for start in range(0, table.height, _AT_ONCE):
             rows = table.slice(start, _AT_ONCE).select("example_id", stages)
-            rows = rows.hstack(others.slice(start, _AT_ONCE).collect())
-            parts.append(rows.select(**texts).select(each))
-        return cls(table["example_id"], **pl.concat(parts).rechunk().to_dict())
+            rows = rows.hstack(others.slice(start, _AT_ONCE).collect()).select(**texts)
+            for name, own in parts.items():
+                own.append(_digests(rows[name]))
+        return cls(
+            table["example_id"],
+            **{name: pl.concat(own, rechunk=True) for name, own in parts.items()},
+        )
 
     @cached_property
     def all_inputs(self) -> str:
@@ -95,8 +100,13 @@ class Contents:
         key = hashlib.sha256(numbers.tobytes()).digest(), labels
         if key not in self._known:  # many units are of the same examples
             contents = self.whole if labels else self.inputs
-            self._known[key] = digest_contents(contents.gather(numbers))
+            self._known[key] = digest_contents(contents[numbers])
         return self._known[key]
+
+    def not_in(self, other: "Contents") -> pl.Series:
+        """Return the names of those that others have not, by all that the curvature knows."""
+        named = self.inputs.with_columns(name=self.names)
+        return named.join(other.inputs, on=DIGEST, how="anti", maintain_order="left")["name"]
 
     def write(self, folder: Path, part: Block, rows: Tensor | None = None) -> None:
         """Write what the examples are of which a unit has rows.
@@ -108,13 +118,15 @@ class Contents:
         """
         numbers = part.numbers if rows is None else rows
         file = folder / _FILES.replace("*", f"{part.start:09d}")
-        pl.DataFrame({"content": self.whole.gather(numbers.numpy())}).write_parquet(file)
+        self.whole[numbers.numpy()].write_parquet(file)
 
 
-def contents_of(folder: Path) -> pl.Series:
-    """Return what the examples are of which a unit has rows."""
+def contents_of(folder: Path) -> pl.DataFrame:
+    """Return what the examples are of which a unit has rows, in rows of `DIGEST`."""
     files = sorted(folder.glob(_FILES))
-    return pl.read_parquet(files)["content"] if files else pl.Series([], dtype=pl.Binary)
+    return (
+        pl.read_parquet(files) if files else pl.DataFrame(schema=dict.fromkeys(DIGEST, pl.UInt64))
+    )
 
 
 @dataclass(frozen=True)
@@ -140,20 +152,16 @@ class KeptRows:
             units: Those that may have them, with what else decides the rows the same.
             rows: Numbers of the examples, increasing.
         """
-        numbers = pl.Series(rows.numpy())
-        left = pl.DataFrame(
-            {
-                "number": numbers,
-                "example_id": contents.names.gather(numbers),
-                "content": contents.whole.gather(numbers),
-            }
-        )
+        numbers = pl.Series("number", rows.numpy())
+        left = contents.whole[numbers].with_columns(numbers, contents.names.gather(numbers))
         places = {}
         for unit in dict.fromkeys(units):
             for file in sorted(ledger.folder(unit).glob(_FILES)):
-                here = pl.col("content").is_in(pl.read_parquet(file)["content"].implode())
-                places[file] = left.filter(here).drop("content")
-                left = left.filter(~here)
+                here, left = (
+                    left.join(pl.read_parquet(file), on=DIGEST, how=how, maintain_order="left")
+                    for how in ("semi", "anti")
+                )
+                places[file] = here.drop(DIGEST)
         return cls(places, tuple(left["number"].to_list()))
 
     def tables(self, name: str, block: Block) -> list[pl.DataFrame]:
@@ -180,14 +188,14 @@ def _basis(unit: Unit) -> dict[str, str]:
     return {name: one for name, one in unit.made_of.items() if name not in ("examples", "reads")}
 
 
-def digest_contents(contents: pl.Series) -> str:
-    """Return the digest of what some examples are, in their order."""
-    return hashlib.sha256(b"".join(contents)).hexdigest()
+def digest_contents(contents: pl.DataFrame) -> str:
+    """Return the digest of what some examples are, rows of `DIGEST`, in their order."""
+    return hashlib.sha256(contents.to_numpy(order="c").tobytes()).hexdigest()
 
 
-def _each(texts: pl.Series) -> pl.Series:
-    found = [hashlib.sha256(one.encode()).digest()[:_DIGEST] for one in texts]
-    return pl.Series(found, dtype=pl.Binary)
+def _digests(texts: pl.Series) -> pl.DataFrame:
+    found = b"".join(hashlib.sha256(one.encode()).digest()[:16] for one in texts)
+    return pl.DataFrame(np.frombuffer(found, "<u8").reshape(-1, 2), schema=DIGEST)
 
 
 def _texts(inputs: Ingested, engine: GradientEngine, digests: pl.LazyFrame) -> dict[str, pl.Expr]:

@@ -20,7 +20,7 @@ from sourcetrace.core.model.examples import Block
 from sourcetrace.files import read_optional_json
 from sourcetrace.formats import format_noun
 from sourcetrace.locks import shared_json
-from sourcetrace.pipelines.set_up.contents import Contents
+from sourcetrace.pipelines.set_up.contents import DIGEST, Contents
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
 
@@ -51,13 +51,10 @@ class Earlier:
     def read(cls, folder: Path, now: Contents) -> "Earlier":
         """Return those whose covariances a unit has, beside the data that there are now."""
         table = pl.read_parquet(sorted(folder.glob(_DATA)))
-        then = Contents(table["example_id"], table["inputs"], table["inputs"])
-        gone, come = (
-            one.names.filter(~one.inputs.is_in(other.inputs.implode()))
-            for one, other in ((then, now), (now, then))
-        )
+        inputs = table.select(DIGEST)
+        then = Contents(table["example_id"], inputs, inputs)
         computed = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
-        return cls(table, then, gone, come, computed)
+        return cls(table, then, then.not_in(now), now.not_in(then), computed)
 
     @property
     def share(self) -> float:
@@ -106,7 +103,7 @@ def write_data(folder: Path, part: Block, contents: Contents, train_table: pl.Da
         contents: Of all.
         train_table: Has their stages.
     """
-    table = train_table.select("example_id", "stage").with_columns(inputs=contents.inputs)
+    table = train_table.select("example_id", "stage").hstack(contents.inputs)
     file = folder / _DATA.replace("*", f"{part.start:09d}")
     table[part.start : part.stop].write_parquet(file)
 
