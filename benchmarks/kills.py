@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -247,12 +248,18 @@ def _killed(template: Path, project: Path, reference: Reference, drawn: random.R
 def _kill_one(running: Any, drawn: random.Random) -> str:
     """Kill one of a run's processes, and wait for the others to end or to go on."""
     first = psutil.Process(running.pid)
-    others = [one for one in first.children(recursive=True) if "worker" in one.cmdline()]
+    others = [one for one in first.children(recursive=True) if _is_worker(one)]
     victim = drawn.choice([first, *others])
     victim.kill()
     if victim is first:
         psutil.wait_procs(others, timeout=_PATIENCE_SECONDS)
     return "first" if victim is first else "other"
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # some live a moment
+        return "worker" in process.cmdline()
+    return False
 
 
 def _start(project: Path) -> Any:

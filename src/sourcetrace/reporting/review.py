@@ -12,6 +12,7 @@ from sourcetrace.formats import UNSEEN
 from sourcetrace.parameters import ReportParameters
 from sourcetrace.quoting import quoted
 from sourcetrace.schemas import ReviewList
+from sourcetrace.schemas.review import is_flagged
 from sourcetrace.schemas.table import beside
 
 _LABEL = 80
@@ -74,7 +75,7 @@ def build_review_list(
 
 
 def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
-    """Say why, in what the columns beside it do not say."""
+    """Say why a row is flagged, in what the columns beside it do not say; texts of all are large."""
     has_classes = table["given_label_probability"].is_not_null().any()
     chance = pl.col("corrected_probability")
     without = pl.format(
@@ -110,12 +111,10 @@ def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
         )
         .otherwise(pl.lit("Removing it would hurt the queries."))
     )
-    reason = (
-        pl.when(suggested_action="keep")
-        .then(pl.lit("It does not stand out."))
-        .otherwise(pl.concat_str(label, effect, separator=" ", ignore_nulls=True))
-    )
-    return table.with_columns(reason=reason)
+    reason = pl.concat_str(label, effect, separator=" ", ignore_nulls=True)
+    told = table.filter(is_flagged()).select("rank", reason=reason)
+    found = table.join(told, on="rank", how="left", maintain_order="left")
+    return found.with_columns(pl.col("reason").fill_null("It does not stand out."))
 
 
 def spreadsheet_text(text: pl.Expr) -> pl.Expr:
