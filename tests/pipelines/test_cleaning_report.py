@@ -232,6 +232,8 @@ def test_a_harm_of_no_stable_sign_says_so():
 class Scores:
     """Stands in for the files of scores."""
 
+    are_kept = True
+
     def digest(self):
         return "d"
 

@@ -75,7 +75,7 @@ def build_review_list(
 
 
 def _with_reasons(table: pl.DataFrame, queries: int) -> pl.DataFrame:
-    """Say why a row is flagged, in what the columns beside it do not say; texts of all are large."""
+    """Say why a row is flagged, in what columns beside it do not say; texts of all are large."""
     has_classes = table["given_label_probability"].is_not_null().any()
     chance = pl.col("corrected_probability")
     without = pl.format(
