@@ -71,7 +71,7 @@ def audit(
 ) -> tuple[float, pl.DataFrame]:
     """Return the CPU seconds of an audit, and its scores and harm."""
     attribution = AttributionParameters.model_validate({"device": "cpu", **options})
-    identity, manifest, _, *tables, _, examples = ingest_checkpoints(
+    identity, manifest, _, *tables, digests, examples = ingest_checkpoints(
         checkpoints, task, SegmentParameters(count=3), attribution
     )
     parameters = {
@@ -80,7 +80,7 @@ def audit(
         "attribution": attribution.model_dump(mode="json"),
     }
     made_of = MadeOf.of(parameters, **identity, code="")
-    inputs = check_inputs(made_of, manifest, *tables, examples, checkpoints, task)
+    inputs = check_inputs(made_of, manifest, *tables, digests, examples, checkpoints, task)
     start = time.process_time()
     setup = set_up_audit(inputs, GradientCache(ledger), GradientParameters(), attribution)
     parts = zip(TABLES, zip(*score(setup).parts, strict=True), strict=False)

@@ -7,6 +7,10 @@ class InputError(ValueError):
     """An input is wrong; the message says what was expected, what came and what to change."""
 
 
+class OtherDataError(InputError):
+    """One of several processes reads other data than the one that started the audit."""
+
+
 def with_place(error: BaseException, said: str | None = None) -> str:
     """Return an error's kind, what it says, and the file and line that raised it: a user's code.
 

@@ -74,16 +74,35 @@ class Audits:
         if not (folder / "run").exists():
             train(folder / "run", lambda model: torch.optim.SGD(model.parameters(), lr=0.01))
 
-    def set_up(self, task, ledger, *, range_size=8, groups=1, rank=0, size=1, **attribution):
+    def set_up(
+        self,
+        task,
+        ledger,
+        *,
+        range_size=8,
+        groups=1,
+        rank=0,
+        size=1,
+        elsewhere=None,
+        **attribution,
+    ):
+        """Return the set-up of an audit; with `elsewhere`, of another process with that task."""
         given = {"method": "scaled_source", "device": "cpu", "tolerance": 0.0, **attribution}
         parameters = AttributionParameters.model_validate(given)
         checkpoints = CheckpointsDataset(path=str(self.folder / "run")).load()
-        identity, manifest, _, training, queries, _, examples = ingest_checkpoints(
+        identity, manifest, _, *tables = ingest_checkpoints(
             checkpoints, task, SegmentParameters(count=2), parameters
         )
         given = {"task": {"class": "tests.Changed"}, "attribution": given}
         made_of = MadeOf.of(given, **identity, code="")
-        inputs = check_inputs(made_of, manifest, training, queries, examples, checkpoints, task)
+        inputs = check_inputs(
+            made_of,
+            manifest,
+            *tables,
+            checkpoints,
+            elsewhere or task,
+            every_byte=elsewhere is None,
+        )
         # Where the set-up's own ledger is to be the same, its folder is called so.
         folder = ledger.root.parent if ledger.root.name == "units" else ledger.root
         cache = GradientCacheDataset(path=str(folder)).load()

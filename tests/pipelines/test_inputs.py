@@ -25,7 +25,7 @@ def checked(task, described):
         **dict.fromkeys(("segments", "gradients", "scores", "report"), ""),
     )
     empty = pl.DataFrame()
-    return check_inputs(made_of, *(empty for _ in range(4)), Files(), task)
+    return check_inputs(made_of, *(empty for _ in range(5)), Files(), task)
 
 
 def test_the_same_data_are_accepted_and_others_refused(tmp_path):

@@ -18,7 +18,7 @@ def test_a_worker_makes_or_reads_what_a_stages_work_takes(stage, monkeypatch):
     monkeypatch.setattr(_Run, "setup", "set up")
     run = _Run({"catalog": {}, "credentials": {}, "parameters": {}}, ORDER)
     run.do(stage)
-    _, made = called
+    *_, made = called
     assert list(made) == (["ingested"] if stage.startswith("verif") else ["setup"])
     work = signature(getattr(import_module(f"sourcetrace.pipelines.{module}"), name)).parameters
     assert set(work) - set(made) <= set(signature(function).parameters)

@@ -105,7 +105,6 @@ class _Run:
             credentials=configuration["credentials"],
         )
         open_catalog(self._catalog)
-        self.ingested: Ingested = self._call(check_inputs, "check_inputs")
 
     def do(self, stage: str) -> None:
         """Do this process's share of a stage."""
@@ -115,9 +114,16 @@ class _Run:
         self._call(work, node, **{name: getattr(self, name) for name in made})
 
     @cached_property
+    def ingested(self) -> Ingested:
+        """The inputs of retrainings, which read all."""
+        found: Ingested = self._call(check_inputs, "check_inputs", every_byte=True)
+        return found
+
+    @cached_property
     def setup(self) -> AuditSetup:
         """What the numerical stages work with."""
-        found: AuditSetup = self._call(set_up_audit, "set_up_audit", ingested=self.ingested)
+        ingested = self._call(check_inputs, "check_inputs", every_byte=False)
+        found: AuditSetup = self._call(set_up_audit, "set_up_audit", ingested=ingested)
         return found
 
     def _call(self, function: Callable[..., Any], node: str, **made: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from sourcetrace.errors import InputError
+from sourcetrace.errors import InputError, OtherDataError
 from sourcetrace.progress import track
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.phases import Phase, Phases
@@ -211,7 +211,7 @@ class Team:
         try:
             self.ledger.write(unit, do)
         except Exception as error:
-            if self.rank == 0 or isinstance(error, OtherUnitsError):
+            if self.rank == 0 or isinstance(error, OtherUnitsError | OtherDataError):
                 raise
             logger.error(
                 "Rank %d leaves %s/%s to another: %s",

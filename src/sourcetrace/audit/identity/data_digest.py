@@ -117,9 +117,9 @@ def digest_examples(
             each(target)
         if inputs_of is not None:
             part, target = inputs_of(item), None
-        inputs.append(_shortened(part))
-        # Of a million labels, most are the same few.
-        targets.append(None if target is None else sys.intern(_shortened(target)))
+        found = _digests_of(part, target)
+        inputs.append(found[0])
+        targets.append(found[1])
 
     digest = data_digest(examples, table, reading=reading, each=add)
     whole = digest.startswith(_EXAMPLES)
@@ -130,23 +130,34 @@ def digest_examples(
     )
 
 
-def task_digests(task: Any) -> dict[str, dict[str, str]]:
+def item_digests(item: Any) -> tuple[str, str | None]:
+    """Return the digests that `schemas.ExampleDigests` has of an example's inputs and label."""
+    return _digests_of(*split_label(item))
+
+
+def _digests_of(inputs: Any, target: Any) -> tuple[str, str | None]:
+    # Of a million labels, most are the same few.
+    return _shortened(inputs), None if target is None else sys.intern(_shortened(target))
+
+
+def task_digests(task: Any, *, every_example: bool = True) -> dict[str, dict[str, str]]:
     """Return the digests of both sides' examples, tables with all columns, and a batch.
 
     With the training's comes that of what the model is made of.
+
+    Args:
+        task: The task.
+        every_example: Whether to read all training examples, and their table; else a batch alone.
     """
     sides = {
-        "training": (task.train_examples(), task.train_table()),
-        "queries": (task.query_examples(), task.query_table()),
+        "training": (task.train_examples(), task.train_table),
+        "queries": (task.query_examples(), task.query_table),
     }
-    found = {
-        name: {
-            "digest": data_digest(*side, reading=name),
-            "table": table_digest(side[1]),
-            "batch": batch_digest(side[0], task.collate),
-        }
-        for name, side in sides.items()
-    }
+    found = {name: {"batch": batch_digest(one, task.collate)} for name, (one, _) in sides.items()}
+    for name in sides if every_example else ["queries"]:
+        examples, table = sides[name][0], sides[name][1]()
+        digest = data_digest(examples, table, reading=name)
+        found[name] |= {"digest": digest, "table": table_digest(table)}
     found["training"] |= model_digest(task)
     return found
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sourcetrace.core.engine.results import BlockSignals
 from sourcetrace.core.machine.halving import is_out_of_memory
 from sourcetrace.core.model.examples import Examples
-from sourcetrace.errors import InputError, with_place
+from sourcetrace.errors import InputError, OtherDataError, with_place
 
 _OF_BATCH = re.compile(r"^Example \d+ of the batch \(counted from 0\) ")
 """How a task begins that knows the example by its place alone."""
@@ -93,6 +93,8 @@ def _named(
         examples: The data set.
         rows: Numbers of the examples of the batch.
     """
+    if isinstance(error, OtherDataError):
+        return error
     if isinstance(error, RuntimeError) and is_out_of_memory(error):
         return error
     ids = [examples.ids[i] for i in rows.tolist()]

@@ -6,23 +6,25 @@ it in the units that the ledger still has.
 """
 
 import hashlib
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from sourcetrace.audit.identity.data_digest import exchange_label, split_label
+from sourcetrace.audit.identity.data_digest import exchange_label, item_digests, split_label
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
-from sourcetrace.pipelines.shared.inputs import Ingested
+from sourcetrace.errors import OtherDataError
+from sourcetrace.pipelines.shared.inputs import Ingested, can_tell_apart
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import Unit
 
@@ -33,6 +35,9 @@ _LABELS = 256
 
 DIGEST: Final = ["content_begin", "content_end"]
 """Columns of a digest: 16 bytes, as of the inputs' in `schemas.ExampleDigests`, as two UInt64."""
+
+_BETWEEN = "\0"
+"""The parts of a text that is digested."""
 
 _AT_ONCE = 2**16
 """Examples whose texts are in memory at a time."""
@@ -61,8 +66,7 @@ class Contents:
     def of(cls, inputs: Ingested, engine: GradientEngine) -> "Contents":
         """Return those of an audit.
 
-        Where an example has no digest of its own, that of all data stands for it; so too where the
-        task says what of an example counts (`inputs_of`), which need not be all that passes read.
+        Where an example's digests are not all that counts of it, that of all data stands for them.
         """
         table, digests = inputs.train_table, inputs.example_digests
         known = ["input_digest", "target_digest"]
@@ -119,6 +123,50 @@ class Contents:
         numbers = part.numbers if rows is None else rows
         file = folder / _FILES.replace("*", f"{part.start:09d}")
         self.whole[numbers.numpy()].write_parquet(file)
+
+
+@dataclass
+class MatchedItems:
+    """Training examples of a process that has not read all, compared as they are first read.
+
+    Attributes:
+        items: As the task gives them here.
+        table: `example_id` and `stage`, as the ingest wrote them.
+        contents: What they must be; None while that is not known, and nothing is compared.
+    """
+
+    items: Any
+    table: pl.DataFrame
+    contents: Contents | None = None
+
+    def __post_init__(self) -> None:
+        if len(self) != self.table.height:
+            raise _other_data(f"There are {len(self)} training examples, not {self.table.height}")
+        self._matched = bytearray(len(self))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.items[index]
+        if self.contents is not None and not self._matched[index]:
+            self._match(self.contents.whole, index, item)
+            self._matched[index] = True
+        return item
+
+    def _match(self, whole: pl.DataFrame, index: int, item: Any) -> None:
+        name, stages = self.table["example_id"][index], ",".join(self.table["stage"][index])
+        inputs, label = item_digests(item)
+        now = _digests([_BETWEEN.join([name, stages, inputs, label or ""])])
+        if now.row(0) != whole.row(index):
+            raise _other_data(f"Example {name!r} (index {index}) is not the one that was ingested")
+
+
+def _other_data(what: str) -> OtherDataError:
+    return OtherDataError(
+        f"{what}: {platform.node()} has other data than the process that started the audit. Give "
+        "all machines the same."
+    )
 
 
 def contents_of(folder: Path) -> pl.DataFrame:
@@ -193,27 +241,22 @@ def digest_contents(contents: pl.DataFrame) -> str:
     return hashlib.sha256(contents.to_numpy(order="c").tobytes()).hexdigest()
 
 
-def _digests(texts: pl.Series) -> pl.DataFrame:
+def _digests(texts: Iterable[str]) -> pl.DataFrame:
     found = b"".join(hashlib.sha256(one.encode()).digest()[:16] for one in texts)
     return pl.DataFrame(np.frombuffer(found, "<u8").reshape(-1, 2), schema=DIGEST)
 
 
 def _texts(inputs: Ingested, engine: GradientEngine, digests: pl.LazyFrame) -> dict[str, pl.Expr]:
     """Return what is digested of an example, of its name, stages and digests."""
-    unknown = pl.col("input_digest").is_null().any()
-    if (
-        inputs.example_digests is None
-        or digests.select(unknown).collect().item()
-        or hasattr(inputs.task, "inputs_of")
-    ):
-        whole = pl.concat_str("example_id", pl.lit(inputs.data), separator="\0")
+    if not can_tell_apart(inputs.task, inputs.example_digests):
+        whole = pl.concat_str("example_id", pl.lit(inputs.data), separator=_BETWEEN)
         return {"whole": whole, "inputs": whole}
     target = pl.col("target_digest")
     read = target.is_in(_read_labels(engine, digests.select(target=target)))
     labels = {"whole": target, "inputs": pl.when(read).then(target)}
     return {
         name: pl.concat_str(
-            "example_id", "stage", "input_digest", label.fill_null(""), separator="\0"
+            "example_id", "stage", "input_digest", label.fill_null(""), separator=_BETWEEN
         )
         for name, label in labels.items()
     }

@@ -25,7 +25,7 @@ from sourcetrace.parameters import (
     TaskParameters,
 )
 from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
-from sourcetrace.pipelines.set_up.contents import Contents
+from sourcetrace.pipelines.set_up.contents import Contents, MatchedItems
 from sourcetrace.pipelines.set_up.costs import PlannedCost, choose_batch, plan_costs
 from sourcetrace.pipelines.set_up.grid import grid_for, grid_key, kept_grids
 from sourcetrace.pipelines.set_up.kept_curvature import KeptCurvature
@@ -62,7 +62,11 @@ def set_up_audit(
     task, manifest, train_table = ingested.task, ingested.manifest, ingested.train_table
     _refuse_without_hessian(task, attribution.method)
     query_ids = ingested.query_table["example_id"].to_list()
-    training = Examples(task.train_examples(), train_table["example_id"], task.collate)
+    items = task.train_examples()
+    matched = None if ingested.read else MatchedItems(items, train_table)
+    training = Examples(
+        items if matched is None else matched, train_table["example_id"], task.collate
+    )
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
     team = make_team(launch, gradient_cache.folder / "units")
@@ -137,6 +141,9 @@ def set_up_audit(
         kept.settle()
 
     team.check = settle
+    contents = Contents.of(ingested, engine)
+    if matched is not None:
+        matched.contents = contents
     setup = AuditSetup(
         ingested,
         planned,
@@ -148,7 +155,7 @@ def set_up_audit(
         grid,
         team,
         setting_aside,
-        Contents.of(ingested, engine),
+        contents,
         kept,
         cost,
     )

@@ -21,7 +21,8 @@ def step(
     Kedro loads the inputs in the order of the arguments.
 
     Args:
-        function: Its arguments are called as the entries of the catalog that it is given.
+        function: Its arguments are called as the entries of the catalog that it is given; those by
+            keyword alone are for other callers.
         outputs: Entries in which its results are saved, in this order.
         written: Entries that it takes as `*written`, to run after them.
         confirms: Entries that are complete when the node is.
@@ -32,7 +33,7 @@ def step(
     inputs = []
     for name, one in signature(function).parameters.items():
         group = isinstance(one.annotation, type) and issubclass(one.annotation, BaseModel)
-        if one.kind is not Parameter.VAR_POSITIONAL:
+        if one.kind is Parameter.POSITIONAL_OR_KEYWORD:
             inputs.append(entries.get(name, f"params:{name}" if group else name))
     return node(
         function,
