@@ -1,8 +1,10 @@
 """Of changed data, what is known stays to the byte, and the rest is what a full audit makes."""
 
 import multiprocessing
+import os
 import shutil
 from dataclasses import replace
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -15,6 +17,7 @@ from sourcetrace.datasets import CheckpointsDataset, GradientCacheDataset
 from sourcetrace.parameters import (
     AttributionParameters,
     GradientParameters,
+    LaunchParameters,
     SegmentParameters,
     TaskParameters,
 )
@@ -28,6 +31,7 @@ from sourcetrace.pipelines.source_scoring.queries import describe_queries
 from sourcetrace.pipelines.source_scoring.tables import TABLES
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.work.ledger import Ledger
+from sourcetrace.work.ranks import RANK, SIZE
 from sourcetrace.work.team import Team
 from tests.pipelines.gradient_extraction.test_work import Killed
 from tests.pipelines.source_scoring.test_work import EXAMPLES, Longer
@@ -107,9 +111,16 @@ class Audits:
         folder = ledger.root.parent if ledger.root.name == "units" else ledger.root
         cache = GradientCacheDataset(path=str(folder)).load()
         allowed = TaskParameters.model_validate({"class": "tests.Changed", "set_aside": 0.1})
-        setup = set_up_audit(
-            inputs, cache, GradientParameters(batch_size=4), parameters, specification=allowed
-        )
+        # One that takes itself to be alone tidies up what others are at.
+        with patch.dict(os.environ, {RANK: str(rank), SIZE: str(size)}):
+            setup = set_up_audit(
+                inputs,
+                cache,
+                GradientParameters(batch_size=4),
+                parameters,
+                LaunchParameters(threads=torch.get_num_threads()),
+                allowed,
+            )
         grid = Grid(4, range_size, policy="memory")
         layers = setup.engine.coverage.layers
         cut = tuple(layers[at::groups] for at in range(groups))
