@@ -57,6 +57,28 @@ def test_processes_do_every_unit_once_between_them(tmp_path, processes, size):
     assert not list(root.rglob("*.lock"))
 
 
+def test_a_process_begins_with_the_ranges_of_which_it_has_done_something(tmp_path):
+    """In the next phase: gradients that it keeps are of these, and others have those of theirs."""
+
+    def phase(name):
+        ranges = [f"{start:09d}-{start + 1:09d}" for start in range(6)]
+        return [Unit("stage", f"{name}/{one}", {"part": f"{name}/{one}"}) for one in ranges]
+
+    done = []
+
+    def note(unit, folder):
+        done.append(int(unit.name[-1]) - 1)
+
+    first, second = phase("first"), phase("second")
+    for number in (0, 1, 2, 3, 4):  # another process, which was there earlier
+        Ledger(tmp_path).write(first[number], lambda unit, folder: None)
+    team = Team(Ledger(tmp_path), rank=1, size=2)
+    team.run(first, note, "Working")
+    assert done == [5]
+    team.run(second, note, "Working")
+    assert done[1:] == [5, 3, 4, 2, 1, 0]
+
+
 def test_the_living_do_what_a_killed_process_was_at(tmp_path, processes):
     def hangs(unit, folder):
         time.sleep(100)

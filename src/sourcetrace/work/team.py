@@ -1,7 +1,8 @@
 """The processes that work on an audit together, one or many: each takes units until all are done.
 
 They meet in the ledger alone. Every process has a share of a phase's units and takes others' when
-its own is done; a unit that somebody works on is locked by the operating system, whose lock ends
+its own is done; first of all those of ranges that it did something of before, gradients of which it
+may have kept. A unit that somebody works on is locked by the operating system, whose lock ends
 with its holder. So a process that dies loses the unit it was at, and no message is waited for.
 Every process computes the same bytes, so that their number is in no result.
 """
@@ -80,6 +81,8 @@ class Team:
     _slowest: float = field(default=0.0, init=False)
     _next_read: float = field(default=0.0, init=False)
     _called: set[str] = field(default_factory=set, init=False)
+    _done_here: set[str] = field(default_factory=set, init=False)
+    """Last parts of the names of units that this process has done: ranges, of phase after phase."""
 
     def __post_init__(self) -> None:
         self._phases = Phases(self.ledger.root)
@@ -106,6 +109,7 @@ class Team:
         logged = [one for one in parts[self.rank] if self.ledger.is_logged(one)]
         self.ledger.drop(self.ledger.missing(logged), lost=True)
         left = [one for one in in_order(parts, self.rank) if not self.ledger.is_over(one)]
+        left.sort(key=lambda one: _range_of(one) not in self._done_here)
         if not left:
             return
         self._learn(units)
@@ -210,6 +214,7 @@ class Team:
         faulthandler.dump_traceback_later(limit + _SECONDS_TO_SAY, exit=True)
         try:
             self.ledger.write(unit, do)
+            self._done_here.add(_range_of(unit))
         except Exception as error:
             if self.rank == 0 or isinstance(error, OtherUnitsError | OtherDataError):
                 raise
@@ -239,6 +244,10 @@ def shares(units: Sequence[Unit], size: int) -> list[Sequence[Unit]]:
         middle = end - unit.cost / 2
         parts[min(size - 1, int(size * middle / total) if total else 0)].append(unit)
     return list(parts)
+
+
+def _range_of(unit: Unit) -> str:
+    return unit.name.rpartition("/")[2]
 
 
 def in_order(parts: Sequence[Sequence[_One]], rank: int) -> Iterator[_One]:
