@@ -122,7 +122,8 @@ class _Run:
     @cached_property
     def setup(self) -> AuditSetup:
         """What the numerical stages work with."""
-        ingested = self._call(check_inputs, "check_inputs", every_byte=False)
+        launch = self._read(self._inputs["set_up_audit"]["launch"], LaunchParameters)
+        ingested = self._call(check_inputs, "check_inputs", every_byte=launch.read == "all")
         found: AuditSetup = self._call(set_up_audit, "set_up_audit", ingested=ingested)
         return found
 

@@ -1,8 +1,8 @@
 """The processes that work on an audit together, one or many: each takes units until all are done.
 
 They meet in the ledger alone. Every process has a share of a phase's units and takes others' when
-its own is done; first of all those of ranges that it did something of before, gradients of which it
-may have kept. A unit that somebody works on is locked by the operating system, whose lock ends
+its own is done; first of all those of ranges of which it has done something, and may have kept
+gradients. A unit that somebody works on is locked by the operating system, whose lock ends
 with its holder. So a process that dies loses the unit it was at, and no message is waited for.
 Every process computes the same bytes, so that their number is in no result.
 """

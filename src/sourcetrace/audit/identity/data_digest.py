@@ -147,17 +147,18 @@ def task_digests(task: Any, *, every_example: bool = True) -> dict[str, dict[str
 
     Args:
         task: The task.
-        every_example: Whether to read all training examples, and their table; else a batch alone.
+        every_example: Whether to read all training examples; else a batch of them, and no digest.
     """
     sides = {
-        "training": (task.train_examples(), task.train_table),
-        "queries": (task.query_examples(), task.query_table),
+        "training": (task.train_examples(), task.train_table()),
+        "queries": (task.query_examples(), task.query_table()),
     }
-    found = {name: {"batch": batch_digest(one, task.collate)} for name, (one, _) in sides.items()}
+    found = {
+        name: {"table": table_digest(table), "batch": batch_digest(examples, task.collate)}
+        for name, (examples, table) in sides.items()
+    }
     for name in sides if every_example else ["queries"]:
-        examples, table = sides[name][0], sides[name][1]()
-        digest = data_digest(examples, table, reading=name)
-        found[name] |= {"digest": digest, "table": table_digest(table)}
+        found[name]["digest"] = data_digest(*sides[name], reading=name)
     found["training"] |= model_digest(task)
     return found
 

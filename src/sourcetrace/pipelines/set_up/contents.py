@@ -6,6 +6,7 @@ it in the units that the ledger still has.
 """
 
 import hashlib
+import operator
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
-from sourcetrace.errors import OtherDataError
+from sourcetrace.errors import OtherDataError, with_place
 from sourcetrace.pipelines.shared.inputs import Ingested, can_tell_apart
 from sourcetrace.work.ledger import Ledger
 from sourcetrace.work.unit import Unit
@@ -68,20 +69,12 @@ class Contents:
 
         Where an example's digests are not all that counts of it, that of all data stands for them.
         """
-        table, digests = inputs.train_table, inputs.example_digests
-        known = ["input_digest", "target_digest"]
-        others = pl.LazyFrame() if digests is None else digests.lazy().select(known)
-        texts, stages = _texts(inputs, engine, others), pl.col("stage").list.join(",")
-        parts: dict[str, list[pl.DataFrame]] = {name: [] for name in texts}
-        for start in range(0, table.height, _AT_ONCE):
-            rows = table.slice(start, _AT_ONCE).select("example_id", stages)
-            rows = rows.hstack(others.slice(start, _AT_ONCE).collect()).select(**texts)
-            for name, own in parts.items():
-                own.append(_digests(rows[name]))
-        return cls(
-            table["example_id"],
-            **{name: pl.concat(own, rechunk=True) for name, own in parts.items()},
-        )
+        texts = {"whole": _whole(inputs)}
+        if can_tell_apart(inputs.task, inputs.example_digests):
+            texts["inputs"] = _inputs(inputs, engine)
+        found = _digested(inputs, texts)
+        whole = found["whole"]
+        return cls(inputs.train_table["example_id"], whole, found.get("inputs", whole))
 
     @cached_property
     def all_inputs(self) -> str:
@@ -132,34 +125,48 @@ class MatchedItems:
     Attributes:
         items: As the task gives them here.
         table: `example_id` and `stage`, as the ingest wrote them.
-        contents: What they must be; None while that is not known, and nothing is compared.
+        whole: What they must be, rows of `DIGEST`.
     """
 
     items: Any
     table: pl.DataFrame
-    contents: Contents | None = None
+    whole: pl.DataFrame
+
+    @classmethod
+    def of(cls, inputs: Ingested) -> Self:
+        """Return those of an audit.
+
+        Raises:
+            OtherDataError: If they are not as many.
+        """
+        items: Any = inputs.task.train_examples()
+        table = inputs.train_table
+        if len(items) != table.height:
+            raise _other_data(f"There are {len(items):,} training examples, not {table.height:,}")
+        return cls(items, table, _digested(inputs, {"whole": _whole(inputs)})["whole"])
 
     def __post_init__(self) -> None:
-        if len(self) != self.table.height:
-            raise _other_data(f"There are {len(self)} training examples, not {self.table.height}")
-        self._matched = bytearray(len(self))
+        self._matched = bytearray(self.table.height)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Any:
-        item = self.items[index]
-        if self.contents is not None and not self._matched[index]:
-            self._match(self.contents.whole, index, item)
-            self._matched[index] = True
-        return item
-
-    def _match(self, whole: pl.DataFrame, index: int, item: Any) -> None:
+    def __getitem__(self, number: int) -> Any:
+        index = operator.index(number)
+        if self._matched[index]:
+            return self.items[index]
         name, stages = self.table["example_id"][index], ",".join(self.table["stage"][index])
-        inputs, label = item_digests(item)
+        try:
+            item = self.items[index]
+            inputs, label = item_digests(item)
+        except Exception as error:  # the user's code may raise anything, and did not for the ingest
+            said = with_place(error)
+            raise _other_data(f"Example {name!r} (index {index}) cannot be read: {said}") from error
         now = _digests([_BETWEEN.join([name, stages, inputs, label or ""])])
-        if now.row(0) != whole.row(index):
+        if now.row(0) != self.whole.row(index):
             raise _other_data(f"Example {name!r} (index {index}) is not the one that was ingested")
+        self._matched[index] = True
+        return item
 
 
 def _other_data(what: str) -> OtherDataError:
@@ -205,11 +212,12 @@ class KeptRows:
         places = {}
         for unit in dict.fromkeys(units):
             for file in sorted(ledger.folder(unit).glob(_FILES)):
-                here, left = (
-                    left.join(pl.read_parquet(file), on=DIGEST, how=how, maintain_order="left")
+                here = pl.read_parquet(file)
+                kept, left = (
+                    left.join(here, on=DIGEST, how=how, maintain_order="left")
                     for how in ("semi", "anti")
                 )
-                places[file] = here.drop(DIGEST)
+                places[file] = kept.drop(DIGEST)
         return cls(places, tuple(left["number"].to_list()))
 
     def tables(self, name: str, block: Block) -> list[pl.DataFrame]:
@@ -246,20 +254,39 @@ def _digests(texts: Iterable[str]) -> pl.DataFrame:
     return pl.DataFrame(np.frombuffer(found, "<u8").reshape(-1, 2), schema=DIGEST)
 
 
-def _texts(inputs: Ingested, engine: GradientEngine, digests: pl.LazyFrame) -> dict[str, pl.Expr]:
-    """Return what is digested of an example, of its name, stages and digests."""
+def _digested(inputs: Ingested, texts: Mapping[str, pl.Expr]) -> dict[str, pl.DataFrame]:
+    """Return the digests of texts of every example, made of its name, stages and digests."""
+    table, others = inputs.train_table, _example_digests(inputs)
+    stages = pl.col("stage").list.join(",")
+    parts: dict[str, list[pl.DataFrame]] = {name: [] for name in texts}
+    for start in range(0, table.height, _AT_ONCE):
+        rows = table.slice(start, _AT_ONCE).select("example_id", stages)
+        rows = rows.hstack(others.slice(start, _AT_ONCE).collect()).select(**texts)
+        for name, own in parts.items():
+            own.append(_digests(rows[name]))
+    return {name: pl.concat(own, rechunk=True) for name, own in parts.items()}
+
+
+def _example_digests(inputs: Ingested) -> pl.LazyFrame:
+    digests = pl.LazyFrame() if inputs.example_digests is None else inputs.example_digests.lazy()
+    return digests.select(pl.col("^(input|target)_digest$"))
+
+
+def _whole(inputs: Ingested) -> pl.Expr:
     if not can_tell_apart(inputs.task, inputs.example_digests):
-        whole = pl.concat_str("example_id", pl.lit(inputs.data), separator=_BETWEEN)
-        return {"whole": whole, "inputs": whole}
+        return pl.concat_str("example_id", pl.lit(inputs.data), separator=_BETWEEN)
+    return _text(pl.col("target_digest"))
+
+
+def _inputs(inputs: Ingested, engine: GradientEngine) -> pl.Expr:
     target = pl.col("target_digest")
-    read = target.is_in(_read_labels(engine, digests.select(target=target)))
-    labels = {"whole": target, "inputs": pl.when(read).then(target)}
-    return {
-        name: pl.concat_str(
-            "example_id", "stage", "input_digest", label.fill_null(""), separator=_BETWEEN
-        )
-        for name, label in labels.items()
-    }
+    read = _read_labels(engine, _example_digests(inputs).select(target=target))
+    return _text(pl.when(target.is_in(read)).then(target))
+
+
+def _text(label: pl.Expr) -> pl.Expr:
+    parts = ("example_id", "stage", "input_digest", label.fill_null(""))
+    return pl.concat_str(parts, separator=_BETWEEN)
 
 
 def _read_labels(engine: GradientEngine, targets: pl.LazyFrame) -> list[str]:

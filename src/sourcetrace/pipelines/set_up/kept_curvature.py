@@ -26,7 +26,7 @@ from sourcetrace.work.unit import CorruptUnitError, OtherUnitsError, Unit
 
 logger = logging.getLogger(__name__)
 
-_FILE, _DATA = "kept_curvature.json", "data-*.parquet"
+_FILE, _DATA = "kept_curvature.json", "curvature_data-*.parquet"
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,8 @@ def set_up_audit(
     task, manifest, train_table = ingested.task, ingested.manifest, ingested.train_table
     _refuse_without_hessian(task, attribution.method)
     query_ids = ingested.query_table["example_id"].to_list()
-    items = task.train_examples()
-    matched = None if ingested.read else MatchedItems(items, train_table)
-    training = Examples(
-        items if matched is None else matched, train_table["example_id"], task.collate
-    )
+    items = task.train_examples() if ingested.read else MatchedItems.of(ingested)
+    training = Examples(items, train_table["example_id"], task.collate)
     queries = Examples(task.query_examples(), query_ids, task.collate)
     device = pick_device(attribution.device)
     team = make_team(launch, gradient_cache.folder / "units")
@@ -141,9 +138,6 @@ def set_up_audit(
         kept.settle()
 
     team.check = settle
-    contents = Contents.of(ingested, engine)
-    if matched is not None:
-        matched.contents = contents
     setup = AuditSetup(
         ingested,
         planned,
@@ -155,7 +149,7 @@ def set_up_audit(
         grid,
         team,
         setting_aside,
-        contents,
+        Contents.of(ingested, engine),
         kept,
         cost,
     )

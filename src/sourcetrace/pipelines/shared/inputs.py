@@ -32,7 +32,7 @@ class Ingested:
         made_of: Digests of all that the audit is made of, where it was audited.
         example_digests: `schemas.ExampleDigests`, where the ingest wrote them.
         beside: Digest of all data but the training examples, names of classes among it.
-        read: Whether this process has read every example, and not some other alone.
+        read: Whether this process has read every training example.
     """
 
     task: Task
@@ -73,26 +73,29 @@ def check_inputs(
 ) -> Ingested:
     """Return the inputs, if data and checkpoints are those that the ingest described.
 
-    Every byte is read, the data once a process; where other processes have done so, queries and a
-    batch. Then the rest is compared as it is read: weights, and examples that can be told apart.
+    Every byte is read, the data once a process. Where the process that started the audit has done
+    so, another may read all but the training examples, if these can be told apart, and compare them
+    as it reads them.
 
     Raises:
         InputError: If they are others.
     """
+    if MadeOf.checkpoints_part(checkpoints.digests()) != audit_identity.checkpoints:
+        raise InputError(
+            "The checkpoints are not those that checkpoint_ingest described: files, or the JSON "
+            "beside them, were added, removed or changed. Run the audit from its first stage "
+            "again, `kedro run --pipelines audit`."
+        )
     every_byte = every_byte or not can_tell_apart(task, example_digests)
     if every_byte:
-        if MadeOf.checkpoints_part(checkpoints.digests()) != audit_identity.checkpoints:
-            raise InputError(
-                "The checkpoints are not those that checkpoint_ingest described: files, or the "
-                "JSON beside them, were added, removed or changed. Run the audit from its first "
-                "stage again, `kedro run --pipelines audit`."
-            )
         if id(task) not in _READ:
             remember_data(task, _digests_now(task))
         digests = _READ[id(task)][1]
     else:
         now = _digests_now(task, every_example=False)
-        digests = {side: {**one, **now[side]} for side, one in data_digests.items()}
+        digests = {
+            side: {"digest": one.get("digest"), **now[side]} for side, one in data_digests.items()
+        }
     if MadeOf.data_part(digests) != audit_identity.data:
         raise InputError(
             "The data are not those that checkpoint_ingest described: inputs, labels, a column "
@@ -120,7 +123,7 @@ def check_inputs(
 def can_tell_apart(task: Task, example_digests: pl.LazyFrame | None) -> bool:
     """Return whether all that counts of every training example is in its digests.
 
-    Not where there are none, or the task says what of an example counts (`inputs_of`): that need
+    Not where there are none, or the task says what of an example counts (`inputs_of`), which need
     not be all that passes read.
     """
     if example_digests is None or hasattr(task, "inputs_of"):
