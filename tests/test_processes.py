@@ -165,7 +165,8 @@ def test_no_worker_outlives_a_run_that_is_ended_and_the_next_goes_on(
 
 def test_torchrun_starts_processes_as_well(alone, project):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
-    with run(project, *torchrun, "-m", "kedro", "run", slow=1) as process:
+    own = "launch.read=own"
+    with run(project, *torchrun, "-m", "kedro", "run", slow=1, params=own) as process:
         pass
     said = (project / "said").read_text()
     assert process.returncode == 0, said[-3000:]
