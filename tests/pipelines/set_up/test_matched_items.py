@@ -7,7 +7,7 @@ import torch
 
 from sourcetrace.errors import InputError, OtherDataError
 from sourcetrace.pipelines.gradient_extraction.work import extract
-from sourcetrace.pipelines.set_up.contents import MatchedItems
+from sourcetrace.pipelines.set_up.matched_items import MatchedItems
 from sourcetrace.pipelines.shared.set_aside import _FILE as EXCLUDED
 from sourcetrace.pipelines.source_scoring.work import score
 from sourcetrace.work.ledger import Ledger

@@ -12,12 +12,17 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
+from sourcetrace.audit.identity.value_digest import (
+    NoContentError,
+    feed,
+    feed_bytes,
+    short_digest,
+    value_digest,
+)
 from sourcetrace.progress import track
 from sourcetrace.schemas.examples import label_text
 
@@ -35,7 +40,6 @@ _READINGS = 4
 _LABEL_KEYS: Final = frozenset({"label", "labels", "target", "targets"})
 """Keys of an example that is a mapping under which its label is looked for."""
 
-_EXAMPLE_LENGTH: Final = 32
 _PAIR: Final = 2
 
 
@@ -63,19 +67,19 @@ def data_digest(
     # As audits write both; they add an empty column where a task has no labels.
     labels = label_text(table["label"]) if "label" in table.columns else [None] * table.height
     for row in zip(table["example_id"].cast(pl.String), labels, strict=True):
-        _feed(content, row)
+        feed(content, row)
     count = len(examples)
     try:
         if varying_examples(examples.__getitem__, count):
-            raise _NoContentError("examples differ from one reading to the next")
+            raise NoContentError("examples differ from one reading to the next")
         whole = content.copy()
         numbers = range(count)
         for index in track(numbers, f"Reading {reading}") if reading else numbers:
             item = examples[index]
-            whole.update(_value_digest(item))
+            whole.update(value_digest(item))
             if each is not None:
                 each(item)
-    except _NoContentError as reason:
+    except NoContentError as reason:
         logger.warning(
             "The data's digest covers ids and labels alone, because %s. Exchanged inputs would "
             "go unnoticed: give tensors, arrays, numbers or text, without random augmentation.",
@@ -137,7 +141,7 @@ def item_digests(item: Any) -> tuple[str, str | None]:
 
 def _digests_of(inputs: Any, target: Any) -> tuple[str, str | None]:
     # Of a million labels, most are the same few.
-    return _shortened(inputs), None if target is None else sys.intern(_shortened(target))
+    return short_digest(inputs), None if target is None else sys.intern(short_digest(target))
 
 
 def task_digests(task: Any, *, every_example: bool = True) -> dict[str, dict[str, str]]:
@@ -195,9 +199,9 @@ def varying_examples(read: Callable[[int], Any], count: int) -> list[int]:
         return [
             number
             for number in _sample(count)
-            if len({_value_digest(read(number)) for _ in range(_READINGS)}) > 1
+            if len({value_digest(read(number)) for _ in range(_READINGS)}) > 1
         ]
-    except _NoContentError:
+    except NoContentError:
         return []
 
 
@@ -207,8 +211,8 @@ def batch_digest(examples: Any, collate: Callable[[list[Any]], Any]) -> str:
     Empty where the batch has no content to speak of.
     """
     try:
-        return _shortened(collate([examples[number] for number in _sample(len(examples))]))
-    except _NoContentError:
+        return short_digest(collate([examples[number] for number in _sample(len(examples))]))
+    except NoContentError:
         return ""
 
 
@@ -222,7 +226,7 @@ def table_digest(table: pl.DataFrame) -> str:
     """Return the digest of a table with all its columns; it need not fit MLflow."""
     content = hashlib.sha256(repr(list(table.schema.items())).encode())
     for row in table.iter_rows():
-        _feed_bytes(content, "row", repr(row).encode())
+        feed_bytes(content, "row", repr(row).encode())
     return content.hexdigest()
 
 
@@ -234,75 +238,6 @@ def same_data(one: str | None, other: str | None) -> bool | None:
     return None
 
 
-def _value_digest(value: Any) -> bytes:
-    """Return the SHA-256 of an example, or of a part of one."""
-    content = hashlib.sha256()
-    _feed(content, value)
-    return content.digest()
-
-
 def _sample(count: int) -> list[int]:
     """Return up to `_TRIED` numbers from the first to the last, evenly spread."""
     return sorted({i * (count - 1) // (_TRIED - 1) for i in range(_TRIED)}) if count else []
-
-
-class _NoContentError(Exception):
-    """An example's content cannot be digested; the message says why."""
-
-
-def _shortened(value: Any) -> str:
-    return _value_digest(value).hex()[:_EXAMPLE_LENGTH]
-
-
-def _feed(content: "hashlib._Hash", value: Any) -> None:
-    """Add a value with its type and length, so that no two values read alike."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, list | tuple):  # the usual cases, first
-        _feed_bytes(content, "sequence", str(len(value)).encode())
-        for part in value:
-            _feed(content, part)
-    elif _is_tensor(value):
-        _feed_bytes(content, *_array_bytes(value))
-    elif value is None or isinstance(value, bool | int | float | complex | str):
-        _feed_bytes(content, type(value).__name__, repr(value).encode())
-    elif isinstance(value, bytes | bytearray):
-        _feed_bytes(content, "bytes", bytes(value))
-    elif isinstance(value, Mapping):
-        _feed_bytes(content, "mapping", str(len(value)).encode())
-        for key in sorted(value, key=repr):
-            _feed(content, key)
-            _feed(content, value[key])
-    elif is_dataclass(value) and not isinstance(value, type):
-        _feed(content, {field.name: getattr(value, field.name) for field in fields(value)})
-    else:
-        _feed_bytes(content, *_array_bytes(value))
-
-
-def _is_tensor(value: Any) -> bool:
-    return type(value).__module__.split(".")[0] == "torch" and hasattr(value, "untyped_storage")
-
-
-def _array_bytes(value: Any) -> tuple[str, bytes]:
-    """Return dtype and shape, and the values' bytes, of a tensor, an array or a picture."""
-    if _is_tensor(value):
-        kind = f"array {str(value.dtype).split('.')[-1]} {tuple(value.shape)}"
-        try:
-            return kind, value.numpy().tobytes()
-        except (TypeError, RuntimeError):  # of a type or on a device that NumPy does not have
-            pass
-        torch = sys.modules["torch"]  # it is there, and a report from tables must not import it
-        if value.layout == torch.strided and not value.is_quantized:
-            dense = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
-            raw = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
-            return kind, raw
-    elif type(value).__module__.split(".")[0] == "PIL":
-        return f"picture {value.mode} {value.size}", value.tobytes()
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return f"array {value.dtype.name} {value.shape}", np.ascontiguousarray(value).tobytes()
-    raise _NoContentError(f"an example holds a {type(value).__module__}.{type(value).__qualname__}")
-
-
-def _feed_bytes(content: "hashlib._Hash", kind: str, raw: bytes) -> None:
-    content.update(f"{kind}\0{len(raw)}\0".encode())
-    content.update(raw)

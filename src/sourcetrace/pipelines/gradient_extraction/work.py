@@ -25,7 +25,7 @@ from sourcetrace.pipelines.gradient_extraction.rows import (
 )
 from sourcetrace.pipelines.gradient_extraction.sums import STAGE, PointSums
 from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
-from sourcetrace.pipelines.set_up.contents import KeptRows, units_like
+from sourcetrace.pipelines.set_up.kept_rows import KeptRows, units_like
 from sourcetrace.pipelines.set_up.units import Work, do_summed, passes_parts, until_settled
 from sourcetrace.work.unit import Unit
 

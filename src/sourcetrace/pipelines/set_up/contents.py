@@ -6,30 +6,26 @@ it in the units that the ledger still has.
 """
 
 import hashlib
-import operator
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from sourcetrace.audit.identity.data_digest import exchange_label, item_digests, split_label
+from sourcetrace.audit.identity.data_digest import exchange_label, split_label
 from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
-from sourcetrace.errors import OtherDataError, with_place
 from sourcetrace.pipelines.shared.inputs import Ingested, can_tell_apart
-from sourcetrace.work.ledger import Ledger
-from sourcetrace.work.unit import Unit
 
-_FILES = "contents-*.parquet"
+CONTENT_FILES: Final = "contents-*.parquet"
+"""Of a unit: what the examples are of which it has rows."""
 
 _LABELS = 256
 """Different ones at most that are tried; of more, or of one an example, all count."""
@@ -69,9 +65,9 @@ class Contents:
 
         Where an example's digests are not all that counts of it, that of all data stands for them.
         """
-        texts = {"whole": _whole(inputs)}
+        texts = {"whole": _whole_text(inputs)}
         if can_tell_apart(inputs.task, inputs.example_digests):
-            texts["inputs"] = _inputs(inputs, engine)
+            texts["inputs"] = _inputs_text(inputs, engine)
         found = _digested(inputs, texts)
         whole = found["whole"]
         return cls(inputs.train_table["example_id"], whole, found.get("inputs", whole))
@@ -114,134 +110,35 @@ class Contents:
             rows: Numbers of those that have rows; None for all.
         """
         numbers = part.numbers if rows is None else rows
-        file = folder / _FILES.replace("*", f"{part.start:09d}")
+        file = folder / CONTENT_FILES.replace("*", f"{part.start:09d}")
         self.whole[numbers.numpy()].write_parquet(file)
-
-
-@dataclass
-class MatchedItems:
-    """Training examples of a process that has not read all, compared as they are first read.
-
-    Attributes:
-        items: As the task gives them here.
-        table: `example_id` and `stage`, as the ingest wrote them.
-        whole: What they must be, rows of `DIGEST`.
-    """
-
-    items: Any
-    table: pl.DataFrame
-    whole: pl.DataFrame
-
-    @classmethod
-    def of(cls, inputs: Ingested) -> Self:
-        """Return those of an audit.
-
-        Raises:
-            OtherDataError: If they are not as many.
-        """
-        items: Any = inputs.task.train_examples()
-        table = inputs.train_table
-        if len(items) != table.height:
-            raise _other_data(f"There are {len(items):,} training examples, not {table.height:,}")
-        return cls(items, table, _digested(inputs, {"whole": _whole(inputs)})["whole"])
-
-    def __post_init__(self) -> None:
-        self._matched = bytearray(self.table.height)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, number: int) -> Any:
-        index = operator.index(number)
-        if self._matched[index]:
-            return self.items[index]
-        name, stages = self.table["example_id"][index], ",".join(self.table["stage"][index])
-        try:
-            item = self.items[index]
-            inputs, label = item_digests(item)
-        except Exception as error:  # the user's code may raise anything, and did not for the ingest
-            said = with_place(error)
-            raise _other_data(f"Example {name!r} (index {index}) cannot be read: {said}") from error
-        now = _digests([_BETWEEN.join([name, stages, inputs, label or ""])])
-        if now.row(0) != self.whole.row(index):
-            raise _other_data(f"Example {name!r} (index {index}) is not the one that was ingested")
-        self._matched[index] = True
-        return item
-
-
-def _other_data(what: str) -> OtherDataError:
-    return OtherDataError(
-        f"{what}: {platform.node()} has other data than the process that started the audit. Give "
-        "all machines the same."
-    )
 
 
 def contents_of(folder: Path) -> pl.DataFrame:
     """Return what the examples are of which a unit has rows, in rows of `DIGEST`."""
-    files = sorted(folder.glob(_FILES))
+    files = sorted(folder.glob(CONTENT_FILES))
     return (
         pl.read_parquet(files) if files else pl.DataFrame(schema=dict.fromkeys(DIGEST, pl.UInt64))
     )
 
 
-@dataclass(frozen=True)
-class KeptRows:
-    """Where rows of examples are found.
+def whole_digests(inputs: Ingested) -> pl.DataFrame:
+    """Return what every training example of an audit is, N rows of `DIGEST`."""
+    return _digested(inputs, {"whole": _whole_text(inputs)})["whole"]
 
-    Attributes:
-        places: File that says of what examples a part of a unit has rows -> those of them that are
-            wanted: example_id and number.
-        left: Numbers of those that no unit has, increasing.
+
+def digest_of_example(
+    name: str, stages: Iterable[str], inputs: str, label: str | None
+) -> tuple[int, ...]:
+    """Return the row of `whole_digests` of an example that can be told apart.
+
+    Args:
+        name: Its id.
+        stages: Of its training.
+        inputs: Digest of its inputs.
+        label: Digest of its label, if it has one.
     """
-
-    places: Mapping[Path, pl.DataFrame]
-    left: tuple[int, ...]
-
-    @classmethod
-    def of(cls, contents: Contents, ledger: Ledger, units: Iterable[Unit], rows: Tensor) -> Self:
-        """Look for the rows of some examples.
-
-        Args:
-            contents: Of the audit.
-            ledger: Of the units.
-            units: Those that may have them, with what else decides the rows the same.
-            rows: Numbers of the examples, increasing.
-        """
-        numbers = pl.Series("number", rows.numpy())
-        left = contents.whole[numbers].with_columns(numbers, contents.names.gather(numbers))
-        places = {}
-        for unit in dict.fromkeys(units):
-            for file in sorted(ledger.folder(unit).glob(_FILES)):
-                here = pl.read_parquet(file)
-                kept, left = (
-                    left.join(here, on=DIGEST, how=how, maintain_order="left")
-                    for how in ("semi", "anti")
-                )
-                places[file] = kept.drop(DIGEST)
-        return cls(places, tuple(left["number"].to_list()))
-
-    def tables(self, name: str, block: Block) -> list[pl.DataFrame]:
-        """Return the rows of a table of a block, in one piece, by number; none without any."""
-        found = []
-        for file, places in self.places.items():
-            wanted = places.filter(pl.col("number").is_between(block.start, block.stop - 1))
-            table = file.with_name(_FILES.replace("contents", name).replace("*", file.stem[-9:]))
-            if wanted.height and table.exists():
-                rows = pl.read_parquet(table)
-                found.append(rows.join(wanted, on="example_id", maintain_order="left"))
-        if not found:
-            return []
-        return [pl.concat(found).sort("number", maintain_order=True).drop("number")]
-
-
-def units_like(ledger: Ledger, unit: Unit) -> list[Unit]:
-    """Return the units that differ from one in its examples, and its place, alone."""
-    like = [one for one in ledger.others(unit.stage, [unit]) if _basis(one) == _basis(unit)]
-    return [one for one, state in zip(like, ledger.states(like), strict=True) if state == "done"]
-
-
-def _basis(unit: Unit) -> dict[str, str]:
-    return {name: one for name, one in unit.made_of.items() if name not in ("examples", "reads")}
+    return _digests([_BETWEEN.join([name, ",".join(stages), inputs, label or ""])]).row(0)
 
 
 def digest_contents(contents: pl.DataFrame) -> str:
@@ -272,13 +169,13 @@ def _example_digests(inputs: Ingested) -> pl.LazyFrame:
     return digests.select(pl.col("^(input|target)_digest$"))
 
 
-def _whole(inputs: Ingested) -> pl.Expr:
+def _whole_text(inputs: Ingested) -> pl.Expr:
     if not can_tell_apart(inputs.task, inputs.example_digests):
         return pl.concat_str("example_id", pl.lit(inputs.data), separator=_BETWEEN)
     return _text(pl.col("target_digest"))
 
 
-def _inputs(inputs: Ingested, engine: GradientEngine) -> pl.Expr:
+def _inputs_text(inputs: Ingested, engine: GradientEngine) -> pl.Expr:
     target = pl.col("target_digest")
     read = _read_labels(engine, _example_digests(inputs).select(target=target))
     return _text(pl.when(target.is_in(read)).then(target))

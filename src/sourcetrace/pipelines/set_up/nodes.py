@@ -25,11 +25,12 @@ from sourcetrace.parameters import (
     TaskParameters,
 )
 from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
-from sourcetrace.pipelines.set_up.contents import Contents, MatchedItems
+from sourcetrace.pipelines.set_up.contents import Contents
 from sourcetrace.pipelines.set_up.costs import PlannedCost, choose_batch, plan_costs
 from sourcetrace.pipelines.set_up.grid import grid_for, grid_key, kept_grids
 from sourcetrace.pipelines.set_up.kept_curvature import KeptCurvature
 from sourcetrace.pipelines.set_up.launch import make_team
+from sourcetrace.pipelines.set_up.matched_items import MatchedItems
 from sourcetrace.pipelines.set_up.weights import LargeWeights
 from sourcetrace.pipelines.shared.coverage import coverage_of
 from sourcetrace.pipelines.shared.device import pick_device

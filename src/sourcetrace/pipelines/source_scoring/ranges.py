@@ -17,7 +17,7 @@ from sourcetrace.core.model.examples import Block, Picked
 from sourcetrace.core.plan.methods import METHODS
 from sourcetrace.files import digest_of
 from sourcetrace.pipelines.set_up.audit_setup import AuditSetup
-from sourcetrace.pipelines.set_up.contents import KeptRows, units_like
+from sourcetrace.pipelines.set_up.kept_rows import KeptRows, units_like
 from sourcetrace.pipelines.set_up.units import Work
 from sourcetrace.pipelines.source_scoring.parts import write_range
 from sourcetrace.pipelines.source_scoring.tables import TABLES
