@@ -22,6 +22,7 @@ from sourcetrace.core.engine.gradient_engine import GradientEngine
 from sourcetrace.core.machine.nested import map_tensors
 from sourcetrace.core.model.examples import Block
 from sourcetrace.core.model.objective import ExampleGenerator, sampled_loss
+from sourcetrace.errors import OtherDataError
 from sourcetrace.pipelines.shared.inputs import Ingested, can_tell_apart
 
 CONTENT_FILES: Final = "contents-*.parquet"
@@ -206,6 +207,8 @@ def _read_labels(engine: GradientEngine, targets: pl.LazyFrame) -> list[str]:
             labels = [split_label(items[first])[1] for first in firsts]
             losses = [_sampled_loss(engine, exchange_label(items[number], one)) for one in labels]
             read |= torch.tensor([not torch.equal(one, losses[0]) for one in losses])
+    except OtherDataError:
+        raise
     except Exception:  # what does not go with another's label may read it
         return digests.to_list()
     return digests.filter(pl.Series(read.numpy())).to_list()
